@@ -1,0 +1,56 @@
+# The commands of this project; CI calls the same ones. `make help` lists them.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+export PATH := $(CURDIR)/.tools/bin:$(PATH)
+
+WASM := wasm32-wasip2
+# Handlers are built for wasm; their unit tests run on the machine itself.
+HOST = $(shell rustc -vV | sed -n 's/^host: //p')
+
+.PHONY: help run test build handlers fixtures bench lint fmt clean
+
+help: ## print this list
+	@sed -nE 's/^([a-z]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
+
+run: build ## build, then run a whole mesh on this machine: make run ARGS=…
+	@exec target/release/jetmesh dev $(ARGS)
+
+test: handlers fixtures ## run every test, against a real nats-server
+	@tools/install.sh all
+	cd handlers && cargo test --locked --target $(HOST)
+	cargo test --locked --workspace
+
+build: handlers ## build the handlers and the release binary
+	@tools/install.sh all
+	cargo build --locked --release -p jetmesh
+
+handlers: ## build the handlers, to handlers/target/wasm32-wasip2/release
+	@tools/install.sh rust
+	cd handlers && cargo build --locked --release --target $(WASM)
+
+fixtures: # the handler written in JavaScript, for one test
+	@if command -v npm >/dev/null; then \
+	    tests/fixtures/js/build.sh; \
+	else \
+	    echo "SKIPPED: there is no npm, so the JavaScript handler is not built and not tested" >&2; \
+	fi
+
+bench: build ## measure; the numbers go to standard output
+	cargo bench --locked -p jetmesh
+
+lint: ## check the format and run clippy; a warning is an error
+	@tools/install.sh rust
+	cargo fmt --all --check
+	cd handlers && cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+	cd handlers && cargo clippy --locked --workspace --target $(WASM) -- -D warnings
+
+fmt: ## format both workspaces
+	cargo fmt --all
+	cd handlers && cargo fmt --all
+
+clean: ## remove what was built, but not the tools
+	cargo clean
+	cd handlers && cargo clean

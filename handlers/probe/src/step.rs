@@ -1,0 +1,128 @@
+//! The orders that the probe understands.
+
+use std::collections::BTreeMap;
+
+use jetmesh_sdk::{log, serde_json::Value};
+use serde::Deserialize;
+
+#[derive(Deserialize)]
+#[serde(tag = "op", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Step {
+    // Answers.
+    Ok,
+    Retry {
+        code: String,
+        message: String,
+        delay_ms: Option<u64>,
+    },
+    Reject {
+        code: String,
+        message: String,
+    },
+    /// Asks for a retry until this attempt.
+    FailUntil {
+        attempt: u32,
+    },
+    Panic {
+        message: String,
+    },
+    Trap,
+    // Resources.
+    /// Never ends.
+    Spin,
+    /// Computes for this long.
+    Burn {
+        ms: u64,
+    },
+    Sleep {
+        ms: u64,
+    },
+    /// Holds this much more memory until the end of the call.
+    Grow {
+        mib: usize,
+    },
+    /// Overflows the stack.
+    Recurse,
+    // Imports.
+    Log {
+        level: Level,
+        message: String,
+        times: Option<u32>,
+    },
+    Get {
+        key: String,
+    },
+    Set {
+        key: String,
+        value: String,
+    },
+    Delete {
+        key: String,
+    },
+    /// Adds to an integer; a key without a value counts as 0.
+    Add {
+        key: String,
+        by: i64,
+    },
+    Emit {
+        subject: String,
+        payload: Value,
+        headers: Option<BTreeMap<String, String>>,
+    },
+    EmitMany {
+        subject: String,
+        count: u32,
+        bytes: usize,
+    },
+    /// Emits what this event looks like from inside.
+    Echo {
+        subject: String,
+    },
+    /// Emits the context, and the setting `greeting`.
+    Context {
+        subject: String,
+    },
+    Version {
+        subject: String,
+    },
+    // The world outside.
+    Stdout {
+        message: String,
+    },
+    Stderr {
+        message: String,
+    },
+    Random {
+        subject: String,
+    },
+    Fs {
+        path: String,
+    },
+    Net {
+        address: String,
+    },
+    /// Rejects with the names of all environment variables.
+    Env,
+}
+
+#[derive(Deserialize, Clone, Copy)]
+#[serde(rename_all = "snake_case")]
+pub enum Level {
+    Trace,
+    Debug,
+    Info,
+    Warn,
+    Error,
+}
+
+impl From<Level> for log::Level {
+    fn from(level: Level) -> Self {
+        match level {
+            Level::Trace => Self::Trace,
+            Level::Debug => Self::Debug,
+            Level::Info => Self::Info,
+            Level::Warn => Self::Warn,
+            Level::Error => Self::Error,
+        }
+    }
+}

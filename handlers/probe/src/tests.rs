@@ -1,0 +1,60 @@
+use jetmesh_sdk::testing;
+
+use super::*;
+
+fn run(orders: Value) -> Result<(), Error> {
+    testing::call(probe, testing::event("probe.test", orders.to_string()))
+}
+
+#[test]
+fn steps_are_carried_out_in_order() {
+    testing::reset();
+    let add = json!({ "op": "add", "key": "n", "by": 2 });
+    run(json!({ "do": [add, add, { "op": "version", "subject": "v" }] })).unwrap();
+    run(add).unwrap();
+    assert_eq!(testing::state("n").as_deref(), Some("6"));
+    assert_eq!(testing::emitted()[0].json(), json!("1"));
+}
+
+#[test]
+fn the_header_comes_before_the_payload() {
+    testing::reset();
+    let mut event = testing::event("probe.test", "\0raw");
+    event
+        .headers
+        .push(("Probe".into(), json!({ "op": "echo", "subject": "e" }).to_string()));
+    testing::call(probe, event).unwrap();
+    let echo = testing::emitted()[0].json();
+    assert_eq!(
+        (&echo["payload_bytes"], &echo["payload_fnv1a"]),
+        (&json!(4), &json!(0x83cb_ee6f_u32))
+    );
+}
+
+#[test]
+fn what_has_no_orders_does_nothing() {
+    testing::reset();
+    for payload in ["", "\0raw", "7", "{\"order_id\": \"o-1\"}"] {
+        testing::call(probe, testing::event("probe.test", payload)).unwrap();
+    }
+}
+
+#[test]
+fn bad_orders_are_rejected() {
+    testing::reset();
+    for orders in [json!({ "op": "dance" }), json!({ "op": "get" }), json!({ "do": 7 })] {
+        assert_eq!(run(orders).unwrap_err().code(), "bad-orders");
+    }
+}
+
+#[test]
+fn it_fails_until_an_attempt() {
+    testing::reset();
+    let orders = json!({ "op": "fail_until", "attempt": 2 });
+    assert_eq!(
+        run(orders.clone()).unwrap_err().to_string(),
+        "not-yet: attempt 1 is before 2"
+    );
+    testing::set_attempt(2);
+    run(orders).unwrap();
+}

@@ -1,0 +1,116 @@
+//! The component's side of the interface: what `handler!` expands to, and the imports that the other modules wrap.
+
+use std::sync::Once;
+
+use bindings::jetmesh::handler as imports;
+
+#[expect(
+    missing_docs,
+    reason = "generated from the WIT, whose comments are the documentation"
+)]
+pub mod bindings {
+    wit_bindgen::generate!({
+        path: "../../wit",
+        world: "event-handler",
+        pub_export_macro: true,
+        export_macro_name: "export_component",
+        default_bindings_module: "jetmesh_sdk::guest::bindings",
+    });
+}
+
+pub use bindings::exports::jetmesh::handler::handler::{Event, Failure, Guest};
+pub use imports::context::{attempt, handler_name, idempotency_key, max_attempts, trace_id};
+pub use imports::settings::get as setting;
+
+use crate::{Error, Handler, events, log::Level, state};
+
+/// Handles one event with an author's function.
+pub fn handle<A>(function: impl Handler<A>, event: Event) -> Result<(), Failure> {
+    log_panics();
+    let event = crate::Event {
+        id: event.id,
+        subject: event.subject,
+        headers: event
+            .headers
+            .into_iter()
+            .map(|header| (header.name, header.value))
+            .collect(),
+        payload: event.payload,
+        time_ms: event.time_ms,
+    };
+    function.call(event).map_err(failure)
+}
+
+/// A panic ends in a trap, which carries no text; so the text goes to the log before.
+fn log_panics() {
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| {
+        std::panic::set_hook(Box::new(|panic| {
+            log(Level::Error, &panic.to_string().replacen(":\n", ": ", 1))
+        }));
+    });
+}
+
+fn failure(error: Error) -> Failure {
+    let (code, message) = (error.code().into(), error.message().into());
+    if error.is_reject() {
+        Failure::Reject(imports::types::Reject { code, message })
+    } else {
+        let delay_ms = error
+            .delay()
+            .map(|delay| u64::try_from(delay.as_millis()).unwrap_or(u64::MAX));
+        Failure::Retry(imports::types::Retry {
+            code,
+            message,
+            delay_ms,
+        })
+    }
+}
+
+pub(crate) fn log(level: Level, message: &str) {
+    let level = match level {
+        Level::Trace => imports::log::Level::Trace,
+        Level::Debug => imports::log::Level::Debug,
+        Level::Info => imports::log::Level::Info,
+        Level::Warn => imports::log::Level::Warn,
+        Level::Error => imports::log::Level::Error,
+    };
+    imports::log::log(level, message);
+}
+
+pub(crate) fn state_get(key: &str) -> Result<Option<Vec<u8>>, state::Error> {
+    imports::state::get(key).map_err(state_error)
+}
+
+pub(crate) fn state_set(key: &str, value: &[u8]) -> Result<(), state::Error> {
+    imports::state::set(key, value).map_err(state_error)
+}
+
+pub(crate) fn state_delete(key: &str) -> Result<(), state::Error> {
+    imports::state::delete(key).map_err(state_error)
+}
+
+pub(crate) fn emit(subject: &str, headers: &[(&str, &str)], payload: &[u8]) -> Result<(), events::Error> {
+    let headers: Vec<_> = headers
+        .iter()
+        .map(|&(name, value)| imports::types::Header {
+            name: name.into(),
+            value: value.into(),
+        })
+        .collect();
+    imports::events::emit(subject, &headers, payload).map_err(|error| match error {
+        imports::events::Error::NotGranted(what) => events::Error::NotGranted(what),
+        imports::events::Error::Invalid(why) => events::Error::Invalid(why),
+        imports::events::Error::TooLarge(limit) => events::Error::TooLarge(limit),
+        imports::events::Error::Other(why) => events::Error::Other(why),
+    })
+}
+
+fn state_error(error: imports::state::Error) -> state::Error {
+    match error {
+        imports::state::Error::NoBucket => state::Error::NoBucket,
+        imports::state::Error::InvalidKey(why) => state::Error::InvalidKey(why),
+        imports::state::Error::TooLarge(limit) => state::Error::TooLarge(limit),
+        imports::state::Error::Other(why) => state::Error::Other(why),
+    }
+}

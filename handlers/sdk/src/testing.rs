@@ -1,0 +1,186 @@
+//! An in-memory host for native tests: one per thread. Not present in a component.
+//!
+//! ```
+//! use jetmesh_sdk::{Error, Event, state, testing};
+//!
+//! fn count(_: Event) -> Result<(), Error> {
+//!     state::set("count", "1")?;
+//!     Ok(())
+//! }
+//!
+//! testing::reset();
+//! testing::call(count, testing::event("orders.created", "anything")).unwrap();
+//! assert_eq!(testing::state("count").as_deref(), Some("1"));
+//! ```
+
+use std::{cell::RefCell, collections::BTreeMap};
+
+use crate::{Error, Event, Handler, log::Level};
+
+/// An event that the handler emitted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Emitted {
+    /// Where to.
+    pub subject: String,
+    /// Names and values in order.
+    pub headers: Vec<(String, String)>,
+    /// The body.
+    pub payload: Vec<u8>,
+}
+
+impl Emitted {
+    /// The payload read as JSON. Panics if it is not JSON.
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_slice(&self.payload).expect("the emitted payload is JSON")
+    }
+}
+
+#[derive(Default)]
+struct World {
+    state: BTreeMap<String, Vec<u8>>,
+    settings: BTreeMap<String, String>,
+    emitted: Vec<Emitted>,
+    logged: Vec<(Level, String)>,
+    attempt: Option<u32>,
+}
+
+thread_local! {
+    static WORLD: RefCell<World> = RefCell::default();
+}
+
+fn with<T>(f: impl FnOnce(&mut World) -> T) -> T {
+    WORLD.with_borrow_mut(f)
+}
+
+/// Begins anew: no state, settings, events or logs, and attempt 1. Call it first in each test, since a thread may run
+/// more than one.
+pub fn reset() {
+    with(|world| *world = World::default());
+}
+
+/// Handles one event as the host does: after an error, state and emitted events are what they were before.
+pub fn call<A>(handler: impl Handler<A>, event: Event) -> Result<(), Error> {
+    let (state, emitted) = with(|world| (world.state.clone(), world.emitted.len()));
+    let result = handler.call(event);
+    if result.is_err() {
+        with(|world| {
+            world.state = state;
+            world.emitted.truncate(emitted);
+        });
+    }
+    result
+}
+
+/// An event to call a handler with.
+pub fn event(subject: &str, payload: impl Into<Vec<u8>>) -> Event {
+    Event {
+        id: "test.1".into(),
+        subject: subject.into(),
+        payload: payload.into(),
+        ..Event::default()
+    }
+}
+
+/// Sets a value of the state.
+pub fn set_state(key: &str, value: impl Into<Vec<u8>>) {
+    with(|world| world.state.insert(key.into(), value.into()));
+}
+
+/// A value of the state as text. Panics if it is not UTF-8.
+pub fn state(key: &str) -> Option<String> {
+    with(|world| world.state.get(key).cloned()).map(|value| String::from_utf8(value).expect("the value is UTF-8"))
+}
+
+/// Sets one of the handler's settings.
+pub fn set_setting(name: &str, value: &str) {
+    with(|world| world.settings.insert(name.into(), value.into()));
+}
+
+/// Sets which attempt the next calls are.
+pub fn set_attempt(attempt: u32) {
+    with(|world| world.attempt = Some(attempt));
+}
+
+/// All emitted events since [`reset`], in order.
+pub fn emitted() -> Vec<Emitted> {
+    with(|world| world.emitted.clone())
+}
+
+/// All log lines since [`reset`], in order.
+pub fn logged() -> Vec<(Level, String)> {
+    with(|world| world.logged.clone())
+}
+
+/// The imports as the other modules see them.
+pub(crate) mod host {
+    use super::{Emitted, with};
+    use crate::{events, log::Level, state};
+
+    pub fn log(level: Level, message: &str) {
+        with(|world| world.logged.push((level, message.into())));
+    }
+
+    pub fn setting(name: &str) -> Option<String> {
+        with(|world| world.settings.get(name).cloned())
+    }
+
+    pub fn handler_name() -> String {
+        "test".into()
+    }
+
+    pub fn attempt() -> u32 {
+        with(|world| world.attempt.unwrap_or(1))
+    }
+
+    pub fn max_attempts() -> u32 {
+        5
+    }
+
+    pub fn idempotency_key() -> String {
+        "test-key".into()
+    }
+
+    pub fn trace_id() -> Option<String> {
+        None
+    }
+
+    pub fn state_get(key: &str) -> Result<Option<Vec<u8>>, state::Error> {
+        check(key)?;
+        Ok(with(|world| world.state.get(key).cloned()))
+    }
+
+    pub fn state_set(key: &str, value: &[u8]) -> Result<(), state::Error> {
+        check(key)?;
+        with(|world| world.state.insert(key.into(), value.into()));
+        Ok(())
+    }
+
+    pub fn state_delete(key: &str) -> Result<(), state::Error> {
+        check(key)?;
+        with(|world| world.state.remove(key));
+        Ok(())
+    }
+
+    pub fn emit(subject: &str, headers: &[(&str, &str)], payload: &[u8]) -> Result<(), events::Error> {
+        let headers = headers
+            .iter()
+            .map(|&(name, value)| (name.into(), value.into()))
+            .collect();
+        with(|world| {
+            world.emitted.push(Emitted {
+                subject: subject.into(),
+                headers,
+                payload: payload.into(),
+            })
+        });
+        Ok(())
+    }
+
+    fn check(key: &str) -> Result<(), state::Error> {
+        if state::is_key(key) {
+            Ok(())
+        } else {
+            Err(state::Error::InvalidKey(key.into()))
+        }
+    }
+}
