@@ -1,0 +1,173 @@
+//! The server's advisories that it gave up on an event. They are lost and repeated under faults, and anybody may forge
+//! one: so they are only a hint, which the consumer, the attempt record and the ledger confirm.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_nats::{Message as Wire, Subject};
+use serde::Deserialize;
+use serde_json::json;
+
+use crate::attempts;
+use crate::broker::consumer::{META_HANDLER, META_MESH, nanos};
+use crate::broker::provision::ADVISORIES;
+use crate::broker::{Connection, Error};
+use crate::burial::{self, Dead};
+use crate::fault;
+use crate::lane::{Counters, Lane, Link};
+use crate::message::{EventId, now_ms, parse_rfc3339};
+use crate::outcome::{Cause, Failure};
+use crate::replay;
+use crate::settle::{Acker, OWN_TERM, Settlement, ack_by_sequence};
+
+/// `io.nats.jetstream.advisory.v1.max_deliver` and `….terminated`
+/// (<https://github.com/nats-io/jsm.go/tree/main/schemas/jetstream/advisory/v1>).
+#[derive(Debug, Deserialize)]
+struct Advisory {
+    #[serde(rename = "type")]
+    kind: String,
+    timestamp: String,
+    stream: String,
+    consumer: String,
+    stream_seq: u64,
+    #[serde(default)]
+    deliveries: u64,
+    #[serde(default)]
+    reason: String,
+}
+
+/// The durable name of a lane's consumer on `MESH_ADVISORIES`.
+pub fn consumer(lane: &Lane) -> String {
+    lane.plan.name.clone()
+}
+
+pub async fn bind(connection: &Connection, lane: &Lane) -> Result<(), Error> {
+    let of = |kind: &str| {
+        let prefix = &lane.whole.nats.js_event_prefix;
+        format!("{prefix}.ADVISORY.CONSUMER.{kind}.{}.{}", lane.plan.stream, lane.plan.consumer)
+    };
+    let config = json!({
+        "durable_name": consumer(lane),
+        "ack_policy": "explicit",
+        "ack_wait": nanos(Duration::from_secs(30)),
+        "max_deliver": -1,
+        "filter_subjects": [of("MAX_DELIVERIES"), of("MSG_TERMINATED")],
+        "deliver_policy": "all",
+        "replay_policy": "instant",
+        "metadata": { META_MESH: lane.whole.mesh, META_HANDLER: lane.plan.name },
+    });
+    connection.put_consumer(ADVISORIES, &config, "").await.map(|_| ())
+}
+
+/// What an advisory comes to.
+enum Answer {
+    /// Dealt with, or not ours to deal with.
+    Over,
+    /// It may still turn out to be false: look again.
+    Later(Duration),
+}
+
+/// Acts on one advisory.
+pub async fn take(lane: &Arc<Lane>, link: Arc<Link>, wire: Wire, reply: Subject) {
+    let acker = Acker { reply, link: Arc::clone(&link) };
+    let settlement = match serde_json::from_slice::<Advisory>(&wire.payload) {
+        Err(error) => {
+            tracing::warn!(handler = %lane.plan.name, %error, "an advisory that cannot be read is left out");
+            Settlement::Ack
+        }
+        Ok(advisory) => match act(lane, &link, &advisory).await {
+            Ok(Answer::Over) => Settlement::Ack,
+            Ok(Answer::Later(delay)) => Settlement::Nak(delay),
+            Err(error) => {
+                tracing::info!(handler = %lane.plan.name, sequence = advisory.stream_seq, %error,
+                    "an advisory is put off");
+                Settlement::Nak(Duration::from_secs(5))
+            }
+        },
+    };
+    acker.settle(lane, &settlement).await;
+    fault::point("advisory-acked");
+}
+
+async fn act(lane: &Lane, link: &Link, advisory: &Advisory) -> Result<Answer, Error> {
+    let plan = &lane.plan;
+    if advisory.stream != plan.stream || advisory.consumer != plan.consumer {
+        return Ok(Answer::Over);
+    }
+    let at = parse_rfc3339(&advisory.timestamp).unwrap_or(0);
+    if at < link.created_ms {
+        // It speaks of an earlier making of the stream.
+        return Ok(Answer::Over);
+    }
+    let event = EventId { incarnation: Arc::clone(&link.incarnation), sequence: advisory.stream_seq };
+    if let Some(bucket) = &lane.bucket {
+        bucket.catch_up().await?;
+        if bucket.decided(&plan.name, &event).is_some() {
+            // The server still holds it, and a work queue would be blocked for ever.
+            ack_by_sequence(&link.connection, &plan.stream, &plan.consumer, event.sequence).await?;
+            return Ok(Answer::Over);
+        }
+    }
+    if lane.is_running(&event) {
+        return Ok(Answer::Later(Duration::from_secs(2)));
+    }
+    let held = attempts::load(&link.connection, &plan.name, &event).await?;
+    let known = burial::of_record(&held.record);
+    let dead = if advisory.kind.ends_with(".terminated") {
+        if lane.bucket.is_none() && advisory.reason.starts_with(OWN_TERM) {
+            return Ok(Answer::Over);
+        }
+        let message = match advisory.reason.as_str() {
+            "" => "somebody terminated it, without a reason".to_owned(),
+            reason => format!("somebody terminated it: {reason}"),
+        };
+        let failure = Failure { code: "terminated".to_owned(), message };
+        Dead { cause: Cause::Terminated, failure: Cow::Owned(failure), record: known }
+    } else {
+        let info = link.connection.consumer(&plan.stream, &plan.consumer).await?;
+        let Some(info) = info else { return Ok(Answer::Over) };
+        let max = info.config["max_deliver"].as_u64().unwrap_or(u64::MAX);
+        if advisory.deliveries < max.min(u64::try_from(plan.max_deliver()).unwrap_or(u64::MAX))
+            || event.sequence > info.delivered.stream_seq
+        {
+            tracing::warn!(handler = %plan.name, %event, deliveries = advisory.deliveries, max_deliver = max,
+                "an advisory contradicts its consumer and is left out");
+            return Ok(Answer::Over);
+        }
+        // While the server waits for answers, this event might be among what it waits for: then its record changes.
+        let patience = u64::try_from((plan.ack_wait + plan.timeout).as_millis()).unwrap_or(u64::MAX);
+        let due = held.record.next.as_deref().and_then(parse_rfc3339).unwrap_or(known.last_ms);
+        if info.num_ack_pending > 0 && now_ms() < due.max(at).saturating_add(patience) {
+            return Ok(Answer::Later(Duration::from_secs(5).min(plan.ack_wait)));
+        }
+        if held.record.attempts == 0 {
+            // It never reached the handler: each time it was lost with its neighbours, or handed back.
+            tracing::info!(handler = %plan.name, %event, "given up by the server before it was tried: it is run now");
+            replay::ask(&link.connection, &plan.name, &event, None).await?;
+            return Ok(Answer::Over);
+        }
+        let last = held.record.last().cloned();
+        let failure = Failure {
+            code: last.as_ref().map_or_else(String::new, |l| l.code.clone()),
+            message: last.map_or_else(String::new, |l| match l.outcome.as_str() {
+                "running" => format!("host {} ended, or lost its connection, during attempt {}", l.host, l.attempt),
+                _ => l.message,
+            }),
+        };
+        Dead { cause: Cause::MaxDeliver, failure: Cow::Owned(failure), record: known }
+    };
+    match burial::body_in_stream(lane, &event).await? {
+        None => replay::lost(lane, &event).await?,
+        Some(body) => {
+            if burial::bury(lane, &event, &dead, Some(body)).await? == burial::Buried::Now {
+                Counters::add(&lane.counters.dead, 1);
+                tracing::warn!(handler = %plan.name, %event, attempt = dead.record.attempts, cause = %dead.cause,
+                    code = dead.failure.code, error = dead.failure.message, module = dead.record.module, "dead");
+            }
+            ack_by_sequence(&link.connection, &plan.stream, &plan.consumer, event.sequence).await?;
+        }
+    }
+    attempts::remove(&link.connection, &plan.name, &event).await?;
+    Ok(Answer::Over)
+}

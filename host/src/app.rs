@@ -1,0 +1,166 @@
+//! The composition root: from a plan to a running host, and to its end.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::broker::connection::{redact, redial_delay, token};
+use crate::broker::provision::{MESH_BUCKET, provision};
+use crate::broker::{self, Connection};
+use crate::drain::Drain;
+use crate::engine::Runtime;
+use crate::handler::{self, Module};
+use crate::lane::{self, Lane};
+use crate::ledger::{Bucket, bucket, relay};
+use crate::plan::{Handler, Plan};
+use crate::{engine, micro, swap};
+
+/// Instances beyond the configured ones: a reused one that is kept while a fresh one starts.
+const SPARE_INSTANCES: usize = 8;
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(transparent)]
+    Engine(#[from] engine::Error),
+    #[error("{}", list(.0))]
+    Modules(Vec<handler::Error>),
+    #[error(transparent)]
+    Broker(#[from] broker::Error),
+}
+
+fn list(errors: &[handler::Error]) -> String {
+    errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+}
+
+/// The engine for a plan.
+pub fn runtime(plan: &Plan) -> Result<Runtime, Error> {
+    let instances: usize = plan.handlers.iter().map(|h| h.concurrency).sum();
+    let memory = plan.handlers.iter().map(|h| h.memory_bytes_max).max().unwrap_or(0);
+    Ok(Runtime::new(instances + SPARE_INSTANCES, memory)?)
+}
+
+/// Every module of a plan, compiled and checked; or everything that is wrong with any of them.
+pub fn modules(runtime: &Runtime, plan: &Plan) -> Result<Vec<Module>, Error> {
+    let (good, bad): (Vec<_>, Vec<_>) =
+        plan.handlers.iter().map(|h| Module::load(runtime, &h.module)).partition(Result::is_ok);
+    if bad.is_empty() {
+        Ok(good.into_iter().filter_map(Result::ok).collect())
+    } else {
+        Err(Error::Modules(bad.into_iter().filter_map(Result::err).collect()))
+    }
+}
+
+/// Connects, waiting for NATS as long as the plan says.
+pub async fn reach(plan: &Plan, drain: &Drain) -> Result<Option<Connection>, broker::Error> {
+    let began = Instant::now();
+    let mut attempt = 0;
+    loop {
+        let error = match broker::open(&plan.nats, "jetmesh start").await {
+            Ok(connection) => return Ok(Some(connection)),
+            Err(error) => error,
+        };
+        let over = plan.nats.wait.is_some_and(|wait| began.elapsed() >= wait);
+        if over || !matches!(error, broker::Error::Connect { .. }) {
+            return Err(error);
+        }
+        if attempt == 0 {
+            tracing::warn!(url = %redact(&plan.nats.url), %error, "waiting for nats");
+        }
+        attempt += 1;
+        tokio::select! {
+            () = tokio::time::sleep(redial_delay(attempt)) => {}
+            () = drain.begun() => return Ok(None),
+        }
+    }
+}
+
+/// Runs a host until the drain has begun and what runs is finished. `false`: something had to be left unfinished.
+pub async fn run(plan: Plan, drain: Drain) -> Result<bool, Error> {
+    let plan = Arc::new(plan);
+    let host = token();
+    let runtime = runtime(&plan)?;
+    let modules = modules(&runtime, &plan)?;
+    let Some(connection) = reach(&plan, &drain).await? else { return Ok(true) };
+    provision(&connection, &plan).await?;
+    drop(connection);
+    let lanes = lanes(&plan, &host, modules, &drain);
+    let threads = threads(&plan, &lanes, &drain);
+    if plan.relay {
+        let mut ledgers: Vec<String> = plan.ledgers().into_iter().map(str::to_owned).collect();
+        if ledgers.is_empty() {
+            ledgers.push(MESH_BUCKET.to_owned());
+        }
+        for ledger in ledgers {
+            drain.spawn_until(relay::run(ledger, plan.nats.clone()));
+        }
+    }
+    drain.spawn_until(swap::watch(runtime, lanes.clone()));
+    drain.spawn_until(micro::run(Arc::clone(&plan), host.clone(), lanes));
+    tracing::info!(mesh = %plan.mesh, %host, handlers = plan.handlers.len(), "host started");
+    drain.begun().await;
+    tracing::info!(grace = ?plan.drain_timeout, "draining");
+    let clean = drain.finished(plan.drain_timeout).await;
+    // A thread whose work is not finished in time is left behind; the process ends.
+    let ended = tokio::task::spawn_blocking(move || threads.into_iter().all(|t| t.join().is_ok()));
+    let joined = tokio::time::timeout(Duration::from_secs(2), ended).await;
+    let clean = clean && matches!(joined, Ok(Ok(true)));
+    tracing::info!(clean, "host ended");
+    Ok(clean)
+}
+
+fn lanes(plan: &Arc<Plan>, host: &str, modules: Vec<Module>, drain: &Drain) -> Vec<Arc<Lane>> {
+    let mut buckets: BTreeMap<String, Arc<Bucket>> = BTreeMap::new();
+    let lane = |(handler, module): (&Handler, Module)| {
+        let bucket = handler.ledger.as_ref().map(|name| {
+            let new = || Arc::new(Bucket::new(name, host, plan.nats.clone()));
+            Arc::clone(buckets.entry(name.clone()).or_insert_with(new))
+        });
+        Arc::new(Lane::new(handler.clone(), Arc::clone(plan), host, module, bucket, drain.clone()))
+    };
+    plan.handlers.iter().zip(modules).map(lane).collect()
+}
+
+/// The threads that handlers run on. All lanes of a ledger are on one of them, so nothing of an event crosses threads.
+fn threads(plan: &Plan, lanes: &[Arc<Lane>], drain: &Drain) -> Vec<std::thread::JoinHandle<()>> {
+    let mut shares: Vec<Vec<Arc<Lane>>> = vec![Vec::new(); plan.threads.max(1)];
+    let mut of_ledger: BTreeMap<&str, usize> = BTreeMap::new();
+    let mut next = 0;
+    for lane in lanes {
+        let share = match &lane.plan.ledger {
+            Some(ledger) => *of_ledger.entry(ledger).or_insert_with(|| {
+                next += 1;
+                next - 1
+            }),
+            None => {
+                next += 1;
+                next - 1
+            }
+        };
+        let count = shares.len();
+        shares[share % count].push(Arc::clone(lane));
+    }
+    let shares = shares.into_iter().filter(|share| !share.is_empty());
+    shares.enumerate().map(|(i, share)| thread(i, share, drain.clone(), plan.drain_timeout)).collect()
+}
+
+fn thread(number: usize, lanes: Vec<Arc<Lane>>, drain: Drain, grace: Duration) -> std::thread::JoinHandle<()> {
+    let work = move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        // Without a thread there is nothing to be served by.
+        let runtime = runtime.expect("a tokio runtime starts");
+        runtime.block_on(async {
+            let buckets: BTreeMap<&str, &Arc<Bucket>> =
+                lanes.iter().filter_map(|l| l.bucket.as_ref()).map(|b| (b.name.as_str(), b)).collect();
+            for bucket in buckets.into_values() {
+                drain.spawn_until(bucket::keep_open(Arc::clone(bucket)));
+            }
+            for lane in &lanes {
+                drain.spawn(lane::run(Arc::clone(lane)));
+            }
+            drain.begun().await;
+            drain.finished(grace).await;
+        });
+    };
+    let thread = std::thread::Builder::new().name(format!("lanes-{number}"));
+    thread.spawn(work).expect("a thread starts")
+}

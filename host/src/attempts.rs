@@ -1,0 +1,147 @@
+//! The record of an event that did not succeed at first: how often it was tried, with what result, and when it is tried
+//! again. One KV key per event and handler in the bucket `mesh_attempts`; first deliveries write nothing.
+
+use async_nats::HeaderMap;
+use serde::{Deserialize, Serialize};
+
+use crate::broker::connection::WRONG_LAST;
+use crate::broker::provision::{ATTEMPTS, kv_stream};
+use crate::broker::{By, Connection, Error};
+use crate::ledger::entry::key_subject;
+use crate::message::{EventId, now_ms, rfc3339};
+
+/// How many attempts are kept word for word.
+const HISTORY: usize = 5;
+/// How many of a failed attempt's last log lines are kept.
+pub const LOG_TAIL: usize = 10;
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    pub handler: String,
+    /// `<incarnation>.<sequence>`.
+    pub event: String,
+    pub stream: String,
+    pub subject: String,
+    /// Attempts that were begun.
+    pub attempts: u32,
+    /// When the first of them began, RFC 3339.
+    pub first: String,
+    /// The last few, oldest first.
+    pub history: Vec<Attempt>,
+    /// When the next one is due; absent while one runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Attempt {
+    pub attempt: u32,
+    /// When it began, RFC 3339.
+    pub at: String,
+    pub host: String,
+    pub module: String,
+    /// `running` until it ends; a host that dies leaves it so.
+    pub outcome: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub code: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub message: String,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub log: Vec<String>,
+}
+
+/// A record and the revision that it has in the bucket; 0: it is not there yet.
+#[derive(Debug, Clone, Default)]
+pub struct Held {
+    pub record: Record,
+    pub revision: u64,
+}
+
+impl Record {
+    /// One more attempt begins.
+    pub fn begin(&mut self, host: &str, module: &str) {
+        self.attempts += 1;
+        let at = rfc3339(now_ms());
+        if self.first.is_empty() {
+            self.first.clone_from(&at);
+        }
+        self.next = None;
+        self.history.push(Attempt {
+            attempt: self.attempts,
+            at,
+            host: host.to_owned(),
+            module: module.to_owned(),
+            outcome: "running".to_owned(),
+            code: String::new(),
+            message: String::new(),
+            log: Vec::new(),
+        });
+        let over = self.history.len().saturating_sub(HISTORY);
+        self.history.drain(..over);
+    }
+
+    /// The last attempt, if there was one.
+    pub fn last(&self) -> Option<&Attempt> {
+        self.history.last()
+    }
+}
+
+fn subject(handler: &str, event: &EventId) -> String {
+    key_subject(ATTEMPTS, &format!("{handler}.{event}"))
+}
+
+/// The record of an event; an empty one if there is none.
+pub async fn load(connection: &Connection, handler: &str, event: &EventId) -> Result<Held, Error> {
+    let stored = connection.stored(&kv_stream(ATTEMPTS), By::Last(&subject(handler, event))).await?;
+    Ok(match stored {
+        Some(stored) => Held {
+            record: serde_json::from_slice(&stored.payload).unwrap_or_default(),
+            revision: stored.sequence,
+        },
+        None => Held::default(),
+    })
+}
+
+/// Writes a record upon the revision that was read. If another host has written meanwhile, the higher count stays.
+pub async fn save(connection: &Connection, event: &EventId, held: &mut Held) -> Result<(), Error> {
+    let subject = subject(&held.record.handler, event);
+    for _ in 0..5 {
+        let mut headers = HeaderMap::new();
+        headers.insert("Nats-Expected-Last-Subject-Sequence", held.revision.to_string());
+        let body = serde_json::to_vec(&held.record).unwrap_or_default();
+        match connection.publish(&subject, headers, body.into()).await {
+            Ok(ack) => {
+                held.revision = ack.seq;
+                return Ok(());
+            }
+            Err(Error::Api { code: WRONG_LAST | 10164, .. }) => {
+                let there = load(connection, &held.record.handler, event).await?;
+                held.revision = there.revision;
+                held.record.attempts = held.record.attempts.max(there.record.attempts);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Err(Error::Timeout { what: format!("writing {subject}") })
+}
+
+/// The event is decided: its record goes.
+pub async fn remove(connection: &Connection, handler: &str, event: &EventId) -> Result<(), Error> {
+    // A purge leaves nothing behind, not even a tombstone.
+    let body = serde_json::json!({ "filter": subject(handler, event) });
+    let purge = format!("STREAM.PURGE.{}", kv_stream(ATTEMPTS));
+    connection.api::<serde_json::Value>(&purge, &body).await.map(|_| ())
+}
+
+/// All records of a handler.
+pub async fn list(connection: &Connection, handler: &str) -> Result<Vec<Held>, Error> {
+    let filter = key_subject(ATTEMPTS, &format!("{handler}.>"));
+    let stored = crate::broker::scan::last_of_each(connection, &kv_stream(ATTEMPTS), &filter).await?;
+    Ok(stored
+        .into_iter()
+        .filter_map(|s| {
+            let record = serde_json::from_slice(&s.payload).ok()?;
+            Some(Held { record, revision: s.sequence })
+        })
+        .collect())
+}

@@ -1,0 +1,252 @@
+//! Durable pull consumers: made or adopted at start, owned by one handler of one mesh, never taken over.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::connection::{Connection, Error, NO_CONSUMER, StreamInfo};
+use crate::effects::subject_matches;
+use crate::message::rfc3339;
+use crate::plan::{Handler, Plan, Start};
+
+/// Metadata of everything that a mesh makes: its name.
+pub const META_MESH: &str = "jetmesh.mesh";
+/// Metadata of a consumer: the handler that it belongs to.
+pub const META_HANDLER: &str = "jetmesh.handler";
+/// Metadata of a consumer: the incarnation of its source stream.
+pub const META_INCARNATION: &str = "jetmesh.incarnation";
+/// Metadata of a consumer: the first stream sequence that was ever its.
+pub const META_START: &str = "jetmesh.start";
+/// Metadata of a consumer: which making of its ledger's bucket knows what this handler has decided.
+pub const META_LEDGER: &str = "jetmesh.ledger";
+
+#[derive(Debug, Clone, Deserialize)]
+pub struct ConsumerInfo {
+    pub name: String,
+    pub config: Value,
+    pub delivered: Position,
+    pub ack_floor: Position,
+    pub num_pending: u64,
+    pub num_ack_pending: u64,
+    pub num_redelivered: u64,
+    #[serde(default)]
+    pub paused: bool,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub struct Position {
+    pub stream_seq: u64,
+}
+
+impl ConsumerInfo {
+    pub fn metadata(&self, key: &str) -> Option<&str> {
+        self.config["metadata"][key].as_str()
+    }
+
+    /// Up to here the server has nothing left to deliver or to wait for.
+    pub fn settled_floor(&self) -> u64 {
+        if self.num_ack_pending == 0 { self.delivered.stream_seq } else { self.ack_floor.stream_seq }
+    }
+}
+
+impl Connection {
+    /// `None`: there is no such consumer.
+    pub async fn consumer(&self, stream: &str, name: &str) -> Result<Option<ConsumerInfo>, Error> {
+        match self.api(&format!("CONSUMER.INFO.{stream}.{name}"), &json!({})).await {
+            Ok(info) => Ok(Some(info)),
+            Err(Error::Api { code: NO_CONSUMER, .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Makes or changes a durable consumer.
+    pub async fn put_consumer(&self, stream: &str, config: &Value, action: &str) -> Result<ConsumerInfo, Error> {
+        let name = config["durable_name"].as_str().or(config["name"].as_str()).unwrap_or_default();
+        let body = json!({ "stream_name": stream, "config": config, "action": action });
+        self.api(&format!("CONSUMER.CREATE.{stream}.{name}"), &body).await
+    }
+}
+
+/// Durations on JetStream's API are nanoseconds.
+pub fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// What a handler's consumer carries of its owner.
+#[derive(Debug, Clone)]
+pub struct Owner<'a> {
+    pub mesh: &'a str,
+    pub incarnation: &'a str,
+    pub ledger: Option<&'a str>,
+}
+
+/// The consumer of a handler: made if it is not there, brought up to date if it is ours, refused if it is not.
+pub async fn bind(
+    connection: &Connection,
+    handler: &Handler,
+    stream: &StreamInfo,
+    owner: &Owner<'_>,
+) -> Result<ConsumerInfo, Error> {
+    let found = connection.consumer(&handler.stream, &handler.consumer).await?;
+    if let Some(found) = &found {
+        check_owner(handler, found, owner)?;
+    }
+    let found = match found {
+        Some(found) => found,
+        None => {
+            let wanted = config(handler, owner, None, stream)?;
+            match connection.put_consumer(&handler.stream, &wanted, "create").await {
+                Ok(made) => made,
+                // 10148, another host was faster.
+                Err(Error::Api { code: 10148, .. }) => {
+                    let there = connection.consumer(&handler.stream, &handler.consumer).await?;
+                    there.ok_or_else(|| Error::Gone { what: format!("consumer {}", handler.consumer) })?
+                }
+                Err(error) => return Err(refused(handler, error)),
+            }
+        }
+    };
+    let wanted = config(handler, owner, Some(&found), stream)?;
+    if !differs(&wanted, &found.config) {
+        return Ok(found);
+    }
+    connection.put_consumer(&handler.stream, &wanted, "update").await.map_err(|e| refused(handler, e))
+}
+
+/// Whether the consumer that was found is this handler's.
+pub fn check_owner(handler: &Handler, found: &ConsumerInfo, owner: &Owner<'_>) -> Result<(), Error> {
+    let (stream, name) = (&handler.stream, &handler.consumer);
+    match (found.metadata(META_MESH), found.metadata(META_HANDLER)) {
+        (Some(mesh), Some(whose)) if mesh == owner.mesh && whose == handler.name => Ok(()),
+        (Some(mesh), whose) => Err(Error::Refused(format!(
+            "consumer {name} on stream {stream} belongs to handler {} of mesh {mesh}, not to handler {} of mesh {}: \
+             give this handler another `consumer`",
+            whose.unwrap_or("?"),
+            handler.name,
+            owner.mesh
+        ))),
+        (None, _) => Err(Error::Refused(format!(
+            "consumer {name} on stream {stream} was not made by jetmesh and is not taken over: give handler {} another \
+             `consumer`, or remove it with `nats consumer rm {stream} {name}`",
+            handler.name
+        ))),
+    }
+}
+
+fn config(
+    handler: &Handler,
+    owner: &Owner<'_>,
+    found: Option<&ConsumerInfo>,
+    stream: &StreamInfo,
+) -> Result<Value, Error> {
+    let mut metadata = BTreeMap::from([
+        (META_MESH, owner.mesh.to_owned()),
+        (META_HANDLER, handler.name.clone()),
+        (META_INCARNATION, owner.incarnation.to_owned()),
+    ]);
+    if let Some(ledger) = owner.ledger {
+        metadata.insert(META_LEDGER, ledger.to_owned());
+    }
+    if let Some(found) = found {
+        // A fresh consumer's ack floor lies just before its start; later it moves on, and the start is remembered.
+        let fresh = || (found.ack_floor.stream_seq + 1).to_string();
+        metadata.insert(META_START, found.metadata(META_START).map_or_else(fresh, str::to_owned));
+    }
+    let mut config = json!({
+        "durable_name": handler.consumer,
+        "description": format!("jetmesh handler {}", handler.name),
+        "ack_policy": "explicit",
+        "ack_wait": nanos(handler.ack_wait),
+        "max_deliver": handler.max_deliver(),
+        "max_ack_pending": handler.ack_pending_max,
+        "max_waiting": 512,
+        "replay_policy": "instant",
+        "metadata": metadata,
+    });
+    match handler.subjects.as_slice() {
+        [] => {}
+        [one] => config["filter_subject"] = json!(one),
+        many => config["filter_subjects"] = json!(many),
+    }
+    // Where it starts cannot be changed afterwards: what is there stays.
+    if let Some(found) = found {
+        for key in ["deliver_policy", "opt_start_seq", "opt_start_time"] {
+            if let Some(value) = found.config.get(key) {
+                config[key] = value.clone();
+            }
+        }
+        return Ok(config);
+    }
+    let start = match handler.start {
+        Some(start) => start,
+        None if stream.state.messages == 0 => Start::All,
+        None => {
+            return Err(Error::Refused(format!(
+                "handler {}: stream {} already holds {} messages; say where it starts: \
+                 `start = \"all\"`, `\"new\"`, a sequence or a time",
+                handler.name, handler.stream, stream.state.messages
+            )));
+        }
+    };
+    match start {
+        Start::All => config["deliver_policy"] = json!("all"),
+        Start::New => config["deliver_policy"] = json!("new"),
+        Start::Sequence(sequence) => {
+            config["deliver_policy"] = json!("by_start_sequence");
+            config["opt_start_seq"] = json!(sequence);
+        }
+        Start::Time(time) => {
+            let since = time.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+            config["deliver_policy"] = json!("by_start_time");
+            config["opt_start_time"] = json!(rfc3339(u64::try_from(since.as_millis()).unwrap_or(u64::MAX)));
+        }
+    }
+    Ok(config)
+}
+
+/// Whether what is wanted says anything else than what is there. The server adds metadata and defaults of its own.
+fn differs(wanted: &Value, found: &Value) -> bool {
+    let Some(fields) = wanted.as_object() else { return true };
+    fields.iter().any(|(key, value)| match (value, found.get(key)) {
+        (Value::Object(inner), Some(there)) => inner.iter().any(|(k, v)| there.get(k) != Some(v)),
+        (value, there) => there != Some(value),
+    }) || ["filter_subject", "filter_subjects"].iter().any(|key| wanted.get(key).is_none() && found.get(key).is_some())
+}
+
+fn refused(handler: &Handler, error: Error) -> Error {
+    match error {
+        Error::Api { code, text, .. } => Error::Refused(format!(
+            "consumer {} on stream {} for handler {}: JetStream refuses it: {text} ({code})",
+            handler.consumer, handler.stream, handler.name
+        )),
+        other => other,
+    }
+}
+
+/// A work queue gives each message to one consumer.
+pub fn work_queue(plan: &Plan, handler: &Handler, retention: &str) -> Option<String> {
+    if retention != "workqueue" {
+        return None;
+    }
+    let other = plan.handlers.iter().find(|other| {
+        other.name < handler.name
+            && other.stream == handler.stream
+            && (other.subjects.is_empty()
+                || handler.subjects.is_empty()
+                || other.subjects.iter().any(|a| handler.subjects.iter().any(|b| covers(a, b) || covers(b, a))))
+    })?;
+    Some(format!(
+        "handlers {} and {}: stream {} is a work queue, which gives each message to one consumer only; give them \
+         different `subjects`, or use a stream with limits retention",
+        other.name, handler.name, handler.stream
+    ))
+}
+
+/// Whether every subject of `narrow` is one of `wide`.
+pub fn covers(wide: &str, narrow: &str) -> bool {
+    // A wildcard in `narrow` stands for itself: only the same or a wider one in `wide` covers it.
+    let plain = narrow.replace('*', "\u{1}").replace('>', "\u{1}.\u{1}");
+    subject_matches(wide, &plain) || wide == narrow
+}

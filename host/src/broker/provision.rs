@@ -1,0 +1,224 @@
+//! The streams that the mesh needs: made if they are not there, refused with the exact difference if they cannot serve.
+
+use serde_json::{Map, Value, json};
+
+use super::connection::{Connection, Error, StreamInfo};
+use super::consumer::{META_MESH, nanos};
+use crate::plan::{Plan, Retention, Stream};
+
+/// Captured advisories of the server.
+pub const ADVISORIES: &str = "MESH_ADVISORIES";
+/// Dead letters.
+pub const DEAD: &str = "MESH_DEAD";
+/// Events that are to be run once more, each for one handler.
+pub const REPLAY: &str = "MESH_REPLAY";
+/// KV bucket of the attempt records.
+pub const ATTEMPTS: &str = "mesh_attempts";
+/// The mesh's own bucket: ledger of handlers that have none of their own, and what the mesh knows of source streams.
+pub const MESH_BUCKET: &str = "mesh";
+
+/// The stream of a KV bucket.
+pub fn kv_stream(bucket: &str) -> String {
+    format!("KV_{bucket}")
+}
+
+/// Everything that must be there before a handler starts, the capture of advisories first: one that is sent before
+/// its stream exists is lost.
+pub async fn provision(connection: &Connection, plan: &Plan) -> Result<(), Error> {
+    for (name, config) in mesh_streams(plan) {
+        own(connection, plan, name, config).await?;
+    }
+    own(connection, plan, &kv_stream(ATTEMPTS), kv_config(ATTEMPTS, plan)).await?;
+    let mut ledgers = plan.ledgers();
+    if !ledgers.contains(&MESH_BUCKET) {
+        ledgers.push(MESH_BUCKET);
+    }
+    for bucket in ledgers {
+        ledger_bucket(connection, plan, bucket).await?;
+    }
+    for stream in &plan.streams {
+        if connection.stream(&stream.name).await?.is_none() {
+            create(connection, &stream.name, source_config(stream)).await?;
+            tracing::info!(stream = %stream.name, subjects = ?stream.subjects, "stream made");
+        }
+    }
+    Ok(())
+}
+
+fn mesh_streams(plan: &Plan) -> [(&'static str, Value); 3] {
+    let events = &plan.nats.js_event_prefix;
+    [
+        (
+            ADVISORIES,
+            json!({
+                "subjects": [
+                    format!("{events}.ADVISORY.CONSUMER.MAX_DELIVERIES.>"),
+                    format!("{events}.ADVISORY.CONSUMER.MSG_TERMINATED.>"),
+                ],
+                // They are acted on within a minute; a week of them is for people.
+                "max_age": nanos(std::time::Duration::from_secs(7 * 24 * 3600)),
+            }),
+        ),
+        (
+            DEAD,
+            json!({ "subjects": ["$MESH.dead.>"], "max_msgs_per_subject": 1, "allow_msg_ttl": true, "allow_direct": true }),
+        ),
+        (
+            REPLAY,
+            json!({ "subjects": ["$MESH.replay.>"], "max_msgs_per_subject": 1, "retention": "workqueue" }),
+        ),
+    ]
+}
+
+fn source_config(stream: &Stream) -> Value {
+    let retention = match stream.retention {
+        Retention::Limits => "limits",
+        Retention::Interest => "interest",
+        Retention::WorkQueue => "workqueue",
+    };
+    json!({
+        "subjects": stream.subjects,
+        "retention": retention,
+        "num_replicas": stream.replicas,
+        "max_age": stream.max_age.map_or(0, nanos),
+        "duplicate_window": nanos(stream.duplicate_window),
+        "allow_direct": true,
+    })
+}
+
+/// What `nats kv add` would make.
+fn kv_config(bucket: &str, _plan: &Plan) -> Value {
+    json!({
+        "subjects": [format!("$KV.{bucket}.>")],
+        "max_msgs_per_subject": 1,
+        "discard": "new",
+        "allow_rollup_hdrs": true,
+        "deny_delete": true,
+        "allow_direct": true,
+    })
+}
+
+async fn create(connection: &Connection, name: &str, mut config: Value) -> Result<StreamInfo, Error> {
+    config["name"] = json!(name);
+    for (key, default) in [("storage", json!("file")), ("num_replicas", json!(1)), ("max_bytes", json!(-1))] {
+        if config.get(key).is_none() {
+            config[key] = default;
+        }
+    }
+    connection.api(&format!("STREAM.CREATE.{name}"), &config).await
+}
+
+/// A stream that carries the mesh's name; that of another mesh is refused.
+async fn own(connection: &Connection, plan: &Plan, name: &str, mut config: Value) -> Result<(), Error> {
+    config["num_replicas"] = json!(plan.replicas);
+    config["metadata"] = json!({ META_MESH: plan.mesh });
+    let Some(found) = connection.stream(name).await? else {
+        return create(connection, name, config).await.map(|_| ());
+    };
+    match found.config["metadata"][META_MESH].as_str() {
+        Some(mesh) if mesh == plan.mesh => {}
+        whose => {
+            return Err(Error::Refused(format!(
+                "stream {name} {}: one account holds one mesh; run this one as mesh = \"{}\", or in another account",
+                whose.map_or("was not made by jetmesh".to_owned(), |mesh| format!("belongs to mesh {mesh}")),
+                whose.unwrap_or("…"),
+            )));
+        }
+    }
+    let missing = |key: &str| config.get(key).is_some_and(|v| found.config.get(key) != Some(v));
+    if missing("subjects") || missing("max_msgs_per_subject") || missing("allow_msg_ttl") {
+        let mut merged: Map<String, Value> = found.config.as_object().cloned().unwrap_or_default();
+        for key in ["subjects", "max_msgs_per_subject", "allow_msg_ttl"] {
+            if let Some(value) = config.get(key) {
+                merged.insert(key.to_owned(), value.clone());
+            }
+        }
+        let _: StreamInfo = connection.api(&format!("STREAM.UPDATE.{name}"), &merged).await?;
+    }
+    Ok(())
+}
+
+/// The extra subjects of a ledger's bucket.
+pub fn state_subjects(bucket: &str) -> String {
+    format!("$MESH.state.{bucket}.>")
+}
+
+/// A KV bucket that can hold a ledger: made, adopted and completed if its settings allow it, or refused.
+async fn ledger_bucket(connection: &Connection, plan: &Plan, bucket: &str) -> Result<(), Error> {
+    let name = kv_stream(bucket);
+    let Some(found) = connection.stream(&name).await? else {
+        let mut config = kv_config(bucket, plan);
+        config["subjects"] = json!([format!("$KV.{bucket}.>"), state_subjects(bucket)]);
+        config["allow_atomic"] = json!(true);
+        config["allow_msg_ttl"] = json!(true);
+        config["num_replicas"] = json!(plan.replicas);
+        config["metadata"] = json!({ META_MESH: plan.mesh });
+        create(connection, &name, config).await?;
+        tracing::info!(bucket, "state bucket made");
+        return Ok(());
+    };
+    check_ledger_bucket(bucket, &found)?;
+    let subjects = found.subjects();
+    let complete = subjects.contains(&state_subjects(bucket))
+        && found.config["allow_atomic"] == json!(true)
+        && found.config["allow_msg_ttl"] == json!(true);
+    if complete {
+        return Ok(());
+    }
+    let mut config = found.config.as_object().cloned().unwrap_or_default();
+    let mut subjects = subjects;
+    if !subjects.contains(&state_subjects(bucket)) {
+        subjects.push(state_subjects(bucket));
+    }
+    config.insert("subjects".to_owned(), json!(subjects));
+    config.insert("allow_atomic".to_owned(), json!(true));
+    config.insert("allow_msg_ttl".to_owned(), json!(true));
+    let _: StreamInfo = connection.api(&format!("STREAM.UPDATE.{name}"), &config).await?;
+    tracing::info!(bucket, "state bucket completed: ledger subjects, atomic publish and message TTL");
+    Ok(())
+}
+
+/// Whether a bucket's settings would let the server drop or refuse parts of a ledger. Says the exact difference and the
+/// command that mends it.
+pub fn check_ledger_bucket(bucket: &str, info: &StreamInfo) -> Result<(), Error> {
+    let config = &info.config;
+    let number = |key: &str| config[key].as_i64().unwrap_or(0);
+    let is = |key: &str| config[key].as_bool().unwrap_or(false);
+    let name = kv_stream(bucket);
+    let edit = |flags: &str| format!("mend it with `nats stream edit {name} {flags}`");
+    let mut wrong: Vec<String> = Vec::new();
+    if number("max_age") != 0 {
+        wrong.push(format!("max_age is {} ns, not 0: its ledger would expire; {}", number("max_age"), edit("--max-age=0")));
+    }
+    if number("max_bytes") > 0 {
+        wrong.push(format!("max_bytes is {}, not unlimited; {}", number("max_bytes"), edit("--max-bytes=-1")));
+    }
+    if number("max_msgs") > 0 {
+        wrong.push(format!("max_msgs is {}, not unlimited; {}", number("max_msgs"), edit("--max-msgs=-1")));
+    }
+    if number("max_msgs_per_subject") != 1 {
+        let found = number("max_msgs_per_subject");
+        wrong.push(format!("history is {found}, not 1; {}", edit("--max-msgs-per-subject=1")));
+    }
+    if is("discard_new_per_subject") {
+        wrong.push(format!("discard_new_per_subject is on; {}", edit("--no-discard-per-subject")));
+    }
+    if number("subject_delete_marker_ttl") != 0 {
+        wrong.push(format!("it has a delete marker TTL; {}", edit("--subject-del-markers-ttl=0")));
+    }
+    if is("deny_purge") {
+        wrong.push("deny_purge is on and cannot be taken back: make the bucket anew".to_owned());
+    }
+    if config["storage"].as_str() != Some("file") {
+        wrong.push("its storage is not file, which cannot be changed: make the bucket anew".to_owned());
+    }
+    for key in ["mirror", "subject_transform"] {
+        if config.get(key).is_some_and(|v| !v.is_null()) {
+            wrong.push(format!("it has a {key}: make the bucket anew without it"));
+        }
+    }
+    if wrong.is_empty() {
+        return Ok(());
+    }
+    Err(Error::Refused(format!("bucket {bucket} cannot hold a ledger: {}", wrong.join("; "))))
+}

@@ -1,0 +1,109 @@
+//! The pull loop's inlet: as many messages as there is room for, from one durable consumer. Not the client's own stream
+//! of messages, which fetches more than is asked for and keeps it when dropped.
+
+use std::time::{Duration, Instant};
+
+use async_nats::{Message, Subscriber};
+use futures_util::StreamExt;
+use serde_json::json;
+
+use super::connection::{Connection, Error};
+use super::consumer::nanos;
+
+/// How long the server keeps a request; also how soon a lost one is noticed.
+const EXPIRES: Duration = Duration::from_secs(5);
+
+/// What an inlet yields.
+pub enum Pulled {
+    Message(Message),
+    /// A request has ended.
+    Ended,
+}
+
+/// One durable consumer, being pulled from.
+pub struct Inlet {
+    connection: Connection,
+    messages: Subscriber,
+    inbox: String,
+    next: String,
+    /// Asked for and neither received nor given up by the server.
+    outstanding: usize,
+    asked: Instant,
+}
+
+impl Inlet {
+    pub async fn open(connection: &Connection, stream: &str, consumer: &str) -> Result<Inlet, Error> {
+        let inbox = connection.client.new_inbox();
+        let messages = connection
+            .client
+            .subscribe(inbox.clone())
+            .await
+            .map_err(|_| Error::Gone { what: format!("pulling from {consumer}") })?;
+        let next = format!("{}.CONSUMER.MSG.NEXT.{stream}.{consumer}", connection.api_prefix());
+        let asked = Instant::now();
+        Ok(Inlet { connection: connection.clone(), messages, inbox, next, outstanding: 0, asked })
+    }
+
+    /// Asks for what there is room for, if that is worth a request.
+    pub async fn ask(&mut self, room: usize) -> Result<(), Error> {
+        let more = room.saturating_sub(self.outstanding);
+        if more == 0 || (self.outstanding > 0 && more * 2 < room) {
+            return Ok(());
+        }
+        let body = json!({ "batch": more, "expires": nanos(EXPIRES) });
+        self.connection
+            .client
+            .publish_with_reply(self.next.clone(), self.inbox.clone(), body.to_string().into())
+            .await
+            .map_err(|_| Error::Gone { what: "pulling".to_owned() })?;
+        self.outstanding += more;
+        self.asked = Instant::now();
+        Ok(())
+    }
+
+    /// A request whose end never came was lost, for instance with the consumer's leader.
+    pub fn forget_if_stale(&mut self) {
+        if self.outstanding > 0 && self.asked.elapsed() > EXPIRES + Duration::from_secs(5) {
+            self.outstanding = 0;
+        }
+    }
+
+    /// The next message.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost.
+    pub async fn next(&mut self) -> Result<Pulled, Error> {
+        let Some(message) = self.messages.next().await else {
+            return Err(Error::Gone { what: "pulling".to_owned() });
+        };
+        let Some(status) = message.status else {
+            self.outstanding = self.outstanding.saturating_sub(1);
+            return Ok(Pulled::Message(message));
+        };
+        let pending = message
+            .headers
+            .as_ref()
+            .and_then(|h| h.get("Nats-Pending-Messages"))
+            .and_then(|v| v.as_str().parse::<usize>().ok());
+        self.outstanding = pending.map_or(0, |pending| self.outstanding.saturating_sub(pending));
+        let text = message.description.as_deref().unwrap_or_default().to_ascii_lowercase();
+        if status.as_u16() == 503 || (status.as_u16() == 409 && text.contains("deleted")) {
+            return Err(Error::Refused("it is gone".to_owned()));
+        }
+        Ok(Pulled::Ended)
+    }
+
+    /// Stops pulling and gives back what has been received and not begun.
+    pub async fn hand_back(mut self, connection: &Connection) {
+        // Unsubscribes, and ends the subscription behind everything that the server had sent until then.
+        if self.messages.drain().await.is_err() {
+            return;
+        }
+        while let Some(message) = self.messages.next().await {
+            if let (None, Some(reply)) = (message.status, message.reply) {
+                // Fails only when the connection is gone: then the server delivers again by itself.
+                let _ = connection.client.publish(reply, "-NAK".into()).await;
+            }
+        }
+    }
+}

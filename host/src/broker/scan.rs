@@ -1,0 +1,126 @@
+//! Reading what a stream holds, once through, by a short-lived consumer on a connection of its own: a message that the
+//! client library cannot read breaks only this.
+
+use std::time::Duration;
+
+use async_nats::Subscriber;
+use futures_util::StreamExt;
+use serde_json::{Value, json};
+
+use super::connection::{Connection, Error, By, Stored};
+use super::consumer::{ConsumerInfo, nanos};
+use crate::message::DeliveryInfo;
+
+const BATCH: usize = 500;
+/// How long the server keeps the consumer after the last request.
+const INACTIVE: Duration = Duration::from_secs(30);
+
+/// What is read, in stream order, until everything has been seen that was there at the beginning.
+pub struct Scan {
+    connection: Connection,
+    messages: Subscriber,
+    inbox: String,
+    next: String,
+    asked: usize,
+    /// The last sequence that is to be seen; what comes after it is not waited for.
+    until: u64,
+    done: bool,
+}
+
+/// One message of a scan.
+pub struct Scanned {
+    pub sequence: u64,
+    pub message: async_nats::Message,
+}
+
+impl Scan {
+    /// `filters` empty: all subjects. With `headers_only`, payloads are left out by the server.
+    pub async fn start(
+        connection: &Connection,
+        stream: &str,
+        filters: &[String],
+        first: u64,
+        until: u64,
+        headers_only: bool,
+    ) -> Result<Scan, Error> {
+        let mut config = json!({
+            "name": format!("mesh-scan-{}", super::connection::token()),
+            "ack_policy": "none",
+            "replay_policy": "instant",
+            "mem_storage": true,
+            "num_replicas": 1,
+            "inactive_threshold": nanos(INACTIVE),
+            "headers_only": headers_only,
+            "deliver_policy": "by_start_sequence",
+            "opt_start_seq": first.max(1),
+        });
+        match filters {
+            [] => {}
+            [one] => config["filter_subject"] = json!(one),
+            many => config["filter_subjects"] = json!(many),
+        }
+        let info: ConsumerInfo = connection.put_consumer(stream, &config, "create").await?;
+        let inbox = connection.client.new_inbox();
+        let messages = connection
+            .client
+            .subscribe(inbox.clone())
+            .await
+            .map_err(|_| Error::Gone { what: format!("reading {stream}") })?;
+        let prefix = connection.api_prefix();
+        let next = format!("{prefix}.CONSUMER.MSG.NEXT.{stream}.{}", info.name);
+        let done = info.num_pending == 0;
+        Ok(Scan { connection: connection.clone(), messages, inbox, next, asked: 0, until, done })
+    }
+
+    /// `None`: all has been seen.
+    pub async fn next(&mut self) -> Result<Option<Scanned>, Error> {
+        let gone = || Error::Gone { what: "reading a stream".to_owned() };
+        while !self.done {
+            if self.asked == 0 {
+                let body = json!({ "batch": BATCH, "expires": nanos(Duration::from_secs(5)) });
+                self.connection
+                    .client
+                    .publish_with_reply(self.next.clone(), self.inbox.clone(), body.to_string().into())
+                    .await
+                    .map_err(|_| gone())?;
+                self.asked = BATCH;
+            }
+            let message = tokio::select! {
+                message = tokio::time::timeout(Duration::from_secs(10), self.messages.next()) => match message {
+                    Ok(Some(message)) => message,
+                    Ok(None) => return Err(gone()),
+                    Err(_) => return Err(Error::Timeout { what: "reading a stream".to_owned() }),
+                },
+                () = self.connection.closed() => return Err(gone()),
+            };
+            if message.status.is_some() {
+                self.asked = 0;
+                continue;
+            }
+            self.asked -= 1;
+            let reply = message.reply.as_deref().unwrap_or_default();
+            let Some(info) = DeliveryInfo::parse(reply) else { continue };
+            let pending = reply.rsplit('.').find_map(|t| t.parse::<u64>().ok()).unwrap_or(0);
+            if info.stream_sequence >= self.until || pending == 0 {
+                self.done = true;
+            }
+            if info.stream_sequence <= self.until {
+                return Ok(Some(Scanned { sequence: info.stream_sequence, message }));
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// The last stored message of each subject that matches, read one by one from the leader. For a handful.
+pub async fn last_of_each(connection: &Connection, stream: &str, filter: &str) -> Result<Vec<Stored>, Error> {
+    let body: Value = json!({ "subjects_filter": filter });
+    let info: super::connection::StreamInfo = connection.api(&format!("STREAM.INFO.{stream}"), &body).await?;
+    let mut subjects: Vec<&String> = info.state.subjects.keys().collect();
+    subjects.sort();
+    let mut found = Vec::with_capacity(subjects.len());
+    for subject in subjects {
+        found.extend(connection.stored(stream, By::Last(subject)).await?);
+    }
+    Ok(found)
+}

@@ -1,0 +1,168 @@
+//! How an event dies: through the ledger, where its death is an entry and the letter a consequence, or, for a handler
+//! without a ledger, by storing the letter directly.
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+
+use crate::attempts::{self, Record};
+use crate::broker::{By, Error};
+use crate::dead_letter::{self, Body, Obituary};
+use crate::fault;
+use crate::lane::Lane;
+use crate::ledger::append::{Planned, Transaction};
+use crate::ledger::entry::{Decision, Verdict};
+use crate::ledger::{Committed, Fault};
+use crate::message::{EventId, Message, now_ms, parse_rfc3339};
+use crate::outcome::{Cause, Failure};
+
+/// What is known of an event's attempts.
+#[derive(Debug, Clone, Default)]
+pub struct Attempts {
+    pub attempts: u32,
+    pub first_ms: u64,
+    pub last_ms: u64,
+    pub module: String,
+}
+
+/// Why and after what an event is dead.
+#[derive(Debug, Clone)]
+pub struct Dead<'a> {
+    pub cause: Cause,
+    pub failure: Cow<'a, Failure>,
+    pub record: Attempts,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Buried {
+    Now,
+    /// It was decided before, done or dead.
+    Before,
+}
+
+pub fn body_of(message: &Message) -> Body {
+    Body {
+        subject: message.subject.clone(),
+        headers: Ok(message.headers.clone()),
+        payload: message.payload.clone(),
+        time_ms: message.time_ms,
+    }
+}
+
+/// What a record says of an event's attempts.
+pub fn of_record(record: &Record) -> Attempts {
+    let last = record.last();
+    Attempts {
+        attempts: last.map_or(0, |l| l.attempt),
+        first_ms: parse_rfc3339(&record.first).unwrap_or(0),
+        last_ms: last.and_then(|l| parse_rfc3339(&l.at)).unwrap_or(0),
+        module: last.map(|l| l.module.clone()).unwrap_or_default(),
+    }
+}
+
+/// The attempts of an event that has just failed for good; its record knows when the first was.
+pub async fn attempts(lane: &Lane, event: &EventId, attempt: u32, module: &str) -> Attempts {
+    let now = now_ms();
+    let first_ms = match (attempt, lane.link()) {
+        (2.., Some(link)) => attempts::load(&link.connection, &lane.plan.name, event)
+            .await
+            .ok()
+            .and_then(|held| parse_rfc3339(&held.record.first))
+            .unwrap_or(now),
+        _ => now,
+    };
+    Attempts { attempts: attempt, first_ms, last_ms: now, module: module.to_owned() }
+}
+
+/// The transaction of a death. The letter names the entry that will hold it, which only the append knows: the relay
+/// puts it in.
+pub fn transaction(lane: &Lane, event: &EventId, dead: &Dead<'_>, body: Option<Body>) -> Transaction {
+    let ledger = lane.bucket.as_ref().map_or("", |b| b.name.as_str());
+    let headers = dead_letter::headers(&obituary(lane, event, dead, Some((ledger, 0))), body.as_ref());
+    let letter = Planned::Letter {
+        subject: dead_letter::subject(&lane.plan.stream, &lane.plan.name, event),
+        headers,
+        payload: body.map(|b| b.payload).unwrap_or_default(),
+    };
+    Transaction {
+        handler: lane.plan.name.clone(),
+        event: event.clone(),
+        decision: Decision {
+            handler: lane.plan.name.clone(),
+            event: event.to_string(),
+            verdict: Verdict::Dead,
+            cause: Some(dead.cause),
+            code: Some(dead.failure.code.clone()),
+            message: Some(dead.failure.message.clone()),
+            attempt: dead.record.attempts,
+            module: dead.record.module.clone(),
+            follows_death: None,
+        },
+        reads: std::collections::BTreeMap::new(),
+        writes: std::collections::BTreeMap::new(),
+        consequences: vec![letter],
+        death: None,
+    }
+}
+
+fn obituary<'a>(
+    lane: &'a Lane,
+    event: &'a EventId,
+    dead: &'a Dead<'_>,
+    death: Option<(&'a str, u64)>,
+) -> Obituary<'a> {
+    Obituary {
+        stream: &lane.plan.stream,
+        handler: &lane.plan.name,
+        event,
+        cause: dead.cause,
+        failure: &dead.failure,
+        attempts: dead.record.attempts,
+        module: &dead.record.module,
+        first_attempt_ms: dead.record.first_ms,
+        last_attempt_ms: dead.record.last_ms,
+        death,
+    }
+}
+
+/// Buries an event, whichever way this handler's events are buried. `body` `None`: it is gone from its stream.
+pub async fn bury(lane: &Lane, event: &EventId, dead: &Dead<'_>, body: Option<Body>) -> Result<Buried, Error> {
+    let Some(bucket) = &lane.bucket else {
+        return directly(lane, event, dead, body).await.map(|()| Buried::Now);
+    };
+    let tx = transaction(lane, event, dead, body);
+    match bucket.commit(tx, bucket.session_number()).await {
+        Ok(Committed::Here { .. }) => {
+            fault::point("burial-decided");
+            Ok(Buried::Now)
+        }
+        Ok(Committed::Before(_)) => Ok(Buried::Before),
+        Err(Fault::Conflict) => Err(Error::Timeout { what: "burying an event".to_owned() }),
+        Err(Fault::TooLarge(why) | Fault::Host(why)) => Err(Error::Refused(why)),
+    }
+}
+
+/// Stores the letter without a ledger.
+pub async fn directly(lane: &Lane, event: &EventId, dead: &Dead<'_>, body: Option<Body>) -> Result<(), Error> {
+    let link = lane.link().ok_or(Error::Gone { what: "burying an event".to_owned() })?;
+    let headers = dead_letter::headers(&obituary(lane, event, dead, None), body.as_ref());
+    let subject = dead_letter::subject(&lane.plan.stream, &lane.plan.name, event);
+    let payload = body.map_or_else(Bytes::new, |b| b.payload);
+    dead_letter::store(&link.connection, &subject, &headers, payload).await
+}
+
+/// The replay of a handler without a ledger is done: its letter goes.
+pub async fn settle_directly(lane: &Lane, event: &EventId) {
+    let Some(link) = lane.link() else { return };
+    let subject = dead_letter::subject(&lane.plan.stream, &lane.plan.name, event);
+    if let Err(error) = dead_letter::settle(&link.connection, &subject, "replayed").await {
+        tracing::warn!(handler = %lane.plan.name, %event, %error, "a replayed dead letter stays listed");
+    }
+}
+
+/// The event as its stream still holds it.
+pub async fn body_in_stream(lane: &Lane, event: &EventId) -> Result<Option<Body>, Error> {
+    let link = lane.link().ok_or(Error::Gone { what: "reading an event".to_owned() })?;
+    let stored = link.connection.stored(&lane.plan.stream, By::Sequence(event.sequence)).await?;
+    Ok(stored.map(Body::of))
+}

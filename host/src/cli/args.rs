@@ -1,0 +1,139 @@
+//! What can be said on the command line.
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+use crate::config::{Loaded, Overrides, load};
+
+/// An event mesh on NATS JetStream: sandboxed WebAssembly handlers, effects exactly once.
+#[derive(Debug, Parser)]
+#[command(
+    name = "jetmesh",
+    version,
+    max_term_width = 110,
+    after_help = "Exit codes: 0 done; 1 failed; 2 wrong usage, configuration or module; 3 NATS not reached in time; \
+                  4 NATS cannot be used as it is; 5 a shutdown left work unfinished, which will be delivered again."
+)]
+pub struct Args {
+    /// The configuration file [default: ./jetmesh.toml, else ./config/default.toml]
+    #[arg(short, long, global = true, value_name = "FILE", env = "JETMESH_CONFIG")]
+    pub config: Option<PathBuf>,
+    /// NATS server, over `nats.url` of the configuration
+    #[arg(short, long, global = true, value_name = "URL", env = "NATS_URL")]
+    pub server: Option<String>,
+    /// A context of the `nats` CLI to connect with
+    #[arg(long, global = true, value_name = "NAME")]
+    pub context: Option<String>,
+    /// User name
+    #[arg(long, global = true, value_name = "NAME", env = "NATS_USER")]
+    pub user: Option<String>,
+    /// Password
+    #[arg(long, global = true, value_name = "PASSWORD", env = "NATS_PASSWORD", hide_env_values = true)]
+    pub password: Option<String>,
+    /// Credentials file
+    #[arg(long, global = true, value_name = "FILE", env = "NATS_CREDS")]
+    pub creds: Option<PathBuf>,
+    /// File with an nkey seed
+    #[arg(long, global = true, value_name = "FILE", env = "NATS_NKEY")]
+    pub nkey: Option<PathBuf>,
+    /// How long to wait for NATS at start: a duration such as 30s, 0 to fail at once, or `forever`
+    #[arg(long, global = true, value_name = "DURATION")]
+    pub wait: Option<String>,
+    /// What is logged: a level or a filter such as jetmesh=debug
+    #[arg(long, global = true, value_name = "FILTER")]
+    pub log: Option<String>,
+    /// Log format: text or json
+    #[arg(long, global = true, value_name = "FORMAT")]
+    pub log_format: Option<String>,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run a host: the production start
+    Run,
+    /// Try everything on this machine: starts its own nats-server, seeds stock, publishes sample orders
+    Dev(Dev),
+    /// Validate configuration and modules, without touching NATS
+    Check(Check),
+    /// Print the effective configuration, secrets hidden
+    Config,
+    /// How each handler stands
+    Status(Status),
+    /// Dead letters: list, show, replay
+    #[command(subcommand)]
+    Dlq(Dlq),
+}
+
+#[derive(Debug, clap::Args)]
+pub struct Dev {
+    /// Port of the nats-server; if it is taken, the next free one
+    #[arg(long, default_value_t = 4222)]
+    pub port: u16,
+    /// Where the server keeps its data between starts
+    #[arg(long, default_value = ".jetmesh", value_name = "FOLDER")]
+    pub dir: PathBuf,
+    /// Neither seed stock nor publish sample orders
+    #[arg(long)]
+    pub no_samples: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct Check {
+    /// Also check what only the server knows; changes nothing there
+    #[arg(long)]
+    pub connect: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct Status {
+    /// As JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Dlq {
+    /// List dead letters, oldest first
+    Ls {
+        /// Only this handler's
+        #[arg(long)]
+        handler: Option<String>,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Everything that is known of one dead letter
+    Show {
+        /// As `dlq ls` prints it: HANDLER.INCARNATION.SEQUENCE
+        id: String,
+    },
+    /// Give a dead letter back to the handler that failed on it, and to no other
+    Replay {
+        /// As `dlq ls` prints it: HANDLER.INCARNATION.SEQUENCE
+        id: String,
+    },
+}
+
+impl Args {
+    /// The configuration with everything that the command line says over it.
+    pub fn load(&self) -> Result<Loaded, crate::config::Error> {
+        load(self.config.as_deref(), &self.overrides())
+    }
+
+    fn overrides(&self) -> Overrides {
+        Overrides {
+            nats_url: self.server.clone(),
+            context: self.context.clone(),
+            creds: self.creds.clone(),
+            nkey: self.nkey.clone(),
+            user: self.user.clone(),
+            password: self.password.clone(),
+            wait: self.wait.clone(),
+            log_filter: self.log.clone(),
+            log_format: self.log_format.clone(),
+        }
+    }
+}

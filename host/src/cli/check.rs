@@ -1,0 +1,102 @@
+//! `jetmesh check`: everything that can be said before a start; `jetmesh config`: what is in force.
+
+use super::args::Check;
+use super::{Args, Error, OK, REFUSED};
+use crate::app;
+use crate::broker::consumer::{Owner, check_owner, covers, work_queue};
+use crate::broker::provision::{check_ledger_bucket, kv_stream};
+use crate::broker::{self, Connection};
+use crate::config;
+use crate::plan::Plan;
+
+pub fn print_config(args: &Args) -> Result<u8, Error> {
+    let loaded = args.load()?;
+    println!("# {}", loaded.path.display());
+    print!("{}", config::effective(&loaded.plan));
+    Ok(OK)
+}
+
+pub async fn run(args: &Args, check: &Check) -> Result<u8, Error> {
+    let loaded = args.load()?;
+    let plan = &loaded.plan;
+    let runtime = app::runtime(plan)?;
+    let modules = app::modules(&runtime, plan)?;
+    println!("{}: valid", loaded.path.display());
+    for warning in &loaded.warnings {
+        println!("warning: {warning}");
+    }
+    for (handler, module) in plan.handlers.iter().zip(&modules) {
+        println!("{}: {} is a handler (module {})", handler.name, handler.module.display(), module.digest);
+        let waiting = handler.ack_pending_max.saturating_sub(handler.in_flight);
+        println!(
+            "  up to {} instances, {} events at work, {waiting} waiting for a retry; ledger: {}",
+            handler.concurrency,
+            handler.in_flight,
+            handler.ledger.as_deref().unwrap_or("none, so effects and \"done or dead, never both\" are not guarded")
+        );
+    }
+    if !check.connect {
+        return Ok(OK);
+    }
+    let connection = broker::open(&plan.nats, "jetmesh check").await?;
+    let problems = connected(&connection, plan).await?;
+    if problems.is_empty() {
+        println!("nats-server {}: everything fits", connection.client.server_info().version);
+        return Ok(OK);
+    }
+    for problem in &problems {
+        println!("error: {problem}");
+    }
+    Ok(REFUSED)
+}
+
+/// What only the server knows.
+async fn connected(connection: &Connection, plan: &Plan) -> Result<Vec<String>, broker::Error> {
+    let mut problems = Vec::new();
+    for handler in &plan.handlers {
+        match connection.stream(&handler.stream).await? {
+            None if plan.streams.iter().any(|s| s.name == handler.stream) => {}
+            None => problems.push(format!(
+                "handler {}: there is no stream {}: make it with `nats stream add {}`, or say it under [streams.{}]",
+                handler.name, handler.stream, handler.stream, handler.stream
+            )),
+            Some(info) => {
+                let subjects = info.subjects();
+                for filter in &handler.subjects {
+                    if !subjects.iter().any(|s| covers(s, filter)) {
+                        problems.push(format!(
+                            "handler {}: stream {} does not capture `{filter}`; it captures {}",
+                            handler.name,
+                            handler.stream,
+                            subjects.join(", ")
+                        ));
+                    }
+                }
+                problems.extend(work_queue(plan, handler, info.retention()));
+                let consumer = connection.consumer(&handler.stream, &handler.consumer).await?;
+                match consumer {
+                    Some(found) => {
+                        let owner = Owner { mesh: &plan.mesh, incarnation: "", ledger: None };
+                        if let Err(error) = check_owner(handler, &found, &owner) {
+                            problems.push(error.to_string());
+                        }
+                    }
+                    None if handler.start.is_none() && info.state.messages > 0 => problems.push(format!(
+                        "handler {}: stream {} already holds {} messages; say where it starts: `start = \"all\"`, \
+                         `\"new\"`, a sequence or a time",
+                        handler.name, handler.stream, info.state.messages
+                    )),
+                    None => {}
+                }
+            }
+        }
+    }
+    for bucket in plan.ledgers() {
+        if let Some(info) = connection.stream(&kv_stream(bucket)).await?
+            && let Err(error) = check_ledger_bucket(bucket, &info)
+        {
+            problems.push(error.to_string());
+        }
+    }
+    Ok(problems)
+}

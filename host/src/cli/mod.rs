@@ -1,0 +1,97 @@
+//! The command line. Each command is a file; what they print is for people, exit codes are for scripts.
+
+mod args;
+mod check;
+mod dev;
+mod dlq;
+mod run;
+mod status;
+mod table;
+
+use std::process::ExitCode;
+
+pub use args::Args;
+use args::Command;
+
+use crate::config;
+use crate::{app, broker};
+
+/// Everything went well.
+const OK: u8 = 0;
+/// Something failed at work.
+const FAILED: u8 = 1;
+/// The command line or the configuration is wrong; clap ends with this as well.
+const USAGE: u8 = 2;
+/// NATS could not be reached in time.
+const UNREACHABLE: u8 = 3;
+/// NATS, or what lies in it, cannot be used as it is; the message says what to change.
+const REFUSED: u8 = 4;
+/// A shutdown had to leave work unfinished; the server will deliver it again.
+const UNFINISHED: u8 = 5;
+
+/// Why a command ends with another code than 0.
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    #[error(transparent)]
+    Config(#[from] config::Error),
+    #[error(transparent)]
+    App(#[from] app::Error),
+    #[error(transparent)]
+    Broker(#[from] broker::Error),
+    #[error("{0}")]
+    Usage(String),
+    #[error("{0}")]
+    Failed(String),
+}
+
+impl Error {
+    fn code(&self) -> u8 {
+        match self {
+            Error::Config(_) | Error::Usage(_) | Error::App(app::Error::Modules(_)) => USAGE,
+            Error::Broker(error) | Error::App(app::Error::Broker(error)) => match error {
+                broker::Error::Connect { .. } => UNREACHABLE,
+                broker::Error::Refused(_)
+                | broker::Error::OldServer { .. }
+                | broker::Error::NoJetStream
+                | broker::Error::Credentials { .. } => REFUSED,
+                broker::Error::Api { .. }
+                | broker::Error::Timeout { .. }
+                | broker::Error::Gone { .. }
+                | broker::Error::Answer { .. } => FAILED,
+            },
+            Error::App(app::Error::Engine(_)) | Error::Failed(_) => FAILED,
+        }
+    }
+}
+
+/// Carries a command out.
+pub fn main(args: &Args) -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("error: no runtime: {error}");
+            return ExitCode::from(FAILED);
+        }
+    };
+    let done = runtime.block_on(async {
+        match &args.command {
+            Command::Run => run::run(args).await,
+            Command::Dev(dev) => dev::run(args, dev).await,
+            Command::Check(check) => check::run(args, check).await,
+            Command::Config => check::print_config(args),
+            Command::Status(status) => status::run(args, status).await,
+            Command::Dlq(dlq) => dlq::run(args, dlq).await,
+        }
+    });
+    // Threads that a shutdown left behind must not hold the process.
+    runtime.shutdown_background();
+    match done {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            let text = error.to_string();
+            eprintln!("{}{text}", if text.starts_with("error") { "" } else { "error: " });
+            ExitCode::from(error.code())
+        }
+    }
+}

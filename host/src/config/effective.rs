@@ -1,0 +1,161 @@
+//! A plan written out as the configuration that gives it: what is in force, whichever layer it came from.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use super::reader::format_bytes;
+use crate::broker::connection::redact;
+use crate::message::rfc3339;
+use crate::plan::{Handler, Instance, LogFormat, Nats, Plan, Retention, Start, Stream};
+
+/// In place of a secret.
+const HIDDEN: &str = "***";
+
+/// The effective configuration as TOML; secrets are hidden.
+pub fn effective(plan: &Plan) -> String {
+    let mut text = String::new();
+    let mut out = Out(&mut text);
+    out.text("mesh", &plan.mesh);
+    out.raw("replicas", &plan.replicas);
+    out.raw("relay", &plan.relay);
+    out.raw("threads", &plan.threads);
+    out.duration("drain_timeout", plan.drain_timeout);
+    out.table("log");
+    out.text("filter", &plan.log.filter);
+    out.text("format", match plan.log.format {
+        LogFormat::Text => "text",
+        LogFormat::Json => "json",
+    });
+    nats(&mut out, &plan.nats);
+    for one in &plan.streams {
+        stream(&mut out, one);
+    }
+    for one in &plan.handlers {
+        handler(&mut out, one);
+    }
+    text
+}
+
+struct Out<'a>(&'a mut String);
+
+impl Out<'_> {
+    fn table(&mut self, name: &str) {
+        // Writing to a String cannot fail.
+        let _ = writeln!(self.0, "\n[{name}]");
+    }
+
+    fn raw(&mut self, key: &str, value: &impl std::fmt::Display) {
+        let _ = writeln!(self.0, "{key} = {value}");
+    }
+
+    fn text(&mut self, key: &str, value: &str) {
+        self.raw(key, &quote(value));
+    }
+
+    fn list(&mut self, key: &str, values: &[String]) {
+        let values: Vec<String> = values.iter().map(|v| quote(v)).collect();
+        self.raw(key, &format!("[{}]", values.join(", ")));
+    }
+
+    fn duration(&mut self, key: &str, value: Duration) {
+        self.text(key, &humantime::format_duration(value).to_string());
+    }
+
+    fn optional(&mut self, key: &str, value: Option<&str>) {
+        if let Some(value) = value {
+            self.text(key, value);
+        }
+    }
+}
+
+/// A JSON string is also a TOML one.
+fn quote(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}
+
+fn nats(out: &mut Out<'_>, nats: &Nats) {
+    out.table("nats");
+    out.text("url", &redact(&nats.url));
+    out.optional("user", nats.user.as_deref());
+    out.optional("password", nats.password.as_ref().map(|_| HIDDEN));
+    out.optional("token", nats.token.as_ref().map(|_| HIDDEN));
+    let files = [
+        ("creds", &nats.creds),
+        ("nkey", &nats.nkey),
+        ("tls_ca", &nats.tls_ca),
+        ("tls_cert", &nats.tls_cert),
+        ("tls_key", &nats.tls_key),
+    ];
+    for (key, file) in files {
+        out.optional(key, file.as_ref().map(|f| f.display().to_string()).as_deref());
+    }
+    out.raw("tls_first", &nats.tls_first);
+    out.optional("inbox_prefix", nats.inbox_prefix.as_deref());
+    out.optional("js_domain", nats.js_domain.as_deref());
+    out.optional("js_api_prefix", nats.js_api_prefix.as_deref());
+    out.text("js_event_prefix", &nats.js_event_prefix);
+    out.duration("timeout", nats.timeout);
+    match nats.wait {
+        Some(wait) => out.duration("wait", wait),
+        None => out.text("wait", "forever"),
+    }
+}
+
+fn stream(out: &mut Out<'_>, stream: &Stream) {
+    out.table(&format!("streams.{}", stream.name));
+    out.list("subjects", &stream.subjects);
+    out.text("retention", match stream.retention {
+        Retention::Limits => "limits",
+        Retention::Interest => "interest",
+        Retention::WorkQueue => "workqueue",
+    });
+    out.raw("replicas", &stream.replicas);
+    if let Some(max_age) = stream.max_age {
+        out.duration("max_age", max_age);
+    }
+    out.duration("duplicate_window", stream.duplicate_window);
+}
+
+fn handler(out: &mut Out<'_>, handler: &Handler) {
+    out.table(&format!("handlers.{}", handler.name));
+    out.text("module", &handler.module.display().to_string());
+    out.text("stream", &handler.stream);
+    out.list("subjects", &handler.subjects);
+    out.text("consumer", &handler.consumer);
+    match handler.start {
+        None => {}
+        Some(Start::All) => out.text("start", "all"),
+        Some(Start::New) => out.text("start", "new"),
+        Some(Start::Sequence(sequence)) => out.raw("start", &sequence),
+        Some(Start::Time(time)) => {
+            let since = time.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+            out.text("start", &rfc3339(u64::try_from(since.as_millis()).unwrap_or(u64::MAX)));
+        }
+    }
+    match handler.instance {
+        Instance::Fresh => out.text("instance", "fresh"),
+        Instance::Reused { recycle_after } => {
+            out.text("instance", "reused");
+            out.raw("recycle_after", &recycle_after);
+        }
+    }
+    out.raw("concurrency", &handler.concurrency);
+    out.raw("in_flight", &handler.in_flight);
+    out.duration("timeout", handler.timeout);
+    out.text("memory_max", &format_bytes(handler.memory_bytes_max as u64));
+    out.duration("ack_wait", handler.ack_wait);
+    out.raw("max_attempts", &handler.retry.max_attempts);
+    out.duration("backoff", handler.retry.backoff);
+    out.duration("backoff_max", handler.retry.backoff_max);
+    out.raw("deliver_slack", &handler.deliver_slack);
+    out.raw("ack_pending_max", &handler.ack_pending_max);
+    out.optional("bucket", handler.bucket.as_deref());
+    out.raw("ledger", &(handler.ledger.is_some() && handler.bucket.is_none()));
+    out.list("publish", &handler.publish);
+    if !handler.settings.is_empty() {
+        out.table(&format!("handlers.{}.settings", handler.name));
+        for (key, value) in &handler.settings {
+            out.text(&quote(key), value);
+        }
+    }
+}

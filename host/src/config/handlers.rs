@@ -1,0 +1,296 @@
+//! `[streams]`, `[defaults]` and `[handlers]`: what is consumed, by whom, and within which limits.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use super::narrow;
+use super::reader::{Reader, Section};
+use crate::message::parse_rfc3339;
+use crate::plan::{Handler, Instance, Retention, RetryPolicy, Start, Stream};
+
+/// Buckets that are the mesh's own.
+const RESERVED: [&str; 3] = ["mesh", "mesh_attempts", "mesh_modules"];
+
+/// A name that may stand in a subject, a consumer or a bucket.
+pub fn check_name(reader: &mut Reader, key: &str, name: &str) {
+    let good = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+    if name.is_empty() || name.len() > 64 || !name.chars().all(good) {
+        let what = format!("\"{}\" is not a name", name.escape_debug());
+        reader.problem(key, what, "1 to 64 characters of A-Z a-z 0-9 - and _");
+    }
+}
+
+pub fn streams(root: &mut Section, reader: &mut Reader) -> Vec<Stream> {
+    let mut found: Vec<Stream> = Vec::new();
+    for (name, mut section) in root.sections(reader, "streams") {
+        let key = section.key("subjects");
+        check_name(reader, &format!("streams.{name}"), &name);
+        if name.starts_with("MESH_") || name.starts_with("KV_") {
+            let what = "streams named MESH_… and KV_… are made by the mesh itself";
+            reader.problem(format!("streams.{name}"), what, "use another name");
+        }
+        let subjects = section.list(reader, "subjects");
+        if subjects.is_empty() {
+            reader.problem(&key, "a stream captures at least one subject", "subjects = [\"orders.>\"]");
+        }
+        for subject in &subjects {
+            check_subject(reader, &key, subject);
+            if let Some(other) = found.iter().find(|s| s.subjects.iter().any(|theirs| overlap(theirs, subject))) {
+                let what = format!("`{subject}` overlaps with stream {}", other.name);
+                reader.problem(&key, what, "JetStream lets a subject be captured by one stream only");
+            }
+        }
+        let kinds =
+            [("limits", Retention::Limits), ("interest", Retention::Interest), ("workqueue", Retention::WorkQueue)];
+        let retention = section.word(reader, "retention", &kinds, Retention::Limits);
+        let replicas = narrow(section.number(reader, "replicas", 1..=5, 1));
+        let max_age = section.duration_or(reader, "max_age", Duration::from_secs(1));
+        let window = Duration::from_secs(120);
+        let duplicate_window = section.duration(reader, "duplicate_window", Duration::from_millis(100), window);
+        section.finish(reader);
+        found.push(Stream { name, subjects, retention, replicas, max_age, duplicate_window });
+    }
+    found
+}
+
+/// The limits of a handler, from its own section over `[defaults]`.
+#[derive(Debug, Clone)]
+struct Tuning {
+    reused: bool,
+    recycle_after: u64,
+    concurrency: u64,
+    in_flight: Option<u64>,
+    timeout: Duration,
+    memory_max: u64,
+    ack_wait: Duration,
+    max_attempts: u64,
+    backoff: Duration,
+    backoff_max: Duration,
+    deliver_slack: u64,
+    ack_pending_max: u64,
+}
+
+const BUILT_IN: Tuning = Tuning {
+    reused: false,
+    recycle_after: 128,
+    concurrency: 16,
+    in_flight: None,
+    timeout: Duration::from_secs(10),
+    memory_max: 64 << 20,
+    ack_wait: Duration::from_secs(30),
+    max_attempts: 5,
+    backoff: Duration::from_secs(1),
+    backoff_max: Duration::from_secs(300),
+    deliver_slack: 20,
+    ack_pending_max: 1000,
+};
+
+impl Tuning {
+    fn read(section: &mut Section, below: &Tuning, reader: &mut Reader) -> Tuning {
+        let ms = Duration::from_millis;
+        let tuning = Tuning {
+            reused: section.word(reader, "instance", &[("fresh", false), ("reused", true)], below.reused),
+            recycle_after: section.number(reader, "recycle_after", 1..=1_000_000, below.recycle_after),
+            concurrency: section.number(reader, "concurrency", 1..=10_000, below.concurrency),
+            in_flight: section.number_or(reader, "in_flight", 1..=65_536, below.in_flight),
+            timeout: section.duration(reader, "timeout", ms(10), below.timeout),
+            memory_max: section.bytes(reader, "memory_max", 1 << 20..=4 << 30, below.memory_max),
+            ack_wait: section.duration(reader, "ack_wait", ms(1000), below.ack_wait),
+            max_attempts: section.number(reader, "max_attempts", 1..=1000, below.max_attempts),
+            backoff: section.duration(reader, "backoff", ms(1), below.backoff),
+            backoff_max: section.duration(reader, "backoff_max", ms(1), below.backoff_max),
+            deliver_slack: section.number(reader, "deliver_slack", 1..=10_000, below.deliver_slack),
+            ack_pending_max: section.number(reader, "ack_pending_max", 1..=1_000_000, below.ack_pending_max),
+        };
+        let key = |name: &str| section.key(name);
+        if tuning.in_flight() < tuning.concurrency {
+            let what = format!("{} is below concurrency, {}", tuning.in_flight(), tuning.concurrency);
+            reader.problem(key("in_flight"), what, "leave it out for four times concurrency");
+        }
+        if tuning.ack_pending_max < tuning.in_flight() {
+            let what = format!("{} is below in_flight, {}", tuning.ack_pending_max, tuning.in_flight());
+            reader.problem(key("ack_pending_max"), what, "it also holds the events that wait for a retry: make it larger");
+        }
+        if tuning.backoff_max < tuning.backoff {
+            let (most, first) = (humantime::format_duration(tuning.backoff_max), humantime::format_duration(tuning.backoff));
+            reader.problem(key("backoff_max"), format!("{most} is below backoff, {first}"), "");
+        }
+        tuning
+    }
+
+    fn in_flight(&self) -> u64 {
+        self.in_flight.unwrap_or(self.concurrency * 4)
+    }
+}
+
+pub fn read(root: &mut Section, base: &Path, streams: &[Stream], reader: &mut Reader) -> Vec<Handler> {
+    let mut section = root.section(reader, "defaults");
+    let defaults = Tuning::read(&mut section, &BUILT_IN, reader);
+    section.finish(reader);
+    let sections = root.sections(reader, "handlers");
+    if sections.is_empty() {
+        reader.problem("handlers", "there is no handler", "add [handlers.NAME] with module, stream and subjects");
+    }
+    let mut found: Vec<Handler> = Vec::new();
+    for (name, section) in sections {
+        let handler = one(name, section, base, &defaults, reader);
+        let key = |of: &str| format!("handlers.{}.{of}", handler.name);
+        if let Some(other) = found.iter().find(|o| o.stream == handler.stream && o.consumer == handler.consumer) {
+            let what = format!("\"{}\" is already the consumer of handler {}", handler.consumer, other.name);
+            reader.problem(key("consumer"), what, "give each handler a consumer of its own");
+        }
+        if let Some(stream) = streams.iter().find(|s| s.name == handler.stream) {
+            for filter in &handler.subjects {
+                if !stream.subjects.iter().any(|subject| overlap(subject, filter)) {
+                    let what = format!("`{filter}` is not captured by stream {}", stream.name);
+                    reader.problem(key("subjects"), what, format!("it captures {}", stream.subjects.join(", ")));
+                }
+            }
+        }
+        found.push(handler);
+    }
+    found
+}
+
+fn one(name: String, mut section: Section, base: &Path, defaults: &Tuning, reader: &mut Reader) -> Handler {
+    let key = format!("handlers.{name}");
+    check_name(reader, &key, &name);
+    let tuning = Tuning::read(&mut section, defaults, reader);
+    let mut needed = |of: &'static str, hint: &str| {
+        section.text(reader, of).unwrap_or_else(|| {
+            reader.problem(format!("{key}.{of}"), "it is missing", hint);
+            String::new()
+        })
+    };
+    let module = needed("module", "the component file, relative to this configuration");
+    let stream = needed("stream", "the stream that it consumes, e.g. \"ORDERS\"");
+    if !stream.is_empty() {
+        check_name(reader, &format!("{key}.stream"), &stream);
+    }
+    if stream.starts_with("MESH_") {
+        reader.problem(format!("{key}.stream"), "streams named MESH_… are the mesh's own", "consume one of yours");
+    }
+    let subjects = section.list(reader, "subjects");
+    for (i, subject) in subjects.iter().enumerate() {
+        check_subject(reader, &format!("{key}.subjects"), subject);
+        if let Some(other) = subjects[..i].iter().find(|other| overlap(other, subject)) {
+            let what = format!("`{subject}` overlaps with `{other}`");
+            reader.problem(format!("{key}.subjects"), what, "an event would match twice: leave one of them out");
+        }
+    }
+    let consumer = section.text(reader, "consumer").unwrap_or_else(|| name.clone());
+    check_name(reader, &format!("{key}.consumer"), &consumer);
+    let start = section.text(reader, "start").and_then(|text| {
+        let start = parse_start(&text);
+        if start.is_none() {
+            let what = format!("\"{}\" is not a start", text.escape_debug());
+            reader.problem(format!("{key}.start"), what, "\"all\", \"new\", a sequence from 1 on, or an RFC 3339 time");
+        }
+        start
+    });
+    let bucket = section.text(reader, "bucket");
+    if let Some(bucket) = &bucket {
+        check_name(reader, &format!("{key}.bucket"), bucket);
+        if RESERVED.contains(&bucket.as_str()) {
+            reader.problem(format!("{key}.bucket"), format!("\"{bucket}\" is the mesh's own"), "use another name");
+        }
+    }
+    let publish = section.list(reader, "publish");
+    for subject in &publish {
+        let key = format!("{key}.publish");
+        check_subject(reader, &key, subject);
+        if subject.starts_with('$') || subject.starts_with("_INBOX") {
+            reader.problem(&key, format!("`{subject}`: subjects of the server and the mesh are not granted"), "");
+        }
+        if subject == ">" || subject.starts_with("*") {
+            let what = format!("`{subject}` would grant the server's and the mesh's subjects as well");
+            reader.problem(&key, what, "name the subjects, or a prefix such as \"inventory.>\"");
+        }
+    }
+    let own_ledger = section.boolean(reader, "ledger", false);
+    let settings: BTreeMap<String, String> = section.texts(reader, "settings").into_iter().collect();
+    section.finish(reader);
+    let ledger = match &bucket {
+        Some(bucket) => Some(bucket.clone()),
+        None => (own_ledger || !publish.is_empty()).then(|| "mesh".to_owned()),
+    };
+    Handler {
+        module: base.join(module),
+        stream,
+        subjects,
+        consumer,
+        start,
+        instance: match tuning.reused {
+            true => Instance::Reused { recycle_after: u32::try_from(tuning.recycle_after).unwrap_or(u32::MAX) },
+            false => Instance::Fresh,
+        },
+        concurrency: narrow(tuning.concurrency),
+        in_flight: narrow(tuning.in_flight()),
+        timeout: tuning.timeout,
+        memory_bytes_max: narrow(tuning.memory_max),
+        ack_wait: tuning.ack_wait,
+        retry: RetryPolicy {
+            max_attempts: u32::try_from(tuning.max_attempts).unwrap_or(u32::MAX),
+            backoff: tuning.backoff,
+            backoff_max: tuning.backoff_max,
+        },
+        deliver_slack: u32::try_from(tuning.deliver_slack).unwrap_or(u32::MAX),
+        ack_pending_max: narrow(tuning.ack_pending_max),
+        bucket,
+        ledger,
+        publish,
+        settings,
+        name,
+    }
+}
+
+fn parse_start(text: &str) -> Option<Start> {
+    match text {
+        "all" => Some(Start::All),
+        "new" => Some(Start::New),
+        text => match text.parse::<u64>() {
+            Ok(0) => None,
+            Ok(sequence) => Some(Start::Sequence(sequence)),
+            Err(_) => {
+                let ms = parse_rfc3339(text)?;
+                Some(Start::Time(SystemTime::UNIX_EPOCH + Duration::from_millis(ms)))
+            }
+        },
+    }
+}
+
+/// A subject with wildcards: tokens without spaces, `*` a token of its own, `>` the last one.
+fn check_subject(reader: &mut Reader, key: &str, subject: &str) {
+    let tokens: Vec<&str> = subject.split('.').collect();
+    let last = tokens.len() - 1;
+    let bad = tokens.iter().enumerate().find_map(|(i, token)| {
+        if token.is_empty() {
+            Some("a part between dots is empty")
+        } else if token.chars().any(|c| c.is_whitespace() || c.is_control()) {
+            Some("it has a space or a control character")
+        } else if (token.contains('*') && *token != "*") || (token.contains('>') && *token != ">") {
+            Some("a wildcard stands for a whole part")
+        } else if *token == ">" && i < last {
+            Some("`>` can only be the last part")
+        } else {
+            None
+        }
+    });
+    if let Some(why) = bad {
+        reader.problem(key, format!("\"{}\" is not a subject: {why}", subject.escape_debug()), "");
+    }
+}
+
+/// Whether some subject matches both patterns.
+fn overlap(a: &str, b: &str) -> bool {
+    let (mut a, mut b) = (a.split('.'), b.split('.'));
+    loop {
+        match (a.next(), b.next()) {
+            (None, None) => return true,
+            (Some(">"), Some(_)) | (Some(_), Some(">")) => return true,
+            (Some(x), Some(y)) if x == "*" || y == "*" || x == y => {}
+            _ => return false,
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! The configuration: read from layers (defaults, file, `JETMESH_` environment, flags) and checked into a [`Plan`].
+
+mod context;
+mod effective;
+mod handlers;
+mod nats;
+mod reader;
+#[cfg(test)]
+mod tests;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use figment::Figment;
+use figment::providers::{Env, Format as _, Serialized, Toml};
+use figment::value::Dict;
+
+pub use effective::effective;
+pub use reader::Problem;
+use reader::{Reader, Section};
+
+use crate::plan::{Log, LogFormat, Plan};
+
+/// Where a configuration is looked for if none is named.
+const PLACES: [&str; 2] = ["jetmesh.toml", "config/default.toml"];
+
+/// What the command line says over everything else.
+#[derive(Debug, Clone, Default)]
+pub struct Overrides {
+    pub nats_url: Option<String>,
+    pub context: Option<String>,
+    pub creds: Option<PathBuf>,
+    pub nkey: Option<PathBuf>,
+    pub user: Option<String>,
+    pub password: Option<String>,
+    pub wait: Option<String>,
+    pub log_filter: Option<String>,
+    pub log_format: Option<String>,
+}
+
+/// A configuration that holds together.
+#[derive(Debug)]
+pub struct Loaded {
+    pub plan: Plan,
+    pub path: PathBuf,
+    pub warnings: Vec<String>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("there is no configuration: neither ./{} nor ./{} exists; name one with --config FILE", PLACES[0], PLACES[1])]
+    None,
+    #[error("{}: cannot be read: {source}", path.display())]
+    Read { path: PathBuf, source: std::io::Error },
+    #[error("{name}: not valid TOML\n{text}")]
+    Syntax { name: String, text: String },
+    #[error("error: {name} has {} problem{}\n{}", problems.len(), if problems.len() == 1 { "" } else { "s" }, lines(problems))]
+    Problems { name: String, problems: Vec<Problem> },
+}
+
+fn lines(problems: &[Problem]) -> String {
+    problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+}
+
+/// Reads the configuration at `path`, or where it is usually found, with all its layers.
+pub fn load(path: Option<&Path>, overrides: &Overrides) -> Result<Loaded, Error> {
+    let path = match path {
+        Some(path) => path.to_owned(),
+        None => PLACES.iter().map(PathBuf::from).find(|p| p.is_file()).ok_or(Error::None)?,
+    };
+    let text = std::fs::read_to_string(&path).map_err(|source| Error::Read { path: path.clone(), source })?;
+    let name = path.display().to_string();
+    // JETMESH_CONFIG names the file itself.
+    let env = Env::prefixed("JETMESH_").ignore(&["CONFIG"]).split("__");
+    let base = path.parent().unwrap_or(Path::new(""));
+    let (plan, reader) = read(&name, &text, base, |figment| figment.merge(env).merge(Serialized::defaults(flags(overrides))))?;
+    Ok(Loaded { plan, path, warnings: reader.warnings })
+}
+
+/// Reads a configuration from text alone; `base` is what relative module paths begin at.
+pub fn parse(text: &str, base: &Path) -> Result<Plan, Error> {
+    read("the configuration", text, base, |figment| figment).map(|(plan, _)| plan)
+}
+
+fn read(
+    name: &str,
+    text: &str,
+    base: &Path,
+    layers: impl FnOnce(Figment) -> Figment,
+) -> Result<(Plan, Reader), Error> {
+    let syntax = |text: String| Error::Syntax { name: name.to_owned(), text };
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let figment = layers(Figment::from(Toml::string(text)));
+    let values: Dict = figment.extract().map_err(|e| syntax(e.to_string()))?;
+    let mut reader = Reader::default();
+    let plan = plan(values, base, &mut reader);
+    if !reader.problems.is_empty() {
+        return Err(Error::Problems { name: name.to_owned(), problems: reader.problems });
+    }
+    Ok((plan, reader))
+}
+
+/// Flags as a layer of the same shape as the file.
+fn flags(overrides: &Overrides) -> serde_json::Value {
+    let mut nats = serde_json::Map::new();
+    let mut log = serde_json::Map::new();
+    let put = |map: &mut serde_json::Map<String, serde_json::Value>, key: &str, value: Option<String>| {
+        if let Some(value) = value {
+            map.insert(key.to_owned(), value.into());
+        }
+    };
+    let file = |path: &Option<PathBuf>| path.as_ref().map(|p| p.display().to_string());
+    put(&mut nats, "url", overrides.nats_url.clone());
+    put(&mut nats, "context", overrides.context.clone());
+    put(&mut nats, "creds", file(&overrides.creds));
+    put(&mut nats, "nkey", file(&overrides.nkey));
+    put(&mut nats, "user", overrides.user.clone());
+    put(&mut nats, "password", overrides.password.clone());
+    put(&mut nats, "wait", overrides.wait.clone());
+    put(&mut log, "filter", overrides.log_filter.clone());
+    put(&mut log, "format", overrides.log_format.clone());
+    serde_json::json!({ "nats": nats, "log": log })
+}
+
+fn plan(values: Dict, base: &Path, reader: &mut Reader) -> Plan {
+    let mut root = Section::root(values);
+    let mesh = root.text(reader, "mesh").unwrap_or_else(|| "jetmesh".to_owned());
+    handlers::check_name(reader, "mesh", &mesh);
+    let replicas = root.number(reader, "replicas", 1..=5, 1);
+    let relay = root.boolean(reader, "relay", true);
+    let threads = root.number(reader, "threads", 0..=256, 0);
+    let drain_timeout = root.duration(reader, "drain_timeout", Duration::ZERO, Duration::from_secs(30));
+    let log = log(&mut root.section(reader, "log"), reader);
+    let nats = nats::read(root.section(reader, "nats"), reader);
+    let streams = handlers::streams(&mut root, reader);
+    let handlers = handlers::read(&mut root, base, &streams, reader);
+    root.finish(reader);
+    let cores = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    Plan {
+        mesh,
+        nats,
+        log,
+        replicas: narrow(replicas),
+        relay,
+        threads: if threads == 0 { cores() } else { narrow(threads) },
+        drain_timeout,
+        streams,
+        handlers,
+    }
+}
+
+fn log(section: &mut Section, reader: &mut Reader) -> Log {
+    let filter = section.text(reader, "filter").unwrap_or_else(|| "info".to_owned());
+    if let Err(error) = tracing_subscriber::EnvFilter::try_new(&filter) {
+        reader.problem("log.filter", format!("\"{filter}\": {error}"), "for instance \"info\" or \"jetmesh=debug\"");
+    }
+    let formats = [("text", LogFormat::Text), ("json", LogFormat::Json)];
+    let format = section.word(reader, "format", &formats, LogFormat::Text);
+    std::mem::replace(section, Section::root(Dict::new())).finish(reader);
+    Log { filter, format }
+}
+
+/// A number that has been checked to be small.
+fn narrow(number: u64) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
+}

@@ -1,0 +1,329 @@
+//! Reads a merged configuration key by key, and collects everything that is wrong with it: an operator sees all problems
+//! at once, each with its key, value, rule and fix.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::time::Duration;
+
+use figment::value::{Dict, Value};
+
+/// One thing that is wrong.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    pub key: String,
+    pub what: String,
+    pub hint: Option<String>,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "  {}: {}", self.key, self.what)?;
+        match &self.hint {
+            Some(hint) => write!(f, "\n    hint: {hint}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// What was found while reading.
+#[derive(Debug, Default)]
+pub struct Reader {
+    pub problems: Vec<Problem>,
+    pub warnings: Vec<String>,
+    /// Every key that was asked for, names of streams, handlers and settings as `*`.
+    pub known: BTreeSet<String>,
+}
+
+impl Reader {
+    pub fn problem(&mut self, key: impl Into<String>, what: impl Into<String>, hint: impl Into<String>) {
+        let hint = hint.into();
+        let hint = (!hint.is_empty()).then_some(hint);
+        self.problems.push(Problem { key: key.into(), what: what.into(), hint });
+    }
+}
+
+/// A table of the configuration, being taken apart.
+pub struct Section {
+    path: String,
+    /// The path with names as `*`.
+    kind: String,
+    values: Dict,
+    asked: Vec<&'static str>,
+}
+
+impl Section {
+    pub fn root(values: Dict) -> Section {
+        Section { path: String::new(), kind: String::new(), values, asked: Vec::new() }
+    }
+
+    /// The full name of a key here.
+    pub fn key(&self, name: &str) -> String {
+        join(&self.path, name)
+    }
+
+    fn take(&mut self, reader: &mut Reader, name: &'static str) -> Option<Value> {
+        reader.known.insert(join(&self.kind, name));
+        self.asked.push(name);
+        self.values.remove(name)
+    }
+
+    /// A table; an empty one if it is not there.
+    pub fn section(&mut self, reader: &mut Reader, name: &'static str) -> Section {
+        let (path, kind) = (self.key(name), join(&self.kind, name));
+        let values = match self.take(reader, name) {
+            None => Dict::new(),
+            Some(Value::Dict(_, values)) => values,
+            Some(other) => {
+                reader.problem(&path, format!("{} is not a table", show(&other)), format!("write [{path}]"));
+                Dict::new()
+            }
+        };
+        Section { path, kind, values, asked: Vec::new() }
+    }
+
+    /// A table of tables: their names, in order.
+    pub fn sections(&mut self, reader: &mut Reader, name: &'static str) -> Vec<(String, Section)> {
+        let outer = self.section(reader, name);
+        let mut found = Vec::new();
+        for (name, value) in outer.values {
+            let (path, kind) = (join(&outer.path, &name), join(&outer.kind, "*"));
+            match value {
+                Value::Dict(_, values) => found.push((name, Section { path, kind, values, asked: Vec::new() })),
+                other => {
+                    reader.problem(&path, format!("{} is not a table", show(&other)), format!("write [{path}]"));
+                }
+            }
+        }
+        found
+    }
+
+    /// A table of free names and simple values, as text.
+    pub fn texts(&mut self, reader: &mut Reader, name: &'static str) -> Vec<(String, String)> {
+        let outer = self.section(reader, name);
+        reader.known.insert(join(&outer.kind, "*"));
+        let mut found = Vec::new();
+        for (name, value) in outer.values {
+            match value {
+                Value::Dict(..) | Value::Array(..) | Value::Empty(..) => {
+                    let what = format!("{} is not a text, number or boolean", show(&value));
+                    reader.problem(join(&outer.path, &name), what, "a handler reads its settings as text");
+                }
+                simple => found.push((name, plain(&simple))),
+            }
+        }
+        found
+    }
+
+    pub fn text(&mut self, reader: &mut Reader, name: &'static str) -> Option<String> {
+        match self.take(reader, name)? {
+            Value::String(_, text) => Some(text),
+            simple @ (Value::Num(..) | Value::Bool(..) | Value::Char(..)) => Some(plain(&simple)),
+            other => {
+                let (key, what) = (self.key(name), format!("{} is not a text", show(&other)));
+                reader.problem(key, what, "put it in quotes");
+                None
+            }
+        }
+    }
+
+    pub fn boolean(&mut self, reader: &mut Reader, name: &'static str, default: bool) -> bool {
+        match self.take(reader, name) {
+            None => default,
+            Some(Value::Bool(_, value)) => value,
+            Some(Value::String(_, text)) if text == "true" || text == "false" => text == "true",
+            Some(other) => {
+                let (key, what) = (self.key(name), format!("{} is neither true nor false", show(&other)));
+                reader.problem(key, what, format!("leave it out for the default, {default}"));
+                default
+            }
+        }
+    }
+
+    /// A whole number within limits.
+    pub fn number(
+        &mut self,
+        reader: &mut Reader,
+        name: &'static str,
+        limits: std::ops::RangeInclusive<u64>,
+        default: u64,
+    ) -> u64 {
+        self.number_or(reader, name, limits, Some(default)).unwrap_or(default)
+    }
+
+    /// Like [`Section::number`]; `None` if it is not there.
+    pub fn number_or(
+        &mut self,
+        reader: &mut Reader,
+        name: &'static str,
+        limits: std::ops::RangeInclusive<u64>,
+        default: Option<u64>,
+    ) -> Option<u64> {
+        let Some(value) = self.take(reader, name) else { return default };
+        let number = match &value {
+            Value::Num(..) => plain(&value).parse().ok(),
+            Value::String(_, text) => text.parse().ok(),
+            _ => None,
+        };
+        match number {
+            Some(number) if limits.contains(&number) => Some(number),
+            _ => {
+                let hint = match default {
+                    Some(default) => format!("leave it out for the default, {default}"),
+                    None => "leave it out for the default".to_owned(),
+                };
+                let what = format!("{} is not in {}..={}", plain(&value), limits.start(), limits.end());
+                reader.problem(self.key(name), what, hint);
+                default
+            }
+        }
+    }
+
+    pub fn duration(&mut self, reader: &mut Reader, name: &'static str, least: Duration, default: Duration) -> Duration {
+        self.duration_or(reader, name, least).unwrap_or(default)
+    }
+
+    /// `None`: not there, or wrong.
+    pub fn duration_or(&mut self, reader: &mut Reader, name: &'static str, least: Duration) -> Option<Duration> {
+        let value = self.take(reader, name)?;
+        let text = plain(&value);
+        // A bare 0 needs no unit.
+        let text = if text == "0" { "0s".to_owned() } else { text };
+        match humantime::parse_duration(&text) {
+            Ok(duration) if duration >= least && duration <= Duration::from_secs(366 * 24 * 3600) => Some(duration),
+            Ok(_) => {
+                let what = format!("{text} is not between {} and a year", humantime::format_duration(least));
+                reader.problem(self.key(name), what, "");
+                None
+            }
+            Err(_) => {
+                let what = format!("{} is not a duration", show(&value));
+                reader.problem(self.key(name), what, "a number and a unit: \"500ms\", \"30s\", \"5m\", \"24h\"");
+                None
+            }
+        }
+    }
+
+    /// A size such as `64MiB`.
+    pub fn bytes(
+        &mut self,
+        reader: &mut Reader,
+        name: &'static str,
+        limits: std::ops::RangeInclusive<u64>,
+        default: u64,
+    ) -> u64 {
+        let Some(value) = self.take(reader, name) else { return default };
+        match parse_bytes(&plain(&value)) {
+            Some(bytes) if limits.contains(&bytes) => bytes,
+            _ => {
+                let (low, high) = (format_bytes(*limits.start()), format_bytes(*limits.end()));
+                let what = format!("{} is not a size between {low} and {high}", show(&value));
+                reader.problem(self.key(name), what, format!("leave it out for the default, {}", format_bytes(default)));
+                default
+            }
+        }
+    }
+
+    /// A list of texts; a single text is a list of one.
+    pub fn list(&mut self, reader: &mut Reader, name: &'static str) -> Vec<String> {
+        let value = match self.take(reader, name) {
+            None => return Vec::new(),
+            Some(value) => value,
+        };
+        let texts = match &value {
+            Value::String(_, text) => Some(vec![text.clone()]),
+            Value::Array(_, values) => values
+                .iter()
+                .map(|v| if let Value::String(_, text) = v { Some(text.clone()) } else { None })
+                .collect(),
+            _ => None,
+        };
+        texts.unwrap_or_else(|| {
+            reader.problem(self.key(name), format!("{} is not a list of texts", show(&value)), "write [\"one\", \"two\"]");
+            Vec::new()
+        })
+    }
+
+    /// One of a few words.
+    pub fn word<T: Copy>(
+        &mut self,
+        reader: &mut Reader,
+        name: &'static str,
+        words: &[(&str, T)],
+        default: T,
+    ) -> T {
+        let Some(value) = self.take(reader, name) else { return default };
+        let text = plain(&value);
+        match words.iter().find(|(word, _)| *word == text) {
+            Some((_, meaning)) => *meaning,
+            None => {
+                let all: Vec<String> = words.iter().map(|(word, _)| format!("\"{word}\"")).collect();
+                reader.problem(self.key(name), format!("{} is not one of {}", show(&value), all.join(", ")), "");
+                default
+            }
+        }
+    }
+
+    /// What is left was never asked for: unknown keys.
+    pub fn finish(self, reader: &mut Reader) {
+        for name in self.values.keys() {
+            let near = self
+                .asked
+                .iter()
+                .map(|known| (strsim::damerau_levenshtein(known, name), *known))
+                .filter(|(distance, known)| *distance <= 2.max(known.len() / 3))
+                .min();
+            let hint = match near {
+                Some((_, known)) => format!("did you mean `{known}`?"),
+                None => format!("known here: {}", self.asked.join(", ")),
+            };
+            reader.problem(join(&self.path, name), "unknown key", hint);
+        }
+    }
+}
+
+fn join(path: &str, name: &str) -> String {
+    if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
+}
+
+/// A simple value as text.
+fn plain(value: &Value) -> String {
+    match value {
+        Value::String(_, text) => text.clone(),
+        Value::Char(_, c) => c.to_string(),
+        Value::Bool(_, value) => value.to_string(),
+        Value::Num(_, n) => n
+            .to_i128()
+            .map(|n| n.to_string())
+            .or_else(|| n.to_u128().map(|n| n.to_string()))
+            .or_else(|| n.to_f64().map(|n| n.to_string()))
+            .unwrap_or_default(),
+        Value::Empty(..) => "nothing".to_owned(),
+        Value::Dict(..) => "a table".to_owned(),
+        Value::Array(..) => "a list".to_owned(),
+    }
+}
+
+/// A value as it is quoted in a problem.
+fn show(value: &Value) -> String {
+    match value {
+        Value::String(_, text) => format!("\"{}\"", text.escape_debug()),
+        other => plain(other),
+    }
+}
+
+const UNITS: [(&str, u64); 4] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
+
+fn parse_bytes(text: &str) -> Option<u64> {
+    for (unit, size) in UNITS {
+        if let Some(number) = text.strip_suffix(unit) {
+            return number.trim().parse::<u64>().ok()?.checked_mul(size);
+        }
+    }
+    text.parse().ok()
+}
+
+/// A size in its largest whole unit.
+pub fn format_bytes(bytes: u64) -> String {
+    let (unit, size) = UNITS.into_iter().find(|(_, size)| bytes >= *size && bytes % size == 0).unwrap_or(("B", 1));
+    format!("{}{unit}", bytes / size)
+}

@@ -1,0 +1,292 @@
+//! Dead letters: a copy of the event with everything that is known of its end in headers, one per subject
+//! `$MESH.dead.<stream>.<handler>.<incarnation>.<sequence>` of the stream `MESH_DEAD`. Storing one twice is harmless.
+
+use async_nats::HeaderMap;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use bytes::{Bytes, BytesMut};
+use serde_json::json;
+
+use crate::broker::connection::{WRONG_LAST, header_map};
+use crate::broker::provision::DEAD;
+use crate::broker::{By, Connection, Error, Stored};
+use crate::guest::clean;
+use crate::message::{EventId, Headers, header, rfc3339};
+use crate::outcome::{Cause, Failure};
+
+pub const HANDLER: &str = "Mesh-Handler";
+pub const STREAM: &str = "Mesh-Stream";
+pub const SUBJECT: &str = "Mesh-Subject";
+pub const SEQUENCE: &str = "Mesh-Sequence";
+pub const TIME: &str = "Mesh-Time";
+pub const EVENT: &str = "Mesh-Event";
+pub const CAUSE: &str = "Mesh-Cause";
+pub const CODE: &str = "Mesh-Code";
+pub const ERROR: &str = "Mesh-Error";
+pub const ATTEMPTS: &str = "Mesh-Attempts";
+pub const MODULE: &str = "Mesh-Module";
+pub const FIRST_ATTEMPT: &str = "Mesh-First-Attempt";
+pub const LAST_ATTEMPT: &str = "Mesh-Last-Attempt";
+/// The ledger's entry that decided the death; a replay follows exactly it.
+pub const DEATH: &str = "Mesh-Death";
+/// The ledger that holds the death.
+pub const LEDGER: &str = "Mesh-Ledger";
+/// The body is in this many messages on `<subject>.part.<n>`.
+pub const PARTS: &str = "Mesh-Parts";
+/// Headers of the original that no client can read, in base64.
+pub const RAW_HEADERS: &str = "Mesh-Original-Headers-Base64";
+/// Before the name of an original header that the server or the mesh would act on.
+pub const ORIGINAL: &str = "Mesh-Original-";
+/// In place of a letter whose event is done after all, or that was discarded.
+pub const SETTLED: &str = "Mesh-Settled";
+/// How long a settled letter's subject stays taken: longer than any late copy of the letter can live.
+const SETTLED_TTL: &str = "72h";
+
+/// The dead event: as much of it as is still there.
+#[derive(Debug, Clone)]
+pub struct Body {
+    pub subject: String,
+    /// `Err`: the raw bytes of headers that no client can read.
+    pub headers: Result<Headers, Bytes>,
+    pub payload: Bytes,
+    pub time_ms: u64,
+}
+
+impl Body {
+    pub fn of(stored: Stored) -> Body {
+        let headers = stored.headers().map_err(|_| stored.raw_headers.clone());
+        Body { subject: stored.subject, headers, payload: stored.payload, time_ms: stored.time_ms }
+    }
+}
+
+/// What is known of an event's end.
+#[derive(Debug, Clone)]
+pub struct Obituary<'a> {
+    pub stream: &'a str,
+    pub handler: &'a str,
+    pub event: &'a EventId,
+    pub cause: Cause,
+    pub failure: &'a Failure,
+    pub attempts: u32,
+    pub module: &'a str,
+    /// Milliseconds since the Unix epoch; 0: never tried.
+    pub first_attempt_ms: u64,
+    pub last_attempt_ms: u64,
+    /// Ledger and entry of the death.
+    pub death: Option<(&'a str, u64)>,
+}
+
+/// Where an event's dead letter lies.
+pub fn subject(stream: &str, handler: &str, event: &EventId) -> String {
+    format!("$MESH.dead.{stream}.{handler}.{event}")
+}
+
+/// The headers of a letter. `body` is `None` when the event was gone before it could be copied.
+pub fn headers(obituary: &Obituary<'_>, body: Option<&Body>) -> Headers {
+    let mut list: Headers = Vec::new();
+    let mut put = |name: &str, value: String| list.push((name.to_owned(), value));
+    put(HANDLER, obituary.handler.to_owned());
+    put(STREAM, obituary.stream.to_owned());
+    put(SEQUENCE, obituary.event.sequence.to_string());
+    put(EVENT, obituary.event.to_string());
+    put(CAUSE, obituary.cause.to_string());
+    put(CODE, clean(&obituary.failure.code));
+    put(ERROR, clean(&obituary.failure.message));
+    put(ATTEMPTS, obituary.attempts.to_string());
+    put(MODULE, obituary.module.to_owned());
+    for (name, ms) in [(FIRST_ATTEMPT, obituary.first_attempt_ms), (LAST_ATTEMPT, obituary.last_attempt_ms)] {
+        if ms > 0 {
+            put(name, rfc3339(ms));
+        }
+    }
+    if let Some((ledger, entry)) = obituary.death {
+        put(LEDGER, ledger.to_owned());
+        put(DEATH, entry.to_string());
+    }
+    if let Some(body) = body {
+        put(SUBJECT, clean(&body.subject));
+        put(TIME, rfc3339(body.time_ms));
+        match &body.headers {
+            Ok(originals) => list.extend(originals.iter().map(|(name, value)| (kept(name), value.clone()))),
+            Err(raw) => put(RAW_HEADERS, BASE64.encode(raw)),
+        }
+    }
+    list
+}
+
+/// The letter of an emitted event that its target refuses: where it lies, and its headers.
+pub fn undeliverable(stream: &str, id: &str, to: &str, originals: &Headers, why: &str) -> (String, Headers) {
+    // `<handler>.<incarnation>.<sequence>.<which of its emits>`.
+    let (event, emit) = id.rsplit_once('.').unwrap_or((id, "0"));
+    let mut list: Headers = vec![
+        (STREAM.to_owned(), stream.to_owned()),
+        (HANDLER.to_owned(), id.split('.').next().unwrap_or(id).to_owned()),
+        (EVENT.to_owned(), id.to_owned()),
+        (CAUSE.to_owned(), Cause::Undeliverable.to_string()),
+        (CODE.to_owned(), "undeliverable".to_owned()),
+        (ERROR.to_owned(), clean(why)),
+        (SUBJECT.to_owned(), to.to_owned()),
+    ];
+    list.extend(originals.iter().map(|(name, value)| (kept(name), value.clone())));
+    (format!("$MESH.dead.{stream}.{event}-{emit}"), list)
+}
+
+/// An original header's name in the letter: as it was, unless the server or the mesh would act on it.
+fn kept(name: &str) -> String {
+    let prefix = name.get(..5).unwrap_or_default();
+    if prefix.eq_ignore_ascii_case("nats-") || prefix.eq_ignore_ascii_case("mesh-") {
+        format!("{ORIGINAL}{name}")
+    } else {
+        name.to_owned()
+    }
+}
+
+/// The original headers, out of a letter's.
+pub fn originals(letter: &Headers) -> Headers {
+    letter
+        .iter()
+        .filter_map(|(name, value)| match name.strip_prefix(ORIGINAL) {
+            Some("Headers-Base64") => None,
+            Some(original) => Some((original.to_owned(), value.clone())),
+            None if name.starts_with("Mesh-") || name.starts_with("Nats-") => None,
+            None => Some((name.clone(), value.clone())),
+        })
+        .collect()
+}
+
+/// Stores a letter if its subject is free; stored or already there are both success. A body that does not fit one
+/// message goes before it in parts.
+pub async fn store(connection: &Connection, subject: &str, headers: &Headers, payload: Bytes) -> Result<(), Error> {
+    let mut map = header_map(headers).map_err(|why| Error::Refused(format!("dead letter {subject}: {why}")))?;
+    let max = connection.client.max_payload();
+    let header_bytes: usize = headers.iter().map(|(n, v)| n.len() + v.len() + 4).sum::<usize>() + 256;
+    let mut body = payload;
+    if header_bytes + body.len() > max {
+        let chunk = (max / 2).max(1024);
+        let mut parts = 0;
+        for part in body.chunks(chunk) {
+            parts += 1;
+            insert(connection, &format!("{subject}.part.{parts}"), HeaderMap::new(), body.slice_ref(part)).await?;
+        }
+        map.insert(PARTS, parts.to_string());
+        body = Bytes::new();
+    }
+    insert(connection, subject, map, body).await
+}
+
+async fn insert(connection: &Connection, subject: &str, mut headers: HeaderMap, body: Bytes) -> Result<(), Error> {
+    headers.insert("Nats-Expected-Last-Subject-Sequence", "0");
+    match connection.publish(subject, headers, body).await {
+        Ok(_) | Err(Error::Api { code: WRONG_LAST | 10164, .. }) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Overwrites a letter by an empty message that keeps its subject taken for a while: a late copy must not bring the
+/// letter back.
+pub async fn settle(connection: &Connection, subject: &str, reason: &str) -> Result<(), Error> {
+    let mut headers = HeaderMap::new();
+    headers.insert(SETTLED, reason);
+    headers.insert("Nats-TTL", SETTLED_TTL);
+    connection.publish(subject, headers, Bytes::new()).await?;
+    let parts = json!({ "filter": format!("{subject}.part.>") });
+    let _: serde_json::Value = connection.api(&format!("STREAM.PURGE.{DEAD}"), &parts).await?;
+    Ok(())
+}
+
+/// A letter as it is read back.
+#[derive(Debug, Clone)]
+pub struct Letter {
+    pub subject: String,
+    pub sequence: u64,
+    pub time_ms: u64,
+    pub headers: Headers,
+    pub payload: Bytes,
+}
+
+impl Letter {
+    /// What people call it by: `<handler>.<incarnation>.<sequence>`.
+    pub fn id(&self) -> &str {
+        id_of(&self.subject)
+    }
+
+    pub fn header(&self, name: &str) -> &str {
+        header(&self.headers, name).unwrap_or_default()
+    }
+
+    pub fn is_settled(&self) -> bool {
+        header(&self.headers, SETTLED).is_some()
+    }
+}
+
+/// The id of a letter, from its subject.
+pub fn id_of(subject: &str) -> &str {
+    subject.strip_prefix("$MESH.dead.").and_then(|rest| rest.split_once('.')).map_or(subject, |(_, id)| id)
+}
+
+/// The letter on a subject, whole; `None` if there is none, or it is settled.
+pub async fn read(connection: &Connection, subject: &str) -> Result<Option<Letter>, Error> {
+    let Some(stored) = connection.stored(DEAD, By::Last(subject)).await? else { return Ok(None) };
+    let headers = stored.headers().map_err(|why| Error::Answer { what: subject.to_owned(), why })?;
+    let mut letter = Letter {
+        subject: stored.subject,
+        sequence: stored.sequence,
+        time_ms: stored.time_ms,
+        headers,
+        payload: stored.payload,
+    };
+    if letter.is_settled() {
+        return Ok(None);
+    }
+    if let Ok(parts) = letter.header(PARTS).parse::<usize>() {
+        let mut payload = BytesMut::new();
+        for part in 1..=parts {
+            let subject = format!("{subject}.part.{part}");
+            let stored = connection.stored(DEAD, By::Last(&subject)).await?;
+            let stored = stored.ok_or_else(|| Error::Refused(format!("{subject} is missing")))?;
+            payload.extend_from_slice(&stored.payload);
+        }
+        letter.payload = payload.freeze();
+    }
+    Ok(Some(letter))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn original_headers_come_back_as_they_were_and_control_headers_do_not_act() {
+        let event = EventId { incarnation: "k".into(), sequence: 7 };
+        let failure = Failure { code: "c".into(), message: "no\nstock".into() };
+        let obituary = Obituary {
+            stream: "ORDERS",
+            handler: "h",
+            event: &event,
+            cause: Cause::Rejected,
+            failure: &failure,
+            attempts: 1,
+            module: "m",
+            first_attempt_ms: 1,
+            last_attempt_ms: 2,
+            death: Some(("inventory", 3)),
+        };
+        let originals_in: Headers = vec![
+            ("Nats-Msg-Id".into(), "o-1".into()),
+            ("Trace".into(), "a".into()),
+            ("Trace".into(), "b".into()),
+            ("Mesh-Hops".into(), "2".into()),
+        ];
+        let body = Body {
+            subject: "orders.created".into(),
+            headers: Ok(originals_in.clone()),
+            payload: Bytes::new(),
+            time_ms: 5,
+        };
+        let letter = headers(&obituary, Some(&body));
+        assert!(!letter.iter().any(|(name, _)| name.starts_with("Nats-")));
+        assert_eq!(header(&letter, ERROR), Some("no stock"));
+        assert_eq!(originals(&letter), originals_in);
+        assert_eq!(id_of(&subject("ORDERS", "h", &event)), "h.k.7");
+    }
+}

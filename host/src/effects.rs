@@ -1,0 +1,172 @@
+//! What a handler wants to happen. Nothing of it happens while it runs; the ledger commits it, or nobody does.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+
+use crate::message::Headers;
+
+/// Most that one value may be: it must fit a message with room for headers.
+pub const VALUE_BYTES_MAX: usize = 512 * 1024;
+/// Most that the writes and emits of one call may be together: they go out as one batch of at most 2 MiB, with the
+/// emitted payloads in base64 where they are not text.
+pub const EFFECT_BYTES_MAX: usize = 1024 * 1024;
+/// Most keys that one call may touch, and events that it may emit: a batch holds 1,000 messages.
+pub const EFFECTS_MAX: usize = 400;
+
+/// What a key was when it was read: its revision (stream sequence of its last message), or 0 if it never existed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Read {
+    pub revision: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Emit {
+    pub subject: String,
+    pub headers: Headers,
+    pub payload: Bytes,
+}
+
+/// The buffered effects of one call, and what they rest on.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Effects {
+    pub reads: BTreeMap<String, Read>,
+    /// Final value of each written key; `None`: deleted.
+    pub writes: BTreeMap<String, Option<Bytes>>,
+    pub emits: Vec<Emit>,
+    bytes: usize,
+}
+
+/// A limit that the call has reached.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TooLarge {
+    #[error("a value of {0} bytes is over the limit of {VALUE_BYTES_MAX}")]
+    Value(usize),
+    #[error("the writes and emitted events of one call are over {EFFECT_BYTES_MAX} bytes together")]
+    Bytes,
+    #[error("one call touches more than {EFFECTS_MAX} keys and emitted events")]
+    Count,
+}
+
+impl Effects {
+    pub fn set(&mut self, key: &str, value: Option<Bytes>) -> Result<(), TooLarge> {
+        let length = value.as_ref().map_or(0, Bytes::len);
+        if length > VALUE_BYTES_MAX {
+            return Err(TooLarge::Value(length));
+        }
+        self.grow(length + key.len())?;
+        self.writes.insert(key.to_owned(), value);
+        Ok(())
+    }
+
+    pub fn emit(&mut self, emit: Emit) -> Result<(), TooLarge> {
+        let headers: usize = emit.headers.iter().map(|(n, v)| n.len() + v.len() + 4).sum();
+        self.grow(emit.payload.len() + emit.subject.len() + headers)?;
+        self.emits.push(emit);
+        Ok(())
+    }
+
+    pub fn read(&mut self, key: &str, read: Read) -> Result<(), TooLarge> {
+        self.grow(0)?;
+        self.reads.insert(key.to_owned(), read);
+        Ok(())
+    }
+
+    /// What a verdict other than `done` keeps: nothing happens, but it still rests on what was read.
+    pub fn only_reads(self) -> Effects {
+        Effects { reads: self.reads, ..Effects::default() }
+    }
+
+    fn grow(&mut self, bytes: usize) -> Result<(), TooLarge> {
+        if self.reads.len() + self.writes.len() + self.emits.len() >= EFFECTS_MAX {
+            return Err(TooLarge::Count);
+        }
+        if self.bytes + bytes > EFFECT_BYTES_MAX {
+            return Err(TooLarge::Bytes);
+        }
+        self.bytes += bytes;
+        Ok(())
+    }
+}
+
+/// Whether a key may be written: the rule of NATS KV keys
+/// (<https://github.com/nats-io/nats-architecture-and-design/blob/main/adr/ADR-8.md>), and at most 512 bytes.
+pub fn check_key(key: &str) -> Result<(), String> {
+    if key.is_empty() {
+        return Err("a key is not empty".to_owned());
+    }
+    if key.len() > 512 {
+        return Err(format!("a key of {} bytes is over the limit of 512", key.len()));
+    }
+    if key.split('.').any(str::is_empty) {
+        return Err(format!("`{}`: the parts between dots are not empty", key.escape_debug()));
+    }
+    match key.chars().find(|c| !(c.is_ascii_alphanumeric() || "-_/=.".contains(*c))) {
+        Some(c) => {
+            Err(format!("`{}`: the character {c:?} is not one of A-Z a-z 0-9 - _ / = and .", key.escape_debug()))
+        }
+        None => Ok(()),
+    }
+}
+
+/// Whether an event may be published on this subject: tokens without spaces, control characters or wildcards.
+pub fn check_subject(subject: &str) -> Result<(), String> {
+    if subject.len() > 512 {
+        return Err(format!("a subject of {} bytes is over the limit of 512", subject.len()));
+    }
+    if subject.split('.').any(str::is_empty) {
+        return Err(format!("`{}`: the parts of a subject between dots are not empty", subject.escape_debug()));
+    }
+    if subject.chars().any(|c| c.is_whitespace() || c.is_control() || c == '*' || c == '>') {
+        return Err(format!("`{}`: a subject has no spaces, control characters or wildcards", subject.escape_debug()));
+    }
+    Ok(())
+}
+
+/// Whether a subject lies within a pattern with `*` and `>`.
+pub fn subject_matches(pattern: &str, subject: &str) -> bool {
+    let mut subject = subject.split('.');
+    for token in pattern.split('.') {
+        match (token, subject.next()) {
+            (">", Some(_)) => return true,
+            ("*", Some(_)) => {}
+            (token, Some(part)) if token == part => {}
+            _ => return false,
+        }
+    }
+    subject.next().is_none()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn subjects_match_as_the_server_matches_them() {
+        let yes = [("a", "a"), ("a.*", "a.b"), ("a.>", "a.b.c"), (">", "a"), ("*.b.>", "a.b.c")];
+        let no = [("a", "b"), ("a.*", "a"), ("a.*", "a.b.c"), ("a.>", "a"), ("a.b", "a"), ("a", "a.b")];
+        assert!(yes.iter().all(|(p, s)| subject_matches(p, s)));
+        assert!(!no.iter().any(|(p, s)| subject_matches(p, s)));
+    }
+
+    #[test]
+    fn keys_that_nats_refuses_are_refused_here() {
+        assert!(["stock.sku-1", "a/b=c_d", "A"].iter().all(|k| check_key(k).is_ok()));
+        assert!(["", ".", "a..b", "a.", "a b", "a*", "ü", "a>"].iter().all(|k| check_key(k).is_err()));
+        assert!(check_key(&"a".repeat(513)).is_err());
+    }
+
+    #[test]
+    fn a_call_cannot_have_more_effects_than_a_batch_holds() {
+        let mut effects = Effects::default();
+        assert_eq!(effects.set("k", Some(vec![0; VALUE_BYTES_MAX + 1].into())), Err(TooLarge::Value(VALUE_BYTES_MAX + 1)));
+        let half = Bytes::from(vec![0; VALUE_BYTES_MAX]);
+        effects.set("k", Some(half.clone())).unwrap();
+        assert_eq!(effects.set("l", Some(half)), Err(TooLarge::Bytes));
+        let mut effects = Effects::default();
+        for i in 0..EFFECTS_MAX {
+            effects.read(&i.to_string(), Read { revision: 0 }).unwrap();
+        }
+        assert_eq!(effects.set("k", None), Err(TooLarge::Count));
+    }
+}

@@ -1,0 +1,89 @@
+//! The WebAssembly engine: which features exist, how instances get their memory, and the tick that ends what runs too
+//! long. One per process.
+
+use std::time::Duration;
+
+use wasmtime::component::Linker;
+use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig};
+
+use crate::guest::{EventHandler, Guest};
+
+/// How often a guest's deadline is looked at; also how long a computing guest keeps its thread from its neighbours.
+pub const TICK: Duration = Duration::from_millis(10);
+
+/// What stays mapped of an instance's memory between events: more than the sample handlers touch.
+const KEEP_RESIDENT_BYTES: usize = 2 * 1024 * 1024;
+
+#[derive(Debug, thiserror::Error)]
+#[error("the WebAssembly engine cannot start")]
+pub struct Error(#[source] wasmtime::Error);
+
+/// The engine with everything that a handler may import.
+#[derive(Clone)]
+pub struct Runtime {
+    pub(crate) engine: Engine,
+    pub(crate) linker: Linker<Guest>,
+}
+
+impl Runtime {
+    /// An engine for at most `instances` live instances, each with at most `memory_bytes_max` of linear memory.
+    pub fn new(instances: usize, memory_bytes_max: usize) -> Result<Runtime, Error> {
+        let engine = Engine::new(&config(instances, memory_bytes_max)).map_err(Error)?;
+        let mut linker = Linker::new(&engine);
+        wasmtime_wasi::p2::add_to_linker_async(&mut linker).map_err(Error)?;
+        EventHandler::add_to_linker::<_, wasmtime::component::HasSelf<_>>(&mut linker, |guest| guest).map_err(Error)?;
+        tick(engine.weak());
+        Ok(Runtime { engine, linker })
+    }
+}
+
+fn config(instances: usize, memory_bytes_max: usize) -> Config {
+    let instances = u32::try_from(instances).unwrap_or(u32::MAX).max(1);
+    let mut pool = PoolingAllocationConfig::new();
+    pool.total_component_instances(instances)
+        // A component of a guest with the standard library holds about eight core instances.
+        .total_core_instances(instances.saturating_mul(16))
+        .total_memories(instances)
+        .total_tables(instances.saturating_mul(4))
+        .total_stacks(instances)
+        .max_memories_per_component(1)
+        .max_memory_size(memory_bytes_max)
+        .table_elements(20_000)
+        .max_unused_warm_slots(instances)
+        .linear_memory_keep_resident(KEEP_RESIDENT_BYTES)
+        .table_keep_resident(64 * 1024)
+        .pagemap_scan(Enabled::Auto);
+    let mut config = Config::new();
+    config
+        .allocation_strategy(InstanceAllocationStrategy::Pooling(pool))
+        .cranelift_opt_level(OptLevel::Speed)
+        .epoch_interruption(true)
+        // Switched off: what no handler language needs, each being surface. Component-model async also costs 1–8 µs a call.
+        .concurrency_support(false)
+        .wasm_memory64(false)
+        .wasm_multi_memory(false)
+        .wasm_relaxed_simd(false)
+        .max_wasm_stack(512 * 1024)
+        .async_stack_size(2 * 1024 * 1024)
+        .wasm_backtrace_max_frames(std::num::NonZeroUsize::new(20));
+    config
+}
+
+/// An OS thread of its own: a busy runtime must not delay it. Ends with the engine.
+fn tick(engine: wasmtime::EngineWeak) {
+    let ticker = std::thread::Builder::new().name("epoch".to_owned());
+    let spawned = ticker.spawn(move || {
+        while let Some(engine) = engine.upgrade() {
+            engine.increment_epoch();
+            drop(engine);
+            pause(TICK);
+        }
+    });
+    // Without it no guest could be stopped.
+    spawned.expect("the epoch thread starts");
+}
+
+#[expect(clippy::disallowed_methods, reason = "the ticker's own thread has nothing else to do")]
+fn pause(time: Duration) {
+    std::thread::sleep(time);
+}

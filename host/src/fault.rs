@@ -1,0 +1,71 @@
+//! Named points at which a test can end or freeze the process. They exist in debug builds only; a release build has
+//! neither the code nor the variable.
+//!
+//! `MESH_FAULT=<point>:<action>[:<nth>]`, joined by commas; actions: `kill` (as `kill -9`), `stop` (SIGSTOP), `off`
+//! (asked by [`off`]). `nth` is the pass at which it acts, 1 unless given.
+
+#[cfg(debug_assertions)]
+mod switch {
+    use std::collections::HashMap;
+    use std::sync::{LazyLock, Mutex};
+
+    struct Fault {
+        action: String,
+        nth: u32,
+        passed: u32,
+    }
+
+    static FAULTS: LazyLock<Mutex<HashMap<String, Fault>>> = LazyLock::new(|| {
+        let text = std::env::var("MESH_FAULT").unwrap_or_default();
+        let faults = text.split(',').filter_map(|one| {
+            let mut parts = one.split(':');
+            let (name, action) = (parts.next()?, parts.next()?);
+            let nth = parts.next().and_then(|n| n.parse().ok()).unwrap_or(1);
+            Some((name.to_owned(), Fault { action: action.to_owned(), nth, passed: 0 }))
+        });
+        Mutex::new(faults.collect())
+    });
+
+    pub fn point(name: &str) {
+        let mut faults = FAULTS.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let Some(fault) = faults.get_mut(name) else { return };
+        fault.passed += 1;
+        if fault.passed != fault.nth {
+            return;
+        }
+        let signal = match fault.action.as_str() {
+            "kill" => rustix::process::Signal::KILL,
+            "stop" => rustix::process::Signal::STOP,
+            _ => return,
+        };
+        drop(faults);
+        // To ourselves; if it fails, the test that waits for it fails.
+        let _ = rustix::process::kill_process(rustix::process::getpid(), signal);
+    }
+
+    pub fn off(name: &str) -> bool {
+        let faults = FAULTS.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        faults.get(name).is_some_and(|fault| fault.action == "off")
+    }
+}
+
+/// The process passes the point `name`.
+#[inline]
+pub fn point(name: &str) {
+    #[cfg(debug_assertions)]
+    switch::point(name);
+    #[cfg(not(debug_assertions))]
+    let _ = name;
+}
+
+/// Whether a test has switched off the behaviour `name`.
+#[inline]
+pub fn off(name: &str) -> bool {
+    #[cfg(debug_assertions)]
+    return switch::off(name);
+    #[cfg(not(debug_assertions))]
+    {
+        let _ = name;
+        false
+    }
+}

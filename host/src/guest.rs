@@ -1,0 +1,385 @@
+//! What a guest sees: the host's side of `wit/handler.wit`. Effects are only written down here.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use rand::SeedableRng;
+use rand::rngs::SmallRng;
+use wasmtime::component::ResourceTable;
+use wasmtime::{StoreLimits, StoreLimitsBuilder};
+use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
+use wasmtime_wasi::{HostMonotonicClock, HostWallClock, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
+
+use self::jetmesh::handler::{context, events, log, settings, state, types};
+use crate::effects::{Effects, Emit, Read, check_key, check_subject, subject_matches};
+use crate::message::Message;
+
+wasmtime::component::bindgen!({
+    path: "../wit",
+    world: "event-handler",
+    imports: { "jetmesh:handler/state.get": async },
+    exports: { default: async },
+});
+
+/// Most that one log line, or a failure's message, may be.
+pub const LINE_BYTES_MAX: usize = 4 * 1024;
+/// Most that one attempt may log.
+pub const LOG_BYTES_MAX: usize = 64 * 1024;
+/// Most that a guest may make the host allocate by one call.
+const HOSTCALL_BYTES_MAX: usize = 8 * 1024 * 1024;
+const RESOURCES_MAX: usize = 1000;
+
+/// Where `state.get` reads from.
+pub trait State: Send + Sync {
+    /// The value of a key, or nothing, with the revision of its last message (0: there was none).
+    fn get<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<(Option<Bytes>, u64), String>>;
+}
+
+/// What is the same for every call of a handler.
+pub struct Facts {
+    pub handler: String,
+    pub max_attempts: u32,
+    pub settings: BTreeMap<String, String>,
+    pub publish: Vec<String>,
+    pub memory_bytes_max: usize,
+    pub state: Option<Arc<dyn State>>,
+}
+
+/// One line that a guest wrote.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Line {
+    pub level: tracing::Level,
+    pub text: String,
+}
+
+/// The data of a store: one call at a time.
+pub struct Guest {
+    facts: Arc<Facts>,
+    wasi: WasiCtx,
+    table: ResourceTable,
+    pub(crate) limits: StoreLimits,
+    stderr: Capture,
+    call: Call,
+}
+
+/// What one call brings along, and what it leaves behind.
+#[derive(Default)]
+pub struct Call {
+    pub attempt: u32,
+    pub idempotency_key: String,
+    pub trace_id: Option<String>,
+    pub effects: Effects,
+    pub lines: Vec<Line>,
+    logged: usize,
+    dropped: usize,
+}
+
+impl Call {
+    pub fn new(message: &Message, handler: &str, attempt: u32) -> Call {
+        Call {
+            attempt,
+            idempotency_key: format!("{handler}.{}", message.event),
+            trace_id: message.trace_id().map(str::to_owned),
+            ..Call::default()
+        }
+    }
+
+    fn line(&mut self, level: tracing::Level, text: &str) {
+        let text = clean(text);
+        if self.logged + text.len() > LOG_BYTES_MAX {
+            self.dropped += 1;
+            return;
+        }
+        self.logged += text.len();
+        self.lines.push(Line { level, text });
+    }
+}
+
+impl Guest {
+    /// The data for a fresh store. `began_ms` is what the guest's wall clock shows at first, and `seed` is where its
+    /// random numbers come from: with the same two, a run can be repeated.
+    pub fn new(facts: Arc<Facts>, began_ms: u64, seed: u64) -> Guest {
+        let stderr = Capture::default();
+        let mut wasi = WasiCtxBuilder::new();
+        wasi.stdout(stderr.clone())
+            .stderr(stderr.clone())
+            .secure_random(SmallRng::seed_from_u64(seed))
+            .insecure_random(SmallRng::seed_from_u64(!seed))
+            .insecure_random_seed(u128::from(seed))
+            .max_random_size(64 * 1024)
+            .wall_clock(Clock { base: Duration::from_millis(began_ms), start: Instant::now() })
+            .monotonic_clock(Clock { base: Duration::ZERO, start: Instant::now() })
+            .allow_tcp(false)
+            .allow_udp(false);
+        let limits = StoreLimitsBuilder::new()
+            .memory_size(facts.memory_bytes_max)
+            .instances(32)
+            .memories(1)
+            .tables(8)
+            .table_elements(20_000)
+            .trap_on_grow_failure(true)
+            .build();
+        let mut table = ResourceTable::new();
+        table.set_max_capacity(RESOURCES_MAX);
+        Guest { facts, wasi: wasi.build(), table, limits, stderr, call: Call::default() }
+    }
+
+    /// Begin a call.
+    pub fn begin(&mut self, call: Call) {
+        self.call = call;
+    }
+
+    /// End it: what it left behind.
+    pub fn end(&mut self) -> Call {
+        let mut call = std::mem::take(&mut self.call);
+        let written = self.stderr.take();
+        if !written.is_empty() {
+            for line in String::from_utf8_lossy(&written).lines() {
+                call.line(tracing::Level::WARN, line);
+            }
+        }
+        if call.dropped > 0 {
+            let text = format!("{} lines over the limit of {LOG_BYTES_MAX} bytes were dropped", call.dropped);
+            call.lines.push(Line { level: tracing::Level::WARN, text });
+        }
+        call
+    }
+}
+
+/// Limits of a store that are not in [`Guest`].
+pub fn limit(store: &mut wasmtime::Store<Guest>) {
+    store.limiter(|guest| &mut guest.limits);
+    store.set_hostcall_fuel(HOSTCALL_BYTES_MAX);
+}
+
+/// One line for a terminal: control characters (a terminal obeys them) replaced, cut at its limit.
+pub fn clean(text: &str) -> String {
+    let mut end = text.len().min(LINE_BYTES_MAX);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text[..end].chars().map(|c| if c.is_control() && c != '\t' { ' ' } else { c }).collect()
+}
+
+/// The event as the guest gets it.
+pub fn event_of(message: &Message) -> types::Event {
+    types::Event {
+        id: message.event.to_string(),
+        subject: message.subject.clone(),
+        headers: message
+            .headers
+            .iter()
+            .map(|(name, value)| types::Header { name: name.clone(), value: value.clone() })
+            .collect(),
+        payload: message.payload.to_vec(),
+        time_ms: message.time_ms,
+    }
+}
+
+impl WasiView for Guest {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
+    }
+}
+
+impl types::Host for Guest {}
+
+impl log::Host for Guest {
+    fn log(&mut self, level: log::Level, message: String) {
+        let level = match level {
+            log::Level::Trace => tracing::Level::TRACE,
+            log::Level::Debug => tracing::Level::DEBUG,
+            log::Level::Info => tracing::Level::INFO,
+            log::Level::Warn => tracing::Level::WARN,
+            log::Level::Error => tracing::Level::ERROR,
+        };
+        self.call.line(level, &message);
+    }
+}
+
+impl settings::Host for Guest {
+    fn get(&mut self, name: String) -> Option<String> {
+        self.facts.settings.get(&name).cloned()
+    }
+}
+
+impl context::Host for Guest {
+    fn handler_name(&mut self) -> String {
+        self.facts.handler.clone()
+    }
+
+    fn attempt(&mut self) -> u32 {
+        self.call.attempt
+    }
+
+    fn max_attempts(&mut self) -> u32 {
+        self.facts.max_attempts
+    }
+
+    fn idempotency_key(&mut self) -> String {
+        self.call.idempotency_key.clone()
+    }
+
+    fn trace_id(&mut self) -> Option<String> {
+        self.call.trace_id.clone()
+    }
+}
+
+impl state::Host for Guest {
+    async fn get(&mut self, key: String) -> Result<Option<Vec<u8>>, state::Error> {
+        let Some(bucket) = self.facts.state.clone() else { return Err(state::Error::NoBucket) };
+        check_key(&key).map_err(state::Error::InvalidKey)?;
+        if let Some(own) = self.call.effects.writes.get(&key) {
+            return Ok(own.as_ref().map(|value| value.to_vec()));
+        }
+        let (value, revision) = bucket.get(&key).await.map_err(state::Error::Other)?;
+        match self.call.effects.reads.get(&key) {
+            // Two values within one call: it goes on, but with the first revision it can never be committed.
+            Some(first) if first.revision != revision => {}
+            _ => self
+                .call
+                .effects
+                .read(&key, Read { revision })
+                .map_err(|e| state::Error::TooLarge(e.to_string()))?,
+        }
+        Ok(value.map(|value| value.to_vec()))
+    }
+
+    fn set(&mut self, key: String, value: Vec<u8>) -> Result<(), state::Error> {
+        self.write(&key, Some(value.into()))
+    }
+
+    fn delete(&mut self, key: String) -> Result<(), state::Error> {
+        self.write(&key, None)
+    }
+}
+
+impl Guest {
+    fn write(&mut self, key: &str, value: Option<Bytes>) -> Result<(), state::Error> {
+        if self.facts.state.is_none() {
+            return Err(state::Error::NoBucket);
+        }
+        check_key(key).map_err(state::Error::InvalidKey)?;
+        self.call.effects.set(key, value).map_err(|e| state::Error::TooLarge(e.to_string()))
+    }
+}
+
+impl events::Host for Guest {
+    fn emit(&mut self, subject: String, headers: Vec<types::Header>, payload: Vec<u8>) -> Result<(), events::Error> {
+        check_subject(&subject).map_err(events::Error::Invalid)?;
+        if !self.facts.publish.iter().any(|pattern| subject_matches(pattern, &subject)) {
+            let granted = if self.facts.publish.is_empty() {
+                "it may publish nothing".to_owned()
+            } else {
+                format!("it may publish {}", self.facts.publish.join(", "))
+            };
+            return Err(events::Error::NotGranted(format!(
+                "handler {} may not publish on `{subject}`: {granted} (`publish` in its configuration)",
+                self.facts.handler
+            )));
+        }
+        let mut list = Vec::with_capacity(headers.len());
+        for types::Header { name, value } in headers {
+            check_header(&name, &value).map_err(events::Error::Invalid)?;
+            list.push((name, value));
+        }
+        let emit = Emit { subject, headers: list, payload: payload.into() };
+        self.call.effects.emit(emit).map_err(|e| events::Error::TooLarge(e.to_string()))
+    }
+}
+
+/// A header that the server and every client can read, and that nobody mistakes for the server's or the mesh's.
+fn check_header(name: &str, value: &str) -> Result<(), String> {
+    if name.is_empty() || !name.bytes().all(|b| b.is_ascii_graphic() && b != b':') {
+        return Err(format!("`{}`: a header's name is printable ASCII without spaces and colons", name.escape_debug()));
+    }
+    let prefix = name.get(..5).unwrap_or_default();
+    if prefix.eq_ignore_ascii_case("nats-") || prefix.eq_ignore_ascii_case("mesh-") {
+        return Err(format!("`{name}`: headers that begin with Nats- or Mesh- are the server's and the mesh's"));
+    }
+    if value.chars().any(|c| c == '\r' || c == '\n' || c == '\0') {
+        return Err(format!("`{name}`: a header's value is one line"));
+    }
+    Ok(())
+}
+
+struct Clock {
+    base: Duration,
+    start: Instant,
+}
+
+impl HostWallClock for Clock {
+    fn resolution(&self) -> Duration {
+        Duration::from_millis(1)
+    }
+
+    fn now(&self) -> Duration {
+        self.base + self.start.elapsed()
+    }
+}
+
+impl HostMonotonicClock for Clock {
+    fn resolution(&self) -> u64 {
+        1
+    }
+
+    fn now(&self) -> u64 {
+        u64::try_from((self.base + self.start.elapsed()).as_nanos()).unwrap_or(u64::MAX)
+    }
+}
+
+/// A guest's stdout and stderr, up to the log's limit; what exceeds it is dropped.
+#[derive(Clone, Default)]
+struct Capture(Arc<Mutex<Vec<u8>>>);
+
+impl Capture {
+    fn push(&self, bytes: &[u8]) {
+        let mut held = self.0.lock().unwrap_or_else(|e| e.into_inner());
+        let room = LOG_BYTES_MAX.saturating_sub(held.len());
+        held.extend_from_slice(&bytes[..bytes.len().min(room)]);
+    }
+
+    fn take(&self) -> Vec<u8> {
+        std::mem::take(&mut *self.0.lock().unwrap_or_else(|e| e.into_inner()))
+    }
+}
+
+impl wasmtime_wasi::cli::IsTerminal for Capture {
+    fn is_terminal(&self) -> bool {
+        false
+    }
+}
+
+impl wasmtime_wasi::cli::StdoutStream for Capture {
+    fn async_stream(&self) -> Box<dyn tokio::io::AsyncWrite + Send + Sync> {
+        // Only WASI 0.3 asks for this one, and it is not linked.
+        Box::new(tokio::io::sink())
+    }
+
+    fn p2_stream(&self) -> Box<dyn OutputStream> {
+        Box::new(self.clone())
+    }
+}
+
+#[wasmtime_wasi::async_trait]
+impl Pollable for Capture {
+    async fn ready(&mut self) {}
+}
+
+impl OutputStream for Capture {
+    fn write(&mut self, bytes: Bytes) -> StreamResult<()> {
+        self.push(&bytes);
+        Ok(())
+    }
+
+    fn flush(&mut self) -> StreamResult<()> {
+        Ok(())
+    }
+
+    fn check_write(&mut self) -> StreamResult<usize> {
+        Ok(LOG_BYTES_MAX)
+    }
+}

@@ -1,0 +1,260 @@
+//! A handler's module, compiled and checked, and one run of it on one event.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use sha2::{Digest, Sha256};
+use wasmtime::component::Component;
+use wasmtime::{Store, UpdateDeadline};
+
+use crate::effects::Effects;
+use crate::engine::Runtime;
+use crate::guest::jetmesh::handler::types::Failure;
+use crate::guest::{self, Call, EventHandler, EventHandlerPre, Facts, Guest, Line, clean};
+use crate::message::{Message, now_ms};
+use crate::outcome::Outcome;
+use crate::plan::Instance;
+
+/// The WIT package that this host serves.
+pub const WIT_PACKAGE: &str = "jetmesh:handler@0.1.0";
+/// The interface that a module must export.
+pub const WIT_EXPORT: &str = "jetmesh:handler/handler@0.1.0";
+
+/// Why a module cannot serve: names the file, what is wrong, and what is wanted.
+#[derive(Debug, thiserror::Error)]
+#[error("{}: {fault}", path.display())]
+pub struct Error {
+    pub path: PathBuf,
+    pub fault: Fault,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum Fault {
+    #[error("cannot be read: {0}")]
+    Read(std::io::Error),
+    #[error("not a WebAssembly file ({0}); wanted: a component that exports {WIT_EXPORT}")]
+    NotWasm(&'static str),
+    #[error("a core module, not a component; build it for wasm32-wasip2, or run `wasm-tools component new` on it")]
+    CoreModule,
+    #[error("not a valid component: {0}")]
+    Invalid(String),
+    #[error("it does not export {WIT_EXPORT}; it exports {0}")]
+    NoExport(String),
+    #[error("it imports `{name}`, which this host does not provide ({why}); provided: {WIT_PACKAGE} and WASI 0.2")]
+    Import { name: String, why: String },
+    #[error("it does not fit {WIT_PACKAGE}: {0}")]
+    World(String),
+}
+
+/// The first 12 hex digits of a module file's SHA-256: which version it was, wherever the mesh writes it down.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct ModuleDigest(Arc<str>);
+
+impl ModuleDigest {
+    pub fn of(bytes: &[u8]) -> ModuleDigest {
+        let hash = Sha256::digest(bytes);
+        ModuleDigest(hash.iter().take(6).map(|b| format!("{b:02x}")).collect::<String>().into())
+    }
+}
+
+impl fmt::Display for ModuleDigest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A compiled module that fits this host.
+pub struct Module {
+    pub digest: ModuleDigest,
+    pre: EventHandlerPre<Guest>,
+    engine: wasmtime::Engine,
+    idle: Mutex<Vec<Live>>,
+}
+
+/// An instance between two events.
+struct Live {
+    store: Store<Guest>,
+    bindings: EventHandler,
+    served: u32,
+    deadline: Deadline,
+}
+
+/// When the running call must end; the epoch callback reads it.
+type Deadline = Arc<Mutex<Instant>>;
+
+/// One run: what came of it and what it wants to happen.
+#[derive(Debug)]
+pub struct Run {
+    pub outcome: Outcome,
+    pub effects: Effects,
+    pub lines: Vec<Line>,
+    pub took: Duration,
+}
+
+impl Module {
+    /// Reads, compiles and checks a module file. Takes 10 ms to 10 s of computing: never call it on a handler's thread.
+    pub fn load(runtime: &Runtime, path: &Path) -> Result<Module, Error> {
+        let load = || Module::compile(runtime, &std::fs::read(path).map_err(Fault::Read)?);
+        load().map_err(|fault| Error { path: path.to_owned(), fault })
+    }
+
+    fn compile(runtime: &Runtime, bytes: &[u8]) -> Result<Module, Fault> {
+        match bytes {
+            [] => return Err(Fault::NotWasm("it is empty")),
+            // The preamble: magic, then version and layer (<https://github.com/WebAssembly/component-model>, Binary.md).
+            [0, b'a', b's', b'm', 0x01, 0x00, 0x00, 0x00, ..] => return Err(Fault::CoreModule),
+            [0, b'a', b's', b'm', ..] => {}
+            _ => return Err(Fault::NotWasm("it does not begin with \\0asm")),
+        }
+        let component = Component::new(&runtime.engine, bytes).map_err(|e| Fault::Invalid(chain(&e)))?;
+        let ty = component.component_type();
+        for (name, _) in ty.imports(&runtime.engine) {
+            if !name.starts_with("wasi:") && !name.starts_with("jetmesh:handler/") {
+                return Err(Fault::Import { name: name.to_owned(), why: "unknown package".to_owned() });
+            }
+        }
+        if component.get_export_index(None, WIT_EXPORT).is_none() {
+            let exports: Vec<String> = ty.exports(&runtime.engine).map(|(name, _)| format!("`{name}`")).collect();
+            return Err(Fault::NoExport(if exports.is_empty() { "nothing".to_owned() } else { exports.join(", ") }));
+        }
+        let pre = runtime.linker.instantiate_pre(&component).map_err(|e| unlinked(&e))?;
+        let pre = EventHandlerPre::new(pre).map_err(|e| Fault::World(chain(&e)))?;
+        Ok(Module { digest: ModuleDigest::of(bytes), pre, engine: runtime.engine.clone(), idle: Mutex::default() })
+    }
+
+    /// Runs the handler on one event.
+    ///
+    /// # Cancel safety
+    /// Dropped half-way, the instance is gone and nothing has happened.
+    pub async fn run(
+        &self,
+        facts: &Arc<Facts>,
+        message: &Message,
+        attempt: u32,
+        instance: Instance,
+        timeout: Duration,
+    ) -> Run {
+        let began = Instant::now();
+        let deadline = began + timeout;
+        let call = Call::new(message, &facts.handler, attempt);
+        let mut live = match self.live(facts, message, attempt, instance, deadline).await {
+            Ok(live) => live,
+            Err(error) => return Run::failed(instance_failure(&error, timeout), began),
+        };
+        live.store.data_mut().begin(call);
+        let event = guest::event_of(message);
+        let handler = live.bindings.jetmesh_handler_handler();
+        // The epoch ends a guest that computes; this ends one that waits.
+        let answer = tokio::time::timeout_at(deadline.into(), handler.call_handle(&mut live.store, &event)).await;
+        let call = live.store.data_mut().end();
+        let outcome = match answer {
+            Err(_) => Outcome::Timeout { limit: timeout },
+            Ok(Err(error)) => instance_failure(&error, timeout),
+            Ok(Ok(answer)) => {
+                live.served += 1;
+                self.keep(live, instance);
+                outcome_of(answer)
+            }
+        };
+        let effects = if outcome == Outcome::Done { call.effects } else { call.effects.only_reads() };
+        Run { outcome, effects, lines: call.lines, took: began.elapsed() }
+    }
+
+    async fn live(
+        &self,
+        facts: &Arc<Facts>,
+        message: &Message,
+        attempt: u32,
+        instance: Instance,
+        until: Instant,
+    ) -> wasmtime::Result<Live> {
+        if let Instance::Reused { .. } = instance {
+            let idle = self.idle.lock().unwrap_or_else(|e| e.into_inner()).pop();
+            if let Some(mut live) = idle {
+                *live.deadline.lock().unwrap_or_else(|e| e.into_inner()) = until;
+                live.store.set_epoch_deadline(1);
+                guest::limit(&mut live.store);
+                return Ok(live);
+            }
+        }
+        let seed = message.event.sequence ^ (u64::from(attempt) << 48);
+        let mut store = Store::new(&self.engine, Guest::new(Arc::clone(facts), now_ms(), seed));
+        guest::limit(&mut store);
+        let deadline: Deadline = Arc::new(Mutex::new(until));
+        let ends = Arc::clone(&deadline);
+        // At each tick a guest that still computes gives way to its thread's other work.
+        store.epoch_deadline_callback(move |_| {
+            let over = Instant::now() >= *ends.lock().unwrap_or_else(|e| e.into_inner());
+            Ok(if over { UpdateDeadline::Interrupt } else { UpdateDeadline::Yield(1) })
+        });
+        // Two ticks: the first may be due at once, and instantiation runs guest code.
+        store.set_epoch_deadline(2);
+        let bindings = tokio::time::timeout_at(until.into(), self.pre.instantiate_async(&mut store))
+            .await
+            .map_err(|_| wasmtime::Error::from(wasmtime::Trap::Interrupt))??;
+        Ok(Live { store, bindings, served: 0, deadline })
+    }
+
+    fn keep(&self, live: Live, instance: Instance) {
+        if let Instance::Reused { recycle_after } = instance
+            && live.served < recycle_after
+        {
+            self.idle.lock().unwrap_or_else(|e| e.into_inner()).push(live);
+        }
+    }
+}
+
+impl Run {
+    fn failed(outcome: Outcome, began: Instant) -> Run {
+        Run { outcome, effects: Effects::default(), lines: Vec::new(), took: began.elapsed() }
+    }
+}
+
+fn outcome_of(answer: Result<(), Failure>) -> Outcome {
+    match answer {
+        Ok(()) => Outcome::Done,
+        Err(Failure::Retry(retry)) => Outcome::Retry {
+            code: code(&retry.code),
+            message: clean(&retry.message),
+            after: retry.delay_ms.map(Duration::from_millis),
+        },
+        Err(Failure::Reject(reject)) => {
+            Outcome::Reject { code: code(&reject.code), message: clean(&reject.message) }
+        }
+    }
+}
+
+/// A failure's code, made to fit its rule: it is grouped by, and stands in headers.
+fn code(text: &str) -> String {
+    let code: String = text
+        .chars()
+        .take(64)
+        .map(|c| match c.to_ascii_lowercase() {
+            c if c.is_ascii_alphanumeric() || "-_.".contains(c) => c,
+            _ => '-',
+        })
+        .collect();
+    if code.is_empty() { "error".to_owned() } else { code }
+}
+
+fn instance_failure(error: &wasmtime::Error, timeout: Duration) -> Outcome {
+    if let Some(wasmtime::Trap::Interrupt) = error.downcast_ref::<wasmtime::Trap>() {
+        return Outcome::Timeout { limit: timeout };
+    }
+    if error.downcast_ref::<wasmtime::PoolConcurrencyLimitError>().is_some() {
+        return Outcome::HostFault { message: "no free instance slot".to_owned() };
+    }
+    Outcome::Trap { message: clean(&chain(error)) }
+}
+
+fn unlinked(error: &wasmtime::Error) -> Fault {
+    let why = chain(error);
+    Fault::Import { name: why.split('`').nth(1).unwrap_or("?").to_owned(), why }
+}
+
+/// An error with its causes on one line. `{:?}` would capture a host backtrace as well.
+fn chain(error: &wasmtime::Error) -> String {
+    error.chain().map(|e| e.to_string().replace('\n', " ")).collect::<Vec<_>>().join(": ")
+}

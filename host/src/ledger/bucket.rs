@@ -1,0 +1,598 @@
+//! The one that appends to a bucket's ledger on this host, and reads the bucket's keys. Every reconnect is a restart:
+//! head and index are read again, and what was begun before is run again.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex as StdMutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use async_nats::HeaderMap;
+use bytes::Bytes;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use tokio::sync::Mutex;
+
+use super::append::{self, Answer, Applied, Expect, Mark, Next, Record, Transaction, after_refusal, batch, moot};
+use super::entry::{Death, Entry, Head, READER, Subjects, key_subject};
+use super::incarnation::Incarnation;
+use super::index::{Decided, Index};
+use crate::broker::connection::{pub_ack, redial_delay, token};
+use crate::broker::provision::{check_ledger_bucket, kv_stream};
+use crate::broker::scan::Scan;
+use crate::broker::{self, By, Connection, Error};
+use crate::effects::Read;
+use crate::fault;
+use crate::guest::State;
+use crate::message::{EventId, now_ms, rfc3339};
+use crate::plan::Nats;
+
+/// How long a commit goes on trying before the event is handed back to the server.
+const COMMIT_LIMIT: Duration = Duration::from_secs(20);
+/// How long to wait for another copy of a refused batch.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+/// From here on a missing range of entries is read in one go, not one by one.
+const SCAN_FROM: u64 = 32;
+
+/// A decision that stands in the ledger.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Committed {
+    /// By this append.
+    Here { entry: u64 },
+    /// Earlier, or by another host.
+    Before(Decided),
+}
+
+/// Why nothing could be committed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fault {
+    /// What it rests on has changed: run it again.
+    Conflict,
+    /// It can never be committed.
+    TooLarge(String),
+    /// NATS is out of reach, or the bucket needs a person.
+    Host(String),
+}
+
+/// The ledger of one bucket.
+pub struct Bucket {
+    pub name: String,
+    stream: String,
+    subjects: Subjects,
+    host: String,
+    nats: Nats,
+    session: Mutex<Option<Session>>,
+    /// What readers need of the session; `None` while there is none.
+    link: StdMutex<Option<Link>>,
+    index: StdMutex<Index>,
+    sessions: AtomicU64,
+    /// Refused batches since the start, for `status`.
+    refusals: AtomicU64,
+    /// The last error of opening, so that it is logged once and not with each event.
+    trouble: StdMutex<Option<String>>,
+}
+
+#[derive(Clone)]
+struct Link {
+    connection: Connection,
+    number: u64,
+}
+
+struct Session {
+    connection: Connection,
+    number: u64,
+    head: Head,
+    head_sequence: u64,
+}
+
+impl Bucket {
+    pub fn new(name: &str, host: &str, nats: Nats) -> Bucket {
+        Bucket {
+            name: name.to_owned(),
+            stream: kv_stream(name),
+            subjects: Subjects::new(name),
+            host: host.to_owned(),
+            nats,
+            session: Mutex::new(None),
+            link: StdMutex::new(None),
+            index: StdMutex::default(),
+            sessions: AtomicU64::new(0),
+            refusals: AtomicU64::new(0),
+            trouble: StdMutex::new(None),
+        }
+    }
+
+    pub fn refusals(&self) -> u64 {
+        self.refusals.load(Ordering::Relaxed)
+    }
+
+    /// How an event stands, as far as this host has read.
+    pub fn decided(&self, handler: &str, event: &EventId) -> Option<Decided> {
+        self.index().decided(handler, event)
+    }
+
+    pub fn floor(&self, handler: &str, incarnation: &str) -> u64 {
+        self.index().floor(handler, incarnation)
+    }
+
+    /// Everything of a handler at or below `sequence` is decided: to be said by the next append.
+    pub fn raise_floor(&self, handler: &str, incarnation: &str, sequence: u64) {
+        self.index().raise(handler, incarnation, sequence);
+    }
+
+    /// Which session reads belong to now; a transaction that began in an earlier one is run again.
+    pub fn session_number(&self) -> u64 {
+        self.link().map_or(0, |link| link.number)
+    }
+
+    /// The bucket's name for this making of itself, and what its head remembers of a source stream. Opens the ledger if
+    /// it is not open.
+    pub async fn identity(&self, stream: &str) -> Result<(String, Option<Incarnation>, u64), Error> {
+        let mut session = self.session.lock().await;
+        let session = self.ensure(&mut session).await?;
+        Ok((session.head.bucket.clone(), session.head.incarnations.get(stream).cloned(), session.head_sequence))
+    }
+
+    /// From now on appends carry this of a source stream.
+    pub async fn remember(&self, stream: &str, incarnation: &Incarnation) {
+        if let Some(session) = self.session.lock().await.as_mut() {
+            session.head.incarnations.insert(stream.to_owned(), incarnation.clone());
+        }
+    }
+
+    /// Reads everything that other hosts have appended.
+    pub async fn catch_up(&self) -> Result<(), Error> {
+        let mut guard = self.session.lock().await;
+        let session = self.ensure(&mut guard).await?;
+        self.sync(session, "").await.map(|_| ())
+    }
+
+    /// The death record of an event, if it is dead: the entry that decided it and the record's sequence.
+    pub async fn death(&self, handler: &str, event: &EventId) -> Result<Option<(u64, u64)>, Error> {
+        let mut guard = self.session.lock().await;
+        let session = self.ensure(&mut guard).await?;
+        let subject = self.subjects.death(handler, &event.to_string());
+        let Some(stored) = session.connection.stored(&self.stream, By::Last(&subject)).await? else { return Ok(None) };
+        let death: Death = parse(&subject, &stored.payload)?;
+        Ok((death.verdict == super::entry::Verdict::Dead).then_some((death.n, stored.sequence)))
+    }
+
+    /// Appends a decision with its writes and consequences, once.
+    ///
+    /// `began`: the session in which its reads were made. Resolves every refusal and every unknown outcome by reading
+    /// the ledger.
+    pub async fn commit(&self, mut tx: Transaction, began: u64) -> Result<Committed, Fault> {
+        let limit = Instant::now() + COMMIT_LIMIT;
+        let append = token();
+        let mut guard = self.session.lock().await;
+        let mut reads_of = began;
+        let mut sent = false;
+        let mut unknown = 0u32;
+        loop {
+            if Instant::now() > limit {
+                return Err(Fault::Host("the commit could not be finished in time".to_owned()));
+            }
+            let session = match self.ensure(&mut guard).await {
+                Ok(session) => session,
+                Err(error) if error.passes() => {
+                    pause(LOOK_AGAIN * 10).await;
+                    let _ = error;
+                    continue;
+                }
+                Err(error) => return Err(Fault::Host(error.to_string())),
+            };
+            let decided = moot(self.decided(&tx.handler, &tx.event), tx.death);
+            if let Some(decided) = decided {
+                let own = sent && self.own_entry(session, decided, &append).await;
+                return Ok(if own { Committed::Here { entry: session.head.n } } else { Committed::Before(decided) });
+            }
+            if session.number != reads_of {
+                // Nothing was read: nothing can have changed.
+                if !tx.reads.is_empty() || !tx.writes.is_empty() {
+                    return Err(Fault::Conflict);
+                }
+                reads_of = session.number;
+            }
+            match self.step(session, &mut tx, &append, unknown >= 2).await {
+                Ok(Step::Done(entry)) => return Ok(Committed::Here { entry }),
+                Ok(Step::Before(decided)) => return Ok(Committed::Before(decided)),
+                Ok(Step::RunAgain) => return Err(Fault::Conflict),
+                Ok(Step::Again) => sent = true,
+                Ok(Step::LookAgain) => {
+                    sent = true;
+                    pause(LOOK_AGAIN).await;
+                }
+                Ok(Step::Unknown) => {
+                    sent = true;
+                    unknown += 1;
+                }
+                Ok(Step::TooLarge(text)) => return Err(Fault::TooLarge(text)),
+                Ok(Step::Named(text)) => {
+                    let text = format!("bucket {}: the server refuses to store the commit: {text}", self.name);
+                    self.report(&text);
+                    return Err(Fault::Host(text));
+                }
+                // The connection is gone: the next round begins with a new session.
+                Err(_) => {
+                    sent = true;
+                    self.drop_session(&mut guard);
+                }
+            }
+        }
+    }
+
+    /// Sends the append once and resolves the answer.
+    async fn step(
+        &self,
+        session: &mut Session,
+        tx: &mut Transaction,
+        append: &str,
+        careful: bool,
+    ) -> Result<Step, Error> {
+        for key in tx.writes.keys() {
+            // A key that was written and never read: upon whatever is there.
+            if !tx.reads.contains_key(key) {
+                let revision = self.revision(&session.connection, key).await?;
+                tx.reads.insert(key.clone(), Read { revision });
+            }
+        }
+        let at = rfc3339(now_ms());
+        let by = append::By { append, host: &self.host, at: &at };
+        let applied = {
+            let index = self.index();
+            let (floors, reads_from) = (index.floors(), index.reads_from());
+            Applied { head: session.head.clone(), head_sequence: session.head_sequence, floors, reads_from }
+        };
+        let payload_max = session.connection.client.max_payload();
+        let (records, head) = match batch(&self.name, &applied, tx, by, payload_max) {
+            Ok(batch) => batch,
+            Err(too_large) => return Ok(Step::TooLarge(too_large.to_string())),
+        };
+        let after_head = records.iter().rev().position(|r| r.subject == self.subjects.head()).unwrap_or(0);
+        fault::point("commit-sent");
+        match send(&session.connection, &records, careful).await {
+            Answer::Committed(last) => {
+                fault::point("commit-confirmed");
+                session.head_sequence = last - after_head as u64;
+                session.head = head;
+                self.take(&tx.decision, session.head.n);
+                Ok(Step::Done(session.head.n))
+            }
+            Answer::Refused => {
+                self.refusals.fetch_add(1, Ordering::Relaxed);
+                let before = session.head.n;
+                let own = self.sync(session, append).await?;
+                let decided = moot(self.decided(&tx.handler, &tx.event), tx.death);
+                let moved = own.is_none() && self.moved(&session.connection, tx).await?;
+                Ok(match after_refusal(own.is_some(), decided, moved, session.head.n > before) {
+                    Next::Committed => Step::Done(own.unwrap_or(session.head.n)),
+                    Next::Decided(decided) => Step::Before(decided),
+                    Next::RunAgain => Step::RunAgain,
+                    Next::SendAgain => Step::Again,
+                    Next::LookAgain => Step::LookAgain,
+                })
+            }
+            Answer::Unknown if session.connection.is_closed() => Err(Error::Gone { what: "a commit".to_owned() }),
+            Answer::Unknown => Ok(Step::Unknown),
+            Answer::Named(text) => Ok(Step::Named(text)),
+        }
+    }
+
+    fn take(&self, decision: &super::entry::Decision, n: u64) {
+        let entry = Entry {
+            n,
+            append: String::new(),
+            host: String::new(),
+            at: String::new(),
+            min_reader: READER,
+            decisions: vec![decision.clone()],
+            writes: Vec::new(),
+        };
+        self.index().apply(&entry);
+    }
+
+    /// Whether the entry that decided an event is this append's: known after a session that broke.
+    async fn own_entry(&self, session: &Session, decided: Decided, append: &str) -> bool {
+        let (Decided::Done { entry } | Decided::Dead { entry }) = decided else { return false };
+        let subject = self.subjects.entry(entry);
+        match session.connection.stored(&self.stream, By::Last(&subject)).await {
+            Ok(Some(stored)) => {
+                serde_json::from_slice::<Entry>(&stored.payload).is_ok_and(|entry| entry.append == append)
+            }
+            Ok(None) | Err(_) => false,
+        }
+    }
+
+    /// The revision that a key has now.
+    async fn revision(&self, connection: &Connection, key: &str) -> Result<u64, Error> {
+        let stored = connection.stored(&self.stream, By::Last(&key_subject(&self.name, key))).await?;
+        Ok(stored.map_or(0, |s| s.sequence))
+    }
+
+    async fn moved(&self, connection: &Connection, tx: &Transaction) -> Result<bool, Error> {
+        for (key, read) in &tx.reads {
+            if self.revision(connection, key).await? != read.revision {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Reads the head and every entry up to it. `Some`: the entry of this append was among them.
+    async fn sync(&self, session: &mut Session, append: &str) -> Result<Option<u64>, Error> {
+        let (head, sequence) = read_head(&session.connection, &self.stream, &self.subjects).await?;
+        let mut own = None;
+        if head.n > session.head.n {
+            let entries = read_entries(
+                &session.connection,
+                &self.stream,
+                &self.subjects,
+                session.head.n + 1,
+                head.n,
+                session.head_sequence,
+            )
+            .await?;
+            let mut index = self.index();
+            for entry in &entries {
+                index.apply(entry);
+                if entry.append == append {
+                    own = Some(entry.n);
+                }
+            }
+            index.adopt(&head);
+        }
+        let incarnations = std::mem::take(&mut session.head.incarnations);
+        session.head = head;
+        for (stream, incarnation) in incarnations {
+            session.head.incarnations.insert(stream, incarnation);
+        }
+        session.head_sequence = sequence;
+        Ok(own)
+    }
+
+    /// The present session, or a new one.
+    async fn ensure<'a>(&self, guard: &'a mut Option<Session>) -> Result<&'a mut Session, Error> {
+        if guard.as_ref().is_some_and(|session| session.connection.is_closed()) {
+            self.drop_session(guard);
+        }
+        if guard.is_none() {
+            match self.open().await {
+                Ok(session) => {
+                    *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = None;
+                    *guard = Some(session);
+                }
+                Err(error) => {
+                    if !error.passes() {
+                        self.report(&error.to_string());
+                    }
+                    return Err(error);
+                }
+            }
+        }
+        guard.as_mut().ok_or_else(|| Error::Gone { what: "the ledger's session".to_owned() })
+    }
+
+    async fn open(&self) -> Result<Session, Error> {
+        let connection = broker::open(&self.nats, &format!("jetmesh ledger {}", self.name)).await?;
+        let info = connection.stream(&self.stream).await?.ok_or_else(|| {
+            Error::Refused(format!("bucket {} is gone: start jetmesh again to make it anew", self.name))
+        })?;
+        check_ledger_bucket(&self.name, &info)?;
+        let (mut head, head_sequence) = read_head(&connection, &self.stream, &self.subjects).await?;
+        if head.min_reader > READER {
+            return Err(Error::Refused(format!(
+                "bucket {}: its ledger was written by a newer jetmesh (format {}, this host reads {READER}): upgrade",
+                self.name, head.min_reader
+            )));
+        }
+        let mut index = Index::new(&head);
+        if head.n >= head.index_from.max(1) {
+            let from = head.index_from.max(1);
+            let entries = read_entries(&connection, &self.stream, &self.subjects, from, head.n, 0).await?;
+            entries.iter().for_each(|entry| index.apply(entry));
+        }
+        if head.bucket.is_empty() {
+            head.bucket = token();
+        }
+        *self.index() = index;
+        let number = self.sessions.fetch_add(1, Ordering::Relaxed) + 1;
+        *self.link.lock().unwrap_or_else(PoisonError::into_inner) =
+            Some(Link { connection: connection.clone(), number });
+        Ok(Session { connection, number, head, head_sequence })
+    }
+
+    fn drop_session(&self, guard: &mut Option<Session>) {
+        *guard = None;
+        *self.link.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    fn report(&self, text: &str) {
+        let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+        if trouble.as_deref() != Some(text) {
+            tracing::error!(bucket = %self.name, error = text, "the ledger is stopped");
+            *trouble = Some(text.to_owned());
+        }
+    }
+
+    fn link(&self) -> Option<Link> {
+        self.link.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn index(&self) -> std::sync::MutexGuard<'_, Index> {
+        self.index.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+enum Step {
+    Done(u64),
+    Before(Decided),
+    RunAgain,
+    Again,
+    LookAgain,
+    Unknown,
+    TooLarge(String),
+    Named(String),
+}
+
+impl State for Bucket {
+    fn get<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<(Option<Bytes>, u64), String>> {
+        async move {
+            let link = match self.link() {
+                Some(link) if !link.connection.is_closed() => link,
+                _ => {
+                    let mut guard = self.session.lock().await;
+                    self.ensure(&mut guard).await.map_err(|e| e.to_string())?;
+                    self.link().ok_or("the ledger's connection is gone")?
+                }
+            };
+            let subject = key_subject(&self.name, key);
+            let stored =
+                link.connection.stored(&self.stream, By::Last(&subject)).await.map_err(|e| e.to_string())?;
+            Ok(match stored {
+                None => (None, 0),
+                Some(stored) if is_tombstone(&stored.raw_headers) => (None, stored.sequence),
+                Some(stored) => (Some(stored.payload), stored.sequence),
+            })
+        }
+        .boxed()
+    }
+}
+
+/// A deleted, purged or expired key (ADR-8, ADR-43).
+fn is_tombstone(raw_headers: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(raw_headers).to_ascii_lowercase();
+    text.lines().any(|line| line.starts_with("kv-operation:") || line.starts_with("nats-marker-reason:"))
+}
+
+/// One atomic batch (ADR-50). `careful`: each message asks for an answer, so that the server names what it dislikes.
+async fn send(connection: &Connection, records: &[Record], careful: bool) -> Answer {
+    let id = token();
+    let last = records.len() - 1;
+    for (i, record) in records.iter().enumerate() {
+        let mut headers = HeaderMap::new();
+        headers.insert("Nats-Batch-Id", id.as_str());
+        headers.insert("Nats-Batch-Sequence", (i + 1).to_string());
+        match &record.expect {
+            Expect::Nothing => {}
+            Expect::Last(sequence) => headers.insert("Nats-Expected-Last-Subject-Sequence", sequence.to_string()),
+            Expect::LastOf { subject, sequence } => {
+                headers.insert("Nats-Expected-Last-Subject-Sequence", sequence.to_string());
+                headers.insert("Nats-Expected-Last-Subject-Sequence-Subject", subject.as_str());
+            }
+        }
+        match record.mark {
+            Mark::Plain => {}
+            Mark::Part => headers.insert(super::entry::PART, "1"),
+            Mark::Tombstone => headers.insert("KV-Operation", "DEL"),
+        }
+        if i == last {
+            headers.insert("Nats-Batch-Commit", "1");
+            return match connection.request(&record.subject, Some(headers), record.body.clone()).await {
+                Ok(answer) => match pub_ack(&record.subject, &answer) {
+                    Ok(ack) => Answer::Committed(ack.seq),
+                    Err(Error::Api { code, text, .. }) => Answer::of(code, &text),
+                    Err(_) => Answer::Unknown,
+                },
+                Err(_) => Answer::Unknown,
+            };
+        }
+        if careful {
+            match connection.request(&record.subject, Some(headers), record.body.clone()).await {
+                // An empty answer: taken into the batch.
+                Ok(answer) if answer.is_empty() => {}
+                Ok(answer) => match pub_ack(&record.subject, &answer) {
+                    Ok(_) => {}
+                    Err(Error::Api { code, text, .. }) => return Answer::of(code, &text),
+                    Err(_) => return Answer::Unknown,
+                },
+                Err(Error::Timeout { .. }) => {
+                    return Answer::Named(format!(
+                        "no answer to a publish on {}; is this user allowed to publish there?",
+                        record.subject
+                    ));
+                }
+                Err(_) => return Answer::Unknown,
+            }
+        } else {
+            let sent =
+                connection.client.publish_with_headers(record.subject.clone(), headers, record.body.clone()).await;
+            if sent.is_err() {
+                return Answer::Unknown;
+            }
+        }
+        fault::point("batch-half-sent");
+    }
+    Answer::Unknown
+}
+
+async fn read_head(connection: &Connection, stream: &str, subjects: &Subjects) -> Result<(Head, u64), Error> {
+    let subject = subjects.head();
+    match connection.stored(stream, By::Last(&subject)).await? {
+        None => Ok((Head { index_from: 1, ..Head::default() }, 0)),
+        Some(stored) => Ok((parse(&subject, &stored.payload)?, stored.sequence)),
+    }
+}
+
+/// The entries `from..=to`, which are all there: a head says so.
+async fn read_entries(
+    connection: &Connection,
+    stream: &str,
+    subjects: &Subjects,
+    from: u64,
+    to: u64,
+    after_sequence: u64,
+) -> Result<Vec<Entry>, Error> {
+    let mut entries = Vec::new();
+    if to - from < SCAN_FROM {
+        for n in from..=to {
+            let subject = subjects.entry(n);
+            let stored = connection
+                .stored(stream, By::Last(&subject))
+                .await?
+                .ok_or_else(|| Error::Refused(format!("{subject} is missing: the ledger has a gap")))?;
+            entries.push(parse(&subject, &stored.payload)?);
+        }
+        return Ok(entries);
+    }
+    let filter = [subjects.entries()];
+    let mut scan = Scan::start(connection, stream, &filter, after_sequence + 1, u64::MAX, false).await?;
+    while let Some(scanned) = scan.next().await? {
+        let entry: Entry = parse(&scanned.message.subject, &scanned.message.payload)?;
+        if (from..=to).contains(&entry.n) {
+            entries.push(entry);
+        }
+    }
+    let whole = entries.len() as u64 == to - from + 1 && entries.iter().zip(from..).all(|(e, n)| e.n == n);
+    if !whole {
+        // A replica that is behind its leader: the next try finds more.
+        return Err(Error::Answer { what: format!("entries {from}..={to} of {stream}"), why: "not all there".into() });
+    }
+    Ok(entries)
+}
+
+fn parse<T: serde::de::DeserializeOwned>(what: &str, bytes: &[u8]) -> Result<T, Error> {
+    serde_json::from_slice(bytes).map_err(|e| Error::Answer { what: what.to_owned(), why: e.to_string() })
+}
+
+async fn pause(time: Duration) {
+    tokio::time::sleep(time).await;
+}
+
+/// Keeps a bucket's session open while there is nothing to commit, so that the first event does not wait for it.
+pub async fn keep_open(bucket: Arc<Bucket>) {
+    let mut attempt = 0;
+    loop {
+        let opened = {
+            let mut guard = bucket.session.lock().await;
+            bucket.ensure(&mut guard).await.map(|session| session.connection.clone())
+        };
+        match opened {
+            Ok(connection) => {
+                attempt = 0;
+                connection.closed().await;
+            }
+            Err(_) => {
+                attempt += 1;
+                pause(redial_delay(attempt)).await;
+            }
+        }
+    }
+}

@@ -1,0 +1,217 @@
+//! What a ledger stores, as JSON that a person can read with `nats stream view KV_<bucket>`.
+//!
+//! Subjects, all in the bucket's stream: `$MESH.state.<bucket>.ledger.<n>` (entries), `.out.<n>` and `.out.<n>.<k>`
+//! (consequences), `.head`, `.dead.<handler>.<event>` (one record per death), `.check` (carriers of expectations).
+
+use std::collections::BTreeMap;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::message::Headers;
+use crate::outcome::Cause;
+
+/// The format that this host writes, and the newest that it can read.
+pub const READER: u32 = 1;
+/// Values above this are not repeated in the entry.
+const VALUE_IN_ENTRY_MAX: usize = 16 * 1024;
+
+/// Subjects of one bucket's ledger.
+pub struct Subjects(String);
+
+impl Subjects {
+    pub fn new(bucket: &str) -> Subjects {
+        Subjects(format!("$MESH.state.{bucket}"))
+    }
+
+    pub fn head(&self) -> String {
+        format!("{}.head", self.0)
+    }
+
+    pub fn entry(&self, n: u64) -> String {
+        format!("{}.ledger.{n}", self.0)
+    }
+
+    pub fn entries(&self) -> String {
+        format!("{}.ledger.>", self.0)
+    }
+
+    /// Message `k` of an entry's consequences; 0 is the first.
+    pub fn out(&self, n: u64, k: usize) -> String {
+        if k == 0 { format!("{}.out.{n}", self.0) } else { format!("{}.out.{n}.{k}", self.0) }
+    }
+
+    pub fn outs(&self) -> String {
+        format!("{}.out.>", self.0)
+    }
+
+    pub fn death(&self, handler: &str, event: &str) -> String {
+        format!("{}.dead.{handler}.{event}", self.0)
+    }
+
+    pub fn check(&self) -> String {
+        format!("{}.check", self.0)
+    }
+}
+
+/// The subject of a key's value.
+pub fn key_subject(bucket: &str, key: &str) -> String {
+    format!("$KV.{bucket}.{key}")
+}
+
+/// One append's decisions and writes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Entry {
+    pub n: u64,
+    /// Which append it was; a resend of the same append carries the same.
+    pub append: String,
+    pub host: String,
+    /// When it was appended, RFC 3339.
+    pub at: String,
+    pub min_reader: u32,
+    pub decisions: Vec<Decision>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub writes: Vec<Write>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verdict {
+    Done,
+    Dead,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Decision {
+    pub handler: String,
+    /// `<incarnation>.<sequence>`.
+    pub event: String,
+    pub verdict: Verdict,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cause: Option<Cause>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+    pub attempt: u32,
+    pub module: String,
+    /// The entry of the death that this `done` of a replay follows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub follows_death: Option<u64>,
+}
+
+/// A key's final value in this entry, and the revision that it had before.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Write {
+    pub key: String,
+    pub base: u64,
+    /// Absent: deleted, or too large to be repeated here (see `bytes`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub value: Option<Text>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<usize>,
+}
+
+impl Write {
+    pub fn new(key: &str, base: u64, value: Option<&Bytes>) -> Write {
+        Write {
+            key: key.to_owned(),
+            base,
+            value: value.filter(|v| v.len() <= VALUE_IN_ENTRY_MAX).map(|v| Text::of(v)),
+            bytes: value.map(Bytes::len),
+        }
+    }
+}
+
+/// Bytes in JSON: as text where they are text, else in base64.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Text {
+    Text(String),
+    Base64(String),
+}
+
+impl Text {
+    pub fn of(bytes: &[u8]) -> Text {
+        match std::str::from_utf8(bytes) {
+            Ok(text) => Text::Text(text.to_owned()),
+            Err(_) => Text::Base64(BASE64.encode(bytes)),
+        }
+    }
+
+    pub fn bytes(&self) -> Result<Bytes, String> {
+        match self {
+            Text::Text(text) => Ok(text.clone().into()),
+            Text::Base64(text) => BASE64.decode(text).map(Bytes::from).map_err(|e| e.to_string()),
+        }
+    }
+}
+
+/// The newest entry's number and what a starting host must know. Its stream sequence is the compare-and-set.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Head {
+    pub n: u64,
+    pub min_reader: u32,
+    /// Which making of the bucket this is.
+    pub bucket: String,
+    /// By handler.
+    pub floors: BTreeMap<String, Floor>,
+    /// A starting host reads the entries from here on.
+    pub index_from: u64,
+    /// By source stream.
+    pub incarnations: BTreeMap<String, super::incarnation::Incarnation>,
+}
+
+/// How far a handler has decided everything, and how much it has decided in all.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Floor {
+    pub incarnation: String,
+    /// Every matching message at or below this sequence is decided.
+    pub floor: u64,
+    pub done: u64,
+    pub dead: u64,
+}
+
+/// The record of one death, until a replay's `done` overwrites it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Death {
+    /// The entry that decided it.
+    pub n: u64,
+    pub append: String,
+    pub verdict: Verdict,
+}
+
+/// What follows from an entry: carried out by the relay, each once.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Consequence {
+    /// An event that a handler emitted.
+    Event { id: String, subject: String, headers: Headers, body: Body },
+    /// A dead letter.
+    Letter { subject: String, headers: Headers, body: Body },
+    /// A dead letter whose event is done after all.
+    Settle { subject: String, reason: String },
+}
+
+/// A payload in a consequence: in the same message, or, if it is large, in messages of its own.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Body {
+    Here(Text),
+    /// The parts' numbers among the entry's consequence messages, in order.
+    Parts(Vec<usize>),
+}
+
+/// One message of an entry's consequences.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Out {
+    pub n: u64,
+    /// A torn append may have left its consequences behind: only those of the append that became entry `n` count.
+    pub append: String,
+    pub consequences: Vec<Consequence>,
+}
+
+/// Header of a consequence message that is only a part of a payload.
+pub const PART: &str = "Mesh-Part";

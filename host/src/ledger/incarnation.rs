@@ -1,0 +1,123 @@
+//! Which making of a source stream an event belongs to. A stream that is removed and made again counts from 1 anew:
+//! without this, its first event would pass for an old one. One that is restored from a backup is the same as before.
+//!
+//! The token is the mesh's own, kept in its bucket under `incarnation.<stream>` and in the heads of ledgers.
+
+use async_nats::HeaderMap;
+use serde::{Deserialize, Serialize};
+
+use super::entry::key_subject;
+use crate::broker::connection::{StreamInfo, WRONG_LAST, token};
+use crate::broker::provision::{MESH_BUCKET, kv_stream};
+use crate::broker::{By, Connection, Error};
+
+/// What the mesh knows of a source stream.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Incarnation {
+    pub token: String,
+    /// When the server made the stream; another time after a restore, too.
+    pub created: String,
+    /// A message by which the stream is known again: its sequence and time. 0: none was seen yet.
+    pub sequence: u64,
+    pub time_ms: u64,
+}
+
+/// What a look at the stream says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Seen {
+    Same,
+    New,
+}
+
+/// `witness`: the time of the stored message at the known sequence, if there is one. `bound`: a consumer of ours that
+/// names the known token is there, and consumers go with their stream.
+pub fn compare(known: &Incarnation, created: &str, witness: Option<u64>, bound: bool) -> Seen {
+    let recognised = known.sequence > 0 && witness == Some(known.time_ms);
+    if known.created == created || recognised || bound { Seen::Same } else { Seen::New }
+}
+
+/// The present incarnation of a source stream. `from_head`: what the handler's ledger remembers, for the case that the
+/// mesh's own bucket is gone.
+pub async fn resolve(
+    connection: &Connection,
+    stream: &str,
+    info: &StreamInfo,
+    bound_token: Option<&str>,
+    from_head: Option<&Incarnation>,
+) -> Result<Incarnation, Error> {
+    let subject = key_subject(MESH_BUCKET, &format!("incarnation.{stream}"));
+    for _ in 0..10 {
+        let stored = connection.stored(&kv_stream(MESH_BUCKET), By::Last(&subject)).await?;
+        let revision = stored.as_ref().map_or(0, |s| s.sequence);
+        let known: Option<Incarnation> =
+            stored.and_then(|s| serde_json::from_slice(&s.payload).ok()).or_else(|| from_head.cloned());
+        let last = match info.state.last_seq {
+            0 => None,
+            sequence => connection.stored(stream, By::Sequence(sequence)).await?,
+        };
+        let present = |token: String| Incarnation {
+            token,
+            created: info.created.clone(),
+            sequence: last.as_ref().map_or(0, |m| m.sequence),
+            time_ms: last.as_ref().map_or(0, |m| m.time_ms),
+        };
+        let next = match &known {
+            None => present(token()[..6].to_owned()),
+            Some(known) => {
+                let witness = match known.sequence {
+                    0 => None,
+                    sequence => connection.stored(stream, By::Sequence(sequence)).await?.map(|m| m.time_ms),
+                };
+                match compare(known, &info.created, witness, bound_token == Some(&known.token)) {
+                    Seen::Same => {
+                        let mut next = present(known.token.clone());
+                        if next.sequence < known.sequence && known.created == next.created {
+                            (next.sequence, next.time_ms) = (known.sequence, known.time_ms);
+                        }
+                        next
+                    }
+                    Seen::New => {
+                        let next = present(token()[..6].to_owned());
+                        tracing::warn!(stream, was = %known.token, now = %next.token,
+                            "the source stream was made anew: its events are new ones");
+                        next
+                    }
+                }
+            }
+        };
+        if revision > 0 && known.as_ref() == Some(&next) {
+            return Ok(next);
+        }
+        let mut headers = HeaderMap::new();
+        headers.insert("Nats-Expected-Last-Subject-Sequence", revision.to_string());
+        let body = serde_json::to_vec(&next).unwrap_or_default();
+        match connection.publish(&subject, headers, body.into()).await {
+            Ok(_) => return Ok(next),
+            // Another host was faster: take what it wrote.
+            Err(Error::Api { code: WRONG_LAST | 10164, .. }) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Err(Error::Timeout { what: format!("the incarnation of stream {stream}") })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_restored_stream_is_the_same_and_a_remade_one_is_not() {
+        let known = Incarnation { token: "k".into(), created: "monday".into(), sequence: 7, time_ms: 70 };
+        let rows = [
+            ("monday", Some(70), false, Seen::Same),
+            ("monday", None, false, Seen::Same),
+            ("tuesday", Some(70), false, Seen::Same),
+            ("tuesday", Some(99), false, Seen::New),
+            ("tuesday", None, false, Seen::New),
+            ("tuesday", None, true, Seen::Same),
+        ];
+        for (created, witness, bound, seen) in rows {
+            assert_eq!(compare(&known, created, witness, bound), seen, "{created} {witness:?} {bound}");
+        }
+    }
+}

@@ -1,0 +1,13 @@
+//! The ledger of a state bucket: one append-only log whose entries say which events are decided, how, and what follows.
+//! `decisions/0001-ledger.md` tells the protocol. `entry`, `index` and `append` are pure; the rest speaks to NATS.
+
+pub mod append;
+pub mod bucket;
+pub mod entry;
+pub mod incarnation;
+pub mod index;
+pub mod relay;
+
+pub use bucket::{Bucket, Committed, Fault};
+pub use entry::{Consequence, Decision};
+pub use index::Decided;

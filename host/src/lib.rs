@@ -1,0 +1,30 @@
+//! jetmesh: an event mesh on NATS JetStream whose handlers are sandboxed WebAssembly components, with effects that
+//! happen exactly once. `ARCHITECTURE.md` beside `src` says how the parts work together.
+
+pub mod advisory;
+pub mod app;
+pub mod attempts;
+pub mod broker;
+pub mod burial;
+pub mod cli;
+pub mod config;
+pub mod dead_letter;
+pub mod dispatch;
+pub mod drain;
+pub mod effects;
+pub mod engine;
+pub mod fault;
+pub mod guest;
+pub mod handler;
+pub mod lane;
+pub mod ledger;
+pub mod message;
+pub mod micro;
+pub mod outcome;
+pub mod plan;
+pub mod poison;
+pub mod replay;
+pub mod settle;
+pub mod swap;
+pub mod sweep;
+pub mod telemetry;

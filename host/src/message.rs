@@ -1,0 +1,153 @@
+//! One event as it came from its stream, and the names it is known by.
+
+use std::fmt;
+use std::sync::Arc;
+
+use async_nats::HeaderMap;
+use bytes::Bytes;
+
+/// Headers in the order of their names; the values of one name keep their order.
+pub type Headers = Vec<(String, String)>;
+
+/// Which event it is: the incarnation of its source stream and its sequence there (see `ledger::incarnation`).
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct EventId {
+    pub incarnation: Arc<str>,
+    pub sequence: u64,
+}
+
+impl EventId {
+    /// Reads `<incarnation>.<sequence>`.
+    pub fn parse(text: &str) -> Option<EventId> {
+        let (incarnation, sequence) = text.split_once('.')?;
+        if incarnation.is_empty() || incarnation.len() > 32 || !incarnation.bytes().all(|b| b.is_ascii_alphanumeric()) {
+            return None;
+        }
+        Some(EventId { incarnation: incarnation.into(), sequence: sequence.parse().ok()? })
+    }
+}
+
+impl fmt::Display for EventId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.incarnation, self.sequence)
+    }
+}
+
+/// A message of a source stream.
+#[derive(Debug, Clone)]
+pub struct Message {
+    pub event: EventId,
+    pub subject: String,
+    pub headers: Headers,
+    pub payload: Bytes,
+    /// When the stream stored it, in milliseconds since the Unix epoch.
+    pub time_ms: u64,
+}
+
+impl Message {
+    /// The first value of a header, whatever the case of its name.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        header(&self.headers, name)
+    }
+
+    /// How many handlers of the mesh stand between this event and one from outside.
+    pub fn hops(&self) -> u32 {
+        self.header(HOPS).and_then(|v| v.parse().ok()).unwrap_or(0)
+    }
+
+    /// The trace id of a W3C `traceparent` header (<https://www.w3.org/TR/trace-context/>).
+    pub fn trace_id(&self) -> Option<&str> {
+        let id = self.header("traceparent")?.split('-').nth(1)?;
+        (id.len() == 32 && id.bytes().all(|b| b.is_ascii_hexdigit())).then_some(id)
+    }
+}
+
+/// Header of an emitted event: how many handlers of the mesh stand between it and an event from outside.
+pub const HOPS: &str = "Mesh-Hops";
+
+/// The first value of a header, whatever the case of its name.
+pub fn header<'a>(headers: &'a Headers, name: &str) -> Option<&'a str> {
+    headers.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, v)| v.as_str())
+}
+
+/// Headers of the client library as a list.
+pub fn headers_of(map: Option<&HeaderMap>) -> Headers {
+    let Some(map) = map else { return Headers::new() };
+    let mut headers: Headers = map
+        .iter()
+        .flat_map(|(name, values)| values.iter().map(move |v| (name.to_string(), v.as_str().to_owned())))
+        .collect();
+    headers.sort_by(|a, b| a.0.cmp(&b.0));
+    headers
+}
+
+/// What a delivery's reply subject says of it (ADR-15: `$JS.ACK.<stream>.<consumer>.<delivered>.<stream sequence>.
+/// <consumer sequence>.<time in ns>.<pending>`, with domain and account hash before the stream in the second form).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DeliveryInfo {
+    /// 1 for the first delivery.
+    pub delivered: u64,
+    pub stream_sequence: u64,
+    pub time_ms: u64,
+}
+
+impl DeliveryInfo {
+    pub fn parse(reply: &str) -> Option<DeliveryInfo> {
+        let rest = reply.strip_prefix("$JS.ACK.")?;
+        let tokens = rest.split('.').count();
+        let mut facts = rest.split('.').skip(if tokens >= 9 { 4 } else { 2 });
+        let delivered = facts.next()?.parse().ok()?;
+        let stream_sequence = facts.next()?.parse().ok()?;
+        facts.next()?;
+        let time_ns: u64 = facts.next()?.parse().ok()?;
+        Some(DeliveryInfo { delivered, stream_sequence, time_ms: time_ns / 1_000_000 })
+    }
+}
+
+/// Milliseconds since the Unix epoch.
+pub fn now_ms() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// A time as people and NATS write it: RFC 3339 in UTC, with milliseconds.
+pub fn rfc3339(ms: u64) -> String {
+    i64::try_from(ms)
+        .ok()
+        .and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok())
+        .map_or_else(|| "?".to_owned(), |t| format!("{t:.3}"))
+}
+
+/// Reads an RFC 3339 time as milliseconds since the Unix epoch.
+pub fn parse_rfc3339(text: &str) -> Option<u64> {
+    u64::try_from(text.parse::<jiff::Timestamp>().ok()?.as_millisecond()).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_forms_of_a_reply_subject_are_read() {
+        let old = DeliveryInfo::parse("$JS.ACK.ORDERS.inventory.3.17.20.1700000000123456789.5").unwrap();
+        let new = DeliveryInfo::parse("$JS.ACK._.szMpdrwD.ORDERS.inventory.3.17.20.1700000000123456789.5.r").unwrap();
+        assert_eq!(old, DeliveryInfo { delivered: 3, stream_sequence: 17, time_ms: 1_700_000_000_123 });
+        assert_eq!(old, new);
+        assert_eq!(DeliveryInfo::parse("_INBOX.1"), None);
+    }
+
+    #[test]
+    fn event_ids_read_back_and_refuse_what_could_not_stand_in_a_subject() {
+        let id = EventId { incarnation: "k3f9".into(), sequence: 17 };
+        assert_eq!(EventId::parse(&id.to_string()), Some(id));
+        for bad in ["", "k", "k.", ".5", "k.x", "*.5", "a b.5", "k.5.6"] {
+            assert_eq!(EventId::parse(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn times_read_back() {
+        assert_eq!(rfc3339(1_700_000_000_123), "2023-11-14T22:13:20.123Z");
+        assert_eq!(parse_rfc3339("2023-11-14T22:13:20.123Z"), Some(1_700_000_000_123));
+    }
+}

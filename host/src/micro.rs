@@ -1,0 +1,124 @@
+//! Hosts answer the NATS micro protocol (ADR-32), so that `nats micro ls`, `nats micro stats` and `jetmesh status` see
+//! them. The numbers are the handlers' own, which is why this does not use the client's service: that one counts its
+//! own requests.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use futures_util::StreamExt;
+use serde_json::{Value, json};
+
+use crate::broker::connection::redial_delay;
+use crate::broker::{self, Connection, Error};
+use crate::lane::Lane;
+use crate::message::{now_ms, rfc3339};
+use crate::plan::Plan;
+
+/// The service's name: `jetmesh` and the mesh's.
+pub fn service(mesh: &str) -> String {
+    if mesh == "jetmesh" { mesh.to_owned() } else { format!("jetmesh-{mesh}") }
+}
+
+/// Answers for as long as it is polled.
+pub async fn run(plan: Arc<Plan>, host: String, lanes: Vec<Arc<Lane>>) {
+    let started = rfc3339(now_ms());
+    let mut attempt = 0;
+    loop {
+        let served = async {
+            let connection = broker::open(&plan.nats, &format!("jetmesh micro {host}")).await?;
+            answer(&connection, &plan, &host, &lanes, &started).await
+        };
+        let error = match served.await {
+            Ok(()) => "the connection is gone".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        attempt += 1;
+        tracing::debug!(error, "not visible to `nats micro` for a moment");
+        tokio::time::sleep(redial_delay(attempt)).await;
+    }
+}
+
+async fn answer(
+    connection: &Connection,
+    plan: &Plan,
+    host: &str,
+    lanes: &[Arc<Lane>],
+    started: &str,
+) -> Result<(), Error> {
+    let name = service(&plan.mesh);
+    let mut requests = futures_util::stream::SelectAll::new();
+    for verb in ["PING", "INFO", "STATS"] {
+        for subject in [format!("$SRV.{verb}"), format!("$SRV.{verb}.{name}"), format!("$SRV.{verb}.{name}.{host}")] {
+            let subscriber = connection.client.subscribe(subject).await;
+            requests.push(subscriber.map_err(|_| Error::Gone { what: "the micro service".to_owned() })?);
+        }
+    }
+    loop {
+        let request = tokio::select! {
+            request = requests.next() => request,
+            () = connection.closed() => return Ok(()),
+        };
+        let Some(request) = request else { return Ok(()) };
+        let Some(reply) = request.reply else { continue };
+        let verb = request.subject.split('.').nth(1).unwrap_or_default();
+        let mut body = json!({
+            "name": name,
+            "id": host,
+            "version": env!("CARGO_PKG_VERSION"),
+            "metadata": { "mesh": plan.mesh },
+        });
+        match verb {
+            "PING" => body["type"] = json!("io.nats.micro.v1.ping_response"),
+            "INFO" => {
+                body["type"] = json!("io.nats.micro.v1.info_response");
+                body["description"] = json!("jetmesh host");
+                body["endpoints"] = lanes.iter().map(|lane| endpoint(lane)).collect();
+            }
+            _ => {
+                body["type"] = json!("io.nats.micro.v1.stats_response");
+                body["started"] = json!(started);
+                body["endpoints"] = lanes.iter().map(|lane| stats(lane)).collect();
+            }
+        }
+        // Fails only when the connection is gone.
+        let _ = connection.client.publish(reply, body.to_string().into()).await;
+    }
+}
+
+fn endpoint(lane: &Lane) -> Value {
+    json!({
+        "name": lane.plan.name,
+        "subject": lane.plan.subjects.first().map_or(">", String::as_str),
+        "queue_group": lane.plan.consumer,
+        "metadata": {
+            "module": lane.module.load().digest.to_string(),
+            "stream": lane.plan.stream,
+            "ledger": lane.plan.ledger.clone().unwrap_or_default(),
+        },
+    })
+}
+
+fn stats(lane: &Lane) -> Value {
+    let of = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+    let counters = &lane.counters;
+    let (done, retried, dead) = (of(&counters.done), of(&counters.retried), of(&counters.dead));
+    let attempts = done + retried + dead;
+    let busy = of(&counters.busy_ns);
+    let mut body = endpoint(lane);
+    body["num_requests"] = json!(attempts);
+    body["num_errors"] = json!(retried + dead);
+    body["last_error"] = json!("");
+    body["processing_time"] = json!(busy);
+    body["average_processing_time"] = json!(busy.checked_div(attempts).unwrap_or(0));
+    body["data"] = json!({
+        "module": lane.module.load().digest.to_string(),
+        "in_flight": lane.in_flight(),
+        "done": done,
+        "retried": retried,
+        "dead": dead,
+        "repeated": of(&counters.repeated),
+        "conflicts": of(&counters.conflicts),
+        "refused_commits": lane.bucket.as_ref().map_or(0, |b| b.refusals()),
+    });
+    body
+}

@@ -1,0 +1,169 @@
+//! The checked configuration. Everything here is valid by construction: past this point nobody asks whether a value
+//! makes sense. `config` reads the text, [`Plan`] is what the rest of the program is built from.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
+
+/// What one host does: how it reaches NATS, which streams it provides, which handlers it runs.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Plan {
+    /// The mesh's name; every stream and consumer that the mesh makes carries it in its metadata.
+    pub mesh: String,
+    pub nats: Nats,
+    pub log: Log,
+    /// Replicas of the streams and buckets that the mesh makes for itself.
+    pub replicas: usize,
+    /// Whether this host carries consequences out (see `ledger::relay`). Another host of the mesh must, then.
+    pub relay: bool,
+    /// OS threads that run handlers; a bucket and its handlers live on one of them.
+    pub threads: usize,
+    /// How long a shutdown waits for what runs.
+    pub drain_timeout: Duration,
+    /// Streams to be made at start if they are not there.
+    pub streams: Vec<Stream>,
+    /// In the order of their names.
+    pub handlers: Vec<Handler>,
+}
+
+/// How to reach NATS.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Nats {
+    /// `nats://host:port`, several joined by commas.
+    pub url: String,
+    pub user: Option<String>,
+    pub password: Option<String>,
+    pub token: Option<String>,
+    /// A `.creds` file.
+    pub creds: Option<PathBuf>,
+    /// A file that holds an nkey seed.
+    pub nkey: Option<PathBuf>,
+    pub tls_ca: Option<PathBuf>,
+    pub tls_cert: Option<PathBuf>,
+    pub tls_key: Option<PathBuf>,
+    pub tls_first: bool,
+    /// Prefix of reply subjects, `_INBOX` unless the account's permissions want another.
+    pub inbox_prefix: Option<String>,
+    /// JetStream domain; not together with `js_api_prefix`.
+    pub js_domain: Option<String>,
+    pub js_api_prefix: Option<String>,
+    /// Prefix under which JetStream's advisories arrive: `$JS.EVENT` unless they are imported from another account.
+    pub js_event_prefix: String,
+    /// How long a request to the server may take.
+    pub timeout: Duration,
+    /// How long to wait for NATS at start; zero: fail at once; `None`: for ever.
+    pub wait: Option<Duration>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LogFormat {
+    #[default]
+    Text,
+    Json,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Log {
+    /// A filter such as `info` or `jetmesh=debug,async_nats=warn`.
+    pub filter: String,
+    pub format: LogFormat,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Retention {
+    Limits,
+    Interest,
+    WorkQueue,
+}
+
+/// A stream to be made at start if it is not there. One that is there is left as it is.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Stream {
+    pub name: String,
+    pub subjects: Vec<String>,
+    pub retention: Retention,
+    pub replicas: usize,
+    pub max_age: Option<Duration>,
+    pub duplicate_window: Duration,
+}
+
+/// Where a new consumer starts reading.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Start {
+    All,
+    New,
+    Sequence(u64),
+    Time(SystemTime),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Instance {
+    /// A fresh instance for each event.
+    Fresh,
+    /// One instance serves up to this many events; it is dropped after a trap or a timeout.
+    Reused { recycle_after: u32 },
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Handler {
+    pub name: String,
+    /// A component file, absolute or relative to the working directory.
+    pub module: PathBuf,
+    pub stream: String,
+    /// Filter subjects; empty: all of the stream's.
+    pub subjects: Vec<String>,
+    /// Durable name of the consumer.
+    pub consumer: String,
+    /// `None`: not said, which is an error if the stream holds messages when the consumer is made.
+    pub start: Option<Start>,
+    pub instance: Instance,
+    /// Most live instances.
+    pub concurrency: usize,
+    /// Most events that are pulled and not settled; at least `concurrency`.
+    pub in_flight: usize,
+    /// Wall time that one attempt may take.
+    pub timeout: Duration,
+    pub memory_bytes_max: usize,
+    pub ack_wait: Duration,
+    pub retry: RetryPolicy,
+    /// The consumer's `max_deliver` is `retry.max_attempts` plus this.
+    pub deliver_slack: u32,
+    /// The consumer's `max_ack_pending`.
+    pub ack_pending_max: usize,
+    /// KV bucket of the handler's state.
+    pub bucket: Option<String>,
+    /// The ledger that the handler's decisions go to: its bucket, else `mesh` if it may publish or asks for a ledger,
+    /// else none.
+    pub ledger: Option<String>,
+    /// Subjects (with wildcards) that the handler may emit to.
+    pub publish: Vec<String>,
+    pub settings: BTreeMap<String, String>,
+}
+
+/// When a failed event is tried again, and how often.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct RetryPolicy {
+    /// Attempts in all; at least 1.
+    pub max_attempts: u32,
+    /// Delay after the first failure; it doubles with each further one.
+    pub backoff: Duration,
+    /// Most that a delay may be.
+    pub backoff_max: Duration,
+}
+
+impl Handler {
+    /// What the server may deliver at most: the ceiling above the host's own count.
+    pub fn max_deliver(&self) -> i64 {
+        i64::from(self.retry.max_attempts) + i64::from(self.deliver_slack)
+    }
+}
+
+impl Plan {
+    /// The ledgers that this host's handlers write to, each once.
+    pub fn ledgers(&self) -> Vec<&str> {
+        let mut names: Vec<&str> = self.handlers.iter().filter_map(|h| h.ledger.as_deref()).collect();
+        names.sort_unstable();
+        names.dedup();
+        names
+    }
+}

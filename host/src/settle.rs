@@ -1,0 +1,82 @@
+//! The one way in which a delivery is answered. An [`Acker`] is consumed once; dropped, it answers nothing and the server
+//! delivers again after its ack wait.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_nats::Subject;
+
+use crate::broker::{Connection, Error};
+use crate::fault;
+use crate::lane::{Lane, Link};
+
+/// What the server is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Settlement {
+    Ack,
+    /// Never again, and why: the reason shows in the server's advisory.
+    Term(String),
+    /// Once more, not before this.
+    Nak(Duration),
+    /// Not begun: at once, to whoever is there.
+    HandBack,
+}
+
+/// The right to answer one delivery.
+#[derive(Debug)]
+pub struct Acker {
+    pub(crate) reply: Subject,
+    /// The link that it came over: an answer that belongs to another making of the stream would settle another event.
+    pub(crate) link: Arc<Link>,
+}
+
+/// Begins the reason of a termination by the mesh itself.
+pub const OWN_TERM: &str = "jetmesh: ";
+
+impl Acker {
+    /// Sends the answer, without waiting: a lost one costs a redelivery.
+    pub async fn settle(self, lane: &Lane, settlement: &Settlement) {
+        let Some(connection) = self.connection(lane) else {
+            tracing::debug!(handler = %lane.plan.name, "an answer is thrown away: its connection is gone");
+            return;
+        };
+        fault::point("before-ack");
+        // Fails only when the connection is gone; then the server delivers again.
+        let _ = connection.client.publish(self.reply, payload(settlement).into()).await;
+        fault::point("ack-sent");
+    }
+
+    /// Sends an ack and waits until the server has taken it: by request, because the client's own confirmed ack also
+    /// takes "nobody is there" for a yes.
+    pub async fn confirm(self, lane: &Lane) -> Result<(), Error> {
+        let connection = self.connection(lane).ok_or(Error::Gone { what: "an ack".to_owned() })?;
+        connection.request(&self.reply, None, "+ACK".into()).await.map(|_| ())
+    }
+
+    /// The present connection, if it leads to the same making of the same stream.
+    fn connection(&self, lane: &Lane) -> Option<Connection> {
+        let now = lane.link()?;
+        (now.incarnation == self.link.incarnation && !now.connection.is_closed()).then(|| now.connection.clone())
+    }
+}
+
+fn payload(settlement: &Settlement) -> String {
+    match settlement {
+        Settlement::Ack => "+ACK".to_owned(),
+        Settlement::Term(reason) => format!("+TERM {reason}"),
+        Settlement::Nak(delay) => format!("-NAK {{\"delay\":{}}}", delay.as_nanos()),
+        Settlement::HandBack => "-NAK".to_owned(),
+    }
+}
+
+/// Acks a delivery that is not at hand, by the reply subject that it would have: the server looks only at the stream
+/// sequence.
+pub async fn ack_by_sequence(
+    connection: &Connection,
+    stream: &str,
+    consumer: &str,
+    sequence: u64,
+) -> Result<(), Error> {
+    let reply = format!("$JS.ACK.{stream}.{consumer}.1.{sequence}.{sequence}.0.0");
+    connection.request(&reply, None, "+ACK".into()).await.map(|_| ())
+}

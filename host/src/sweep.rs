@@ -1,0 +1,156 @@
+//! Looks for what everybody has lost: events that the server believes settled and that nobody has decided. With a ledger
+//! this is the advance of its floor; without one, the attempt records tell what was left behind.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use crate::attempts;
+use crate::broker::consumer::META_START;
+use crate::broker::scan::Scan;
+use crate::broker::{self, Error};
+use crate::burial::{self, Dead};
+use crate::effects::subject_matches;
+use crate::lane::{Lane, Link};
+use crate::ledger::Bucket;
+use crate::message::{EventId, now_ms};
+use crate::outcome::{Cause, Failure};
+use crate::replay;
+use crate::settle::ack_by_sequence;
+
+/// How many messages are read one by one past a message that broke a scan.
+const STEP: usize = 300;
+
+/// One sweep of a handler.
+pub async fn run(lane: &Lane, link: &Link) {
+    let swept = async {
+        if let Some(bucket) = &lane.bucket {
+            raise_floor(lane, link, bucket).await?;
+        }
+        records(lane, link).await
+    };
+    if let Err(error) = swept.await {
+        tracing::debug!(handler = %lane.plan.name, %error, "the sweep was broken off; the next one goes on");
+    }
+}
+
+/// Moves the floor up to the first message that is not decided, and has undecided ones run or buried.
+async fn raise_floor(lane: &Lane, link: &Link, bucket: &Bucket) -> Result<(), Error> {
+    let plan = &lane.plan;
+    // First the server's view, then the ledger: what was acked before the first was committed before the second.
+    let Some(info) = link.connection.consumer(&plan.stream, &plan.consumer).await? else { return Ok(()) };
+    bucket.catch_up().await?;
+    let settled = info.settled_floor();
+    let floor = bucket.floor(&plan.name, &link.incarnation);
+    if settled <= floor {
+        return Ok(());
+    }
+    // What lies before the consumer's start was never its.
+    let start = info.metadata(META_START).and_then(|s| s.parse().ok()).unwrap_or(floor + 1);
+    let mut reach = settled;
+    for sequence in matching(lane, link, (floor + 1).max(start), settled).await? {
+        let event = EventId { incarnation: Arc::clone(&link.incarnation), sequence };
+        if bucket.decided(&plan.name, &event).is_some() {
+            if link.removes {
+                ack_by_sequence(&link.connection, &plan.stream, &plan.consumer, sequence).await?;
+            }
+            continue;
+        }
+        reach = reach.min(sequence - 1);
+        if !lane.is_running(&event) {
+            recover(lane, link, &event).await?;
+        }
+    }
+    if reach > floor {
+        bucket.raise_floor(&plan.name, &link.incarnation, reach);
+    }
+    Ok(())
+}
+
+/// An event that the server will not deliver again, undecided.
+async fn recover(lane: &Lane, link: &Link, event: &EventId) -> Result<(), Error> {
+    let plan = &lane.plan;
+    let held = attempts::load(&link.connection, &plan.name, event).await?;
+    if held.record.attempts < plan.retry.max_attempts {
+        tracing::info!(handler = %plan.name, %event, "found undecided: it is run once more");
+        return replay::ask(&link.connection, &plan.name, event, None).await;
+    }
+    exhausted(lane, link, event, &held.record).await
+}
+
+async fn exhausted(lane: &Lane, link: &Link, event: &EventId, record: &attempts::Record) -> Result<(), Error> {
+    let plan = &lane.plan;
+    let last = record.last();
+    let failure = Failure {
+        code: last.map_or_else(String::new, |l| l.code.clone()),
+        message: last.map_or_else(String::new, |l| l.message.clone()),
+    };
+    let record = burial::of_record(record);
+    let dead = Dead { cause: Cause::Exhausted, failure: Cow::Owned(failure), record };
+    match burial::body_in_stream(lane, event).await? {
+        None => replay::lost(lane, event).await?,
+        Some(body) => {
+            if burial::bury(lane, event, &dead, Some(body)).await? == burial::Buried::Now {
+                tracing::warn!(handler = %plan.name, %event, attempt = dead.record.attempts, cause = %dead.cause,
+                    code = dead.failure.code, error = dead.failure.message, "dead");
+            }
+        }
+    }
+    ack_by_sequence(&link.connection, &plan.stream, &plan.consumer, event.sequence).await?;
+    attempts::remove(&link.connection, &plan.name, event).await
+}
+
+/// Attempt records that nobody will touch any more.
+async fn records(lane: &Lane, link: &Link) -> Result<(), Error> {
+    let plan = &lane.plan;
+    let patience = u64::try_from((plan.ack_wait + plan.timeout).as_millis()).unwrap_or(u64::MAX);
+    for held in attempts::list(&link.connection, &plan.name).await? {
+        let Some(event) = EventId::parse(&held.record.event) else { continue };
+        let decided = lane.bucket.as_ref().is_some_and(|b| b.decided(&plan.name, &event).is_some());
+        let quiet = now_ms() > burial::of_record(&held.record).last_ms.saturating_add(patience);
+        if decided {
+            attempts::remove(&link.connection, &plan.name, &event).await?;
+        } else if event.incarnation == link.incarnation && quiet && !lane.is_running(&event) {
+            if burial::body_in_stream(lane, &event).await?.is_none() {
+                replay::lost(lane, &event).await?;
+                attempts::remove(&link.connection, &plan.name, &event).await?;
+            } else if lane.bucket.is_none() && held.record.attempts >= plan.retry.max_attempts {
+                exhausted(lane, link, &event, &held.record).await?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The sequences of the handler's messages in a range. A message that no client can read breaks a scan; from there some
+/// are read one by one.
+async fn matching(lane: &Lane, link: &Link, first: u64, last: u64) -> Result<Vec<u64>, Error> {
+    let plan = &lane.plan;
+    let mut found = Vec::new();
+    let mut next = first;
+    while next <= last {
+        let connection = broker::open(&lane.whole.nats, &format!("jetmesh sweep {}", plan.name)).await?;
+        let mut scan = Scan::start(&connection, &plan.stream, &plan.subjects, next, last, true).await?;
+        loop {
+            match scan.next().await {
+                Ok(Some(scanned)) => {
+                    found.push(scanned.sequence);
+                    next = scanned.sequence + 1;
+                }
+                Ok(None) => return Ok(found),
+                Err(Error::Gone { .. }) if !link.connection.is_closed() => break,
+                Err(error) => return Err(error),
+            }
+        }
+        for _ in 0..STEP {
+            let Some(stored) = link.connection.stored_next(&plan.stream, next, ">").await? else { return Ok(found) };
+            if stored.sequence > last {
+                return Ok(found);
+            }
+            if plan.subjects.is_empty() || plan.subjects.iter().any(|f| subject_matches(f, &stored.subject)) {
+                found.push(stored.sequence);
+            }
+            next = stored.sequence + 1;
+        }
+    }
+    Ok(found)
+}

@@ -1,0 +1,345 @@
+//! A mesh of a test's own: its server, its configuration, what is published to it and what is found in it.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
+use std::time::Duration;
+
+use async_nats::HeaderMap;
+use async_nats::jetstream::consumer::{AckPolicy, pull};
+use async_nats::jetstream::{self, stream};
+use bytes::Bytes;
+use futures_util::StreamExt;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::support::wait::SOON;
+use crate::support::{Host, NatsServer, cli, eventually, modules};
+
+/// The text of a configuration. Its source stream is `ORDERS` on `orders.>`; what handlers emit goes to `EVENTS`.
+///
+/// Waits are short: an ack wait of 1 s and a backoff of 100 ms.
+#[derive(Clone)]
+pub struct Config {
+    top: String,
+    nats: String,
+    tables: String,
+}
+
+impl Config {
+    /// No handler yet.
+    pub fn new() -> Self {
+        let tables = "\
+            [log]\nfilter = \"info,jetmesh=debug,guest=debug\"\n\
+            [streams.ORDERS]\nsubjects = [\"orders.>\"]\n\
+            [streams.EVENTS]\nsubjects = [\"events.>\", \"inventory.*\", \"points.*\", \"notifications.*\"]\n\
+            [defaults]\nack_wait = \"1s\"\nbackoff = \"100ms\"\n";
+        Self { top: String::new(), nats: String::new(), tables: tables.to_owned() }
+    }
+
+    /// One handler `probe` with the bucket `probe`, which may publish on `events.>`.
+    pub fn probe() -> Self {
+        Self::probe_with("")
+    }
+
+    /// The same with more lines of its table.
+    pub fn probe_with(lines: &str) -> Self {
+        let lines = format!("bucket = \"probe\"\npublish = [\"events.>\"]\n{lines}");
+        Self::new().handler("probe", &modules::handler("probe"), &lines)
+    }
+
+    /// One more handler on `ORDERS`, with these lines of its table.
+    pub fn handler(mut self, name: &str, module: &Path, lines: &str) -> Self {
+        // A stream or subjects of the handler's own are among its lines then.
+        let stream = if lines.contains("stream =") { "" } else { "stream = \"ORDERS\"\n" };
+        self.tables += &format!("[handlers.{name}]\nmodule = {module:?}\n{stream}{lines}\n");
+        self
+    }
+
+    /// A line of the top level, such as `relay = false`.
+    pub fn top(mut self, line: &str) -> Self {
+        self.top += &format!("{line}\n");
+        self
+    }
+
+    /// A line of the table `nats`.
+    pub fn nats(mut self, line: &str) -> Self {
+        self.nats += &format!("{line}\n");
+        self
+    }
+
+    /// One more table, with its name.
+    pub fn table(mut self, table: &str) -> Self {
+        self.tables += &format!("{table}\n");
+        self
+    }
+
+    /// The text, for a server at `url`.
+    pub fn text(&self, url: &str) -> String {
+        format!("{}[nats]\nurl = {url:?}\n{}{}", self.top, self.nats, self.tables)
+    }
+}
+
+/// A server, a folder for hosts, and a client that looks on.
+pub struct Mesh {
+    pub server: NatsServer,
+    pub dir: TempDir,
+    pub client: async_nats::Client,
+    pub js: jetstream::Context,
+    pub config: Config,
+}
+
+impl Mesh {
+    /// Starts a server. No host runs yet.
+    pub async fn new(config: Config) -> Self {
+        Self::over(NatsServer::start().await, config).await
+    }
+
+    /// The same over a server that runs, and that lets in whoever has no name.
+    pub async fn over(server: NatsServer, config: Config) -> Self {
+        let client = server.client().await;
+        Self::with_client(server, client, config)
+    }
+
+    pub fn with_client(server: NatsServer, client: async_nats::Client, config: Config) -> Self {
+        let js = jetstream::new(client.clone());
+        let dir = TempDir::with_prefix("jetmesh-test-").expect("a temporary folder");
+        Self { server, dir, client, js, config }
+    }
+
+    /// A server and one host that serves.
+    pub async fn start(config: Config) -> (Self, Host) {
+        let mesh = Self::new(config).await;
+        let host = mesh.host(&[]).await;
+        (mesh, host)
+    }
+
+    /// Starts a host and waits until each of its handlers serves.
+    pub async fn host(&self, env: &[(&str, &str)]) -> Host {
+        self.host_of(&self.config, &self.server.url(), env).await
+    }
+
+    /// The same with a fault point, `point:action[:nth]`.
+    pub async fn host_with_fault(&self, fault: &str) -> Host {
+        self.host(&[("MESH_FAULT", fault)]).await
+    }
+
+    /// The same with another configuration and another way to the server.
+    pub async fn host_of(&self, config: &Config, url: &str, env: &[(&str, &str)]) -> Host {
+        let host = Host::start(&config.text(url), self.dir.path(), env);
+        let handlers = config.tables.matches("[handlers.").count() - config.tables.matches(".settings]").count();
+        eventually("all handlers to serve", SOON, async || {
+            host.wait_for_line(|line| line.contains("serving"), SOON).await;
+            let serving = host.lines().iter().filter(|line| line.contains("serving")).count();
+            (serving >= handlers).then_some(())
+        })
+        .await;
+        host
+    }
+
+    /// Publishes and returns the sequence in the stream that took it.
+    pub async fn publish(&self, subject: &str, payload: impl Into<Bytes>) -> u64 {
+        self.publish_with(subject, &[], payload).await
+    }
+
+    pub async fn publish_with(&self, subject: &str, headers: &[(&str, &str)], payload: impl Into<Bytes>) -> u64 {
+        let mut map = HeaderMap::new();
+        for (name, value) in headers {
+            map.append(*name, *value);
+        }
+        let ack = self.js.publish_with_headers(subject.to_owned(), map, payload.into()).await;
+        ack.expect("the server takes it").await.expect("a stream takes it").sequence
+    }
+
+    /// Publishes orders for the probe on `orders.probe`: one step, or several.
+    pub async fn order(&self, steps: Value) -> u64 {
+        let orders = if steps.is_array() { json!({ "do": steps }) } else { steps };
+        self.publish("orders.probe", orders.to_string()).await
+    }
+
+    /// The value of a key, read as `nats kv get` reads it. `None`: it has none, or there is no bucket.
+    pub async fn value(&self, bucket: &str, key: &str) -> Option<String> {
+        let store = self.js.get_key_value(bucket).await.ok()?;
+        let value = store.get(key).await.expect("a bucket is readable")?;
+        Some(String::from_utf8(value.to_vec()).expect("the value is text"))
+    }
+
+    pub async fn put(&self, bucket: &str, key: &str, value: &str) {
+        let store = self.js.get_key_value(bucket).await.expect("the bucket is there");
+        store.put(key, value.to_owned().into()).await.expect("the value is taken");
+    }
+
+    /// All messages of a stream on subjects that match the filter, `>` for all. None if there is no such stream.
+    pub async fn messages(&self, stream: &str, filter: &str) -> Vec<Found> {
+        let Ok(stream) = self.js.get_stream(stream).await else { return Vec::new() };
+        let config = pull::Config {
+            ack_policy: AckPolicy::None,
+            filter_subject: filter.to_owned(),
+            ..pull::Config::default()
+        };
+        let consumer = stream.create_consumer(config).await.expect("the stream takes a consumer");
+        let count = usize::try_from(consumer.cached_info().num_pending).expect("few");
+        let mut found = Vec::with_capacity(count);
+        while found.len() < count {
+            // Messages may be removed meanwhile: then fewer come, and the fetch ends.
+            let batch = consumer.fetch().max_messages(count - found.len()).messages();
+            let batch: Vec<_> = batch.await.expect("the consumer answers").collect().await;
+            if batch.is_empty() {
+                break;
+            }
+            found.extend(batch.into_iter().map(|message| Found::of(&message.expect("a message"))));
+        }
+        let name = &consumer.cached_info().name;
+        stream.delete_consumer(name).await.expect("our own consumer goes");
+        found
+    }
+
+    /// What handlers have emitted.
+    pub async fn emitted(&self) -> Vec<Found> {
+        self.messages("EVENTS", ">").await
+    }
+
+    /// The dead letters that are not settled, without the parts of large ones.
+    pub async fn letters(&self) -> Vec<Found> {
+        let mut letters = self.messages("MESH_DEAD", "$MESH.dead.*.*.*.*").await;
+        letters.retain(|letter| letter.header("Mesh-Settled").is_none());
+        letters
+    }
+
+    /// Waits until there are this many dead letters.
+    #[track_caller]
+    pub fn wait_letters(&self, count: usize) -> impl Future<Output = Vec<Found>> {
+        eventually("dead letters", SOON, async move || {
+            let letters = self.letters().await;
+            (letters.len() == count).then_some(letters)
+        })
+    }
+
+    /// Waits until this many events are emitted.
+    #[track_caller]
+    pub fn wait_emitted(&self, count: usize) -> impl Future<Output = Vec<Found>> {
+        eventually("emitted events", SOON, async move || {
+            let events = self.emitted().await;
+            (events.len() == count).then_some(events)
+        })
+    }
+
+    /// Waits until a key has this value.
+    #[track_caller]
+    pub fn wait_value(&self, bucket: &str, key: &str, value: &str) -> impl Future<Output = ()> {
+        eventually("a value", SOON, async move || {
+            (self.value(bucket, key).await.as_deref() == Some(value)).then_some(())
+        })
+    }
+
+    /// Every decision of a bucket's ledger, in order.
+    pub async fn decisions(&self, bucket: &str) -> Vec<Value> {
+        let entries = self.messages(&format!("KV_{bucket}"), &format!("$MESH.state.{bucket}.ledger.>")).await;
+        entries
+            .iter()
+            .flat_map(|entry| entry.json()["decisions"].as_array().cloned().expect("an entry has decisions"))
+            .collect()
+    }
+
+    /// Waits until the ledger has this many decisions.
+    #[track_caller]
+    pub fn wait_decisions(&self, bucket: &str, count: usize) -> impl Future<Output = Vec<Value>> {
+        eventually("decisions in the ledger", SOON, async move || {
+            let decisions = self.decisions(bucket).await;
+            (decisions.len() >= count).then_some(decisions)
+        })
+    }
+
+    /// All attempt records.
+    pub async fn attempts(&self) -> Vec<Value> {
+        let records = self.messages("KV_mesh_attempts", "$KV.mesh_attempts.>").await;
+        records.iter().map(Found::json).collect()
+    }
+
+    /// What the server says of a consumer; `Null` if it is not there.
+    pub async fn consumer(&self, stream: &str, name: &str) -> Value {
+        let subject = format!("CONSUMER.INFO.{stream}.{name}");
+        let answer: Value = self.js.request(subject, &json!({})).await.expect("JetStream answers");
+        if answer["error"].is_null() { answer } else { Value::Null }
+    }
+
+    /// Waits until a consumer has nothing to deliver and nothing to wait for.
+    #[track_caller]
+    pub fn wait_settled(&self, stream: &str, name: &str) -> impl Future<Output = Value> {
+        eventually("every event to be settled", SOON, async move || {
+            let info = self.consumer(stream, name).await;
+            (info["num_pending"] == 0 && info["num_ack_pending"] == 0).then_some(info)
+        })
+    }
+
+    /// Makes a stream as a user would.
+    pub async fn add_stream(&self, name: &str, subjects: &[&str], retention: stream::RetentionPolicy) {
+        let config = stream::Config {
+            name: name.to_owned(),
+            subjects: subjects.iter().map(|&subject| subject.to_owned()).collect(),
+            retention,
+            ..stream::Config::default()
+        };
+        self.js.create_stream(config).await.expect("the stream can be made");
+    }
+
+    /// Runs `jetmesh` with this mesh's configuration to its end.
+    pub async fn jetmesh(&self, args: &[&str]) -> (ExitStatus, String, String) {
+        let file = self.write_config();
+        let file = file.to_str().expect("a temporary folder's path is UTF-8");
+        cli::jetmesh_in(self.dir.path(), &[args, &["--config", file]].concat()).await
+    }
+
+    /// Runs `jetmesh`, which must succeed, and returns its standard output.
+    pub async fn jetmesh_ok(&self, args: &[&str]) -> String {
+        let (status, stdout, stderr) = self.jetmesh(args).await;
+        assert!(status.success(), "jetmesh {}: {status}\n{stdout}{stderr}", args.join(" "));
+        stdout
+    }
+
+    /// The configuration as a file, for commands.
+    pub fn write_config(&self) -> PathBuf {
+        let path = self.dir.path().join("commands.toml");
+        std::fs::write(&path, self.config.text(&self.server.url())).expect("the test's folder is writable");
+        path
+    }
+}
+
+/// A message in a stream.
+#[derive(Debug, Clone)]
+pub struct Found {
+    pub subject: String,
+    /// In its stream.
+    pub sequence: u64,
+    pub headers: HeaderMap,
+    pub payload: Bytes,
+}
+
+impl Found {
+    fn of(message: &jetstream::Message) -> Self {
+        Self {
+            subject: message.subject.to_string(),
+            sequence: message.info().expect("a consumer's message tells its place").stream_sequence,
+            headers: message.headers.clone().unwrap_or_default(),
+            payload: message.payload.clone(),
+        }
+    }
+
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).map(|value| value.as_str())
+    }
+
+    /// # Panics
+    /// When the payload is not JSON.
+    #[track_caller]
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.payload).expect("the payload is JSON")
+    }
+}
+
+/// Whether a line of a host's log is about this handler and has all of these texts.
+pub fn says<'a>(texts: &'a [&'a str]) -> impl Fn(&str) -> bool + 'a {
+    move |line| texts.iter().all(|text| line.contains(text))
+}
+
+/// Long enough for what takes several ack waits on a busy machine.
+pub const PATIENT: Duration = Duration::from_secs(30);

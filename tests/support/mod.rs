@@ -1,0 +1,43 @@
+//! What the end-to-end tests stand on: a real nats-server, the real jetmesh binary, a proxy that breaks the connection
+//! between them, and one way to wait for a fact.
+
+pub mod cli;
+pub mod host;
+pub mod modules;
+mod process;
+pub mod proxy;
+pub mod server;
+pub mod wait;
+
+use std::env;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+pub use host::Host;
+pub use proxy::{Direction, Proxy};
+pub use rustix::process::Signal;
+pub use server::NatsServer;
+pub use wait::eventually;
+
+/// The root of the repository.
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("the host's crate is in a folder of the repository")
+}
+
+/// Where a program is: in the environment variable `variable`, else in `.tools/bin`, else on `PATH`.
+fn tool(name: &str, variable: &str) -> Option<PathBuf> {
+    if let Some(path) = env::var_os(variable) {
+        return Some(path.into());
+    }
+    let path = env::var_os("PATH").unwrap_or_default();
+    let folders = std::iter::once(root().join(".tools/bin")).chain(env::split_paths(&path));
+    folders.map(|folder| folder.join(name)).find(|file| file.is_file())
+}
+
+/// Says that a test, or the rest of it, does not run.
+fn skipped(reason: &str) {
+    // Not `eprintln!`, which the test runner shows only for a test that fails. A closed stderr is not worth a failure.
+    let _ = writeln!(std::io::stderr(), "SKIPPED: {reason}");
+}
