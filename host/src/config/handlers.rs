@@ -179,8 +179,13 @@ fn one(name: String, mut section: Section, base: &Path, defaults: &Tuning, reade
             reader.problem(format!("{key}.subjects"), what, "an event would match twice: leave one of them out");
         }
     }
-    let consumer = section.text(reader, "consumer").unwrap_or_else(|| name.clone());
-    check_name(reader, &format!("{key}.consumer"), &consumer);
+    let consumer = match section.text(reader, "consumer") {
+        None => name.clone(),
+        Some(consumer) => {
+            check_name(reader, &format!("{key}.consumer"), &consumer);
+            consumer
+        }
+    };
     let start = section.text(reader, "start").and_then(|text| {
         let start = parse_start(&text);
         if start.is_none() {

@@ -130,9 +130,43 @@ publish = [">", "$JS.API.x"]
 stream = "MESH_DEAD"
 "#;
     insta::assert_snapshot!(problems(text), @r#"
-    error: the configuration has 21 problems
+    error: the configuration has 20 problems
       threads: -1 is not in 0..=256
         hint: leave it out for the default, 0
+      nats.url: "http://x" is not a server's address
+        hint: nats://host:4222, or several joined by commas
+      nats.password: nats.user needs it
+      nats.wait: "soon" is not a duration
+        hint: "30s", "0s" or "forever"
+      streams.KV_x: streams named MESH_… and KV_… are made by the mesh itself
+        hint: use another name
+      streams.KV_x.subjects: "a..b" is not a subject: a part between dots is empty
+      streams.ORDERS.retention: "forever" is not one of "limits", "interest", "workqueue"
+      handlers.a b: "a b" is not a name
+        hint: 1 to 64 characters of A-Z a-z 0-9 - and _
+      handlers.a b.module: it is missing
+        hint: the component file, relative to this configuration
+      handlers.a b.stream: streams named MESH_… are the mesh's own
+        hint: consume one of yours
+      handlers.points.concurrency: 0 is not in 1..=10000
+        hint: leave it out for the default, 16
+      handlers.points.backoff: "10 parsecs" is not a duration
+        hint: a number and a unit: "500ms", "30s", "5m", "24h"
+      handlers.points.subjects: `orders.created` overlaps with `orders.*`
+        hint: an event would match twice: leave one of them out
+      handlers.points.start: "yesterday" is not a start
+        hint: "all", "new", a sequence from 1 on, or an RFC 3339 time
+      handlers.points.bucket: "mesh" is the mesh's own
+        hint: use another name
+      handlers.points.publish: `>` would grant the server's and the mesh's subjects as well
+        hint: name the subjects, or a prefix such as "inventory.>"
+      handlers.points.publish: `$JS.API.x`: subjects of the server and the mesh are not granted
+      handlers.points.tiemout: unknown key
+        hint: did you mean `timeout`?
+      handlers.points.subjects: `order.created` is not captured by stream ORDERS
+        hint: it captures orders.>
+      meshh: unknown key
+        hint: did you mean `mesh`?
     "#);
 }
 
