@@ -45,7 +45,10 @@ pub fn consumer(lane: &Lane) -> String {
 pub async fn bind(connection: &Connection, lane: &Lane) -> Result<(), Error> {
     let of = |kind: &str| {
         let prefix = &lane.whole.nats.js_event_prefix;
-        format!("{prefix}.ADVISORY.CONSUMER.{kind}.{}.{}", lane.plan.stream, lane.plan.consumer)
+        format!(
+            "{prefix}.ADVISORY.CONSUMER.{kind}.{}.{}",
+            lane.plan.stream, lane.plan.consumer
+        )
     };
     let config = json!({
         "durable_name": consumer(lane),
@@ -70,7 +73,10 @@ enum Answer {
 
 /// Acts on one advisory.
 pub async fn take(lane: &Arc<Lane>, link: Arc<Link>, wire: Wire, reply: Subject) {
-    let acker = Acker { reply, link: Arc::clone(&link) };
+    let acker = Acker {
+        reply,
+        link: Arc::clone(&link),
+    };
     let settlement = match serde_json::from_slice::<Advisory>(&wire.payload) {
         Err(error) => {
             tracing::warn!(handler = %lane.plan.name, %error, "an advisory that cannot be read is left out");
@@ -100,7 +106,10 @@ async fn act(lane: &Lane, link: &Link, advisory: &Advisory) -> Result<Answer, Er
         // It speaks of an earlier making of the stream.
         return Ok(Answer::Over);
     }
-    let event = EventId { incarnation: Arc::clone(&link.incarnation), sequence: advisory.stream_seq };
+    let event = EventId {
+        incarnation: Arc::clone(&link.incarnation),
+        sequence: advisory.stream_seq,
+    };
     if let Some(bucket) = &lane.bucket {
         bucket.catch_up().await?;
         if bucket.decided(&plan.name, &event).is_some() {
@@ -122,8 +131,15 @@ async fn act(lane: &Lane, link: &Link, advisory: &Advisory) -> Result<Answer, Er
             "" => "somebody terminated it, without a reason".to_owned(),
             reason => format!("somebody terminated it: {reason}"),
         };
-        let failure = Failure { code: "terminated".to_owned(), message };
-        Dead { cause: Cause::Terminated, failure: Cow::Owned(failure), record: known }
+        let failure = Failure {
+            code: "terminated".to_owned(),
+            message,
+        };
+        Dead {
+            cause: Cause::Terminated,
+            failure: Cow::Owned(failure),
+            record: known,
+        }
     } else {
         let info = link.connection.consumer(&plan.stream, &plan.consumer).await?;
         let Some(info) = info else { return Ok(Answer::Over) };
@@ -137,7 +153,12 @@ async fn act(lane: &Lane, link: &Link, advisory: &Advisory) -> Result<Answer, Er
         }
         // While the server waits for answers, this event might be among what it waits for: then its record changes.
         let patience = u64::try_from((plan.ack_wait + plan.timeout).as_millis()).unwrap_or(u64::MAX);
-        let due = held.record.next.as_deref().and_then(parse_rfc3339).unwrap_or(known.last_ms);
+        let due = held
+            .record
+            .next
+            .as_deref()
+            .and_then(parse_rfc3339)
+            .unwrap_or(known.last_ms);
         if info.num_ack_pending > 0 && now_ms() < due.max(at).saturating_add(patience) {
             return Ok(Answer::Later(Duration::from_secs(5).min(plan.ack_wait)));
         }
@@ -151,11 +172,18 @@ async fn act(lane: &Lane, link: &Link, advisory: &Advisory) -> Result<Answer, Er
         let failure = Failure {
             code: last.as_ref().map_or_else(String::new, |l| l.code.clone()),
             message: last.map_or_else(String::new, |l| match l.outcome.as_str() {
-                "running" => format!("host {} ended, or lost its connection, during attempt {}", l.host, l.attempt),
+                "running" => format!(
+                    "host {} ended, or lost its connection, during attempt {}",
+                    l.host, l.attempt
+                ),
                 _ => l.message,
             }),
         };
-        Dead { cause: Cause::MaxDeliver, failure: Cow::Owned(failure), record: known }
+        Dead {
+            cause: Cause::MaxDeliver,
+            failure: Cow::Owned(failure),
+            record: known,
+        }
     };
     match burial::body_in_stream(lane, &event).await? {
         None => replay::lost(lane, &event).await?,

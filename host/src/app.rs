@@ -41,8 +41,11 @@ pub fn runtime(plan: &Plan) -> Result<Runtime, Error> {
 
 /// Every module of a plan, compiled and checked; or everything that is wrong with any of them.
 pub fn modules(runtime: &Runtime, plan: &Plan) -> Result<Vec<Module>, Error> {
-    let (good, bad): (Vec<_>, Vec<_>) =
-        plan.handlers.iter().map(|h| Module::load(runtime, &h.module)).partition(Result::is_ok);
+    let (good, bad): (Vec<_>, Vec<_>) = plan
+        .handlers
+        .iter()
+        .map(|h| Module::load(runtime, &h.module))
+        .partition(Result::is_ok);
     if bad.is_empty() {
         Ok(good.into_iter().filter_map(Result::ok).collect())
     } else {
@@ -80,7 +83,9 @@ pub async fn run(plan: Plan, drain: Drain) -> Result<bool, Error> {
     let host = token();
     let runtime = runtime(&plan)?;
     let modules = modules(&runtime, &plan)?;
-    let Some(connection) = reach(&plan, &drain).await? else { return Ok(true) };
+    let Some(connection) = reach(&plan, &drain).await? else {
+        return Ok(true);
+    };
     provision(&connection, &plan).await?;
     drop(connection);
     let lanes = lanes(&plan, &host, modules, &drain);
@@ -115,7 +120,14 @@ fn lanes(plan: &Arc<Plan>, host: &str, modules: Vec<Module>, drain: &Drain) -> V
             let new = || Arc::new(Bucket::new(name, host, plan.nats.clone()));
             Arc::clone(buckets.entry(name.clone()).or_insert_with(new))
         });
-        Arc::new(Lane::new(handler.clone(), Arc::clone(plan), host, module, bucket, drain.clone()))
+        Arc::new(Lane::new(
+            handler.clone(),
+            Arc::clone(plan),
+            host,
+            module,
+            bucket,
+            drain.clone(),
+        ))
     };
     plan.handlers.iter().zip(modules).map(lane).collect()
 }
@@ -140,7 +152,10 @@ fn threads(plan: &Plan, lanes: &[Arc<Lane>], drain: &Drain) -> Vec<std::thread::
         shares[share % count].push(Arc::clone(lane));
     }
     let shares = shares.into_iter().filter(|share| !share.is_empty());
-    shares.enumerate().map(|(i, share)| thread(i, share, drain.clone(), plan.drain_timeout)).collect()
+    shares
+        .enumerate()
+        .map(|(i, share)| thread(i, share, drain.clone(), plan.drain_timeout))
+        .collect()
 }
 
 fn thread(number: usize, lanes: Vec<Arc<Lane>>, drain: Drain, grace: Duration) -> std::thread::JoinHandle<()> {
@@ -149,8 +164,11 @@ fn thread(number: usize, lanes: Vec<Arc<Lane>>, drain: Drain, grace: Duration) -
         // Without a thread there is nothing to be served by.
         let runtime = runtime.expect("a tokio runtime starts");
         runtime.block_on(async {
-            let buckets: BTreeMap<&str, &Arc<Bucket>> =
-                lanes.iter().filter_map(|l| l.bucket.as_ref()).map(|b| (b.name.as_str(), b)).collect();
+            let buckets: BTreeMap<&str, &Arc<Bucket>> = lanes
+                .iter()
+                .filter_map(|l| l.bucket.as_ref())
+                .map(|b| (b.name.as_str(), b))
+                .collect();
             for bucket in buckets.into_values() {
                 drain.spawn_until(bucket::keep_open(Arc::clone(bucket)));
             }

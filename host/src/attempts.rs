@@ -92,7 +92,9 @@ fn subject(handler: &str, event: &EventId) -> String {
 
 /// The record of an event; an empty one if there is none.
 pub async fn load(connection: &Connection, handler: &str, event: &EventId) -> Result<Held, Error> {
-    let stored = connection.stored(&kv_stream(ATTEMPTS), By::Last(&subject(handler, event))).await?;
+    let stored = connection
+        .stored(&kv_stream(ATTEMPTS), By::Last(&subject(handler, event)))
+        .await?;
     Ok(match stored {
         Some(stored) => Held {
             record: serde_json::from_slice(&stored.payload).unwrap_or_default(),
@@ -114,7 +116,10 @@ pub async fn save(connection: &Connection, event: &EventId, held: &mut Held) -> 
                 held.revision = ack.seq;
                 return Ok(());
             }
-            Err(Error::Api { code: WRONG_LAST | 10164, .. }) => {
+            Err(Error::Api {
+                code: WRONG_LAST | 10164,
+                ..
+            }) => {
                 let there = load(connection, &held.record.handler, event).await?;
                 held.revision = there.revision;
                 held.record.attempts = held.record.attempts.max(there.record.attempts);
@@ -122,7 +127,9 @@ pub async fn save(connection: &Connection, event: &EventId, held: &mut Held) -> 
             Err(error) => return Err(error),
         }
     }
-    Err(Error::Timeout { what: format!("writing {subject}") })
+    Err(Error::Timeout {
+        what: format!("writing {subject}"),
+    })
 }
 
 /// The event is decided: its record goes.
@@ -141,7 +148,10 @@ pub async fn list(connection: &Connection, handler: &str) -> Result<Vec<Held>, E
         .into_iter()
         .filter_map(|s| {
             let record = serde_json::from_slice(&s.payload).ok()?;
-            Some(Held { record, revision: s.sequence })
+            Some(Held {
+                record,
+                revision: s.sequence,
+            })
         })
         .collect())
 }

@@ -71,7 +71,12 @@ pub async fn attempts(lane: &Lane, event: &EventId, attempt: u32, module: &str) 
             .unwrap_or(now),
         _ => now,
     };
-    Attempts { attempts: attempt, first_ms, last_ms: now, module: module.to_owned() }
+    Attempts {
+        attempts: attempt,
+        first_ms,
+        last_ms: now,
+        module: module.to_owned(),
+    }
 }
 
 /// The transaction of a death. The letter names the entry that will hold it, which only the append knows: the relay
@@ -105,12 +110,7 @@ pub fn transaction(lane: &Lane, event: &EventId, dead: &Dead<'_>, body: Option<B
     }
 }
 
-fn obituary<'a>(
-    lane: &'a Lane,
-    event: &'a EventId,
-    dead: &'a Dead<'_>,
-    death: Option<(&'a str, u64)>,
-) -> Obituary<'a> {
+fn obituary<'a>(lane: &'a Lane, event: &'a EventId, dead: &'a Dead<'_>, death: Option<(&'a str, u64)>) -> Obituary<'a> {
     Obituary {
         stream: &lane.plan.stream,
         handler: &lane.plan.name,
@@ -137,14 +137,18 @@ pub async fn bury(lane: &Lane, event: &EventId, dead: &Dead<'_>, body: Option<Bo
             Ok(Buried::Now)
         }
         Ok(Committed::Before(_)) => Ok(Buried::Before),
-        Err(Fault::Conflict) => Err(Error::Timeout { what: "burying an event".to_owned() }),
+        Err(Fault::Conflict) => Err(Error::Timeout {
+            what: "burying an event".to_owned(),
+        }),
         Err(Fault::TooLarge(why) | Fault::Host(why)) => Err(Error::Refused(why)),
     }
 }
 
 /// Stores the letter without a ledger.
 pub async fn directly(lane: &Lane, event: &EventId, dead: &Dead<'_>, body: Option<Body>) -> Result<(), Error> {
-    let link = lane.link().ok_or(Error::Gone { what: "burying an event".to_owned() })?;
+    let link = lane.link().ok_or(Error::Gone {
+        what: "burying an event".to_owned(),
+    })?;
     let headers = dead_letter::headers(&obituary(lane, event, dead, None), body.as_ref());
     let subject = dead_letter::subject(&lane.plan.stream, &lane.plan.name, event);
     let payload = body.map_or_else(Bytes::new, |b| b.payload);
@@ -162,7 +166,12 @@ pub async fn settle_directly(lane: &Lane, event: &EventId) {
 
 /// The event as its stream still holds it.
 pub async fn body_in_stream(lane: &Lane, event: &EventId) -> Result<Option<Body>, Error> {
-    let link = lane.link().ok_or(Error::Gone { what: "reading an event".to_owned() })?;
-    let stored = link.connection.stored(&lane.plan.stream, By::Sequence(event.sequence)).await?;
+    let link = lane.link().ok_or(Error::Gone {
+        what: "reading an event".to_owned(),
+    })?;
+    let stored = link
+        .connection
+        .stored(&lane.plan.stream, By::Sequence(event.sequence))
+        .await?;
     Ok(stored.map(Body::of))
 }

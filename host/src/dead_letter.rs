@@ -55,7 +55,12 @@ pub struct Body {
 impl Body {
     pub fn of(stored: Stored) -> Body {
         let headers = stored.headers().map_err(|_| stored.raw_headers.clone());
-        Body { subject: stored.subject, headers, payload: stored.payload, time_ms: stored.time_ms }
+        Body {
+            subject: stored.subject,
+            headers,
+            payload: stored.payload,
+            time_ms: stored.time_ms,
+        }
     }
 }
 
@@ -94,7 +99,10 @@ pub fn headers(obituary: &Obituary<'_>, body: Option<&Body>) -> Headers {
     put(ERROR, clean(&obituary.failure.message));
     put(ATTEMPTS, obituary.attempts.to_string());
     put(MODULE, obituary.module.to_owned());
-    for (name, ms) in [(FIRST_ATTEMPT, obituary.first_attempt_ms), (LAST_ATTEMPT, obituary.last_attempt_ms)] {
+    for (name, ms) in [
+        (FIRST_ATTEMPT, obituary.first_attempt_ms),
+        (LAST_ATTEMPT, obituary.last_attempt_ms),
+    ] {
         if ms > 0 {
             put(name, rfc3339(ms));
         }
@@ -166,7 +174,13 @@ pub async fn store(connection: &Connection, subject: &str, headers: &Headers, pa
         let mut parts = 0;
         for part in body.chunks(chunk) {
             parts += 1;
-            insert(connection, &format!("{subject}.part.{parts}"), HeaderMap::new(), body.slice_ref(part)).await?;
+            insert(
+                connection,
+                &format!("{subject}.part.{parts}"),
+                HeaderMap::new(),
+                body.slice_ref(part),
+            )
+            .await?;
         }
         map.insert(PARTS, parts.to_string());
         body = Bytes::new();
@@ -177,7 +191,11 @@ pub async fn store(connection: &Connection, subject: &str, headers: &Headers, pa
 async fn insert(connection: &Connection, subject: &str, mut headers: HeaderMap, body: Bytes) -> Result<(), Error> {
     headers.insert("Nats-Expected-Last-Subject-Sequence", "0");
     match connection.publish(subject, headers, body).await {
-        Ok(_) | Err(Error::Api { code: WRONG_LAST | 10164, .. }) => Ok(()),
+        Ok(_)
+        | Err(Error::Api {
+            code: WRONG_LAST | 10164,
+            ..
+        }) => Ok(()),
         Err(error) => Err(error),
     }
 }
@@ -221,13 +239,21 @@ impl Letter {
 
 /// The id of a letter, from its subject.
 pub fn id_of(subject: &str) -> &str {
-    subject.strip_prefix("$MESH.dead.").and_then(|rest| rest.split_once('.')).map_or(subject, |(_, id)| id)
+    subject
+        .strip_prefix("$MESH.dead.")
+        .and_then(|rest| rest.split_once('.'))
+        .map_or(subject, |(_, id)| id)
 }
 
 /// The letter on a subject, whole; `None` if there is none, or it is settled.
 pub async fn read(connection: &Connection, subject: &str) -> Result<Option<Letter>, Error> {
-    let Some(stored) = connection.stored(DEAD, By::Last(subject)).await? else { return Ok(None) };
-    let headers = stored.headers().map_err(|why| Error::Answer { what: subject.to_owned(), why })?;
+    let Some(stored) = connection.stored(DEAD, By::Last(subject)).await? else {
+        return Ok(None);
+    };
+    let headers = stored.headers().map_err(|why| Error::Answer {
+        what: subject.to_owned(),
+        why,
+    })?;
     let mut letter = Letter {
         subject: stored.subject,
         sequence: stored.sequence,
@@ -257,8 +283,14 @@ mod tests {
 
     #[test]
     fn original_headers_come_back_as_they_were_and_control_headers_do_not_act() {
-        let event = EventId { incarnation: "k".into(), sequence: 7 };
-        let failure = Failure { code: "c".into(), message: "no\nstock".into() };
+        let event = EventId {
+            incarnation: "k".into(),
+            sequence: 7,
+        };
+        let failure = Failure {
+            code: "c".into(),
+            message: "no\nstock".into(),
+        };
         let obituary = Obituary {
             stream: "ORDERS",
             handler: "h",

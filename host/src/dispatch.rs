@@ -10,7 +10,7 @@ use crate::attempts::{self, LOG_TAIL};
 use crate::burial::{self, Dead};
 use crate::fault;
 use crate::guest::Line;
-use crate::handler::ModuleDigest;
+use crate::handler::{ModuleDigest, Run};
 use crate::lane::{Counters, Lane, Link};
 use crate::ledger::append::{Planned, Transaction};
 use crate::ledger::entry::{Decision, Verdict as Decided};
@@ -56,7 +56,10 @@ struct Ran {
 
 /// A delivery of the handler's own consumer.
 pub async fn source(lane: &Arc<Lane>, link: Arc<Link>, wire: Wire, reply: Subject, info: DeliveryInfo) {
-    let event = EventId { incarnation: Arc::clone(&link.incarnation), sequence: info.stream_sequence };
+    let event = EventId {
+        incarnation: Arc::clone(&link.incarnation),
+        sequence: info.stream_sequence,
+    };
     let message = Message {
         event,
         subject: wire.subject.into_string(),
@@ -65,7 +68,16 @@ pub async fn source(lane: &Arc<Lane>, link: Arc<Link>, wire: Wire, reply: Subjec
         time_ms: info.time_ms,
     };
     let acker = Acker { reply, link };
-    handle(lane, Delivery { message, acker, delivered: info.delivered, replay: None }).await;
+    handle(
+        lane,
+        Delivery {
+            message,
+            acker,
+            delivered: info.delivered,
+            replay: None,
+        },
+    )
+    .await;
 }
 
 /// Handles an event.
@@ -122,14 +134,18 @@ async fn begin(lane: &Lane, delivery: &Delivery) -> Result<Option<attempts::Held
     }
     let link = lane.link().ok_or("the connection is gone")?;
     let event = &delivery.message.event;
-    let mut held = attempts::load(&link.connection, &lane.plan.name, event).await.map_err(|e| e.to_string())?;
+    let mut held = attempts::load(&link.connection, &lane.plan.name, event)
+        .await
+        .map_err(|e| e.to_string())?;
     describe(lane, &mut held, &delivery.message);
     if held.record.attempts >= lane.plan.retry.max_attempts && !fault::off("host-verdict") {
         held.record.attempts += 1;
         return Ok(Some(held));
     }
     held.record.begin(&lane.host, &lane.module.load().digest.to_string());
-    attempts::save(&link.connection, event, &mut held).await.map_err(|e| e.to_string())?;
+    attempts::save(&link.connection, event, &mut held)
+        .await
+        .map_err(|e| e.to_string())?;
     fault::point("attempt-written");
     Ok(Some(held))
 }
@@ -142,28 +158,31 @@ fn describe(lane: &Lane, held: &mut attempts::Held, message: &Message) {
 }
 
 /// One attempt: run, and commit what it wants; again at once while what it read keeps changing.
-async fn attempt_once(
-    lane: &Lane,
-    delivery: &Delivery,
-    attempt: u32,
-    permit: tokio::sync::SemaphorePermit<'_>,
-) -> Ran {
+async fn attempt_once(lane: &Lane, delivery: &Delivery, attempt: u32, permit: tokio::sync::SemaphorePermit<'_>) -> Ran {
     let message = &delivery.message;
     let module = lane.module.load_full();
     let digest = module.digest.clone();
     let mut permit = Some(permit);
     let mut reruns = 0;
     loop {
-        if message.hops() > HOPS_MAX {
-            let text = format!("it came through more than {HOPS_MAX} handlers: they feed one another in a circle");
-            let outcome = Outcome::Reject { code: "too-many-hops".to_owned(), message: text };
-            return Ran { outcome, committed: None, lines: Vec::new(), took: Duration::ZERO, digest };
-        }
         let began = lane.bucket.as_ref().map_or(0, |b| b.session_number());
         fault::point("before-run");
-        let run = module.run(&lane.facts, message, attempt, lane.plan.instance, lane.plan.timeout).await;
+        let run = if message.hops() > HOPS_MAX {
+            let text = format!("it came through more than {HOPS_MAX} handlers: they feed one another in a circle");
+            Run::without(Outcome::Reject {
+                code: "too-many-hops".to_owned(),
+                message: text,
+            })
+        } else {
+            module
+                .run(&lane.facts, message, attempt, lane.plan.instance, lane.plan.timeout)
+                .await
+        };
         fault::point("after-run");
-        Counters::add(&lane.counters.busy_ns, u64::try_from(run.took.as_nanos()).unwrap_or(u64::MAX));
+        Counters::add(
+            &lane.counters.busy_ns,
+            u64::try_from(run.took.as_nanos()).unwrap_or(u64::MAX),
+        );
         // What waits for its commit holds no instance.
         permit.take();
         let ran = |outcome, committed| Ran {
@@ -173,7 +192,9 @@ async fn attempt_once(
             took: run.took,
             digest: digest.clone(),
         };
-        let Some(bucket) = &lane.bucket else { return ran(run.outcome, None) };
+        let Some(bucket) = &lane.bucket else {
+            return ran(run.outcome, None);
+        };
         let verdict = verdict(lane, &run.outcome, attempt);
         let tx = match &verdict {
             Verdict::Done => done_transaction(lane, delivery, attempt, &digest, &run.effects),
@@ -181,7 +202,11 @@ async fn attempt_once(
             Verdict::Dead { .. } if delivery.replay.is_some_and(|r| r.letter) => return ran(run.outcome, None),
             Verdict::Dead { cause, failure } => {
                 let record = known_attempts(lane, message, attempt, &digest).await;
-                let dead = Dead { cause: *cause, failure: Cow::Borrowed(failure), record };
+                let dead = Dead {
+                    cause: *cause,
+                    failure: Cow::Borrowed(failure),
+                    record,
+                };
                 let mut tx = burial::transaction(lane, &message.event, &dead, Some(burial::body_of(message)));
                 tx.reads.clone_from(&run.effects.reads);
                 tx
@@ -192,7 +217,10 @@ async fn attempt_once(
         let outcome = match bucket.commit(tx, began).await {
             Ok(committed) => return ran(run.outcome, Some(committed)),
             Err(Fault::Conflict) => Outcome::Conflict,
-            Err(Fault::TooLarge(why)) => Outcome::Reject { code: "too-large".to_owned(), message: why },
+            Err(Fault::TooLarge(why)) => Outcome::Reject {
+                code: "too-large".to_owned(),
+                message: why,
+            },
             Err(Fault::Host(why)) => Outcome::HostFault { message: why },
         };
         if outcome == Outcome::Conflict && reruns < RERUNS_MAX && !lane.drain.has_begun() {
@@ -203,9 +231,16 @@ async fn attempt_once(
         }
         if let Outcome::Reject { code, message: why } = &outcome {
             // It can never be committed: its death can.
-            let failure = Failure { code: code.clone(), message: why.clone() };
+            let failure = Failure {
+                code: code.clone(),
+                message: why.clone(),
+            };
             let record = known_attempts(lane, message, attempt, &digest).await;
-            let dead = Dead { cause: Cause::Rejected, failure: Cow::Borrowed(&failure), record };
+            let dead = Dead {
+                cause: Cause::Rejected,
+                failure: Cow::Borrowed(&failure),
+                record,
+            };
             let tx = burial::transaction(lane, &message.event, &dead, Some(burial::body_of(message)));
             if let Ok(committed) = bucket.commit(tx, bucket.session_number()).await {
                 return ran(outcome, Some(committed));
@@ -220,9 +255,10 @@ fn verdict(lane: &Lane, outcome: &Outcome, attempt: u32) -> Verdict {
     let policy = &lane.plan.retry;
     match decide(outcome, attempt, policy, rand::random()) {
         // Only a test asks for this, to see that the server's advisory alone is enough.
-        Verdict::Dead { cause: Cause::Exhausted, .. } if fault::off("host-verdict") => {
-            Verdict::Retry { delay: policy.backoff }
-        }
+        Verdict::Dead {
+            cause: Cause::Exhausted,
+            ..
+        } if fault::off("host-verdict") => Verdict::Retry { delay: policy.backoff },
         verdict => verdict,
     }
 }
@@ -248,7 +284,10 @@ fn done_transaction(
         headers.push(("Mesh-Cause-Event".to_owned(), message.event.to_string()));
         headers.push(("Mesh-Cause-Handler".to_owned(), lane.plan.name.clone()));
         headers.push((HOPS.to_owned(), hops.to_string()));
-        if let (Some(trace), None) = (message.header("traceparent"), emit.headers.iter().find(|h| h.0 == "traceparent")) {
+        if let (Some(trace), None) = (
+            message.header("traceparent"),
+            emit.headers.iter().find(|h| h.0 == "traceparent"),
+        ) {
             headers.push(("traceparent".to_owned(), trace.to_owned()));
         }
         consequences.push(Planned::Event {
@@ -261,7 +300,10 @@ fn done_transaction(
     let death = delivery.replay.and_then(|r| r.death);
     if delivery.replay.is_some_and(|r| r.letter) {
         let subject = crate::dead_letter::subject(&lane.plan.stream, &lane.plan.name, &message.event);
-        consequences.push(Planned::Settle { subject, reason: "replayed".to_owned() });
+        consequences.push(Planned::Settle {
+            subject,
+            reason: "replayed".to_owned(),
+        });
     }
     Transaction {
         handler: lane.plan.name.clone(),
@@ -285,13 +327,7 @@ fn done_transaction(
 }
 
 /// Log, record and answer.
-async fn conclude(
-    lane: &Lane,
-    delivery: Delivery,
-    record: Option<attempts::Held>,
-    attempt: u32,
-    ran: Ran,
-) {
+async fn conclude(lane: &Lane, delivery: Delivery, record: Option<attempts::Held>, attempt: u32, ran: Ran) {
     guest_lines(lane, &delivery.message.event, attempt, &ran.lines);
     let event = delivery.message.event.clone();
     let redelivered = delivery.delivered > 1;
@@ -301,6 +337,18 @@ async fn conclude(
         return;
     }
     let verdict = verdict(lane, &ran.outcome, attempt);
+    let of_letter = delivery.replay.is_some_and(|r| r.letter);
+    let decides = matches!(verdict, Verdict::Done) || (matches!(verdict, Verdict::Dead { .. }) && !of_letter);
+    if lane.bucket.is_some() && decides && ran.committed.is_none() {
+        // Never answered without its entry.
+        return put_off(
+            lane,
+            delivery,
+            "its decision was not committed".to_owned(),
+            Duration::from_secs(5),
+        )
+        .await;
+    }
     report(lane, &delivery, attempt, &ran, &verdict);
     match verdict {
         Verdict::Done => {
@@ -320,8 +368,14 @@ async fn conclude(
         Verdict::Dead { cause, failure } => {
             if lane.bucket.is_none() {
                 let attempts = burial::attempts(lane, &event, attempt, &ran.digest.to_string()).await;
-                let dead = Dead { cause, failure: Cow::Borrowed(&failure), record: attempts };
-                if let Err(error) = burial::directly(lane, &event, &dead, Some(burial::body_of(&delivery.message))).await {
+                let dead = Dead {
+                    cause,
+                    failure: Cow::Borrowed(&failure),
+                    record: attempts,
+                };
+                if let Err(error) =
+                    burial::directly(lane, &event, &dead, Some(burial::body_of(&delivery.message))).await
+                {
                     return put_off(lane, delivery, error.to_string(), Duration::from_secs(5)).await;
                 }
                 fault::point("letter-stored");
@@ -358,7 +412,10 @@ async fn conclude(
 fn report(lane: &Lane, delivery: &Delivery, attempt: u32, ran: &Ran, verdict: &Verdict) {
     let (handler, event, subject) = (&lane.plan.name, &delivery.message.event, &delivery.message.subject);
     let (outcome, took, module) = (ran.outcome.name(), ran.took, &ran.digest);
-    let failure = ran.outcome.failure().unwrap_or_else(|| Failure { code: String::new(), message: String::new() });
+    let failure = ran.outcome.failure().unwrap_or_else(|| Failure {
+        code: String::new(),
+        message: String::new(),
+    });
     match verdict {
         Verdict::Done => {
             tracing::debug!(%handler, %event, subject, attempt, outcome, ?took, %module, "done");
@@ -412,7 +469,10 @@ async fn record_failure(
         last.code = failure.code;
         last.message = failure.message;
         let skip = ran.lines.len().saturating_sub(LOG_TAIL);
-        last.log = ran.lines[skip..].iter().map(|l| format!("{} {}", l.level, l.text)).collect();
+        last.log = ran.lines[skip..]
+            .iter()
+            .map(|l| format!("{} {}", l.level, l.text))
+            .collect();
     }
     let due = now_ms() + u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
     held.record.next = Some(crate::message::rfc3339(due));
@@ -435,17 +495,30 @@ async fn died_before(lane: &Lane, delivery: Delivery, record: Option<attempts::H
     let record = record.unwrap_or_default();
     let last = record.record.last().cloned();
     let failure = match &last {
-        Some(last) if last.outcome != "running" => Failure { code: last.code.clone(), message: last.message.clone() },
+        Some(last) if last.outcome != "running" => Failure {
+            code: last.code.clone(),
+            message: last.message.clone(),
+        },
         Some(last) => Failure {
             code: "host-ended".to_owned(),
-            message: format!("host {} ended, or lost its connection, during attempt {}", last.host, last.attempt),
+            message: format!(
+                "host {} ended, or lost its connection, during attempt {}",
+                last.host, last.attempt
+            ),
         },
-        None => Failure { code: "host-ended".to_owned(), message: "the host ended during the attempt".to_owned() },
+        None => Failure {
+            code: "host-ended".to_owned(),
+            message: "the host ended during the attempt".to_owned(),
+        },
     };
     let event = delivery.message.event.clone();
     let attempts = burial::of_record(&record.record);
     let attempt = attempts.attempts;
-    let dead = Dead { cause: Cause::Exhausted, failure: Cow::Owned(failure), record: attempts };
+    let dead = Dead {
+        cause: Cause::Exhausted,
+        failure: Cow::Owned(failure),
+        record: attempts,
+    };
     match burial::bury(lane, &event, &dead, Some(burial::body_of(&delivery.message))).await {
         Ok(burial::Buried::Now) => {
             tracing::warn!(handler = %lane.plan.name, %event, subject = delivery.message.subject, attempt,

@@ -74,7 +74,10 @@ impl Effects {
 
     /// What a verdict other than `done` keeps: nothing happens, but it still rests on what was read.
     pub fn only_reads(self) -> Effects {
-        Effects { reads: self.reads, ..Effects::default() }
+        Effects {
+            reads: self.reads,
+            ..Effects::default()
+        }
     }
 
     fn grow(&mut self, bytes: usize) -> Result<(), TooLarge> {
@@ -99,12 +102,19 @@ pub fn check_key(key: &str) -> Result<(), String> {
         return Err(format!("a key of {} bytes is over the limit of 512", key.len()));
     }
     if key.split('.').any(str::is_empty) {
-        return Err(format!("`{}`: the parts between dots are not empty", key.escape_debug()));
+        return Err(format!(
+            "`{}`: the parts between dots are not empty",
+            key.escape_debug()
+        ));
     }
-    match key.chars().find(|c| !(c.is_ascii_alphanumeric() || "-_/=.".contains(*c))) {
-        Some(c) => {
-            Err(format!("`{}`: the character {c:?} is not one of A-Z a-z 0-9 - _ / = and .", key.escape_debug()))
-        }
+    match key
+        .chars()
+        .find(|c| !(c.is_ascii_alphanumeric() || "-_/=.".contains(*c)))
+    {
+        Some(c) => Err(format!(
+            "`{}`: the character {c:?} is not one of A-Z a-z 0-9 - _ / = and .",
+            key.escape_debug()
+        )),
         None => Ok(()),
     }
 }
@@ -115,10 +125,19 @@ pub fn check_subject(subject: &str) -> Result<(), String> {
         return Err(format!("a subject of {} bytes is over the limit of 512", subject.len()));
     }
     if subject.split('.').any(str::is_empty) {
-        return Err(format!("`{}`: the parts of a subject between dots are not empty", subject.escape_debug()));
+        return Err(format!(
+            "`{}`: the parts of a subject between dots are not empty",
+            subject.escape_debug()
+        ));
     }
-    if subject.chars().any(|c| c.is_whitespace() || c.is_control() || c == '*' || c == '>') {
-        return Err(format!("`{}`: a subject has no spaces, control characters or wildcards", subject.escape_debug()));
+    if subject
+        .chars()
+        .any(|c| c.is_whitespace() || c.is_control() || c == '*' || c == '>')
+    {
+        return Err(format!(
+            "`{}`: a subject has no spaces, control characters or wildcards",
+            subject.escape_debug()
+        ));
     }
     Ok(())
 }
@@ -143,8 +162,21 @@ mod tests {
 
     #[test]
     fn subjects_match_as_the_server_matches_them() {
-        let yes = [("a", "a"), ("a.*", "a.b"), ("a.>", "a.b.c"), (">", "a"), ("*.b.>", "a.b.c")];
-        let no = [("a", "b"), ("a.*", "a"), ("a.*", "a.b.c"), ("a.>", "a"), ("a.b", "a"), ("a", "a.b")];
+        let yes = [
+            ("a", "a"),
+            ("a.*", "a.b"),
+            ("a.>", "a.b.c"),
+            (">", "a"),
+            ("*.b.>", "a.b.c"),
+        ];
+        let no = [
+            ("a", "b"),
+            ("a.*", "a"),
+            ("a.*", "a.b.c"),
+            ("a.>", "a"),
+            ("a.b", "a"),
+            ("a", "a.b"),
+        ];
         assert!(yes.iter().all(|(p, s)| subject_matches(p, s)));
         assert!(!no.iter().any(|(p, s)| subject_matches(p, s)));
     }
@@ -152,14 +184,21 @@ mod tests {
     #[test]
     fn keys_that_nats_refuses_are_refused_here() {
         assert!(["stock.sku-1", "a/b=c_d", "A"].iter().all(|k| check_key(k).is_ok()));
-        assert!(["", ".", "a..b", "a.", "a b", "a*", "ü", "a>"].iter().all(|k| check_key(k).is_err()));
+        assert!(
+            ["", ".", "a..b", "a.", "a b", "a*", "ü", "a>"]
+                .iter()
+                .all(|k| check_key(k).is_err())
+        );
         assert!(check_key(&"a".repeat(513)).is_err());
     }
 
     #[test]
     fn a_call_cannot_have_more_effects_than_a_batch_holds() {
         let mut effects = Effects::default();
-        assert_eq!(effects.set("k", Some(vec![0; VALUE_BYTES_MAX + 1].into())), Err(TooLarge::Value(VALUE_BYTES_MAX + 1)));
+        assert_eq!(
+            effects.set("k", Some(vec![0; VALUE_BYTES_MAX + 1].into())),
+            Err(TooLarge::Value(VALUE_BYTES_MAX + 1))
+        );
         let half = Bytes::from(vec![0; VALUE_BYTES_MAX]);
         effects.set("k", Some(half.clone())).unwrap();
         assert_eq!(effects.set("l", Some(half)), Err(TooLarge::Bytes));

@@ -83,7 +83,10 @@ fn tick(engine: wasmtime::EngineWeak) {
     spawned.expect("the epoch thread starts");
 }
 
-#[expect(clippy::disallowed_methods, reason = "the ticker's own thread has nothing else to do")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the ticker's own thread has nothing else to do"
+)]
 fn pause(time: Duration) {
     std::thread::sleep(time);
 }

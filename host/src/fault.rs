@@ -21,7 +21,14 @@ mod switch {
             let mut parts = one.split(':');
             let (name, action) = (parts.next()?, parts.next()?);
             let nth = parts.next().and_then(|n| n.parse().ok()).unwrap_or(1);
-            Some((name.to_owned(), Fault { action: action.to_owned(), nth, passed: 0 }))
+            Some((
+                name.to_owned(),
+                Fault {
+                    action: action.to_owned(),
+                    nth,
+                    passed: 0,
+                },
+            ))
         });
         Mutex::new(faults.collect())
     });

@@ -110,8 +110,14 @@ impl Guest {
             .insecure_random(SmallRng::seed_from_u64(!seed))
             .insecure_random_seed(u128::from(seed))
             .max_random_size(64 * 1024)
-            .wall_clock(Clock { base: Duration::from_millis(began_ms), start: Instant::now() })
-            .monotonic_clock(Clock { base: Duration::ZERO, start: Instant::now() })
+            .wall_clock(Clock {
+                base: Duration::from_millis(began_ms),
+                start: Instant::now(),
+            })
+            .monotonic_clock(Clock {
+                base: Duration::ZERO,
+                start: Instant::now(),
+            })
             .allow_tcp(false)
             .allow_udp(false);
         let limits = StoreLimitsBuilder::new()
@@ -124,7 +130,14 @@ impl Guest {
             .build();
         let mut table = ResourceTable::new();
         table.set_max_capacity(RESOURCES_MAX);
-        Guest { facts, wasi: wasi.build(), table, limits, stderr, call: Call::default() }
+        Guest {
+            facts,
+            wasi: wasi.build(),
+            table,
+            limits,
+            stderr,
+            call: Call::default(),
+        }
     }
 
     /// Begin a call.
@@ -142,8 +155,14 @@ impl Guest {
             }
         }
         if call.dropped > 0 {
-            let text = format!("{} lines over the limit of {LOG_BYTES_MAX} bytes were dropped", call.dropped);
-            call.lines.push(Line { level: tracing::Level::WARN, text });
+            let text = format!(
+                "{} lines over the limit of {LOG_BYTES_MAX} bytes were dropped",
+                call.dropped
+            );
+            call.lines.push(Line {
+                level: tracing::Level::WARN,
+                text,
+            });
         }
         call
     }
@@ -161,7 +180,10 @@ pub fn clean(text: &str) -> String {
     while !text.is_char_boundary(end) {
         end -= 1;
     }
-    text[..end].chars().map(|c| if c.is_control() && c != '\t' { ' ' } else { c }).collect()
+    text[..end]
+        .chars()
+        .map(|c| if c.is_control() && c != '\t' { ' ' } else { c })
+        .collect()
 }
 
 /// The event as the guest gets it.
@@ -172,7 +194,10 @@ pub fn event_of(message: &Message) -> types::Event {
         headers: message
             .headers
             .iter()
-            .map(|(name, value)| types::Header { name: name.clone(), value: value.clone() })
+            .map(|(name, value)| types::Header {
+                name: name.clone(),
+                value: value.clone(),
+            })
             .collect(),
         payload: message.payload.to_vec(),
         time_ms: message.time_ms,
@@ -181,7 +206,10 @@ pub fn event_of(message: &Message) -> types::Event {
 
 impl WasiView for Guest {
     fn ctx(&mut self) -> WasiCtxView<'_> {
-        WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
+        WasiCtxView {
+            ctx: &mut self.wasi,
+            table: &mut self.table,
+        }
     }
 }
 
@@ -230,7 +258,9 @@ impl context::Host for Guest {
 
 impl state::Host for Guest {
     async fn get(&mut self, key: String) -> Result<Option<Vec<u8>>, state::Error> {
-        let Some(bucket) = self.facts.state.clone() else { return Err(state::Error::NoBucket) };
+        let Some(bucket) = self.facts.state.clone() else {
+            return Err(state::Error::NoBucket);
+        };
         check_key(&key).map_err(state::Error::InvalidKey)?;
         if let Some(own) = self.call.effects.writes.get(&key) {
             return Ok(own.as_ref().map(|value| value.to_vec()));
@@ -263,14 +293,22 @@ impl Guest {
             return Err(state::Error::NoBucket);
         }
         check_key(key).map_err(state::Error::InvalidKey)?;
-        self.call.effects.set(key, value).map_err(|e| state::Error::TooLarge(e.to_string()))
+        self.call
+            .effects
+            .set(key, value)
+            .map_err(|e| state::Error::TooLarge(e.to_string()))
     }
 }
 
 impl events::Host for Guest {
     fn emit(&mut self, subject: String, headers: Vec<types::Header>, payload: Vec<u8>) -> Result<(), events::Error> {
         check_subject(&subject).map_err(events::Error::Invalid)?;
-        if !self.facts.publish.iter().any(|pattern| subject_matches(pattern, &subject)) {
+        if !self
+            .facts
+            .publish
+            .iter()
+            .any(|pattern| subject_matches(pattern, &subject))
+        {
             let granted = if self.facts.publish.is_empty() {
                 "it may publish nothing".to_owned()
             } else {
@@ -286,19 +324,31 @@ impl events::Host for Guest {
             check_header(&name, &value).map_err(events::Error::Invalid)?;
             list.push((name, value));
         }
-        let emit = Emit { subject, headers: list, payload: payload.into() };
-        self.call.effects.emit(emit).map_err(|e| events::Error::TooLarge(e.to_string()))
+        let emit = Emit {
+            subject,
+            headers: list,
+            payload: payload.into(),
+        };
+        self.call
+            .effects
+            .emit(emit)
+            .map_err(|e| events::Error::TooLarge(e.to_string()))
     }
 }
 
 /// A header that the server and every client can read, and that nobody mistakes for the server's or the mesh's.
 fn check_header(name: &str, value: &str) -> Result<(), String> {
     if name.is_empty() || !name.bytes().all(|b| b.is_ascii_graphic() && b != b':') {
-        return Err(format!("`{}`: a header's name is printable ASCII without spaces and colons", name.escape_debug()));
+        return Err(format!(
+            "`{}`: a header's name is printable ASCII without spaces and colons",
+            name.escape_debug()
+        ));
     }
     let prefix = name.get(..5).unwrap_or_default();
     if prefix.eq_ignore_ascii_case("nats-") || prefix.eq_ignore_ascii_case("mesh-") {
-        return Err(format!("`{name}`: headers that begin with Nats- or Mesh- are the server's and the mesh's"));
+        return Err(format!(
+            "`{name}`: headers that begin with Nats- or Mesh- are the server's and the mesh's"
+        ));
     }
     if value.chars().any(|c| c == '\r' || c == '\n' || c == '\0') {
         return Err(format!("`{name}`: a header's value is one line"));

@@ -55,7 +55,13 @@ pub struct ModuleDigest(Arc<str>);
 impl ModuleDigest {
     pub fn of(bytes: &[u8]) -> ModuleDigest {
         let hash = Sha256::digest(bytes);
-        ModuleDigest(hash.iter().take(6).map(|b| format!("{b:02x}")).collect::<String>().into())
+        ModuleDigest(
+            hash.iter()
+                .take(6)
+                .map(|b| format!("{b:02x}"))
+                .collect::<String>()
+                .into(),
+        )
     }
 }
 
@@ -97,7 +103,10 @@ impl Module {
     /// Reads, compiles and checks a module file. Takes 10 ms to 10 s of computing: never call it on a handler's thread.
     pub fn load(runtime: &Runtime, path: &Path) -> Result<Module, Error> {
         let load = || Module::compile(runtime, &std::fs::read(path).map_err(Fault::Read)?);
-        load().map_err(|fault| Error { path: path.to_owned(), fault })
+        load().map_err(|fault| Error {
+            path: path.to_owned(),
+            fault,
+        })
     }
 
     fn compile(runtime: &Runtime, bytes: &[u8]) -> Result<Module, Fault> {
@@ -112,16 +121,31 @@ impl Module {
         let ty = component.component_type();
         for (name, _) in ty.imports(&runtime.engine) {
             if !name.starts_with("wasi:") && !name.starts_with("jetmesh:handler/") {
-                return Err(Fault::Import { name: name.to_owned(), why: "unknown package".to_owned() });
+                return Err(Fault::Import {
+                    name: name.to_owned(),
+                    why: "unknown package".to_owned(),
+                });
             }
         }
         if component.get_export_index(None, WIT_EXPORT).is_none() {
-            let exports: Vec<String> = ty.exports(&runtime.engine).map(|(name, _)| format!("`{name}`")).collect();
-            return Err(Fault::NoExport(if exports.is_empty() { "nothing".to_owned() } else { exports.join(", ") }));
+            let exports: Vec<String> = ty
+                .exports(&runtime.engine)
+                .map(|(name, _)| format!("`{name}`"))
+                .collect();
+            return Err(Fault::NoExport(if exports.is_empty() {
+                "nothing".to_owned()
+            } else {
+                exports.join(", ")
+            }));
         }
         let pre = runtime.linker.instantiate_pre(&component).map_err(|e| unlinked(&e))?;
         let pre = EventHandlerPre::new(pre).map_err(|e| Fault::World(chain(&e)))?;
-        Ok(Module { digest: ModuleDigest::of(bytes), pre, engine: runtime.engine.clone(), idle: Mutex::default() })
+        Ok(Module {
+            digest: ModuleDigest::of(bytes),
+            pre,
+            engine: runtime.engine.clone(),
+            idle: Mutex::default(),
+        })
     }
 
     /// Runs the handler on one event.
@@ -158,8 +182,17 @@ impl Module {
                 outcome_of(answer)
             }
         };
-        let effects = if outcome == Outcome::Done { call.effects } else { call.effects.only_reads() };
-        Run { outcome, effects, lines: call.lines, took: began.elapsed() }
+        let effects = if outcome == Outcome::Done {
+            call.effects
+        } else {
+            call.effects.only_reads()
+        };
+        Run {
+            outcome,
+            effects,
+            lines: call.lines,
+            took: began.elapsed(),
+        }
     }
 
     async fn live(
@@ -187,14 +220,23 @@ impl Module {
         // At each tick a guest that still computes gives way to its thread's other work.
         store.epoch_deadline_callback(move |_| {
             let over = Instant::now() >= *ends.lock().unwrap_or_else(|e| e.into_inner());
-            Ok(if over { UpdateDeadline::Interrupt } else { UpdateDeadline::Yield(1) })
+            Ok(if over {
+                UpdateDeadline::Interrupt
+            } else {
+                UpdateDeadline::Yield(1)
+            })
         });
         // Two ticks: the first may be due at once, and instantiation runs guest code.
         store.set_epoch_deadline(2);
         let bindings = tokio::time::timeout_at(until.into(), self.pre.instantiate_async(&mut store))
             .await
             .map_err(|_| wasmtime::Error::from(wasmtime::Trap::Interrupt))??;
-        Ok(Live { store, bindings, served: 0, deadline })
+        Ok(Live {
+            store,
+            bindings,
+            served: 0,
+            deadline,
+        })
     }
 
     fn keep(&self, live: Live, instance: Instance) {
@@ -207,8 +249,21 @@ impl Module {
 }
 
 impl Run {
+    /// The outcome of an event that was not even tried.
+    pub fn without(outcome: Outcome) -> Run {
+        Run {
+            outcome,
+            effects: Effects::default(),
+            lines: Vec::new(),
+            took: Duration::ZERO,
+        }
+    }
+
     fn failed(outcome: Outcome, began: Instant) -> Run {
-        Run { outcome, effects: Effects::default(), lines: Vec::new(), took: began.elapsed() }
+        Run {
+            took: began.elapsed(),
+            ..Run::without(outcome)
+        }
     }
 }
 
@@ -220,9 +275,10 @@ fn outcome_of(answer: Result<(), Failure>) -> Outcome {
             message: clean(&retry.message),
             after: retry.delay_ms.map(Duration::from_millis),
         },
-        Err(Failure::Reject(reject)) => {
-            Outcome::Reject { code: code(&reject.code), message: clean(&reject.message) }
-        }
+        Err(Failure::Reject(reject)) => Outcome::Reject {
+            code: code(&reject.code),
+            message: clean(&reject.message),
+        },
     }
 }
 
@@ -244,17 +300,28 @@ fn instance_failure(error: &wasmtime::Error, timeout: Duration) -> Outcome {
         return Outcome::Timeout { limit: timeout };
     }
     if error.downcast_ref::<wasmtime::PoolConcurrencyLimitError>().is_some() {
-        return Outcome::HostFault { message: "no free instance slot".to_owned() };
+        return Outcome::HostFault {
+            message: "no free instance slot".to_owned(),
+        };
     }
-    Outcome::Trap { message: clean(&chain(error)) }
+    Outcome::Trap {
+        message: clean(&chain(error)),
+    }
 }
 
 fn unlinked(error: &wasmtime::Error) -> Fault {
     let why = chain(error);
-    Fault::Import { name: why.split('`').nth(1).unwrap_or("?").to_owned(), why }
+    Fault::Import {
+        name: why.split('`').nth(1).unwrap_or("?").to_owned(),
+        why,
+    }
 }
 
 /// An error with its causes on one line. `{:?}` would capture a host backtrace as well.
 fn chain(error: &wasmtime::Error) -> String {
-    error.chain().map(|e| e.to_string().replace('\n', " ")).collect::<Vec<_>>().join(": ")
+    error
+        .chain()
+        .map(|e| e.to_string().replace('\n', " "))
+        .collect::<Vec<_>>()
+        .join(": ")
 }

@@ -118,7 +118,11 @@ impl Lane {
         bucket: Option<Arc<Bucket>>,
         drain: Drain,
     ) -> Lane {
-        let state = plan.bucket.as_ref().and(bucket.clone()).map(|b| b as Arc<dyn crate::guest::State>);
+        let state = plan
+            .bucket
+            .as_ref()
+            .and(bucket.clone())
+            .map(|b| b as Arc<dyn crate::guest::State>);
         let facts = Arc::new(Facts {
             handler: plan.name.clone(),
             max_attempts: plan.retry.max_attempts,
@@ -165,13 +169,20 @@ impl Lane {
         let now = Instant::now();
         // Besides running, an event waits for its turn and for its commit.
         let until = now + self.plan.timeout * 2 + Duration::from_secs(60);
-        let key = self.leases().insert(Lease { reply: reply.clone(), since: now, until });
+        let key = self.leases().insert(Lease {
+            reply: reply.clone(),
+            since: now,
+            until,
+        });
         Held { lane: self, key }
     }
 
     /// `None`: it is being worked on already.
     pub fn once(&self, event: &EventId) -> Option<Once<'_>> {
-        self.running().insert(event.clone()).then(|| Once { lane: self, event: event.clone() })
+        self.running().insert(event.clone()).then(|| Once {
+            lane: self,
+            event: event.clone(),
+        })
     }
 
     pub fn is_running(&self, event: &EventId) -> bool {
@@ -209,6 +220,11 @@ pub async fn run(lane: Arc<Lane>) {
     let mut said: Option<String> = None;
     while !lane.drain.has_begun() {
         let ended = serve(&lane, &mut work).await;
+        if lane.link().is_some() {
+            // It had come so far as to serve.
+            attempt = 0;
+            said = None;
+        }
         lane.set_link(None);
         let Err(error) = ended else { break };
         if error.passes() {
@@ -226,9 +242,6 @@ pub async fn run(lane: Arc<Lane>) {
                 () = lane.drain.begun() => break,
                 Some(()) = work.next() => {}
             }
-        }
-        if lane.link().is_some() {
-            attempt = 0;
         }
     }
     // What could not be finished over a live connection: its deliveries come again.
@@ -278,8 +291,7 @@ async fn serve(lane: &Arc<Lane>, work: &mut Work) -> Result<(), Error> {
             }
             Some(()) = work.next() => {}
             pulled = source.next() => {
-                let pulled = pulled.map_err(|e| gone(lane, e))?;
-                take(lane, &link, pulled, work, Inbound::Source).await;
+                take(lane, &link, pulled?, work, Inbound::Source).await;
             }
             pulled = replays.next() => take(lane, &link, pulled?, work, Inbound::Replay).await,
             pulled = advisories.next() => take(lane, &link, pulled?, work, Inbound::Advisory).await,
@@ -288,7 +300,13 @@ async fn serve(lane: &Arc<Lane>, work: &mut Work) -> Result<(), Error> {
     for inlet in [source, replays, advisories] {
         inlet.hand_back(connection).await;
     }
-    while work.next().await.is_some() {}
+    // What has begun may take longer than its ack wait.
+    loop {
+        tokio::select! {
+            worked = work.next() => if worked.is_none() { break },
+            _ = renewal.tick() => lane.renew(connection).await,
+        }
+    }
     // Fails only when the connection is gone: then the server delivers again what is not answered.
     let _ = connection.client.flush().await;
     Ok(())
@@ -314,7 +332,9 @@ enum Inbound {
 async fn take(lane: &Arc<Lane>, link: &Arc<Link>, pulled: Pulled, work: &mut Work, inbound: Inbound) {
     let Pulled::Message(message) = pulled else { return };
     let Some(reply) = message.reply.clone() else { return };
-    let Some(info) = DeliveryInfo::parse(&reply) else { return };
+    let Some(info) = DeliveryInfo::parse(&reply) else {
+        return;
+    };
     let (lane, link) = (Arc::clone(lane), Arc::clone(link));
     let mut task = match inbound {
         Inbound::Source => async move { dispatch::source(&lane, link, message, reply, info).await }.boxed(),
@@ -323,17 +343,6 @@ async fn take(lane: &Arc<Lane>, link: &Arc<Link>, pulled: Pulled, work: &mut Wor
     };
     if futures_util::poll!(&mut task).is_pending() {
         work.push(task);
-    }
-}
-
-/// What is gone, and how it is made again.
-fn gone(lane: &Lane, error: Error) -> Error {
-    match error {
-        Error::Refused(why) => Error::Answer {
-            what: format!("consumer {} on stream {}", lane.plan.consumer, lane.plan.stream),
-            why,
-        },
-        other => other,
     }
 }
 
@@ -366,17 +375,20 @@ async fn connect(lane: &Arc<Lane>, connection: Connection) -> Result<(Arc<Link>,
     let (ledger, from_head) = match &lane.bucket {
         None => (None, None),
         Some(bucket) => {
-            let (making, known, head_sequence) = bucket.identity(&plan.stream).await?;
-            let bound_to = found.as_ref().and_then(|c| c.metadata(META_LEDGER));
-            check_ledger(lane, bound_to, &making, head_sequence)?;
+            let (making, known) = bucket.identity(&plan.stream).await?;
+            check_ledger(lane, found.as_ref().and_then(|c| c.metadata(META_LEDGER)), &making)?;
             (Some(making), known)
         }
     };
     let present = incarnation::resolve(&connection, &plan.stream, &info, bound, from_head.as_ref()).await?;
     if let Some(bucket) = &lane.bucket {
-        bucket.remember(&plan.stream, &present).await;
+        bucket.remember(&plan.stream, &present);
     }
-    let owner = Owner { mesh: &lane.whole.mesh, incarnation: &present.token, ledger: ledger.as_deref() };
+    let owner = Owner {
+        mesh: &lane.whole.mesh,
+        incarnation: &present.token,
+        ledger: ledger.as_deref(),
+    };
     let own = bind(&connection, plan, &info, &owner).await?;
     replay::bind(&connection, lane).await?;
     advisory::bind(&connection, lane).await?;
@@ -390,9 +402,9 @@ async fn connect(lane: &Arc<Lane>, connection: Connection) -> Result<(Arc<Link>,
 }
 
 /// A bucket that was made anew has forgotten what this handler did: going on would do it again.
-fn check_ledger(lane: &Lane, bound: Option<&str>, making: &str, head_sequence: u64) -> Result<(), Error> {
+fn check_ledger(lane: &Lane, bound: Option<&str>, making: &str) -> Result<(), Error> {
     match bound {
-        Some(bound) if bound != making && head_sequence == 0 => Err(Error::Refused(format!(
+        Some(bound) if bound != making => Err(Error::Refused(format!(
             "handler {}: the bucket {} was made anew or purged, and with it went the memory of what this handler has \
              decided: restore it, or accept that everything still pending may happen again and remove the consumer with \
              `nats consumer rm {} {}`",

@@ -23,7 +23,10 @@ impl EventId {
         if incarnation.is_empty() || incarnation.len() > 32 || !incarnation.bytes().all(|b| b.is_ascii_alphanumeric()) {
             return None;
         }
-        Some(EventId { incarnation: incarnation.into(), sequence: sequence.parse().ok()? })
+        Some(EventId {
+            incarnation: incarnation.into(),
+            sequence: sequence.parse().ok()?,
+        })
     }
 }
 
@@ -67,7 +70,10 @@ pub const HOPS: &str = "Mesh-Hops";
 
 /// The first value of a header, whatever the case of its name.
 pub fn header<'a>(headers: &'a Headers, name: &str) -> Option<&'a str> {
-    headers.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, v)| v.as_str())
+    headers
+        .iter()
+        .find(|(n, _)| n.eq_ignore_ascii_case(name))
+        .map(|(_, v)| v.as_str())
 }
 
 /// Headers of the client library as a list.
@@ -89,6 +95,8 @@ pub struct DeliveryInfo {
     pub delivered: u64,
     pub stream_sequence: u64,
     pub time_ms: u64,
+    /// How many matching messages come after it.
+    pub pending: u64,
 }
 
 impl DeliveryInfo {
@@ -100,13 +108,21 @@ impl DeliveryInfo {
         let stream_sequence = facts.next()?.parse().ok()?;
         facts.next()?;
         let time_ns: u64 = facts.next()?.parse().ok()?;
-        Some(DeliveryInfo { delivered, stream_sequence, time_ms: time_ns / 1_000_000 })
+        let pending = facts.next()?.parse().ok()?;
+        Some(DeliveryInfo {
+            delivered,
+            stream_sequence,
+            time_ms: time_ns / 1_000_000,
+            pending,
+        })
     }
 }
 
 /// Milliseconds since the Unix epoch.
 pub fn now_ms() -> u64 {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    let since = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
@@ -131,14 +147,25 @@ mod tests {
     fn both_forms_of_a_reply_subject_are_read() {
         let old = DeliveryInfo::parse("$JS.ACK.ORDERS.inventory.3.17.20.1700000000123456789.5").unwrap();
         let new = DeliveryInfo::parse("$JS.ACK._.szMpdrwD.ORDERS.inventory.3.17.20.1700000000123456789.5.r").unwrap();
-        assert_eq!(old, DeliveryInfo { delivered: 3, stream_sequence: 17, time_ms: 1_700_000_000_123 });
+        assert_eq!(
+            old,
+            DeliveryInfo {
+                delivered: 3,
+                stream_sequence: 17,
+                time_ms: 1_700_000_000_123,
+                pending: 5
+            }
+        );
         assert_eq!(old, new);
         assert_eq!(DeliveryInfo::parse("_INBOX.1"), None);
     }
 
     #[test]
     fn event_ids_read_back_and_refuse_what_could_not_stand_in_a_subject() {
-        let id = EventId { incarnation: "k3f9".into(), sequence: 17 };
+        let id = EventId {
+            incarnation: "k3f9".into(),
+            sequence: 17,
+        };
         assert_eq!(EventId::parse(&id.to_string()), Some(id));
         for bad in ["", "k", "k.", ".5", "k.x", "*.5", "a b.5", "k.5.6"] {
             assert_eq!(EventId::parse(bad), None, "{bad}");

@@ -16,7 +16,11 @@ use crate::plan::Plan;
 
 /// The service's name: `jetmesh` and the mesh's.
 pub fn service(mesh: &str) -> String {
-    if mesh == "jetmesh" { mesh.to_owned() } else { format!("jetmesh-{mesh}") }
+    if mesh == "jetmesh" {
+        mesh.to_owned()
+    } else {
+        format!("jetmesh-{mesh}")
+    }
 }
 
 /// Answers for as long as it is polled.
@@ -48,9 +52,15 @@ async fn answer(
     let name = service(&plan.mesh);
     let mut requests = futures_util::stream::SelectAll::new();
     for verb in ["PING", "INFO", "STATS"] {
-        for subject in [format!("$SRV.{verb}"), format!("$SRV.{verb}.{name}"), format!("$SRV.{verb}.{name}.{host}")] {
+        for subject in [
+            format!("$SRV.{verb}"),
+            format!("$SRV.{verb}.{name}"),
+            format!("$SRV.{verb}.{name}.{host}"),
+        ] {
             let subscriber = connection.client.subscribe(subject).await;
-            requests.push(subscriber.map_err(|_| Error::Gone { what: "the micro service".to_owned() })?);
+            requests.push(subscriber.map_err(|_| Error::Gone {
+                what: "the micro service".to_owned(),
+            })?);
         }
     }
     loop {

@@ -10,17 +10,30 @@ use crate::plan::RetryPolicy;
 pub enum Outcome {
     Done,
     /// The handler asks for another attempt, not before `after`.
-    Retry { code: String, message: String, after: Option<Duration> },
+    Retry {
+        code: String,
+        message: String,
+        after: Option<Duration>,
+    },
     /// The handler says that no attempt will ever succeed.
-    Reject { code: String, message: String },
+    Reject {
+        code: String,
+        message: String,
+    },
     /// The guest trapped: a panic, a memory or stack limit, an illegal instruction.
-    Trap { message: String },
+    Trap {
+        message: String,
+    },
     /// The guest ran longer than it may.
-    Timeout { limit: Duration },
+    Timeout {
+        limit: Duration,
+    },
     /// What it read has changed before its effects were committed, too often in a row.
     Conflict,
     /// The host could not do its part: NATS out of reach, no memory for an instance. Never the event's fault.
-    HostFault { message: String },
+    HostFault {
+        message: String,
+    },
 }
 
 /// Why an event is dead.
@@ -82,9 +95,10 @@ impl Outcome {
             Outcome::Retry { code, message, .. } | Outcome::Reject { code, message } => (code.clone(), message.clone()),
             Outcome::Trap { message } => ("trap".to_owned(), message.clone()),
             Outcome::Timeout { limit } => ("timeout".to_owned(), format!("still running after {limit:?}")),
-            Outcome::Conflict => {
-                ("conflict".to_owned(), "what it read kept changing before its effects were committed".to_owned())
-            }
+            Outcome::Conflict => (
+                "conflict".to_owned(),
+                "what it read kept changing before its effects were committed".to_owned(),
+            ),
             Outcome::HostFault { message } => ("host-fault".to_owned(), message.clone()),
         };
         Some(Failure { code, message })
@@ -113,19 +127,33 @@ pub enum Verdict {
 
 /// The verdict on attempt number `attempt` (beginning with 1). `random` lies in `0..1` and becomes the jitter.
 pub fn decide(outcome: &Outcome, attempt: u32, policy: &RetryPolicy, random: f64) -> Verdict {
-    let Some(failure) = outcome.failure() else { return Verdict::Done };
+    let Some(failure) = outcome.failure() else {
+        return Verdict::Done;
+    };
     let own = match outcome {
         Outcome::Done => return Verdict::Done,
-        Outcome::Reject { .. } => return Verdict::Dead { cause: Cause::Rejected, failure },
+        Outcome::Reject { .. } => {
+            return Verdict::Dead {
+                cause: Cause::Rejected,
+                failure,
+            };
+        }
         Outcome::Retry { after, .. } => after.unwrap_or_default(),
-        Outcome::Trap { .. } | Outcome::Timeout { .. } | Outcome::Conflict | Outcome::HostFault { .. } => Duration::ZERO,
+        Outcome::Trap { .. } | Outcome::Timeout { .. } | Outcome::Conflict | Outcome::HostFault { .. } => {
+            Duration::ZERO
+        }
     };
     if outcome.counts() && attempt >= policy.max_attempts {
-        return Verdict::Dead { cause: Cause::Exhausted, failure };
+        return Verdict::Dead {
+            cause: Cause::Exhausted,
+            failure,
+        };
     }
     // What the handler asks for is a floor, and it is capped like our own delays: a delayed message holds a place
     // among the consumer's pending ones.
-    Verdict::Retry { delay: backoff(attempt, policy, random).max(own).min(policy.backoff_max) }
+    Verdict::Retry {
+        delay: backoff(attempt, policy, random).max(own).min(policy.backoff_max),
+    }
 }
 
 /// The delay after failure number `attempt`: doubled each time, capped, with jitter within `[d/2, d]`.
@@ -141,27 +169,47 @@ mod tests {
 
     use super::*;
 
-    const POLICY: RetryPolicy =
-        RetryPolicy { max_attempts: 3, backoff: Duration::from_secs(1), backoff_max: Duration::from_secs(10) };
+    const POLICY: RetryPolicy = RetryPolicy {
+        max_attempts: 3,
+        backoff: Duration::from_secs(1),
+        backoff_max: Duration::from_secs(10),
+    };
 
     fn retry(after: Option<u64>) -> Outcome {
-        Outcome::Retry { code: "c".into(), message: "m".into(), after: after.map(Duration::from_secs) }
+        Outcome::Retry {
+            code: "c".into(),
+            message: "m".into(),
+            after: after.map(Duration::from_secs),
+        }
     }
 
     fn dead(cause: Cause, code: &str, message: &str) -> Verdict {
-        Verdict::Dead { cause, failure: Failure { code: code.into(), message: message.into() } }
+        Verdict::Dead {
+            cause,
+            failure: Failure {
+                code: code.into(),
+                message: message.into(),
+            },
+        }
     }
 
     fn later(seconds: u64) -> Verdict {
-        Verdict::Retry { delay: Duration::from_secs(seconds) }
+        Verdict::Retry {
+            delay: Duration::from_secs(seconds),
+        }
     }
 
     #[test]
     fn every_row_of_the_table() {
         let trap = || Outcome::Trap { message: "t".into() };
-        let timeout = || Outcome::Timeout { limit: Duration::from_secs(2) };
+        let timeout = || Outcome::Timeout {
+            limit: Duration::from_secs(2),
+        };
         let fault = || Outcome::HostFault { message: "f".into() };
-        let reject = || Outcome::Reject { code: "r".into(), message: "no".into() };
+        let reject = || Outcome::Reject {
+            code: "r".into(),
+            message: "no".into(),
+        };
         let rows = [
             (Outcome::Done, 1, Verdict::Done),
             (Outcome::Done, 3, Verdict::Done),
@@ -177,14 +225,22 @@ mod tests {
             (trap(), 1, later(1)),
             (trap(), 3, dead(Cause::Exhausted, "trap", "t")),
             (timeout(), 2, later(2)),
-            (timeout(), 3, dead(Cause::Exhausted, "timeout", "still running after 2s")),
+            (
+                timeout(),
+                3,
+                dead(Cause::Exhausted, "timeout", "still running after 2s"),
+            ),
             (Outcome::Conflict, 1, later(1)),
             (Outcome::Conflict, 3, later(4)),
             (fault(), 1, later(1)),
             (fault(), 9, later(10)),
         ];
         for (outcome, attempt, verdict) in rows {
-            assert_eq!(decide(&outcome, attempt, &POLICY, 1.0), verdict, "{outcome:?}, attempt {attempt}");
+            assert_eq!(
+                decide(&outcome, attempt, &POLICY, 1.0),
+                verdict,
+                "{outcome:?}, attempt {attempt}"
+            );
         }
     }
 

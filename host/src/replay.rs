@@ -43,39 +43,57 @@ pub async fn bind(connection: &Connection, lane: &Lane) -> Result<(), Error> {
 }
 
 /// Asks for an event to be run once more. Asking twice while the first is waiting does nothing.
-pub async fn ask(
-    connection: &Connection,
-    handler: &str,
-    event: &EventId,
-    letter: Option<&str>,
-) -> Result<(), Error> {
+pub async fn ask(connection: &Connection, handler: &str, event: &EventId, letter: Option<&str>) -> Result<(), Error> {
     let mut headers = HeaderMap::new();
     headers.insert("Nats-Expected-Last-Subject-Sequence", "0");
     if let Some(letter) = letter {
         headers.insert(LETTER, letter);
     }
-    match connection.publish(&format!("$MESH.replay.{handler}.{event}"), headers, bytes::Bytes::new()).await {
-        Ok(_) | Err(Error::Api { code: WRONG_LAST | 10164, .. }) => Ok(()),
+    match connection
+        .publish(&format!("$MESH.replay.{handler}.{event}"), headers, bytes::Bytes::new())
+        .await
+    {
+        Ok(_)
+        | Err(Error::Api {
+            code: WRONG_LAST | 10164,
+            ..
+        }) => Ok(()),
         Err(error) => Err(error),
     }
 }
 
 /// Handles one replay.
 pub async fn take(lane: &Arc<Lane>, link: Arc<Link>, wire: Wire, reply: Subject, info: DeliveryInfo) {
-    let acker = Acker { reply, link: Arc::clone(&link) };
+    let acker = Acker {
+        reply,
+        link: Arc::clone(&link),
+    };
     let prefix = format!("$MESH.replay.{}.", lane.plan.name);
     let Some(event) = wire.subject.strip_prefix(prefix.as_str()).and_then(EventId::parse) else {
         tracing::warn!(handler = %lane.plan.name, subject = %wire.subject, "a replay that names no event is dropped");
         return acker.settle(lane, &Settlement::Ack).await;
     };
-    let letter = wire.headers.as_ref().and_then(|h| h.get(LETTER)).map(|v| v.as_str().to_owned());
+    let letter = wire
+        .headers
+        .as_ref()
+        .and_then(|h| h.get(LETTER))
+        .map(|v| v.as_str().to_owned());
     let found = match &letter {
         Some(subject) => of_letter(lane, &link, &event, subject).await,
         None => of_stream(lane, &link, &event).await,
     };
     match found {
         Ok(Some((message, replay))) => {
-            dispatch::handle(lane, Delivery { message, acker, delivered: info.delivered, replay: Some(replay) }).await;
+            dispatch::handle(
+                lane,
+                Delivery {
+                    message,
+                    acker,
+                    delivered: info.delivered,
+                    replay: Some(replay),
+                },
+            )
+            .await;
         }
         Ok(None) => acker.settle(lane, &Settlement::Ack).await,
         Err(error) => {
@@ -92,7 +110,9 @@ async fn of_letter(
     event: &EventId,
     subject: &str,
 ) -> Result<Option<(Message, Replay)>, Error> {
-    let Some(letter) = dead_letter::read(&link.connection, subject).await? else { return Ok(None) };
+    let Some(letter) = dead_letter::read(&link.connection, subject).await? else {
+        return Ok(None);
+    };
     let death = match &lane.bucket {
         None => None,
         Some(bucket) => {
@@ -131,7 +151,13 @@ async fn of_stream(lane: &Lane, link: &Link, event: &EventId) -> Result<Option<(
         payload: body.payload,
         time_ms: body.time_ms,
     };
-    Ok(Some((message, Replay { death: None, letter: false })))
+    Ok(Some((
+        message,
+        Replay {
+            death: None,
+            letter: false,
+        },
+    )))
 }
 
 /// Buries an undecided event that its stream has removed.
@@ -140,7 +166,11 @@ pub async fn lost(lane: &Lane, event: &EventId) -> Result<(), Error> {
         code: "lost".to_owned(),
         message: format!("stream {} removed it before it was decided", lane.plan.stream),
     };
-    let dead = Dead { cause: Cause::Lost, failure: std::borrow::Cow::Owned(failure), record: burial::Attempts::default() };
+    let dead = Dead {
+        cause: Cause::Lost,
+        failure: std::borrow::Cow::Owned(failure),
+        record: burial::Attempts::default(),
+    };
     if burial::bury(lane, event, &dead, None).await? == burial::Buried::Now {
         tracing::warn!(handler = %lane.plan.name, %event, cause = %Cause::Lost, "dead");
     }

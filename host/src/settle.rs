@@ -49,7 +49,9 @@ impl Acker {
     /// Sends an ack and waits until the server has taken it: by request, because the client's own confirmed ack also
     /// takes "nobody is there" for a yes.
     pub async fn confirm(self, lane: &Lane) -> Result<(), Error> {
-        let connection = self.connection(lane).ok_or(Error::Gone { what: "an ack".to_owned() })?;
+        let connection = self.connection(lane).ok_or(Error::Gone {
+            what: "an ack".to_owned(),
+        })?;
         connection.request(&self.reply, None, "+ACK".into()).await.map(|_| ())
     }
 

@@ -32,18 +32,28 @@ pub async fn watch(runtime: Runtime, lanes: Vec<Arc<Lane>>) {
         Err(error) => return tracing::warn!(%error, "module files are not watched: a restart is needed to change one"),
     };
     // The folders, not the files: a file is often replaced by another of its name.
-    let mut folders: Vec<PathBuf> = lanes.iter().filter_map(|l| l.plan.module.parent().map(Path::to_owned)).collect();
+    let mut folders: Vec<PathBuf> = lanes
+        .iter()
+        .filter_map(|l| l.plan.module.parent().map(Path::to_owned))
+        .collect();
     folders.sort();
     folders.dedup();
     for folder in folders {
-        let folder = if folder.as_os_str().is_empty() { PathBuf::from(".") } else { folder };
+        let folder = if folder.as_os_str().is_empty() {
+            PathBuf::from(".")
+        } else {
+            folder
+        };
         if let Err(error) = watcher.watch(&folder, RecursiveMode::NonRecursive) {
             tracing::warn!(folder = %folder.display(), %error, "this folder is not watched for changed modules");
         }
     }
     let mut refused: HashMap<PathBuf, ModuleDigest> = HashMap::new();
     while changes.recv().await.is_some() {
-        while tokio::time::timeout(SETTLE, changes.recv()).await.is_ok_and(|change| change.is_some()) {}
+        while tokio::time::timeout(SETTLE, changes.recv())
+            .await
+            .is_ok_and(|change| change.is_some())
+        {}
         for lane in &lanes {
             look(&runtime, lane, &mut refused).await;
         }

@@ -37,7 +37,9 @@ pub async fn run(lane: &Lane, link: &Link) {
 async fn raise_floor(lane: &Lane, link: &Link, bucket: &Bucket) -> Result<(), Error> {
     let plan = &lane.plan;
     // First the server's view, then the ledger: what was acked before the first was committed before the second.
-    let Some(info) = link.connection.consumer(&plan.stream, &plan.consumer).await? else { return Ok(()) };
+    let Some(info) = link.connection.consumer(&plan.stream, &plan.consumer).await? else {
+        return Ok(());
+    };
     bucket.catch_up().await?;
     let settled = info.settled_floor();
     let floor = bucket.floor(&plan.name, &link.incarnation);
@@ -45,10 +47,16 @@ async fn raise_floor(lane: &Lane, link: &Link, bucket: &Bucket) -> Result<(), Er
         return Ok(());
     }
     // What lies before the consumer's start was never its.
-    let start = info.metadata(META_START).and_then(|s| s.parse().ok()).unwrap_or(floor + 1);
+    let start = info
+        .metadata(META_START)
+        .and_then(|s| s.parse().ok())
+        .unwrap_or(floor + 1);
     let mut reach = settled;
     for sequence in matching(lane, link, (floor + 1).max(start), settled).await? {
-        let event = EventId { incarnation: Arc::clone(&link.incarnation), sequence };
+        let event = EventId {
+            incarnation: Arc::clone(&link.incarnation),
+            sequence,
+        };
         if bucket.decided(&plan.name, &event).is_some() {
             if link.removes {
                 ack_by_sequence(&link.connection, &plan.stream, &plan.consumer, sequence).await?;
@@ -85,7 +93,11 @@ async fn exhausted(lane: &Lane, link: &Link, event: &EventId, record: &attempts:
         message: last.map_or_else(String::new, |l| l.message.clone()),
     };
     let record = burial::of_record(record);
-    let dead = Dead { cause: Cause::Exhausted, failure: Cow::Owned(failure), record };
+    let dead = Dead {
+        cause: Cause::Exhausted,
+        failure: Cow::Owned(failure),
+        record,
+    };
     match burial::body_in_stream(lane, event).await? {
         None => replay::lost(lane, event).await?,
         Some(body) => {
@@ -104,8 +116,13 @@ async fn records(lane: &Lane, link: &Link) -> Result<(), Error> {
     let plan = &lane.plan;
     let patience = u64::try_from((plan.ack_wait + plan.timeout).as_millis()).unwrap_or(u64::MAX);
     for held in attempts::list(&link.connection, &plan.name).await? {
-        let Some(event) = EventId::parse(&held.record.event) else { continue };
-        let decided = lane.bucket.as_ref().is_some_and(|b| b.decided(&plan.name, &event).is_some());
+        let Some(event) = EventId::parse(&held.record.event) else {
+            continue;
+        };
+        let decided = lane
+            .bucket
+            .as_ref()
+            .is_some_and(|b| b.decided(&plan.name, &event).is_some());
         let quiet = now_ms() > burial::of_record(&held.record).last_ms.saturating_add(patience);
         if decided {
             attempts::remove(&link.connection, &plan.name, &event).await?;
@@ -142,7 +159,9 @@ async fn matching(lane: &Lane, link: &Link, first: u64, last: u64) -> Result<Vec
             }
         }
         for _ in 0..STEP {
-            let Some(stored) = link.connection.stored_next(&plan.stream, next, ">").await? else { return Ok(found) };
+            let Some(stored) = link.connection.stored_next(&plan.stream, next, ">").await? else {
+                return Ok(found);
+            };
             if stored.sequence > last {
                 return Ok(found);
             }

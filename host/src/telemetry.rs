@@ -13,17 +13,22 @@ pub fn start(log: &Log) -> Result<(), Error> {
     let filter = EnvFilter::try_new(&log.filter).map_err(|e| Error(e.to_string()))?;
     // The client logs each of its reconnects as an error; the mesh says it once, with what it means.
     let filter = filter.add_directive("async_nats=off".parse().map_err(|e| Error(format!("{e}")))?);
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let lines = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
     match log.format {
         LogFormat::Text => {
             use std::io::IsTerminal as _;
-            lines.with_ansi(std::io::stderr().is_terminal()).with_target(false).with_timer(Clock).init();
+            lines
+                .with_ansi(std::io::stderr().is_terminal())
+                .with_target(false)
+                .with_timer(Clock)
+                .init();
         }
         LogFormat::Json => lines.json().flatten_event(true).with_timer(Clock).init(),
     }
     Ok(())
 }
-
 
 /// RFC 3339 in UTC with milliseconds, like every other time that the mesh writes.
 struct Clock;

@@ -17,7 +17,11 @@ fn add_and_emit() -> Value {
 /// The three sample handlers.
 fn shop() -> Config {
     Config::new()
-        .handler("inventory", &modules::handler("inventory"), "bucket = \"inventory\"\npublish = [\"inventory.*\"]")
+        .handler(
+            "inventory",
+            &modules::handler("inventory"),
+            "bucket = \"inventory\"\npublish = [\"inventory.*\"]",
+        )
         .handler(
             "points",
             &modules::handler("points"),
@@ -28,7 +32,10 @@ fn shop() -> Config {
 
 fn codes(letters: &[Found]) -> Vec<(String, String)> {
     let of = |letter: &Found, name| letter.header(name).expect("a letter has it").to_owned();
-    let mut codes: Vec<_> = letters.iter().map(|l| (of(l, "Mesh-Handler"), of(l, "Mesh-Code"))).collect();
+    let mut codes: Vec<_> = letters
+        .iter()
+        .map(|l| (of(l, "Mesh-Handler"), of(l, "Mesh-Code")))
+        .collect();
     codes.sort();
     codes
 }
@@ -46,7 +53,10 @@ async fn an_event_is_acked_only_after_its_effects_are_committed() {
     eventually("the host to be frozen", SOON, async || frozen(host.pid()).then_some(())).await;
     let info = mesh.consumer("ORDERS", "probe").await;
     assert_eq!(info["num_ack_pending"], 1);
-    assert_eq!((mesh.value("probe", "n").await, mesh.decisions("probe").await), (None, vec![]));
+    assert_eq!(
+        (mesh.value("probe", "n").await, mesh.decisions("probe").await),
+        (None, vec![])
+    );
 
     host.signal(Signal::CONT);
     mesh.wait_settled("ORDERS", "probe").await;
@@ -57,7 +67,8 @@ async fn an_event_is_acked_only_after_its_effects_are_committed() {
 fn frozen(pid: u32) -> bool {
     // Format: proc_pid_stat(5); the state follows the name in parentheses.
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("the process is there");
-    stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with('T'))
+    stat.rsplit_once(')')
+        .is_some_and(|(_, rest)| rest.trim_start().starts_with('T'))
 }
 
 #[tokio::test]
@@ -65,20 +76,34 @@ async fn a_redelivered_decided_event_is_acked_without_running() {
     let mesh = Mesh::new(Config::probe()).await;
     // A killed host's relay would keep its consequences from the next for a while.
     let without_relay = mesh.config.clone().top("relay = false");
-    let killed = mesh.host_of(&without_relay, &mesh.server.url(), &[("MESH_FAULT", "before-ack:kill")]).await;
+    let killed = mesh
+        .host_of(&without_relay, &mesh.server.url(), &[("MESH_FAULT", "before-ack:kill")])
+        .await;
     mesh.order(add_and_emit()).await;
     killed.wait_exit(SOON).await;
-    assert_eq!(mesh.value("probe", "n").await.as_deref(), Some("1"), "committed before the ack");
-    assert_eq!(mesh.consumer("ORDERS", "probe").await["num_ack_pending"], 1, "and not acked");
+    assert_eq!(
+        mesh.value("probe", "n").await.as_deref(),
+        Some("1"),
+        "committed before the ack"
+    );
+    assert_eq!(
+        mesh.consumer("ORDERS", "probe").await["num_ack_pending"],
+        1,
+        "and not acked"
+    );
 
     let host = mesh.host(&[]).await;
-    host.wait_for_line(says(&["already decided, acked without running", "probe"]), SOON).await;
+    host.wait_for_line(says(&["already decided, acked without running", "probe"]), SOON)
+        .await;
     mesh.wait_settled("ORDERS", "probe").await;
     mesh.wait_emitted(1).await;
     assert_eq!(mesh.value("probe", "n").await.as_deref(), Some("1"));
     let decisions = mesh.decisions("probe").await;
     assert_eq!(decisions.len(), 1, "{decisions:?}");
-    assert!(!host.lines().iter().any(|line| line.contains("done")), "it did not run again");
+    assert!(
+        !host.lines().iter().any(|line| line.contains("done")),
+        "it did not run again"
+    );
     assert_eq!(mesh.attempts().await, Vec::<Value>::new());
 }
 
@@ -99,7 +124,11 @@ async fn state_and_emits_happen_together_or_not_at_all() {
     mesh.order(add_and_emit()).await;
     mesh.wait_emitted(1).await;
     mesh.wait_settled("ORDERS", "probe").await;
-    assert_eq!(mesh.value("probe", "n").await.as_deref(), Some("1"), "only what succeeded has counted");
+    assert_eq!(
+        mesh.value("probe", "n").await.as_deref(),
+        Some("1"),
+        "only what succeeded has counted"
+    );
     assert_eq!(mesh.emitted().await.len(), 1);
 }
 
@@ -111,27 +140,49 @@ async fn the_three_sample_handlers_do_an_orders_work() {
         let lines = json!([{ "sku": "sku-1", "qty": 2 }]);
         json!({ "order_id": id, "user_id": "u-7", "locale": locale, "lines": lines, "total_cents": 2599 }).to_string()
     };
-    if cli::nats(&mesh.server, &["publish", "--jetstream", "orders.created", &order("o-1", "en")]).await.is_none() {
+    if cli::nats(
+        &mesh.server,
+        &["publish", "--jetstream", "orders.created", &order("o-1", "en")],
+    )
+    .await
+    .is_none()
+    {
         return;
     }
     mesh.wait_emitted(3).await;
     // What a person writes in between is seen: ten more arrive.
     cli::nats(&mesh.server, &["kv", "put", "inventory", "stock.sku-1", "18"]).await;
-    cli::nats(&mesh.server, &["publish", "--jetstream", "orders.created", &order("o-2", "zh-CN")]).await;
+    cli::nats(
+        &mesh.server,
+        &["publish", "--jetstream", "orders.created", &order("o-2", "zh-CN")],
+    )
+    .await;
     let events = mesh.wait_emitted(6).await;
 
-    assert_eq!(cli::nats(&mesh.server, &["kv", "get", "inventory", "stock.sku-1", "--raw"]).await.unwrap().trim(), "16");
+    assert_eq!(
+        cli::nats(&mesh.server, &["kv", "get", "inventory", "stock.sku-1", "--raw"])
+            .await
+            .unwrap()
+            .trim(),
+        "16"
+    );
     assert_eq!(mesh.value("points", "balance.u-7").await.as_deref(), Some("100"));
     let mut seen: Vec<(String, Value)> = events.iter().map(|e| (e.subject.clone(), e.json())).collect();
     seen.sort_by_key(|(subject, body)| (body["order_id"].to_string(), subject.clone()));
     let of = |id: &str, left: u64, balance: u64, locale: &str, text: &str| {
         [
-            ("inventory.reserved", json!({ "order_id": id, "lines": [{ "sku": "sku-1", "qty": 2, "left": left }] })),
+            (
+                "inventory.reserved",
+                json!({ "order_id": id, "lines": [{ "sku": "sku-1", "qty": 2, "left": left }] }),
+            ),
             (
                 "notifications.requested",
                 json!({ "order_id": id, "user_id": "u-7", "locale": locale, "text": text }),
             ),
-            ("points.added", json!({ "order_id": id, "user_id": "u-7", "points": 50, "balance": balance })),
+            (
+                "points.added",
+                json!({ "order_id": id, "user_id": "u-7", "points": 50, "balance": balance }),
+            ),
         ]
         .map(|(subject, body)| (subject.to_owned(), body))
     };
@@ -141,10 +192,17 @@ async fn the_three_sample_handlers_do_an_orders_work() {
     ];
     assert_eq!(seen, expected.concat());
     for event in &events {
-        let header = |name| event.header(name).unwrap_or_else(|| panic!("{} has no {name}", event.subject));
+        let header = |name| {
+            event
+                .header(name)
+                .unwrap_or_else(|| panic!("{} has no {name}", event.subject))
+        };
         let handler = header("Mesh-Cause-Handler");
         let id = format!("{handler}.{}.0", header("Mesh-Cause-Event"));
-        assert_eq!((header("Mesh-Event-Id"), header("Nats-Msg-Id")), (id.as_str(), id.as_str()));
+        assert_eq!(
+            (header("Mesh-Event-Id"), header("Nats-Msg-Id")),
+            (id.as_str(), id.as_str())
+        );
         assert_eq!(header("Mesh-Hops"), "1");
     }
     assert_eq!(mesh.letters().await.len(), 0);
@@ -155,9 +213,8 @@ async fn orders_that_cannot_be_done_are_rejected_with_their_reasons_and_change_n
     let (mesh, _host) = Mesh::start(shop()).await;
     mesh.put("inventory", "stock.sku-1", "3").await;
     let line = |sku: &str, qty: i64| json!({ "sku": sku, "qty": qty });
-    let order = |lines: Value| {
-        json!({ "order_id": "o", "user_id": "u-1", "lines": lines, "total_cents": 100 }).to_string()
-    };
+    let order =
+        |lines: Value| json!({ "order_id": "o", "user_id": "u-1", "lines": lines, "total_cents": 100 }).to_string();
     let orders = [
         // The same sku twice is one wish, and more than there is.
         order(json!([line("sku-1", 2), line("sku-1", 2)])),
@@ -182,13 +239,23 @@ async fn orders_that_cannot_be_done_are_rejected_with_their_reasons_and_change_n
         ("points", "malformed-json"),
         ("points", "missing-total"),
     ];
-    assert_eq!(codes(&letters), expected.map(|(handler, code)| (handler.to_owned(), code.to_owned())));
-    let short = letters.iter().find(|l| l.header("Mesh-Code") == Some("out-of-stock")).expect("it is there");
+    assert_eq!(
+        codes(&letters),
+        expected.map(|(handler, code)| (handler.to_owned(), code.to_owned()))
+    );
+    let short = letters
+        .iter()
+        .find(|l| l.header("Mesh-Code") == Some("out-of-stock"))
+        .expect("it is there");
     assert_eq!(short.header("Mesh-Error"), Some("sku sku-1: 4 wanted, 3 left"));
     for handler in ["inventory", "points", "notify"] {
         mesh.wait_settled("ORDERS", handler).await;
     }
-    assert_eq!(mesh.value("inventory", "stock.sku-1").await.as_deref(), Some("2"), "one order could be done");
+    assert_eq!(
+        mesh.value("inventory", "stock.sku-1").await.as_deref(),
+        Some("2"),
+        "one order could be done"
+    );
 }
 
 #[tokio::test]
@@ -201,7 +268,11 @@ async fn an_emit_that_is_not_granted_fails_and_names_the_grant() {
     .await;
     let letters = mesh.wait_letters(1).await;
     let error = letters[0].header("Mesh-Error").expect("a letter tells the error");
-    for part in ["may not publish on `inventory.reserved`", "it may publish events.>", "`publish` in its configuration"] {
+    for part in [
+        "may not publish on `inventory.reserved`",
+        "it may publish events.>",
+        "`publish` in its configuration",
+    ] {
         assert!(error.contains(part), "{error:?} has no {part:?}");
     }
     assert_eq!((mesh.value("probe", "k").await, mesh.emitted().await.len()), (None, 0));
@@ -226,8 +297,15 @@ async fn handlers_that_feed_one_another_in_a_circle_end_after_sixteen_hops() {
     mesh.publish("orders.round", orders.to_string()).await;
     let letters = mesh.wait_letters(1).await;
     let header = |name| letters[0].header(name);
-    assert_eq!((header("Mesh-Code"), header("Mesh-Cause")), (Some("too-many-hops"), Some("rejected")));
+    assert_eq!(
+        (header("Mesh-Code"), header("Mesh-Cause")),
+        (Some("too-many-hops"), Some("rejected"))
+    );
     assert_eq!(header("Mesh-Original-Mesh-Hops"), Some("17"));
     mesh.wait_settled("ORDERS", "probe").await;
-    assert_eq!(mesh.value("probe", "rounds").await.as_deref(), Some("17"), "the first and sixteen hops");
+    assert_eq!(
+        mesh.value("probe", "rounds").await.as_deref(),
+        Some("17"),
+        "the first and sixteen hops"
+    );
 }

@@ -12,5 +12,6 @@ mod mesh;
 mod modules;
 mod payloads;
 mod poison;
+mod refused;
 mod retry;
 mod sweep;

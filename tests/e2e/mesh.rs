@@ -33,7 +33,11 @@ impl Config {
             [streams.ORDERS]\nsubjects = [\"orders.>\"]\n\
             [streams.EVENTS]\nsubjects = [\"events.>\", \"inventory.*\", \"points.*\", \"notifications.*\"]\n\
             [defaults]\nack_wait = \"1s\"\nbackoff = \"100ms\"\n";
-        Self { top: String::new(), nats: String::new(), tables: tables.to_owned() }
+        Self {
+            top: String::new(),
+            nats: String::new(),
+            tables: tables.to_owned(),
+        }
     }
 
     /// One handler `probe` with the bucket `probe`, which may publish on `events.>`.
@@ -50,7 +54,11 @@ impl Config {
     /// One more handler on `ORDERS`, with these lines of its table.
     pub fn handler(mut self, name: &str, module: &Path, lines: &str) -> Self {
         // A stream or subjects of the handler's own are among its lines then.
-        let stream = if lines.contains("stream =") { "" } else { "stream = \"ORDERS\"\n" };
+        let stream = if lines.contains("stream =") {
+            ""
+        } else {
+            "stream = \"ORDERS\"\n"
+        };
         self.tables += &format!("[handlers.{name}]\nmodule = {module:?}\n{stream}{lines}\n");
         self
     }
@@ -103,7 +111,13 @@ impl Mesh {
     pub fn with_client(server: NatsServer, client: async_nats::Client, config: Config) -> Self {
         let js = jetstream::new(client.clone());
         let dir = TempDir::with_prefix("jetmesh-test-").expect("a temporary folder");
-        Self { server, dir, client, js, config }
+        Self {
+            server,
+            dir,
+            client,
+            js,
+            config,
+        }
     }
 
     /// A server and one host that serves.
@@ -146,13 +160,23 @@ impl Mesh {
         for (name, value) in headers {
             map.append(*name, *value);
         }
-        let ack = self.js.publish_with_headers(subject.to_owned(), map, payload.into()).await;
-        ack.expect("the server takes it").await.expect("a stream takes it").sequence
+        let ack = self
+            .js
+            .publish_with_headers(subject.to_owned(), map, payload.into())
+            .await;
+        ack.expect("the server takes it")
+            .await
+            .expect("a stream takes it")
+            .sequence
     }
 
     /// Publishes orders for the probe on `orders.probe`: one step, or several.
     pub async fn order(&self, steps: Value) -> u64 {
-        let orders = if steps.is_array() { json!({ "do": steps }) } else { steps };
+        let orders = if steps.is_array() {
+            json!({ "do": steps })
+        } else {
+            steps
+        };
         self.publish("orders.probe", orders.to_string()).await
     }
 
@@ -165,18 +189,26 @@ impl Mesh {
 
     pub async fn put(&self, bucket: &str, key: &str, value: &str) {
         let store = self.js.get_key_value(bucket).await.expect("the bucket is there");
-        store.put(key, value.to_owned().into()).await.expect("the value is taken");
+        store
+            .put(key, value.to_owned().into())
+            .await
+            .expect("the value is taken");
     }
 
     /// All messages of a stream on subjects that match the filter, `>` for all. None if there is no such stream.
     pub async fn messages(&self, stream: &str, filter: &str) -> Vec<Found> {
-        let Ok(stream) = self.js.get_stream(stream).await else { return Vec::new() };
+        let Ok(stream) = self.js.get_stream(stream).await else {
+            return Vec::new();
+        };
         let config = pull::Config {
             ack_policy: AckPolicy::None,
             filter_subject: filter.to_owned(),
             ..pull::Config::default()
         };
-        let consumer = stream.create_consumer(config).await.expect("the stream takes a consumer");
+        let consumer = stream
+            .create_consumer(config)
+            .await
+            .expect("the stream takes a consumer");
         let count = usize::try_from(consumer.cached_info().num_pending).expect("few");
         let mut found = Vec::with_capacity(count);
         while found.len() < count {
@@ -191,6 +223,17 @@ impl Mesh {
         let name = &consumer.cached_info().name;
         stream.delete_consumer(name).await.expect("our own consumer goes");
         found
+    }
+
+    /// How many messages a stream holds.
+    pub async fn messages_left(&self, stream: &str) -> u64 {
+        self.js
+            .get_stream(stream)
+            .await
+            .expect("the stream is there")
+            .cached_info()
+            .state
+            .messages
     }
 
     /// What handlers have emitted.
@@ -233,10 +276,17 @@ impl Mesh {
 
     /// Every decision of a bucket's ledger, in order.
     pub async fn decisions(&self, bucket: &str) -> Vec<Value> {
-        let entries = self.messages(&format!("KV_{bucket}"), &format!("$MESH.state.{bucket}.ledger.>")).await;
+        let entries = self
+            .messages(&format!("KV_{bucket}"), &format!("$MESH.state.{bucket}.ledger.>"))
+            .await;
         entries
             .iter()
-            .flat_map(|entry| entry.json()["decisions"].as_array().cloned().expect("an entry has decisions"))
+            .flat_map(|entry| {
+                entry.json()["decisions"]
+                    .as_array()
+                    .cloned()
+                    .expect("an entry has decisions")
+            })
             .collect()
     }
 
@@ -292,7 +342,11 @@ impl Mesh {
     /// Runs `jetmesh`, which must succeed, and returns its standard output.
     pub async fn jetmesh_ok(&self, args: &[&str]) -> String {
         let (status, stdout, stderr) = self.jetmesh(args).await;
-        assert!(status.success(), "jetmesh {}: {status}\n{stdout}{stderr}", args.join(" "));
+        assert!(
+            status.success(),
+            "jetmesh {}: {status}\n{stdout}{stderr}",
+            args.join(" ")
+        );
         stdout
     }
 
@@ -318,7 +372,10 @@ impl Found {
     fn of(message: &jetstream::Message) -> Self {
         Self {
             subject: message.subject.to_string(),
-            sequence: message.info().expect("a consumer's message tells its place").stream_sequence,
+            sequence: message
+                .info()
+                .expect("a consumer's message tells its place")
+                .stream_sequence,
             headers: message.headers.clone().unwrap_or_default(),
             payload: message.payload.clone(),
         }

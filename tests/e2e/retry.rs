@@ -16,7 +16,10 @@ fn ms(time: &Value) -> i64 {
 
 /// The one attempt record, once `wanted` accepts it.
 async fn record(mesh: &Mesh, wanted: impl Fn(&Value) -> bool) -> Value {
-    eventually("an attempt record", SOON, async || mesh.attempts().await.into_iter().find(&wanted)).await
+    eventually("an attempt record", SOON, async || {
+        mesh.attempts().await.into_iter().find(&wanted)
+    })
+    .await
 }
 
 /// How long each failed attempt's event was told to wait, from the host's log, in milliseconds.
@@ -27,7 +30,11 @@ fn delays(lines: &[String]) -> Vec<f64> {
             let (_, rest) = line.split_once("next_in=").expect("the line tells the delay");
             let text: String = rest.chars().take_while(|c| c.is_ascii_digit() || *c == '.').collect();
             let number: f64 = text.parse().expect("a number");
-            if rest[text.len()..].starts_with("ms") { number } else { number * 1000.0 }
+            if rest[text.len()..].starts_with("ms") {
+                number
+            } else {
+                number * 1000.0
+            }
         })
         .collect()
 }
@@ -35,7 +42,8 @@ fn delays(lines: &[String]) -> Vec<f64> {
 #[tokio::test]
 async fn a_failing_event_is_retried_with_growing_delays_and_then_dead_lettered_once() {
     let (mesh, host) = Mesh::start(Config::probe_with("max_attempts = 4")).await;
-    mesh.order(json!({ "op": "retry", "code": "busy", "message": "come back later" })).await;
+    mesh.order(json!({ "op": "retry", "code": "busy", "message": "come back later" }))
+        .await;
     let seen = record(&mesh, |r| r["attempts"] == 3 && r["next"].is_string()).await;
     let letters = mesh.wait_letters(1).await;
 
@@ -49,43 +57,78 @@ async fn a_failing_event_is_retried_with_growing_delays_and_then_dead_lettered_o
     let history = seen["history"].as_array().expect("a record has a history");
     let at: Vec<i64> = history.iter().map(|attempt| ms(&attempt["at"])).collect();
     // The server waits no less than it was told; a busy machine may make it more.
-    assert!(at.windows(2).zip(&delays).all(|(pair, delay)| (pair[1] - pair[0]) as f64 >= delay - 2.0), "{at:?} {delays:?}");
+    assert!(
+        at.windows(2)
+            .zip(&delays)
+            .all(|(pair, delay)| (pair[1] - pair[0]) as f64 >= delay - 2.0),
+        "{at:?} {delays:?}"
+    );
     for (attempt, number) in history.iter().zip(1..) {
         assert_eq!(
-            (&attempt["attempt"], &attempt["outcome"], &attempt["code"], &attempt["message"]),
-            (&json!(number), &json!("retry"), &json!("busy"), &json!("come back later"))
+            (
+                &attempt["attempt"],
+                &attempt["outcome"],
+                &attempt["code"],
+                &attempt["message"]
+            ),
+            (
+                &json!(number),
+                &json!("retry"),
+                &json!("busy"),
+                &json!("come back later")
+            )
         );
     }
 
     let header = |name| letters[0].header(name);
-    assert_eq!((header("Mesh-Attempts"), header("Mesh-Cause")), (Some("4"), Some("exhausted")));
-    assert_eq!((header("Mesh-Code"), header("Mesh-Error")), (Some("busy"), Some("come back later")));
+    assert_eq!(
+        (header("Mesh-Attempts"), header("Mesh-Cause")),
+        (Some("4"), Some("exhausted"))
+    );
+    assert_eq!(
+        (header("Mesh-Code"), header("Mesh-Error")),
+        (Some("busy"), Some("come back later"))
+    );
     assert_eq!(header("Mesh-First-Attempt"), seen["first"].as_str());
     mesh.wait_settled("ORDERS", "probe").await;
-    eventually("the record to go", SOON, async || mesh.attempts().await.is_empty().then_some(())).await;
+    eventually("the record to go", SOON, async || {
+        mesh.attempts().await.is_empty().then_some(())
+    })
+    .await;
     let decisions = mesh.decisions("probe").await;
     assert_eq!(decisions.len(), 1, "{decisions:?}");
-    assert_eq!((&decisions[0]["verdict"], &decisions[0]["attempt"]), (&json!("dead"), &json!(4)));
+    assert_eq!(
+        (&decisions[0]["verdict"], &decisions[0]["attempt"]),
+        (&json!("dead"), &json!(4))
+    );
     assert_eq!(mesh.messages("MESH_DEAD", ">").await.len(), 1);
 }
 
 #[tokio::test]
 async fn an_event_that_succeeds_at_its_third_attempt_is_done_and_leaves_no_record() {
     let (mesh, host) = Mesh::start(Config::probe()).await;
-    mesh.order(json!([{ "op": "add", "key": "n", "by": 1 }, { "op": "fail_until", "attempt": 3 }])).await;
+    mesh.order(json!([{ "op": "add", "key": "n", "by": 1 }, { "op": "fail_until", "attempt": 3 }]))
+        .await;
     host.wait_for_line(says(&["done", "attempt=3"]), SOON).await;
     mesh.wait_settled("ORDERS", "probe").await;
     assert_eq!(mesh.value("probe", "n").await.as_deref(), Some("1"));
-    eventually("the record to go", SOON, async || mesh.attempts().await.is_empty().then_some(())).await;
+    eventually("the record to go", SOON, async || {
+        mesh.attempts().await.is_empty().then_some(())
+    })
+    .await;
     let decisions = mesh.decisions("probe").await;
-    assert_eq!((decisions.len(), &decisions[0]["verdict"], &decisions[0]["attempt"]), (1, &json!("done"), &json!(3)));
+    assert_eq!(
+        (decisions.len(), &decisions[0]["verdict"], &decisions[0]["attempt"]),
+        (1, &json!("done"), &json!(3))
+    );
     assert_eq!(mesh.letters().await.len(), 0);
 }
 
 #[tokio::test]
 async fn the_handlers_own_delay_is_honoured() {
     let (mesh, host) = Mesh::start(Config::probe_with("max_attempts = 2")).await;
-    mesh.order(json!({ "op": "retry", "code": "busy", "message": "in 1.5 s", "delay_ms": 1500 })).await;
+    mesh.order(json!({ "op": "retry", "code": "busy", "message": "in 1.5 s", "delay_ms": 1500 }))
+        .await;
     let letters = mesh.wait_letters(1).await;
     assert_eq!(delays(&host.lines()), [1500.0]);
     let time = |name| ms(&json!(letters[0].header(name)));
@@ -96,7 +139,8 @@ async fn the_handlers_own_delay_is_honoured() {
 #[tokio::test]
 async fn a_delay_is_never_longer_than_backoff_max() {
     let (mesh, host) = Mesh::start(Config::probe_with("max_attempts = 2\nbackoff_max = \"150ms\"")).await;
-    mesh.order(json!({ "op": "retry", "code": "busy", "message": "in an hour", "delay_ms": 3_600_000 })).await;
+    mesh.order(json!({ "op": "retry", "code": "busy", "message": "in an hour", "delay_ms": 3_600_000 }))
+        .await;
     mesh.wait_letters(1).await;
     assert_eq!(delays(&host.lines()), [150.0]);
 }
@@ -121,9 +165,16 @@ async fn harmful(limits: &str, step: Value, code: &str) -> Found {
     mesh.wait_settled("ORDERS", "probe").await;
     let [letter] = &letters[..] else { panic!("{letters:?}") };
     let header = |name| letter.header(name);
-    assert_eq!((header("Mesh-Cause"), header("Mesh-Code")), (Some("exhausted"), Some(code)));
+    assert_eq!(
+        (header("Mesh-Cause"), header("Mesh-Code")),
+        (Some("exhausted"), Some(code))
+    );
     assert_eq!(header("Mesh-Attempts"), Some("2"));
-    let retried = host.lines().iter().filter(|line| line.contains("will be retried")).count();
+    let retried = host
+        .lines()
+        .iter()
+        .filter(|line| line.contains("will be retried"))
+        .count();
     assert_eq!(retried, 1, "two attempts have one retry between them");
     letter.clone()
 }
@@ -138,7 +189,10 @@ async fn a_panic_is_retried_and_its_text_is_kept() {
     let (mesh, _host) = Mesh::start(Config::probe_with("max_attempts = 2")).await;
     mesh.order(json!({ "op": "panic", "message": "the sky falls" })).await;
     let seen = record(&mesh, |record| record["history"][0]["outcome"] == "trap").await;
-    assert!(seen["history"][0]["log"].to_string().contains("the sky falls"), "{seen}");
+    assert!(
+        seen["history"][0]["log"].to_string().contains("the sky falls"),
+        "{seen}"
+    );
     let letters = mesh.wait_letters(1).await;
     assert_eq!(letters[0].header("Mesh-Code"), Some("trap"));
 }
@@ -170,7 +224,8 @@ async fn a_stack_overflow_is_retried_and_harms_no_neighbour() {
 async fn the_ack_wait_is_prolonged_while_a_handler_runs() {
     let (mesh, host) = Mesh::start(Config::probe_with("timeout = \"10s\"")).await;
     // Three times the ack wait.
-    mesh.order(json!([{ "op": "sleep", "ms": 3000 }, { "op": "add", "key": "n", "by": 1 }])).await;
+    mesh.order(json!([{ "op": "sleep", "ms": 3000 }, { "op": "add", "key": "n", "by": 1 }]))
+        .await;
     host.wait_for_line(says(&["done", "attempt=1"]), SOON).await;
     let info = mesh.wait_settled("ORDERS", "probe").await;
     assert_eq!(info["num_redelivered"], 0);
@@ -181,7 +236,8 @@ async fn the_ack_wait_is_prolonged_while_a_handler_runs() {
 #[tokio::test]
 async fn an_event_that_is_not_yet_due_lets_the_others_go_first() {
     let (mesh, _host) = Mesh::start(Config::probe_with("concurrency = 1\nmax_attempts = 2")).await;
-    mesh.order(json!({ "op": "retry", "code": "busy", "message": "later", "delay_ms": 2000 })).await;
+    mesh.order(json!({ "op": "retry", "code": "busy", "message": "later", "delay_ms": 2000 }))
+        .await;
     for _ in 0..3 {
         mesh.order(json!({ "op": "add", "key": "n", "by": 1 })).await;
     }

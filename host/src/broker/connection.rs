@@ -41,6 +41,9 @@ pub enum Error {
     Timeout { what: String },
     #[error("{what}: the connection to NATS is gone")]
     Gone { what: String },
+    /// A stream or consumer that was there.
+    #[error("{what} is gone")]
+    Missing { what: String },
     #[error("{what}: an answer that cannot be read: {why}")]
     Answer { what: String, why: String },
     /// A state of NATS that a person must change; says how.
@@ -60,7 +63,11 @@ impl Error {
     /// Whether the same request may succeed later without anybody changing anything.
     pub fn passes(&self) -> bool {
         match self {
-            Error::Connect { .. } | Error::Timeout { .. } | Error::Gone { .. } | Error::Answer { .. } => true,
+            Error::Connect { .. }
+            | Error::Timeout { .. }
+            | Error::Gone { .. }
+            | Error::Missing { .. }
+            | Error::Answer { .. } => true,
             // 10008: JetStream temporarily unavailable; 503 family without a leader.
             Error::Api { code, .. } => matches!(code, 10008 | 10009 | 10023),
             Error::Credentials { .. } | Error::OldServer { .. } | Error::NoJetStream | Error::Refused(_) => false,
@@ -117,10 +124,10 @@ pub async fn open(nats: &Nats, name: &str) -> Result<Connection, Error> {
     }
     let url = redact(&nats.url);
     let servers: Vec<&str> = nats.url.split(',').map(str::trim).collect();
-    let client = options
-        .connect(servers)
-        .await
-        .map_err(|e| Error::Connect { url: url.clone(), why: chain(&e) })?;
+    let client = options.connect(servers).await.map_err(|e| Error::Connect {
+        url: url.clone(),
+        why: chain(&e),
+    })?;
     let info = client.server_info();
     let (major, minor, patch) = SERVER_MIN;
     if !client.is_server_compatible(major, minor, patch) {
@@ -135,20 +142,27 @@ pub async fn open(nats: &Nats, name: &str) -> Result<Connection, Error> {
         (None, None) => "$JS.API".to_owned(),
     };
     let js = jetstream::with_prefix(client.clone(), &api_prefix);
-    Ok(Connection { client, js, api_prefix, closed })
+    Ok(Connection {
+        client,
+        js,
+        api_prefix,
+        closed,
+    })
 }
 
 async fn credentials(nats: &Nats) -> Result<ConnectOptions, Error> {
     let mut options = ConnectOptions::new();
     if let Some(file) = &nats.creds {
-        options = options
-            .credentials_file(file)
-            .await
-            .map_err(|e| Error::Credentials { what: file.display().to_string(), why: e.to_string() })?;
+        options = options.credentials_file(file).await.map_err(|e| Error::Credentials {
+            what: file.display().to_string(),
+            why: e.to_string(),
+        })?;
     }
     if let Some(file) = &nats.nkey {
-        let seed = std::fs::read_to_string(file)
-            .map_err(|e| Error::Credentials { what: file.display().to_string(), why: e.to_string() })?;
+        let seed = std::fs::read_to_string(file).map_err(|e| Error::Credentials {
+            what: file.display().to_string(),
+            why: e.to_string(),
+        })?;
         options = options.nkey(seed.trim().to_owned());
     }
     if let Some(user) = &nats.user {
@@ -224,12 +238,16 @@ impl Stored {
         let mut headers = Headers::new();
         for line in text.split("\r\n").skip(1).filter(|line| !line.is_empty()) {
             // A line that begins with a blank continues the one above.
-            if line.starts_with([' ', '\t']) && let Some((_, value)) = headers.last_mut() {
+            if line.starts_with([' ', '\t'])
+                && let Some((_, value)) = headers.last_mut()
+            {
                 value.push(' ');
                 value.push_str(line.trim());
                 continue;
             }
-            let (name, value) = line.split_once(':').ok_or_else(|| "a header line has no colon".to_owned())?;
+            let (name, value) = line
+                .split_once(':')
+                .ok_or_else(|| "a header line has no colon".to_owned())?;
             if name.is_empty() || !name.bytes().all(|b| b.is_ascii_graphic()) {
                 return Err(format!("`{}` is not a header name", name.escape_debug()));
             }
@@ -305,13 +323,16 @@ impl Connection {
     /// One call of the JetStream API; `subject` without the prefix, e.g. `STREAM.INFO.ORDERS`.
     pub async fn api<T: DeserializeOwned>(&self, subject: &str, body: &impl Serialize) -> Result<T, Error> {
         let what = || format!("JetStream {subject}");
-        let answer: Response<T> =
-            self.js.request(subject.to_owned(), body).await.map_err(|e| self.failed(what(), e.to_string()))?;
+        let answer: Response<T> = self
+            .js
+            .request(subject.to_owned(), body)
+            .await
+            .map_err(|e| self.failed(what(), e.to_string()))?;
         match answer {
             Response::Ok(value) => Ok(value),
             Response::Err { error } => Err(Error::Api {
                 what: what(),
-                code: error.error_code().0.into(),
+                code: error.error_code().0,
                 text: error.to_string().split(" (code ").next().unwrap_or_default().to_owned(),
             }),
         }
@@ -343,9 +364,11 @@ impl Connection {
             Ok(message) => Ok(message.payload),
             Err(e) => Err(match e.kind() {
                 RequestErrorKind::TimedOut => Error::Timeout { what: what() },
-                RequestErrorKind::NoResponders => {
-                    Error::Api { what: what(), code: 0, text: "no stream or consumer listens there".to_owned() }
-                }
+                RequestErrorKind::NoResponders => Error::Api {
+                    what: what(),
+                    code: 0,
+                    text: "no stream or consumer listens there".to_owned(),
+                },
                 _ => self.failed(what(), chain(&e)),
             }),
         }
@@ -368,7 +391,8 @@ impl Connection {
 
     /// The next stored message at or after a sequence that matches a subject.
     pub async fn stored_next(&self, stream: &str, sequence: u64, subject: &str) -> Result<Option<Stored>, Error> {
-        self.get(stream, serde_json::json!({ "seq": sequence, "next_by_subj": subject })).await
+        self.get(stream, serde_json::json!({ "seq": sequence, "next_by_subj": subject }))
+            .await
     }
 
     async fn get(&self, stream: &str, body: serde_json::Value) -> Result<Option<Stored>, Error> {
@@ -379,10 +403,10 @@ impl Connection {
             Err(error) => return Err(error),
         };
         let bytes = |text: &str| {
-            BASE64
-                .decode(text)
-                .map(Bytes::from)
-                .map_err(|e| Error::Answer { what: format!("JetStream {subject}"), why: e.to_string() })
+            BASE64.decode(text).map(Bytes::from).map_err(|e| Error::Answer {
+                what: format!("JetStream {subject}"),
+                why: e.to_string(),
+            })
         };
         Ok(Some(Stored {
             sequence: message.seq,
@@ -396,11 +420,21 @@ impl Connection {
 
 /// Reads JetStream's answer to a publish.
 pub fn pub_ack(what: &str, answer: &[u8]) -> Result<PubAck, Error> {
-    let read = |why: String| Error::Answer { what: what.to_owned(), why };
+    let read = |why: String| Error::Answer {
+        what: what.to_owned(),
+        why,
+    };
     let answer: PublishAnswer = serde_json::from_slice(answer).map_err(|e| read(e.to_string()))?;
     match (answer.error, answer.seq) {
-        (Some(error), _) => Err(Error::Api { what: what.to_owned(), code: error.err_code, text: error.description }),
-        (None, Some(seq)) => Ok(PubAck { seq, duplicate: answer.duplicate }),
+        (Some(error), _) => Err(Error::Api {
+            what: what.to_owned(),
+            code: error.err_code,
+            text: error.description,
+        }),
+        (None, Some(seq)) => Ok(PubAck {
+            seq,
+            duplicate: answer.duplicate,
+        }),
         (None, None) => Err(read("no sequence".to_owned())),
     }
 }
@@ -441,7 +475,10 @@ impl StreamInfo {
 
     pub fn subjects(&self) -> Vec<String> {
         let list = self.config["subjects"].as_array();
-        list.into_iter().flatten().filter_map(|s| s.as_str().map(str::to_owned)).collect()
+        list.into_iter()
+            .flatten()
+            .filter_map(|s| s.as_str().map(str::to_owned))
+            .collect()
     }
 }
 
@@ -465,5 +502,7 @@ pub fn redial_delay(attempt: u32) -> Duration {
 pub fn token() -> String {
     use rand::RngExt as _;
     let mut random = rand::rng();
-    (0..12).map(|_| char::from(b"0123456789abcdefghijklmnopqrstuvwxyz"[random.random_range(0..36)])).collect()
+    (0..12)
+        .map(|_| char::from(b"0123456789abcdefghijklmnopqrstuvwxyz"[random.random_range(0..36)]))
+        .collect()
 }

@@ -47,7 +47,11 @@ impl ConsumerInfo {
 
     /// Up to here the server has nothing left to deliver or to wait for.
     pub fn settled_floor(&self) -> u64 {
-        if self.num_ack_pending == 0 { self.delivered.stream_seq } else { self.ack_floor.stream_seq }
+        if self.num_ack_pending == 0 {
+            self.delivered.stream_seq
+        } else {
+            self.ack_floor.stream_seq
+        }
     }
 }
 
@@ -63,7 +67,10 @@ impl Connection {
 
     /// Makes or changes a durable consumer.
     pub async fn put_consumer(&self, stream: &str, config: &Value, action: &str) -> Result<ConsumerInfo, Error> {
-        let name = config["durable_name"].as_str().or(config["name"].as_str()).unwrap_or_default();
+        let name = config["durable_name"]
+            .as_str()
+            .or(config["name"].as_str())
+            .unwrap_or_default();
         let body = json!({ "stream_name": stream, "config": config, "action": action });
         self.api(&format!("CONSUMER.CREATE.{stream}.{name}"), &body).await
     }
@@ -102,7 +109,9 @@ pub async fn bind(
                 // 10148, another host was faster.
                 Err(Error::Api { code: 10148, .. }) => {
                     let there = connection.consumer(&handler.stream, &handler.consumer).await?;
-                    there.ok_or_else(|| Error::Gone { what: format!("consumer {}", handler.consumer) })?
+                    there.ok_or_else(|| Error::Gone {
+                        what: format!("consumer {}", handler.consumer),
+                    })?
                 }
                 Err(error) => return Err(refused(handler, error)),
             }
@@ -112,7 +121,10 @@ pub async fn bind(
     if !differs(&wanted, &found.config) {
         return Ok(found);
     }
-    connection.put_consumer(&handler.stream, &wanted, "update").await.map_err(|e| refused(handler, e))
+    connection
+        .put_consumer(&handler.stream, &wanted, "update")
+        .await
+        .map_err(|e| refused(handler, e))
 }
 
 /// Whether the consumer that was found is this handler's.
@@ -212,7 +224,9 @@ fn differs(wanted: &Value, found: &Value) -> bool {
     fields.iter().any(|(key, value)| match (value, found.get(key)) {
         (Value::Object(inner), Some(there)) => inner.iter().any(|(k, v)| there.get(k) != Some(v)),
         (value, there) => there != Some(value),
-    }) || ["filter_subject", "filter_subjects"].iter().any(|key| wanted.get(key).is_none() && found.get(key).is_some())
+    }) || ["filter_subject", "filter_subjects"]
+        .iter()
+        .any(|key| wanted.get(key).is_none() && found.get(key).is_some())
 }
 
 fn refused(handler: &Handler, error: Error) -> Error {
@@ -235,7 +249,10 @@ pub fn work_queue(plan: &Plan, handler: &Handler, retention: &str) -> Option<Str
             && other.stream == handler.stream
             && (other.subjects.is_empty()
                 || handler.subjects.is_empty()
-                || other.subjects.iter().any(|a| handler.subjects.iter().any(|b| covers(a, b) || covers(b, a))))
+                || other
+                    .subjects
+                    .iter()
+                    .any(|a| handler.subjects.iter().any(|b| covers(a, b) || covers(b, a))))
     })?;
     Some(format!(
         "handlers {} and {}: stream {} is a work queue, which gives each message to one consumer only; give them \

@@ -100,7 +100,11 @@ fn kv_config(bucket: &str, _plan: &Plan) -> Value {
 
 async fn create(connection: &Connection, name: &str, mut config: Value) -> Result<StreamInfo, Error> {
     config["name"] = json!(name);
-    for (key, default) in [("storage", json!("file")), ("num_replicas", json!(1)), ("max_bytes", json!(-1))] {
+    for (key, default) in [
+        ("storage", json!("file")),
+        ("num_replicas", json!(1)),
+        ("max_bytes", json!(-1)),
+    ] {
         if config.get(key).is_none() {
             config[key] = default;
         }
@@ -120,7 +124,9 @@ async fn own(connection: &Connection, plan: &Plan, name: &str, mut config: Value
         whose => {
             return Err(Error::Refused(format!(
                 "stream {name} {}: one account holds one mesh; run this one as mesh = \"{}\", or in another account",
-                whose.map_or("was not made by jetmesh".to_owned(), |mesh| format!("belongs to mesh {mesh}")),
+                whose.map_or("was not made by jetmesh".to_owned(), |mesh| format!(
+                    "belongs to mesh {mesh}"
+                )),
                 whose.unwrap_or("…"),
             )));
         }
@@ -174,7 +180,10 @@ async fn ledger_bucket(connection: &Connection, plan: &Plan, bucket: &str) -> Re
     config.insert("allow_atomic".to_owned(), json!(true));
     config.insert("allow_msg_ttl".to_owned(), json!(true));
     let _: StreamInfo = connection.api(&format!("STREAM.UPDATE.{name}"), &config).await?;
-    tracing::info!(bucket, "state bucket completed: ledger subjects, atomic publish and message TTL");
+    tracing::info!(
+        bucket,
+        "state bucket completed: ledger subjects, atomic publish and message TTL"
+    );
     Ok(())
 }
 
@@ -188,23 +197,44 @@ pub fn check_ledger_bucket(bucket: &str, info: &StreamInfo) -> Result<(), Error>
     let edit = |flags: &str| format!("mend it with `nats stream edit {name} {flags}`");
     let mut wrong: Vec<String> = Vec::new();
     if number("max_age") != 0 {
-        wrong.push(format!("max_age is {} ns, not 0: its ledger would expire; {}", number("max_age"), edit("--max-age=0")));
+        wrong.push(format!(
+            "max_age is {} ns, not 0: its ledger would expire; {}",
+            number("max_age"),
+            edit("--max-age=0")
+        ));
     }
     if number("max_bytes") > 0 {
-        wrong.push(format!("max_bytes is {}, not unlimited; {}", number("max_bytes"), edit("--max-bytes=-1")));
+        wrong.push(format!(
+            "max_bytes is {}, not unlimited; {}",
+            number("max_bytes"),
+            edit("--max-bytes=-1")
+        ));
     }
     if number("max_msgs") > 0 {
-        wrong.push(format!("max_msgs is {}, not unlimited; {}", number("max_msgs"), edit("--max-msgs=-1")));
+        wrong.push(format!(
+            "max_msgs is {}, not unlimited; {}",
+            number("max_msgs"),
+            edit("--max-msgs=-1")
+        ));
     }
     if number("max_msgs_per_subject") != 1 {
         let found = number("max_msgs_per_subject");
-        wrong.push(format!("history is {found}, not 1; {}", edit("--max-msgs-per-subject=1")));
+        wrong.push(format!(
+            "history is {found}, not 1; {}",
+            edit("--max-msgs-per-subject=1")
+        ));
     }
     if is("discard_new_per_subject") {
-        wrong.push(format!("discard_new_per_subject is on; {}", edit("--no-discard-per-subject")));
+        wrong.push(format!(
+            "discard_new_per_subject is on; {}",
+            edit("--no-discard-per-subject")
+        ));
     }
     if number("subject_delete_marker_ttl") != 0 {
-        wrong.push(format!("it has a delete marker TTL; {}", edit("--subject-del-markers-ttl=0")));
+        wrong.push(format!(
+            "it has a delete marker TTL; {}",
+            edit("--subject-del-markers-ttl=0")
+        ));
     }
     if is("deny_purge") {
         wrong.push("deny_purge is on and cannot be taken back: make the bucket anew".to_owned());
@@ -220,5 +250,8 @@ pub fn check_ledger_bucket(bucket: &str, info: &StreamInfo) -> Result<(), Error>
     if wrong.is_empty() {
         return Ok(());
     }
-    Err(Error::Refused(format!("bucket {bucket} cannot hold a ledger: {}", wrong.join("; "))))
+    Err(Error::Refused(format!(
+        "bucket {bucket} cannot hold a ledger: {}",
+        wrong.join("; ")
+    )))
 }

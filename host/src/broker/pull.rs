@@ -26,6 +26,8 @@ pub struct Inlet {
     messages: Subscriber,
     inbox: String,
     next: String,
+    /// For errors: which consumer this is.
+    what: String,
     /// Asked for and neither received nor given up by the server.
     outstanding: usize,
     asked: Instant,
@@ -38,10 +40,21 @@ impl Inlet {
             .client
             .subscribe(inbox.clone())
             .await
-            .map_err(|_| Error::Gone { what: format!("pulling from {consumer}") })?;
+            .map_err(|_| Error::Gone {
+                what: format!("pulling from {consumer}"),
+            })?;
         let next = format!("{}.CONSUMER.MSG.NEXT.{stream}.{consumer}", connection.api_prefix());
         let asked = Instant::now();
-        Ok(Inlet { connection: connection.clone(), messages, inbox, next, outstanding: 0, asked })
+        let what = format!("consumer {consumer} on stream {stream}");
+        Ok(Inlet {
+            connection: connection.clone(),
+            messages,
+            inbox,
+            next,
+            what,
+            outstanding: 0,
+            asked,
+        })
     }
 
     /// Asks for what there is room for, if that is worth a request.
@@ -55,7 +68,9 @@ impl Inlet {
             .client
             .publish_with_reply(self.next.clone(), self.inbox.clone(), body.to_string().into())
             .await
-            .map_err(|_| Error::Gone { what: "pulling".to_owned() })?;
+            .map_err(|_| Error::Gone {
+                what: "pulling".to_owned(),
+            })?;
         self.outstanding += more;
         self.asked = Instant::now();
         Ok(())
@@ -74,7 +89,9 @@ impl Inlet {
     /// Nothing is lost.
     pub async fn next(&mut self) -> Result<Pulled, Error> {
         let Some(message) = self.messages.next().await else {
-            return Err(Error::Gone { what: "pulling".to_owned() });
+            return Err(Error::Gone {
+                what: "pulling".to_owned(),
+            });
         };
         let Some(status) = message.status else {
             self.outstanding = self.outstanding.saturating_sub(1);
@@ -88,7 +105,9 @@ impl Inlet {
         self.outstanding = pending.map_or(0, |pending| self.outstanding.saturating_sub(pending));
         let text = message.description.as_deref().unwrap_or_default().to_ascii_lowercase();
         if status.as_u16() == 503 || (status.as_u16() == 409 && text.contains("deleted")) {
-            return Err(Error::Refused("it is gone".to_owned()));
+            return Err(Error::Missing {
+                what: self.what.clone(),
+            });
         }
         Ok(Pulled::Ended)
     }

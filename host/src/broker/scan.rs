@@ -7,7 +7,7 @@ use async_nats::Subscriber;
 use futures_util::StreamExt;
 use serde_json::{Value, json};
 
-use super::connection::{Connection, Error, By, Stored};
+use super::connection::{By, Connection, Error, Stored};
 use super::consumer::{ConsumerInfo, nanos};
 use crate::message::DeliveryInfo;
 
@@ -65,16 +65,28 @@ impl Scan {
             .client
             .subscribe(inbox.clone())
             .await
-            .map_err(|_| Error::Gone { what: format!("reading {stream}") })?;
+            .map_err(|_| Error::Gone {
+                what: format!("reading {stream}"),
+            })?;
         let prefix = connection.api_prefix();
         let next = format!("{prefix}.CONSUMER.MSG.NEXT.{stream}.{}", info.name);
         let done = info.num_pending == 0;
-        Ok(Scan { connection: connection.clone(), messages, inbox, next, asked: 0, until, done })
+        Ok(Scan {
+            connection: connection.clone(),
+            messages,
+            inbox,
+            next,
+            asked: 0,
+            until,
+            done,
+        })
     }
 
     /// `None`: all has been seen.
     pub async fn next(&mut self) -> Result<Option<Scanned>, Error> {
-        let gone = || Error::Gone { what: "reading a stream".to_owned() };
+        let gone = || Error::Gone {
+            what: "reading a stream".to_owned(),
+        };
         while !self.done {
             if self.asked == 0 {
                 let body = json!({ "batch": BATCH, "expires": nanos(Duration::from_secs(5)) });
@@ -99,13 +111,17 @@ impl Scan {
             }
             self.asked -= 1;
             let reply = message.reply.as_deref().unwrap_or_default();
-            let Some(info) = DeliveryInfo::parse(reply) else { continue };
-            let pending = reply.rsplit('.').find_map(|t| t.parse::<u64>().ok()).unwrap_or(0);
-            if info.stream_sequence >= self.until || pending == 0 {
+            let Some(info) = DeliveryInfo::parse(reply) else {
+                continue;
+            };
+            if info.stream_sequence >= self.until || info.pending == 0 {
                 self.done = true;
             }
             if info.stream_sequence <= self.until {
-                return Ok(Some(Scanned { sequence: info.stream_sequence, message }));
+                return Ok(Some(Scanned {
+                    sequence: info.stream_sequence,
+                    message,
+                }));
             }
         }
         Ok(None)

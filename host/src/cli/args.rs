@@ -29,7 +29,13 @@ pub struct Args {
     #[arg(long, global = true, value_name = "NAME", env = "NATS_USER")]
     pub user: Option<String>,
     /// Password
-    #[arg(long, global = true, value_name = "PASSWORD", env = "NATS_PASSWORD", hide_env_values = true)]
+    #[arg(
+        long,
+        global = true,
+        value_name = "PASSWORD",
+        env = "NATS_PASSWORD",
+        hide_env_values = true
+    )]
     pub password: Option<String>,
     /// Credentials file
     #[arg(long, global = true, value_name = "FILE", env = "NATS_CREDS")]

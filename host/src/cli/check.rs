@@ -26,13 +26,21 @@ pub async fn run(args: &Args, check: &Check) -> Result<u8, Error> {
         println!("warning: {warning}");
     }
     for (handler, module) in plan.handlers.iter().zip(&modules) {
-        println!("{}: {} is a handler (module {})", handler.name, handler.module.display(), module.digest);
+        println!(
+            "{}: {} is a handler (module {})",
+            handler.name,
+            handler.module.display(),
+            module.digest
+        );
         let waiting = handler.ack_pending_max.saturating_sub(handler.in_flight);
         println!(
             "  up to {} instances, {} events at work, {waiting} waiting for a retry; ledger: {}",
             handler.concurrency,
             handler.in_flight,
-            handler.ledger.as_deref().unwrap_or("none, so effects and \"done or dead, never both\" are not guarded")
+            handler
+                .ledger
+                .as_deref()
+                .unwrap_or("none, so effects and \"done or dead, never both\" are not guarded")
         );
     }
     if !check.connect {
@@ -41,7 +49,10 @@ pub async fn run(args: &Args, check: &Check) -> Result<u8, Error> {
     let connection = broker::open(&plan.nats, "jetmesh check").await?;
     let problems = connected(&connection, plan).await?;
     if problems.is_empty() {
-        println!("nats-server {}: everything fits", connection.client.server_info().version);
+        println!(
+            "nats-server {}: everything fits",
+            connection.client.server_info().version
+        );
         return Ok(OK);
     }
     for problem in &problems {
@@ -76,7 +87,11 @@ async fn connected(connection: &Connection, plan: &Plan) -> Result<Vec<String>, 
                 let consumer = connection.consumer(&handler.stream, &handler.consumer).await?;
                 match consumer {
                     Some(found) => {
-                        let owner = Owner { mesh: &plan.mesh, incarnation: "", ledger: None };
+                        let owner = Owner {
+                            mesh: &plan.mesh,
+                            incarnation: "",
+                            ledger: None,
+                        };
                         if let Err(error) = check_owner(handler, &found, &owner) {
                             problems.push(error.to_string());
                         }

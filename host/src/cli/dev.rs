@@ -11,8 +11,8 @@ use async_nats::HeaderMap;
 use super::args::Dev;
 use super::{Args, Error, OK, UNFINISHED, run::on_signal, run::start_log};
 use crate::app;
-use crate::broker::{self, By, Connection};
 use crate::broker::provision::{kv_stream, provision};
+use crate::broker::{self, By, Connection};
 use crate::drain::Drain;
 use crate::ledger::entry::key_subject;
 use crate::plan::Plan;
@@ -39,8 +39,14 @@ pub async fn run(args: &Args, dev: &Dev) -> Result<u8, Error> {
     let server = Server::start(dev)?;
     plan.nats.url = format!("nats://127.0.0.1:{}", server.port);
     plan.nats.wait = Some(START_LIMIT);
-    println!("nats-server at {} (data in {}, kept between starts)", plan.nats.url, server.dir.display());
-    let Some(connection) = app::reach(&plan, &drain).await.map_err(|e| server.explain(&e))? else { return Ok(OK) };
+    println!(
+        "nats-server at {} (data in {}, kept between starts)",
+        plan.nats.url,
+        server.dir.display()
+    );
+    let Some(connection) = app::reach(&plan, &drain).await.map_err(|e| server.explain(&e))? else {
+        return Ok(OK);
+    };
     if !dev.no_samples {
         provision(&connection, &plan).await?;
         seed(&connection).await?;
@@ -59,7 +65,11 @@ async fn seed(connection: &Connection) -> Result<(), Error> {
     }
     for (key, value) in STOCK {
         let subject = key_subject("inventory", key);
-        if connection.stored(&kv_stream("inventory"), By::Last(&subject)).await?.is_none() {
+        if connection
+            .stored(&kv_stream("inventory"), By::Last(&subject))
+            .await?
+            .is_none()
+        {
             connection.publish(&subject, HeaderMap::new(), value.into()).await?;
         }
     }
@@ -73,7 +83,10 @@ async fn samples(connection: Connection, drain: Drain) {
         if drain.has_begun() {
             return;
         }
-        if let Err(error) = connection.publish("orders.created", HeaderMap::new(), order.into()).await {
+        if let Err(error) = connection
+            .publish("orders.created", HeaderMap::new(), order.into())
+            .await
+        {
             return tracing::warn!(%error, "a sample order could not be published");
         }
     }
@@ -118,7 +131,14 @@ impl Server {
             .map_err(|e| failed("the server's log cannot be written", e))?;
         let mut command = Command::new(&program);
         command
-            .args(["--addr", "127.0.0.1", "--port", &port.to_string(), "--jetstream", "--store_dir"])
+            .args([
+                "--addr",
+                "127.0.0.1",
+                "--port",
+                &port.to_string(),
+                "--jetstream",
+                "--store_dir",
+            ])
             .arg(&dir)
             .stdin(Stdio::null())
             .stdout(log.try_clone().map_err(|e| failed("the server's log", e))?)
@@ -129,7 +149,10 @@ impl Server {
     }
 
     fn explain(&self, error: &broker::Error) -> Error {
-        Error::Failed(format!("the nats-server did not start ({error}); see {}", self.dir.join("nats-server.log").display()))
+        Error::Failed(format!(
+            "the nats-server did not start ({error}); see {}",
+            self.dir.join("nats-server.log").display()
+        ))
     }
 }
 
@@ -160,11 +183,13 @@ fn die_with_parent(command: &mut Command) {
     use std::os::unix::process::CommandExt as _;
     // The server leaves Ctrl-C to this process, which drains first.
     command.process_group(0);
-    let set = || {
-        rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL)).map_err(Into::into)
-    };
+    let set =
+        || rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL)).map_err(Into::into);
     // SAFETY: between fork and exec only this one system call is made, which is async-signal-safe and allocates nothing.
-    #[expect(unsafe_code, reason = "the only way to say something in a child before it becomes another program")]
+    #[expect(
+        unsafe_code,
+        reason = "the only way to say something in a child before it becomes another program"
+    )]
     unsafe {
         command.pre_exec(set);
     }
@@ -177,7 +202,9 @@ fn find() -> Result<PathBuf, Error> {
     places
         .map(|place| place.join("nats-server"))
         .find(|file| Path::new(file).is_file())
-        .ok_or_else(|| Error::Failed("there is no nats-server on the PATH: `tools/install.sh server` brings one".to_owned()))
+        .ok_or_else(|| {
+            Error::Failed("there is no nats-server on the PATH: `tools/install.sh server` brings one".to_owned())
+        })
 }
 
 fn free_port(wanted: u16) -> Result<u16, Error> {

@@ -16,7 +16,9 @@ pub async fn run(args: &Args, dlq: &Dlq) -> Result<u8, Error> {
     let loaded = args.load()?;
     let connection = broker::open(&loaded.plan.nats, "jetmesh dlq").await?;
     if connection.stream(DEAD).await?.is_none() {
-        return Err(Error::Failed(format!("there is no stream {DEAD}: no host of this mesh has run here")));
+        return Err(Error::Failed(format!(
+            "there is no stream {DEAD}: no host of this mesh has run here"
+        )));
     }
     match dlq {
         Dlq::Ls { handler, json } => list(&connection, handler.as_deref(), *json).await,
@@ -52,7 +54,10 @@ async fn list(connection: &Connection, handler: Option<&str>, as_json: bool) -> 
             ]
         })
         .collect();
-    table::print(&["ID", "DEAD SINCE", "CAUSE", "CODE", "ATTEMPTS", "SUBJECT", "ERROR"], &rows);
+    table::print(
+        &["ID", "DEAD SINCE", "CAUSE", "CODE", "ATTEMPTS", "SUBJECT", "ERROR"],
+        &rows,
+    );
     Ok(OK)
 }
 
@@ -82,12 +87,16 @@ async fn find(connection: &Connection, id: &str) -> Result<Letter, Error> {
     let unknown = || Error::Failed(format!("no dead letter `{id}`; `jetmesh dlq ls` lists them"));
     let wrong = id.split('.').count() != 3 || id.split('.').any(|t| t.is_empty() || t.contains(['*', '>', ' ']));
     if wrong {
-        return Err(Error::Usage(format!("`{id}` is not HANDLER.INCARNATION.SEQUENCE, as `jetmesh dlq ls` prints it")));
+        return Err(Error::Usage(format!(
+            "`{id}` is not HANDLER.INCARNATION.SEQUENCE, as `jetmesh dlq ls` prints it"
+        )));
     }
     let handler = id.split('.').next().unwrap_or_default();
     let all = letters(connection, handler).await?;
     let letter = all.iter().find(|letter| letter.id() == id).ok_or_else(unknown)?;
-    dead_letter::read(connection, &letter.subject).await?.ok_or_else(unknown)
+    dead_letter::read(connection, &letter.subject)
+        .await?
+        .ok_or_else(unknown)
 }
 
 fn show(letter: &Letter) -> Result<u8, Error> {
@@ -108,7 +117,10 @@ fn show(letter: &Letter) -> Result<u8, Error> {
         table::print(&["ITS HEADERS", ""], &rows(original, dead_letter::ORIGINAL));
     }
     println!("\nITS PAYLOAD ({} bytes)", letter.payload.len());
-    match (serde_json::from_slice::<serde_json::Value>(&letter.payload), std::str::from_utf8(&letter.payload)) {
+    match (
+        serde_json::from_slice::<serde_json::Value>(&letter.payload),
+        std::str::from_utf8(&letter.payload),
+    ) {
         (Ok(value), _) => println!("{}", serde_json::to_string_pretty(&value).unwrap_or_default()),
         (Err(_), Ok(text)) => println!("{}", crate::guest::clean(text)),
         (Err(_), Err(_)) => println!("not text; get it with `nats stream get {DEAD} {}`", letter.sequence),
@@ -121,13 +133,24 @@ async fn replay(connection: &Connection, letter: &Letter) -> Result<u8, Error> {
         return publish_again(connection, letter).await;
     }
     let handler = letter.header(dead_letter::HANDLER);
-    let event = EventId::parse(letter.header(dead_letter::EVENT))
-        .ok_or_else(|| Error::Failed(format!("{}: its {} header names no event", letter.id(), dead_letter::EVENT)))?;
+    let event = EventId::parse(letter.header(dead_letter::EVENT)).ok_or_else(|| {
+        Error::Failed(format!(
+            "{}: its {} header names no event",
+            letter.id(),
+            dead_letter::EVENT
+        ))
+    })?;
     if letter.header(dead_letter::CAUSE) == "lost" {
-        return Err(Error::Failed(format!("{}: the event was lost with its payload; there is nothing to replay", letter.id())));
+        return Err(Error::Failed(format!(
+            "{}: the event was lost with its payload; there is nothing to replay",
+            letter.id()
+        )));
     }
     replay::ask(connection, handler, &event, Some(&letter.subject)).await?;
-    println!("{} goes to {handler} once more; it leaves `jetmesh dlq ls` when it is done", letter.id());
+    println!(
+        "{} goes to {handler} once more; it leaves `jetmesh dlq ls` when it is done",
+        letter.id()
+    );
     Ok(OK)
 }
 

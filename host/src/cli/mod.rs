@@ -57,6 +57,7 @@ impl Error {
                 broker::Error::Api { .. }
                 | broker::Error::Timeout { .. }
                 | broker::Error::Gone { .. }
+                | broker::Error::Missing { .. }
                 | broker::Error::Answer { .. } => FAILED,
             },
             Error::App(app::Error::Engine(_)) | Error::Failed(_) => FAILED,
@@ -66,7 +67,10 @@ impl Error {
 
 /// Carries a command out.
 pub fn main(args: &Args) -> ExitCode {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build();
     let runtime = match runtime {
         Ok(runtime) => runtime,
         Err(error) => {

@@ -47,7 +47,10 @@ pub fn on_signal(drain: &Drain) -> Result<(), Error> {
 }
 
 /// It listens until the process ends, also while the drain waits for everybody else.
-#[expect(clippy::disallowed_methods, reason = "the drain must not wait for the one who listens for its second signal")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the drain must not wait for the one who listens for its second signal"
+)]
 fn spawn_untracked(task: impl Future<Output = ()> + Send + 'static) {
     tokio::spawn(task);
 }

@@ -50,9 +50,20 @@ fn print(plan: &Plan, hosts: &[Value], handlers: &[Value], orphans: &[Value]) {
         Value::String(text) => text.clone(),
         other => other.to_string(),
     };
-    let columns = ["handler", "consumer", "module", "pending", "in_flight", "redelivered", "decided", "dead"];
-    let rows: Vec<Vec<String>> =
-        handlers.iter().map(|h| columns.iter().map(|column| text(&h[*column])).collect()).collect();
+    let columns = [
+        "handler",
+        "consumer",
+        "module",
+        "pending",
+        "in_flight",
+        "redelivered",
+        "decided",
+        "dead",
+    ];
+    let rows: Vec<Vec<String>> = handlers
+        .iter()
+        .map(|h| columns.iter().map(|column| text(&h[*column])).collect())
+        .collect();
     let header: Vec<String> = columns.iter().map(|c| c.to_uppercase().replace('_', " ")).collect();
     let header: Vec<&str> = header.iter().map(String::as_str).collect();
     table::print(&header, &rows);
@@ -74,9 +85,16 @@ fn print(plan: &Plan, hosts: &[Value], handlers: &[Value], orphans: &[Value]) {
 /// What every running host says of itself.
 async fn hosts(connection: &Connection, mesh: &str) -> Vec<Value> {
     let inbox = connection.client.new_inbox();
-    let Ok(mut answers) = connection.client.subscribe(inbox.clone()).await else { return Vec::new() };
+    let Ok(mut answers) = connection.client.subscribe(inbox.clone()).await else {
+        return Vec::new();
+    };
     let subject = format!("$SRV.STATS.{}", micro::service(mesh));
-    if connection.client.publish_with_reply(subject, inbox, "".into()).await.is_err() {
+    if connection
+        .client
+        .publish_with_reply(subject, inbox, "".into())
+        .await
+        .is_err()
+    {
         return Vec::new();
     }
     let mut hosts = Vec::new();
@@ -117,7 +135,9 @@ async fn stand(connection: &Connection, handler: &Handler, hosts: &[Value]) -> R
     if let Some(ledger) = &handler.ledger {
         let subject = Subjects::new(ledger).head();
         let stored = connection.stored(&kv_stream(ledger), By::Last(&subject)).await?;
-        let head: Head = stored.and_then(|s| serde_json::from_slice(&s.payload).ok()).unwrap_or_default();
+        let head: Head = stored
+            .and_then(|s| serde_json::from_slice(&s.payload).ok())
+            .unwrap_or_default();
         let floor = head.floors.get(&handler.name).cloned().unwrap_or_default();
         body["decided"] = json!(floor.done + floor.dead);
     }
@@ -135,7 +155,11 @@ async fn letters(connection: &Connection, handler: &Handler) -> Result<u64, brok
     let mut scan = Scan::start(connection, DEAD, &filter, 1, u64::MAX, true).await?;
     let mut count = 0;
     while let Some(scanned) = scan.next().await? {
-        let settled = scanned.message.headers.as_ref().is_some_and(|h| h.get(SETTLED).is_some());
+        let settled = scanned
+            .message
+            .headers
+            .as_ref()
+            .is_some_and(|h| h.get(SETTLED).is_some());
         count += u64::from(!settled);
     }
     Ok(count)
@@ -158,7 +182,10 @@ async fn orphans(connection: &Connection, plan: &Plan) -> Result<Vec<Value>, bro
             let (Some(mesh), Some(handler)) = (metadata[META_MESH].as_str(), metadata[META_HANDLER].as_str()) else {
                 continue;
             };
-            let known = plan.handlers.iter().any(|h| h.name == handler && json!(h.consumer) == consumer["name"]);
+            let known = plan
+                .handlers
+                .iter()
+                .any(|h| h.name == handler && json!(h.consumer) == consumer["name"]);
             if mesh == plan.mesh && !known {
                 found.push(json!({ "stream": stream, "consumer": consumer["name"], "handler": handler }));
             }

@@ -33,7 +33,8 @@ pub fn load(name: &str) -> Result<Context, String> {
         return Err(format!("\"{name}\" is not a context's name"));
     }
     let file = folder()?.join(format!("{name}.json"));
-    let text = std::fs::read_to_string(&file).map_err(|_| format!("there is no context \"{name}\" ({})", file.display()))?;
+    let text =
+        std::fs::read_to_string(&file).map_err(|_| format!("there is no context \"{name}\" ({})", file.display()))?;
     parse(&text).map_err(|why| format!("context \"{name}\" ({}): {why}", file.display()))
 }
 
@@ -69,7 +70,9 @@ pub fn parse(text: &str) -> Result<Context, String> {
         }
     }
     if context.nsc.is_some() {
-        return Err("it takes its credentials from nsc: write them to a file with `nsc generate creds` and name that".into());
+        return Err(
+            "it takes its credentials from nsc: write them to a file with `nsc generate creds` and name that".into(),
+        );
     }
     if context.user_jwt.is_some() {
         return Err("it holds a bare user_jwt: name a .creds file instead".into());

@@ -22,10 +22,13 @@ pub fn effective(plan: &Plan) -> String {
     out.duration("drain_timeout", plan.drain_timeout);
     out.table("log");
     out.text("filter", &plan.log.filter);
-    out.text("format", match plan.log.format {
-        LogFormat::Text => "text",
-        LogFormat::Json => "json",
-    });
+    out.text(
+        "format",
+        match plan.log.format {
+            LogFormat::Text => "text",
+            LogFormat::Json => "json",
+        },
+    );
     nats(&mut out, &plan.nats);
     for one in &plan.streams {
         stream(&mut out, one);
@@ -104,11 +107,14 @@ fn nats(out: &mut Out<'_>, nats: &Nats) {
 fn stream(out: &mut Out<'_>, stream: &Stream) {
     out.table(&format!("streams.{}", stream.name));
     out.list("subjects", &stream.subjects);
-    out.text("retention", match stream.retention {
-        Retention::Limits => "limits",
-        Retention::Interest => "interest",
-        Retention::WorkQueue => "workqueue",
-    });
+    out.text(
+        "retention",
+        match stream.retention {
+            Retention::Limits => "limits",
+            Retention::Interest => "interest",
+            Retention::WorkQueue => "workqueue",
+        },
+    );
     out.raw("replicas", &stream.replicas);
     if let Some(max_age) = stream.max_age {
         out.duration("max_age", max_age);

@@ -32,24 +32,41 @@ pub fn streams(root: &mut Section, reader: &mut Reader) -> Vec<Stream> {
         }
         let subjects = section.list(reader, "subjects");
         if subjects.is_empty() {
-            reader.problem(&key, "a stream captures at least one subject", "subjects = [\"orders.>\"]");
+            reader.problem(
+                &key,
+                "a stream captures at least one subject",
+                "subjects = [\"orders.>\"]",
+            );
         }
         for subject in &subjects {
             check_subject(reader, &key, subject);
-            if let Some(other) = found.iter().find(|s| s.subjects.iter().any(|theirs| overlap(theirs, subject))) {
+            if let Some(other) = found
+                .iter()
+                .find(|s| s.subjects.iter().any(|theirs| overlap(theirs, subject)))
+            {
                 let what = format!("`{subject}` overlaps with stream {}", other.name);
                 reader.problem(&key, what, "JetStream lets a subject be captured by one stream only");
             }
         }
-        let kinds =
-            [("limits", Retention::Limits), ("interest", Retention::Interest), ("workqueue", Retention::WorkQueue)];
+        let kinds = [
+            ("limits", Retention::Limits),
+            ("interest", Retention::Interest),
+            ("workqueue", Retention::WorkQueue),
+        ];
         let retention = section.word(reader, "retention", &kinds, Retention::Limits);
         let replicas = narrow(section.number(reader, "replicas", 1..=5, 1));
         let max_age = section.duration_or(reader, "max_age", Duration::from_secs(1));
         let window = Duration::from_secs(120);
         let duplicate_window = section.duration(reader, "duplicate_window", Duration::from_millis(100), window);
         section.finish(reader);
-        found.push(Stream { name, subjects, retention, replicas, max_age, duplicate_window });
+        found.push(Stream {
+            name,
+            subjects,
+            retention,
+            replicas,
+            max_age,
+            duplicate_window,
+        });
     }
     found
 }
@@ -110,10 +127,17 @@ impl Tuning {
         }
         if tuning.ack_pending_max < tuning.in_flight() {
             let what = format!("{} is below in_flight, {}", tuning.ack_pending_max, tuning.in_flight());
-            reader.problem(key("ack_pending_max"), what, "it also holds the events that wait for a retry: make it larger");
+            reader.problem(
+                key("ack_pending_max"),
+                what,
+                "it also holds the events that wait for a retry: make it larger",
+            );
         }
         if tuning.backoff_max < tuning.backoff {
-            let (most, first) = (humantime::format_duration(tuning.backoff_max), humantime::format_duration(tuning.backoff));
+            let (most, first) = (
+                humantime::format_duration(tuning.backoff_max),
+                humantime::format_duration(tuning.backoff),
+            );
             reader.problem(key("backoff_max"), format!("{most} is below backoff, {first}"), "");
         }
         tuning
@@ -130,21 +154,35 @@ pub fn read(root: &mut Section, base: &Path, streams: &[Stream], reader: &mut Re
     section.finish(reader);
     let sections = root.sections(reader, "handlers");
     if sections.is_empty() {
-        reader.problem("handlers", "there is no handler", "add [handlers.NAME] with module, stream and subjects");
+        reader.problem(
+            "handlers",
+            "there is no handler",
+            "add [handlers.NAME] with module, stream and subjects",
+        );
     }
     let mut found: Vec<Handler> = Vec::new();
     for (name, section) in sections {
         let handler = one(name, section, base, &defaults, reader);
         let key = |of: &str| format!("handlers.{}.{of}", handler.name);
-        if let Some(other) = found.iter().find(|o| o.stream == handler.stream && o.consumer == handler.consumer) {
-            let what = format!("\"{}\" is already the consumer of handler {}", handler.consumer, other.name);
+        if let Some(other) = found
+            .iter()
+            .find(|o| o.stream == handler.stream && o.consumer == handler.consumer)
+        {
+            let what = format!(
+                "\"{}\" is already the consumer of handler {}",
+                handler.consumer, other.name
+            );
             reader.problem(key("consumer"), what, "give each handler a consumer of its own");
         }
         if let Some(stream) = streams.iter().find(|s| s.name == handler.stream) {
             for filter in &handler.subjects {
                 if !stream.subjects.iter().any(|subject| overlap(subject, filter)) {
                     let what = format!("`{filter}` is not captured by stream {}", stream.name);
-                    reader.problem(key("subjects"), what, format!("it captures {}", stream.subjects.join(", ")));
+                    reader.problem(
+                        key("subjects"),
+                        what,
+                        format!("it captures {}", stream.subjects.join(", ")),
+                    );
                 }
             }
         }
@@ -169,14 +207,22 @@ fn one(name: String, mut section: Section, base: &Path, defaults: &Tuning, reade
         check_name(reader, &format!("{key}.stream"), &stream);
     }
     if stream.starts_with("MESH_") {
-        reader.problem(format!("{key}.stream"), "streams named MESH_… are the mesh's own", "consume one of yours");
+        reader.problem(
+            format!("{key}.stream"),
+            "streams named MESH_… are the mesh's own",
+            "consume one of yours",
+        );
     }
     let subjects = section.list(reader, "subjects");
     for (i, subject) in subjects.iter().enumerate() {
         check_subject(reader, &format!("{key}.subjects"), subject);
         if let Some(other) = subjects[..i].iter().find(|other| overlap(other, subject)) {
             let what = format!("`{subject}` overlaps with `{other}`");
-            reader.problem(format!("{key}.subjects"), what, "an event would match twice: leave one of them out");
+            reader.problem(
+                format!("{key}.subjects"),
+                what,
+                "an event would match twice: leave one of them out",
+            );
         }
     }
     let consumer = match section.text(reader, "consumer") {
@@ -190,7 +236,11 @@ fn one(name: String, mut section: Section, base: &Path, defaults: &Tuning, reade
         let start = parse_start(&text);
         if start.is_none() {
             let what = format!("\"{}\" is not a start", text.escape_debug());
-            reader.problem(format!("{key}.start"), what, "\"all\", \"new\", a sequence from 1 on, or an RFC 3339 time");
+            reader.problem(
+                format!("{key}.start"),
+                what,
+                "\"all\", \"new\", a sequence from 1 on, or an RFC 3339 time",
+            );
         }
         start
     });
@@ -198,7 +248,11 @@ fn one(name: String, mut section: Section, base: &Path, defaults: &Tuning, reade
     if let Some(bucket) = &bucket {
         check_name(reader, &format!("{key}.bucket"), bucket);
         if RESERVED.contains(&bucket.as_str()) {
-            reader.problem(format!("{key}.bucket"), format!("\"{bucket}\" is the mesh's own"), "use another name");
+            reader.problem(
+                format!("{key}.bucket"),
+                format!("\"{bucket}\" is the mesh's own"),
+                "use another name",
+            );
         }
     }
     let publish = section.list(reader, "publish");
@@ -206,7 +260,11 @@ fn one(name: String, mut section: Section, base: &Path, defaults: &Tuning, reade
         let key = format!("{key}.publish");
         check_subject(reader, &key, subject);
         if subject.starts_with('$') || subject.starts_with("_INBOX") {
-            reader.problem(&key, format!("`{subject}`: subjects of the server and the mesh are not granted"), "");
+            reader.problem(
+                &key,
+                format!("`{subject}`: subjects of the server and the mesh are not granted"),
+                "",
+            );
         }
         if subject == ">" || subject.starts_with("*") {
             let what = format!("`{subject}` would grant the server's and the mesh's subjects as well");
@@ -227,7 +285,9 @@ fn one(name: String, mut section: Section, base: &Path, defaults: &Tuning, reade
         consumer,
         start,
         instance: match tuning.reused {
-            true => Instance::Reused { recycle_after: u32::try_from(tuning.recycle_after).unwrap_or(u32::MAX) },
+            true => Instance::Reused {
+                recycle_after: u32::try_from(tuning.recycle_after).unwrap_or(u32::MAX),
+            },
             false => Instance::Fresh,
         },
         concurrency: narrow(tuning.concurrency),
@@ -283,7 +343,11 @@ fn check_subject(reader: &mut Reader, key: &str, subject: &str) {
         }
     });
     if let Some(why) = bad {
-        reader.problem(key, format!("\"{}\" is not a subject: {why}", subject.escape_debug()), "");
+        reader.problem(
+            key,
+            format!("\"{}\" is not a subject: {why}", subject.escape_debug()),
+            "",
+        );
     }
 }
 

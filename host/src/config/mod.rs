@@ -66,15 +66,28 @@ fn lines(problems: &[Problem]) -> String {
 pub fn load(path: Option<&Path>, overrides: &Overrides) -> Result<Loaded, Error> {
     let path = match path {
         Some(path) => path.to_owned(),
-        None => PLACES.iter().map(PathBuf::from).find(|p| p.is_file()).ok_or(Error::None)?,
+        None => PLACES
+            .iter()
+            .map(PathBuf::from)
+            .find(|p| p.is_file())
+            .ok_or(Error::None)?,
     };
-    let text = std::fs::read_to_string(&path).map_err(|source| Error::Read { path: path.clone(), source })?;
+    let text = std::fs::read_to_string(&path).map_err(|source| Error::Read {
+        path: path.clone(),
+        source,
+    })?;
     let name = path.display().to_string();
     // JETMESH_CONFIG names the file itself.
     let env = Env::prefixed("JETMESH_").ignore(&["CONFIG"]).split("__");
     let base = path.parent().unwrap_or(Path::new(""));
-    let (plan, reader) = read(&name, &text, base, |figment| figment.merge(env).merge(Serialized::defaults(flags(overrides))))?;
-    Ok(Loaded { plan, path, warnings: reader.warnings })
+    let (plan, reader) = read(&name, &text, base, |figment| {
+        figment.merge(env).merge(Serialized::defaults(flags(overrides)))
+    })?;
+    Ok(Loaded {
+        plan,
+        path,
+        warnings: reader.warnings,
+    })
 }
 
 /// Reads a configuration from text alone; `base` is what relative module paths begin at.
@@ -82,20 +95,21 @@ pub fn parse(text: &str, base: &Path) -> Result<Plan, Error> {
     read("the configuration", text, base, |figment| figment).map(|(plan, _)| plan)
 }
 
-fn read(
-    name: &str,
-    text: &str,
-    base: &Path,
-    layers: impl FnOnce(Figment) -> Figment,
-) -> Result<(Plan, Reader), Error> {
-    let syntax = |text: String| Error::Syntax { name: name.to_owned(), text };
+fn read(name: &str, text: &str, base: &Path, layers: impl FnOnce(Figment) -> Figment) -> Result<(Plan, Reader), Error> {
+    let syntax = |text: String| Error::Syntax {
+        name: name.to_owned(),
+        text,
+    };
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let figment = layers(Figment::from(Toml::string(text)));
     let values: Dict = figment.extract().map_err(|e| syntax(e.to_string()))?;
     let mut reader = Reader::default();
     let plan = plan(values, base, &mut reader);
     if !reader.problems.is_empty() {
-        return Err(Error::Problems { name: name.to_owned(), problems: reader.problems });
+        return Err(Error::Problems {
+            name: name.to_owned(),
+            problems: reader.problems,
+        });
     }
     Ok((plan, reader))
 }
@@ -152,7 +166,11 @@ fn plan(values: Dict, base: &Path, reader: &mut Reader) -> Plan {
 fn log(section: &mut Section, reader: &mut Reader) -> Log {
     let filter = section.text(reader, "filter").unwrap_or_else(|| "info".to_owned());
     if let Err(error) = tracing_subscriber::EnvFilter::try_new(&filter) {
-        reader.problem("log.filter", format!("\"{filter}\": {error}"), "for instance \"info\" or \"jetmesh=debug\"");
+        reader.problem(
+            "log.filter",
+            format!("\"{filter}\": {error}"),
+            "for instance \"info\" or \"jetmesh=debug\"",
+        );
     }
     let formats = [("text", LogFormat::Text), ("json", LogFormat::Json)];
     let format = section.word(reader, "format", &formats, LogFormat::Text);

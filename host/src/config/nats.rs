@@ -45,26 +45,52 @@ pub fn read(mut section: Section, reader: &mut Reader) -> Nats {
         }
     }
     if user.is_some() != password.is_some() {
-        let (has, lacks) = if user.is_some() { ("user", "password") } else { ("password", "user") };
+        let (has, lacks) = if user.is_some() {
+            ("user", "password")
+        } else {
+            ("password", "user")
+        };
         reader.problem(format!("nats.{lacks}"), format!("nats.{has} needs it"), "");
     }
     if tls_cert.is_some() != tls_key.is_some() {
-        let (has, lacks) = if tls_cert.is_some() { ("tls_cert", "tls_key") } else { ("tls_key", "tls_cert") };
+        let (has, lacks) = if tls_cert.is_some() {
+            ("tls_cert", "tls_key")
+        } else {
+            ("tls_key", "tls_cert")
+        };
         reader.problem(format!("nats.{lacks}"), format!("nats.{has} needs it"), "");
     }
     if js_domain.is_some() && js_api_prefix.is_some() {
-        reader.problem("nats.js_api_prefix", "not together with nats.js_domain", "leave one of them out");
+        reader.problem(
+            "nats.js_api_prefix",
+            "not together with nats.js_domain",
+            "leave one of them out",
+        );
     }
-    for (key, path) in [("creds", &creds), ("nkey", &nkey), ("tls_ca", &tls_ca), ("tls_cert", &tls_cert), ("tls_key", &tls_key)] {
+    for (key, path) in [
+        ("creds", &creds),
+        ("nkey", &nkey),
+        ("tls_ca", &tls_ca),
+        ("tls_cert", &tls_cert),
+        ("tls_key", &tls_key),
+    ] {
         if let Some(path) = path.as_ref().filter(|path| !path.is_file()) {
-            reader.problem(format!("nats.{key}"), format!("there is no file {}", path.display()), "");
+            reader.problem(
+                format!("nats.{key}"),
+                format!("there is no file {}", path.display()),
+                "",
+            );
         }
     }
     let wait = match wait.as_deref() {
         None | Some("forever") => None,
         Some("0") => Some(Duration::ZERO),
         Some(text) => humantime::parse_duration(text).map(Some).unwrap_or_else(|_| {
-            reader.problem("nats.wait", format!("\"{text}\" is not a duration"), "\"30s\", \"0s\" or \"forever\"");
+            reader.problem(
+                "nats.wait",
+                format!("\"{text}\" is not a duration"),
+                "\"30s\", \"0s\" or \"forever\"",
+            );
             None
         }),
     };

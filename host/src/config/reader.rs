@@ -38,7 +38,11 @@ impl Reader {
     pub fn problem(&mut self, key: impl Into<String>, what: impl Into<String>, hint: impl Into<String>) {
         let hint = hint.into();
         let hint = (!hint.is_empty()).then_some(hint);
-        self.problems.push(Problem { key: key.into(), what: what.into(), hint });
+        self.problems.push(Problem {
+            key: key.into(),
+            what: what.into(),
+            hint,
+        });
     }
 }
 
@@ -53,7 +57,12 @@ pub struct Section {
 
 impl Section {
     pub fn root(values: Dict) -> Section {
-        Section { path: String::new(), kind: String::new(), values, asked: Vec::new() }
+        Section {
+            path: String::new(),
+            kind: String::new(),
+            values,
+            asked: Vec::new(),
+        }
     }
 
     /// The full name of a key here.
@@ -74,11 +83,20 @@ impl Section {
             None => Dict::new(),
             Some(Value::Dict(_, values)) => values,
             Some(other) => {
-                reader.problem(&path, format!("{} is not a table", show(&other)), format!("write [{path}]"));
+                reader.problem(
+                    &path,
+                    format!("{} is not a table", show(&other)),
+                    format!("write [{path}]"),
+                );
                 Dict::new()
             }
         };
-        Section { path, kind, values, asked: Vec::new() }
+        Section {
+            path,
+            kind,
+            values,
+            asked: Vec::new(),
+        }
     }
 
     /// A table of tables: their names, in order.
@@ -88,9 +106,21 @@ impl Section {
         for (name, value) in outer.values {
             let (path, kind) = (join(&outer.path, &name), join(&outer.kind, "*"));
             match value {
-                Value::Dict(_, values) => found.push((name, Section { path, kind, values, asked: Vec::new() })),
+                Value::Dict(_, values) => found.push((
+                    name,
+                    Section {
+                        path,
+                        kind,
+                        values,
+                        asked: Vec::new(),
+                    },
+                )),
                 other => {
-                    reader.problem(&path, format!("{} is not a table", show(&other)), format!("write [{path}]"));
+                    reader.problem(
+                        &path,
+                        format!("{} is not a table", show(&other)),
+                        format!("write [{path}]"),
+                    );
                 }
             }
         }
@@ -158,7 +188,9 @@ impl Section {
         limits: std::ops::RangeInclusive<u64>,
         default: Option<u64>,
     ) -> Option<u64> {
-        let Some(value) = self.take(reader, name) else { return default };
+        let Some(value) = self.take(reader, name) else {
+            return default;
+        };
         let number = match &value {
             Value::Num(..) => plain(&value).parse().ok(),
             Value::String(_, text) => text.parse().ok(),
@@ -178,7 +210,13 @@ impl Section {
         }
     }
 
-    pub fn duration(&mut self, reader: &mut Reader, name: &'static str, least: Duration, default: Duration) -> Duration {
+    pub fn duration(
+        &mut self,
+        reader: &mut Reader,
+        name: &'static str,
+        least: Duration,
+        default: Duration,
+    ) -> Duration {
         self.duration_or(reader, name, least).unwrap_or(default)
     }
 
@@ -197,7 +235,11 @@ impl Section {
             }
             Err(_) => {
                 let what = format!("{} is not a duration", show(&value));
-                reader.problem(self.key(name), what, "a number and a unit: \"500ms\", \"30s\", \"5m\", \"24h\"");
+                reader.problem(
+                    self.key(name),
+                    what,
+                    "a number and a unit: \"500ms\", \"30s\", \"5m\", \"24h\"",
+                );
                 None
             }
         }
@@ -211,13 +253,19 @@ impl Section {
         limits: std::ops::RangeInclusive<u64>,
         default: u64,
     ) -> u64 {
-        let Some(value) = self.take(reader, name) else { return default };
+        let Some(value) = self.take(reader, name) else {
+            return default;
+        };
         match parse_bytes(&plain(&value)) {
             Some(bytes) if limits.contains(&bytes) => bytes,
             _ => {
                 let (low, high) = (format_bytes(*limits.start()), format_bytes(*limits.end()));
                 let what = format!("{} is not a size between {low} and {high}", show(&value));
-                reader.problem(self.key(name), what, format!("leave it out for the default, {}", format_bytes(default)));
+                reader.problem(
+                    self.key(name),
+                    what,
+                    format!("leave it out for the default, {}", format_bytes(default)),
+                );
                 default
             }
         }
@@ -233,31 +281,41 @@ impl Section {
             Value::String(_, text) => Some(vec![text.clone()]),
             Value::Array(_, values) => values
                 .iter()
-                .map(|v| if let Value::String(_, text) = v { Some(text.clone()) } else { None })
+                .map(|v| {
+                    if let Value::String(_, text) = v {
+                        Some(text.clone())
+                    } else {
+                        None
+                    }
+                })
                 .collect(),
             _ => None,
         };
         texts.unwrap_or_else(|| {
-            reader.problem(self.key(name), format!("{} is not a list of texts", show(&value)), "write [\"one\", \"two\"]");
+            reader.problem(
+                self.key(name),
+                format!("{} is not a list of texts", show(&value)),
+                "write [\"one\", \"two\"]",
+            );
             Vec::new()
         })
     }
 
     /// One of a few words.
-    pub fn word<T: Copy>(
-        &mut self,
-        reader: &mut Reader,
-        name: &'static str,
-        words: &[(&str, T)],
-        default: T,
-    ) -> T {
-        let Some(value) = self.take(reader, name) else { return default };
+    pub fn word<T: Copy>(&mut self, reader: &mut Reader, name: &'static str, words: &[(&str, T)], default: T) -> T {
+        let Some(value) = self.take(reader, name) else {
+            return default;
+        };
         let text = plain(&value);
         match words.iter().find(|(word, _)| *word == text) {
             Some((_, meaning)) => *meaning,
             None => {
                 let all: Vec<String> = words.iter().map(|(word, _)| format!("\"{word}\"")).collect();
-                reader.problem(self.key(name), format!("{} is not one of {}", show(&value), all.join(", ")), "");
+                reader.problem(
+                    self.key(name),
+                    format!("{} is not one of {}", show(&value), all.join(", ")),
+                    "",
+                );
                 default
             }
         }
@@ -282,7 +340,11 @@ impl Section {
 }
 
 fn join(path: &str, name: &str) -> String {
-    if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
+    if path.is_empty() {
+        name.to_owned()
+    } else {
+        format!("{path}.{name}")
+    }
 }
 
 /// A simple value as text.
@@ -324,6 +386,9 @@ fn parse_bytes(text: &str) -> Option<u64> {
 
 /// A size in its largest whole unit.
 pub fn format_bytes(bytes: u64) -> String {
-    let (unit, size) = UNITS.into_iter().find(|(_, size)| bytes >= *size && bytes % size == 0).unwrap_or(("B", 1));
+    let (unit, size) = UNITS
+        .into_iter()
+        .find(|(_, size)| bytes >= *size && bytes.is_multiple_of(*size))
+        .unwrap_or(("B", 1));
     format!("{}{unit}", bytes / size)
 }

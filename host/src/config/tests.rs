@@ -42,15 +42,26 @@ fn the_sample_says_every_key_that_the_code_knows() {
             said.insert(table.clone());
         } else if let Some((key, _)) = line.split_once(" = ") {
             let key = if table == "handlers.*.settings" { "*" } else { key };
-            said.insert(if table.is_empty() { key.to_owned() } else { format!("{table}.{key}") });
+            said.insert(if table.is_empty() {
+                key.to_owned()
+            } else {
+                format!("{table}.{key}")
+            });
         }
     }
     // A handler's limits are documented once, under [defaults].
     let documented = |key: &String| {
-        said.contains(key) || key.strip_prefix("handlers.*.").is_some_and(|k| said.contains(&format!("defaults.{k}")))
+        said.contains(key)
+            || key
+                .strip_prefix("handlers.*.")
+                .is_some_and(|k| said.contains(&format!("defaults.{k}")))
     };
-    let missing: Vec<&String> =
-        reader.known.iter().filter(|k| *k != "streams" && *k != "handlers").filter(|k| !documented(k)).collect();
+    let missing: Vec<&String> = reader
+        .known
+        .iter()
+        .filter(|k| *k != "streams" && *k != "handlers")
+        .filter(|k| !documented(k))
+        .collect();
     assert!(missing.is_empty(), "config/default.toml does not mention {missing:?}");
 }
 
@@ -76,12 +87,19 @@ fn six_lines_make_a_handler() {
     let plan = parse(SMALL, base()).unwrap();
     let handler = &plan.handlers[0];
     assert_eq!((handler.consumer.as_str(), handler.ledger.as_deref()), ("h", None));
-    assert_eq!((handler.concurrency, handler.in_flight, handler.instance), (16, 64, Instance::Fresh));
+    assert_eq!(
+        (handler.concurrency, handler.in_flight, handler.instance),
+        (16, 64, Instance::Fresh)
+    );
 }
 
 #[test]
 fn who_has_a_ledger_is_fixed_by_the_plan() {
-    let ledger = |more: &str| parse(&format!("{SMALL}{more}"), base()).unwrap().handlers[0].ledger.clone();
+    let ledger = |more: &str| {
+        parse(&format!("{SMALL}{more}"), base()).unwrap().handlers[0]
+            .ledger
+            .clone()
+    };
     assert_eq!(ledger(""), None);
     assert_eq!(ledger("bucket = \"b\"").as_deref(), Some("b"));
     assert_eq!(ledger("publish = [\"a.b\"]").as_deref(), Some("mesh"));
@@ -173,13 +191,22 @@ stream = "MESH_DEAD"
 #[test]
 fn an_unknown_key_is_an_error_with_a_suggestion() {
     let text = problems(&format!("{SMALL}max_atempts = 3"));
-    assert!(text.contains("handlers.h.max_atempts: unknown key\n    hint: did you mean `max_attempts`?"), "{text}");
+    assert!(
+        text.contains("handlers.h.max_atempts: unknown key\n    hint: did you mean `max_attempts`?"),
+        "{text}"
+    );
 }
 
 #[test]
 fn limits_that_contradict_one_another_are_refused() {
-    let text = problems(&format!("{SMALL}concurrency = 100\nin_flight = 10\nack_pending_max = 5\nbackoff_max = \"1ms\""));
-    for key in ["in_flight: 10 is below concurrency, 100", "ack_pending_max: 5", "backoff_max: 1ms is below backoff, 1s"] {
+    let text = problems(&format!(
+        "{SMALL}concurrency = 100\nin_flight = 10\nack_pending_max = 5\nbackoff_max = \"1ms\""
+    ));
+    for key in [
+        "in_flight: 10 is below concurrency, 100",
+        "ack_pending_max: 5",
+        "backoff_max: 1ms is below backoff, 1s",
+    ] {
         assert!(text.contains(key), "{key} not in {text}");
     }
 }
@@ -194,46 +221,80 @@ fn the_effective_configuration_gives_the_same_plan() {
 
 #[test]
 fn secrets_are_not_printed() {
-    let text = format!("[nats]\nurl = \"nats://me:pw1@host\"\nuser = \"u\"\npassword = \"pw2\"\ntoken = \"pw3\"\n{SMALL}");
+    let text =
+        format!("[nats]\nurl = \"nats://me:pw1@host\"\nuser = \"u\"\npassword = \"pw2\"\ntoken = \"pw3\"\n{SMALL}");
     let shown = effective(&parse(&text, base()).unwrap());
     assert!(!shown.contains("pw"), "{shown}");
 }
 
 #[test]
+#[expect(clippy::result_large_err, reason = "figment's jail wants figment's errors")]
 fn environment_and_flags_stand_over_the_file() {
     figment::Jail::expect_with(|jail| {
-        jail.create_file("m.toml", &format!("[nats]\nurl = \"nats://file\"\ntimeout = \"1s\"\n{SMALL}"))?;
+        jail.create_file(
+            "m.toml",
+            &format!("[nats]\nurl = \"nats://file\"\ntimeout = \"1s\"\n{SMALL}"),
+        )?;
         jail.set_env("JETMESH_NATS__URL", "nats://env");
         jail.set_env("JETMESH_NATS__TIMEOUT", "2s");
         jail.set_env("JETMESH_HANDLERS__H__CONCURRENCY", "3");
-        let flags = Overrides { nats_url: Some("nats://flag".into()), ..Overrides::default() };
+        let flags = Overrides {
+            nats_url: Some("nats://flag".into()),
+            ..Overrides::default()
+        };
         let plan = load(Some(Path::new("m.toml")), &flags).map_err(|e| e.to_string())?.plan;
-        assert_eq!((plan.nats.url.as_str(), plan.nats.timeout), ("nats://flag", Duration::from_secs(2)));
+        assert_eq!(
+            (plan.nats.url.as_str(), plan.nats.timeout),
+            ("nats://flag", Duration::from_secs(2))
+        );
         assert_eq!(plan.handlers[0].concurrency, 3);
         Ok(())
     });
 }
 
 #[test]
+#[expect(clippy::result_large_err, reason = "figment's jail wants figment's errors")]
 fn a_context_of_the_cli_lies_under_the_file() {
     figment::Jail::expect_with(|jail| {
         jail.create_dir("nats/context")?;
         let file = "nats/context/prod.json";
-        jail.create_file(file, r#"{"url":"nats://prod","user":"u","password":"p","token":"","jetstream_event_prefix":"EV"}"#)?;
+        jail.create_file(
+            file,
+            r#"{"url":"nats://prod","user":"u","password":"p","token":"","jetstream_event_prefix":"EV"}"#,
+        )?;
         jail.create_file("nats/context/nsc.json", r#"{"nsc":"nsc://a/b/c"}"#)?;
         let folder = jail.directory().display().to_string();
         jail.set_env("XDG_CONFIG_HOME", folder);
         jail.create_file("m.toml", &format!("[nats]\ncontext = \"prod\"\nuser = \"me\"\n{SMALL}"))?;
-        let nats = load(Some(Path::new("m.toml")), &Overrides::default()).map_err(|e| e.to_string())?.plan.nats;
-        assert_eq!((nats.url.as_str(), nats.user.as_deref(), nats.token), ("nats://prod", Some("me"), None));
+        let nats = load(Some(Path::new("m.toml")), &Overrides::default())
+            .map_err(|e| e.to_string())?
+            .plan
+            .nats;
+        assert_eq!(
+            (nats.url.as_str(), nats.user.as_deref(), nats.token),
+            ("nats://prod", Some("me"), None)
+        );
         assert_eq!(nats.js_event_prefix, "EV");
         let refused = |name: &str| {
-            let flags = Overrides { context: Some(name.into()), ..Overrides::default() };
-            load(Some(Path::new("m.toml")), &flags).expect_err("refused").to_string()
+            let flags = Overrides {
+                context: Some(name.into()),
+                ..Overrides::default()
+            };
+            load(Some(Path::new("m.toml")), &flags)
+                .expect_err("refused")
+                .to_string()
         };
         assert!(refused("nsc").contains("nsc generate creds"), "{}", refused("nsc"));
-        assert!(refused("none").contains("there is no context \"none\""), "{}", refused("none"));
-        assert!(refused("../x").contains("is not a context's name"), "{}", refused("../x"));
+        assert!(
+            refused("none").contains("there is no context \"none\""),
+            "{}",
+            refused("none")
+        );
+        assert!(
+            refused("../x").contains("is not a context's name"),
+            "{}",
+            refused("../x")
+        );
         Ok(())
     });
 }

@@ -30,9 +30,21 @@ pub struct Transaction {
 /// A consequence before it is laid out in messages; its body is left out of `consequence`.
 #[derive(Debug, Clone)]
 pub enum Planned {
-    Event { id: String, subject: String, headers: crate::message::Headers, payload: Bytes },
-    Letter { subject: String, headers: crate::message::Headers, payload: Bytes },
-    Settle { subject: String, reason: String },
+    Event {
+        id: String,
+        subject: String,
+        headers: crate::message::Headers,
+        payload: Bytes,
+    },
+    Letter {
+        subject: String,
+        headers: crate::message::Headers,
+        payload: Bytes,
+    },
+    Settle {
+        subject: String,
+        reason: String,
+    },
 }
 
 /// What a message of a batch expects of the stream, checked by the server when the batch commits.
@@ -42,7 +54,10 @@ pub enum Expect {
     /// The last sequence on the message's own subject; 0: none.
     Last(u64),
     /// The last sequence on another subject.
-    LastOf { subject: String, sequence: u64 },
+    LastOf {
+        subject: String,
+        sequence: u64,
+    },
 }
 
 /// One message of a batch.
@@ -119,12 +134,27 @@ pub fn batch(
             .map(|(key, value)| Write::new(key, base(tx, key), value.as_ref()))
             .collect(),
     };
-    let record = |subject, expect, body| Record { subject, expect, mark: Mark::Plain, body };
+    let record = |subject, expect, body| Record {
+        subject,
+        expect,
+        mark: Mark::Plain,
+        body,
+    };
     records.push(record(subjects.entry(n), Expect::Last(0), json(&entry)));
     let head = next_head(applied, tx, n);
-    records.push(record(subjects.head(), Expect::Last(applied.head_sequence), json(&head)));
+    records.push(record(
+        subjects.head(),
+        Expect::Last(applied.head_sequence),
+        json(&head),
+    ));
     let death = subjects.death(&tx.handler, &tx.event.to_string());
-    let body = |verdict| json(&Death { n, append: by.append.to_owned(), verdict });
+    let body = |verdict| {
+        json(&Death {
+            n,
+            append: by.append.to_owned(),
+            verdict,
+        })
+    };
     match (tx.decision.verdict, tx.death) {
         (Verdict::Dead, _) => records.push(record(death, Expect::Last(0), body(Verdict::Dead))),
         (Verdict::Done, Some((_, sequence))) => {
@@ -141,7 +171,10 @@ pub fn batch(
         });
     }
     if records.len() > 1000 {
-        return Err(TooLarge(format!("{} messages do not fit one batch of 1,000", records.len())));
+        return Err(TooLarge(format!(
+            "{} messages do not fit one batch of 1,000",
+            records.len()
+        )));
     }
     if let Some(record) = records.iter().find(|r| r.body.len() + HEADER_ROOM > payload_max) {
         return Err(TooLarge(format!(
@@ -165,7 +198,10 @@ fn carriers(subjects: &Subjects, bucket: &str, tx: &Transaction) -> Vec<Record> 
     only_read
         .map(|(key, read)| Record {
             subject: subjects.check(),
-            expect: Expect::LastOf { subject: key_subject(bucket, key), sequence: read.revision },
+            expect: Expect::LastOf {
+                subject: key_subject(bucket, key),
+                sequence: read.revision,
+            },
             mark: Mark::Plain,
             body: Bytes::new(),
         })
@@ -173,7 +209,11 @@ fn carriers(subjects: &Subjects, bucket: &str, tx: &Transaction) -> Vec<Record> 
 }
 
 fn next_head(applied: &Applied, tx: &Transaction, n: u64) -> Head {
-    let mut head = Head { n, min_reader: READER, ..applied.head.clone() };
+    let mut head = Head {
+        n,
+        min_reader: READER,
+        ..applied.head.clone()
+    };
     for (handler, floor) in applied.floors.clone() {
         let known = head.floors.entry(handler).or_default();
         if known.incarnation != floor.incarnation {
@@ -211,9 +251,18 @@ fn outs(
     let part_max = (payload_max / 2).max(1024);
     let flush = |records: &mut Vec<Record>, packed: &mut Vec<Consequence>| {
         if !packed.is_empty() {
-            let out = Out { n, append: append.to_owned(), consequences: std::mem::take(packed) };
+            let out = Out {
+                n,
+                append: append.to_owned(),
+                consequences: std::mem::take(packed),
+            };
             let (subject, body) = (subjects.out(n, records.len()), json(&out));
-            records.push(Record { subject, expect: Expect::Nothing, mark: Mark::Plain, body });
+            records.push(Record {
+                subject,
+                expect: Expect::Nothing,
+                mark: Mark::Plain,
+                body,
+            });
         }
     };
     for one in planned {
@@ -225,29 +274,48 @@ fn outs(
             for chunk in payload.chunks(part_max) {
                 parts.push(records.len());
                 let (subject, body) = (subjects.out(n, records.len()), payload.slice_ref(chunk));
-                records.push(Record { subject, expect: Expect::Nothing, mark: Mark::Part, body });
+                records.push(Record {
+                    subject,
+                    expect: Expect::Nothing,
+                    mark: Mark::Part,
+                    body,
+                });
             }
             Body::Parts(parts)
         };
         let consequence = match one {
-            Planned::Event { id, subject, headers, payload } => Consequence::Event {
+            Planned::Event {
+                id,
+                subject,
+                headers,
+                payload,
+            } => Consequence::Event {
                 id: id.clone(),
                 subject: subject.clone(),
                 headers: headers.clone(),
                 body: lay(payload),
             },
-            Planned::Letter { subject, headers, payload } => {
+            Planned::Letter {
+                subject,
+                headers,
+                payload,
+            } => {
                 // Only here is it known which entry decides the death.
                 let named = |(name, value): &(String, String)| match name == DEATH {
                     true => (name.clone(), n.to_string()),
                     false => (name.clone(), value.clone()),
                 };
                 let headers = headers.iter().map(named).collect();
-                Consequence::Letter { subject: subject.clone(), headers, body: lay(payload) }
+                Consequence::Letter {
+                    subject: subject.clone(),
+                    headers,
+                    body: lay(payload),
+                }
             }
-            Planned::Settle { subject, reason } => {
-                Consequence::Settle { subject: subject.clone(), reason: reason.clone() }
-            }
+            Planned::Settle { subject, reason } => Consequence::Settle {
+                subject: subject.clone(),
+                reason: reason.clone(),
+            },
         };
         size += json(&consequence).len();
         packed.push(consequence);

@@ -1,6 +1,7 @@
 //! The one that appends to a bucket's ledger on this host, and reads the bucket's keys. Every reconnect is a restart:
 //! head and index are read again, and what was begun before is run again.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex as StdMutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -15,7 +16,7 @@ use super::append::{self, Answer, Applied, Expect, Mark, Next, Record, Transacti
 use super::entry::{Death, Entry, Head, READER, Subjects, key_subject};
 use super::incarnation::Incarnation;
 use super::index::{Decided, Index};
-use crate::broker::connection::{pub_ack, redial_delay, token};
+use crate::broker::connection::{WRONG_LAST, pub_ack, redial_delay, token};
 use crate::broker::provision::{check_ledger_bucket, kv_stream};
 use crate::broker::scan::Scan;
 use crate::broker::{self, By, Connection, Error};
@@ -64,6 +65,10 @@ pub struct Bucket {
     link: StdMutex<Option<Link>>,
     index: StdMutex<Index>,
     sessions: AtomicU64,
+    /// Which making of the bucket this host has seen first; another one has forgotten what was decided.
+    making: StdMutex<Option<String>>,
+    /// What every head from now on says of source streams.
+    incarnations: StdMutex<BTreeMap<String, Incarnation>>,
     /// Refused batches since the start, for `status`.
     refusals: AtomicU64,
     /// The last error of opening, so that it is logged once and not with each event.
@@ -95,6 +100,8 @@ impl Bucket {
             link: StdMutex::new(None),
             index: StdMutex::default(),
             sessions: AtomicU64::new(0),
+            making: StdMutex::new(None),
+            incarnations: StdMutex::default(),
             refusals: AtomicU64::new(0),
             trouble: StdMutex::new(None),
         }
@@ -125,17 +132,19 @@ impl Bucket {
 
     /// The bucket's name for this making of itself, and what its head remembers of a source stream. Opens the ledger if
     /// it is not open.
-    pub async fn identity(&self, stream: &str) -> Result<(String, Option<Incarnation>, u64), Error> {
+    pub async fn identity(&self, stream: &str) -> Result<(String, Option<Incarnation>), Error> {
         let mut session = self.session.lock().await;
         let session = self.ensure(&mut session).await?;
-        Ok((session.head.bucket.clone(), session.head.incarnations.get(stream).cloned(), session.head_sequence))
+        Ok((
+            session.head.bucket.clone(),
+            session.head.incarnations.get(stream).cloned(),
+        ))
     }
 
     /// From now on appends carry this of a source stream.
-    pub async fn remember(&self, stream: &str, incarnation: &Incarnation) {
-        if let Some(session) = self.session.lock().await.as_mut() {
-            session.head.incarnations.insert(stream.to_owned(), incarnation.clone());
-        }
+    pub fn remember(&self, stream: &str, incarnation: &Incarnation) {
+        let mut known = self.incarnations.lock().unwrap_or_else(PoisonError::into_inner);
+        known.insert(stream.to_owned(), incarnation.clone());
     }
 
     /// Reads everything that other hosts have appended.
@@ -150,7 +159,9 @@ impl Bucket {
         let mut guard = self.session.lock().await;
         let session = self.ensure(&mut guard).await?;
         let subject = self.subjects.death(handler, &event.to_string());
-        let Some(stored) = session.connection.stored(&self.stream, By::Last(&subject)).await? else { return Ok(None) };
+        let Some(stored) = session.connection.stored(&self.stream, By::Last(&subject)).await? else {
+            return Ok(None);
+        };
         let death: Death = parse(&subject, &stored.payload)?;
         Ok((death.verdict == super::entry::Verdict::Dead).then_some((death.n, stored.sequence)))
     }
@@ -182,7 +193,11 @@ impl Bucket {
             let decided = moot(self.decided(&tx.handler, &tx.event), tx.death);
             if let Some(decided) = decided {
                 let own = sent && self.own_entry(session, decided, &append).await;
-                return Ok(if own { Committed::Here { entry: session.head.n } } else { Committed::Before(decided) });
+                return Ok(if own {
+                    Committed::Here { entry: session.head.n }
+                } else {
+                    Committed::Before(decided)
+                });
             }
             if session.number != reads_of {
                 // Nothing was read: nothing can have changed.
@@ -235,18 +250,34 @@ impl Bucket {
             }
         }
         let at = rfc3339(now_ms());
-        let by = append::By { append, host: &self.host, at: &at };
+        let by = append::By {
+            append,
+            host: &self.host,
+            at: &at,
+        };
         let applied = {
             let index = self.index();
             let (floors, reads_from) = (index.floors(), index.reads_from());
-            Applied { head: session.head.clone(), head_sequence: session.head_sequence, floors, reads_from }
+            let mut head = session.head.clone();
+            head.incarnations
+                .extend(self.incarnations.lock().unwrap_or_else(PoisonError::into_inner).clone());
+            Applied {
+                head,
+                head_sequence: session.head_sequence,
+                floors,
+                reads_from,
+            }
         };
         let payload_max = session.connection.client.max_payload();
         let (records, head) = match batch(&self.name, &applied, tx, by, payload_max) {
             Ok(batch) => batch,
             Err(too_large) => return Ok(Step::TooLarge(too_large.to_string())),
         };
-        let after_head = records.iter().rev().position(|r| r.subject == self.subjects.head()).unwrap_or(0);
+        let after_head = records
+            .iter()
+            .rev()
+            .position(|r| r.subject == self.subjects.head())
+            .unwrap_or(0);
         fault::point("commit-sent");
         match send(&session.connection, &records, careful).await {
             Answer::Committed(last) => {
@@ -262,15 +293,19 @@ impl Bucket {
                 let own = self.sync(session, append).await?;
                 let decided = moot(self.decided(&tx.handler, &tx.event), tx.death);
                 let moved = own.is_none() && self.moved(&session.connection, tx).await?;
-                Ok(match after_refusal(own.is_some(), decided, moved, session.head.n > before) {
-                    Next::Committed => Step::Done(own.unwrap_or(session.head.n)),
-                    Next::Decided(decided) => Step::Before(decided),
-                    Next::RunAgain => Step::RunAgain,
-                    Next::SendAgain => Step::Again,
-                    Next::LookAgain => Step::LookAgain,
-                })
+                Ok(
+                    match after_refusal(own.is_some(), decided, moved, session.head.n > before) {
+                        Next::Committed => Step::Done(own.unwrap_or(session.head.n)),
+                        Next::Decided(decided) => Step::Before(decided),
+                        Next::RunAgain => Step::RunAgain,
+                        Next::SendAgain => Step::Again,
+                        Next::LookAgain => Step::LookAgain,
+                    },
+                )
             }
-            Answer::Unknown if session.connection.is_closed() => Err(Error::Gone { what: "a commit".to_owned() }),
+            Answer::Unknown if session.connection.is_closed() => Err(Error::Gone {
+                what: "a commit".to_owned(),
+            }),
             Answer::Unknown => Ok(Step::Unknown),
             Answer::Named(text) => Ok(Step::Named(text)),
         }
@@ -291,7 +326,9 @@ impl Bucket {
 
     /// Whether the entry that decided an event is this append's: known after a session that broke.
     async fn own_entry(&self, session: &Session, decided: Decided, append: &str) -> bool {
-        let (Decided::Done { entry } | Decided::Dead { entry }) = decided else { return false };
+        let (Decided::Done { entry } | Decided::Dead { entry }) = decided else {
+            return false;
+        };
         let subject = self.subjects.entry(entry);
         match session.connection.stored(&self.stream, By::Last(&subject)).await {
             Ok(Some(stored)) => {
@@ -303,7 +340,9 @@ impl Bucket {
 
     /// The revision that a key has now.
     async fn revision(&self, connection: &Connection, key: &str) -> Result<u64, Error> {
-        let stored = connection.stored(&self.stream, By::Last(&key_subject(&self.name, key))).await?;
+        let stored = connection
+            .stored(&self.stream, By::Last(&key_subject(&self.name, key)))
+            .await?;
         Ok(stored.map_or(0, |s| s.sequence))
     }
 
@@ -318,7 +357,16 @@ impl Bucket {
 
     /// Reads the head and every entry up to it. `Some`: the entry of this append was among them.
     async fn sync(&self, session: &mut Session, append: &str) -> Result<Option<u64>, Error> {
-        let (head, sequence) = read_head(&session.connection, &self.stream, &self.subjects).await?;
+        let Some((head, sequence)) = read_head(&session.connection, &self.stream, &self.subjects).await? else {
+            return Err(Error::Missing {
+                what: format!("the head of bucket {}", self.name),
+            });
+        };
+        if head.bucket != session.head.bucket || head.n < session.head.n {
+            return Err(Error::Missing {
+                what: format!("the ledger of bucket {}", self.name),
+            });
+        }
         let mut own = None;
         if head.n > session.head.n {
             let entries = read_entries(
@@ -339,11 +387,7 @@ impl Bucket {
             }
             index.adopt(&head);
         }
-        let incarnations = std::mem::take(&mut session.head.incarnations);
         session.head = head;
-        for (stream, incarnation) in incarnations {
-            session.head.incarnations.insert(stream, incarnation);
-        }
         session.head_sequence = sequence;
         Ok(own)
     }
@@ -367,16 +411,29 @@ impl Bucket {
                 }
             }
         }
-        guard.as_mut().ok_or_else(|| Error::Gone { what: "the ledger's session".to_owned() })
+        guard.as_mut().ok_or_else(|| Error::Gone {
+            what: "the ledger's session".to_owned(),
+        })
     }
 
     async fn open(&self) -> Result<Session, Error> {
         let connection = broker::open(&self.nats, &format!("jetmesh ledger {}", self.name)).await?;
         let info = connection.stream(&self.stream).await?.ok_or_else(|| {
-            Error::Refused(format!("bucket {} is gone: start jetmesh again to make it anew", self.name))
+            Error::Refused(format!(
+                "bucket {} is gone: start jetmesh again to make it anew",
+                self.name
+            ))
         })?;
         check_ledger_bucket(&self.name, &info)?;
-        let (mut head, head_sequence) = read_head(&connection, &self.stream, &self.subjects).await?;
+        let known = self.making.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let (head, head_sequence) = match read_head(&connection, &self.stream, &self.subjects).await? {
+            Some(found) => found,
+            None if known.is_some() => return Err(self.forgotten()),
+            None => begin(&connection, &self.stream, &self.subjects).await?,
+        };
+        if known.is_some_and(|known| known != head.bucket) {
+            return Err(self.forgotten());
+        }
         if head.min_reader > READER {
             return Err(Error::Refused(format!(
                 "bucket {}: its ledger was written by a newer jetmesh (format {}, this host reads {READER}): upgrade",
@@ -389,14 +446,27 @@ impl Bucket {
             let entries = read_entries(&connection, &self.stream, &self.subjects, from, head.n, 0).await?;
             entries.iter().for_each(|entry| index.apply(entry));
         }
-        if head.bucket.is_empty() {
-            head.bucket = token();
-        }
         *self.index() = index;
+        *self.making.lock().unwrap_or_else(PoisonError::into_inner) = Some(head.bucket.clone());
         let number = self.sessions.fetch_add(1, Ordering::Relaxed) + 1;
-        *self.link.lock().unwrap_or_else(PoisonError::into_inner) =
-            Some(Link { connection: connection.clone(), number });
-        Ok(Session { connection, number, head, head_sequence })
+        *self.link.lock().unwrap_or_else(PoisonError::into_inner) = Some(Link {
+            connection: connection.clone(),
+            number,
+        });
+        Ok(Session {
+            connection,
+            number,
+            head,
+            head_sequence,
+        })
+    }
+
+    fn forgotten(&self) -> Error {
+        Error::Refused(format!(
+            "bucket {} was made anew or purged while this host ran, and with it went the memory of what is decided: \
+             restore it, or start jetmesh again to see what that means for its handlers",
+            self.name
+        ))
     }
 
     fn drop_session(&self, guard: &mut Option<Session>) {
@@ -444,8 +514,11 @@ impl State for Bucket {
                 }
             };
             let subject = key_subject(&self.name, key);
-            let stored =
-                link.connection.stored(&self.stream, By::Last(&subject)).await.map_err(|e| e.to_string())?;
+            let stored = link
+                .connection
+                .stored(&self.stream, By::Last(&subject))
+                .await
+                .map_err(|e| e.to_string())?;
             Ok(match stored {
                 None => (None, 0),
                 Some(stored) if is_tombstone(&stored.raw_headers) => (None, stored.sequence),
@@ -459,7 +532,8 @@ impl State for Bucket {
 /// A deleted, purged or expired key (ADR-8, ADR-43).
 fn is_tombstone(raw_headers: &[u8]) -> bool {
     let text = String::from_utf8_lossy(raw_headers).to_ascii_lowercase();
-    text.lines().any(|line| line.starts_with("kv-operation:") || line.starts_with("nats-marker-reason:"))
+    text.lines()
+        .any(|line| line.starts_with("kv-operation:") || line.starts_with("nats-marker-reason:"))
 }
 
 /// One atomic batch (ADR-50). `careful`: each message asks for an answer, so that the server names what it dislikes.
@@ -485,7 +559,10 @@ async fn send(connection: &Connection, records: &[Record], careful: bool) -> Ans
         }
         if i == last {
             headers.insert("Nats-Batch-Commit", "1");
-            return match connection.request(&record.subject, Some(headers), record.body.clone()).await {
+            return match connection
+                .request(&record.subject, Some(headers), record.body.clone())
+                .await
+            {
                 Ok(answer) => match pub_ack(&record.subject, &answer) {
                     Ok(ack) => Answer::Committed(ack.seq),
                     Err(Error::Api { code, text, .. }) => Answer::of(code, &text),
@@ -495,7 +572,10 @@ async fn send(connection: &Connection, records: &[Record], careful: bool) -> Ans
             };
         }
         if careful {
-            match connection.request(&record.subject, Some(headers), record.body.clone()).await {
+            match connection
+                .request(&record.subject, Some(headers), record.body.clone())
+                .await
+            {
                 // An empty answer: taken into the batch.
                 Ok(answer) if answer.is_empty() => {}
                 Ok(answer) => match pub_ack(&record.subject, &answer) {
@@ -512,8 +592,10 @@ async fn send(connection: &Connection, records: &[Record], careful: bool) -> Ans
                 Err(_) => return Answer::Unknown,
             }
         } else {
-            let sent =
-                connection.client.publish_with_headers(record.subject.clone(), headers, record.body.clone()).await;
+            let sent = connection
+                .client
+                .publish_with_headers(record.subject.clone(), headers, record.body.clone())
+                .await;
             if sent.is_err() {
                 return Answer::Unknown;
             }
@@ -523,11 +605,37 @@ async fn send(connection: &Connection, records: &[Record], careful: bool) -> Ans
     Answer::Unknown
 }
 
-async fn read_head(connection: &Connection, stream: &str, subjects: &Subjects) -> Result<(Head, u64), Error> {
+async fn read_head(connection: &Connection, stream: &str, subjects: &Subjects) -> Result<Option<(Head, u64)>, Error> {
     let subject = subjects.head();
     match connection.stored(stream, By::Last(&subject)).await? {
-        None => Ok((Head { index_from: 1, ..Head::default() }, 0)),
-        Some(stored) => Ok((parse(&subject, &stored.payload)?, stored.sequence)),
+        None => Ok(None),
+        Some(stored) => Ok(Some((parse(&subject, &stored.payload)?, stored.sequence))),
+    }
+}
+
+/// The first head of a bucket: it names this making of it.
+async fn begin(connection: &Connection, stream: &str, subjects: &Subjects) -> Result<(Head, u64), Error> {
+    let head = Head {
+        min_reader: READER,
+        bucket: token(),
+        index_from: 1,
+        ..Head::default()
+    };
+    let mut headers = HeaderMap::new();
+    headers.insert("Nats-Expected-Last-Subject-Sequence", "0");
+    let body = serde_json::to_vec(&head).unwrap_or_default();
+    match connection.publish(&subjects.head(), headers, body.into()).await {
+        Ok(ack) => Ok((head, ack.seq)),
+        // Another host was faster: its head it is.
+        Err(Error::Api {
+            code: WRONG_LAST | 10164,
+            ..
+        }) => read_head(connection, stream, subjects)
+            .await?
+            .ok_or_else(|| Error::Missing {
+                what: format!("the head of {stream}"),
+            }),
+        Err(error) => Err(error),
     }
 }
 
@@ -563,13 +671,19 @@ async fn read_entries(
     let whole = entries.len() as u64 == to - from + 1 && entries.iter().zip(from..).all(|(e, n)| e.n == n);
     if !whole {
         // A replica that is behind its leader: the next try finds more.
-        return Err(Error::Answer { what: format!("entries {from}..={to} of {stream}"), why: "not all there".into() });
+        return Err(Error::Answer {
+            what: format!("entries {from}..={to} of {stream}"),
+            why: "not all there".into(),
+        });
     }
     Ok(entries)
 }
 
 fn parse<T: serde::de::DeserializeOwned>(what: &str, bytes: &[u8]) -> Result<T, Error> {
-    serde_json::from_slice(bytes).map_err(|e| Error::Answer { what: what.to_owned(), why: e.to_string() })
+    serde_json::from_slice(bytes).map_err(|e| Error::Answer {
+        what: what.to_owned(),
+        why: e.to_string(),
+    })
 }
 
 async fn pause(time: Duration) {
@@ -582,7 +696,10 @@ pub async fn keep_open(bucket: Arc<Bucket>) {
     loop {
         let opened = {
             let mut guard = bucket.session.lock().await;
-            bucket.ensure(&mut guard).await.map(|session| session.connection.clone())
+            bucket
+                .ensure(&mut guard)
+                .await
+                .map(|session| session.connection.clone())
         };
         match opened {
             Ok(connection) => {

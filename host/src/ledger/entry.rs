@@ -40,7 +40,11 @@ impl Subjects {
 
     /// Message `k` of an entry's consequences; 0 is the first.
     pub fn out(&self, n: u64, k: usize) -> String {
-        if k == 0 { format!("{}.out.{n}", self.0) } else { format!("{}.out.{n}.{k}", self.0) }
+        if k == 0 {
+            format!("{}.out.{n}", self.0)
+        } else {
+            format!("{}.out.{n}.{k}", self.0)
+        }
     }
 
     pub fn outs(&self) -> String {
@@ -188,9 +192,18 @@ pub struct Death {
 #[serde(rename_all = "lowercase")]
 pub enum Consequence {
     /// An event that a handler emitted.
-    Event { id: String, subject: String, headers: Headers, body: Body },
+    Event {
+        id: String,
+        subject: String,
+        headers: Headers,
+        body: Body,
+    },
     /// A dead letter.
-    Letter { subject: String, headers: Headers, body: Body },
+    Letter {
+        subject: String,
+        headers: Headers,
+        body: Body,
+    },
     /// A dead letter whose event is done after all.
     Settle { subject: String, reason: String },
 }

@@ -33,7 +33,11 @@ pub enum Seen {
 /// names the known token is there, and consumers go with their stream.
 pub fn compare(known: &Incarnation, created: &str, witness: Option<u64>, bound: bool) -> Seen {
     let recognised = known.sequence > 0 && witness == Some(known.time_ms);
-    if known.created == created || recognised || bound { Seen::Same } else { Seen::New }
+    if known.created == created || recognised || bound {
+        Seen::Same
+    } else {
+        Seen::New
+    }
 }
 
 /// The present incarnation of a source stream. `from_head`: what the handler's ledger remembers, for the case that the
@@ -49,8 +53,9 @@ pub async fn resolve(
     for _ in 0..10 {
         let stored = connection.stored(&kv_stream(MESH_BUCKET), By::Last(&subject)).await?;
         let revision = stored.as_ref().map_or(0, |s| s.sequence);
-        let known: Option<Incarnation> =
-            stored.and_then(|s| serde_json::from_slice(&s.payload).ok()).or_else(|| from_head.cloned());
+        let known: Option<Incarnation> = stored
+            .and_then(|s| serde_json::from_slice(&s.payload).ok())
+            .or_else(|| from_head.cloned());
         let last = match info.state.last_seq {
             0 => None,
             sequence => connection.stored(stream, By::Sequence(sequence)).await?,
@@ -66,7 +71,10 @@ pub async fn resolve(
             Some(known) => {
                 let witness = match known.sequence {
                     0 => None,
-                    sequence => connection.stored(stream, By::Sequence(sequence)).await?.map(|m| m.time_ms),
+                    sequence => connection
+                        .stored(stream, By::Sequence(sequence))
+                        .await?
+                        .map(|m| m.time_ms),
                 };
                 match compare(known, &info.created, witness, bound_token == Some(&known.token)) {
                     Seen::Same => {
@@ -94,11 +102,16 @@ pub async fn resolve(
         match connection.publish(&subject, headers, body.into()).await {
             Ok(_) => return Ok(next),
             // Another host was faster: take what it wrote.
-            Err(Error::Api { code: WRONG_LAST | 10164, .. }) => {}
+            Err(Error::Api {
+                code: WRONG_LAST | 10164,
+                ..
+            }) => {}
             Err(error) => return Err(error),
         }
     }
-    Err(Error::Timeout { what: format!("the incarnation of stream {stream}") })
+    Err(Error::Timeout {
+        what: format!("the incarnation of stream {stream}"),
+    })
 }
 
 #[cfg(test)]
@@ -107,7 +120,12 @@ mod tests {
 
     #[test]
     fn a_restored_stream_is_the_same_and_a_remade_one_is_not() {
-        let known = Incarnation { token: "k".into(), created: "monday".into(), sequence: 7, time_ms: 70 };
+        let known = Incarnation {
+            token: "k".into(),
+            created: "monday".into(),
+            sequence: 7,
+            time_ms: 70,
+        };
         let rows = [
             ("monday", Some(70), false, Seen::Same),
             ("monday", None, false, Seen::Same),
@@ -117,7 +135,11 @@ mod tests {
             ("tuesday", None, true, Seen::Same),
         ];
         for (created, witness, bound, seen) in rows {
-            assert_eq!(compare(&known, created, witness, bound), seen, "{created} {witness:?} {bound}");
+            assert_eq!(
+                compare(&known, created, witness, bound),
+                seen,
+                "{created} {witness:?} {bound}"
+            );
         }
     }
 }

@@ -8,8 +8,12 @@ use crate::message::EventId;
 /// How an event stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Decided {
-    Done { entry: u64 },
-    Dead { entry: u64 },
+    Done {
+        entry: u64,
+    },
+    Dead {
+        entry: u64,
+    },
     /// Below the floor: done or dead, long ago.
     Below,
 }
@@ -35,7 +39,15 @@ impl Index {
         let floors = head.floors.iter();
         Index {
             handlers: floors
-                .map(|(name, floor)| (name.clone(), HandlerIndex { floor: floor.clone(), above: BTreeMap::new() }))
+                .map(|(name, floor)| {
+                    (
+                        name.clone(),
+                        HandlerIndex {
+                            floor: floor.clone(),
+                            above: BTreeMap::new(),
+                        },
+                    )
+                })
                 .collect(),
             newest: head.index_from.saturating_sub(1),
             reads_from: head.index_from.max(1),
@@ -54,7 +66,9 @@ impl Index {
     pub fn apply(&mut self, entry: &Entry) {
         self.newest = self.newest.max(entry.n);
         for decision in &entry.decisions {
-            let Some(event) = EventId::parse(&decision.event) else { continue };
+            let Some(event) = EventId::parse(&decision.event) else {
+                continue;
+            };
             let decided = match decision.verdict {
                 Verdict::Done => Decided::Done { entry: entry.n },
                 Verdict::Dead => Decided::Dead { entry: entry.n },
@@ -69,7 +83,10 @@ impl Index {
 
     /// The floors as the next head is to carry them.
     pub fn floors(&self) -> BTreeMap<String, Floor> {
-        self.handlers.iter().map(|(name, of)| (name.clone(), of.floor.clone())).collect()
+        self.handlers
+            .iter()
+            .map(|(name, of)| (name.clone(), of.floor.clone()))
+            .collect()
     }
 
     /// A head read from the bucket says how far others have come.
@@ -91,7 +108,11 @@ impl Index {
     pub fn raise(&mut self, handler: &str, incarnation: &str, sequence: u64) {
         let of = self.handlers.entry(handler.to_owned()).or_default();
         if of.floor.incarnation != incarnation {
-            of.floor = Floor { incarnation: incarnation.to_owned(), floor: 0, ..of.floor.clone() };
+            of.floor = Floor {
+                incarnation: incarnation.to_owned(),
+                floor: 0,
+                ..of.floor.clone()
+            };
         }
         of.floor.floor = of.floor.floor.max(sequence);
         of.forget();
@@ -133,7 +154,8 @@ impl Index {
 impl HandlerIndex {
     fn forget(&mut self) {
         let floor = &self.floor;
-        self.above.retain(|event, _| !(*event.incarnation == *floor.incarnation && event.sequence <= floor.floor));
+        self.above
+            .retain(|event, _| !(*event.incarnation == *floor.incarnation && event.sequence <= floor.floor));
     }
 }
 
@@ -143,7 +165,10 @@ mod tests {
     use super::*;
 
     fn event(sequence: u64) -> EventId {
-        EventId { incarnation: "k".into(), sequence }
+        EventId {
+            incarnation: "k".into(),
+            sequence,
+        }
     }
 
     fn entry(n: u64, sequence: u64, verdict: Verdict) -> Entry {
@@ -159,7 +184,15 @@ mod tests {
             follows_death: None,
         };
         let (append, host, at) = ("a".into(), "x".into(), "t".into());
-        Entry { n, append, host, at, min_reader: 1, decisions: vec![decision], writes: vec![] }
+        Entry {
+            n,
+            append,
+            host,
+            at,
+            min_reader: 1,
+            decisions: vec![decision],
+            writes: vec![],
+        }
     }
 
     #[test]
@@ -182,7 +215,16 @@ mod tests {
     fn a_floor_speaks_only_of_its_own_incarnation() {
         let mut index = Index::default();
         index.raise("h", "k", 100);
-        assert_eq!(index.decided("h", &EventId { incarnation: "new".into(), sequence: 3 }), None);
+        assert_eq!(
+            index.decided(
+                "h",
+                &EventId {
+                    incarnation: "new".into(),
+                    sequence: 3
+                }
+            ),
+            None
+        );
         index.raise("h", "new", 2);
         assert_eq!((index.floor("h", "new"), index.floor("h", "k")), (2, 0));
     }

@@ -15,7 +15,7 @@ use crate::broker::provision::kv_stream;
 use crate::broker::{self, By, Connection, Error};
 use crate::dead_letter;
 use crate::fault;
-use crate::message::Headers;
+use crate::message::{DeliveryInfo, Headers, header};
 use crate::plan::Nats;
 
 /// Durable name of the relay's consumer on a bucket's stream.
@@ -55,7 +55,7 @@ async fn serve(bucket: &str, nats: &Nats, refused: &mut BTreeSet<String>) -> Res
         "durable_name": CONSUMER,
         "description": "carries the consequences of the ledger out",
         "ack_policy": "all",
-        "ack_wait": nanos(Duration::from_secs(30)),
+        "ack_wait": nanos(Duration::from_secs(5)),
         "max_ack_pending": 10_000,
         "filter_subject": subjects.outs(),
         "deliver_policy": "all",
@@ -65,11 +65,19 @@ async fn serve(bucket: &str, nats: &Nats, refused: &mut BTreeSet<String>) -> Res
         "priority_timeout": nanos(PIN_TTL),
     });
     connection.put_consumer(&stream, &config, "").await?;
-    let gone = || Error::Gone { what: format!("the relay of {bucket}") };
+    let gone = || Error::Gone {
+        what: format!("the relay of {bucket}"),
+    };
     let inbox = connection.client.new_inbox();
     let mut messages = connection.client.subscribe(inbox.clone()).await.map_err(|_| gone())?;
     let next = format!("{}.CONSUMER.MSG.NEXT.{stream}.{CONSUMER}", connection.api_prefix());
-    let mut relay = Relay { connection: connection.clone(), stream, subjects, head: 0, refused };
+    let mut relay = Relay {
+        connection: connection.clone(),
+        stream,
+        subjects,
+        head: 0,
+        refused,
+    };
     let mut pin: Option<String> = None;
     loop {
         let mut ask = json!({ "batch": BATCH, "expires": nanos(PIN_TTL - Duration::from_secs(2)), "group": GROUP });
@@ -99,16 +107,31 @@ async fn serve(bucket: &str, nats: &Nats, refused: &mut BTreeSet<String>) -> Res
                 break;
             }
             received += 1;
-            if let Some(id) = message.headers.as_ref().and_then(|h| h.get("Nats-Pin-Id")) {
-                pin = Some(id.as_str().to_owned());
-            }
             let fetched = tokio::time::Instant::now();
-            if !relay.carry(&message, fetched).await? {
+            let id = message
+                .headers
+                .as_ref()
+                .and_then(|h| h.get("Nats-Pin-Id"))
+                .map(|v| v.as_str().to_owned());
+            if pin.is_none() || (id.is_some() && id != pin) {
+                pin = id;
+                // An ack here speaks for everything before as well, so what another relay, or an earlier life of this
+                // one, has fetched and not confirmed is carried out first.
+                if !relay.recover(&message).await? {
+                    return Ok(());
+                }
+            }
+            let part = message.headers.as_ref().is_some_and(|h| h.get(PART).is_some());
+            if !relay.carry(&message.subject, part, &message.payload, fetched).await? {
                 // Not yet: what comes after must wait as well.
                 return Ok(());
             }
             let reply = message.reply.clone().ok_or_else(gone)?;
-            connection.client.publish(reply, "+ACK".into()).await.map_err(|_| gone())?;
+            connection
+                .client
+                .publish(reply, "+ACK".into())
+                .await
+                .map_err(|_| gone())?;
         }
     }
 }
@@ -123,16 +146,58 @@ struct Relay<'a> {
 }
 
 impl Relay<'_> {
+    /// Carries out what lies between the confirmed part and this message. `false`: an entry is not there yet.
+    async fn recover(&mut self, message: &async_nats::Message) -> Result<bool, Error> {
+        let until = message
+            .reply
+            .as_deref()
+            .and_then(DeliveryInfo::parse)
+            .map_or(0, |info| info.stream_sequence);
+        let Some(info) = self.connection.consumer(&self.stream, CONSUMER).await? else {
+            return Err(Error::Missing {
+                what: format!("consumer {CONSUMER} on stream {}", self.stream),
+            });
+        };
+        let mut next = info.ack_floor.stream_seq + 1;
+        while next < until {
+            let Some(stored) = self
+                .connection
+                .stored_next(&self.stream, next, &self.subjects.outs())
+                .await?
+            else {
+                break;
+            };
+            if stored.sequence >= until {
+                break;
+            }
+            next = stored.sequence + 1;
+            let part = stored.headers().is_ok_and(|headers| header(&headers, PART).is_some());
+            if !self
+                .carry(&stored.subject, part, &stored.payload, tokio::time::Instant::now())
+                .await?
+            {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     /// Carries out one consequence message. `false`: its entry is not there yet.
-    async fn carry(&mut self, message: &async_nats::Message, fetched: tokio::time::Instant) -> Result<bool, Error> {
-        if message.headers.as_ref().is_some_and(|h| h.get(PART).is_some()) {
-            // A part of a payload; whoever names it reads it.
+    async fn carry(
+        &mut self,
+        subject: &str,
+        part: bool,
+        payload: &[u8],
+        fetched: tokio::time::Instant,
+    ) -> Result<bool, Error> {
+        if part {
+            // Whoever names it reads it.
             return Ok(true);
         }
-        let out: Out = match serde_json::from_slice(&message.payload) {
+        let out: Out = match serde_json::from_slice(payload) {
             Ok(out) => out,
             Err(error) => {
-                tracing::error!(subject = %message.subject, %error, "a consequence that cannot be read is left out");
+                tracing::error!(subject, %error, "a consequence that cannot be read is left out");
                 return Ok(true);
             }
         };
@@ -145,7 +210,9 @@ impl Relay<'_> {
         }
         for consequence in &out.consequences {
             if fetched.elapsed() > STALE {
-                return Err(Error::Timeout { what: "carrying consequences out".to_owned() });
+                return Err(Error::Timeout {
+                    what: "carrying consequences out".to_owned(),
+                });
             }
             self.carry_one(out.n, consequence).await?;
         }
@@ -159,8 +226,10 @@ impl Relay<'_> {
             let Some(stored) = self.connection.stored(&self.stream, By::Last(&subject)).await? else {
                 return Ok(false);
             };
-            let head: super::entry::Head = serde_json::from_slice(&stored.payload)
-                .map_err(|e| Error::Answer { what: subject, why: e.to_string() })?;
+            let head: super::entry::Head = serde_json::from_slice(&stored.payload).map_err(|e| Error::Answer {
+                what: subject,
+                why: e.to_string(),
+            })?;
             self.head = head.n;
         }
         Ok(self.head >= out.n)
@@ -169,15 +238,24 @@ impl Relay<'_> {
     async fn is_of_its_entry(&self, out: &Out) -> Result<bool, Error> {
         let subject = self.subjects.entry(out.n);
         // A collected entry was carried out long ago.
-        let Some(stored) = self.connection.stored(&self.stream, By::Last(&subject)).await? else { return Ok(false) };
-        let entry: Entry = serde_json::from_slice(&stored.payload)
-            .map_err(|e| Error::Answer { what: subject, why: e.to_string() })?;
+        let Some(stored) = self.connection.stored(&self.stream, By::Last(&subject)).await? else {
+            return Ok(false);
+        };
+        let entry: Entry = serde_json::from_slice(&stored.payload).map_err(|e| Error::Answer {
+            what: subject,
+            why: e.to_string(),
+        })?;
         Ok(entry.append == out.append)
     }
 
     async fn carry_one(&mut self, n: u64, consequence: &Consequence) -> Result<(), Error> {
         match consequence {
-            Consequence::Event { id, subject, headers, body } => {
+            Consequence::Event {
+                id,
+                subject,
+                headers,
+                body,
+            } => {
                 let payload = self.payload(n, body).await?;
                 let mut map = header_map(headers).unwrap_or_default();
                 map.insert("Nats-Msg-Id", id.as_str());
@@ -219,18 +297,27 @@ impl Relay<'_> {
             Err(error) => return Err(error),
         };
         if self.refused.insert(subject.to_owned()) {
-            return Err(Error::Timeout { what: format!("publishing on {subject}: {why}") });
+            return Err(Error::Timeout {
+                what: format!("publishing on {subject}: {why}"),
+            });
         }
-        tracing::warn!(subject, id, entry = n, why, "an emitted event cannot be delivered and becomes a dead letter");
+        tracing::warn!(
+            subject,
+            id,
+            entry = n,
+            why,
+            "an emitted event cannot be delivered and becomes a dead letter"
+        );
         let (letter, headers) = dead_letter::undeliverable(&self.stream, id, subject, headers, &why);
         dead_letter::store(&self.connection, &letter, &headers, payload).await
     }
 
     async fn payload(&self, n: u64, body: &Body) -> Result<Bytes, Error> {
         match body {
-            Body::Here(text) => {
-                text.bytes().map_err(|why| Error::Answer { what: self.subjects.out(n, 0), why })
-            }
+            Body::Here(text) => text.bytes().map_err(|why| Error::Answer {
+                what: self.subjects.out(n, 0),
+                why,
+            }),
             Body::Parts(parts) => {
                 let mut payload = BytesMut::new();
                 for part in parts {
