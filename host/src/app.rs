@@ -10,10 +10,10 @@ use crate::broker::{self, Connection};
 use crate::drain::Drain;
 use crate::engine::Runtime;
 use crate::handler::{self, Module};
-use crate::lane::{self, Lane};
-use crate::ledger::{Bucket, bucket, relay};
+use crate::lane::Lane;
+use crate::ledger::{Bucket, relay, session};
 use crate::plan::{Handler, Plan};
-use crate::{engine, micro, swap};
+use crate::{engine, micro, serve, swap};
 
 /// Instances beyond the configured ones: a reused one that is kept while a fresh one starts.
 const SPARE_INSTANCES: usize = 8;
@@ -170,10 +170,10 @@ fn thread(number: usize, lanes: Vec<Arc<Lane>>, drain: Drain, grace: Duration) -
                 .map(|b| (b.name.as_str(), b))
                 .collect();
             for bucket in buckets.into_values() {
-                drain.spawn_until(bucket::keep_open(Arc::clone(bucket)));
+                drain.spawn_until(session::keep_open(Arc::clone(bucket)));
             }
             for lane in &lanes {
-                drain.spawn(lane::run(Arc::clone(lane)));
+                drain.spawn(serve::run(Arc::clone(lane)));
             }
             drain.begun().await;
             drain.finished(grace).await;

@@ -4,7 +4,7 @@
 use async_nats::HeaderMap;
 use serde::{Deserialize, Serialize};
 
-use crate::broker::connection::WRONG_LAST;
+use crate::broker::error::WRONG_LAST;
 use crate::broker::provision::{ATTEMPTS, kv_stream};
 use crate::broker::{By, Connection, Error};
 use crate::ledger::entry::key_subject;

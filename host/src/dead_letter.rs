@@ -7,7 +7,8 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::{Bytes, BytesMut};
 use serde_json::json;
 
-use crate::broker::connection::{WRONG_LAST, header_map};
+use crate::broker::connection::header_map;
+use crate::broker::error::WRONG_LAST;
 use crate::broker::provision::DEAD;
 use crate::broker::{By, Connection, Error, Stored};
 use crate::guest::clean;

@@ -6,18 +6,17 @@ use std::time::Duration;
 
 use async_nats::{Message as Wire, Subject};
 
-use crate::attempts::{self, LOG_TAIL};
+use crate::attempts::{self};
 use crate::burial::{self, Dead};
 use crate::fault;
 use crate::guest::Line;
 use crate::handler::{ModuleDigest, Run};
 use crate::lane::{Counters, Lane, Link};
-use crate::ledger::append::{Planned, Transaction};
-use crate::ledger::entry::{Decision, Verdict as Decided};
 use crate::ledger::{Committed, Fault};
-use crate::message::{DeliveryInfo, EventId, HOPS, Message, headers_of, now_ms};
+use crate::message::{DeliveryInfo, EventId, Message, headers_of};
 use crate::outcome::{Cause, Failure, Outcome, Verdict, decide};
 use crate::settle::{Acker, OWN_TERM, Settlement};
+use crate::{record, report, transaction};
 
 /// An event that passed through so many handlers of the mesh is going in circles.
 const HOPS_MAX: u32 = 16;
@@ -45,13 +44,13 @@ pub struct Replay {
 }
 
 /// What became of one attempt, for the log and the records.
-struct Ran {
-    outcome: Outcome,
+pub struct Ran {
+    pub outcome: Outcome,
     /// Set when it was `done` and committed, or found decided.
-    committed: Option<Committed>,
-    lines: Vec<Line>,
-    took: Duration,
-    digest: ModuleDigest,
+    pub committed: Option<Committed>,
+    pub lines: Vec<Line>,
+    pub took: Duration,
+    pub digest: ModuleDigest,
 }
 
 /// A delivery of the handler's own consumer.
@@ -93,7 +92,7 @@ pub async fn handle(lane: &Lane, delivery: Delivery) {
     if let Some(bucket) = &lane.bucket {
         let death = delivery.replay.and_then(|r| r.death);
         if crate::ledger::append::moot(bucket.decided(&lane.plan.name, &event), death).is_some() {
-            repeated(lane, &event);
+            report::repeated(lane, &event);
             delivery.acker.settle(lane, &Settlement::Ack).await;
             return;
         }
@@ -107,7 +106,7 @@ pub async fn handle(lane: &Lane, delivery: Delivery) {
         delivery.acker.settle(lane, &Settlement::HandBack).await;
         return;
     };
-    let record = match begin(lane, &delivery).await {
+    let record = match record::begin(lane, &delivery).await {
         Ok(record) => record,
         Err(fault) => return put_off(lane, delivery, fault, Duration::from_secs(1)).await,
     };
@@ -124,37 +123,6 @@ pub async fn handle(lane: &Lane, delivery: Delivery) {
     }
     let ran = attempt_once(lane, &delivery, attempt, permit).await;
     conclude(lane, delivery, record, attempt, ran).await;
-}
-
-/// Counts a redelivery's attempt before it runs, so that an event which ends the host is counted too.
-async fn begin(lane: &Lane, delivery: &Delivery) -> Result<Option<attempts::Held>, String> {
-    let first = delivery.delivered <= 1 && delivery.replay.is_none();
-    if first || delivery.replay.is_some_and(|r| r.letter) {
-        return Ok(None);
-    }
-    let link = lane.link().ok_or("the connection is gone")?;
-    let event = &delivery.message.event;
-    let mut held = attempts::load(&link.connection, &lane.plan.name, event)
-        .await
-        .map_err(|e| e.to_string())?;
-    describe(lane, &mut held, &delivery.message);
-    if held.record.attempts >= lane.plan.retry.max_attempts && !fault::off("host-verdict") {
-        held.record.attempts += 1;
-        return Ok(Some(held));
-    }
-    held.record.begin(&lane.host, &lane.module.load().digest.to_string());
-    attempts::save(&link.connection, event, &mut held)
-        .await
-        .map_err(|e| e.to_string())?;
-    fault::point("attempt-written");
-    Ok(Some(held))
-}
-
-fn describe(lane: &Lane, held: &mut attempts::Held, message: &Message) {
-    held.record.handler.clone_from(&lane.plan.name);
-    held.record.event = message.event.to_string();
-    held.record.stream.clone_from(&lane.plan.stream);
-    held.record.subject.clone_from(&message.subject);
 }
 
 /// One attempt: run, and commit what it wants; again at once while what it read keeps changing.
@@ -197,7 +165,7 @@ async fn attempt_once(lane: &Lane, delivery: &Delivery, attempt: u32, permit: to
         };
         let verdict = verdict(lane, &run.outcome, attempt);
         let tx = match &verdict {
-            Verdict::Done => done_transaction(lane, delivery, attempt, &digest, &run.effects),
+            Verdict::Done => transaction::done(lane, delivery, attempt, &digest, &run.effects),
             // A replay that fails decides nothing: death and letter stand.
             Verdict::Dead { .. } if delivery.replay.is_some_and(|r| r.letter) => return ran(run.outcome, None),
             Verdict::Dead { cause, failure } => {
@@ -267,72 +235,13 @@ async fn known_attempts(lane: &Lane, message: &Message, attempt: u32, digest: &M
     burial::attempts(lane, &message.event, attempt, &digest.to_string()).await
 }
 
-fn done_transaction(
-    lane: &Lane,
-    delivery: &Delivery,
-    attempt: u32,
-    digest: &ModuleDigest,
-    effects: &crate::effects::Effects,
-) -> Transaction {
-    let message = &delivery.message;
-    let hops = message.hops() + 1;
-    let mut consequences: Vec<Planned> = Vec::with_capacity(effects.emits.len() + 1);
-    for (i, emit) in effects.emits.iter().enumerate() {
-        let mut headers = emit.headers.clone();
-        let id = format!("{}.{}.{i}", lane.plan.name, message.event);
-        headers.push(("Mesh-Event-Id".to_owned(), id.clone()));
-        headers.push(("Mesh-Cause-Event".to_owned(), message.event.to_string()));
-        headers.push(("Mesh-Cause-Handler".to_owned(), lane.plan.name.clone()));
-        headers.push((HOPS.to_owned(), hops.to_string()));
-        if let (Some(trace), None) = (
-            message.header("traceparent"),
-            emit.headers.iter().find(|h| h.0 == "traceparent"),
-        ) {
-            headers.push(("traceparent".to_owned(), trace.to_owned()));
-        }
-        consequences.push(Planned::Event {
-            id,
-            subject: emit.subject.clone(),
-            headers,
-            payload: emit.payload.clone(),
-        });
-    }
-    let death = delivery.replay.and_then(|r| r.death);
-    if delivery.replay.is_some_and(|r| r.letter) {
-        let subject = crate::dead_letter::subject(&lane.plan.stream, &lane.plan.name, &message.event);
-        consequences.push(Planned::Settle {
-            subject,
-            reason: "replayed".to_owned(),
-        });
-    }
-    Transaction {
-        handler: lane.plan.name.clone(),
-        event: message.event.clone(),
-        decision: Decision {
-            handler: lane.plan.name.clone(),
-            event: message.event.to_string(),
-            verdict: Decided::Done,
-            cause: None,
-            code: None,
-            message: None,
-            attempt,
-            module: digest.to_string(),
-            follows_death: death.map(|(entry, _)| entry),
-        },
-        reads: effects.reads.clone(),
-        writes: effects.writes.clone(),
-        consequences,
-        death,
-    }
-}
-
 /// Log, record and answer.
 async fn conclude(lane: &Lane, delivery: Delivery, record: Option<attempts::Held>, attempt: u32, ran: Ran) {
-    guest_lines(lane, &delivery.message.event, attempt, &ran.lines);
+    report::guest_lines(lane, &delivery.message.event, attempt, &ran.lines);
     let event = delivery.message.event.clone();
     let redelivered = delivery.delivered > 1;
     if let Some(Committed::Before(_)) = ran.committed {
-        repeated(lane, &event);
+        report::repeated(lane, &event);
         delivery.acker.settle(lane, &Settlement::Ack).await;
         return;
     }
@@ -349,7 +258,7 @@ async fn conclude(lane: &Lane, delivery: Delivery, record: Option<attempts::Held
         )
         .await;
     }
-    report(lane, &delivery, attempt, &ran, &verdict);
+    report::attempt(lane, &delivery, attempt, &ran, &verdict);
     match verdict {
         Verdict::Done => {
             Counters::add(&lane.counters.done, 1);
@@ -358,7 +267,7 @@ async fn conclude(lane: &Lane, delivery: Delivery, record: Option<attempts::Held
             }
             delivery.acker.settle(lane, &Settlement::Ack).await;
             if redelivered {
-                forget(lane, &event).await;
+                record::forget(lane, &event).await;
             }
         }
         Verdict::Dead { .. } if delivery.replay.is_some_and(|r| r.letter) => {
@@ -395,98 +304,16 @@ async fn conclude(lane: &Lane, delivery: Delivery, record: Option<attempts::Held
                 delivery.acker.settle(lane, &settlement).await;
             }
             if redelivered {
-                forget(lane, &event).await;
+                record::forget(lane, &event).await;
             }
         }
         Verdict::Retry { delay } => {
             Counters::add(&lane.counters.retried, 1);
             if !delivery.replay.is_some_and(|r| r.letter) {
-                record_failure(lane, &delivery, record, attempt, &ran, delay).await;
+                record::failed(lane, &delivery, record, attempt, &ran, delay).await;
             }
             delivery.acker.settle(lane, &Settlement::Nak(delay)).await;
         }
-    }
-}
-
-/// One line for each attempt.
-fn report(lane: &Lane, delivery: &Delivery, attempt: u32, ran: &Ran, verdict: &Verdict) {
-    let (handler, event, subject) = (&lane.plan.name, &delivery.message.event, &delivery.message.subject);
-    let (outcome, took, module) = (ran.outcome.name(), ran.took, &ran.digest);
-    let failure = ran.outcome.failure().unwrap_or_else(|| Failure {
-        code: String::new(),
-        message: String::new(),
-    });
-    match verdict {
-        Verdict::Done => {
-            tracing::debug!(%handler, %event, subject, attempt, outcome, ?took, %module, "done");
-        }
-        Verdict::Retry { delay } => tracing::info!(%handler, %event, subject, attempt, outcome, ?took, %module,
-            code = failure.code, error = failure.message, next_in = ?delay, "will be retried"),
-        Verdict::Dead { cause, .. } => tracing::warn!(%handler, %event, subject, attempt, outcome, ?took, %module,
-            %cause, code = failure.code, error = failure.message, "dead"),
-    }
-}
-
-fn guest_lines(lane: &Lane, event: &EventId, attempt: u32, lines: &[Line]) {
-    let handler = &lane.plan.name;
-    for Line { level, text } in lines {
-        match *level {
-            tracing::Level::ERROR => tracing::error!(target: "guest", %handler, %event, attempt, "{text}"),
-            tracing::Level::WARN => tracing::warn!(target: "guest", %handler, %event, attempt, "{text}"),
-            tracing::Level::INFO => tracing::info!(target: "guest", %handler, %event, attempt, "{text}"),
-            tracing::Level::DEBUG => tracing::debug!(target: "guest", %handler, %event, attempt, "{text}"),
-            tracing::Level::TRACE => tracing::trace!(target: "guest", %handler, %event, attempt, "{text}"),
-        }
-    }
-}
-
-fn repeated(lane: &Lane, event: &EventId) {
-    Counters::add(&lane.counters.repeated, 1);
-    tracing::debug!(handler = %lane.plan.name, %event, "already decided, acked without running");
-}
-
-/// Writes down why an attempt failed and when the next is due.
-async fn record_failure(
-    lane: &Lane,
-    delivery: &Delivery,
-    record: Option<attempts::Held>,
-    attempt: u32,
-    ran: &Ran,
-    delay: Duration,
-) {
-    let Some(link) = lane.link() else { return };
-    let mut held = record.unwrap_or_default();
-    describe(lane, &mut held, &delivery.message);
-    if held.record.attempts == 0 {
-        held.record.begin(&lane.host, &ran.digest.to_string());
-        held.record.attempts = attempt;
-    }
-    if !ran.outcome.counts() {
-        held.record.attempts = held.record.attempts.saturating_sub(1);
-    }
-    if let (Some(last), Some(failure)) = (held.record.history.last_mut(), ran.outcome.failure()) {
-        ran.outcome.name().clone_into(&mut last.outcome);
-        last.code = failure.code;
-        last.message = failure.message;
-        let skip = ran.lines.len().saturating_sub(LOG_TAIL);
-        last.log = ran.lines[skip..]
-            .iter()
-            .map(|l| format!("{} {}", l.level, l.text))
-            .collect();
-    }
-    let due = now_ms() + u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
-    held.record.next = Some(crate::message::rfc3339(due));
-    if let Err(error) = attempts::save(&link.connection, &delivery.message.event, &mut held).await {
-        tracing::warn!(handler = %lane.plan.name, event = %delivery.message.event, %error,
-            "an attempt could not be recorded");
-    }
-}
-
-async fn forget(lane: &Lane, event: &EventId) {
-    let Some(link) = lane.link() else { return };
-    if let Err(error) = attempts::remove(&link.connection, &lane.plan.name, event).await {
-        // The sweep takes it away later.
-        tracing::debug!(handler = %lane.plan.name, %event, %error, "an attempt record stays behind");
     }
 }
 
@@ -525,11 +352,11 @@ async fn died_before(lane: &Lane, delivery: Delivery, record: Option<attempts::H
                 outcome = "host-ended", cause = %dead.cause, code = dead.failure.code, error = dead.failure.message, "dead");
             Counters::add(&lane.counters.dead, 1);
         }
-        Ok(burial::Buried::Before) => repeated(lane, &event),
+        Ok(burial::Buried::Before) => report::repeated(lane, &event),
         Err(error) => return put_off(lane, delivery, error.to_string(), Duration::from_secs(5)).await,
     }
     delivery.acker.settle(lane, &Settlement::Ack).await;
-    forget(lane, &event).await;
+    record::forget(lane, &event).await;
 }
 
 /// Our fault, not the event's: later.

@@ -11,6 +11,9 @@ use crate::guest::{EventHandler, Guest};
 /// How often a guest's deadline is looked at; also how long a computing guest keeps its thread from its neighbours.
 pub const TICK: Duration = Duration::from_millis(10);
 
+/// Most memories of one component.
+pub const MEMORIES_MAX: u32 = 4;
+
 /// What stays mapped of an instance's memory between events: more than the sample handlers touch.
 const KEEP_RESIDENT_BYTES: usize = 2 * 1024 * 1024;
 
@@ -43,10 +46,11 @@ fn config(instances: usize, memory_bytes_max: usize) -> Config {
     pool.total_component_instances(instances)
         // A component of a guest with the standard library holds about eight core instances.
         .total_core_instances(instances.saturating_mul(16))
-        .total_memories(instances)
+        .total_memories(instances.saturating_mul(2))
         .total_tables(instances.saturating_mul(4))
         .total_stacks(instances)
-        .max_memories_per_component(1)
+        // A component may be composed of parts with memories of their own; together they have the handler's limit.
+        .max_memories_per_component(MEMORIES_MAX)
         .max_memory_size(memory_bytes_max)
         .table_elements(20_000)
         .max_unused_warm_slots(instances)
@@ -61,7 +65,6 @@ fn config(instances: usize, memory_bytes_max: usize) -> Config {
         // Switched off: what no handler language needs, each being surface. Component-model async also costs 1–8 µs a call.
         .concurrency_support(false)
         .wasm_memory64(false)
-        .wasm_multi_memory(false)
         .wasm_relaxed_simd(false)
         .max_wasm_stack(512 * 1024)
         .async_stack_size(2 * 1024 * 1024)

@@ -1,7 +1,7 @@
 //! What a guest sees: the host's side of `wit/handler.wit`. Effects are only written down here.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -9,13 +9,12 @@ use futures_util::future::BoxFuture;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use wasmtime::component::ResourceTable;
-use wasmtime::{StoreLimits, StoreLimitsBuilder};
-use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
-use wasmtime_wasi::{HostMonotonicClock, HostWallClock, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
+use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 
 use self::jetmesh::handler::{context, events, log, settings, state, types};
 use crate::effects::{Effects, Emit, Read, check_key, check_subject, subject_matches};
 use crate::message::Message;
+use crate::sandbox::{Capture, Clock, Limits};
 
 wasmtime::component::bindgen!({
     path: "../wit",
@@ -28,8 +27,6 @@ wasmtime::component::bindgen!({
 pub const LINE_BYTES_MAX: usize = 4 * 1024;
 /// Most that one attempt may log.
 pub const LOG_BYTES_MAX: usize = 64 * 1024;
-/// Most that a guest may make the host allocate by one call.
-const HOSTCALL_BYTES_MAX: usize = 8 * 1024 * 1024;
 const RESOURCES_MAX: usize = 1000;
 
 /// Where `state.get` reads from.
@@ -60,7 +57,7 @@ pub struct Guest {
     facts: Arc<Facts>,
     wasi: WasiCtx,
     table: ResourceTable,
-    pub(crate) limits: StoreLimits,
+    pub(crate) limits: Limits,
     stderr: Capture,
     call: Call,
 }
@@ -120,14 +117,9 @@ impl Guest {
             })
             .allow_tcp(false)
             .allow_udp(false);
-        let limits = StoreLimitsBuilder::new()
-            .memory_size(facts.memory_bytes_max)
-            .instances(32)
-            .memories(1)
-            .tables(8)
-            .table_elements(20_000)
-            .trap_on_grow_failure(true)
-            .build();
+        let limits = Limits {
+            memory_bytes_left: facts.memory_bytes_max,
+        };
         let mut table = ResourceTable::new();
         table.set_max_capacity(RESOURCES_MAX);
         Guest {
@@ -166,12 +158,6 @@ impl Guest {
         }
         call
     }
-}
-
-/// Limits of a store that are not in [`Guest`].
-pub fn limit(store: &mut wasmtime::Store<Guest>) {
-    store.limiter(|guest| &mut guest.limits);
-    store.set_hostcall_fuel(HOSTCALL_BYTES_MAX);
 }
 
 /// One line for a terminal: control characters (a terminal obeys them) replaced, cut at its limit.
@@ -354,82 +340,4 @@ fn check_header(name: &str, value: &str) -> Result<(), String> {
         return Err(format!("`{name}`: a header's value is one line"));
     }
     Ok(())
-}
-
-struct Clock {
-    base: Duration,
-    start: Instant,
-}
-
-impl HostWallClock for Clock {
-    fn resolution(&self) -> Duration {
-        Duration::from_millis(1)
-    }
-
-    fn now(&self) -> Duration {
-        self.base + self.start.elapsed()
-    }
-}
-
-impl HostMonotonicClock for Clock {
-    fn resolution(&self) -> u64 {
-        1
-    }
-
-    fn now(&self) -> u64 {
-        u64::try_from((self.base + self.start.elapsed()).as_nanos()).unwrap_or(u64::MAX)
-    }
-}
-
-/// A guest's stdout and stderr, up to the log's limit; what exceeds it is dropped.
-#[derive(Clone, Default)]
-struct Capture(Arc<Mutex<Vec<u8>>>);
-
-impl Capture {
-    fn push(&self, bytes: &[u8]) {
-        let mut held = self.0.lock().unwrap_or_else(|e| e.into_inner());
-        let room = LOG_BYTES_MAX.saturating_sub(held.len());
-        held.extend_from_slice(&bytes[..bytes.len().min(room)]);
-    }
-
-    fn take(&self) -> Vec<u8> {
-        std::mem::take(&mut *self.0.lock().unwrap_or_else(|e| e.into_inner()))
-    }
-}
-
-impl wasmtime_wasi::cli::IsTerminal for Capture {
-    fn is_terminal(&self) -> bool {
-        false
-    }
-}
-
-impl wasmtime_wasi::cli::StdoutStream for Capture {
-    fn async_stream(&self) -> Box<dyn tokio::io::AsyncWrite + Send + Sync> {
-        // Only WASI 0.3 asks for this one, and it is not linked.
-        Box::new(tokio::io::sink())
-    }
-
-    fn p2_stream(&self) -> Box<dyn OutputStream> {
-        Box::new(self.clone())
-    }
-}
-
-#[wasmtime_wasi::async_trait]
-impl Pollable for Capture {
-    async fn ready(&mut self) {}
-}
-
-impl OutputStream for Capture {
-    fn write(&mut self, bytes: Bytes) -> StreamResult<()> {
-        self.push(&bytes);
-        Ok(())
-    }
-
-    fn flush(&mut self) -> StreamResult<()> {
-        Ok(())
-    }
-
-    fn check_write(&mut self) -> StreamResult<usize> {
-        Ok(LOG_BYTES_MAX)
-    }
 }

@@ -76,6 +76,17 @@ pub enum Retention {
     WorkQueue,
 }
 
+impl Retention {
+    /// As JetStream and the configuration write it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Retention::Limits => "limits",
+            Retention::Interest => "interest",
+            Retention::WorkQueue => "workqueue",
+        }
+    }
+}
+
 /// A stream to be made at start if it is not there. One that is there is left as it is.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Stream {

@@ -7,8 +7,8 @@ use std::time::Duration;
 use async_nats::{HeaderMap, Message as Wire, Subject};
 use serde_json::json;
 
-use crate::broker::connection::WRONG_LAST;
 use crate::broker::consumer::{META_HANDLER, META_MESH, nanos};
+use crate::broker::error::WRONG_LAST;
 use crate::broker::provision::REPLAY;
 use crate::broker::{Connection, Error};
 use crate::burial::{self, Dead};

@@ -74,7 +74,15 @@ async fn a_module_that_cannot_serve_is_named_with_its_fault_and_what_is_wanted()
     let text = config.text(NOBODY);
     let (code, stdout, stderr) = run(dir.path(), &text, &["check"]).await;
     assert_eq!((code, stdout.as_str()), (Some(2), ""));
-    insta::assert_snapshot!(stderr, @"");
+    insta::assert_snapshot!(stderr, @r#"
+    error: absent.wasm: cannot be read: No such file or directory (os error 2)
+    broken.wasm: not a valid component: failed to parse WebAssembly module: malformed section id: 99 (at offset 0xa)
+    core.wasm: a core module, not a component; build it for wasm32-wasip2, or run `wasm-tools component new` on it
+    foreign.wasm: it imports `acme:db/store@1.0.0`, which this host does not provide (unknown package); provided: jetmesh:handler@0.1.0 and WASI 0.2
+    garbage.wasm: not a WebAssembly file (it does not begin with \0asm); wanted: a component that exports jetmesh:handler/handler@0.1.0
+    newer.wasm: it does not export jetmesh:handler/handler@0.1.0; it exports `jetmesh:handler/handler@0.2.0`
+    nothing.wasm: it does not export jetmesh:handler/handler@0.1.0; it exports nothing
+    "#);
     // A host that is started with them says the same, before it looks for NATS.
     let (code, _, again) = run(dir.path(), &text, &["run"]).await;
     assert_eq!((code, again), (Some(2), stderr));
@@ -104,7 +112,25 @@ async fn check_tells_all_problems_of_a_configuration_at_once() {
     "#;
     let (code, stdout, stderr) = run(dir.path(), config, &["check"]).await;
     assert_eq!((code, stdout.as_str()), (Some(2), ""));
-    insta::assert_snapshot!(stderr, @"");
+    insta::assert_snapshot!(stderr, @r#"
+    error: jetmesh.toml has 9 problems
+      mesh: "my mesh" is not a name
+        hint: 1 to 64 characters of A-Z a-z 0-9 - and _
+      handlers.notify.module: it is missing
+        hint: the component file, relative to this configuration
+      handlers.notify.publish: "notifications..x" is not a subject: a part between dots is empty
+      handlers.points.concurrency: 0 is not in 1..=10000
+        hint: leave it out for the default, 16
+      handlers.points.ack_wait: 10ms is not between 1s and a year
+      handlers.points.start: "yesterday" is not a start
+        hint: "all", "new", a sequence from 1 on, or an RFC 3339 time
+      handlers.points.bucket: "mesh" is the mesh's own
+        hint: use another name
+      handlers.points.subjects: `order.created` is not captured by stream ORDERS
+        hint: it captures orders.>
+      relais: unknown key
+        hint: did you mean `relay`?
+    "#);
 }
 
 #[tokio::test]
@@ -127,7 +153,13 @@ async fn check_says_what_a_good_configuration_means() {
         Some((before, _)) => format!("{before}(module …)\n"),
         None => format!("{line}\n"),
     });
-    insta::assert_snapshot!(stdout.collect::<String>(), @"");
+    insta::assert_snapshot!(stdout.collect::<String>(), @r#"
+    jetmesh.toml: valid
+    bare: notify.wasm is a handler (module …)
+      up to 16 instances, 64 events at work, 936 waiting for a retry; ledger: none, so effects and "done or dead, never both" are not guarded
+    stateful: probe.wasm is a handler (module …)
+      up to 3 instances, 12 events at work, 988 waiting for a retry; ledger: things
+    "#);
 }
 
 #[tokio::test]
@@ -155,6 +187,46 @@ async fn every_failure_ends_with_its_code() {
     let (code, _, stderr) = run(dir.path(), "mesh = ", &["check"]).await;
     assert_eq!(code, Some(2));
     assert!(stderr.contains("jetmesh.toml: not valid TOML"), "{stderr}");
+}
+
+#[tokio::test]
+async fn the_help_names_every_command_and_every_exit_code() {
+    let (status, stdout, _) = cli::jetmesh(&["--help"]).await;
+    assert!(status.success());
+    insta::assert_snapshot!(stdout, @r#"
+    An event mesh on NATS JetStream: sandboxed WebAssembly handlers, effects exactly once
+
+    Usage: jetmesh [OPTIONS] <COMMAND>
+
+    Commands:
+      run     Run a host: the production start
+      dev     Try everything on this machine: starts its own nats-server, seeds stock, publishes sample
+              orders
+      check   Validate configuration and modules, without touching NATS
+      config  Print the effective configuration, secrets hidden
+      status  How each handler stands
+      dlq     Dead letters: list, show, replay
+      help    Print this message or the help of the given subcommand(s)
+
+    Options:
+      -c, --config <FILE>        The configuration file [default: ./jetmesh.toml, else
+                                 ./config/default.toml] [env: JETMESH_CONFIG=]
+      -s, --server <URL>         NATS server, over `nats.url` of the configuration [env: NATS_URL=]
+          --context <NAME>       A context of the `nats` CLI to connect with
+          --user <NAME>          User name [env: NATS_USER=]
+          --password <PASSWORD>  Password [env: NATS_PASSWORD]
+          --creds <FILE>         Credentials file [env: NATS_CREDS=]
+          --nkey <FILE>          File with an nkey seed [env: NATS_NKEY=]
+          --wait <DURATION>      How long to wait for NATS at start: a duration such as 30s, 0 to fail
+                                 at once, or `forever`
+          --log <FILTER>         What is logged: a level or a filter such as jetmesh=debug
+          --log-format <FORMAT>  Log format: text or json
+      -h, --help                 Print help
+      -V, --version              Print version
+
+    Exit codes: 0 done; 1 failed; 2 wrong usage, configuration or module; 3 NATS not reached in time; 4
+    NATS cannot be used as it is; 5 a shutdown left work unfinished, which will be delivered again.
+    "#);
 }
 
 #[tokio::test]

@@ -4,9 +4,11 @@
 mod support;
 
 mod cli;
+mod config;
 mod dead_letters;
 mod effects;
 mod faults;
+mod guests;
 mod hosts;
 mod mesh;
 mod modules;

@@ -1,6 +1,6 @@
 //! A mesh of a test's own: its server, its configuration, what is published to it and what is found in it.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::time::Duration;
 
@@ -12,80 +12,9 @@ use futures_util::StreamExt;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+pub use crate::config::Config;
 use crate::support::wait::SOON;
-use crate::support::{Host, NatsServer, cli, eventually, modules};
-
-/// The text of a configuration. Its source stream is `ORDERS` on `orders.>`; what handlers emit goes to `EVENTS`.
-///
-/// Waits are short: an ack wait of 1 s and a backoff of 100 ms.
-#[derive(Clone)]
-pub struct Config {
-    top: String,
-    nats: String,
-    tables: String,
-}
-
-impl Config {
-    /// No handler yet.
-    pub fn new() -> Self {
-        let tables = "\
-            [log]\nfilter = \"info,jetmesh=debug,guest=debug\"\n\
-            [streams.ORDERS]\nsubjects = [\"orders.>\"]\n\
-            [streams.EVENTS]\nsubjects = [\"events.>\", \"inventory.*\", \"points.*\", \"notifications.*\"]\n\
-            [defaults]\nack_wait = \"1s\"\nbackoff = \"100ms\"\n";
-        Self {
-            top: String::new(),
-            nats: String::new(),
-            tables: tables.to_owned(),
-        }
-    }
-
-    /// One handler `probe` with the bucket `probe`, which may publish on `events.>`.
-    pub fn probe() -> Self {
-        Self::probe_with("")
-    }
-
-    /// The same with more lines of its table.
-    pub fn probe_with(lines: &str) -> Self {
-        let lines = format!("bucket = \"probe\"\npublish = [\"events.>\"]\n{lines}");
-        Self::new().handler("probe", &modules::handler("probe"), &lines)
-    }
-
-    /// One more handler on `ORDERS`, with these lines of its table.
-    pub fn handler(mut self, name: &str, module: &Path, lines: &str) -> Self {
-        // A stream or subjects of the handler's own are among its lines then.
-        let stream = if lines.contains("stream =") {
-            ""
-        } else {
-            "stream = \"ORDERS\"\n"
-        };
-        self.tables += &format!("[handlers.{name}]\nmodule = {module:?}\n{stream}{lines}\n");
-        self
-    }
-
-    /// A line of the top level, such as `relay = false`.
-    pub fn top(mut self, line: &str) -> Self {
-        self.top += &format!("{line}\n");
-        self
-    }
-
-    /// A line of the table `nats`.
-    pub fn nats(mut self, line: &str) -> Self {
-        self.nats += &format!("{line}\n");
-        self
-    }
-
-    /// One more table, with its name.
-    pub fn table(mut self, table: &str) -> Self {
-        self.tables += &format!("{table}\n");
-        self
-    }
-
-    /// The text, for a server at `url`.
-    pub fn text(&self, url: &str) -> String {
-        format!("{}[nats]\nurl = {url:?}\n{}{}", self.top, self.nats, self.tables)
-    }
-}
+use crate::support::{Host, NatsServer, cli, eventually};
 
 /// A server, a folder for hosts, and a client that looks on.
 pub struct Mesh {
@@ -140,13 +69,10 @@ impl Mesh {
     /// The same with another configuration and another way to the server.
     pub async fn host_of(&self, config: &Config, url: &str, env: &[(&str, &str)]) -> Host {
         let host = Host::start(&config.text(url), self.dir.path(), env);
-        let handlers = config.tables.matches("[handlers.").count() - config.tables.matches(".settings]").count();
-        eventually("all handlers to serve", SOON, async || {
-            host.wait_for_line(|line| line.contains("serving"), SOON).await;
-            let serving = host.lines().iter().filter(|line| line.contains("serving")).count();
-            (serving >= handlers).then_some(())
-        })
-        .await;
+        for handler in config.handlers() {
+            host.wait_for_line(says(&["serving", &format!("handler={handler} ")]), SOON)
+                .await;
+        }
         host
     }
 
@@ -393,7 +319,7 @@ impl Found {
     }
 }
 
-/// Whether a line of a host's log is about this handler and has all of these texts.
+/// Whether a line of a host's log has all of these texts.
 pub fn says<'a>(texts: &'a [&'a str]) -> impl Fn(&str) -> bool + 'a {
     move |line| texts.iter().all(|text| line.contains(text))
 }

@@ -106,9 +106,8 @@ async fn a_consumer_of_somebody_else_is_refused_and_left_as_it_is() {
     assert_eq!(mesh.consumer("ORDERS", "probe").await["config"], before);
 
     // Another mesh's is no better.
-    stream.delete_consumer("probe").await.expect("it goes");
     drop(host);
-    stream.delete_consumer("probe").await.ok();
+    stream.delete_consumer("probe").await.expect("it goes");
     let metadata = [("jetmesh.mesh", "other"), ("jetmesh.handler", "probe")];
     let metadata = metadata.map(|(key, value)| (key.to_owned(), value.to_owned()));
     stream
@@ -152,6 +151,16 @@ async fn two_handlers_of_one_work_queue_are_refused() {
     host.wait_for_line(says(&["the handler is stopped until this is mended", text]), SOON)
         .await;
     drop(host);
+
+    // The same when the configuration makes it.
+    mesh.js.delete_stream("ORDERS").await.expect("it goes");
+    let queue = "[streams.JOBS]\nsubjects = [\"jobs.>\"]\nretention = \"workqueue\"";
+    let jobs = "stream = \"JOBS\"";
+    mesh.config = Config::new()
+        .table(queue)
+        .handler("one", &probe, jobs)
+        .handler("two", &probe, jobs);
+    check_refuses(&mesh, &text.replace("ORDERS", "JOBS")).await;
 
     // Each with subjects of its own is fine.
     let of = |subject: &str| format!("bucket = \"probe\"\nsubjects = [\"orders.{subject}\"]");

@@ -1,79 +1,20 @@
 //! One connection to NATS, which lives once: when it breaks, it is thrown away with everything that was queued on it,
 //! and its owner begins anew. So nothing written before a disconnect is ever sent after it.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use async_nats::jetstream::{self, response::Response};
 use async_nats::{Client, ConnectOptions, HeaderMap, Request, RequestErrorKind};
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
-use crate::message::{Headers, parse_rfc3339};
+use super::error::{Error, SERVER_MIN};
+use crate::message::Headers;
 use crate::plan::Nats;
-
-/// The oldest server on which the tests have passed.
-pub const SERVER_MIN: (i64, i64, i64) = (2, 12, 5);
-
-#[derive(Debug, Clone, thiserror::Error)]
-pub enum Error {
-    #[error("cannot connect to NATS at {url}: {why}")]
-    Connect { url: String, why: String },
-    #[error("{what}: cannot be used: {why}")]
-    Credentials { what: String, why: String },
-    #[error(
-        "nats-server {found} is too old: {} or newer is needed",
-        format!("{}.{}.{}", SERVER_MIN.0, SERVER_MIN.1, SERVER_MIN.2)
-    )]
-    OldServer { found: String },
-    #[error("JetStream is not enabled on the server, or not for this account: start nats-server with --jetstream")]
-    NoJetStream,
-    /// What JetStream answered; the code is its `err_code`.
-    #[error("{what}: {text} ({code})")]
-    Api { what: String, code: u64, text: String },
-    #[error("{what}: nobody answered within the time limit")]
-    Timeout { what: String },
-    #[error("{what}: the connection to NATS is gone")]
-    Gone { what: String },
-    /// A stream or consumer that was there.
-    #[error("{what} is gone")]
-    Missing { what: String },
-    #[error("{what}: an answer that cannot be read: {why}")]
-    Answer { what: String, why: String },
-    /// A state of NATS that a person must change; says how.
-    #[error("{0}")]
-    Refused(String),
-}
-
-impl Error {
-    /// JetStream's own error code, if it answered with one.
-    pub fn code(&self) -> Option<u64> {
-        match self {
-            Error::Api { code, .. } => Some(*code),
-            _ => None,
-        }
-    }
-
-    /// Whether the same request may succeed later without anybody changing anything.
-    pub fn passes(&self) -> bool {
-        match self {
-            Error::Connect { .. }
-            | Error::Timeout { .. }
-            | Error::Gone { .. }
-            | Error::Missing { .. }
-            | Error::Answer { .. } => true,
-            // 10008: JetStream temporarily unavailable; 503 family without a leader.
-            Error::Api { code, .. } => matches!(code, 10008 | 10009 | 10023),
-            Error::Credentials { .. } | Error::OldServer { .. } | Error::NoJetStream | Error::Refused(_) => false,
-        }
-    }
-}
 
 /// A connection and the JetStream API over it. Clones are the same connection.
 #[derive(Clone)]
@@ -205,75 +146,6 @@ fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// Which stored message.
-#[derive(Debug, Clone)]
-pub enum By<'a> {
-    Sequence(u64),
-    /// The last one on a subject.
-    Last(&'a str),
-}
-
-/// A message as its stream holds it, read without the client's parser: whatever bytes it has, it can be had.
-#[derive(Debug, Clone)]
-pub struct Stored {
-    pub subject: String,
-    pub sequence: u64,
-    pub time_ms: u64,
-    /// As they are on the wire, `NATS/1.0\r\n…`; empty if there are none.
-    pub raw_headers: Bytes,
-    pub payload: Bytes,
-}
-
-impl Stored {
-    /// The headers, or why the client library would refuse them: such a message breaks the connection of whoever it is
-    /// delivered to.
-    pub fn headers(&self) -> Result<Headers, String> {
-        if self.subject.contains('\u{fffd}') {
-            return Err("its subject is not UTF-8".to_owned());
-        }
-        if self.raw_headers.is_empty() {
-            return Ok(Headers::new());
-        }
-        let text = std::str::from_utf8(&self.raw_headers).map_err(|_| "its headers are not UTF-8".to_owned())?;
-        let mut headers = Headers::new();
-        for line in text.split("\r\n").skip(1).filter(|line| !line.is_empty()) {
-            // A line that begins with a blank continues the one above.
-            if line.starts_with([' ', '\t'])
-                && let Some((_, value)) = headers.last_mut()
-            {
-                value.push(' ');
-                value.push_str(line.trim());
-                continue;
-            }
-            let (name, value) = line
-                .split_once(':')
-                .ok_or_else(|| "a header line has no colon".to_owned())?;
-            if name.is_empty() || !name.bytes().all(|b| b.is_ascii_graphic()) {
-                return Err(format!("`{}` is not a header name", name.escape_debug()));
-            }
-            headers.push((name.to_owned(), value.trim().to_owned()));
-        }
-        headers.sort_by(|a, b| a.0.cmp(&b.0));
-        Ok(headers)
-    }
-}
-
-#[derive(Deserialize)]
-struct GetAnswer {
-    message: RawMessage,
-}
-
-#[derive(Deserialize)]
-struct RawMessage {
-    subject: String,
-    seq: u64,
-    #[serde(default)]
-    hdrs: String,
-    #[serde(default)]
-    data: String,
-    time: String,
-}
-
 /// What JetStream answers to a publish.
 #[derive(Debug, Clone, Deserialize)]
 pub struct PubAck {
@@ -295,15 +167,6 @@ struct ApiError {
     err_code: u64,
     description: String,
 }
-
-/// JetStream's `err_code`: no message found.
-const NO_MESSAGE: u64 = 10037;
-/// JetStream's `err_code`: stream not found.
-pub const NO_STREAM: u64 = 10059;
-/// JetStream's `err_code`: consumer not found.
-pub const NO_CONSUMER: u64 = 10014;
-/// JetStream's `err_code`: wrong last sequence.
-pub const WRONG_LAST: u64 = 10071;
 
 impl Connection {
     /// Completes when the connection is gone for good.
@@ -379,43 +242,6 @@ impl Connection {
         let answer = self.request(subject, Some(headers), body).await?;
         pub_ack(subject, &answer)
     }
-
-    /// A stored message, from the stream's leader (a direct get may be answered by a replica that is behind).
-    pub async fn stored(&self, stream: &str, by: By<'_>) -> Result<Option<Stored>, Error> {
-        let body = match by {
-            By::Sequence(seq) => serde_json::json!({ "seq": seq }),
-            By::Last(subject) => serde_json::json!({ "last_by_subj": subject }),
-        };
-        self.get(stream, body).await
-    }
-
-    /// The next stored message at or after a sequence that matches a subject.
-    pub async fn stored_next(&self, stream: &str, sequence: u64, subject: &str) -> Result<Option<Stored>, Error> {
-        self.get(stream, serde_json::json!({ "seq": sequence, "next_by_subj": subject }))
-            .await
-    }
-
-    async fn get(&self, stream: &str, body: serde_json::Value) -> Result<Option<Stored>, Error> {
-        let subject = format!("STREAM.MSG.GET.{stream}");
-        let message = match self.api::<GetAnswer>(&subject, &body).await {
-            Ok(answer) => answer.message,
-            Err(Error::Api { code: NO_MESSAGE, .. }) => return Ok(None),
-            Err(error) => return Err(error),
-        };
-        let bytes = |text: &str| {
-            BASE64.decode(text).map(Bytes::from).map_err(|e| Error::Answer {
-                what: format!("JetStream {subject}"),
-                why: e.to_string(),
-            })
-        };
-        Ok(Some(Stored {
-            sequence: message.seq,
-            time_ms: parse_rfc3339(&message.time).unwrap_or(0),
-            raw_headers: bytes(&message.hdrs)?,
-            payload: bytes(&message.data)?,
-            subject: message.subject,
-        }))
-    }
 }
 
 /// Reads JetStream's answer to a publish.
@@ -449,48 +275,6 @@ pub fn header_map(headers: &Headers) -> Result<HeaderMap, String> {
         map.append(name, value);
     }
     Ok(map)
-}
-
-/// What the mesh reads of a stream.
-#[derive(Debug, Clone, Deserialize)]
-pub struct StreamInfo {
-    pub config: serde_json::Value,
-    pub created: String,
-    pub state: StreamState,
-}
-
-#[derive(Debug, Clone, Deserialize)]
-pub struct StreamState {
-    pub messages: u64,
-    pub first_seq: u64,
-    pub last_seq: u64,
-    #[serde(default)]
-    pub subjects: HashMap<String, u64>,
-}
-
-impl StreamInfo {
-    pub fn retention(&self) -> &str {
-        self.config["retention"].as_str().unwrap_or("limits")
-    }
-
-    pub fn subjects(&self) -> Vec<String> {
-        let list = self.config["subjects"].as_array();
-        list.into_iter()
-            .flatten()
-            .filter_map(|s| s.as_str().map(str::to_owned))
-            .collect()
-    }
-}
-
-impl Connection {
-    /// `None`: there is no such stream.
-    pub async fn stream(&self, name: &str) -> Result<Option<StreamInfo>, Error> {
-        match self.api(&format!("STREAM.INFO.{name}"), &serde_json::json!({})).await {
-            Ok(info) => Ok(Some(info)),
-            Err(Error::Api { code: NO_STREAM, .. }) => Ok(None),
-            Err(error) => Err(error),
-        }
-    }
 }
 
 /// How long between two attempts to reach NATS: half a second at first, four at most.

@@ -6,7 +6,9 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::connection::{Connection, Error, NO_CONSUMER, StreamInfo};
+use super::connection::Connection;
+use super::error::{Error, NO_CONSUMER};
+use super::stream::StreamInfo;
 use crate::effects::subject_matches;
 use crate::message::rfc3339;
 use crate::plan::{Handler, Plan, Start};

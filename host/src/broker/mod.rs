@@ -2,8 +2,14 @@
 
 pub mod connection;
 pub mod consumer;
+pub mod error;
 pub mod provision;
 pub mod pull;
 pub mod scan;
+pub mod stored;
+pub mod stream;
 
-pub use connection::{By, Connection, Error, Stored, open};
+pub use connection::{Connection, open};
+pub use error::Error;
+pub use stored::{By, Stored};
+pub use stream::StreamInfo;

@@ -2,9 +2,11 @@
 
 use serde_json::{Map, Value, json};
 
-use super::connection::{Connection, Error, StreamInfo};
+use super::connection::Connection;
 use super::consumer::{META_MESH, nanos};
-use crate::plan::{Plan, Retention, Stream};
+use super::error::Error;
+use super::stream::StreamInfo;
+use crate::plan::{Plan, Stream};
 
 /// Captured advisories of the server.
 pub const ADVISORIES: &str = "MESH_ADVISORIES";
@@ -71,14 +73,9 @@ fn mesh_streams(plan: &Plan) -> [(&'static str, Value); 3] {
 }
 
 fn source_config(stream: &Stream) -> Value {
-    let retention = match stream.retention {
-        Retention::Limits => "limits",
-        Retention::Interest => "interest",
-        Retention::WorkQueue => "workqueue",
-    };
     json!({
         "subjects": stream.subjects,
-        "retention": retention,
+        "retention": stream.retention.word(),
         "num_replicas": stream.replicas,
         "max_age": stream.max_age.map_or(0, nanos),
         "duplicate_window": nanos(stream.duplicate_window),

@@ -7,8 +7,9 @@ use async_nats::{Message, Subscriber};
 use futures_util::StreamExt;
 use serde_json::json;
 
-use super::connection::{Connection, Error};
+use super::connection::Connection;
 use super::consumer::nanos;
+use super::error::Error;
 
 /// How long the server keeps a request; also how soon a lost one is noticed.
 const EXPIRES: Duration = Duration::from_secs(5);

@@ -7,8 +7,10 @@ use async_nats::Subscriber;
 use futures_util::StreamExt;
 use serde_json::{Value, json};
 
-use super::connection::{By, Connection, Error, Stored};
+use super::connection::Connection;
 use super::consumer::{ConsumerInfo, nanos};
+use super::error::Error;
+use super::stored::{By, Stored};
 use crate::message::DeliveryInfo;
 
 const BATCH: usize = 500;
@@ -131,7 +133,7 @@ impl Scan {
 /// The last stored message of each subject that matches, read one by one from the leader. For a handful.
 pub async fn last_of_each(connection: &Connection, stream: &str, filter: &str) -> Result<Vec<Stored>, Error> {
     let body: Value = json!({ "subjects_filter": filter });
-    let info: super::connection::StreamInfo = connection.api(&format!("STREAM.INFO.{stream}"), &body).await?;
+    let info: super::stream::StreamInfo = connection.api(&format!("STREAM.INFO.{stream}"), &body).await?;
     let mut subjects: Vec<&String> = info.state.subjects.keys().collect();
     subjects.sort();
     let mut found = Vec::with_capacity(subjects.len());

@@ -65,13 +65,14 @@ pub async fn run(args: &Args, check: &Check) -> Result<u8, Error> {
 async fn connected(connection: &Connection, plan: &Plan) -> Result<Vec<String>, broker::Error> {
     let mut problems = Vec::new();
     for handler in &plan.handlers {
-        match connection.stream(&handler.stream).await? {
-            None if plan.streams.iter().any(|s| s.name == handler.stream) => {}
-            None => problems.push(format!(
+        let to_be_made = plan.streams.iter().find(|s| s.name == handler.stream);
+        match (connection.stream(&handler.stream).await?, to_be_made) {
+            (None, Some(stream)) => problems.extend(work_queue(plan, handler, stream.retention.word())),
+            (None, None) => problems.push(format!(
                 "handler {}: there is no stream {}: make it with `nats stream add {}`, or say it under [streams.{}]",
                 handler.name, handler.stream, handler.stream, handler.stream
             )),
-            Some(info) => {
+            (Some(info), _) => {
                 let subjects = info.subjects();
                 for filter in &handler.subjects {
                     if !subjects.iter().any(|s| covers(s, filter)) {

@@ -39,13 +39,22 @@ pub fn load(name: &str) -> Result<Context, String> {
 }
 
 fn folder() -> Result<PathBuf, String> {
-    let config = std::env::var_os("XDG_CONFIG_HOME").map(PathBuf::from);
-    let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".config"));
-    let base = config.or_else(home).ok_or("neither XDG_CONFIG_HOME nor HOME is set")?;
+    let config = std::env::var_os("XDG_CONFIG_HOME")
+        .filter(|folder| !folder.is_empty())
+        .map(PathBuf::from);
+    let base = config
+        .or_else(|| home().map(|home| home.join(".config")))
+        .ok_or("neither XDG_CONFIG_HOME nor HOME is set")?;
     Ok(base.join("nats").join("context"))
 }
 
-pub fn parse(text: &str) -> Result<Context, String> {
+fn home() -> Option<PathBuf> {
+    std::env::var_os("HOME")
+        .filter(|folder| !folder.is_empty())
+        .map(PathBuf::from)
+}
+
+fn parse(text: &str) -> Result<Context, String> {
     let mut context: Context = serde_json::from_str(text).map_err(|e| e.to_string())?;
     for field in [
         &mut context.url,
@@ -67,6 +76,19 @@ pub fn parse(text: &str) -> Result<Context, String> {
         // The CLI writes what is not set as "".
         if field.as_deref() == Some("") {
             *field = None;
+        }
+    }
+    // The CLI reads `~` in its own files; nothing else does it for us.
+    let files = [
+        &mut context.creds,
+        &mut context.nkey,
+        &mut context.cert,
+        &mut context.key,
+        &mut context.ca,
+    ];
+    for file in files.into_iter().flatten() {
+        if let (Some(rest), Some(home)) = (file.strip_prefix("~/"), home()) {
+            *file = home.join(rest).display().to_string();
         }
     }
     if context.nsc.is_some() {

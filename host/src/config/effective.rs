@@ -3,10 +3,10 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use super::reader::format_bytes;
+use super::values::format_bytes;
 use crate::broker::connection::redact;
 use crate::message::rfc3339;
-use crate::plan::{Handler, Instance, LogFormat, Nats, Plan, Retention, Start, Stream};
+use crate::plan::{Handler, Instance, LogFormat, Nats, Plan, Start, Stream};
 
 /// In place of a secret.
 const HIDDEN: &str = "***";
@@ -71,9 +71,18 @@ impl Out<'_> {
     }
 }
 
-/// A JSON string is also a TOML one.
+/// A JSON string is also a TOML one, but for DEL, which TOML wants escaped.
 fn quote(text: &str) -> String {
-    serde_json::Value::from(text).to_string()
+    serde_json::Value::from(text).to_string().replace('\u{7f}', "\\u007f")
+}
+
+fn quote_key(key: &str) -> String {
+    let bare = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+    if !key.is_empty() && key.chars().all(bare) {
+        key.to_owned()
+    } else {
+        quote(key)
+    }
 }
 
 fn nats(out: &mut Out<'_>, nats: &Nats) {
@@ -105,16 +114,9 @@ fn nats(out: &mut Out<'_>, nats: &Nats) {
 }
 
 fn stream(out: &mut Out<'_>, stream: &Stream) {
-    out.table(&format!("streams.{}", stream.name));
+    out.table(&format!("streams.{}", quote_key(&stream.name)));
     out.list("subjects", &stream.subjects);
-    out.text(
-        "retention",
-        match stream.retention {
-            Retention::Limits => "limits",
-            Retention::Interest => "interest",
-            Retention::WorkQueue => "workqueue",
-        },
-    );
+    out.text("retention", stream.retention.word());
     out.raw("replicas", &stream.replicas);
     if let Some(max_age) = stream.max_age {
         out.duration("max_age", max_age);
@@ -132,6 +134,8 @@ fn handler(out: &mut Out<'_>, handler: &Handler) {
         None => {}
         Some(Start::All) => out.text("start", "all"),
         Some(Start::New) => out.text("start", "new"),
+        // TOML's numbers end at i64::MAX.
+        Some(Start::Sequence(sequence)) if i64::try_from(sequence).is_err() => out.text("start", &sequence.to_string()),
         Some(Start::Sequence(sequence)) => out.raw("start", &sequence),
         Some(Start::Time(time)) => {
             let since = time.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
@@ -161,7 +165,7 @@ fn handler(out: &mut Out<'_>, handler: &Handler) {
     if !handler.settings.is_empty() {
         out.table(&format!("handlers.{}.settings", handler.name));
         for (key, value) in &handler.settings {
-            out.text(&quote(key), value);
+            out.text(&quote_key(key), value);
         }
     }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
+use super::names::{check_name, check_stream, check_subject, overlap};
 use super::narrow;
 use super::reader::{Reader, Section};
 use crate::message::parse_rfc3339;
@@ -12,20 +13,11 @@ use crate::plan::{Handler, Instance, Retention, RetryPolicy, Start, Stream};
 /// Buckets that are the mesh's own.
 const RESERVED: [&str; 3] = ["mesh", "mesh_attempts", "mesh_modules"];
 
-/// A name that may stand in a subject, a consumer or a bucket.
-pub fn check_name(reader: &mut Reader, key: &str, name: &str) {
-    let good = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
-    if name.is_empty() || name.len() > 64 || !name.chars().all(good) {
-        let what = format!("\"{}\" is not a name", name.escape_debug());
-        reader.problem(key, what, "1 to 64 characters of A-Z a-z 0-9 - and _");
-    }
-}
-
 pub fn streams(root: &mut Section, reader: &mut Reader) -> Vec<Stream> {
     let mut found: Vec<Stream> = Vec::new();
     for (name, mut section) in root.sections(reader, "streams") {
         let key = section.key("subjects");
-        check_name(reader, &format!("streams.{name}"), &name);
+        check_stream(reader, &format!("streams.{name}"), &name);
         if name.starts_with("MESH_") || name.starts_with("KV_") {
             let what = "streams named MESH_… and KV_… are made by the mesh itself";
             reader.problem(format!("streams.{name}"), what, "use another name");
@@ -38,8 +30,15 @@ pub fn streams(root: &mut Section, reader: &mut Reader) -> Vec<Stream> {
                 "subjects = [\"orders.>\"]",
             );
         }
-        for subject in &subjects {
+        for (i, subject) in subjects.iter().enumerate() {
             check_subject(reader, &key, subject);
+            if let Some(other) = subjects[..i].iter().find(|other| overlap(other, subject)) {
+                reader.problem(
+                    &key,
+                    format!("`{subject}` overlaps with `{other}`"),
+                    "leave one of them out",
+                );
+            }
             if let Some(other) = found
                 .iter()
                 .find(|s| s.subjects.iter().any(|theirs| overlap(theirs, subject)))
@@ -121,11 +120,15 @@ impl Tuning {
             ack_pending_max: section.number(reader, "ack_pending_max", 1..=1_000_000, below.ack_pending_max),
         };
         let key = |name: &str| section.key(name);
-        if tuning.in_flight() < tuning.concurrency {
+        // What comes from below as a whole has been judged there: one mistake in [defaults] is one problem.
+        let flight = |t: &Tuning| (t.in_flight(), t.concurrency);
+        let pending = |t: &Tuning| (t.ack_pending_max, t.in_flight());
+        let delays = |t: &Tuning| (t.backoff_max, t.backoff);
+        if tuning.in_flight() < tuning.concurrency && flight(&tuning) != flight(below) {
             let what = format!("{} is below concurrency, {}", tuning.in_flight(), tuning.concurrency);
             reader.problem(key("in_flight"), what, "leave it out for four times concurrency");
         }
-        if tuning.ack_pending_max < tuning.in_flight() {
+        if tuning.ack_pending_max < tuning.in_flight() && pending(&tuning) != pending(below) {
             let what = format!("{} is below in_flight, {}", tuning.ack_pending_max, tuning.in_flight());
             reader.problem(
                 key("ack_pending_max"),
@@ -133,7 +136,7 @@ impl Tuning {
                 "it also holds the events that wait for a retry: make it larger",
             );
         }
-        if tuning.backoff_max < tuning.backoff {
+        if tuning.backoff_max < tuning.backoff && delays(&tuning) != delays(below) {
             let (most, first) = (
                 humantime::format_duration(tuning.backoff_max),
                 humantime::format_duration(tuning.backoff),
@@ -196,15 +199,18 @@ fn one(name: String, mut section: Section, base: &Path, defaults: &Tuning, reade
     check_name(reader, &key, &name);
     let tuning = Tuning::read(&mut section, defaults, reader);
     let mut needed = |of: &'static str, hint: &str| {
-        section.text(reader, of).unwrap_or_else(|| {
-            reader.problem(format!("{key}.{of}"), "it is missing", hint);
-            String::new()
-        })
+        section
+            .text(reader, of)
+            .filter(|text| !text.is_empty())
+            .unwrap_or_else(|| {
+                reader.problem(format!("{key}.{of}"), "it is missing", hint);
+                String::new()
+            })
     };
     let module = needed("module", "the component file, relative to this configuration");
     let stream = needed("stream", "the stream that it consumes, e.g. \"ORDERS\"");
     if !stream.is_empty() {
-        check_name(reader, &format!("{key}.stream"), &stream);
+        check_stream(reader, &format!("{key}.stream"), &stream);
     }
     if stream.starts_with("MESH_") {
         reader.problem(
@@ -322,44 +328,5 @@ fn parse_start(text: &str) -> Option<Start> {
                 Some(Start::Time(SystemTime::UNIX_EPOCH + Duration::from_millis(ms)))
             }
         },
-    }
-}
-
-/// A subject with wildcards: tokens without spaces, `*` a token of its own, `>` the last one.
-fn check_subject(reader: &mut Reader, key: &str, subject: &str) {
-    let tokens: Vec<&str> = subject.split('.').collect();
-    let last = tokens.len() - 1;
-    let bad = tokens.iter().enumerate().find_map(|(i, token)| {
-        if token.is_empty() {
-            Some("a part between dots is empty")
-        } else if token.chars().any(|c| c.is_whitespace() || c.is_control()) {
-            Some("it has a space or a control character")
-        } else if (token.contains('*') && *token != "*") || (token.contains('>') && *token != ">") {
-            Some("a wildcard stands for a whole part")
-        } else if *token == ">" && i < last {
-            Some("`>` can only be the last part")
-        } else {
-            None
-        }
-    });
-    if let Some(why) = bad {
-        reader.problem(
-            key,
-            format!("\"{}\" is not a subject: {why}", subject.escape_debug()),
-            "",
-        );
-    }
-}
-
-/// Whether some subject matches both patterns.
-fn overlap(a: &str, b: &str) -> bool {
-    let (mut a, mut b) = (a.split('.'), b.split('.'));
-    loop {
-        match (a.next(), b.next()) {
-            (None, None) => return true,
-            (Some(">"), Some(_)) | (Some(_), Some(">")) => return true,
-            (Some(x), Some(y)) if x == "*" || y == "*" || x == y => {}
-            _ => return false,
-        }
     }
 }

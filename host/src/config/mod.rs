@@ -3,19 +3,23 @@
 mod context;
 mod effective;
 mod handlers;
+mod layers;
+mod names;
 mod nats;
 mod reader;
 #[cfg(test)]
 mod tests;
+mod values;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use figment::Figment;
-use figment::providers::{Env, Format as _, Serialized, Toml};
+use figment::providers::{Format as _, Toml};
 use figment::value::Dict;
 
 pub use effective::effective;
+use layers::Layer;
 pub use reader::Problem;
 use reader::{Reader, Section};
 
@@ -77,11 +81,9 @@ pub fn load(path: Option<&Path>, overrides: &Overrides) -> Result<Loaded, Error>
         source,
     })?;
     let name = path.display().to_string();
-    // JETMESH_CONFIG names the file itself.
-    let env = Env::prefixed("JETMESH_").ignore(&["CONFIG"]).split("__");
     let base = path.parent().unwrap_or(Path::new(""));
-    let (plan, reader) = read(&name, &text, base, |figment| {
-        figment.merge(env).merge(Serialized::defaults(flags(overrides)))
+    let (plan, reader) = read(&name, &text, base, |file| {
+        vec![layers::environment(file), layers::flags(overrides)]
     })?;
     Ok(Loaded {
         plan,
@@ -92,19 +94,22 @@ pub fn load(path: Option<&Path>, overrides: &Overrides) -> Result<Loaded, Error>
 
 /// Reads a configuration from text alone; `base` is what relative module paths begin at.
 pub fn parse(text: &str, base: &Path) -> Result<Plan, Error> {
-    read("the configuration", text, base, |figment| figment).map(|(plan, _)| plan)
+    read("the configuration", text, base, |_| Vec::new()).map(|(plan, _)| plan)
 }
 
-fn read(name: &str, text: &str, base: &Path, layers: impl FnOnce(Figment) -> Figment) -> Result<(Plan, Reader), Error> {
-    let syntax = |text: String| Error::Syntax {
+fn read(name: &str, text: &str, base: &Path, over: impl FnOnce(&Dict) -> Vec<Layer>) -> Result<(Plan, Reader), Error> {
+    let syntax = |e: figment::Error| Error::Syntax {
         name: name.to_owned(),
-        text,
+        text: without_secrets(&e.to_string()),
     };
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let figment = layers(Figment::from(Toml::string(text)));
-    let values: Dict = figment.extract().map_err(|e| syntax(e.to_string()))?;
+    let mut figment = Figment::from(Toml::string(text));
     let mut reader = Reader::default();
-    let plan = plan(values, base, &mut reader);
+    for layer in over(&figment.extract().map_err(syntax)?) {
+        layer.sources(&mut reader.sources);
+        figment = figment.merge(layer);
+    }
+    let plan = plan(figment.extract().map_err(syntax)?, base, &mut reader);
     if !reader.problems.is_empty() {
         return Err(Error::Problems {
             name: name.to_owned(),
@@ -114,37 +119,32 @@ fn read(name: &str, text: &str, base: &Path, layers: impl FnOnce(Figment) -> Fig
     Ok((plan, reader))
 }
 
-/// Flags as a layer of the same shape as the file.
-fn flags(overrides: &Overrides) -> serde_json::Value {
-    let mut nats = serde_json::Map::new();
-    let mut log = serde_json::Map::new();
-    let put = |map: &mut serde_json::Map<String, serde_json::Value>, key: &str, value: Option<String>| {
-        if let Some(value) = value {
-            map.insert(key.to_owned(), value.into());
-        }
+/// A syntax error quotes the line that it is about: not one that may hold a secret.
+fn without_secrets(error: &str) -> String {
+    let error = error.trim_end().trim_end_matches("in TOML source string").trim_end();
+    if !["password", "token", "@"].iter().any(|sign| error.contains(sign)) {
+        return error.to_owned();
+    }
+    let quoted = |line: &&str| {
+        line.split_once('|')
+            .is_some_and(|(n, _)| n.trim().parse::<usize>().is_ok() || n.trim().is_empty())
     };
-    let file = |path: &Option<PathBuf>| path.as_ref().map(|p| p.display().to_string());
-    put(&mut nats, "url", overrides.nats_url.clone());
-    put(&mut nats, "context", overrides.context.clone());
-    put(&mut nats, "creds", file(&overrides.creds));
-    put(&mut nats, "nkey", file(&overrides.nkey));
-    put(&mut nats, "user", overrides.user.clone());
-    put(&mut nats, "password", overrides.password.clone());
-    put(&mut nats, "wait", overrides.wait.clone());
-    put(&mut log, "filter", overrides.log_filter.clone());
-    put(&mut log, "format", overrides.log_format.clone());
-    serde_json::json!({ "nats": nats, "log": log })
+    error
+        .lines()
+        .filter(|line| !quoted(line))
+        .collect::<Vec<_>>()
+        .join("\n")
 }
 
 fn plan(values: Dict, base: &Path, reader: &mut Reader) -> Plan {
     let mut root = Section::root(values);
     let mesh = root.text(reader, "mesh").unwrap_or_else(|| "jetmesh".to_owned());
-    handlers::check_name(reader, "mesh", &mesh);
+    names::check_name(reader, "mesh", &mesh);
     let replicas = root.number(reader, "replicas", 1..=5, 1);
     let relay = root.boolean(reader, "relay", true);
     let threads = root.number(reader, "threads", 0..=256, 0);
     let drain_timeout = root.duration(reader, "drain_timeout", Duration::ZERO, Duration::from_secs(30));
-    let log = log(&mut root.section(reader, "log"), reader);
+    let log = log(root.section(reader, "log"), reader);
     let nats = nats::read(root.section(reader, "nats"), reader);
     let streams = handlers::streams(&mut root, reader);
     let handlers = handlers::read(&mut root, base, &streams, reader);
@@ -163,7 +163,7 @@ fn plan(values: Dict, base: &Path, reader: &mut Reader) -> Plan {
     }
 }
 
-fn log(section: &mut Section, reader: &mut Reader) -> Log {
+fn log(mut section: Section, reader: &mut Reader) -> Log {
     let filter = section.text(reader, "filter").unwrap_or_else(|| "info".to_owned());
     if let Err(error) = tracing_subscriber::EnvFilter::try_new(&filter) {
         reader.problem(
@@ -174,7 +174,7 @@ fn log(section: &mut Section, reader: &mut Reader) -> Log {
     }
     let formats = [("text", LogFormat::Text), ("json", LogFormat::Json)];
     let format = section.word(reader, "format", &formats, LogFormat::Text);
-    std::mem::replace(section, Section::root(Dict::new())).finish(reader);
+    section.finish(reader);
     Log { filter, format }
 }
 

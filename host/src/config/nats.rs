@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::context::{self, Context};
+use super::names::{check_name, check_prefix};
 use super::reader::{Reader, Section};
 use crate::broker::connection::redact;
 use crate::plan::Nats;
@@ -17,7 +18,7 @@ pub fn read(mut section: Section, reader: &mut Reader) -> Nats {
         }),
     };
     let mut text = |name: &'static str, below: Option<String>| section.text(reader, name).or(below);
-    let url = text("url", context.url).unwrap_or_else(|| "nats://127.0.0.1:4222".to_owned());
+    let url = text("url", context.url).map_or_else(|| "nats://127.0.0.1:4222".to_owned(), |url| with_scheme(&url));
     let user = text("user", context.user);
     let password = text("password", context.password);
     let token = text("token", context.token);
@@ -36,14 +37,7 @@ pub fn read(mut section: Section, reader: &mut Reader) -> Nats {
     let least = Duration::from_millis(100);
     let timeout = section.duration(reader, "timeout", least, Duration::from_secs(5));
     section.finish(reader);
-    for one in url.split(',') {
-        let host = one.trim().rsplit('/').next().unwrap_or_default();
-        let scheme = one.trim().split_once("://").map_or("nats", |(scheme, _)| scheme);
-        if host.is_empty() || host.contains(' ') || !["nats", "tls", "ws", "wss"].contains(&scheme) {
-            let what = format!("\"{}\" is not a server's address", redact(one.trim()));
-            reader.problem("nats.url", what, "nats://host:4222, or several joined by commas");
-        }
-    }
+    check_servers(reader, &url);
     if user.is_some() != password.is_some() {
         let (has, lacks) = if user.is_some() {
             ("user", "password")
@@ -66,6 +60,19 @@ pub fn read(mut section: Section, reader: &mut Reader) -> Nats {
             "not together with nats.js_domain",
             "leave one of them out",
         );
+    }
+    if let Some(domain) = &js_domain {
+        check_name(reader, "nats.js_domain", domain);
+    }
+    let prefixes = [
+        ("inbox_prefix", &inbox_prefix),
+        ("js_api_prefix", &js_api_prefix),
+        ("js_event_prefix", &js_event_prefix),
+    ];
+    for (key, prefix) in prefixes {
+        if let Some(prefix) = prefix {
+            check_prefix(reader, &format!("nats.{key}"), prefix);
+        }
     }
     for (key, path) in [
         ("creds", &creds),
@@ -111,5 +118,42 @@ pub fn read(mut section: Section, reader: &mut Reader) -> Nats {
         js_event_prefix: js_event_prefix.unwrap_or_else(|| "$JS.EVENT".to_owned()),
         timeout,
         wait,
+    }
+}
+
+/// Addresses as they are kept: each with its scheme, so that `redact` finds the user in all of them.
+fn with_scheme(url: &str) -> String {
+    let full = |one: &str| {
+        if one.contains("://") {
+            one.to_owned()
+        } else {
+            format!("nats://{one}")
+        }
+    };
+    url.split(',').map(|one| full(one.trim())).collect::<Vec<_>>().join(",")
+}
+
+fn check_servers(reader: &mut Reader, url: &str) {
+    for one in url.split(',') {
+        let (scheme, rest) = one.split_once("://").unwrap_or_default();
+        let host = rest.rsplit('@').next().unwrap_or_default().trim_end_matches('/');
+        // The colons of an IPv6 address are inside brackets.
+        let (name, port) = match host.rsplit_once(':') {
+            Some((name, port)) if !port.ends_with(']') => (name, Some(port)),
+            _ => (host, None),
+        };
+        let odd = |c: char| c.is_whitespace() || c.is_control() || c == '/';
+        if !["nats", "tls"].contains(&scheme) || name.is_empty() || name.contains(odd) {
+            let what = format!("\"{}\" is not a server's address", redact(one).escape_debug());
+            reader.problem(
+                "nats.url",
+                what,
+                "nats://host:4222 or tls://host:4222, or several joined by commas",
+            );
+        } else if port.is_some_and(|port| !port.parse::<u16>().is_ok_and(|port| port > 0)) {
+            // What stands there may be the first half of a password, so it is not shown.
+            let what = format!("what follows \"{scheme}://{name}:\" is not a port in 1..=65535");
+            reader.problem("nats.url", what, "a comma or slash in a password is written %2C or %2F");
+        }
     }
 }

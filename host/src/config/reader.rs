@@ -1,11 +1,13 @@
 //! Reads a merged configuration key by key, and collects everything that is wrong with it: an operator sees all problems
 //! at once, each with its key, value, rule and fix.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
 
 use figment::value::{Dict, Value};
+
+use super::values::{date_as_text, format_bytes, parse_bytes, plain, show};
 
 /// One thing that is wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,11 +15,16 @@ pub struct Problem {
     pub key: String,
     pub what: String,
     pub hint: Option<String>,
+    /// The variable or flag that said it; `None`: the file.
+    pub source: Option<String>,
 }
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "  {}: {}", self.key, self.what)?;
+        if let Some(source) = &self.source {
+            write!(f, " (from {source})")?;
+        }
         match &self.hint {
             Some(hint) => write!(f, "\n    hint: {hint}"),
             None => Ok(()),
@@ -32,16 +39,19 @@ pub struct Reader {
     pub warnings: Vec<String>,
     /// Every key that was asked for, names of streams, handlers and settings as `*`.
     pub known: BTreeSet<String>,
+    /// Keys that a variable or a flag sets, and which.
+    pub sources: BTreeMap<String, String>,
 }
 
 impl Reader {
     pub fn problem(&mut self, key: impl Into<String>, what: impl Into<String>, hint: impl Into<String>) {
-        let hint = hint.into();
-        let hint = (!hint.is_empty()).then_some(hint);
+        let (key, hint) = (key.into(), hint.into());
+        let source = self.sources.get(&key).cloned();
         self.problems.push(Problem {
-            key: key.into(),
+            key,
             what: what.into(),
-            hint,
+            hint: (!hint.is_empty()).then_some(hint),
+            source,
         });
     }
 }
@@ -73,7 +83,7 @@ impl Section {
     fn take(&mut self, reader: &mut Reader, name: &'static str) -> Option<Value> {
         reader.known.insert(join(&self.kind, name));
         self.asked.push(name);
-        self.values.remove(name)
+        self.values.remove(name).map(date_as_text)
     }
 
     /// A table; an empty one if it is not there.
@@ -133,8 +143,8 @@ impl Section {
         reader.known.insert(join(&outer.kind, "*"));
         let mut found = Vec::new();
         for (name, value) in outer.values {
-            match value {
-                Value::Dict(..) | Value::Array(..) | Value::Empty(..) => {
+            match date_as_text(value) {
+                value @ (Value::Dict(..) | Value::Array(..) | Value::Empty(..)) => {
                     let what = format!("{} is not a text, number or boolean", show(&value));
                     reader.problem(join(&outer.path, &name), what, "a handler reads its settings as text");
                 }
@@ -160,7 +170,7 @@ impl Section {
         match self.take(reader, name) {
             None => default,
             Some(Value::Bool(_, value)) => value,
-            Some(Value::String(_, text)) if text == "true" || text == "false" => text == "true",
+            Some(Value::String(_, text)) if ["true", "false"].contains(&text.trim()) => text.trim() == "true",
             Some(other) => {
                 let (key, what) = (self.key(name), format!("{} is neither true nor false", show(&other)));
                 reader.problem(key, what, format!("leave it out for the default, {default}"));
@@ -193,7 +203,7 @@ impl Section {
         };
         let number = match &value {
             Value::Num(..) => plain(&value).parse().ok(),
-            Value::String(_, text) => text.parse().ok(),
+            Value::String(_, text) => text.trim().parse().ok(),
             _ => None,
         };
         match number {
@@ -271,14 +281,17 @@ impl Section {
         }
     }
 
-    /// A list of texts; a single text is a list of one.
+    /// A list of texts; in a single text, as variables are, `a,b` and `["a", "b"]` both are lists.
     pub fn list(&mut self, reader: &mut Reader, name: &'static str) -> Vec<String> {
         let value = match self.take(reader, name) {
             None => return Vec::new(),
+            Some(Value::String(_, text)) if text.trim_start().starts_with('[') => match text.parse() {
+                Ok(value) => value,
+            },
             Some(value) => value,
         };
         let texts = match &value {
-            Value::String(_, text) => Some(vec![text.clone()]),
+            Value::String(_, text) => Some(text.split(',').map(|one| one.trim().to_owned()).collect()),
             Value::Array(_, values) => values
                 .iter()
                 .map(|v| {
@@ -345,50 +358,4 @@ fn join(path: &str, name: &str) -> String {
     } else {
         format!("{path}.{name}")
     }
-}
-
-/// A simple value as text.
-fn plain(value: &Value) -> String {
-    match value {
-        Value::String(_, text) => text.clone(),
-        Value::Char(_, c) => c.to_string(),
-        Value::Bool(_, value) => value.to_string(),
-        Value::Num(_, n) => n
-            .to_i128()
-            .map(|n| n.to_string())
-            .or_else(|| n.to_u128().map(|n| n.to_string()))
-            .or_else(|| n.to_f64().map(|n| n.to_string()))
-            .unwrap_or_default(),
-        Value::Empty(..) => "nothing".to_owned(),
-        Value::Dict(..) => "a table".to_owned(),
-        Value::Array(..) => "a list".to_owned(),
-    }
-}
-
-/// A value as it is quoted in a problem.
-fn show(value: &Value) -> String {
-    match value {
-        Value::String(_, text) => format!("\"{}\"", text.escape_debug()),
-        other => plain(other),
-    }
-}
-
-const UNITS: [(&str, u64); 4] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
-
-fn parse_bytes(text: &str) -> Option<u64> {
-    for (unit, size) in UNITS {
-        if let Some(number) = text.strip_suffix(unit) {
-            return number.trim().parse::<u64>().ok()?.checked_mul(size);
-        }
-    }
-    text.parse().ok()
-}
-
-/// A size in its largest whole unit.
-pub fn format_bytes(bytes: u64) -> String {
-    let (unit, size) = UNITS
-        .into_iter()
-        .find(|(_, size)| bytes >= *size && bytes.is_multiple_of(*size))
-        .unwrap_or(("B", 1));
-    format!("{}{unit}", bytes / size)
 }

@@ -1,3 +1,5 @@
+mod layers;
+
 use std::path::Path;
 use std::time::Duration;
 
@@ -13,6 +15,62 @@ const SMALL: &str = r#"
 [handlers.h]
 module = "h.wasm"
 stream = "ORDERS"
+"#;
+
+/// What the other two leave at its default, and what is awkward to write.
+const FULL: &str = r#"
+mesh = "m-1"
+replicas = 3
+relay = false
+threads = 3
+drain_timeout = "1m 1500us"
+
+[log]
+filter = "jetmesh=debug,info"
+format = "json"
+
+[nats]
+url = " host:4222 , tls://[::1]:4223"
+tls_first = true
+inbox_prefix = "_INBOX_a"
+js_api_prefix = "JS.acc"
+js_event_prefix = "EV.acc"
+timeout = "150ms"
+wait = "0s"
+
+[streams."ÖRDERS:eu"]
+subjects = ["orders.*.new", "other"]
+retention = "workqueue"
+replicas = 5
+max_age = "31d"
+duplicate_window = "100ms"
+
+[defaults]
+instance = "reused"
+recycle_after = 7
+concurrency = 3
+in_flight = 9
+
+[handlers.A-1]
+module = "/abs/\"q\" é.wasm"
+stream = "ÖRDERS:eu"
+subjects = ["orders.a.new", "orders.b.*"]
+consumer = "other"
+start = 2026-01-31T08:00:00.5Z
+memory_max = "1048577B"
+publish = ["a.>", "b.*.c"]
+
+[handlers.A-1.settings]
+"with space" = "tab\t \"quoted\" \\ \u007f\u0001"
+"" = true
+date = 2026-01-31
+float = 1.5
+
+[handlers.b]
+module = "b.wasm"
+stream = "KV_x"
+start = "18446744073709551615"
+ledger = true
 "#;
 
 fn base() -> &'static Path {
@@ -152,7 +210,7 @@ stream = "MESH_DEAD"
       threads: -1 is not in 0..=256
         hint: leave it out for the default, 0
       nats.url: "http://x" is not a server's address
-        hint: nats://host:4222, or several joined by commas
+        hint: nats://host:4222 or tls://host:4222, or several joined by commas
       nats.password: nats.user needs it
       nats.wait: "soon" is not a duration
         hint: "30s", "0s" or "forever"
@@ -212,8 +270,78 @@ fn limits_that_contradict_one_another_are_refused() {
 }
 
 #[test]
+fn a_mistake_in_the_defaults_is_one_problem() {
+    let two = SMALL.replace("handlers.h", "handlers.i");
+    let text = problems(&format!("[defaults]\nbackoff_max = \"1ms\"\n{SMALL}{two}"));
+    assert!(text.contains("has 1 problem\n  defaults.backoff_max"), "{text}");
+}
+
+#[test]
+fn what_is_empty_is_missing() {
+    let text = problems("[handlers.h]\nmodule = \"\"\nstream = \"\"");
+    assert!(
+        text.contains("h.module: it is missing") && text.contains("h.stream: it is missing"),
+        "{text}"
+    );
+}
+
+#[test]
+fn subjects_of_streams_overlap_neither_within_one_nor_between_two() {
+    let text = problems(&format!(
+        "[streams.A]\nsubjects = [\"a.*\", \"a.b\"]\n[streams.B]\nsubjects = [\"a.c\"]\n{SMALL}"
+    ));
+    assert!(text.contains("streams.A.subjects: `a.b` overlaps with `a.*`"), "{text}");
+    assert!(
+        text.contains("streams.B.subjects: `a.c` overlaps with stream A"),
+        "{text}"
+    );
+}
+
+#[test]
+fn two_handlers_never_share_a_consumer() {
+    let two = SMALL.replace("handlers.h", "handlers.i");
+    let text = problems(&format!("{SMALL}{two}consumer = \"h\""));
+    assert!(
+        text.contains("handlers.i.consumer: \"h\" is already the consumer of handler h"),
+        "{text}"
+    );
+}
+
+#[test]
+fn addresses_that_the_client_cannot_use_are_refused() {
+    let url = |url: &str| parse(&format!("[nats]\nurl = \"{url}\"\n{SMALL}"), base()).map(|plan| plan.nats.url);
+    assert_eq!(url("a:1, u:p@b").unwrap(), "nats://a:1,nats://u:p@b");
+    assert_eq!(url("tls://[::1]:4222/").unwrap(), "tls://[::1]:4222/");
+    // Websockets are not compiled in; the client would speak plain TCP to such a port.
+    for bad in [
+        "",
+        "ws://h:1",
+        "nats://",
+        "nats://:4222",
+        "nats://h:0",
+        "nats://h:99999",
+        "nats://h/x",
+        "a,,b",
+    ] {
+        assert!(url(bad).is_err(), "{bad:?} was taken");
+    }
+    let halved = url("nats://u:secret,x@h").unwrap_err().to_string();
+    assert!(halved.contains("%2C") && !halved.contains("secret"), "{halved}");
+}
+
+#[test]
+fn prefixes_and_domains_are_checked() {
+    let text = problems(&format!(
+        "[nats]\ninbox_prefix = \"_INBOX.>\"\njs_event_prefix = \"\"\njs_domain = \"a.b\"\n{SMALL}"
+    ));
+    for key in ["nats.inbox_prefix", "nats.js_event_prefix", "nats.js_domain"] {
+        assert!(text.contains(key), "{key} not in {text}");
+    }
+}
+
+#[test]
 fn the_effective_configuration_gives_the_same_plan() {
-    for text in [DEFAULT, SMALL] {
+    for text in [DEFAULT, SMALL, FULL] {
         let plan = parse(text, base()).unwrap();
         assert_eq!(parse(&effective(&plan), base()).unwrap(), plan);
     }
@@ -221,82 +349,15 @@ fn the_effective_configuration_gives_the_same_plan() {
 
 #[test]
 fn secrets_are_not_printed() {
-    let text =
-        format!("[nats]\nurl = \"nats://me:pw1@host\"\nuser = \"u\"\npassword = \"pw2\"\ntoken = \"pw3\"\n{SMALL}");
-    let shown = effective(&parse(&text, base()).unwrap());
-    assert!(!shown.contains("pw"), "{shown}");
-}
-
-#[test]
-#[expect(clippy::result_large_err, reason = "figment's jail wants figment's errors")]
-fn environment_and_flags_stand_over_the_file() {
-    figment::Jail::expect_with(|jail| {
-        jail.create_file(
-            "m.toml",
-            &format!("[nats]\nurl = \"nats://file\"\ntimeout = \"1s\"\n{SMALL}"),
-        )?;
-        jail.set_env("JETMESH_NATS__URL", "nats://env");
-        jail.set_env("JETMESH_NATS__TIMEOUT", "2s");
-        jail.set_env("JETMESH_HANDLERS__H__CONCURRENCY", "3");
-        let flags = Overrides {
-            nats_url: Some("nats://flag".into()),
-            ..Overrides::default()
-        };
-        let plan = load(Some(Path::new("m.toml")), &flags).map_err(|e| e.to_string())?.plan;
-        assert_eq!(
-            (plan.nats.url.as_str(), plan.nats.timeout),
-            ("nats://flag", Duration::from_secs(2))
-        );
-        assert_eq!(plan.handlers[0].concurrency, 3);
-        Ok(())
-    });
-}
-
-#[test]
-#[expect(clippy::result_large_err, reason = "figment's jail wants figment's errors")]
-fn a_context_of_the_cli_lies_under_the_file() {
-    figment::Jail::expect_with(|jail| {
-        jail.create_dir("nats/context")?;
-        let file = "nats/context/prod.json";
-        jail.create_file(
-            file,
-            r#"{"url":"nats://prod","user":"u","password":"p","token":"","jetstream_event_prefix":"EV"}"#,
-        )?;
-        jail.create_file("nats/context/nsc.json", r#"{"nsc":"nsc://a/b/c"}"#)?;
-        let folder = jail.directory().display().to_string();
-        jail.set_env("XDG_CONFIG_HOME", folder);
-        jail.create_file("m.toml", &format!("[nats]\ncontext = \"prod\"\nuser = \"me\"\n{SMALL}"))?;
-        let nats = load(Some(Path::new("m.toml")), &Overrides::default())
-            .map_err(|e| e.to_string())?
-            .plan
-            .nats;
-        assert_eq!(
-            (nats.url.as_str(), nats.user.as_deref(), nats.token),
-            ("nats://prod", Some("me"), None)
-        );
-        assert_eq!(nats.js_event_prefix, "EV");
-        let refused = |name: &str| {
-            let flags = Overrides {
-                context: Some(name.into()),
-                ..Overrides::default()
-            };
-            load(Some(Path::new("m.toml")), &flags)
-                .expect_err("refused")
-                .to_string()
-        };
-        assert!(refused("nsc").contains("nsc generate creds"), "{}", refused("nsc"));
-        assert!(
-            refused("none").contains("there is no context \"none\""),
-            "{}",
-            refused("none")
-        );
-        assert!(
-            refused("../x").contains("is not a context's name"),
-            "{}",
-            refused("../x")
-        );
-        Ok(())
-    });
+    for url in ["nats://me:pw1@host", "me:pw1@host, tls://me:pw1@other"] {
+        let text = format!("[nats]\nurl = \"{url}\"\nuser = \"u\"\npassword = \"pw2\"\ntoken = \"pw3\"\n{SMALL}");
+        let shown = effective(&parse(&text, base()).unwrap());
+        assert!(!shown.contains("pw"), "{shown}");
+    }
+    for line in ["password = \"pw", "token = pw", "url = \"nats://me:pw@h"] {
+        let text = problems(&format!("[nats]\n{line}"));
+        assert!(text.contains("line 2") && !text.contains("pw"), "{text}");
+    }
 }
 
 #[test]
@@ -309,6 +370,18 @@ proptest! {
     #[test]
     fn no_text_makes_the_reader_panic(text in "(?s).{0,200}") {
         let _ = parse(&text, base());
+    }
+
+    #[test]
+    fn no_lines_make_the_reader_panic(lines in prop::collection::vec(prop::sample::select(vec![
+        "[nats]", "[defaults]", "[streams.A]", "[handlers.h]", "[handlers.h.settings]", "[[handlers]]", "nats = 1",
+        "handlers = [1]", "subjects = []", "subjects = [\"a.>\", 1]", "subjects = \"[a,,\"", "url = \"@:/\"", "start = 07:32:00",
+        "start = \"9999-12-31T23:59:59Z\"", "start = \"-009999-01-02T01:59:59Z\"", "timeout = -1", "memory_max = \"é\"",
+        "wait = 0", "module = \"\\u0000\"", "stream = \"A\"", "concurrency = 1e9", "settings.a.b = 1", "publish = [\"*\"]",
+    ]), 0..12)) {
+        if let Ok(plan) = parse(&lines.join("\n"), base()) {
+            prop_assert_eq!(parse(&effective(&plan), base()).unwrap(), plan);
+        }
     }
 
     #[test]

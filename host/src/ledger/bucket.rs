@@ -3,23 +3,23 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex as StdMutex, PoisonError};
+use std::sync::{Mutex as StdMutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use async_nats::HeaderMap;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::sync::Mutex;
 
-use super::append::{self, Answer, Applied, Expect, Mark, Next, Record, Transaction, after_refusal, batch, moot};
-use super::entry::{Death, Entry, Head, READER, Subjects, key_subject};
+use super::append::{self, Answer, Applied, Next, Transaction, after_refusal, batch, moot};
+use super::entry::{Death, Entry, READER, Subjects, key_subject};
 use super::incarnation::Incarnation;
 use super::index::{Decided, Index};
-use crate::broker::connection::{WRONG_LAST, pub_ack, redial_delay, token};
-use crate::broker::provision::{check_ledger_bucket, kv_stream};
-use crate::broker::scan::Scan;
-use crate::broker::{self, By, Connection, Error};
+use super::session::{Link, Session};
+use super::{read, send};
+use crate::broker::connection::token;
+use crate::broker::provision::kv_stream;
+use crate::broker::{By, Connection, Error};
 use crate::effects::Read;
 use crate::fault;
 use crate::guest::State;
@@ -30,8 +30,6 @@ use crate::plan::Nats;
 const COMMIT_LIMIT: Duration = Duration::from_secs(20);
 /// How long to wait for another copy of a refused batch.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
-/// From here on a missing range of entries is read in one go, not one by one.
-const SCAN_FROM: u64 = 32;
 
 /// A decision that stands in the ledger.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,36 +54,23 @@ pub enum Fault {
 /// The ledger of one bucket.
 pub struct Bucket {
     pub name: String,
-    stream: String,
-    subjects: Subjects,
+    pub(super) stream: String,
+    pub(super) subjects: Subjects,
     host: String,
-    nats: Nats,
-    session: Mutex<Option<Session>>,
+    pub(super) nats: Nats,
+    pub(super) session: Mutex<Option<Session>>,
     /// What readers need of the session; `None` while there is none.
-    link: StdMutex<Option<Link>>,
+    pub(super) link: StdMutex<Option<Link>>,
     index: StdMutex<Index>,
-    sessions: AtomicU64,
+    pub(super) sessions: AtomicU64,
     /// Which making of the bucket this host has seen first; another one has forgotten what was decided.
-    making: StdMutex<Option<String>>,
+    pub(super) making: StdMutex<Option<String>>,
     /// What every head from now on says of source streams.
-    incarnations: StdMutex<BTreeMap<String, Incarnation>>,
+    pub(super) incarnations: StdMutex<BTreeMap<String, Incarnation>>,
     /// Refused batches since the start, for `status`.
     refusals: AtomicU64,
     /// The last error of opening, so that it is logged once and not with each event.
-    trouble: StdMutex<Option<String>>,
-}
-
-#[derive(Clone)]
-struct Link {
-    connection: Connection,
-    number: u64,
-}
-
-struct Session {
-    connection: Connection,
-    number: u64,
-    head: Head,
-    head_sequence: u64,
+    pub(super) trouble: StdMutex<Option<String>>,
 }
 
 impl Bucket {
@@ -162,7 +147,7 @@ impl Bucket {
         let Some(stored) = session.connection.stored(&self.stream, By::Last(&subject)).await? else {
             return Ok(None);
         };
-        let death: Death = parse(&subject, &stored.payload)?;
+        let death: Death = read::parse(&subject, &stored.payload)?;
         Ok((death.verdict == super::entry::Verdict::Dead).then_some((death.n, stored.sequence)))
     }
 
@@ -279,7 +264,7 @@ impl Bucket {
             .position(|r| r.subject == self.subjects.head())
             .unwrap_or(0);
         fault::point("commit-sent");
-        match send(&session.connection, &records, careful).await {
+        match send::send(&session.connection, &records, careful).await {
             Answer::Committed(last) => {
                 fault::point("commit-confirmed");
                 session.head_sequence = last - after_head as u64;
@@ -355,138 +340,11 @@ impl Bucket {
         Ok(false)
     }
 
-    /// Reads the head and every entry up to it. `Some`: the entry of this append was among them.
-    async fn sync(&self, session: &mut Session, append: &str) -> Result<Option<u64>, Error> {
-        let Some((head, sequence)) = read_head(&session.connection, &self.stream, &self.subjects).await? else {
-            return Err(Error::Missing {
-                what: format!("the head of bucket {}", self.name),
-            });
-        };
-        if head.bucket != session.head.bucket || head.n < session.head.n {
-            return Err(Error::Missing {
-                what: format!("the ledger of bucket {}", self.name),
-            });
-        }
-        let mut own = None;
-        if head.n > session.head.n {
-            let entries = read_entries(
-                &session.connection,
-                &self.stream,
-                &self.subjects,
-                session.head.n + 1,
-                head.n,
-                session.head_sequence,
-            )
-            .await?;
-            let mut index = self.index();
-            for entry in &entries {
-                index.apply(entry);
-                if entry.append == append {
-                    own = Some(entry.n);
-                }
-            }
-            index.adopt(&head);
-        }
-        session.head = head;
-        session.head_sequence = sequence;
-        Ok(own)
-    }
-
-    /// The present session, or a new one.
-    async fn ensure<'a>(&self, guard: &'a mut Option<Session>) -> Result<&'a mut Session, Error> {
-        if guard.as_ref().is_some_and(|session| session.connection.is_closed()) {
-            self.drop_session(guard);
-        }
-        if guard.is_none() {
-            match self.open().await {
-                Ok(session) => {
-                    *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = None;
-                    *guard = Some(session);
-                }
-                Err(error) => {
-                    if !error.passes() {
-                        self.report(&error.to_string());
-                    }
-                    return Err(error);
-                }
-            }
-        }
-        guard.as_mut().ok_or_else(|| Error::Gone {
-            what: "the ledger's session".to_owned(),
-        })
-    }
-
-    async fn open(&self) -> Result<Session, Error> {
-        let connection = broker::open(&self.nats, &format!("jetmesh ledger {}", self.name)).await?;
-        let info = connection.stream(&self.stream).await?.ok_or_else(|| {
-            Error::Refused(format!(
-                "bucket {} is gone: start jetmesh again to make it anew",
-                self.name
-            ))
-        })?;
-        check_ledger_bucket(&self.name, &info)?;
-        let known = self.making.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let (head, head_sequence) = match read_head(&connection, &self.stream, &self.subjects).await? {
-            Some(found) => found,
-            None if known.is_some() => return Err(self.forgotten()),
-            None => begin(&connection, &self.stream, &self.subjects).await?,
-        };
-        if known.is_some_and(|known| known != head.bucket) {
-            return Err(self.forgotten());
-        }
-        if head.min_reader > READER {
-            return Err(Error::Refused(format!(
-                "bucket {}: its ledger was written by a newer jetmesh (format {}, this host reads {READER}): upgrade",
-                self.name, head.min_reader
-            )));
-        }
-        let mut index = Index::new(&head);
-        if head.n >= head.index_from.max(1) {
-            let from = head.index_from.max(1);
-            let entries = read_entries(&connection, &self.stream, &self.subjects, from, head.n, 0).await?;
-            entries.iter().for_each(|entry| index.apply(entry));
-        }
-        *self.index() = index;
-        *self.making.lock().unwrap_or_else(PoisonError::into_inner) = Some(head.bucket.clone());
-        let number = self.sessions.fetch_add(1, Ordering::Relaxed) + 1;
-        *self.link.lock().unwrap_or_else(PoisonError::into_inner) = Some(Link {
-            connection: connection.clone(),
-            number,
-        });
-        Ok(Session {
-            connection,
-            number,
-            head,
-            head_sequence,
-        })
-    }
-
-    fn forgotten(&self) -> Error {
-        Error::Refused(format!(
-            "bucket {} was made anew or purged while this host ran, and with it went the memory of what is decided: \
-             restore it, or start jetmesh again to see what that means for its handlers",
-            self.name
-        ))
-    }
-
-    fn drop_session(&self, guard: &mut Option<Session>) {
-        *guard = None;
-        *self.link.lock().unwrap_or_else(PoisonError::into_inner) = None;
-    }
-
-    fn report(&self, text: &str) {
-        let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
-        if trouble.as_deref() != Some(text) {
-            tracing::error!(bucket = %self.name, error = text, "the ledger is stopped");
-            *trouble = Some(text.to_owned());
-        }
-    }
-
     fn link(&self) -> Option<Link> {
         self.link.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn index(&self) -> std::sync::MutexGuard<'_, Index> {
+    pub(super) fn index(&self) -> std::sync::MutexGuard<'_, Index> {
         self.index.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -521,7 +379,7 @@ impl State for Bucket {
                 .map_err(|e| e.to_string())?;
             Ok(match stored {
                 None => (None, 0),
-                Some(stored) if is_tombstone(&stored.raw_headers) => (None, stored.sequence),
+                Some(stored) if read::is_tombstone(&stored.raw_headers) => (None, stored.sequence),
                 Some(stored) => (Some(stored.payload), stored.sequence),
             })
         }
@@ -529,187 +387,6 @@ impl State for Bucket {
     }
 }
 
-/// A deleted, purged or expired key (ADR-8, ADR-43).
-fn is_tombstone(raw_headers: &[u8]) -> bool {
-    let text = String::from_utf8_lossy(raw_headers).to_ascii_lowercase();
-    text.lines()
-        .any(|line| line.starts_with("kv-operation:") || line.starts_with("nats-marker-reason:"))
-}
-
-/// One atomic batch (ADR-50). `careful`: each message asks for an answer, so that the server names what it dislikes.
-async fn send(connection: &Connection, records: &[Record], careful: bool) -> Answer {
-    let id = token();
-    let last = records.len() - 1;
-    for (i, record) in records.iter().enumerate() {
-        let mut headers = HeaderMap::new();
-        headers.insert("Nats-Batch-Id", id.as_str());
-        headers.insert("Nats-Batch-Sequence", (i + 1).to_string());
-        match &record.expect {
-            Expect::Nothing => {}
-            Expect::Last(sequence) => headers.insert("Nats-Expected-Last-Subject-Sequence", sequence.to_string()),
-            Expect::LastOf { subject, sequence } => {
-                headers.insert("Nats-Expected-Last-Subject-Sequence", sequence.to_string());
-                headers.insert("Nats-Expected-Last-Subject-Sequence-Subject", subject.as_str());
-            }
-        }
-        match record.mark {
-            Mark::Plain => {}
-            Mark::Part => headers.insert(super::entry::PART, "1"),
-            Mark::Tombstone => headers.insert("KV-Operation", "DEL"),
-        }
-        if i == last {
-            headers.insert("Nats-Batch-Commit", "1");
-            return match connection
-                .request(&record.subject, Some(headers), record.body.clone())
-                .await
-            {
-                Ok(answer) => match pub_ack(&record.subject, &answer) {
-                    Ok(ack) => Answer::Committed(ack.seq),
-                    Err(Error::Api { code, text, .. }) => Answer::of(code, &text),
-                    Err(_) => Answer::Unknown,
-                },
-                Err(_) => Answer::Unknown,
-            };
-        }
-        if careful {
-            match connection
-                .request(&record.subject, Some(headers), record.body.clone())
-                .await
-            {
-                // An empty answer: taken into the batch.
-                Ok(answer) if answer.is_empty() => {}
-                Ok(answer) => match pub_ack(&record.subject, &answer) {
-                    Ok(_) => {}
-                    Err(Error::Api { code, text, .. }) => return Answer::of(code, &text),
-                    Err(_) => return Answer::Unknown,
-                },
-                Err(Error::Timeout { .. }) => {
-                    return Answer::Named(format!(
-                        "no answer to a publish on {}; is this user allowed to publish there?",
-                        record.subject
-                    ));
-                }
-                Err(_) => return Answer::Unknown,
-            }
-        } else {
-            let sent = connection
-                .client
-                .publish_with_headers(record.subject.clone(), headers, record.body.clone())
-                .await;
-            if sent.is_err() {
-                return Answer::Unknown;
-            }
-        }
-        fault::point("batch-half-sent");
-    }
-    Answer::Unknown
-}
-
-async fn read_head(connection: &Connection, stream: &str, subjects: &Subjects) -> Result<Option<(Head, u64)>, Error> {
-    let subject = subjects.head();
-    match connection.stored(stream, By::Last(&subject)).await? {
-        None => Ok(None),
-        Some(stored) => Ok(Some((parse(&subject, &stored.payload)?, stored.sequence))),
-    }
-}
-
-/// The first head of a bucket: it names this making of it.
-async fn begin(connection: &Connection, stream: &str, subjects: &Subjects) -> Result<(Head, u64), Error> {
-    let head = Head {
-        min_reader: READER,
-        bucket: token(),
-        index_from: 1,
-        ..Head::default()
-    };
-    let mut headers = HeaderMap::new();
-    headers.insert("Nats-Expected-Last-Subject-Sequence", "0");
-    let body = serde_json::to_vec(&head).unwrap_or_default();
-    match connection.publish(&subjects.head(), headers, body.into()).await {
-        Ok(ack) => Ok((head, ack.seq)),
-        // Another host was faster: its head it is.
-        Err(Error::Api {
-            code: WRONG_LAST | 10164,
-            ..
-        }) => read_head(connection, stream, subjects)
-            .await?
-            .ok_or_else(|| Error::Missing {
-                what: format!("the head of {stream}"),
-            }),
-        Err(error) => Err(error),
-    }
-}
-
-/// The entries `from..=to`, which are all there: a head says so.
-async fn read_entries(
-    connection: &Connection,
-    stream: &str,
-    subjects: &Subjects,
-    from: u64,
-    to: u64,
-    after_sequence: u64,
-) -> Result<Vec<Entry>, Error> {
-    let mut entries = Vec::new();
-    if to - from < SCAN_FROM {
-        for n in from..=to {
-            let subject = subjects.entry(n);
-            let stored = connection
-                .stored(stream, By::Last(&subject))
-                .await?
-                .ok_or_else(|| Error::Refused(format!("{subject} is missing: the ledger has a gap")))?;
-            entries.push(parse(&subject, &stored.payload)?);
-        }
-        return Ok(entries);
-    }
-    let filter = [subjects.entries()];
-    let mut scan = Scan::start(connection, stream, &filter, after_sequence + 1, u64::MAX, false).await?;
-    while let Some(scanned) = scan.next().await? {
-        let entry: Entry = parse(&scanned.message.subject, &scanned.message.payload)?;
-        if (from..=to).contains(&entry.n) {
-            entries.push(entry);
-        }
-    }
-    let whole = entries.len() as u64 == to - from + 1 && entries.iter().zip(from..).all(|(e, n)| e.n == n);
-    if !whole {
-        // A replica that is behind its leader: the next try finds more.
-        return Err(Error::Answer {
-            what: format!("entries {from}..={to} of {stream}"),
-            why: "not all there".into(),
-        });
-    }
-    Ok(entries)
-}
-
-fn parse<T: serde::de::DeserializeOwned>(what: &str, bytes: &[u8]) -> Result<T, Error> {
-    serde_json::from_slice(bytes).map_err(|e| Error::Answer {
-        what: what.to_owned(),
-        why: e.to_string(),
-    })
-}
-
-async fn pause(time: Duration) {
+pub(super) async fn pause(time: Duration) {
     tokio::time::sleep(time).await;
-}
-
-/// Keeps a bucket's session open while there is nothing to commit, so that the first event does not wait for it.
-pub async fn keep_open(bucket: Arc<Bucket>) {
-    let mut attempt = 0;
-    loop {
-        let opened = {
-            let mut guard = bucket.session.lock().await;
-            bucket
-                .ensure(&mut guard)
-                .await
-                .map(|session| session.connection.clone())
-        };
-        match opened {
-            Ok(connection) => {
-                attempt = 0;
-                connection.closed().await;
-            }
-            Err(_) => {
-                attempt += 1;
-                pause(redial_delay(attempt)).await;
-            }
-        }
-    }
 }

@@ -7,8 +7,10 @@ use async_nats::HeaderMap;
 use serde::{Deserialize, Serialize};
 
 use super::entry::key_subject;
-use crate::broker::connection::{StreamInfo, WRONG_LAST, token};
+use crate::broker::connection::token;
+use crate::broker::error::WRONG_LAST;
 use crate::broker::provision::{MESH_BUCKET, kv_stream};
+use crate::broker::stream::StreamInfo;
 use crate::broker::{By, Connection, Error};
 
 /// What the mesh knows of a source stream.

@@ -6,7 +6,10 @@ pub mod bucket;
 pub mod entry;
 pub mod incarnation;
 pub mod index;
+pub mod read;
 pub mod relay;
+pub mod send;
+pub mod session;
 
 pub use bucket::{Bucket, Committed, Fault};
 pub use entry::{Consequence, Decision};

@@ -9,8 +9,9 @@ use futures_util::StreamExt;
 use serde_json::json;
 
 use super::entry::{Body, Consequence, Entry, Out, PART, Subjects};
-use crate::broker::connection::{NO_STREAM, PubAck, header_map, redial_delay};
+use crate::broker::connection::{PubAck, header_map, redial_delay};
 use crate::broker::consumer::nanos;
+use crate::broker::error::NO_STREAM;
 use crate::broker::provision::kv_stream;
 use crate::broker::{self, By, Connection, Error};
 use crate::dead_letter;

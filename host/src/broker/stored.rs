@@ -1,0 +1,118 @@
+//! Messages as their stream holds them, read one by one from the leader and without the client's parser.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use bytes::Bytes;
+use serde::Deserialize;
+
+use super::connection::Connection;
+use super::error::{Error, NO_MESSAGE};
+use crate::message::{Headers, parse_rfc3339};
+
+/// Which stored message.
+#[derive(Debug, Clone)]
+pub enum By<'a> {
+    Sequence(u64),
+    /// The last one on a subject.
+    Last(&'a str),
+}
+
+/// A message as its stream holds it, read without the client's parser: whatever bytes it has, it can be had.
+#[derive(Debug, Clone)]
+pub struct Stored {
+    pub subject: String,
+    pub sequence: u64,
+    pub time_ms: u64,
+    /// As they are on the wire, `NATS/1.0\r\n…`; empty if there are none.
+    pub raw_headers: Bytes,
+    pub payload: Bytes,
+}
+
+impl Stored {
+    /// The headers, or why the client library would refuse them: such a message breaks the connection of whoever it is
+    /// delivered to.
+    pub fn headers(&self) -> Result<Headers, String> {
+        if self.subject.contains('\u{fffd}') {
+            return Err("its subject is not UTF-8".to_owned());
+        }
+        if self.raw_headers.is_empty() {
+            return Ok(Headers::new());
+        }
+        let text = std::str::from_utf8(&self.raw_headers).map_err(|_| "its headers are not UTF-8".to_owned())?;
+        let mut headers = Headers::new();
+        for line in text.split("\r\n").skip(1).filter(|line| !line.is_empty()) {
+            // A line that begins with a blank continues the one above.
+            if line.starts_with([' ', '\t'])
+                && let Some((_, value)) = headers.last_mut()
+            {
+                value.push(' ');
+                value.push_str(line.trim());
+                continue;
+            }
+            let (name, value) = line
+                .split_once(':')
+                .ok_or_else(|| "a header line has no colon".to_owned())?;
+            if name.is_empty() || !name.bytes().all(|b| b.is_ascii_graphic()) {
+                return Err(format!("`{}` is not a header name", name.escape_debug()));
+            }
+            headers.push((name.to_owned(), value.trim().to_owned()));
+        }
+        headers.sort_by(|a, b| a.0.cmp(&b.0));
+        Ok(headers)
+    }
+}
+
+#[derive(Deserialize)]
+struct GetAnswer {
+    message: RawMessage,
+}
+
+#[derive(Deserialize)]
+struct RawMessage {
+    subject: String,
+    seq: u64,
+    #[serde(default)]
+    hdrs: String,
+    #[serde(default)]
+    data: String,
+    time: String,
+}
+
+impl Connection {
+    /// A stored message, from the stream's leader (a direct get may be answered by a replica that is behind).
+    pub async fn stored(&self, stream: &str, by: By<'_>) -> Result<Option<Stored>, Error> {
+        let body = match by {
+            By::Sequence(seq) => serde_json::json!({ "seq": seq }),
+            By::Last(subject) => serde_json::json!({ "last_by_subj": subject }),
+        };
+        self.get(stream, body).await
+    }
+
+    /// The next stored message at or after a sequence that matches a subject.
+    pub async fn stored_next(&self, stream: &str, sequence: u64, subject: &str) -> Result<Option<Stored>, Error> {
+        self.get(stream, serde_json::json!({ "seq": sequence, "next_by_subj": subject }))
+            .await
+    }
+
+    async fn get(&self, stream: &str, body: serde_json::Value) -> Result<Option<Stored>, Error> {
+        let subject = format!("STREAM.MSG.GET.{stream}");
+        let message = match self.api::<GetAnswer>(&subject, &body).await {
+            Ok(answer) => answer.message,
+            Err(Error::Api { code: NO_MESSAGE, .. }) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let bytes = |text: &str| {
+            BASE64.decode(text).map(Bytes::from).map_err(|e| Error::Answer {
+                what: format!("JetStream {subject}"),
+                why: e.to_string(),
+            })
+        };
+        Ok(Some(Stored {
+            sequence: message.seq,
+            time_ms: parse_rfc3339(&message.time).unwrap_or(0),
+            raw_headers: bytes(&message.hdrs)?,
+            payload: bytes(&message.data)?,
+            subject: message.subject,
+        }))
+    }
+}

@@ -1,0 +1,50 @@
+//! What the mesh reads of a stream.
+
+use std::collections::HashMap;
+
+use serde::Deserialize;
+
+use super::connection::Connection;
+use super::error::{Error, NO_STREAM};
+
+/// What the mesh reads of a stream.
+#[derive(Debug, Clone, Deserialize)]
+pub struct StreamInfo {
+    pub config: serde_json::Value,
+    pub created: String,
+    pub state: StreamState,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub struct StreamState {
+    pub messages: u64,
+    pub first_seq: u64,
+    pub last_seq: u64,
+    #[serde(default)]
+    pub subjects: HashMap<String, u64>,
+}
+
+impl StreamInfo {
+    pub fn retention(&self) -> &str {
+        self.config["retention"].as_str().unwrap_or("limits")
+    }
+
+    pub fn subjects(&self) -> Vec<String> {
+        let list = self.config["subjects"].as_array();
+        list.into_iter()
+            .flatten()
+            .filter_map(|s| s.as_str().map(str::to_owned))
+            .collect()
+    }
+}
+
+impl Connection {
+    /// `None`: there is no such stream.
+    pub async fn stream(&self, name: &str) -> Result<Option<StreamInfo>, Error> {
+        match self.api(&format!("STREAM.INFO.{name}"), &serde_json::json!({})).await {
+            Ok(info) => Ok(Some(info)),
+            Err(Error::Api { code: NO_STREAM, .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! What may be a name in NATS, and what a subject.
+
+use super::reader::Reader;
+
+/// A name that may stand in a subject, a consumer or a bucket.
+pub fn check_name(reader: &mut Reader, key: &str, name: &str) {
+    let good = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+    if name.is_empty() || name.len() > 64 || !name.chars().all(good) {
+        let what = format!("\"{}\" is not a name", name.escape_debug());
+        reader.problem(key, what, "1 to 64 characters of A-Z a-z 0-9 - and _");
+    }
+}
+
+/// The name of a stream that need not be ours: as free as NATS allows.
+pub fn check_stream(reader: &mut Reader, key: &str, name: &str) {
+    let bad = |c: char| c.is_whitespace() || c.is_control() || ".*>/\\".contains(c);
+    if name.is_empty() || name.len() > 255 || name.contains(bad) {
+        let what = format!("\"{}\" is not a stream's name", name.escape_debug());
+        reader.problem(key, what, "1 to 255 bytes without spaces and . * > / \\");
+    }
+}
+
+/// What other subjects begin with: a subject without wildcards.
+pub fn check_prefix(reader: &mut Reader, key: &str, prefix: &str) {
+    check_subject(reader, key, prefix);
+    if prefix.split('.').any(|token| token == "*" || token == ">") {
+        let what = format!("\"{}\" is not a prefix: it has a wildcard", prefix.escape_debug());
+        reader.problem(key, what, "for instance \"_INBOX_jetmesh\"");
+    }
+}
+
+/// A subject with wildcards: tokens without spaces, `*` a token of its own, `>` the last one.
+pub fn check_subject(reader: &mut Reader, key: &str, subject: &str) {
+    let tokens: Vec<&str> = subject.split('.').collect();
+    let last = tokens.len() - 1;
+    let bad = tokens.iter().enumerate().find_map(|(i, token)| {
+        if token.is_empty() {
+            Some("a part between dots is empty")
+        } else if token.chars().any(|c| c.is_whitespace() || c.is_control()) {
+            Some("it has a space or a control character")
+        } else if (token.contains('*') && *token != "*") || (token.contains('>') && *token != ">") {
+            Some("a wildcard stands for a whole part")
+        } else if *token == ">" && i < last {
+            Some("`>` can only be the last part")
+        } else {
+            None
+        }
+    });
+    if let Some(why) = bad {
+        reader.problem(
+            key,
+            format!("\"{}\" is not a subject: {why}", subject.escape_debug()),
+            "",
+        );
+    }
+}
+
+/// Whether some subject matches both patterns.
+pub fn overlap(a: &str, b: &str) -> bool {
+    let (mut a, mut b) = (a.split('.'), b.split('.'));
+    loop {
+        match (a.next(), b.next()) {
+            (None, None) => return true,
+            (Some(">"), Some(_)) | (Some(_), Some(">")) => return true,
+            (Some(x), Some(y)) if x == "*" || y == "*" || x == y => {}
+            _ => return false,
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! Reading a ledger from its bucket: the head, and the entries that it speaks of.
+
+use async_nats::HeaderMap;
+
+use super::entry::{Entry, Head, READER, Subjects};
+use crate::broker::connection::token;
+use crate::broker::error::WRONG_LAST;
+use crate::broker::scan::Scan;
+use crate::broker::{By, Connection, Error};
+
+/// From here on a missing range of entries is read in one go, not one by one.
+const SCAN_FROM: u64 = 32;
+
+/// The head and its stream sequence; `None`: there is none yet, or no more.
+pub async fn head(connection: &Connection, stream: &str, subjects: &Subjects) -> Result<Option<(Head, u64)>, Error> {
+    let subject = subjects.head();
+    match connection.stored(stream, By::Last(&subject)).await? {
+        None => Ok(None),
+        Some(stored) => Ok(Some((parse(&subject, &stored.payload)?, stored.sequence))),
+    }
+}
+
+/// The first head of a bucket: it names this making of it.
+pub async fn begin(connection: &Connection, stream: &str, subjects: &Subjects) -> Result<(Head, u64), Error> {
+    let head = Head {
+        min_reader: READER,
+        bucket: token(),
+        index_from: 1,
+        ..Head::default()
+    };
+    let mut headers = HeaderMap::new();
+    headers.insert("Nats-Expected-Last-Subject-Sequence", "0");
+    let body = serde_json::to_vec(&head).unwrap_or_default();
+    match connection.publish(&subjects.head(), headers, body.into()).await {
+        Ok(ack) => Ok((head, ack.seq)),
+        // Another host was faster: its head it is.
+        Err(Error::Api {
+            code: WRONG_LAST | 10164,
+            ..
+        }) => self::head(connection, stream, subjects)
+            .await?
+            .ok_or_else(|| Error::Missing {
+                what: format!("the head of {stream}"),
+            }),
+        Err(error) => Err(error),
+    }
+}
+
+/// The entries `from..=to`, which are all there: a head says so.
+pub async fn entries(
+    connection: &Connection,
+    stream: &str,
+    subjects: &Subjects,
+    from: u64,
+    to: u64,
+    after_sequence: u64,
+) -> Result<Vec<Entry>, Error> {
+    let mut entries = Vec::new();
+    if to - from < SCAN_FROM {
+        for n in from..=to {
+            let subject = subjects.entry(n);
+            let stored = connection
+                .stored(stream, By::Last(&subject))
+                .await?
+                .ok_or_else(|| Error::Refused(format!("{subject} is missing: the ledger has a gap")))?;
+            entries.push(parse(&subject, &stored.payload)?);
+        }
+        return Ok(entries);
+    }
+    let filter = [subjects.entries()];
+    let mut scan = Scan::start(connection, stream, &filter, after_sequence + 1, u64::MAX, false).await?;
+    while let Some(scanned) = scan.next().await? {
+        let entry: Entry = parse(&scanned.message.subject, &scanned.message.payload)?;
+        if (from..=to).contains(&entry.n) {
+            entries.push(entry);
+        }
+    }
+    let whole = entries.len() as u64 == to - from + 1 && entries.iter().zip(from..).all(|(e, n)| e.n == n);
+    if !whole {
+        // A replica that is behind its leader: the next try finds more.
+        return Err(Error::Answer {
+            what: format!("entries {from}..={to} of {stream}"),
+            why: "not all there".into(),
+        });
+    }
+    Ok(entries)
+}
+
+pub fn parse<T: serde::de::DeserializeOwned>(what: &str, bytes: &[u8]) -> Result<T, Error> {
+    serde_json::from_slice(bytes).map_err(|e| Error::Answer {
+        what: what.to_owned(),
+        why: e.to_string(),
+    })
+}
+
+/// A deleted, purged or expired key (ADR-8, ADR-43).
+pub fn is_tombstone(raw_headers: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(raw_headers).to_ascii_lowercase();
+    text.lines()
+        .any(|line| line.starts_with("kv-operation:") || line.starts_with("nats-marker-reason:"))
+}

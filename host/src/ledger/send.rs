@@ -1,0 +1,78 @@
+//! Sending an append: one atomic batch of the server.
+
+use async_nats::HeaderMap;
+
+use super::append::{Answer, Expect, Mark, Record};
+use super::entry::PART;
+use crate::broker::connection::{pub_ack, token};
+use crate::broker::{Connection, Error};
+use crate::fault;
+
+/// One atomic batch (ADR-50). `careful`: each message asks for an answer, so that the server names what it dislikes.
+pub async fn send(connection: &Connection, records: &[Record], careful: bool) -> Answer {
+    let id = token();
+    let last = records.len() - 1;
+    for (i, record) in records.iter().enumerate() {
+        let mut headers = HeaderMap::new();
+        headers.insert("Nats-Batch-Id", id.as_str());
+        headers.insert("Nats-Batch-Sequence", (i + 1).to_string());
+        match &record.expect {
+            Expect::Nothing => {}
+            Expect::Last(sequence) => headers.insert("Nats-Expected-Last-Subject-Sequence", sequence.to_string()),
+            Expect::LastOf { subject, sequence } => {
+                headers.insert("Nats-Expected-Last-Subject-Sequence", sequence.to_string());
+                headers.insert("Nats-Expected-Last-Subject-Sequence-Subject", subject.as_str());
+            }
+        }
+        match record.mark {
+            Mark::Plain => {}
+            Mark::Part => headers.insert(PART, "1"),
+            Mark::Tombstone => headers.insert("KV-Operation", "DEL"),
+        }
+        if i == last {
+            headers.insert("Nats-Batch-Commit", "1");
+            return match connection
+                .request(&record.subject, Some(headers), record.body.clone())
+                .await
+            {
+                Ok(answer) => match pub_ack(&record.subject, &answer) {
+                    Ok(ack) => Answer::Committed(ack.seq),
+                    Err(Error::Api { code, text, .. }) => Answer::of(code, &text),
+                    Err(_) => Answer::Unknown,
+                },
+                Err(_) => Answer::Unknown,
+            };
+        }
+        if careful {
+            match connection
+                .request(&record.subject, Some(headers), record.body.clone())
+                .await
+            {
+                // An empty answer: taken into the batch.
+                Ok(answer) if answer.is_empty() => {}
+                Ok(answer) => match pub_ack(&record.subject, &answer) {
+                    Ok(_) => {}
+                    Err(Error::Api { code, text, .. }) => return Answer::of(code, &text),
+                    Err(_) => return Answer::Unknown,
+                },
+                Err(Error::Timeout { .. }) => {
+                    return Answer::Named(format!(
+                        "no answer to a publish on {}; is this user allowed to publish there?",
+                        record.subject
+                    ));
+                }
+                Err(_) => return Answer::Unknown,
+            }
+        } else {
+            let sent = connection
+                .client
+                .publish_with_headers(record.subject.clone(), headers, record.body.clone())
+                .await;
+            if sent.is_err() {
+                return Answer::Unknown;
+            }
+        }
+        fault::point("batch-half-sent");
+    }
+    Answer::Unknown
+}

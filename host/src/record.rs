@@ -1,0 +1,85 @@
+//! What an attempt leaves in the event's record (see `attempts`): its beginning, its failure, and in the end nothing.
+
+use std::time::Duration;
+
+use crate::attempts::{self, LOG_TAIL};
+use crate::dispatch::{Delivery, Ran};
+use crate::fault;
+use crate::lane::Lane;
+use crate::message::{EventId, Message, now_ms, rfc3339};
+
+/// Counts a redelivery's attempt before it runs, so that an event which ends the host is counted too.
+pub async fn begin(lane: &Lane, delivery: &Delivery) -> Result<Option<attempts::Held>, String> {
+    let first = delivery.delivered <= 1 && delivery.replay.is_none();
+    if first || delivery.replay.is_some_and(|r| r.letter) {
+        return Ok(None);
+    }
+    let link = lane.link().ok_or("the connection is gone")?;
+    let event = &delivery.message.event;
+    let mut held = attempts::load(&link.connection, &lane.plan.name, event)
+        .await
+        .map_err(|e| e.to_string())?;
+    describe(lane, &mut held, &delivery.message);
+    if held.record.attempts >= lane.plan.retry.max_attempts && !fault::off("host-verdict") {
+        held.record.attempts += 1;
+        return Ok(Some(held));
+    }
+    held.record.begin(&lane.host, &lane.module.load().digest.to_string());
+    attempts::save(&link.connection, event, &mut held)
+        .await
+        .map_err(|e| e.to_string())?;
+    fault::point("attempt-written");
+    Ok(Some(held))
+}
+
+fn describe(lane: &Lane, held: &mut attempts::Held, message: &Message) {
+    held.record.handler.clone_from(&lane.plan.name);
+    held.record.event = message.event.to_string();
+    held.record.stream.clone_from(&lane.plan.stream);
+    held.record.subject.clone_from(&message.subject);
+}
+
+/// Writes down why an attempt failed and when the next is due.
+pub async fn failed(
+    lane: &Lane,
+    delivery: &Delivery,
+    record: Option<attempts::Held>,
+    attempt: u32,
+    ran: &Ran,
+    delay: Duration,
+) {
+    let Some(link) = lane.link() else { return };
+    let mut held = record.unwrap_or_default();
+    describe(lane, &mut held, &delivery.message);
+    if held.record.attempts == 0 {
+        held.record.begin(&lane.host, &ran.digest.to_string());
+        held.record.attempts = attempt;
+    }
+    if !ran.outcome.counts() {
+        held.record.attempts = held.record.attempts.saturating_sub(1);
+    }
+    if let (Some(last), Some(failure)) = (held.record.history.last_mut(), ran.outcome.failure()) {
+        ran.outcome.name().clone_into(&mut last.outcome);
+        last.code = failure.code;
+        last.message = failure.message;
+        let skip = ran.lines.len().saturating_sub(LOG_TAIL);
+        last.log = ran.lines[skip..]
+            .iter()
+            .map(|l| format!("{} {}", l.level, l.text))
+            .collect();
+    }
+    let due = now_ms() + u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
+    held.record.next = Some(rfc3339(due));
+    if let Err(error) = attempts::save(&link.connection, &delivery.message.event, &mut held).await {
+        tracing::warn!(handler = %lane.plan.name, event = %delivery.message.event, %error,
+            "an attempt could not be recorded");
+    }
+}
+
+pub async fn forget(lane: &Lane, event: &EventId) {
+    let Some(link) = lane.link() else { return };
+    if let Err(error) = attempts::remove(&link.connection, &lane.plan.name, event).await {
+        // The sweep takes it away later.
+        tracing::debug!(handler = %lane.plan.name, %event, %error, "an attempt record stays behind");
+    }
+}

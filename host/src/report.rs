@@ -1,0 +1,44 @@
+//! What a host says of its events: one line for each attempt, and the lines of the guest.
+
+use crate::dispatch::{Delivery, Ran};
+use crate::guest::Line;
+use crate::lane::{Counters, Lane};
+use crate::message::EventId;
+use crate::outcome::{Failure, Verdict};
+
+/// One line for each attempt.
+pub fn attempt(lane: &Lane, delivery: &Delivery, attempt: u32, ran: &Ran, verdict: &Verdict) {
+    let (handler, event, subject) = (&lane.plan.name, &delivery.message.event, &delivery.message.subject);
+    let (outcome, took, module) = (ran.outcome.name(), ran.took, &ran.digest);
+    let failure = ran.outcome.failure().unwrap_or_else(|| Failure {
+        code: String::new(),
+        message: String::new(),
+    });
+    match verdict {
+        Verdict::Done => {
+            tracing::debug!(%handler, %event, subject, attempt, outcome, ?took, %module, "done");
+        }
+        Verdict::Retry { delay } => tracing::info!(%handler, %event, subject, attempt, outcome, ?took, %module,
+            code = failure.code, error = failure.message, next_in = ?delay, "will be retried"),
+        Verdict::Dead { cause, .. } => tracing::warn!(%handler, %event, subject, attempt, outcome, ?took, %module,
+            %cause, code = failure.code, error = failure.message, "dead"),
+    }
+}
+
+pub fn guest_lines(lane: &Lane, event: &EventId, attempt: u32, lines: &[Line]) {
+    let handler = &lane.plan.name;
+    for Line { level, text } in lines {
+        match *level {
+            tracing::Level::ERROR => tracing::error!(target: "guest", %handler, %event, attempt, "{text}"),
+            tracing::Level::WARN => tracing::warn!(target: "guest", %handler, %event, attempt, "{text}"),
+            tracing::Level::INFO => tracing::info!(target: "guest", %handler, %event, attempt, "{text}"),
+            tracing::Level::DEBUG => tracing::debug!(target: "guest", %handler, %event, attempt, "{text}"),
+            tracing::Level::TRACE => tracing::trace!(target: "guest", %handler, %event, attempt, "{text}"),
+        }
+    }
+}
+
+pub fn repeated(lane: &Lane, event: &EventId) {
+    Counters::add(&lane.counters.repeated, 1);
+    tracing::debug!(handler = %lane.plan.name, %event, "already decided, acked without running");
+}

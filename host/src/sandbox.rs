@@ -1,0 +1,137 @@
+//! What a guest can take of the host, and what it sees instead of one: limits, clocks, standard output and error.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
+use wasmtime_wasi::{HostMonotonicClock, HostWallClock};
+
+use crate::guest::{Guest, LOG_BYTES_MAX};
+
+/// Most that a guest may make the host allocate by one call.
+const HOSTCALL_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// What a guest may take of the host: its memories share one limit.
+pub struct Limits {
+    pub memory_bytes_left: usize,
+}
+
+/// Most elements of one table: functions that a guest may call by pointer.
+const TABLE_ELEMENTS_MAX: usize = 20_000;
+
+impl wasmtime::ResourceLimiter for Limits {
+    fn memory_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
+        let more = desired.saturating_sub(current);
+        if more > self.memory_bytes_left {
+            // A trap says what it was; a refused growth would only be a failed allocation somewhere in the guest.
+            wasmtime::bail!("out of memory: {desired} bytes are over the limit of the handler");
+        }
+        self.memory_bytes_left -= more;
+        Ok(true)
+    }
+
+    fn table_growing(&mut self, _: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
+        if desired > TABLE_ELEMENTS_MAX {
+            wasmtime::bail!("a table of {desired} elements is over the limit of {TABLE_ELEMENTS_MAX}");
+        }
+        Ok(true)
+    }
+
+    fn instances(&self) -> usize {
+        32
+    }
+
+    fn tables(&self) -> usize {
+        8
+    }
+
+    fn memories(&self) -> usize {
+        crate::engine::MEMORIES_MAX as usize
+    }
+}
+
+/// Limits of a store that are not in [`Guest`].
+pub fn limit(store: &mut wasmtime::Store<Guest>) {
+    store.limiter(|guest| &mut guest.limits);
+    store.set_hostcall_fuel(HOSTCALL_BYTES_MAX);
+}
+
+/// A clock that shows `base` at first and goes on from there.
+pub struct Clock {
+    pub base: Duration,
+    pub start: Instant,
+}
+
+impl HostWallClock for Clock {
+    fn resolution(&self) -> Duration {
+        Duration::from_millis(1)
+    }
+
+    fn now(&self) -> Duration {
+        self.base + self.start.elapsed()
+    }
+}
+
+impl HostMonotonicClock for Clock {
+    fn resolution(&self) -> u64 {
+        1
+    }
+
+    fn now(&self) -> u64 {
+        u64::try_from((self.base + self.start.elapsed()).as_nanos()).unwrap_or(u64::MAX)
+    }
+}
+
+/// A guest's stdout and stderr, up to the log's limit; what exceeds it is dropped.
+#[derive(Clone, Default)]
+pub struct Capture(Arc<Mutex<Vec<u8>>>);
+
+impl Capture {
+    fn push(&self, bytes: &[u8]) {
+        let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let room = LOG_BYTES_MAX.saturating_sub(held.len());
+        held.extend_from_slice(&bytes[..bytes.len().min(room)]);
+    }
+
+    pub fn take(&self) -> Vec<u8> {
+        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl wasmtime_wasi::cli::IsTerminal for Capture {
+    fn is_terminal(&self) -> bool {
+        false
+    }
+}
+
+impl wasmtime_wasi::cli::StdoutStream for Capture {
+    fn async_stream(&self) -> Box<dyn tokio::io::AsyncWrite + Send + Sync> {
+        // Only WASI 0.3 asks for this one, and it is not linked.
+        Box::new(tokio::io::sink())
+    }
+
+    fn p2_stream(&self) -> Box<dyn OutputStream> {
+        Box::new(self.clone())
+    }
+}
+
+#[wasmtime_wasi::async_trait]
+impl Pollable for Capture {
+    async fn ready(&mut self) {}
+}
+
+impl OutputStream for Capture {
+    fn write(&mut self, bytes: Bytes) -> StreamResult<()> {
+        self.push(&bytes);
+        Ok(())
+    }
+
+    fn flush(&mut self) -> StreamResult<()> {
+        Ok(())
+    }
+
+    fn check_write(&mut self) -> StreamResult<usize> {
+        Ok(LOG_BYTES_MAX)
+    }
+}

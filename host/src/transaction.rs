@@ -1,0 +1,63 @@
+//! The transaction of an event that is done: its decision, its writes, and the events that follow from it.
+
+use crate::dispatch::Delivery;
+use crate::effects::Effects;
+use crate::handler::ModuleDigest;
+use crate::lane::Lane;
+use crate::ledger::append::{Planned, Transaction};
+use crate::ledger::entry::{Decision, Verdict};
+use crate::message::HOPS;
+
+/// What is appended when a handler has succeeded.
+pub fn done(lane: &Lane, delivery: &Delivery, attempt: u32, digest: &ModuleDigest, effects: &Effects) -> Transaction {
+    let message = &delivery.message;
+    let hops = message.hops() + 1;
+    let mut consequences: Vec<Planned> = Vec::with_capacity(effects.emits.len() + 1);
+    for (i, emit) in effects.emits.iter().enumerate() {
+        let mut headers = emit.headers.clone();
+        let id = format!("{}.{}.{i}", lane.plan.name, message.event);
+        headers.push(("Mesh-Event-Id".to_owned(), id.clone()));
+        headers.push(("Mesh-Cause-Event".to_owned(), message.event.to_string()));
+        headers.push(("Mesh-Cause-Handler".to_owned(), lane.plan.name.clone()));
+        headers.push((HOPS.to_owned(), hops.to_string()));
+        if let (Some(trace), None) = (
+            message.header("traceparent"),
+            emit.headers.iter().find(|h| h.0 == "traceparent"),
+        ) {
+            headers.push(("traceparent".to_owned(), trace.to_owned()));
+        }
+        consequences.push(Planned::Event {
+            id,
+            subject: emit.subject.clone(),
+            headers,
+            payload: emit.payload.clone(),
+        });
+    }
+    let death = delivery.replay.and_then(|r| r.death);
+    if delivery.replay.is_some_and(|r| r.letter) {
+        let subject = crate::dead_letter::subject(&lane.plan.stream, &lane.plan.name, &message.event);
+        consequences.push(Planned::Settle {
+            subject,
+            reason: "replayed".to_owned(),
+        });
+    }
+    Transaction {
+        handler: lane.plan.name.clone(),
+        event: message.event.clone(),
+        decision: Decision {
+            handler: lane.plan.name.clone(),
+            event: message.event.to_string(),
+            verdict: Verdict::Done,
+            cause: None,
+            code: None,
+            message: None,
+            attempt,
+            module: digest.to_string(),
+            follows_death: death.map(|(entry, _)| entry),
+        },
+        reads: effects.reads.clone(),
+        writes: effects.writes.clone(),
+        consequences,
+        death,
+    }
+}
