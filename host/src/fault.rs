@@ -48,6 +48,13 @@ mod switch {
         drop(faults);
         // To ourselves; if it fails, the test that waits for it fails.
         let _ = rustix::process::kill_process(rustix::process::getpid(), signal);
+        // The signal may reach another thread first; this one goes no further meanwhile.
+        stand_still();
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "the point is that this thread does nothing")]
+    fn stand_still() {
+        std::thread::sleep(std::time::Duration::from_millis(200));
     }
 
     pub fn off(name: &str) -> bool {

@@ -218,13 +218,14 @@ impl Module {
         sandbox::limit(&mut store);
         let deadline: Deadline = Arc::new(Mutex::new(until));
         let ends = Arc::clone(&deadline);
-        // At each tick a guest that still computes gives way to its thread's other work.
+        // At each tick a guest that still computes gives way to its thread's other work; tokio's own yield also lets
+        // the thread look at its sockets.
         store.epoch_deadline_callback(move |_| {
             let over = Instant::now() >= *ends.lock().unwrap_or_else(|e| e.into_inner());
             Ok(if over {
                 UpdateDeadline::Interrupt
             } else {
-                UpdateDeadline::Yield(1)
+                UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now()))
             })
         });
         // Two ticks: the first may be due at once, and instantiation runs guest code.

@@ -122,7 +122,8 @@ impl Drop for Host {
 /// The binary under test in a folder, with no input, no colour and none of the developer's own settings.
 pub(super) fn command(dir: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_jetmesh"));
-    for (name, _) in env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("JETMESH_")) {
+    let ours = |name: &str| name.starts_with("JETMESH_") || name.starts_with("NATS_");
+    for (name, _) in env::vars_os().filter(|(name, _)| ours(&name.to_string_lossy())) {
         command.env_remove(name);
     }
     command.env("NO_COLOR", "1").current_dir(dir).stdin(Stdio::null());
