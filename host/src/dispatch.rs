@@ -8,8 +8,8 @@ use async_nats::{Message as Wire, Subject};
 
 use crate::attempts::{self};
 use crate::burial::{self, Dead};
+use crate::delivery::{Delivery, Ran};
 use crate::fault;
-use crate::guest::Line;
 use crate::handler::{ModuleDigest, Run};
 use crate::lane::{Counters, Lane, Link};
 use crate::ledger::{Committed, Fault};
@@ -22,36 +22,6 @@ use crate::{record, report, transaction};
 const HOPS_MAX: u32 = 16;
 /// How often an event is run again at once when what it read has changed.
 const RERUNS_MAX: u32 = 20;
-
-/// An event to be handled, from wherever it came.
-pub struct Delivery {
-    pub message: Message,
-    pub acker: Acker,
-    /// How often the server has delivered it, this time included.
-    pub delivered: u64,
-    /// Of a replay: the death that its `done` follows (entry and sequence of the record); a replay leaves attempts and
-    /// letters alone when it fails.
-    pub replay: Option<Replay>,
-}
-
-/// What makes a delivery a replay.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Replay {
-    /// `None`: it was never dead; the server lost it, and it is run like a first delivery.
-    pub death: Option<(u64, u64)>,
-    /// A dead letter is to be settled when it is done.
-    pub letter: bool,
-}
-
-/// What became of one attempt, for the log and the records.
-pub struct Ran {
-    pub outcome: Outcome,
-    /// Set when it was `done` and committed, or found decided.
-    pub committed: Option<Committed>,
-    pub lines: Vec<Line>,
-    pub took: Duration,
-    pub digest: ModuleDigest,
-}
 
 /// A delivery of the handler's own consumer.
 pub async fn source(lane: &Arc<Lane>, link: Arc<Link>, wire: Wire, reply: Subject, info: DeliveryInfo) {

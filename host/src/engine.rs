@@ -7,12 +7,10 @@ use wasmtime::component::Linker;
 use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig};
 
 use crate::guest::{EventHandler, Guest};
+use crate::sandbox::MEMORIES_MAX;
 
 /// How often a guest's deadline is looked at; also how long a computing guest keeps its thread from its neighbours.
 pub const TICK: Duration = Duration::from_millis(10);
-
-/// Most memories of one component.
-pub const MEMORIES_MAX: u32 = 4;
 
 /// What stays mapped of an instance's memory between events: more than the sample handlers touch.
 const KEEP_RESIDENT_BYTES: usize = 2 * 1024 * 1024;

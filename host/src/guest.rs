@@ -14,7 +14,7 @@ use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 use self::jetmesh::handler::{context, events, log, settings, state, types};
 use crate::effects::{Effects, Emit, Read, check_key, check_subject, subject_matches};
 use crate::message::Message;
-use crate::sandbox::{Capture, Clock, Limits};
+use crate::sandbox::{Capture, Clock, LOG_BYTES_MAX, Limits};
 
 wasmtime::component::bindgen!({
     path: "../wit",
@@ -25,8 +25,8 @@ wasmtime::component::bindgen!({
 
 /// Most that one log line, or a failure's message, may be.
 pub const LINE_BYTES_MAX: usize = 4 * 1024;
-/// Most that one attempt may log.
-pub const LOG_BYTES_MAX: usize = 64 * 1024;
+/// Most that a guest may make the host allocate by one call.
+const HOSTCALL_BYTES_MAX: usize = 8 * 1024 * 1024;
 const RESOURCES_MAX: usize = 1000;
 
 /// Where `state.get` reads from.
@@ -158,6 +158,12 @@ impl Guest {
         }
         call
     }
+}
+
+/// Limits of a store that are not in [`Guest`].
+pub fn limit(store: &mut wasmtime::Store<Guest>) {
+    store.limiter(|guest| &mut guest.limits);
+    store.set_hostcall_fuel(HOSTCALL_BYTES_MAX);
 }
 
 /// One line for a terminal: control characters (a terminal obeys them) replaced, cut at its limit.

@@ -16,7 +16,6 @@ use crate::guest::{self, Call, EventHandler, EventHandlerPre, Facts, Guest, Line
 use crate::message::{Message, now_ms};
 use crate::outcome::Outcome;
 use crate::plan::Instance;
-use crate::sandbox;
 
 /// The WIT package that this host serves.
 pub const WIT_PACKAGE: &str = "jetmesh:handler@0.1.0";
@@ -209,13 +208,13 @@ impl Module {
             if let Some(mut live) = idle {
                 *live.deadline.lock().unwrap_or_else(|e| e.into_inner()) = until;
                 live.store.set_epoch_deadline(1);
-                sandbox::limit(&mut live.store);
+                guest::limit(&mut live.store);
                 return Ok(live);
             }
         }
         let seed = message.event.sequence ^ (u64::from(attempt) << 48);
         let mut store = Store::new(&self.engine, Guest::new(Arc::clone(facts), now_ms(), seed));
-        sandbox::limit(&mut store);
+        guest::limit(&mut store);
         let deadline: Deadline = Arc::new(Mutex::new(until));
         let ends = Arc::clone(&deadline);
         // At each tick a guest that still computes gives way to its thread's other work; tokio's own yield also lets

@@ -9,6 +9,7 @@ pub mod burial;
 pub mod cli;
 pub mod config;
 pub mod dead_letter;
+pub mod delivery;
 pub mod dispatch;
 pub mod drain;
 pub mod effects;
@@ -16,6 +17,8 @@ pub mod engine;
 pub mod fault;
 pub mod guest;
 pub mod handler;
+#[cfg(test)]
+mod invariants;
 pub mod lane;
 pub mod ledger;
 pub mod message;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::attempts::{self, LOG_TAIL};
-use crate::dispatch::{Delivery, Ran};
+use crate::delivery::{Delivery, Ran};
 use crate::fault;
 use crate::lane::Lane;
 use crate::message::{EventId, Message, now_ms, rfc3339};

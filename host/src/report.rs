@@ -1,6 +1,6 @@
 //! What a host says of its events: one line for each attempt, and the lines of the guest.
 
-use crate::dispatch::{Delivery, Ran};
+use crate::delivery::{Delivery, Ran};
 use crate::guest::Line;
 use crate::lane::{Counters, Lane};
 use crate::message::EventId;

@@ -7,10 +7,11 @@ use bytes::Bytes;
 use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
 use wasmtime_wasi::{HostMonotonicClock, HostWallClock};
 
-use crate::guest::{Guest, LOG_BYTES_MAX};
+/// Most memories of one component.
+pub const MEMORIES_MAX: u32 = 4;
 
-/// Most that a guest may make the host allocate by one call.
-const HOSTCALL_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Most that one attempt may log.
+pub const LOG_BYTES_MAX: usize = 64 * 1024;
 
 /// What a guest may take of the host: its memories share one limit.
 pub struct Limits {
@@ -47,14 +48,8 @@ impl wasmtime::ResourceLimiter for Limits {
     }
 
     fn memories(&self) -> usize {
-        crate::engine::MEMORIES_MAX as usize
+        MEMORIES_MAX as usize
     }
-}
-
-/// Limits of a store that are not in [`Guest`].
-pub fn limit(store: &mut wasmtime::Store<Guest>) {
-    store.limiter(|guest| &mut guest.limits);
-    store.set_hostcall_fuel(HOSTCALL_BYTES_MAX);
 }
 
 /// A clock that shows `base` at first and goes on from there.

@@ -1,6 +1,6 @@
 //! The transaction of an event that is done: its decision, its writes, and the events that follow from it.
 
-use crate::dispatch::Delivery;
+use crate::delivery::Delivery;
 use crate::effects::Effects;
 use crate::handler::ModuleDigest;
 use crate::lane::Lane;

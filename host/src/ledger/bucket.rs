@@ -12,8 +12,7 @@ use futures_util::future::BoxFuture;
 use tokio::sync::Mutex;
 
 use super::append::{self, Answer, Applied, Next, Transaction, after_refusal, batch, moot};
-use super::entry::{Death, Entry, READER, Subjects, key_subject};
-use super::incarnation::Incarnation;
+use super::entry::{Death, Entry, Incarnation, READER, Subjects, key_subject};
 use super::index::{Decided, Index};
 use super::session::{Link, Session};
 use super::{read, send};

@@ -165,7 +165,7 @@ pub struct Head {
     /// A starting host reads the entries from here on.
     pub index_from: u64,
     /// By source stream.
-    pub incarnations: BTreeMap<String, super::incarnation::Incarnation>,
+    pub incarnations: BTreeMap<String, Incarnation>,
 }
 
 /// How far a handler has decided everything, and how much it has decided in all.
@@ -176,6 +176,17 @@ pub struct Floor {
     pub floor: u64,
     pub done: u64,
     pub dead: u64,
+}
+
+/// What the mesh knows of a source stream.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Incarnation {
+    pub token: String,
+    /// When the server made the stream; another time after a restore, too.
+    pub created: String,
+    /// A message by which the stream is known again: its sequence and time. 0: none was seen yet.
+    pub sequence: u64,
+    pub time_ms: u64,
 }
 
 /// The record of one death, until a replay's `done` overwrites it.

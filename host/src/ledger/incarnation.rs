@@ -3,26 +3,13 @@
 //!
 //! The token is the mesh's own, kept in its bucket under `incarnation.<stream>` and in the heads of ledgers.
 
-use async_nats::HeaderMap;
-use serde::{Deserialize, Serialize};
-
-use super::entry::key_subject;
+use super::entry::{Incarnation, key_subject};
 use crate::broker::connection::token;
 use crate::broker::error::WRONG_LAST;
 use crate::broker::provision::{MESH_BUCKET, kv_stream};
 use crate::broker::stream::StreamInfo;
 use crate::broker::{By, Connection, Error};
-
-/// What the mesh knows of a source stream.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Incarnation {
-    pub token: String,
-    /// When the server made the stream; another time after a restore, too.
-    pub created: String,
-    /// A message by which the stream is known again: its sequence and time. 0: none was seen yet.
-    pub sequence: u64,
-    pub time_ms: u64,
-}
+use async_nats::HeaderMap;
 
 /// What a look at the stream says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

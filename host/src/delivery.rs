@@ -1,0 +1,40 @@
+//! An event on its way to a handler, and what came of one attempt at it.
+
+use std::time::Duration;
+
+use crate::guest::Line;
+use crate::handler::ModuleDigest;
+use crate::ledger::Committed;
+use crate::message::Message;
+use crate::outcome::Outcome;
+use crate::settle::Acker;
+
+/// An event to be handled, from wherever it came.
+pub struct Delivery {
+    pub message: Message,
+    pub acker: Acker,
+    /// How often the server has delivered it, this time included.
+    pub delivered: u64,
+    /// Of a replay: the death that its `done` follows (entry and sequence of the record); a replay leaves attempts and
+    /// letters alone when it fails.
+    pub replay: Option<Replay>,
+}
+
+/// What makes a delivery a replay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Replay {
+    /// `None`: it was never dead; the server lost it, and it is run like a first delivery.
+    pub death: Option<(u64, u64)>,
+    /// A dead letter is to be settled when it is done.
+    pub letter: bool,
+}
+
+/// What became of one attempt, for the log and the records.
+pub struct Ran {
+    pub outcome: Outcome,
+    /// Set when it was `done` and committed, or found decided.
+    pub committed: Option<Committed>,
+    pub lines: Vec<Line>,
+    pub took: Duration,
+    pub digest: ModuleDigest,
+}
