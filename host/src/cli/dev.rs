@@ -44,6 +44,7 @@ pub async fn run(args: &Args, dev: &Dev) -> Result<u8, Error> {
         plan.nats.url,
         server.dir.display()
     );
+    server.listens(&drain).await?;
     let Some(connection) = app::reach(&plan, &drain).await.map_err(|e| server.explain(&e))? else {
         return Ok(OK);
     };
@@ -146,6 +147,25 @@ impl Server {
         die_with_parent(&mut command);
         let child = command.spawn().map_err(|e| failed(&program.display().to_string(), e))?;
         Ok(Server { child, port, dir })
+    }
+
+    /// Waits until the server takes connections.
+    async fn listens(&self, drain: &Drain) -> Result<(), Error> {
+        let limit = Instant::now() + START_LIMIT;
+        while tokio::net::TcpStream::connect((Ipv4Addr::LOCALHOST, self.port))
+            .await
+            .is_err()
+        {
+            if drain.has_begun() || Instant::now() > limit {
+                let log = self.dir.join("nats-server.log");
+                return Err(Error::Failed(format!(
+                    "the nats-server did not start; see {}",
+                    log.display()
+                )));
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        Ok(())
     }
 
     fn explain(&self, error: &broker::Error) -> Error {

@@ -103,9 +103,10 @@ fn show(letter: &Letter) -> Result<u8, Error> {
     println!("{}  ({})", letter.id(), letter.subject);
     println!("dead since {}", crate::message::rfc3339(letter.time_ms));
     println!();
-    let (own, original): (Vec<_>, Vec<_>) = letter.headers.iter().partition(|(name, _)| {
-        (name.starts_with("Mesh-") && !name.starts_with(dead_letter::ORIGINAL)) || name.starts_with("Nats-")
-    });
+    // The letter's own control headers say nothing about the event.
+    let told = letter.headers.iter().filter(|(name, _)| !name.starts_with("Nats-"));
+    let (own, original): (Vec<_>, Vec<_>) =
+        told.partition(|(name, _)| name.starts_with("Mesh-") && !name.starts_with(dead_letter::ORIGINAL));
     let rows = |list: Vec<&(String, String)>, cut: &str| {
         list.iter()
             .map(|(name, value)| vec![format!("  {}", name.strip_prefix(cut).unwrap_or(name)), value.clone()])
