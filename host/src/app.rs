@@ -15,7 +15,7 @@ use crate::ledger::{Bucket, relay, session};
 use crate::plan::{Handler, Plan};
 use crate::{engine, micro, serve, swap};
 
-/// Instances beyond the configured ones: a reused one that is kept while a fresh one starts.
+/// Instances beyond the configured ones, besides one for each ledger: reused ones that are kept while fresh ones start.
 const SPARE_INSTANCES: usize = 8;
 
 #[derive(Debug, thiserror::Error)]
@@ -36,7 +36,10 @@ fn list(errors: &[handler::Error]) -> String {
 pub fn runtime(plan: &Plan) -> Result<Runtime, Error> {
     let instances: usize = plan.handlers.iter().map(|h| h.concurrency).sum();
     let memory = plan.handlers.iter().map(|h| h.memory_bytes_max).max().unwrap_or(0);
-    Ok(Runtime::new(instances + SPARE_INSTANCES, memory)?)
+    Ok(Runtime::new(
+        instances + plan.ledgers().len() + SPARE_INSTANCES,
+        memory,
+    )?)
 }
 
 /// Every module of a plan, compiled and checked; or everything that is wrong with any of them.

@@ -79,8 +79,7 @@ pub async fn attempts(lane: &Lane, event: &EventId, attempt: u32, module: &str) 
     }
 }
 
-/// The transaction of a death. The letter names the entry that will hold it, which only the append knows: the relay
-/// puts it in.
+/// The transaction of a death. The letter names the entry that will hold it, which only the append knows and puts in.
 pub fn transaction(lane: &Lane, event: &EventId, dead: &Dead<'_>, body: Option<Body>) -> Transaction {
     let ledger = lane.bucket.as_ref().map_or("", |b| b.name.as_str());
     let headers = dead_letter::headers(&obituary(lane, event, dead, Some((ledger, 0))), body.as_ref());

@@ -102,6 +102,7 @@ async fn attempt_once(lane: &Lane, delivery: &Delivery, attempt: u32, permit: to
     let digest = module.digest.clone();
     let mut permit = Some(permit);
     let mut reruns = 0;
+    let mut turn = None;
     loop {
         let began = lane.bucket.as_ref().map_or(0, |b| b.session_number());
         fault::point("before-run");
@@ -152,6 +153,9 @@ async fn attempt_once(lane: &Lane, delivery: &Delivery, attempt: u32, permit: to
             Verdict::Retry { .. } => return ran(run.outcome, None),
         };
         fault::point("joined");
+        if turn.is_none() {
+            turn = Some(bucket.turn().await);
+        }
         let outcome = match bucket.commit(tx, began).await {
             Ok(committed) => return ran(run.outcome, Some(committed)),
             Err(Fault::Conflict) => Outcome::Conflict,
@@ -164,7 +168,7 @@ async fn attempt_once(lane: &Lane, delivery: &Delivery, attempt: u32, permit: to
         if outcome == Outcome::Conflict && reruns < RERUNS_MAX && !lane.drain.has_begun() {
             Counters::add(&lane.counters.conflicts, 1);
             reruns += 1;
-            permit = lane.instances.acquire().await.ok();
+            // At once, in its turn, and with an instance beyond `concurrency`: whoever has one might wait for this turn.
             continue;
         }
         if let Outcome::Reject { code, message: why } = &outcome {

@@ -20,7 +20,7 @@ const NATS: [&str; 16] = [
     "lane.rs",
     "ledger/incarnation.rs",
     "ledger/read.rs",
-    "ledger/relay.rs",
+    "ledger/carry.rs",
     "ledger/send.rs",
     "message.rs",
     "replay.rs",

@@ -64,7 +64,7 @@ pub enum LogFormat {
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct Log {
-    /// A filter such as `info` or `jetmesh=debug,async_nats=warn`.
+    /// A filter such as `info` or `info,jetmesh=debug`.
     pub filter: String,
     pub format: LogFormat,
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::attempts;
 use crate::broker::consumer::META_START;
-use crate::broker::scan::Scan;
+use crate::broker::scan::{From, Scan};
 use crate::broker::{self, Error};
 use crate::burial::{self, Dead};
 use crate::effects::subject_matches;
@@ -128,7 +128,10 @@ async fn records(lane: &Lane, link: &Link) -> Result<(), Error> {
             attempts::remove(&link.connection, &plan.name, &event).await?;
         } else if event.incarnation == link.incarnation && quiet && !lane.is_running(&event) {
             if burial::body_in_stream(lane, &event).await?.is_none() {
-                replay::lost(lane, &event).await?;
+                // Without a ledger nobody can tell a lost event from one that was done.
+                if lane.bucket.is_some() {
+                    replay::lost(lane, &event).await?;
+                }
                 attempts::remove(&link.connection, &plan.name, &event).await?;
             } else if lane.bucket.is_none() && held.record.attempts >= plan.retry.max_attempts {
                 exhausted(lane, link, &event, &held.record).await?;
@@ -146,7 +149,15 @@ async fn matching(lane: &Lane, link: &Link, first: u64, last: u64) -> Result<Vec
     let mut next = first;
     while next <= last {
         let connection = broker::open(&lane.whole.nats, &format!("jetmesh sweep {}", plan.name)).await?;
-        let mut scan = Scan::start(&connection, &plan.stream, &plan.subjects, next, last, true).await?;
+        let mut scan = Scan::start(
+            &connection,
+            &plan.stream,
+            &plan.subjects,
+            From::Sequence(next),
+            last,
+            true,
+        )
+        .await?;
         loop {
             match scan.next().await {
                 Ok(Some(scanned)) => {

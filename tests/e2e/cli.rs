@@ -156,7 +156,7 @@ async fn check_says_what_a_good_configuration_means() {
     insta::assert_snapshot!(stdout.collect::<String>(), @r#"
     jetmesh.toml: valid
     bare: notify.wasm is a handler (module …)
-      up to 16 instances, 64 events at work, 936 waiting for a retry; ledger: none, so effects and "done or dead, never both" are not guarded
+      up to 16 instances, 64 events at work, 936 waiting for a retry; ledger: none: its events are only acked
     stateful: probe.wasm is a handler (module …)
       up to 3 instances, 12 events at work, 988 waiting for a retry; ledger: things
     "#);
@@ -225,7 +225,8 @@ async fn the_help_names_every_command_and_every_exit_code() {
       -V, --version              Print version
 
     Exit codes: 0 done; 1 failed; 2 wrong usage, configuration or module; 3 NATS not reached in time; 4
-    NATS cannot be used as it is; 5 a shutdown left work unfinished, which will be delivered again.
+    NATS cannot be used as it is; 5 a shutdown left work unfinished, which will be delivered again; 130
+    ended at once by a second signal.
     "#);
 }
 

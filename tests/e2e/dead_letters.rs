@@ -161,6 +161,11 @@ async fn a_replayed_letter_whose_cause_is_gone_is_done_once_and_leaves_the_list(
     })
     .await;
     assert_eq!(listed(&mesh).await, std::slice::from_ref(one));
+    assert_eq!(
+        mesh.letters().await[0].sequence,
+        letters[0].sequence,
+        "it was not written again"
+    );
     assert_eq!(mesh.decisions("inventory").await.len(), 1);
 
     mesh.put("inventory", "stock.sku-1", "14").await;
@@ -270,6 +275,10 @@ async fn only_the_relay_writes_dead_letters() {
     verdicts.sort_by_key(|verdict| verdict.to_string());
     assert_eq!(verdicts, [&json!("dead"), &json!("done")]);
     assert_eq!((mesh.letters().await.len(), mesh.emitted().await.len()), (0, 0));
+    assert!(
+        mesh.consumer("KV_probe", "mesh-relay").await.is_null(),
+        "a host without relay tries nothing"
+    );
 
     let _second = mesh.host(&[]).await;
     let letters = mesh.wait_letters(1).await;

@@ -82,7 +82,7 @@ async fn a_reused_instance_of_an_old_module_serves_no_event_after_the_swap() {
 #[tokio::test]
 async fn an_event_in_flight_ends_on_the_module_it_began_on() {
     let (mesh, host, module) = with_own_module("").await;
-    mesh.order(json!([{ "op": "sleep", "ms": 2500 }, { "op": "version", "subject": "events.version" }]))
+    mesh.order(json!([{ "op": "sleep", "ms": 4000 }, { "op": "version", "subject": "events.version" }]))
         .await;
     fs::write(&module, second_version()).expect("the module can be changed");
     host.wait_for_line(says(&["module swapped"]), SOON).await;

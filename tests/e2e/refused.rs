@@ -153,7 +153,6 @@ async fn two_handlers_of_one_work_queue_are_refused() {
     drop(host);
 
     // The same when the configuration makes it.
-    mesh.js.delete_stream("ORDERS").await.expect("it goes");
     let queue = "[streams.JOBS]\nsubjects = [\"jobs.>\"]\nretention = \"workqueue\"";
     let jobs = "stream = \"JOBS\"";
     mesh.config = Config::new()

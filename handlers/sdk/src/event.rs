@@ -9,7 +9,7 @@ pub struct Event {
     pub id: String,
     /// The subject that the message was published on.
     pub subject: String,
-    /// Names and values in the message's order. A name may occur more than once.
+    /// Names and values. A name may occur more than once; the values of one name keep their order.
     pub headers: Vec<(String, String)>,
     /// The message's body.
     pub payload: Vec<u8>,

@@ -30,7 +30,7 @@ pub async fn provision(connection: &Connection, plan: &Plan) -> Result<(), Error
     for (name, config) in mesh_streams(plan) {
         own(connection, plan, name, config).await?;
     }
-    own(connection, plan, &kv_stream(ATTEMPTS), kv_config(ATTEMPTS, plan)).await?;
+    own(connection, plan, &kv_stream(ATTEMPTS), kv_config(ATTEMPTS)).await?;
     let mut ledgers = plan.ledgers();
     if !ledgers.contains(&MESH_BUCKET) {
         ledgers.push(MESH_BUCKET);
@@ -84,7 +84,7 @@ fn source_config(stream: &Stream) -> Value {
 }
 
 /// What `nats kv add` would make.
-fn kv_config(bucket: &str, _plan: &Plan) -> Value {
+fn kv_config(bucket: &str) -> Value {
     json!({
         "subjects": [format!("$KV.{bucket}.>")],
         "max_msgs_per_subject": 1,
@@ -150,7 +150,7 @@ pub fn state_subjects(bucket: &str) -> String {
 async fn ledger_bucket(connection: &Connection, plan: &Plan, bucket: &str) -> Result<(), Error> {
     let name = kv_stream(bucket);
     let Some(found) = connection.stream(&name).await? else {
-        let mut config = kv_config(bucket, plan);
+        let mut config = kv_config(bucket);
         config["subjects"] = json!([format!("$KV.{bucket}.>"), state_subjects(bucket)]);
         config["allow_atomic"] = json!(true);
         config["allow_msg_ttl"] = json!(true);

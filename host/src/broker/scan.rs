@@ -11,11 +11,19 @@ use super::connection::Connection;
 use super::consumer::{ConsumerInfo, nanos};
 use super::error::Error;
 use super::stored::{By, Stored};
-use crate::message::DeliveryInfo;
+use crate::message::{DeliveryInfo, rfc3339};
 
 const BATCH: usize = 500;
 /// How long the server keeps the consumer after the last request.
 const INACTIVE: Duration = Duration::from_secs(30);
+
+/// Where a scan begins.
+#[derive(Debug, Clone, Copy)]
+pub enum From {
+    Sequence(u64),
+    /// Milliseconds since the Unix epoch.
+    Time(u64),
+}
 
 /// What is read, in stream order, until everything has been seen that was there at the beginning.
 pub struct Scan {
@@ -41,7 +49,7 @@ impl Scan {
         connection: &Connection,
         stream: &str,
         filters: &[String],
-        first: u64,
+        first: From,
         until: u64,
         headers_only: bool,
     ) -> Result<Scan, Error> {
@@ -53,9 +61,17 @@ impl Scan {
             "num_replicas": 1,
             "inactive_threshold": nanos(INACTIVE),
             "headers_only": headers_only,
-            "deliver_policy": "by_start_sequence",
-            "opt_start_seq": first.max(1),
         });
+        match first {
+            From::Sequence(sequence) => {
+                config["deliver_policy"] = json!("by_start_sequence");
+                config["opt_start_seq"] = json!(sequence.max(1));
+            }
+            From::Time(ms) => {
+                config["deliver_policy"] = json!("by_start_time");
+                config["opt_start_time"] = json!(rfc3339(ms));
+            }
+        }
         match filters {
             [] => {}
             [one] => config["filter_subject"] = json!(one),

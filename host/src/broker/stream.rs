@@ -47,4 +47,17 @@ impl Connection {
             Err(error) => Err(error),
         }
     }
+
+    /// The stream that captures a subject.
+    pub async fn stream_of(&self, subject: &str) -> Result<Option<String>, Error> {
+        let names: Names = self
+            .api("STREAM.NAMES", &serde_json::json!({ "subject": subject }))
+            .await?;
+        Ok(names.streams.and_then(|names| names.into_iter().next()))
+    }
+}
+
+#[derive(Deserialize)]
+struct Names {
+    streams: Option<Vec<String>>,
 }

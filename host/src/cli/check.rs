@@ -37,10 +37,7 @@ pub async fn run(args: &Args, check: &Check) -> Result<u8, Error> {
             "  up to {} instances, {} events at work, {waiting} waiting for a retry; ledger: {}",
             handler.concurrency,
             handler.in_flight,
-            handler
-                .ledger
-                .as_deref()
-                .unwrap_or("none, so effects and \"done or dead, never both\" are not guarded")
+            handler.ledger.as_deref().unwrap_or("none: its events are only acked")
         );
     }
     if !check.connect {

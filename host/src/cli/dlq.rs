@@ -6,7 +6,7 @@ use super::args::Dlq;
 use super::{Args, Error, OK, table};
 use crate::broker::connection::header_map;
 use crate::broker::provision::DEAD;
-use crate::broker::scan::Scan;
+use crate::broker::scan::{From, Scan};
 use crate::broker::{self, Connection};
 use crate::dead_letter::{self, Letter};
 use crate::message::{DeliveryInfo, EventId, headers_of};
@@ -64,7 +64,7 @@ async fn list(connection: &Connection, handler: Option<&str>, as_json: bool) -> 
 /// All unsettled letters, without their bodies.
 async fn letters(connection: &Connection, handler: &str) -> Result<Vec<Letter>, broker::Error> {
     let filter = [format!("$MESH.dead.*.{handler}.*.*")];
-    let mut scan = Scan::start(connection, DEAD, &filter, 1, u64::MAX, true).await?;
+    let mut scan = Scan::start(connection, DEAD, &filter, From::Sequence(1), u64::MAX, true).await?;
     let mut found = Vec::new();
     while let Some(scanned) = scan.next().await? {
         let info = scanned.message.reply.as_deref().and_then(DeliveryInfo::parse);

@@ -9,7 +9,7 @@ use super::args::Status;
 use super::{Args, Error, OK, table};
 use crate::broker::consumer::{META_HANDLER, META_MESH};
 use crate::broker::provision::{DEAD, kv_stream};
-use crate::broker::scan::Scan;
+use crate::broker::scan::{From, Scan};
 use crate::broker::{self, By, Connection};
 use crate::dead_letter::SETTLED;
 use crate::ledger::entry::{Head, Subjects};
@@ -150,9 +150,9 @@ async fn letters(connection: &Connection, handler: &Handler) -> Result<u64, brok
     if connection.stream(DEAD).await?.is_none() {
         return Ok(0);
     }
-    // Exactly four tokens after the handler's stream: not the parts of large ones.
-    let filter = [format!("$MESH.dead.{}.{}.*.*", handler.stream, handler.name)];
-    let mut scan = Scan::start(connection, DEAD, &filter, 1, u64::MAX, true).await?;
+    // Not the parts of large ones, whose subjects go on; the undeliverable ones lie under their ledger's stream.
+    let filter = [format!("$MESH.dead.*.{}.*.*", handler.name)];
+    let mut scan = Scan::start(connection, DEAD, &filter, From::Sequence(1), u64::MAX, true).await?;
     let mut count = 0;
     while let Some(scanned) = scan.next().await? {
         let settled = scanned

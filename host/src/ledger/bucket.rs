@@ -6,22 +6,18 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex as StdMutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
 use tokio::sync::Mutex;
 
 use super::append::{self, Answer, Applied, Next, Transaction, after_refusal, batch, moot};
-use super::entry::{Death, Entry, Incarnation, READER, Subjects, key_subject};
+use super::entry::{Death, Entry, Incarnation, READER, Subjects};
 use super::index::{Decided, Index};
 use super::session::{Link, Session};
 use super::{read, send};
 use crate::broker::connection::token;
 use crate::broker::provision::kv_stream;
-use crate::broker::{By, Connection, Error};
+use crate::broker::{By, Error};
 use crate::effects::Read;
 use crate::fault;
-use crate::guest::State;
 use crate::message::{EventId, now_ms, rfc3339};
 use crate::plan::Nats;
 
@@ -29,6 +25,10 @@ use crate::plan::Nats;
 const COMMIT_LIMIT: Duration = Duration::from_secs(20);
 /// How long to wait for another copy of a refused batch.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
+/// After so many looks without any movement it is no other copy that is in the way.
+const LOOKS_BEFORE_TORN: u32 = 100;
+/// Keys whose revisions are remembered.
+const REVISIONS_MAX: usize = 10_000;
 
 /// A decision that stands in the ledger.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,6 +58,7 @@ pub struct Bucket {
     host: String,
     pub(super) nats: Nats,
     pub(super) session: Mutex<Option<Session>>,
+    turn: Mutex<()>,
     /// What readers need of the session; `None` while there is none.
     pub(super) link: StdMutex<Option<Link>>,
     index: StdMutex<Index>,
@@ -81,6 +82,7 @@ impl Bucket {
             host: host.to_owned(),
             nats,
             session: Mutex::new(None),
+            turn: Mutex::new(()),
             link: StdMutex::new(None),
             index: StdMutex::default(),
             sessions: AtomicU64::new(0),
@@ -150,6 +152,12 @@ impl Bucket {
         Ok((death.verdict == super::entry::Verdict::Dead).then_some((death.n, stored.sequence)))
     }
 
+    /// The right to commit next. Whoever has to run again keeps it meanwhile: what it reads then is not overtaken by its
+    /// neighbours on this host, however hot the key.
+    pub async fn turn(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.turn.lock().await
+    }
+
     /// Appends a decision with its writes and consequences, once.
     ///
     /// `began`: the session in which its reads were made. Resolves every refusal and every unknown outcome by reading
@@ -160,7 +168,7 @@ impl Bucket {
         let mut guard = self.session.lock().await;
         let mut reads_of = began;
         let mut sent = false;
-        let mut unknown = 0u32;
+        let (mut unknown, mut looks) = (0u32, 0u32);
         loop {
             if Instant::now() > limit {
                 return Err(Fault::Host("the commit could not be finished in time".to_owned()));
@@ -168,8 +176,7 @@ impl Bucket {
             let session = match self.ensure(&mut guard).await {
                 Ok(session) => session,
                 Err(error) if error.passes() => {
-                    pause(LOOK_AGAIN * 10).await;
-                    let _ = error;
+                    tokio::time::sleep(LOOK_AGAIN * 10).await;
                     continue;
                 }
                 Err(error) => return Err(Fault::Host(error.to_string())),
@@ -196,12 +203,22 @@ impl Bucket {
                 Ok(Step::RunAgain) => return Err(Fault::Conflict),
                 Ok(Step::Again) => sent = true,
                 Ok(Step::LookAgain) => {
-                    sent = true;
-                    pause(LOOK_AGAIN).await;
+                    (sent, looks) = (true, looks + 1);
+                    if looks == LOOKS_BEFORE_TORN && self.is_torn(session).await {
+                        let text = format!(
+                            "bucket {}: entry {} lies beyond the head: the server kept only part of a batch",
+                            self.name,
+                            session.head.n + 1
+                        );
+                        self.report(&text);
+                        return Err(Fault::Host(text));
+                    }
+                    tokio::time::sleep(LOOK_AGAIN).await;
                 }
                 Ok(Step::Unknown) => {
-                    sent = true;
-                    unknown += 1;
+                    (sent, unknown) = (true, unknown + 1);
+                    // "Nobody is there" is answered at once.
+                    tokio::time::sleep(LOOK_AGAIN * unknown.min(50)).await;
                 }
                 Ok(Step::TooLarge(text)) => return Err(Fault::TooLarge(text)),
                 Ok(Step::Named(text)) => {
@@ -232,6 +249,10 @@ impl Bucket {
                 let revision = self.revision(&session.connection, key).await?;
                 tx.reads.insert(key.clone(), Read { revision });
             }
+        }
+        let stale = |(key, read): (&String, &Read)| session.revisions.get(key).is_some_and(|now| *now > read.revision);
+        if tx.reads.iter().any(stale) {
+            return Ok(Step::RunAgain);
         }
         let at = rfc3339(now_ms());
         let by = append::By {
@@ -268,6 +289,12 @@ impl Bucket {
                 fault::point("commit-confirmed");
                 session.head_sequence = last - after_head as u64;
                 session.head = head;
+                if session.revisions.len() > REVISIONS_MAX {
+                    session.revisions.clear();
+                }
+                // The keys are the last messages of the batch, whose sequences are contiguous.
+                let first = last + 1 - tx.writes.len() as u64;
+                session.revisions.extend(tx.writes.keys().cloned().zip(first..));
                 self.take(&tx.decision, session.head.n);
                 Ok(Step::Done(session.head.n))
             }
@@ -293,6 +320,14 @@ impl Bucket {
             Answer::Unknown => Ok(Step::Unknown),
             Answer::Named(text) => Ok(Step::Named(text)),
         }
+    }
+
+    async fn is_torn(&self, session: &Session) -> bool {
+        let subject = self.subjects.entry(session.head.n + 1);
+        matches!(
+            session.connection.stored(&self.stream, By::Last(&subject)).await,
+            Ok(Some(_))
+        )
     }
 
     fn take(&self, decision: &super::entry::Decision, n: u64) {
@@ -322,24 +357,7 @@ impl Bucket {
         }
     }
 
-    /// The revision that a key has now.
-    async fn revision(&self, connection: &Connection, key: &str) -> Result<u64, Error> {
-        let stored = connection
-            .stored(&self.stream, By::Last(&key_subject(&self.name, key)))
-            .await?;
-        Ok(stored.map_or(0, |s| s.sequence))
-    }
-
-    async fn moved(&self, connection: &Connection, tx: &Transaction) -> Result<bool, Error> {
-        for (key, read) in &tx.reads {
-            if self.revision(connection, key).await? != read.revision {
-                return Ok(true);
-            }
-        }
-        Ok(false)
-    }
-
-    fn link(&self) -> Option<Link> {
+    pub(super) fn link(&self) -> Option<Link> {
         self.link.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
@@ -357,35 +375,4 @@ enum Step {
     Unknown,
     TooLarge(String),
     Named(String),
-}
-
-impl State for Bucket {
-    fn get<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<(Option<Bytes>, u64), String>> {
-        async move {
-            let link = match self.link() {
-                Some(link) if !link.connection.is_closed() => link,
-                _ => {
-                    let mut guard = self.session.lock().await;
-                    self.ensure(&mut guard).await.map_err(|e| e.to_string())?;
-                    self.link().ok_or("the ledger's connection is gone")?
-                }
-            };
-            let subject = key_subject(&self.name, key);
-            let stored = link
-                .connection
-                .stored(&self.stream, By::Last(&subject))
-                .await
-                .map_err(|e| e.to_string())?;
-            Ok(match stored {
-                None => (None, 0),
-                Some(stored) if read::is_tombstone(&stored.raw_headers) => (None, stored.sequence),
-                Some(stored) => (Some(stored.payload), stored.sequence),
-            })
-        }
-        .boxed()
-    }
-}
-
-pub(super) async fn pause(time: Duration) {
-    tokio::time::sleep(time).await;
 }

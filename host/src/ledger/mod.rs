@@ -3,9 +3,11 @@
 
 pub mod append;
 pub mod bucket;
+pub mod carry;
 pub mod entry;
 pub mod incarnation;
 pub mod index;
+pub mod keys;
 pub mod read;
 pub mod relay;
 pub mod send;

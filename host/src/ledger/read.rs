@@ -5,7 +5,7 @@ use async_nats::HeaderMap;
 use super::entry::{Entry, Head, READER, Subjects};
 use crate::broker::connection::token;
 use crate::broker::error::WRONG_LAST;
-use crate::broker::scan::Scan;
+use crate::broker::scan::{From, Scan};
 use crate::broker::{By, Connection, Error};
 
 /// From here on a missing range of entries is read in one go, not one by one.
@@ -68,7 +68,15 @@ pub async fn entries(
         return Ok(entries);
     }
     let filter = [subjects.entries()];
-    let mut scan = Scan::start(connection, stream, &filter, after_sequence + 1, u64::MAX, false).await?;
+    let mut scan = Scan::start(
+        connection,
+        stream,
+        &filter,
+        From::Sequence(after_sequence + 1),
+        u64::MAX,
+        false,
+    )
+    .await?;
     while let Some(scanned) = scan.next().await? {
         let entry: Entry = parse(&scanned.message.subject, &scanned.message.payload)?;
         if (from..=to).contains(&entry.n) {

@@ -1,10 +1,11 @@
 //! A bucket's session: one connection, and everything that is known of the ledger over it. When the connection is gone
 //! the session is thrown away, and the next one reads head and index anew.
 
+use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
-use super::bucket::{Bucket, pause};
+use super::bucket::Bucket;
 use super::entry::{Head, READER};
 use super::index::Index;
 use super::read;
@@ -23,6 +24,9 @@ pub struct Session {
     pub number: u64,
     pub head: Head,
     pub head_sequence: u64,
+    /// Revisions of keys as this host has written them last: a transaction that rests on an older one needs no trip to
+    /// the server to be run again.
+    pub revisions: HashMap<String, u64>,
 }
 
 impl Bucket {
@@ -52,6 +56,9 @@ impl Bucket {
             let mut index = self.index();
             for entry in &entries {
                 index.apply(entry);
+                for write in &entry.writes {
+                    session.revisions.remove(&write.key);
+                }
                 if entry.append == append {
                     own = Some(entry.n);
                 }
@@ -129,6 +136,7 @@ impl Bucket {
             number,
             head,
             head_sequence,
+            revisions: HashMap::new(),
         })
     }
 
@@ -172,7 +180,7 @@ pub async fn keep_open(bucket: Arc<Bucket>) {
             }
             Err(_) => {
                 attempt += 1;
-                pause(redial_delay(attempt)).await;
+                tokio::time::sleep(redial_delay(attempt)).await;
             }
         }
     }
