@@ -1,1 +1,229 @@
-//! (to be written)
+//! Hosts and servers that die, freeze, or lose one another at the worst moment.
+
+use std::os::unix::process::ExitStatusExt;
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::audit::{judge, publish_work};
+use crate::mesh::{Config, Mesh, PATIENT, says};
+use crate::support::wait::SOON;
+use crate::support::{Direction, Proxy, Signal, eventually};
+
+/// A host is killed at the seventh pass of a point, another goes on: nothing lost, nothing twice.
+async fn killed_at(point: &str) {
+    let mesh = Mesh::new(Config::probe()).await;
+    let killed = mesh.host_with_fault(&format!("{point}:kill:7")).await;
+    publish_work(&mesh, 15, 3).await;
+    let status = killed.wait_exit(PATIENT).await;
+    assert_eq!(status.signal(), Some(9), "killed at {point}");
+    let _host = mesh.host(&[]).await;
+    judge(&mesh, 15, 3).await;
+}
+
+macro_rules! killed {
+    ($($name:ident: $point:literal;)*) => {
+        $(#[tokio::test]
+        async fn $name() {
+            killed_at($point).await;
+        })*
+    };
+}
+
+killed! {
+    a_host_killed_after_a_pull_loses_nothing: "after-pull";
+    a_host_killed_before_a_run_loses_nothing: "before-run";
+    a_host_killed_with_9_mid_run_loses_nothing: "after-run";
+    a_host_killed_before_its_commit_loses_nothing: "joined";
+    a_host_killed_with_half_a_batch_sent_loses_nothing: "batch-half-sent";
+    a_host_killed_with_its_commit_sent_loses_nothing: "commit-sent";
+    a_host_killed_after_a_commit_does_nothing_twice: "commit-confirmed";
+    a_host_killed_before_an_ack_does_nothing_twice: "before-ack";
+    a_host_killed_after_an_ack_does_nothing_twice: "ack-sent";
+    a_host_killed_after_its_relay_published_emits_nothing_twice: "relay-published";
+}
+
+#[tokio::test]
+async fn a_host_that_dies_on_the_last_attempt_still_yields_exactly_one_dead_letter() {
+    let mesh = Mesh::new(Config::probe_with("max_attempts = 2")).await;
+    // The first attempt fails and is recorded; the second is recorded when it begins, and ends with the host.
+    let killed = mesh.host_with_fault("before-run:kill:2").await;
+    mesh.order(json!({ "op": "retry", "code": "later", "message": "not now" }))
+        .await;
+    assert_eq!(killed.wait_exit(PATIENT).await.signal(), Some(9));
+    let _host = mesh.host(&[]).await;
+    let letters = mesh.wait_letters(1).await;
+    mesh.wait_settled("ORDERS", "probe").await;
+    assert_eq!(letters[0].header("Mesh-Cause"), Some("exhausted"));
+    assert_eq!(letters[0].header("Mesh-Attempts"), Some("2"));
+    assert_eq!(letters[0].header("Mesh-Code"), Some("host-ended"));
+    assert_eq!(mesh.decisions("probe").await.len(), 1);
+    assert_eq!(mesh.letters().await.len(), 1);
+}
+
+#[tokio::test]
+async fn the_advisory_alone_yields_the_dead_letter() {
+    // The host never declares the event exhausted: only the server gives up, after 2 + 1 deliveries.
+    let mesh = Mesh::new(Config::probe_with("max_attempts = 2\ndeliver_slack = 1")).await;
+    let _host = mesh.host_with_fault("host-verdict:off").await;
+    mesh.order(json!({ "op": "retry", "code": "later", "message": "not now" }))
+        .await;
+    let letters = mesh.wait_letters(1).await;
+    assert_eq!(letters[0].header("Mesh-Cause"), Some("max-deliver"));
+    assert_eq!(letters[0].header("Mesh-Code"), Some("later"));
+    let decisions = mesh.decisions("probe").await;
+    assert_eq!(decisions.len(), 1, "{decisions:?}");
+    assert_eq!(decisions[0]["verdict"], "dead");
+    assert_eq!(mesh.letters().await.len(), 1);
+}
+
+#[tokio::test]
+async fn draining_redelivers_no_event_that_had_started() {
+    let mesh = Mesh::new(Config::probe_with("concurrency = 2\nin_flight = 8")).await;
+    let host = mesh.host(&[]).await;
+    for number in 0..6 {
+        let log = json!({ "op": "log", "level": "info", "message": format!("begins {number}") });
+        let add = json!({ "op": "add", "key": format!("own.{number}"), "by": 1 });
+        mesh.order(json!([log, { "op": "sleep", "ms": 700 }, add])).await;
+    }
+    // Two run; the lines of a guest are written when its run has ended, so the consumer tells.
+    eventually("the events to be pulled", SOON, async || {
+        (mesh.consumer("ORDERS", "probe").await["num_ack_pending"] == 6).then_some(())
+    })
+    .await;
+    host.signal(Signal::TERM);
+    let status = host.wait_exit(PATIENT).await;
+    assert_eq!(status.code(), Some(0), "a drain in time ends well");
+    let started = |lines: &[String]| lines.iter().filter(|l| l.contains("begins ")).count();
+    let first = started(&host.lines());
+    assert!((1..6).contains(&first), "{first} had started");
+    assert_eq!(mesh.decisions("probe").await.len(), first, "what had started is done");
+
+    let next = mesh.host(&[]).await;
+    mesh.wait_decisions("probe", 6).await;
+    mesh.wait_settled("ORDERS", "probe").await;
+    assert_eq!(
+        started(&next.lines()),
+        6 - first,
+        "nothing that had started was run again"
+    );
+    for number in 0..6 {
+        assert_eq!(
+            mesh.value("probe", &format!("own.{number}")).await.as_deref(),
+            Some("1")
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_second_signal_leaves_at_once() {
+    let (mesh, host) = Mesh::start(Config::probe_with("timeout = \"30s\"")).await;
+    mesh.order(json!({ "op": "sleep", "ms": 25_000 })).await;
+    eventually("it to run", SOON, async || {
+        (mesh.consumer("ORDERS", "probe").await["num_ack_pending"] == 1).then_some(())
+    })
+    .await;
+    host.signal(Signal::TERM);
+    host.wait_for_line(says(&["draining"]), SOON).await;
+    host.signal(Signal::TERM);
+    assert_eq!(host.wait_exit(Duration::from_secs(5)).await.code(), Some(130));
+}
+
+#[tokio::test]
+async fn a_server_killed_and_started_again_loses_nothing_and_repeats_nothing() {
+    let mut mesh = Mesh::new(Config::probe()).await;
+    let _host = mesh.host(&[]).await;
+    publish_work(&mesh, 20, 4).await;
+    mesh.server.kill9();
+    mesh.server.restart().await;
+    judge(&mesh, 20, 4).await;
+}
+
+#[tokio::test]
+async fn a_consumer_that_is_removed_is_made_again_and_nothing_is_done_twice() {
+    let (mesh, host) = Mesh::start(Config::probe_with("start = \"all\"")).await;
+    publish_work(&mesh, 5, 2).await;
+    mesh.wait_decisions("probe", 5).await;
+    let mark = host.lines().len();
+    mesh.js
+        .delete_consumer_from_stream("probe", "ORDERS")
+        .await
+        .expect("it goes");
+    host.wait_for_line_after(mark, says(&["serving", "handler=probe "]), PATIENT)
+        .await;
+    for number in 5..8 {
+        mesh.order(crate::audit::work(number, 2)).await;
+    }
+    // The old events come again, and are answered from the ledger.
+    judge(&mesh, 8, 2).await;
+}
+
+#[tokio::test]
+async fn a_stream_that_is_made_anew_has_new_events_and_no_old_answers() {
+    let (mesh, host) = Mesh::start(Config::probe()).await;
+    mesh.order(json!({ "op": "add", "key": "n", "by": 1 })).await;
+    mesh.wait_value("probe", "n", "1").await;
+    let mark = host.lines().len();
+    mesh.js.delete_stream("ORDERS").await.expect("it goes");
+    host.wait_for_line_after(mark, says(&["serving", "handler=probe "]), PATIENT)
+        .await;
+    // The host has made it again; its first event has the old one's sequence.
+    let sequence = mesh.order(json!({ "op": "add", "key": "n", "by": 1 })).await;
+    assert_eq!(sequence, 1);
+    mesh.wait_value("probe", "n", "2").await;
+    let decisions = mesh.decisions("probe").await;
+    let events: Vec<_> = decisions.iter().filter_map(|d| d["event"].as_str()).collect();
+    assert_eq!(events.len(), 2);
+    assert_ne!(events[0], events[1], "another incarnation, another event");
+    mesh.wait_settled("ORDERS", "probe").await;
+}
+
+#[tokio::test]
+async fn a_bucket_that_is_made_anew_stops_its_handler_and_says_what_is_forgotten() {
+    let (mesh, host) = Mesh::start(Config::probe()).await;
+    mesh.order(json!({ "op": "add", "key": "n", "by": 1 })).await;
+    mesh.wait_value("probe", "n", "1").await;
+    host.signal(Signal::TERM);
+    host.wait_exit(PATIENT).await;
+    mesh.js.delete_stream("KV_probe").await.expect("it goes");
+    let config = mesh.config.text(&mesh.server.url());
+    let next = crate::support::Host::start(&config, mesh.dir.path(), &[]);
+    let line = next
+        .wait_for_line(says(&["the handler is stopped", "was made anew or purged"]), SOON)
+        .await;
+    assert!(line.contains("nats consumer rm ORDERS probe"), "{line}");
+}
+
+/// A commit whose way, or whose answer, is held up and then cut.
+async fn cut_mid_commit(direction: Direction) {
+    let mesh = Mesh::new(Config::probe()).await;
+    let proxy = Proxy::start(mesh.server.addr());
+    let _host = mesh.host_of(&mesh.config, &proxy.url(), &[]).await;
+    publish_work(&mesh, 10, 2).await;
+    eventually("the first commits", PATIENT, async || {
+        (!mesh.decisions("probe").await.is_empty()).then_some(())
+    })
+    .await;
+    proxy.pause(direction);
+    // While nothing passes, what has been sent stays without an answer; then the connections break.
+    publish_work_again(&mesh, 10, 15).await;
+    proxy.cut();
+    proxy.resume(direction);
+    judge(&mesh, 15, 2).await;
+}
+
+async fn publish_work_again(mesh: &Mesh, from: usize, to: usize) {
+    for number in from..to {
+        mesh.order(crate::audit::work(number, 2)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_commit_that_is_cut_on_its_way_happens_once() {
+    cut_mid_commit(Direction::ToServer).await;
+}
+
+#[tokio::test]
+async fn a_commit_whose_answer_is_cut_happens_once() {
+    cut_mid_commit(Direction::FromServer).await;
+}

@@ -1,1 +1,125 @@
-//! (to be written)
+//! Several hosts of one mesh.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::audit::{judge, publish_work};
+use crate::mesh::{Config, Mesh, PATIENT, says};
+use crate::support::wait::SOON;
+use crate::support::{Signal, eventually};
+
+/// What the hosts say of a handler, by `status --json`.
+async fn hosts(mesh: &Mesh) -> Vec<Value> {
+    let status: Value = serde_json::from_str(&mesh.jetmesh_ok(&["status", "--json"]).await).expect("JSON");
+    status["hosts"].as_array().expect("a list").clone()
+}
+
+#[tokio::test]
+async fn two_hosts_two_processes_share_the_work_on_one_bucket() {
+    let mesh = Mesh::new(Config::probe()).await;
+    let (first, second) = (mesh.host(&[]).await, mesh.host(&[]).await);
+    publish_work(&mesh, 120, 3).await;
+    judge(&mesh, 120, 3).await;
+    let numbers: Vec<(u64, u64)> = hosts(&mesh)
+        .await
+        .iter()
+        .map(|host| {
+            let data = &host["endpoints"][0]["data"];
+            let number = |name: &str| data[name].as_u64().expect("a number");
+            (number("done"), number("refused_commits"))
+        })
+        .collect();
+    assert_eq!(numbers.len(), 2, "both hosts answer: {numbers:?}");
+    assert!(
+        numbers.iter().all(|(done, _)| *done > 0),
+        "both have worked: {numbers:?}"
+    );
+    let refused: u64 = numbers.iter().map(|(_, refused)| refused).sum();
+    assert!(refused > 0, "they got in each other's way: {numbers:?}");
+    drop((first, second));
+}
+
+/// Host A freezes in its last attempt; host B buries the event; A wakes.
+#[tokio::test]
+async fn an_event_is_done_or_dead_never_both() {
+    let mesh = Mesh::new(Config::probe_with(
+        "max_attempts = 1\ndeliver_slack = 1\ntimeout = \"1s\"",
+    ))
+    .await;
+    let frozen = mesh.host_with_fault("joined:stop").await;
+    mesh.order(json!([
+        { "op": "add", "key": "n", "by": 1 },
+        { "op": "emit", "subject": "events.worked", "payload": 1 },
+    ]))
+    .await;
+    eventually("the frozen host to have it", SOON, async || {
+        (mesh.consumer("ORDERS", "probe").await["num_ack_pending"] == 1).then_some(())
+    })
+    .await;
+    // Somebody gives up on it behind the frozen host's back: two more deliveries, both lost, are the server's limit.
+    let other = mesh
+        .host_of(
+            &Config::probe_with("max_attempts = 1\ndeliver_slack = 1\ntimeout = \"1s\"\nstart = \"all\""),
+            &mesh.server.url(),
+            &[],
+        )
+        .await;
+    // It is delivered to the other host, which runs it: done there. The frozen one must find that out.
+    mesh.wait_decisions("probe", 1).await;
+    mesh.wait_settled("ORDERS", "probe").await;
+    frozen.signal(Signal::CONT);
+    frozen.wait_for_line(says(&["already decided"]), PATIENT).await;
+    let decisions = mesh.decisions("probe").await;
+    assert_eq!(decisions.len(), 1, "{decisions:?}");
+    assert_eq!(decisions[0]["verdict"], "done");
+    assert_eq!(mesh.value("probe", "n").await.as_deref(), Some("1"));
+    assert_eq!(mesh.wait_emitted(1).await.len(), 1);
+    assert!(mesh.letters().await.is_empty());
+    drop(other);
+}
+
+#[tokio::test]
+async fn an_event_that_another_host_has_buried_is_not_done_by_the_one_that_wakes() {
+    // The first attempt fails, the second and last one freezes between its run and its commit.
+    let mesh = Mesh::new(Config::probe_with("max_attempts = 2")).await;
+    let frozen = mesh.host_with_fault("joined:stop").await;
+    mesh.order(json!([
+        { "op": "add", "key": "n", "by": 1 },
+        { "op": "emit", "subject": "events.worked", "payload": 1 },
+        { "op": "fail_until", "attempt": 2 },
+    ]))
+    .await;
+    eventually("the last attempt to have begun", SOON, async || {
+        let attempts = mesh.attempts().await;
+        (attempts.first()?["attempts"] == 2).then_some(())
+    })
+    .await;
+    // Redelivered to this host, it has no attempt left.
+    let _other = mesh.host(&[]).await;
+    let letters = mesh.wait_letters(1).await;
+    assert_eq!(letters[0].header("Mesh-Cause"), Some("exhausted"));
+    frozen.signal(Signal::CONT);
+    frozen.wait_for_line(says(&["already decided"]), PATIENT).await;
+    let decisions = mesh.decisions("probe").await;
+    assert_eq!(decisions.len(), 1, "{decisions:?}");
+    assert_eq!(decisions[0]["verdict"], "dead");
+    assert_eq!(
+        mesh.value("probe", "n").await,
+        None,
+        "nothing of the frozen attempt has happened"
+    );
+    assert!(mesh.emitted().await.is_empty());
+    assert_eq!(mesh.letters().await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_host_that_goes_leaves_its_work_to_the_other() {
+    let mesh = Mesh::new(Config::probe()).await;
+    let first = mesh.host(&[]).await;
+    let _second = mesh.host(&[]).await;
+    publish_work(&mesh, 20, 2).await;
+    first.signal(Signal::KILL);
+    first.wait_exit(Duration::from_secs(5)).await;
+    judge(&mesh, 20, 2).await;
+}

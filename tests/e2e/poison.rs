@@ -1,1 +1,66 @@
-//! (to be written)
+//! Messages that break whoever reads them.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+
+use serde_json::json;
+
+use crate::audit::{judge_with_letters, work};
+use crate::mesh::{Config, Mesh};
+
+/// Publishes bytes that no client library would send.
+fn publish_raw(mesh: &Mesh, subject: &[u8], headers: &[u8], payload: &[u8]) {
+    let mut server = TcpStream::connect(mesh.server.addr()).expect("the server listens");
+    let mut command = b"CONNECT {\"verbose\":false,\"headers\":true}\r\nHPUB ".to_vec();
+    command.extend_from_slice(subject);
+    let (head, all) = (headers.len(), headers.len() + payload.len());
+    command.extend_from_slice(format!(" {head} {all}\r\n").as_bytes());
+    command.extend_from_slice(headers);
+    command.extend_from_slice(payload);
+    command.extend_from_slice(b"\r\nPING\r\n");
+    server.write_all(&command).expect("it takes it");
+    // The PONG comes after the message was taken.
+    let mut answer = Vec::new();
+    let mut buffer = [0; 1024];
+    while !answer.windows(4).any(|w| w == b"PONG") {
+        let read = server.read(&mut buffer).expect("it answers");
+        assert!(read > 0, "{}", String::from_utf8_lossy(&answer));
+        answer.extend_from_slice(&buffer[..read]);
+    }
+}
+
+#[tokio::test]
+async fn one_poison_message_stops_nobody_else() {
+    let (mesh, _host) = Mesh::start(Config::probe()).await;
+    let poison: [(&[u8], &[u8]); 4] = [
+        (b"orders.probe", b"NATS/1.0\r\nA: \xff\xfe\r\n\r\n"),
+        (b"orders.probe", b"NATS/1.0\r\nno colon here\r\n\r\n"),
+        (b"orders.probe", b"NATS/1.0\r\na name: with a space\r\n\r\n"),
+        (b"orders.\xff\xfe", b"NATS/1.0\r\nA: b\r\n\r\n"),
+    ];
+    let mut good = 0;
+    for (subject, headers) in poison {
+        for _ in 0..3 {
+            mesh.order(work(good, 2)).await;
+            good += 1;
+        }
+        publish_raw(&mesh, subject, headers, b"{\"op\":\"ok\"}");
+    }
+    mesh.order(work(good, 2)).await;
+    good += 1;
+    judge_with_letters(&mesh, good, 2, poison.len()).await;
+    for letter in mesh.letters().await {
+        assert_eq!(letter.header("Mesh-Code"), Some("malformed-message"), "{letter:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_event_that_traps_its_handler_stops_nobody_else() {
+    let (mesh, _host) = Mesh::start(Config::probe_with("max_attempts = 2")).await;
+    mesh.order(json!({ "op": "trap" })).await;
+    for number in 0..5 {
+        mesh.order(work(number, 2)).await;
+    }
+    judge_with_letters(&mesh, 5, 2, 1).await;
+    assert_eq!(mesh.letters().await[0].header("Mesh-Code"), Some("trap"));
+}

@@ -1,1 +1,86 @@
-//! (to be written)
+//! What everybody has lost is found again.
+
+use async_nats::jetstream::consumer::PullConsumer;
+use futures_util::StreamExt;
+use serde_json::{Value, json};
+
+use crate::audit::{judge, publish_work, work};
+use crate::mesh::{Config, Mesh, PATIENT, says};
+use crate::support::{Signal, eventually};
+
+/// A host that has bound its consumer and is gone.
+async fn bound_and_gone(mesh: &Mesh) {
+    let host = mesh.host(&[]).await;
+    host.signal(Signal::TERM);
+    host.wait_exit(PATIENT).await;
+}
+
+async fn next_of(mesh: &Mesh) -> async_nats::jetstream::Message {
+    let consumer: PullConsumer = mesh
+        .js
+        .get_consumer_from_stream("probe", "ORDERS")
+        .await
+        .expect("it is there");
+    let mut batch = consumer.fetch().max_messages(1).messages().await.expect("it answers");
+    batch.next().await.expect("a message").expect("a message")
+}
+
+#[tokio::test]
+async fn what_the_server_believes_settled_and_nobody_decided_is_found() {
+    let mesh = Mesh::new(Config::probe()).await;
+    bound_and_gone(&mesh).await;
+    publish_work(&mesh, 3, 1).await;
+    // Behind the mesh's back: acked, and nothing done.
+    next_of(&mesh).await.ack().await.expect("acked");
+    mesh.client.flush().await.expect("flushed");
+    let host = mesh.host(&[]).await;
+    judge(&mesh, 3, 1).await;
+    assert!(
+        host.lines().iter().any(|l| says(&["found undecided"])(l)),
+        "the sweep has found it"
+    );
+}
+
+#[tokio::test]
+async fn an_event_that_was_removed_before_it_was_decided_becomes_a_letter_without_a_body() {
+    let mesh = Mesh::new(Config::probe_with("backoff = \"3s\"")).await;
+    let host = mesh.host(&[]).await;
+    let sequence = mesh
+        .order(json!({ "op": "retry", "code": "later", "message": "not now" }))
+        .await;
+    host.wait_for_line(says(&["will be retried"]), PATIENT).await;
+    let stream = mesh.js.get_stream("ORDERS").await.expect("it is there");
+    stream.delete_message(sequence).await.expect("it goes");
+    // The server says so by an advisory.
+    let letters = mesh.wait_letters(1).await;
+    assert_eq!(letters[0].header("Mesh-Cause"), Some("lost"));
+    assert!(letters[0].payload.is_empty());
+    let decisions = mesh.decisions("probe").await;
+    assert_eq!((decisions.len(), &decisions[0]["verdict"]), (1, &json!("dead")));
+}
+
+#[tokio::test]
+async fn the_floor_moves_and_a_host_that_starts_reads_the_ledger_only_from_there() {
+    let mesh = Mesh::new(Config::probe()).await;
+    let host = mesh.host(&[]).await;
+    publish_work(&mesh, 5, 1).await;
+    judge(&mesh, 5, 1).await;
+    host.signal(Signal::TERM);
+    host.wait_exit(PATIENT).await;
+    // The sweep at its start raises the floor, and the next append says so.
+    let _host = mesh.host(&[]).await;
+    let head = async || -> Value {
+        let found = mesh.messages("KV_probe", "$MESH.state.probe.head").await;
+        found.last().expect("a head").json()
+    };
+    let mut number = 5;
+    eventually("the floor to be written", PATIENT, async || {
+        mesh.order(work(number, 1)).await;
+        number += 1;
+        let head = head().await;
+        let floor = head["floors"]["probe"]["floor"].as_u64().expect("a floor");
+        (floor >= 5 && head["index_from"].as_u64() > Some(5)).then_some(())
+    })
+    .await;
+    judge(&mesh, number, 1).await;
+}
