@@ -38,7 +38,7 @@ fixtures: # the handler written in JavaScript, for one test
 	fi
 
 bench: build ## measure; the numbers go to standard output
-	cargo bench --locked -p jetmesh
+	cargo bench --locked -p jetmesh --bench dispatch
 
 lint: ## check the format and run clippy; a warning is an error
 	@tools/install.sh rust

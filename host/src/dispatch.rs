@@ -49,7 +49,8 @@ pub async fn source(lane: &Arc<Lane>, link: Arc<Link>, wire: Wire, reply: Subjec
     .await;
 }
 
-/// Handles an event.
+/// Handles an event. What is seldom needed is boxed: the future of the usual way stays small, and it is made for each
+/// event.
 ///
 /// # Cancel safety
 /// Dropped half-way, the event is delivered again; what was committed stands.
@@ -67,18 +68,27 @@ pub async fn handle(lane: &Lane, delivery: Delivery) {
             return;
         }
     }
-    let permit = tokio::select! {
-        biased;
-        () = lane.drain.begun() => None,
-        permit = lane.instances.acquire() => permit.ok(),
+    let permit = match lane.instances.try_acquire() {
+        Ok(permit) if !lane.drain.has_begun() => Some(permit),
+        _ => {
+            tokio::select! {
+                biased;
+                () = lane.drain.begun() => None,
+                permit = lane.instances.acquire() => permit.ok(),
+            }
+        }
     };
     let Some(permit) = permit else {
         delivery.acker.settle(lane, &Settlement::HandBack).await;
         return;
     };
-    let record = match record::begin(lane, &delivery).await {
-        Ok(record) => record,
-        Err(fault) => return put_off(lane, delivery, fault, Duration::from_secs(1)).await,
+    let record = if delivery.delivered <= 1 && delivery.replay.is_none() {
+        None
+    } else {
+        match Box::pin(record::begin(lane, &delivery)).await {
+            Ok(record) => record,
+            Err(fault) => return Box::pin(put_off(lane, delivery, fault, Duration::from_secs(1))).await,
+        }
     };
     let of_letter = delivery.replay.is_some_and(|r| r.letter);
     let attempt = match &record {
@@ -89,7 +99,7 @@ pub async fn handle(lane: &Lane, delivery: Delivery) {
     };
     if attempt > lane.plan.retry.max_attempts && !of_letter && !fault::off("host-verdict") {
         // The host ended during the last attempt, so nobody has said yet what came of it.
-        return died_before(lane, delivery, record).await;
+        return Box::pin(died_before(lane, delivery, record)).await;
     }
     let ran = attempt_once(lane, &delivery, attempt, permit).await;
     conclude(lane, delivery, record, attempt, ran).await;
@@ -140,7 +150,7 @@ async fn attempt_once(lane: &Lane, delivery: &Delivery, attempt: u32, permit: to
             // A replay that fails decides nothing: death and letter stand.
             Verdict::Dead { .. } if delivery.replay.is_some_and(|r| r.letter) => return ran(run.outcome, None),
             Verdict::Dead { cause, failure } => {
-                let record = known_attempts(lane, message, attempt, &digest).await;
+                let record = Box::pin(known_attempts(lane, message, attempt, &digest)).await;
                 let dead = Dead {
                     cause: *cause,
                     failure: Cow::Borrowed(failure),
@@ -156,7 +166,7 @@ async fn attempt_once(lane: &Lane, delivery: &Delivery, attempt: u32, permit: to
         if turn.is_none() {
             turn = Some(bucket.turn().await);
         }
-        let outcome = match bucket.commit(tx, began).await {
+        let outcome = match Box::pin(bucket.commit(tx, began)).await {
             Ok(committed) => return ran(run.outcome, Some(committed)),
             Err(Fault::Conflict) => Outcome::Conflict,
             Err(Fault::TooLarge(why)) => Outcome::Reject {
@@ -177,14 +187,14 @@ async fn attempt_once(lane: &Lane, delivery: &Delivery, attempt: u32, permit: to
                 code: code.clone(),
                 message: why.clone(),
             };
-            let record = known_attempts(lane, message, attempt, &digest).await;
+            let record = Box::pin(known_attempts(lane, message, attempt, &digest)).await;
             let dead = Dead {
                 cause: Cause::Rejected,
                 failure: Cow::Borrowed(&failure),
                 record,
             };
             let tx = burial::transaction(lane, &message.event, &dead, Some(burial::body_of(message)));
-            if let Ok(committed) = bucket.commit(tx, bucket.session_number()).await {
+            if let Ok(committed) = Box::pin(bucket.commit(tx, bucket.session_number())).await {
                 return ran(outcome, Some(committed));
             }
             return ran(Outcome::HostFault { message: why.clone() }, None);
@@ -224,12 +234,12 @@ async fn conclude(lane: &Lane, delivery: Delivery, record: Option<attempts::Held
     let decides = matches!(verdict, Verdict::Done) || (matches!(verdict, Verdict::Dead { .. }) && !of_letter);
     if lane.bucket.is_some() && decides && ran.committed.is_none() {
         // Never answered without its entry.
-        return put_off(
+        return Box::pin(put_off(
             lane,
             delivery,
             "its decision was not committed".to_owned(),
             Duration::from_secs(5),
-        )
+        ))
         .await;
     }
     report::attempt(lane, &delivery, attempt, &ran, &verdict);
@@ -237,11 +247,11 @@ async fn conclude(lane: &Lane, delivery: Delivery, record: Option<attempts::Held
         Verdict::Done => {
             Counters::add(&lane.counters.done, 1);
             if lane.bucket.is_none() && delivery.replay.is_some_and(|r| r.letter) {
-                burial::settle_directly(lane, &event).await;
+                Box::pin(burial::settle_directly(lane, &event)).await;
             }
             delivery.acker.settle(lane, &Settlement::Ack).await;
             if redelivered {
-                record::forget(lane, &event).await;
+                Box::pin(record::forget(lane, &event)).await;
             }
         }
         Verdict::Dead { .. } if delivery.replay.is_some_and(|r| r.letter) => {
@@ -250,16 +260,21 @@ async fn conclude(lane: &Lane, delivery: Delivery, record: Option<attempts::Held
         }
         Verdict::Dead { cause, failure } => {
             if lane.bucket.is_none() {
-                let attempts = burial::attempts(lane, &event, attempt, &ran.digest.to_string()).await;
+                let attempts = Box::pin(burial::attempts(lane, &event, attempt, &ran.digest.to_string())).await;
                 let dead = Dead {
                     cause,
                     failure: Cow::Borrowed(&failure),
                     record: attempts,
                 };
-                if let Err(error) =
-                    burial::directly(lane, &event, &dead, Some(burial::body_of(&delivery.message))).await
+                if let Err(error) = Box::pin(burial::directly(
+                    lane,
+                    &event,
+                    &dead,
+                    Some(burial::body_of(&delivery.message)),
+                ))
+                .await
                 {
-                    return put_off(lane, delivery, error.to_string(), Duration::from_secs(5)).await;
+                    return Box::pin(put_off(lane, delivery, error.to_string(), Duration::from_secs(5))).await;
                 }
                 fault::point("letter-stored");
             }
@@ -271,20 +286,20 @@ async fn conclude(lane: &Lane, delivery: Delivery, record: Option<attempts::Held
             let removes = delivery.acker.link.removes;
             if lane.bucket.is_none() && settlement == Settlement::Ack {
                 // There is no ledger to answer a redelivery: the server must have taken it.
-                if let Err(error) = delivery.acker.confirm(lane).await {
+                if let Err(error) = Box::pin(delivery.acker.confirm(lane)).await {
                     tracing::debug!(handler = %lane.plan.name, %event, %error, removes, "an ack was not confirmed");
                 }
             } else {
                 delivery.acker.settle(lane, &settlement).await;
             }
             if redelivered {
-                record::forget(lane, &event).await;
+                Box::pin(record::forget(lane, &event)).await;
             }
         }
         Verdict::Retry { delay } => {
             Counters::add(&lane.counters.retried, 1);
             if !delivery.replay.is_some_and(|r| r.letter) {
-                record::failed(lane, &delivery, record, attempt, &ran, delay).await;
+                Box::pin(record::failed(lane, &delivery, record, attempt, &ran, delay)).await;
             }
             delivery.acker.settle(lane, &Settlement::Nak(delay)).await;
         }

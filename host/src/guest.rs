@@ -70,6 +70,8 @@ pub struct Call {
     pub trace_id: Option<String>,
     pub effects: Effects,
     pub lines: Vec<Line>,
+    /// What the host could not do for it: then whatever the guest answers is not its own verdict.
+    pub host_fault: Option<String>,
     logged: usize,
     dropped: usize,
 }
@@ -257,7 +259,13 @@ impl state::Host for Guest {
         if let Some(own) = self.call.effects.writes.get(&key) {
             return Ok(own.as_ref().map(|value| value.to_vec()));
         }
-        let (value, revision) = bucket.get(&key).await.map_err(state::Error::Other)?;
+        let (value, revision) = match bucket.get(&key).await {
+            Ok(found) => found,
+            Err(why) => {
+                self.call.host_fault = Some(format!("state: {why}"));
+                return Err(state::Error::Other(why));
+            }
+        };
         match self.call.effects.reads.get(&key) {
             // Two values within one call: it goes on, but with the first revision it can never be committed.
             Some(first) if first.revision != revision => {}

@@ -76,7 +76,11 @@ pub struct Module {
     pub digest: ModuleDigest,
     pre: EventHandlerPre<Guest>,
     engine: wasmtime::Engine,
-    idle: Mutex<Vec<Live>>,
+    #[expect(
+        clippy::vec_box,
+        reason = "an instance is a kilobyte, and goes in and out with each event"
+    )]
+    idle: Mutex<Vec<Box<Live>>>,
 }
 
 /// An instance between two events.
@@ -182,6 +186,10 @@ impl Module {
                 outcome_of(answer)
             }
         };
+        let outcome = match call.host_fault {
+            Some(message) => Outcome::HostFault { message },
+            None => outcome,
+        };
         let effects = if outcome == Outcome::Done {
             call.effects
         } else {
@@ -202,7 +210,7 @@ impl Module {
         attempt: u32,
         instance: Instance,
         until: Instant,
-    ) -> wasmtime::Result<Live> {
+    ) -> wasmtime::Result<Box<Live>> {
         if let Instance::Reused { .. } = instance {
             let idle = self.idle.lock().unwrap_or_else(|e| e.into_inner()).pop();
             if let Some(mut live) = idle {
@@ -232,15 +240,15 @@ impl Module {
         let bindings = tokio::time::timeout_at(until.into(), self.pre.instantiate_async(&mut store))
             .await
             .map_err(|_| wasmtime::Error::from(wasmtime::Trap::Interrupt))??;
-        Ok(Live {
+        Ok(Box::new(Live {
             store,
             bindings,
             served: 0,
             deadline,
-        })
+        }))
     }
 
-    fn keep(&self, live: Live, instance: Instance) {
+    fn keep(&self, live: Box<Live>, instance: Instance) {
         if let Instance::Reused { recycle_after } = instance
             && live.served < recycle_after
         {

@@ -102,8 +102,8 @@ pub struct DeliveryInfo {
 impl DeliveryInfo {
     pub fn parse(reply: &str) -> Option<DeliveryInfo> {
         let rest = reply.strip_prefix("$JS.ACK.")?;
-        let tokens = rest.split('.').count();
-        let mut facts = rest.split('.').skip(if tokens >= 9 { 4 } else { 2 });
+        let dots = rest.bytes().filter(|b| *b == b'.').count();
+        let mut facts = rest.split('.').skip(if dots >= 8 { 4 } else { 2 });
         let delivered = facts.next()?.parse().ok()?;
         let stream_sequence = facts.next()?.parse().ok()?;
         facts.next()?;

@@ -81,14 +81,20 @@ async fn serve(lane: &Arc<Lane>, work: &mut Work) -> Result<(), Error> {
     let sweeping = Arc::new(Semaphore::new(1));
     tracing::info!(handler = %lane.plan.name, stream = %lane.plan.stream, consumer = %lane.plan.consumer,
         module = %lane.module.load().digest, "serving");
+    let begun = lane.drain.begun();
+    let closed = connection.closed();
+    tokio::pin!(begun, closed);
     loop {
-        source.ask(lane.plan.in_flight.saturating_sub(lane.in_flight())).await?;
+        if source.ask(lane.plan.in_flight.saturating_sub(lane.in_flight())).await? {
+            // The request, and the acks before it, leave now: the server works on it while this works on what is here.
+            tokio::task::yield_now().await;
+        }
         replays.ask(SIDE_IN_FLIGHT).await?;
         advisories.ask(SIDE_IN_FLIGHT).await?;
         tokio::select! {
             biased;
-            () = lane.drain.begun() => break,
-            () = connection.closed() => return Err(Error::Gone { what: lane.plan.name.clone() }),
+            () = &mut begun => break,
+            () = &mut closed => return Err(Error::Gone { what: lane.plan.name.clone() }),
             _ = renewal.tick() => {
                 lane.renew(connection).await;
                 source.forget_if_stale();

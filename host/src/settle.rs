@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::Subject;
+use bytes::Bytes;
 
 use crate::broker::{Connection, Error};
 use crate::fault;
@@ -36,38 +37,42 @@ pub const OWN_TERM: &str = "jetmesh: ";
 impl Acker {
     /// Sends the answer, without waiting: a lost one costs a redelivery.
     pub async fn settle(self, lane: &Lane, settlement: &Settlement) {
-        let Some(connection) = self.connection(lane) else {
+        let Some(link) = self.link(lane) else {
             tracing::debug!(handler = %lane.plan.name, "an answer is thrown away: its connection is gone");
             return;
         };
         fault::point("before-ack");
         // Fails only when the connection is gone; then the server delivers again.
-        let _ = connection.client.publish(self.reply, payload(settlement).into()).await;
+        let _ = link.connection.client.publish(self.reply, payload(settlement)).await;
         fault::point("ack-sent");
     }
 
     /// Sends an ack and waits until the server has taken it: by request, because the client's own confirmed ack also
     /// takes "nobody is there" for a yes.
     pub async fn confirm(self, lane: &Lane) -> Result<(), Error> {
-        let connection = self.connection(lane).ok_or(Error::Gone {
+        let link = self.link(lane).ok_or(Error::Gone {
             what: "an ack".to_owned(),
         })?;
-        connection.request(&self.reply, None, "+ACK".into()).await.map(|_| ())
+        link.connection
+            .request(&self.reply, None, "+ACK".into())
+            .await
+            .map(|_| ())
     }
 
-    /// The present connection, if it leads to the same making of the same stream.
-    fn connection(&self, lane: &Lane) -> Option<Connection> {
+    /// The present link, if it leads to the same making of the same stream.
+    fn link(&self, lane: &Lane) -> Option<Arc<Link>> {
         let now = lane.link()?;
-        (now.incarnation == self.link.incarnation && !now.connection.is_closed()).then(|| now.connection.clone())
+        let same = Arc::ptr_eq(&now, &self.link) || now.incarnation == self.link.incarnation;
+        (same && !now.connection.is_closed()).then_some(now)
     }
 }
 
-fn payload(settlement: &Settlement) -> String {
+fn payload(settlement: &Settlement) -> Bytes {
     match settlement {
-        Settlement::Ack => "+ACK".to_owned(),
-        Settlement::Term(reason) => format!("+TERM {reason}"),
-        Settlement::Nak(delay) => format!("-NAK {{\"delay\":{}}}", delay.as_nanos()),
-        Settlement::HandBack => "-NAK".to_owned(),
+        Settlement::Ack => Bytes::from_static(b"+ACK"),
+        Settlement::Term(reason) => format!("+TERM {reason}").into(),
+        Settlement::Nak(delay) => format!("-NAK {{\"delay\":{}}}", delay.as_nanos()).into(),
+        Settlement::HandBack => Bytes::from_static(b"-NAK"),
     }
 }
 

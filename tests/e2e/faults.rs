@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::audit::{judge, publish_work};
+use crate::audit::{judge, publish_work, work};
+use crate::hosts::wait_frozen;
 use crate::mesh::{Config, Mesh, PATIENT, says};
 use crate::support::wait::SOON;
 use crate::support::{Direction, Proxy, Signal, eventually};
@@ -19,6 +20,9 @@ async fn killed_at(point: &str) {
     assert_eq!(status.signal(), Some(9), "killed at {point}");
     let _host = mesh.host(&[]).await;
     judge(&mesh, 15, 3).await;
+    // The relay that has taken over repeats nothing up to its last ack.
+    mesh.wait_settled("KV_probe", "mesh-relay").await;
+    assert_eq!(mesh.emitted().await.len(), 15);
 }
 
 macro_rules! killed {
@@ -134,8 +138,24 @@ async fn a_server_killed_and_started_again_loses_nothing_and_repeats_nothing() {
     let mut mesh = Mesh::new(Config::probe()).await;
     let _host = mesh.host(&[]).await;
     publish_work(&mesh, 20, 4).await;
+    let first = mesh.server.pid();
     mesh.server.kill9();
     mesh.server.restart().await;
+    assert_ne!(mesh.server.pid(), first, "it is another process");
+    judge(&mesh, 20, 4).await;
+}
+
+#[tokio::test]
+async fn a_server_that_freezes_for_a_while_loses_nothing_and_repeats_nothing() {
+    let (mesh, host) = Mesh::start(Config::probe().nats("timeout = \"500ms\"")).await;
+    publish_work(&mesh, 20, 4).await;
+    mesh.server.pause();
+    // Requests run into their limit meanwhile; what came of them is unknown.
+    let mark = host.lines().len();
+    let _ = host
+        .wait_for_line_after(mark, says(&["host-fault"]), Duration::from_secs(30))
+        .await;
+    mesh.server.resume();
     judge(&mesh, 20, 4).await;
 }
 
@@ -152,7 +172,7 @@ async fn a_consumer_that_is_removed_is_made_again_and_nothing_is_done_twice() {
     host.wait_for_line_after(mark, says(&["serving", "handler=probe "]), PATIENT)
         .await;
     for number in 5..8 {
-        mesh.order(crate::audit::work(number, 2)).await;
+        mesh.order(work(number, 2)).await;
     }
     // The old events come again, and are answered from the ledger.
     judge(&mesh, 8, 2).await;
@@ -194,36 +214,150 @@ async fn a_bucket_that_is_made_anew_stops_its_handler_and_says_what_is_forgotten
     assert!(line.contains("nats consumer rm ORDERS probe"), "{line}");
 }
 
-/// A commit whose way, or whose answer, is held up and then cut.
-async fn cut_mid_commit(direction: Direction) {
-    let mesh = Mesh::new(Config::probe()).await;
-    let proxy = Proxy::start(mesh.server.addr());
-    let _host = mesh.host_of(&mesh.config, &proxy.url(), &[]).await;
-    publish_work(&mesh, 10, 2).await;
-    eventually("the first commits", PATIENT, async || {
-        (!mesh.decisions("probe").await.is_empty()).then_some(())
+#[tokio::test]
+async fn a_bucket_that_goes_while_its_host_runs_leaves_its_events_undecided() {
+    let (mesh, host) = Mesh::start(Config::probe_with("max_attempts = 2")).await;
+    mesh.order(json!({ "op": "add", "key": "n", "by": 1 })).await;
+    mesh.wait_value("probe", "n", "1").await;
+    mesh.js.delete_stream("KV_probe").await.expect("it goes");
+    mesh.order(json!({ "op": "add", "key": "n", "by": 1 })).await;
+    // It is tried more often than a failing handler would be.
+    eventually("a third attempt to end", SOON, async || {
+        let lines = host.lines();
+        let failed = lines.iter().filter(|line| line.contains("will be retried"));
+        (failed.count() >= 3).then_some(())
     })
     .await;
-    proxy.pause(direction);
-    // While nothing passes, what has been sent stays without an answer; then the connections break.
-    publish_work_again(&mesh, 10, 15).await;
-    proxy.cut();
-    proxy.resume(direction);
-    judge(&mesh, 15, 2).await;
-}
-
-async fn publish_work_again(mesh: &Mesh, from: usize, to: usize) {
-    for number in from..to {
-        mesh.order(crate::audit::work(number, 2)).await;
-    }
+    let consumer = mesh.consumer("ORDERS", "probe").await;
+    assert_eq!(consumer["num_ack_pending"], 1, "what cannot be committed is not acked");
+    assert!(mesh.letters().await.is_empty());
+    assert_eq!(mesh.value("probe", "n").await, None, "nobody has made the bucket anew");
 }
 
 #[tokio::test]
-async fn a_commit_that_is_cut_on_its_way_happens_once() {
-    cut_mid_commit(Direction::ToServer).await;
+async fn a_read_that_nats_does_not_answer_is_not_the_events_fault() {
+    let mesh = Mesh::new(Config::probe_with("max_attempts = 1")).await;
+    let proxy = Proxy::start(mesh.server.addr());
+    let host = mesh
+        .host_of(&mesh.config, &proxy.url(), &[("MESH_FAULT", "after-run:stop")])
+        .await;
+    mesh.order(json!([{ "op": "sleep", "ms": 1000 }, { "op": "add", "key": "n", "by": 1 }]))
+        .await;
+    eventually("it to run", SOON, async || {
+        (mesh.consumer("ORDERS", "probe").await["num_ack_pending"] == 1).then_some(())
+    })
+    .await;
+    proxy.refuse();
+    proxy.cut();
+    // Its read has failed. Another attempt must follow, although the handler may have one only.
+    wait_frozen(&host).await;
+    proxy.accept();
+    host.signal(Signal::CONT);
+    mesh.wait_value("probe", "n", "1").await;
+    mesh.wait_settled("ORDERS", "probe").await;
+    assert!(mesh.letters().await.is_empty());
+}
+
+#[tokio::test]
+async fn the_mesh_bucket_can_go_and_no_event_is_taken_for_a_new_one() {
+    let (mesh, host) = Mesh::start(Config::probe_with("start = \"all\"")).await;
+    publish_work(&mesh, 4, 2).await;
+    judge(&mesh, 4, 2).await;
+    host.signal(Signal::TERM);
+    host.wait_exit(PATIENT).await;
+    // With it goes which making of the stream this is; the consumer would know too.
+    mesh.js.delete_stream("KV_mesh").await.expect("it goes");
+    mesh.js
+        .delete_consumer_from_stream("probe", "ORDERS")
+        .await
+        .expect("it goes");
+    // Everything is delivered again.
+    let _host = mesh.host(&[]).await;
+    mesh.order(work(4, 2)).await;
+    judge(&mesh, 5, 2).await;
+}
+
+#[tokio::test]
+async fn an_answer_that_outlives_its_stream_settles_no_event_of_the_new_one() {
+    let (mesh, host) = Mesh::start(Config::probe_with("backoff = \"8s\"")).await;
+    mesh.order(json!([{ "op": "add", "key": "old", "by": 1 }, { "op": "sleep", "ms": 4000 }]))
+        .await;
+    eventually("it to run", SOON, async || {
+        (mesh.consumer("ORDERS", "probe").await["num_ack_pending"] == 1).then_some(())
+    })
+    .await;
+    let mark = host.lines().len();
+    mesh.js.delete_stream("ORDERS").await.expect("it goes");
+    host.wait_for_line_after(mark, says(&["serving", "handler=probe "]), PATIENT)
+        .await;
+    // The new stream's first event waits for its second attempt, 4 s or more, while the old one ends.
+    let sequence = mesh
+        .order(json!([{ "op": "fail_until", "attempt": 2 }, { "op": "add", "key": "new", "by": 1 }]))
+        .await;
+    assert_eq!(sequence, 1, "the sequence of the old one");
+    host.wait_for_line_after(mark, says(&["will be retried"]), PATIENT)
+        .await;
+    assert_eq!(mesh.value("probe", "old").await, None, "the old one still runs");
+    mesh.wait_value("probe", "old", "1").await;
+    // Acked by the old one's answer, it would not be delivered again.
+    mesh.wait_value("probe", "new", "1").await;
+    mesh.wait_settled("ORDERS", "probe").await;
+}
+
+#[tokio::test]
+async fn a_connection_that_is_cut_under_load_loses_nothing_and_repeats_nothing() {
+    let mesh = Mesh::new(Config::probe()).await;
+    let proxy = Proxy::start(mesh.server.addr());
+    let _host = mesh.host_of(&mesh.config, &proxy.url(), &[]).await;
+    for number in 0..40 {
+        mesh.order(work(number, 2)).await;
+        // What is on its way then is lost, in whichever direction it goes.
+        match number {
+            10 => proxy.pause(Direction::ToServer),
+            25 => proxy.pause(Direction::FromServer),
+            _ => continue,
+        }
+        proxy.cut();
+        proxy.resume(Direction::ToServer);
+        proxy.resume(Direction::FromServer);
+    }
+    judge(&mesh, 40, 2).await;
+}
+
+#[tokio::test]
+async fn a_commit_that_is_cut_in_the_middle_of_its_batch_happens_once() {
+    let mesh = Mesh::new(Config::probe()).await;
+    let proxy = Proxy::start(mesh.server.addr());
+    let fault = [("MESH_FAULT", "batch-half-sent:stop:10")];
+    let host = mesh.host_of(&mesh.config, &proxy.url(), &fault).await;
+    publish_work(&mesh, 10, 2).await;
+    // Its third batch has four messages before the last one, and two of them are sent.
+    wait_frozen(&host).await;
+    proxy.cut();
+    host.signal(Signal::CONT);
+    judge(&mesh, 10, 2).await;
 }
 
 #[tokio::test]
 async fn a_commit_whose_answer_is_cut_happens_once() {
-    cut_mid_commit(Direction::FromServer).await;
+    let mesh = Mesh::new(Config::probe()).await;
+    let proxy = Proxy::start(mesh.server.addr());
+    let _host = mesh.host_of(&mesh.config, &proxy.url(), &[]).await;
+    // They read first and commit later; they have no key in common.
+    for number in 0..5 {
+        let mut steps = work(number, 6);
+        let steps = steps.as_array_mut().expect("a list of steps");
+        steps.push(json!({ "op": "sleep", "ms": 1500 }));
+        mesh.order(json!(steps)).await;
+    }
+    // Once the last one is done, the others have read.
+    mesh.order(work(5, 6)).await;
+    mesh.wait_decisions("probe", 1).await;
+    proxy.pause(Direction::FromServer);
+    assert_eq!(mesh.decisions("probe").await.len(), 1, "the others still run");
+    // The server has stored one more, and the host does not hear of it.
+    mesh.wait_decisions("probe", 2).await;
+    proxy.cut();
+    proxy.resume(Direction::FromServer);
+    judge(&mesh, 6, 6).await;
 }

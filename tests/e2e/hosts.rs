@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::audit::{judge, publish_work};
 use crate::mesh::{Config, Mesh, PATIENT, says};
 use crate::support::wait::SOON;
-use crate::support::{Signal, eventually};
+use crate::support::{Host, Signal, eventually};
 
 /// What the hosts say of a handler, by `status --json`.
 async fn hosts(mesh: &Mesh) -> Vec<Value> {
@@ -101,6 +101,46 @@ async fn an_event_that_another_host_has_buried_is_not_done_by_the_one_that_wakes
     );
     assert!(mesh.emitted().await.is_empty());
     assert_eq!(mesh.letters().await.len(), 1);
+}
+
+#[tokio::test]
+async fn an_event_that_a_frozen_host_has_done_is_not_buried_by_one_that_does_not_know() {
+    let mesh = Mesh::new(Config::probe_with("max_attempts = 2")).await;
+    let doer = mesh.host_with_fault("commit-confirmed:stop").await;
+    // This one has read the ledger, and sleeps over what is appended to it.
+    let other = mesh.host(&[]).await;
+    other.signal(Signal::STOP);
+    mesh.order(json!([
+        { "op": "add", "key": "n", "by": 1 },
+        { "op": "emit", "subject": "events.worked", "payload": 1 },
+        { "op": "fail_until", "attempt": 2 },
+    ]))
+    .await;
+    // Done in the last attempt, and never acked.
+    mesh.wait_decisions("probe", 1).await;
+    wait_frozen(&doer).await;
+    other.signal(Signal::CONT);
+    // To it the event has no attempt left, and its own burial is what tells it otherwise.
+    other.wait_for_line(says(&["already decided"]), PATIENT).await;
+    mesh.wait_settled("ORDERS", "probe").await;
+    doer.signal(Signal::CONT);
+    doer.wait_for_line(says(&[" done "]), PATIENT).await;
+    let decisions = mesh.decisions("probe").await;
+    assert_eq!(decisions.len(), 1, "{decisions:?}");
+    assert_eq!(decisions[0]["verdict"], "done");
+    assert_eq!(mesh.value("probe", "n").await.as_deref(), Some("1"));
+    assert_eq!(mesh.wait_emitted(1).await.len(), 1);
+    assert!(mesh.letters().await.is_empty());
+}
+
+/// Waits until each thread of a host stands still.
+pub async fn wait_frozen(host: &Host) {
+    let path = format!("/proc/{}/stat", host.pid());
+    eventually("the host to be frozen", SOON, async || {
+        let text = std::fs::read_to_string(&path).expect("a process that lives");
+        text.rsplit(')').next()?.trim_start().starts_with('T').then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -32,11 +32,23 @@ fn publish_raw(mesh: &Mesh, subject: &[u8], headers: &[u8], payload: &[u8]) {
 #[tokio::test]
 async fn one_poison_message_stops_nobody_else() {
     let (mesh, _host) = Mesh::start(Config::probe()).await;
-    let poison: [(&[u8], &[u8]); 4] = [
+    // The client library refuses each of these, or panics over it, in a way of its own.
+    let poison: [(&[u8], &[u8]); 11] = [
         (b"orders.probe", b"NATS/1.0\r\nA: \xff\xfe\r\n\r\n"),
         (b"orders.probe", b"NATS/1.0\r\nno colon here\r\n\r\n"),
         (b"orders.probe", b"NATS/1.0\r\na name: with a space\r\n\r\n"),
         (b"orders.\xff\xfe", b"NATS/1.0\r\nA: b\r\n\r\n"),
+        // A lone line feed ends a line, too.
+        (b"orders.probe", b"NATS/1.0\r\nA: b\nno colon here\r\n\r\n"),
+        // A lone carriage return does not, and no value may have one.
+        (b"orders.probe", b"NATS/1.0\r\nA: b\rc\r\n\r\n"),
+        // Nothing is there to be continued.
+        (b"orders.probe", b"NATS/1.0\r\nA: b\r\n\r\n continued\r\n\r\n"),
+        (b"orders.probe", b"NATS/1.0 what\r\nA: b\r\n\r\n"),
+        (b"orders.probe", b"NATS/2.0\r\nA: b\r\n\r\n"),
+        (b"orders.probe", b"A: b\r\n\r\n"),
+        // A space to Unicode, and none to the server.
+        ("orders.a\u{a0}b".as_bytes(), b"NATS/1.0\r\nA: b\r\n\r\n"),
     ];
     let mut good = 0;
     for (subject, headers) in poison {
@@ -52,6 +64,24 @@ async fn one_poison_message_stops_nobody_else() {
     for letter in mesh.letters().await {
         assert_eq!(letter.header("Mesh-Code"), Some("malformed-message"), "{letter:?}");
     }
+}
+
+#[tokio::test]
+async fn an_event_that_looks_like_a_word_from_the_server_is_an_event() {
+    let (mesh, _host) = Mesh::start(Config::probe()).await;
+    let words: [&[u8]; 5] = [
+        b"NATS/1.0 503\r\n\r\n",
+        b"NATS/1.0 409 Consumer Deleted\r\n\r\n",
+        b"NATS/1.0 404 No Messages\r\n\r\n",
+        b"NATS/1.0 408 Request Timeout\r\nNats-Pending-Messages: 1\r\n\r\n",
+        b"NATS/1.0 100 Idle Heartbeat\r\n\r\n",
+    ];
+    for (i, headers) in words.into_iter().enumerate() {
+        mesh.order(work(2 * i, 2)).await;
+        let orders = json!({ "do": work(2 * i + 1, 2) }).to_string();
+        publish_raw(&mesh, b"orders.probe", headers, orders.as_bytes());
+    }
+    judge_with_letters(&mesh, 10, 2, 0).await;
 }
 
 #[tokio::test]

@@ -1,5 +1,7 @@
 //! What everybody has lost is found again.
 
+use std::os::unix::process::ExitStatusExt;
+
 use async_nats::jetstream::consumer::PullConsumer;
 use futures_util::StreamExt;
 use serde_json::{Value, json};
@@ -38,6 +40,42 @@ async fn what_the_server_believes_settled_and_nobody_decided_is_found() {
     assert!(
         host.lines().iter().any(|l| says(&["found undecided"])(l)),
         "the sweep has found it"
+    );
+}
+
+#[tokio::test]
+async fn an_exhausted_event_whose_advisory_was_lost_is_found() {
+    // The host dies in the third delivery, which is the server's limit.
+    let mesh = Mesh::new(Config::probe_with("max_attempts = 2\ndeliver_slack = 1")).await;
+    let host = mesh.host_with_fault("host-verdict:off,before-run:kill:3").await;
+    mesh.order(json!({ "op": "retry", "code": "later", "message": "not now" }))
+        .await;
+    assert_eq!(host.wait_exit(PATIENT).await.signal(), Some(9));
+    // The server gives up once somebody pulls, and says so while nobody listens.
+    let consumer: PullConsumer = mesh
+        .js
+        .get_consumer_from_stream("probe", "ORDERS")
+        .await
+        .expect("it is there");
+    eventually("the server to give up", PATIENT, async || {
+        let batch = consumer.fetch().max_messages(1).messages().await.expect("it answers");
+        assert_eq!(batch.count().await, 0, "the event has no delivery left");
+        (mesh.messages_left("MESH_ADVISORIES").await > 0).then_some(())
+    })
+    .await;
+    let advisories = mesh.js.get_stream("MESH_ADVISORIES").await.expect("it is there");
+    advisories.purge().await.expect("purged");
+    assert!(mesh.letters().await.is_empty());
+    let _host = mesh.host(&[]).await;
+    let letters = mesh.wait_letters(1).await;
+    // By an advisory it would be `max-deliver`.
+    assert_eq!(letters[0].header("Mesh-Cause"), Some("exhausted"));
+    let decisions = mesh.decisions("probe").await;
+    assert_eq!((decisions.len(), &decisions[0]["verdict"]), (1, &json!("dead")));
+    assert_eq!(
+        mesh.messages_left("MESH_ADVISORIES").await,
+        0,
+        "the sweep alone has found it"
     );
 }
 

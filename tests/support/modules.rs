@@ -1,7 +1,6 @@
 //! The compiled handlers that tests run.
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::{root, skipped};
 
@@ -27,40 +26,4 @@ pub fn js_handler() -> Option<PathBuf> {
         return None;
     }
     Some(path)
-}
-
-/// A component that does the same as `component` and has another digest, in `dir`. Returns its path.
-///
-/// It is a copy with one more custom section, `variant`, whose content is `tag`.
-/// Format: WebAssembly core specification, 5.5.3 Custom Section; components have it too.
-pub fn variant_of(component: &Path, dir: &Path, tag: &str) -> PathBuf {
-    const NAME: &str = "variant";
-    let mut bytes = fs::read(component).unwrap_or_else(|error| panic!("{}: {error}", component.display()));
-    let mut content = leb128(NAME.len());
-    content.extend(NAME.bytes().chain(tag.bytes()));
-    bytes.push(0);
-    bytes.extend(leb128(content.len()));
-    bytes.extend(content);
-
-    let stem = component
-        .file_stem()
-        .expect("a component's path names a file")
-        .to_string_lossy();
-    let path = dir.join(format!("{stem}-{tag}.wasm"));
-    fs::write(&path, bytes).expect("the test's folder is writable");
-    path
-}
-
-/// An unsigned number as WebAssembly writes it: seven bits a byte, the lowest first.
-fn leb128(mut number: usize) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    loop {
-        let low = (number & 0x7f) as u8;
-        number >>= 7;
-        if number == 0 {
-            bytes.push(low);
-            return bytes;
-        }
-        bytes.push(low | 0x80);
-    }
 }

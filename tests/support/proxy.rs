@@ -2,8 +2,6 @@
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener as StdListener};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -26,7 +24,6 @@ pub enum Direction {
 pub struct Proxy {
     addr: SocketAddr,
     state: watch::Sender<State>,
-    open: Arc<AtomicUsize>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -48,20 +45,15 @@ impl Proxy {
         listener.set_nonblocking(true).expect("a listener can be set up");
         let addr = listener.local_addr().expect("a bound listener has an address");
         let (state, view) = watch::channel(State::default());
-        let open = Arc::new(AtomicUsize::new(0));
-        let thread = thread::spawn({
-            let open = Arc::clone(&open);
-            move || {
-                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-                runtime
-                    .expect("a runtime can be built")
-                    .block_on(serve(listener, target, view, open));
-            }
+        let thread = thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            runtime
+                .expect("a runtime can be built")
+                .block_on(serve(listener, target, view));
         });
         Self {
             addr,
             state,
-            open,
             thread: Some(thread),
         }
     }
@@ -95,11 +87,6 @@ impl Proxy {
     pub fn accept(&self) {
         self.state.send_modify(|state| state.refusing = false);
     }
-
-    /// How many connections are carried now.
-    pub fn open_connections(&self) -> usize {
-        self.open.load(Ordering::SeqCst)
-    }
 }
 
 impl Drop for Proxy {
@@ -110,7 +97,7 @@ impl Drop for Proxy {
     }
 }
 
-async fn serve(listener: StdListener, target: SocketAddr, state: watch::Receiver<State>, open: Arc<AtomicUsize>) {
+async fn serve(listener: StdListener, target: SocketAddr, state: watch::Receiver<State>) {
     let listener = TcpListener::from_std(listener).expect("the listener is non-blocking");
     let mut connections = JoinSet::new();
     loop {
@@ -121,7 +108,7 @@ async fn serve(listener: StdListener, target: SocketAddr, state: watch::Receiver
                 let now = *state.borrow();
                 // A client that is gone before it was accepted is nobody's loss.
                 if let (Ok((client, _)), false) = (accepted, now.refusing) {
-                    connections.spawn(carry(client, target, state.clone(), now.cuts, Arc::clone(&open)));
+                    connections.spawn(carry(client, target, state.clone(), now.cuts));
                 }
             }
         }
@@ -129,18 +116,11 @@ async fn serve(listener: StdListener, target: SocketAddr, state: watch::Receiver
 }
 
 /// Carries one connection until both ways have ended or it is cut. `cuts` is the count at its start.
-async fn carry(
-    client: TcpStream,
-    target: SocketAddr,
-    state: watch::Receiver<State>,
-    cuts: u64,
-    open: Arc<AtomicUsize>,
-) {
+async fn carry(client: TcpStream, target: SocketAddr, state: watch::Receiver<State>, cuts: u64) {
     // To a client a server that is away looks like a connection closed at once.
     let Ok(server) = TcpStream::connect(target).await else {
         return;
     };
-    let _open = Open::new(open);
     // Without this a small message would wait for the acknowledgement of the one before it.
     let _ = (client.set_nodelay(true), server.set_nodelay(true));
     let ((client_in, client_out), (server_in, server_out)) = (client.into_split(), server.into_split());
@@ -185,20 +165,4 @@ async fn until(state: &watch::Receiver<State>, wanted: impl FnMut(&State) -> boo
         .wait_for(wanted)
         .await
         .expect("the proxy ends its thread before it is gone")
-}
-
-/// Counts one open connection for as long as it lives.
-struct Open(Arc<AtomicUsize>);
-
-impl Open {
-    fn new(count: Arc<AtomicUsize>) -> Self {
-        count.fetch_add(1, Ordering::SeqCst);
-        Self(count)
-    }
-}
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::SeqCst);
-    }
 }

@@ -58,11 +58,11 @@ impl Inlet {
         })
     }
 
-    /// Asks for what there is room for, if that is worth a request.
-    pub async fn ask(&mut self, room: usize) -> Result<(), Error> {
+    /// Asks for what there is room for, if that is worth a request. `true`: it has asked.
+    pub async fn ask(&mut self, room: usize) -> Result<bool, Error> {
         let more = room.saturating_sub(self.outstanding);
         if more == 0 || (self.outstanding > 0 && more * 2 < room) {
-            return Ok(());
+            return Ok(false);
         }
         let body = json!({ "batch": more, "expires": nanos(EXPIRES) });
         self.connection
@@ -74,7 +74,7 @@ impl Inlet {
             })?;
         self.outstanding += more;
         self.asked = Instant::now();
-        Ok(())
+        Ok(true)
     }
 
     /// A request whose end never came was lost, for instance with the consumer's leader.
