@@ -12,6 +12,7 @@ use crate::delivery::{Delivery, Ran};
 use crate::fault;
 use crate::handler::{ModuleDigest, Run};
 use crate::lane::{Counters, Lane, Link};
+use crate::ledger::append::moot;
 use crate::ledger::{Committed, Fault};
 use crate::message::{DeliveryInfo, EventId, Message, headers_of};
 use crate::outcome::{Cause, Failure, Outcome, Verdict, decide};
@@ -60,12 +61,16 @@ pub async fn handle(lane: &Lane, delivery: Delivery) {
     let event = delivery.message.event.clone();
     // The same event is here already: its other delivery will be answered.
     let Some(_once) = lane.once(&event) else { return };
+    let mut at_work = None;
     if let Some(bucket) = &lane.bucket {
-        let death = delivery.replay.and_then(|r| r.death);
-        if crate::ledger::append::moot(bucket.decided(&lane.plan.name, &event), death).is_some() {
+        let decided = bucket.decided(&lane.plan.name, &event);
+        if moot(decided, delivery.replay.and_then(|r| r.death)).is_some() {
             report::repeated(lane, &event);
             delivery.acker.settle(lane, &Settlement::Ack).await;
             return;
+        }
+        if decided.is_none() {
+            at_work = Some(bucket.at_work(&lane.plan.name, &event));
         }
     }
     let permit = match lane.instances.try_acquire() {
@@ -103,6 +108,7 @@ pub async fn handle(lane: &Lane, delivery: Delivery) {
     }
     let ran = attempt_once(lane, &delivery, attempt, permit).await;
     conclude(lane, delivery, record, attempt, ran).await;
+    drop(at_work);
 }
 
 /// One attempt: run, and commit what it wants; again at once while what it read keeps changing.

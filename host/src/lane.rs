@@ -176,6 +176,13 @@ impl Lane {
         self.running().contains(event)
     }
 
+    /// The lowest sequence of a making of the stream that is being worked on.
+    pub fn lowest_running(&self, incarnation: &str) -> Option<u64> {
+        let running = self.running();
+        let of = running.iter().filter(|event| *event.incarnation == *incarnation);
+        of.map(|event| event.sequence).min()
+    }
+
     /// Deliveries that are being worked on.
     pub fn in_flight(&self) -> usize {
         self.leases().len()

@@ -23,10 +23,12 @@ const STEP: usize = 300;
 /// One sweep of a handler.
 pub async fn run(lane: &Lane, link: &Link) {
     let swept = async {
-        if let Some(bucket) = &lane.bucket {
-            raise_floor(lane, link, bucket).await?;
+        // The records first: an event that its stream has removed is seen only by its record.
+        records(lane, link).await?;
+        match &lane.bucket {
+            Some(bucket) => raise_floor(lane, link, bucket).await,
+            None => Ok(()),
         }
-        records(lane, link).await
     };
     if let Err(error) = swept.await {
         tracing::debug!(handler = %lane.plan.name, %error, "the sweep was broken off; the next one goes on");
@@ -52,6 +54,20 @@ async fn raise_floor(lane: &Lane, link: &Link, bucket: &Bucket) -> Result<(), Er
         .and_then(|s| s.parse().ok())
         .unwrap_or(floor + 1);
     let mut reach = settled;
+    // What its stream has removed is not among the matching messages, and yet it may be undecided.
+    for held in attempts::list(&link.connection, &plan.name).await? {
+        let known =
+            EventId::parse(&held.record.event).filter(|e| e.incarnation == link.incarnation && e.sequence > floor);
+        if let Some(event) = known
+            && bucket.decided(&plan.name, &event).is_none()
+        {
+            reach = reach.min(event.sequence - 1);
+        }
+    }
+    reach = reach.min(
+        lane.lowest_running(&link.incarnation)
+            .map_or(u64::MAX, |lowest| lowest - 1),
+    );
     for sequence in matching(lane, link, (floor + 1).max(start), settled).await? {
         let event = EventId {
             incarnation: Arc::clone(&link.incarnation),
@@ -115,6 +131,9 @@ async fn exhausted(lane: &Lane, link: &Link, event: &EventId, record: &attempts:
 async fn records(lane: &Lane, link: &Link) -> Result<(), Error> {
     let plan = &lane.plan;
     let patience = u64::try_from((plan.ack_wait + plan.timeout).as_millis()).unwrap_or(u64::MAX);
+    if let Some(bucket) = &lane.bucket {
+        bucket.catch_up().await?;
+    }
     for held in attempts::list(&link.connection, &plan.name).await? {
         let Some(event) = EventId::parse(&held.record.event) else {
             continue;

@@ -134,12 +134,7 @@ impl<'a> Relay<'a> {
             return Ok(true);
         }
         for consequence in &out.consequences {
-            if fetched.elapsed() > STALE {
-                return Err(Error::Timeout {
-                    what: "carrying consequences out".to_owned(),
-                });
-            }
-            self.carry_one(out.n, sequence, consequence).await?;
+            self.carry_one(out.n, sequence, consequence, fetched).await?;
         }
         Ok(true)
     }
@@ -173,7 +168,13 @@ impl<'a> Relay<'a> {
         Ok(entry.append == out.append)
     }
 
-    async fn carry_one(&mut self, n: u64, sequence: u64, consequence: &Consequence) -> Result<(), Error> {
+    async fn carry_one(
+        &mut self,
+        n: u64,
+        sequence: u64,
+        consequence: &Consequence,
+        fetched: tokio::time::Instant,
+    ) -> Result<(), Error> {
         match consequence {
             Consequence::Event {
                 id,
@@ -187,6 +188,11 @@ impl<'a> Relay<'a> {
                 let payload = self.payload(n, body).await?;
                 let mut map = header_map(headers).unwrap_or_default();
                 map.insert("Nats-Msg-Id", id.as_str());
+                // The last thing before: whoever sleeps here wakes up too late.
+                if fetched.elapsed() > STALE {
+                    let what = "carrying consequences out".to_owned();
+                    return Err(Error::Timeout { what });
+                }
                 let answer = self.connection.publish(subject, map, payload.clone()).await;
                 self.settle_event(n, id, subject, headers, payload, answer).await
             }

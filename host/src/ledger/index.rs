@@ -1,6 +1,6 @@
 //! What is decided, as the ledger tells it: a floor for each handler and the decisions above it. Pure.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::entry::{Entry, Floor, Head, Verdict};
 use crate::message::EventId;
@@ -18,9 +18,12 @@ pub enum Decided {
     Below,
 }
 
-#[derive(Debug, Default, Clone, PartialEq)]
+#[derive(Debug, Default)]
 pub struct Index {
     handlers: HashMap<String, HandlerIndex>,
+    /// Events that are at work here and were undecided when they began: only an entry decides them, not a floor that
+    /// has passed them since, because their stream has removed them.
+    open: HashSet<(String, EventId)>,
     /// The newest entry that was applied.
     newest: u64,
     /// The first entry that says something that the floors do not: where a starting host begins to read.
@@ -49,6 +52,7 @@ impl Index {
                     )
                 })
                 .collect(),
+            open: HashSet::new(),
             newest: head.index_from.saturating_sub(1),
             reads_from: head.index_from.max(1),
         }
@@ -58,6 +62,9 @@ impl Index {
         let of = self.handlers.get(handler)?;
         if let Some(decided) = of.above.get(event) {
             return Some(*decided);
+        }
+        if self.open.contains(&(handler.to_owned(), event.clone())) {
+            return None;
         }
         (*of.floor.incarnation == *event.incarnation && event.sequence <= of.floor.floor).then_some(Decided::Below)
     }
@@ -75,10 +82,20 @@ impl Index {
             };
             let of = self.handlers.entry(decision.handler.clone()).or_default();
             let below = *of.floor.incarnation == *event.incarnation && event.sequence <= of.floor.floor;
-            if !below {
+            if !below || self.open.contains(&(decision.handler.clone(), event.clone())) {
                 of.above.insert(event, decided);
             }
         }
+    }
+
+    /// An undecided event is at work here from now on.
+    pub fn open(&mut self, handler: &str, event: &EventId) {
+        self.open.insert((handler.to_owned(), event.clone()));
+    }
+
+    /// It is not any more.
+    pub fn close(&mut self, handler: &str, event: &EventId) {
+        self.open.remove(&(handler.to_owned(), event.clone()));
     }
 
     /// The floors as the next head is to carry them.
@@ -99,7 +116,7 @@ impl Index {
             if ahead {
                 of.floor.floor = own;
             }
-            of.forget();
+            of.forget(name, &self.open);
         }
         self.find_first();
     }
@@ -115,7 +132,7 @@ impl Index {
             };
         }
         of.floor.floor = of.floor.floor.max(sequence);
-        of.forget();
+        of.forget(handler, &self.open);
         self.find_first();
     }
 
@@ -152,10 +169,12 @@ impl Index {
 }
 
 impl HandlerIndex {
-    fn forget(&mut self) {
+    fn forget(&mut self, handler: &str, open: &HashSet<(String, EventId)>) {
         let floor = &self.floor;
-        self.above
-            .retain(|event, _| !(*event.incarnation == *floor.incarnation && event.sequence <= floor.floor));
+        self.above.retain(|event, _| {
+            let below = *event.incarnation == *floor.incarnation && event.sequence <= floor.floor;
+            !below || open.contains(&(handler.to_owned(), event.clone()))
+        });
     }
 }
 
@@ -227,6 +246,20 @@ mod tests {
         );
         index.raise("h", "new", 2);
         assert_eq!((index.floor("h", "new"), index.floor("h", "k")), (2, 0));
+    }
+
+    #[test]
+    fn a_floor_does_not_decide_what_is_at_work() {
+        let mut index = Index::default();
+        index.open("h", &event(5));
+        index.raise("h", "k", 9);
+        assert_eq!(index.decided("h", &event(5)), None);
+        assert_eq!(index.decided("h", &event(6)), Some(Decided::Below));
+        index.apply(&entry(1, 5, Verdict::Dead));
+        assert_eq!(index.decided("h", &event(5)), Some(Decided::Dead { entry: 1 }));
+        index.close("h", &event(5));
+        index.raise("h", "k", 10);
+        assert_eq!(index.decided("h", &event(5)), Some(Decided::Below));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! `decisions/0001-ledger.md` tells the protocol. `entry`, `index` and `append` are pure; the rest speaks to NATS.
 
 pub mod append;
+pub mod at_work;
 pub mod bucket;
 pub mod carry;
 pub mod entry;

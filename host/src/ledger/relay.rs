@@ -73,6 +73,8 @@ async fn serve(bucket: &str, nats: &Nats, refused: &mut BTreeSet<String>) -> Res
         if let Some(id) = &pin {
             ask["id"] = json!(id);
         }
+        // Nothing of this request is fetched before.
+        let fetched = tokio::time::Instant::now();
         connection
             .client
             .publish_with_reply(next.clone(), inbox.clone(), ask.to_string().into())
@@ -84,19 +86,29 @@ async fn serve(bucket: &str, nats: &Nats, refused: &mut BTreeSet<String>) -> Res
                 message = tokio::time::timeout(PIN_TTL * 2, messages.next()) => match message {
                     Ok(Some(message)) => message,
                     Ok(None) => return Err(gone()),
-                    Err(_) => break,
+                    // With a lost request goes the certainty when the messages behind it were fetched.
+                    Err(_) => return Err(gone()),
                 },
                 () = connection.closed() => return Err(gone()),
             };
-            if let Some(status) = message.status {
-                // 423: the pin is another's now. Everything else ends the request: none left, time over.
-                if status.as_u16() == 423 {
-                    pin = None;
+            if let Some(status) = message.status.filter(|_| message.reply.is_none()) {
+                match status.as_u16() {
+                    // None left, or time over.
+                    404 | 408 => break,
+                    // The pin is another's now.
+                    423 => {
+                        pin = None;
+                        break;
+                    }
+                    // The consumer is gone, or its leader: it is looked for, and made again, at the next start.
+                    _ => {
+                        return Err(Error::Missing {
+                            what: format!("consumer {CONSUMER} of bucket {bucket}"),
+                        });
+                    }
                 }
-                break;
             }
             received += 1;
-            let fetched = tokio::time::Instant::now();
             let id = message
                 .headers
                 .as_ref()
