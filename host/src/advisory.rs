@@ -123,6 +123,20 @@ async fn act(lane: &Lane, link: &Link, advisory: &Advisory) -> Result<Answer, Er
     }
     let held = attempts::load(&link.connection, &plan.name, &event).await?;
     let known = burial::of_record(&held.record);
+    let Some(info) = link.connection.consumer(&plan.stream, &plan.consumer).await? else {
+        return Ok(Answer::Over);
+    };
+    if event.sequence > info.delivered.stream_seq {
+        return Ok(contradicts(lane, &event));
+    }
+    // While the server waits for answers, this event might be among what it waits for: then its record changes.
+    let patience = u64::try_from((plan.ack_wait + plan.timeout).as_millis()).unwrap_or(u64::MAX);
+    let next = held.record.next.as_deref().and_then(parse_rfc3339);
+    let due = next.unwrap_or(known.last_ms).max(at);
+    let pending = info.num_ack_pending > 0 && event.sequence > info.ack_floor.stream_seq;
+    if pending && now_ms() < due.saturating_add(patience) {
+        return Ok(Answer::Later(Duration::from_secs(5).min(plan.ack_wait)));
+    }
     let dead = if advisory.kind.ends_with(".terminated") {
         if lane.bucket.is_none() && advisory.reason.starts_with(OWN_TERM) {
             return Ok(Answer::Over);
@@ -141,26 +155,9 @@ async fn act(lane: &Lane, link: &Link, advisory: &Advisory) -> Result<Answer, Er
             record: known,
         }
     } else {
-        let info = link.connection.consumer(&plan.stream, &plan.consumer).await?;
-        let Some(info) = info else { return Ok(Answer::Over) };
         let max = info.config["max_deliver"].as_u64().unwrap_or(u64::MAX);
-        if advisory.deliveries < max.min(u64::try_from(plan.max_deliver()).unwrap_or(u64::MAX))
-            || event.sequence > info.delivered.stream_seq
-        {
-            tracing::warn!(handler = %plan.name, %event, deliveries = advisory.deliveries, max_deliver = max,
-                "an advisory contradicts its consumer and is left out");
-            return Ok(Answer::Over);
-        }
-        // While the server waits for answers, this event might be among what it waits for: then its record changes.
-        let patience = u64::try_from((plan.ack_wait + plan.timeout).as_millis()).unwrap_or(u64::MAX);
-        let due = held
-            .record
-            .next
-            .as_deref()
-            .and_then(parse_rfc3339)
-            .unwrap_or(known.last_ms);
-        if info.num_ack_pending > 0 && now_ms() < due.max(at).saturating_add(patience) {
-            return Ok(Answer::Later(Duration::from_secs(5).min(plan.ack_wait)));
+        if advisory.deliveries < max.min(u64::try_from(plan.max_deliver()).unwrap_or(u64::MAX)) {
+            return Ok(contradicts(lane, &event));
         }
         if held.record.attempts == 0 {
             // It never reached the handler: each time it was lost with its neighbours, or handed back.
@@ -198,4 +195,10 @@ async fn act(lane: &Lane, link: &Link, advisory: &Advisory) -> Result<Answer, Er
     }
     attempts::remove(&link.connection, &plan.name, &event).await?;
     Ok(Answer::Over)
+}
+
+/// Forged, or of another time.
+fn contradicts(lane: &Lane, event: &EventId) -> Answer {
+    tracing::warn!(handler = %lane.plan.name, %event, "an advisory contradicts its consumer and is left out");
+    Answer::Over
 }

@@ -7,7 +7,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::{Bytes, BytesMut};
 use serde_json::json;
 
-use crate::broker::connection::header_map;
+use crate::broker::connection::writable;
 use crate::broker::error::WRONG_LAST;
 use crate::broker::provision::DEAD;
 use crate::broker::{By, Connection, Error, Stored};
@@ -40,6 +40,10 @@ pub const RAW_HEADERS: &str = "Mesh-Original-Headers-Base64";
 pub const ORIGINAL: &str = "Mesh-Original-";
 /// In place of a letter whose event is done after all, or that was discarded.
 pub const SETTLED: &str = "Mesh-Settled";
+/// The original headers took more bytes than a letter keeps of them: so many.
+pub const CUT: &str = "Mesh-Original-Headers-Cut";
+/// Most that a letter keeps of its original's headers: it must always fit a message.
+const ORIGINALS_BYTES_MAX: usize = 64 * 1024;
 /// How long a settled letter's subject stays taken: longer than any late copy of the letter can live.
 const SETTLED_TTL: &str = "72h";
 
@@ -116,7 +120,8 @@ pub fn headers(obituary: &Obituary<'_>, body: Option<&Body>) -> Headers {
         put(SUBJECT, clean(&body.subject));
         put(TIME, rfc3339(body.time_ms));
         match &body.headers {
-            Ok(originals) => list.extend(originals.iter().map(|(name, value)| (kept(name), value.clone()))),
+            Ok(originals) => keep(&mut list, originals),
+            Err(raw) if raw.len() > ORIGINALS_BYTES_MAX => put(CUT, raw.len().to_string()),
             Err(raw) => put(RAW_HEADERS, BASE64.encode(raw)),
         }
     }
@@ -136,8 +141,25 @@ pub fn undeliverable(stream: &str, id: &str, to: &str, originals: &Headers, why:
         (ERROR.to_owned(), clean(why)),
         (SUBJECT.to_owned(), to.to_owned()),
     ];
-    list.extend(originals.iter().map(|(name, value)| (kept(name), value.clone())));
+    keep(&mut list, originals);
     (format!("$MESH.dead.{stream}.{event}-{emit}"), list)
+}
+
+/// Puts the original headers into a letter, as far as they fit.
+fn keep(list: &mut Headers, originals: &Headers) {
+    let bytes = |(name, value): &(String, String)| name.len() + value.len() + 4;
+    let all: usize = originals.iter().map(bytes).sum();
+    let mut room = ORIGINALS_BYTES_MAX;
+    for one in originals {
+        let size = bytes(one);
+        if size <= room {
+            room -= size;
+            list.push((kept(&one.0), one.1.clone()));
+        }
+    }
+    if all > ORIGINALS_BYTES_MAX {
+        list.push((CUT.to_owned(), all.to_string()));
+    }
 }
 
 /// An original header's name in the letter: as it was, unless the server or the mesh would act on it.
@@ -155,7 +177,7 @@ pub fn originals(letter: &Headers) -> Headers {
     letter
         .iter()
         .filter_map(|(name, value)| match name.strip_prefix(ORIGINAL) {
-            Some("Headers-Base64") => None,
+            Some("Headers-Base64" | "Headers-Cut") => None,
             Some(original) => Some((original.to_owned(), value.clone())),
             None if name.starts_with("Mesh-") || name.starts_with("Nats-") => None,
             None => Some((name.clone(), value.clone())),
@@ -166,7 +188,8 @@ pub fn originals(letter: &Headers) -> Headers {
 /// Stores a letter if its subject is free; stored or already there are both success. A body that does not fit one
 /// message goes before it in parts.
 pub async fn store(connection: &Connection, subject: &str, headers: &Headers, payload: Bytes) -> Result<(), Error> {
-    let mut map = header_map(headers).map_err(|why| Error::Refused(format!("dead letter {subject}: {why}")))?;
+    // A letter can always be written: an original header that the client refuses is not worth losing it.
+    let mut map = writable(headers);
     let max = connection.client.max_payload();
     let header_bytes: usize = headers.iter().map(|(n, v)| n.len() + v.len() + 4).sum::<usize>() + 256;
     let mut body = payload;
@@ -192,11 +215,11 @@ pub async fn store(connection: &Connection, subject: &str, headers: &Headers, pa
 async fn insert(connection: &Connection, subject: &str, mut headers: HeaderMap, body: Bytes) -> Result<(), Error> {
     headers.insert("Nats-Expected-Last-Subject-Sequence", "0");
     match connection.publish(subject, headers, body).await {
-        Ok(_)
-        | Err(Error::Api {
-            code: WRONG_LAST | 10164,
-            ..
-        }) => Ok(()),
+        Ok(_) | Err(Error::Api { code: WRONG_LAST, .. }) => Ok(()),
+        // Another copy is on its way, and may yet be lost: look again.
+        Err(Error::Api { code: 10164, .. }) => Err(Error::Timeout {
+            what: subject.to_owned(),
+        }),
         Err(error) => Err(error),
     }
 }

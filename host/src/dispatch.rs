@@ -229,7 +229,7 @@ async fn known_attempts(lane: &Lane, message: &Message, attempt: u32, digest: &M
 async fn conclude(lane: &Lane, delivery: Delivery, record: Option<attempts::Held>, attempt: u32, ran: Ran) {
     report::guest_lines(lane, &delivery.message.event, attempt, &ran.lines);
     let event = delivery.message.event.clone();
-    let redelivered = delivery.delivered > 1;
+    let redelivered = delivery.delivered > 1 || delivery.replay.is_some_and(|r| !r.letter);
     if let Some(Committed::Before(_)) = ran.committed {
         report::repeated(lane, &event);
         delivery.acker.settle(lane, &Settlement::Ack).await;

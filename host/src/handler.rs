@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -81,6 +82,7 @@ pub struct Module {
         reason = "an instance is a kilobyte, and goes in and out with each event"
     )]
     idle: Mutex<Vec<Box<Live>>>,
+    retired: AtomicBool,
 }
 
 /// An instance between two events.
@@ -149,6 +151,7 @@ impl Module {
             pre,
             engine: runtime.engine.clone(),
             idle: Mutex::default(),
+            retired: AtomicBool::new(false),
         })
     }
 
@@ -248,9 +251,16 @@ impl Module {
         }))
     }
 
+    /// Another module has taken its place: what it holds for reuse goes.
+    pub fn retire(&self) {
+        self.retired.store(true, Ordering::Relaxed);
+        self.idle.lock().unwrap_or_else(|e| e.into_inner()).clear();
+    }
+
     fn keep(&self, live: Box<Live>, instance: Instance) {
         if let Instance::Reused { recycle_after } = instance
             && live.served < recycle_after
+            && !self.retired.load(Ordering::Relaxed)
         {
             self.idle.lock().unwrap_or_else(|e| e.into_inner()).push(live);
         }

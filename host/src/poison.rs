@@ -6,9 +6,8 @@ use std::sync::Arc;
 
 use crate::broker::Error;
 use crate::broker::consumer::ConsumerInfo;
+use crate::broker::scan::{From, one_by_one, survey};
 use crate::burial::{self, Attempts, Buried, Dead};
-use crate::dead_letter::Body;
-use crate::effects::subject_matches;
 use crate::lane::{Counters, Lane, Link};
 use crate::message::EventId;
 use crate::outcome::{Cause, Failure};
@@ -17,36 +16,65 @@ use crate::settle::ack_by_sequence;
 /// Buries every unreadable message among those that the consumer waits for.
 pub async fn isolate(lane: &Lane, link: &Link, consumer: &ConsumerInfo) -> Result<(), Error> {
     let plan = &lane.plan;
-    let mut next = consumer.ack_floor.stream_seq + 1;
-    while next <= consumer.delivered.stream_seq {
-        let Some(stored) = link.connection.stored_next(&plan.stream, next, ">").await? else {
-            break;
-        };
-        next = stored.sequence + 1;
-        let Err(why) = stored.headers() else { continue };
-        let ours = plan.subjects.is_empty() || plan.subjects.iter().any(|f| subject_matches(f, &stored.subject));
-        if !ours || stored.sequence > consumer.delivered.stream_seq {
-            continue;
+    let (first, last) = (consumer.ack_floor.stream_seq + 1, consumer.delivered.stream_seq);
+    let pending = if link.removes {
+        let (mut next, mut found) = (first, Vec::new());
+        one_by_one(
+            &link.connection,
+            &plan.stream,
+            &plan.subjects,
+            &mut next,
+            last,
+            usize::MAX,
+            &mut found,
+        )
+        .await?;
+        found
+    } else {
+        let from = From::Sequence(first);
+        survey(
+            &lane.whole.nats,
+            &link.connection,
+            &plan.stream,
+            &plan.subjects,
+            from,
+            last,
+        )
+        .await?
+    };
+    for message in pending {
+        let Err(why) = message.headers else { continue };
+        // One that cannot be buried must not keep the others, or the handler.
+        if let Err(error) = bury(lane, link, message.sequence, &why).await {
+            tracing::error!(handler = %plan.name, sequence = message.sequence, %error,
+                "a message that no client can read cannot be buried");
         }
-        let event = EventId {
-            incarnation: Arc::clone(&link.incarnation),
-            sequence: stored.sequence,
-        };
-        let failure = Failure {
-            code: "malformed-message".to_owned(),
-            message: format!("no client can read this message: {why}"),
-        };
-        let dead = Dead {
-            cause: Cause::Rejected,
-            failure: Cow::Owned(failure),
-            record: Attempts::default(),
-        };
-        if burial::bury(lane, &event, &dead, Some(Body::of(stored))).await? == Buried::Now {
-            Counters::add(&lane.counters.dead, 1);
-            tracing::warn!(handler = %plan.name, %event, cause = %dead.cause, code = dead.failure.code,
-                error = dead.failure.message, "dead");
-        }
-        ack_by_sequence(&link.connection, &plan.stream, &plan.consumer, event.sequence).await?;
     }
     Ok(())
+}
+
+async fn bury(lane: &Lane, link: &Link, sequence: u64, why: &str) -> Result<(), Error> {
+    let plan = &lane.plan;
+    let event = EventId {
+        incarnation: Arc::clone(&link.incarnation),
+        sequence,
+    };
+    let failure = Failure {
+        code: "malformed-message".to_owned(),
+        message: format!("no client can read this message: {why}"),
+    };
+    let dead = Dead {
+        cause: Cause::Rejected,
+        failure: Cow::Owned(failure),
+        record: Attempts::default(),
+    };
+    let Some(body) = burial::body_in_stream(lane, &event).await? else {
+        return Ok(());
+    };
+    if burial::bury(lane, &event, &dead, Some(body)).await? == Buried::Now {
+        Counters::add(&lane.counters.dead, 1);
+        tracing::warn!(handler = %plan.name, %event, cause = %dead.cause, code = dead.failure.code,
+            error = dead.failure.message, "dead");
+    }
+    ack_by_sequence(&link.connection, &plan.stream, &plan.consumer, event.sequence).await
 }

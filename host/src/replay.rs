@@ -54,11 +54,7 @@ pub async fn ask(connection: &Connection, handler: &str, event: &EventId, letter
         .publish(&format!("$MESH.replay.{handler}.{event}"), headers, bytes::Bytes::new())
         .await
     {
-        Ok(_)
-        | Err(Error::Api {
-            code: WRONG_LAST | 10164,
-            ..
-        }) => Ok(()),
+        Ok(_) | Err(Error::Api { code: WRONG_LAST, .. }) => Ok(()),
         Err(error) => Err(error),
     }
 }

@@ -79,18 +79,23 @@ async fn serve(lane: &Arc<Lane>, work: &mut Work) -> Result<(), Error> {
     renewal.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     sweeps.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let sweeping = Arc::new(Semaphore::new(1));
+    let side = Arc::new(Semaphore::new(SIDE_IN_FLIGHT));
     tracing::info!(handler = %lane.plan.name, stream = %lane.plan.stream, consumer = %lane.plan.consumer,
         module = %lane.module.load().digest, "serving");
     let begun = lane.drain.begun();
     let closed = connection.closed();
     tokio::pin!(begun, closed);
     loop {
-        if source.ask(lane.plan.in_flight.saturating_sub(lane.in_flight())).await? {
+        // What replays hold is not the source's.
+        let own = lane
+            .in_flight()
+            .saturating_sub(SIDE_IN_FLIGHT - side.available_permits());
+        if source.ask(lane.plan.in_flight.saturating_sub(own)).await? {
             // The request, and the acks before it, leave now: the server works on it while this works on what is here.
             tokio::task::yield_now().await;
         }
-        replays.ask(SIDE_IN_FLIGHT).await?;
-        advisories.ask(SIDE_IN_FLIGHT).await?;
+        replays.ask(side.available_permits()).await?;
+        advisories.ask(side.available_permits()).await?;
         tokio::select! {
             biased;
             () = &mut begun => break,
@@ -104,15 +109,20 @@ async fn serve(lane: &Arc<Lane>, work: &mut Work) -> Result<(), Error> {
             _ = sweeps.tick() => {
                 if let Ok(permit) = Arc::clone(&sweeping).try_acquire_owned() {
                     let (lane, link) = (Arc::clone(lane), Arc::clone(&link));
-                    work.push(async move { sweep::run(&lane, &link).await; drop(permit); }.boxed());
+                    work.push(async move {
+                        tokio::select! {
+                            () = lane.drain.begun() => {}
+                            () = sweep::run(&lane, &link) => {}
+                        }
+                        drop(permit);
+                    }.boxed());
                 }
             }
             Some(()) = work.next() => {}
-            pulled = source.next() => {
-                take(lane, &link, pulled?, work, Inbound::Source).await;
-            }
-            pulled = replays.next() => take(lane, &link, pulled?, work, Inbound::Replay).await,
-            pulled = advisories.next() => take(lane, &link, pulled?, work, Inbound::Advisory).await,
+            // They are few, and bounded: a backlog of the source must not keep them waiting.
+            pulled = replays.next() => take(lane, &link, pulled?, work, Inbound::Replay, Some(&side)).await,
+            pulled = advisories.next() => take(lane, &link, pulled?, work, Inbound::Advisory, Some(&side)).await,
+            pulled = source.next() => take(lane, &link, pulled?, work, Inbound::Source, None).await,
         }
     }
     for inlet in [source, replays, advisories] {
@@ -147,17 +157,34 @@ enum Inbound {
 }
 
 /// Begins the work on one delivery: at once, and only if it has to wait does it go among what is waiting.
-async fn take(lane: &Arc<Lane>, link: &Arc<Link>, pulled: Pulled, work: &mut Work, inbound: Inbound) {
+async fn take(
+    lane: &Arc<Lane>,
+    link: &Arc<Link>,
+    pulled: Pulled,
+    work: &mut Work,
+    inbound: Inbound,
+    side: Option<&Arc<Semaphore>>,
+) {
     let Pulled::Message(message) = pulled else { return };
     let Some(reply) = message.reply.clone() else { return };
     let Some(info) = DeliveryInfo::parse(&reply) else {
         return;
     };
     let (lane, link) = (Arc::clone(lane), Arc::clone(link));
+    // Asked for no more than there are; travels with the work.
+    let permit = side.and_then(|side| Arc::clone(side).try_acquire_owned().ok());
     let mut task = match inbound {
         Inbound::Source => async move { dispatch::source(&lane, link, message, reply, info).await }.boxed(),
-        Inbound::Replay => async move { replay::take(&lane, link, message, reply, info).await }.boxed(),
-        Inbound::Advisory => async move { advisory::take(&lane, link, message, reply).await }.boxed(),
+        Inbound::Replay => async move {
+            replay::take(&lane, link, message, reply, info).await;
+            drop(permit);
+        }
+        .boxed(),
+        Inbound::Advisory => async move {
+            advisory::take(&lane, link, message, reply).await;
+            drop(permit);
+        }
+        .boxed(),
     };
     if futures_util::poll!(&mut task).is_pending() {
         work.push(task);

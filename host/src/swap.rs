@@ -78,7 +78,7 @@ async fn look(runtime: &Runtime, lane: &Arc<Lane>, refused: &mut HashMap<PathBuf
     match loaded {
         Ok(Ok(module)) => {
             let new = module.digest.clone();
-            lane.module.store(Arc::new(module));
+            lane.module.swap(Arc::new(module)).retire();
             tracing::info!(handler = %lane.plan.name, %old, %new, "module swapped");
         }
         Ok(Err(error)) => {

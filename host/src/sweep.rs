@@ -5,20 +5,16 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use crate::attempts;
+use crate::broker::Error;
 use crate::broker::consumer::META_START;
-use crate::broker::scan::{From, Scan};
-use crate::broker::{self, Error};
+use crate::broker::scan::{From, one_by_one, survey};
 use crate::burial::{self, Dead};
-use crate::effects::subject_matches;
 use crate::lane::{Lane, Link};
 use crate::ledger::Bucket;
 use crate::message::{EventId, now_ms};
 use crate::outcome::{Cause, Failure};
 use crate::replay;
 use crate::settle::ack_by_sequence;
-
-/// How many messages are read one by one past a message that broke a scan.
-const STEP: usize = 300;
 
 /// One sweep of a handler.
 pub async fn run(lane: &Lane, link: &Link) {
@@ -31,7 +27,12 @@ pub async fn run(lane: &Lane, link: &Link) {
         }
     };
     if let Err(error) = swept.await {
-        tracing::debug!(handler = %lane.plan.name, %error, "the sweep was broken off; the next one goes on");
+        let quiet = error.passes();
+        if quiet {
+            tracing::debug!(handler = %lane.plan.name, %error, "the sweep was broken off; the next one goes on");
+        } else {
+            tracing::warn!(handler = %lane.plan.name, %error, "the sweep cannot work");
+        }
     }
 }
 
@@ -160,46 +161,33 @@ async fn records(lane: &Lane, link: &Link) -> Result<(), Error> {
     Ok(())
 }
 
-/// The sequences of the handler's messages in a range. A message that no client can read breaks a scan; from there some
-/// are read one by one.
+/// The sequences of the handler's messages in a range.
 async fn matching(lane: &Lane, link: &Link, first: u64, last: u64) -> Result<Vec<u64>, Error> {
-    let plan = &lane.plan;
-    let mut found = Vec::new();
-    let mut next = first;
-    while next <= last {
-        let connection = broker::open(&lane.whole.nats, &format!("jetmesh sweep {}", plan.name)).await?;
-        let mut scan = Scan::start(
-            &connection,
-            &plan.stream,
-            &plan.subjects,
-            From::Sequence(next),
+    let (stream, filters) = (&lane.plan.stream, &lane.plan.subjects);
+    let found = if link.removes {
+        // It gives messages only to those that ack them; but it holds only what is not acked.
+        let (mut next, mut found) = (first, Vec::new());
+        one_by_one(
+            &link.connection,
+            stream,
+            filters,
+            &mut next,
             last,
-            true,
+            usize::MAX,
+            &mut found,
         )
         .await?;
-        loop {
-            match scan.next().await {
-                Ok(Some(scanned)) => {
-                    found.push(scanned.sequence);
-                    next = scanned.sequence + 1;
-                }
-                Ok(None) => return Ok(found),
-                Err(Error::Gone { .. }) if !link.connection.is_closed() => break,
-                Err(error) => return Err(error),
-            }
-        }
-        for _ in 0..STEP {
-            let Some(stored) = link.connection.stored_next(&plan.stream, next, ">").await? else {
-                return Ok(found);
-            };
-            if stored.sequence > last {
-                return Ok(found);
-            }
-            if plan.subjects.is_empty() || plan.subjects.iter().any(|f| subject_matches(f, &stored.subject)) {
-                found.push(stored.sequence);
-            }
-            next = stored.sequence + 1;
-        }
-    }
-    Ok(found)
+        found
+    } else {
+        survey(
+            &lane.whole.nats,
+            &link.connection,
+            stream,
+            filters,
+            From::Sequence(first),
+            last,
+        )
+        .await?
+    };
+    Ok(found.into_iter().map(|message| message.sequence).collect())
 }

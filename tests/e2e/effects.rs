@@ -252,7 +252,9 @@ async fn orders_that_cannot_be_done_are_rejected_with_their_reasons_and_change_n
         .iter()
         .find(|l| l.header("Mesh-Code") == Some("out-of-stock"))
         .expect("it is there");
-    assert_eq!(short.header("Mesh-Error"), Some("sku sku-1: 4 wanted, 3 left"));
+    let text = short.header("Mesh-Error").expect("it is there");
+    // The order that can be done may come first: there is no order of events.
+    assert!(text.starts_with("sku sku-1: 4 wanted, "), "{text}");
     for handler in ["inventory", "points", "notify"] {
         mesh.wait_settled("ORDERS", handler).await;
     }

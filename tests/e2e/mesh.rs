@@ -325,4 +325,4 @@ pub fn says<'a>(texts: &'a [&'a str]) -> impl Fn(&str) -> bool + 'a {
 }
 
 /// Long enough for what takes several ack waits on a busy machine.
-pub const PATIENT: Duration = Duration::from_secs(30);
+pub const PATIENT: Duration = Duration::from_secs(90);

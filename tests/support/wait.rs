@@ -4,7 +4,7 @@ use std::panic::Location;
 use std::time::Duration;
 
 /// How long a test waits for what normally takes well under a second, on a busy machine with two cores.
-pub const SOON: Duration = Duration::from_secs(15);
+pub const SOON: Duration = Duration::from_secs(30);
 
 /// Between two looks. Short, so that a test ends when its fact is there; long enough to leave the processor to others.
 const POLL: Duration = Duration::from_millis(20);

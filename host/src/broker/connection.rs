@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
-use super::error::{Error, SERVER_MIN};
+use super::error::{Error, SERVER_MIN, TOO_LARGE};
 use crate::message::Headers;
 use crate::plan::Nats;
 
@@ -28,13 +28,15 @@ pub struct Connection {
 /// Connects once; no retries.
 pub async fn open(nats: &Nats, name: &str) -> Result<Connection, Error> {
     let closed = CancellationToken::new();
-    let lost = closed.clone();
+    let (lost, dead) = (closed.clone(), closed.clone());
     let dials = Arc::new(AtomicU32::new(0));
     let mut options = credentials(nats)
         .await?
         .name(name)
         .connection_timeout(nats.timeout)
         .request_timeout(Some(nats.timeout))
+        // A connection that is open on one side only is noticed within half a minute.
+        .ping_interval(Duration::from_secs(10))
         .subscription_capacity(64 * 1024)
         .event_callback(move |event| {
             let lost = lost.clone();
@@ -51,8 +53,10 @@ pub async fn open(nats: &Nats, name: &str) -> Result<Connection, Error> {
         })
         .reconnect_to_server_callback(move |_, _| {
             let first = dials.fetch_add(1, Ordering::Relaxed) == 0;
+            let dead = dead.clone();
             async move {
                 if !first {
+                    dead.cancel();
                     // The client would dial again and send what is queued; unwinding, without the panic hook, ends its
                     // task and nothing else.
                     std::panic::resume_unwind(Box::new("a connection lives once"));
@@ -232,7 +236,20 @@ impl Connection {
                     code: 0,
                     text: "no stream or consumer listens there".to_owned(),
                 },
-                _ => self.failed(what(), chain(&e)),
+                RequestErrorKind::MaxPayloadExceeded => Error::Api {
+                    what: what(),
+                    code: TOO_LARGE,
+                    text: "larger than the server's max_payload".to_owned(),
+                },
+                RequestErrorKind::InvalidSubject => Error::Answer {
+                    what: what(),
+                    why: chain(&e),
+                },
+                RequestErrorKind::Other => {
+                    // The connection's task is gone, whatever has become of its last words.
+                    self.closed.cancel();
+                    Error::Gone { what: what() }
+                }
             }),
         }
     }
@@ -275,6 +292,20 @@ pub fn header_map(headers: &Headers) -> Result<HeaderMap, String> {
         map.append(name, value);
     }
     Ok(map)
+}
+
+/// The same, without those that it refuses.
+pub fn writable(headers: &Headers) -> HeaderMap {
+    let mut map = HeaderMap::new();
+    for (name, value) in headers {
+        if let (Ok(name), Ok(value)) = (
+            name.parse::<async_nats::HeaderName>(),
+            value.parse::<async_nats::HeaderValue>(),
+        ) {
+            map.append(name, value);
+        }
+    }
+    map
 }
 
 /// How long between two attempts to reach NATS: half a second at first, four at most.

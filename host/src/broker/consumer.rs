@@ -166,7 +166,10 @@ fn config(
     if let Some(found) = found {
         // A fresh consumer's ack floor lies just before its start; later it moves on, and the start is remembered.
         let fresh = || (found.ack_floor.stream_seq + 1).to_string();
-        metadata.insert(META_START, found.metadata(META_START).map_or_else(fresh, str::to_owned));
+        // A ledger that begins now knows nothing of what was acked before it.
+        let begins = owner.ledger.is_some() && found.metadata(META_LEDGER).is_none();
+        let start = found.metadata(META_START).filter(|_| !begins);
+        metadata.insert(META_START, start.map_or_else(fresh, str::to_owned));
     }
     let mut config = json!({
         "durable_name": handler.consumer,
@@ -223,12 +226,16 @@ fn config(
 /// Whether what is wanted says anything else than what is there. The server adds metadata and defaults of its own.
 fn differs(wanted: &Value, found: &Value) -> bool {
     let Some(fields) = wanted.as_object() else { return true };
-    fields.iter().any(|(key, value)| match (value, found.get(key)) {
+    let other = fields.iter().any(|(key, value)| match (value, found.get(key)) {
         (Value::Object(inner), Some(there)) => inner.iter().any(|(k, v)| there.get(k) != Some(v)),
         (value, there) => there != Some(value),
-    }) || ["filter_subject", "filter_subjects"]
+    });
+    let filters = ["filter_subject", "filter_subjects"];
+    let filter = filters
         .iter()
-        .any(|key| wanted.get(key).is_none() && found.get(key).is_some())
+        .any(|key| wanted.get(key).is_none() && found.get(key).is_some());
+    let ledger = wanted["metadata"].get(META_LEDGER).is_none() && found["metadata"].get(META_LEDGER).is_some();
+    other || filter || ledger
 }
 
 fn refused(handler: &Handler, error: Error) -> Error {

@@ -65,3 +65,5 @@ pub const NO_STREAM: u64 = 10059;
 pub const NO_CONSUMER: u64 = 10014;
 /// JetStream's `err_code`: wrong last sequence.
 pub const WRONG_LAST: u64 = 10071;
+/// JetStream's `err_code`: message size exceeds maximum allowed.
+pub const TOO_LARGE: u64 = 10054;

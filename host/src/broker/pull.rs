@@ -94,7 +94,8 @@ impl Inlet {
                 what: "pulling".to_owned(),
             });
         };
-        let Some(status) = message.status else {
+        // A stored message may have a status line of its own: it is one of ours if it wants no answer.
+        let Some(status) = message.status.filter(|_| message.reply.is_none()) else {
             self.outstanding = self.outstanding.saturating_sub(1);
             return Ok(Pulled::Message(message));
         };
@@ -120,7 +121,7 @@ impl Inlet {
             return;
         }
         while let Some(message) = self.messages.next().await {
-            if let (None, Some(reply)) = (message.status, message.reply) {
+            if let Some(reply) = message.reply {
                 // Fails only when the connection is gone: then the server delivers again by itself.
                 let _ = connection.client.publish(reply, "-NAK".into()).await;
             }

@@ -11,7 +11,9 @@ use super::connection::Connection;
 use super::consumer::{ConsumerInfo, nanos};
 use super::error::Error;
 use super::stored::{By, Stored};
-use crate::message::{DeliveryInfo, rfc3339};
+use crate::effects::subject_matches;
+use crate::message::{DeliveryInfo, Headers, headers_of, rfc3339};
+use crate::plan::Nats;
 
 const BATCH: usize = 500;
 /// How long the server keeps the consumer after the last request.
@@ -30,6 +32,10 @@ pub struct Scan {
     connection: Connection,
     messages: Subscriber,
     inbox: String,
+    stream: String,
+    name: String,
+    /// The first sequence that it would read.
+    first: u64,
     next: String,
     asked: usize,
     /// The last sequence that is to be seen; what comes after it is not waited for.
@@ -93,6 +99,9 @@ impl Scan {
             connection: connection.clone(),
             messages,
             inbox,
+            stream: stream.to_owned(),
+            first: info.delivered.stream_seq + 1,
+            name: info.name,
             next,
             asked: 0,
             until,
@@ -123,8 +132,17 @@ impl Scan {
                 },
                 () = self.connection.closed() => return Err(gone()),
             };
-            if message.status.is_some() {
+            if message.status.is_some() && message.reply.is_none() {
+                // What was to come may have been removed meanwhile.
+                let nothing = self.asked == BATCH;
                 self.asked = 0;
+                if nothing {
+                    let info = self.connection.consumer(&self.stream, &self.name).await?;
+                    let info = info.ok_or_else(|| Error::Missing {
+                        what: format!("a scan of stream {}", self.stream),
+                    })?;
+                    self.done = info.num_pending == 0;
+                }
                 continue;
             }
             self.asked -= 1;
@@ -144,6 +162,82 @@ impl Scan {
         }
         Ok(None)
     }
+}
+
+/// How many messages are read one by one past a message that broke a scan.
+const STEP: usize = 300;
+
+/// A message without its payload; `Err` says why no client can read its headers.
+pub struct Surveyed {
+    pub sequence: u64,
+    pub headers: Result<Headers, String>,
+}
+
+/// All messages of a range whose subjects match, without their payloads, in order. A message that no client can read
+/// breaks a scan, which therefore has a connection of its own; from there some are read one by one.
+pub async fn survey(
+    nats: &Nats,
+    reader: &Connection,
+    stream: &str,
+    filters: &[String],
+    first: From,
+    until: u64,
+) -> Result<Vec<Surveyed>, Error> {
+    let mut found = Vec::new();
+    let mut from = first;
+    loop {
+        let connection = super::open(nats, "jetmesh survey").await?;
+        let mut scan = Scan::start(&connection, stream, filters, from, until, true).await?;
+        let mut next = scan.first;
+        loop {
+            match scan.next().await {
+                Ok(Some(scanned)) => {
+                    let headers = Ok(headers_of(scanned.message.headers.as_ref()));
+                    next = scanned.sequence + 1;
+                    found.push(Surveyed {
+                        sequence: scanned.sequence,
+                        headers,
+                    });
+                }
+                Ok(None) => return Ok(found),
+                Err(Error::Gone { .. }) if !reader.is_closed() => break,
+                Err(error) => return Err(error),
+            }
+        }
+        if one_by_one(reader, stream, filters, &mut next, until, STEP, &mut found).await? {
+            return Ok(found);
+        }
+        from = From::Sequence(next);
+    }
+}
+
+/// The same, read from the leader message by message: for streams that let nobody look on, and for the places where a
+/// scan breaks. `true`: the range is at its end.
+pub async fn one_by_one(
+    reader: &Connection,
+    stream: &str,
+    filters: &[String],
+    next: &mut u64,
+    until: u64,
+    count: usize,
+    found: &mut Vec<Surveyed>,
+) -> Result<bool, Error> {
+    for _ in 0..count {
+        let Some(stored) = reader.stored_next(stream, *next, ">").await? else {
+            return Ok(true);
+        };
+        if stored.sequence > until {
+            return Ok(true);
+        }
+        *next = stored.sequence + 1;
+        if filters.is_empty() || filters.iter().any(|filter| subject_matches(filter, &stored.subject)) {
+            found.push(Surveyed {
+                sequence: stored.sequence,
+                headers: stored.headers(),
+            });
+        }
+    }
+    Ok(false)
 }
 
 /// The last stored message of each subject that matches, read one by one from the leader. For a handful.

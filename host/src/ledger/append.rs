@@ -121,7 +121,7 @@ pub fn batch(
     let n = applied.head.n + 1;
     let mut records = carriers(&subjects, bucket, tx);
     records.extend(outs(&subjects, n, by.append, &tx.consequences, payload_max)?);
-    let entry = Entry {
+    let mut entry = Entry {
         n,
         append: by.append.to_owned(),
         host: by.host.to_owned(),
@@ -134,6 +134,9 @@ pub fn batch(
             .map(|(key, value)| Write::new(key, base(tx, key), value.as_ref()))
             .collect(),
     };
+    if json(&entry).len() + HEADER_ROOM > payload_max {
+        entry.writes.iter_mut().for_each(|write| write.value = None);
+    }
     let record = |subject, expect, body| Record {
         subject,
         expect,
@@ -214,13 +217,12 @@ fn next_head(applied: &Applied, tx: &Transaction, n: u64) -> Head {
         min_reader: READER,
         ..applied.head.clone()
     };
-    for (handler, floor) in applied.floors.clone() {
-        let known = head.floors.entry(handler).or_default();
-        if known.incarnation != floor.incarnation {
-            known.incarnation = floor.incarnation;
-            known.floor = floor.floor;
-        }
-        known.floor = known.floor.max(floor.floor);
+    for (handler, floor) in &applied.floors {
+        let known = head.floors.entry(handler.clone()).or_default();
+        let (done, dead) = (known.done, known.dead);
+        let before = std::mem::replace(known, floor.clone());
+        known.merge(&before);
+        (known.done, known.dead) = (done, dead);
     }
     let floor = head.floors.entry(tx.handler.clone()).or_insert_with(|| Floor {
         incarnation: tx.event.incarnation.to_string(),
@@ -267,7 +269,7 @@ fn outs(
     };
     for one in planned {
         let mut lay = |payload: &Bytes| {
-            if payload.len() <= BODY_HERE_MAX.min(payload_max / 4) {
+            if payload.len() <= BODY_HERE_MAX && json(&Text::of(payload)).len() <= payload_max / 4 {
                 return Body::Here(Text::of(payload));
             }
             let mut parts = Vec::new();

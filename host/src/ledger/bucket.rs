@@ -213,6 +213,9 @@ impl Bucket {
                         self.report(&text);
                         return Err(Fault::Host(text));
                     }
+                    if looks > LOOKS_BEFORE_TORN {
+                        return Err(Fault::Host("a commit is refused and nothing has moved".to_owned()));
+                    }
                     tokio::time::sleep(LOOK_AGAIN).await;
                 }
                 Ok(Step::Unknown) => {
@@ -230,6 +233,7 @@ impl Bucket {
                 Err(_) => {
                     sent = true;
                     self.drop_session(&mut guard);
+                    tokio::time::sleep(LOOK_AGAIN).await;
                 }
             }
         }

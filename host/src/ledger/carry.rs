@@ -7,20 +7,24 @@ use bytes::{Bytes, BytesMut};
 
 use super::entry::{Body, Consequence, Entry, Out, PART, Subjects};
 use super::relay::CONSUMER;
-use crate::broker::connection::{PubAck, header_map};
+use crate::broker::connection::{PubAck, writable};
 use crate::broker::error::NO_STREAM;
-use crate::broker::scan::{From, Scan};
+use crate::broker::scan::{From, survey};
 use crate::broker::{By, Connection, Error};
 use crate::dead_letter;
 use crate::fault;
 use crate::message::{DeliveryInfo, Headers, header};
+use crate::plan::Nats;
 
+/// How far the clocks of two servers may lie apart.
+const CLOCKS_MS: u64 = 60_000;
 /// Fetched and not published for so long, a batch is fetched again: a publish that late might miss its target's
 /// duplicate window, two minutes unless the stream says otherwise.
 const STALE: Duration = Duration::from_secs(30);
 
 /// A relay at work, over one connection.
 pub struct Relay<'a> {
+    nats: Nats,
     connection: Connection,
     stream: String,
     subjects: Subjects,
@@ -44,12 +48,14 @@ struct Look {
 impl<'a> Relay<'a> {
     /// `refused`: subjects that nobody took at the last try.
     pub fn new(
+        nats: &Nats,
         connection: Connection,
         stream: String,
         subjects: Subjects,
         refused: &'a mut BTreeSet<String>,
     ) -> Relay<'a> {
         Relay {
+            nats: nats.clone(),
             connection,
             stream,
             subjects,
@@ -186,7 +192,7 @@ impl<'a> Relay<'a> {
                     return Ok(());
                 }
                 let payload = self.payload(n, body).await?;
-                let mut map = header_map(headers).unwrap_or_default();
+                let mut map = writable(headers);
                 map.insert("Nats-Msg-Id", id.as_str());
                 // The last thing before: whoever sleeps here wakes up too late.
                 if fetched.elapsed() > STALE {
@@ -212,12 +218,20 @@ impl<'a> Relay<'a> {
     async fn is_there(&mut self, subject: &str, id: &str) -> Result<bool, Error> {
         if !self.look.seen.contains_key(subject) {
             let mut ids = HashSet::new();
-            if let Some(stream) = self.connection.stream_of(subject).await? {
-                let (filter, from) = ([subject.to_owned()], From::Time(self.look.from_ms));
-                let mut scan = Scan::start(&self.connection, &stream, &filter, from, u64::MAX, true).await?;
-                while let Some(scanned) = scan.next().await? {
-                    let id = scanned.message.headers.as_ref().and_then(|h| h.get("Nats-Msg-Id"));
-                    ids.extend(id.map(|id| id.as_str().to_owned()));
+            let target = self.connection.stream_of(subject).await?;
+            let info = match &target {
+                Some(stream) => self.connection.stream(stream).await?,
+                None => None,
+            };
+            // One that removes what was acked, and lets nobody look on, cannot tell.
+            let tells = info.is_some_and(|info| info.retention() == "limits");
+            if let (Some(stream), true) = (target, tells) {
+                // The target's clock may be another's than the ledger's.
+                let from = From::Time(self.look.from_ms.saturating_sub(CLOCKS_MS));
+                let filter = [subject.to_owned()];
+                for message in survey(&self.nats, &self.connection, &stream, &filter, from, u64::MAX).await? {
+                    let headers = message.headers.unwrap_or_default();
+                    ids.extend(header(&headers, "Nats-Msg-Id").map(str::to_owned));
                 }
             }
             self.look.seen.insert(subject.to_owned(), ids);

@@ -174,6 +174,9 @@ pub struct Floor {
     pub incarnation: String,
     /// Every matching message at or below this sequence is decided.
     pub floor: u64,
+    /// The floors of other incarnations that it has had.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub others: BTreeMap<String, u64>,
     pub done: u64,
     pub dead: u64,
 }
@@ -187,6 +190,47 @@ pub struct Incarnation {
     /// A message by which the stream is known again: its sequence and time. 0: none was seen yet.
     pub sequence: u64,
     pub time_ms: u64,
+}
+
+impl Floor {
+    /// The floor of an incarnation.
+    pub fn of(&self, incarnation: &str) -> u64 {
+        if self.incarnation == incarnation {
+            self.floor
+        } else {
+            self.others.get(incarnation).copied().unwrap_or(0)
+        }
+    }
+
+    /// Everything of this incarnation at or below `sequence` is decided; it is the present one from now on.
+    pub fn raise(&mut self, incarnation: &str, sequence: u64) {
+        if self.incarnation != incarnation {
+            let floor = sequence.max(self.others.remove(incarnation).unwrap_or(0));
+            let (was, at) = (
+                std::mem::replace(&mut self.incarnation, incarnation.to_owned()),
+                self.floor,
+            );
+            if !was.is_empty() {
+                self.others.insert(was, at);
+            }
+            self.floor = floor;
+        }
+        self.floor = self.floor.max(sequence);
+    }
+
+    /// Takes in what another host knows: no floor ever goes back. Which incarnation is the present one stays as it is.
+    pub fn merge(&mut self, other: &Floor) {
+        let theirs = other.others.iter().map(|(incarnation, floor)| (incarnation, *floor));
+        for (incarnation, floor) in theirs.chain(std::iter::once((&other.incarnation, other.floor))) {
+            if self.incarnation.is_empty() || self.incarnation == *incarnation {
+                self.incarnation.clone_from(incarnation);
+                self.floor = self.floor.max(floor);
+            } else if !incarnation.is_empty() {
+                let known = self.others.entry(incarnation.clone()).or_default();
+                *known = (*known).max(floor);
+            }
+        }
+    }
 }
 
 /// The record of one death, until a replay's `done` overwrites it.

@@ -55,6 +55,11 @@ pub async fn resolve(
             sequence: last.as_ref().map_or(0, |m| m.sequence),
             time_ms: last.as_ref().map_or(0, |m| m.time_ms),
         };
+        let known = match bound_token {
+            // A live consumer of ours proves its incarnation: consumers go with their stream.
+            Some(bound) if known.as_ref().is_none_or(|k| k.token != bound) => Some(present(bound.to_owned())),
+            _ => known,
+        };
         let next = match &known {
             None => present(token()[..6].to_owned()),
             Some(known) => {
@@ -65,6 +70,15 @@ pub async fn resolve(
                         .await?
                         .map(|m| m.time_ms),
                 };
+                let behind = |info: &StreamInfo| known.created == info.created && known.sequence > info.state.last_seq;
+                // What is known may be newer than the look at the stream.
+                if behind(info) && connection.stream(stream).await?.as_ref().is_some_and(behind) {
+                    return Err(Error::Refused(format!(
+                        "stream {stream} has lost its end: it had message {} and ends at {} now. New messages would pass \
+                         for old ones that are decided: restore it, or make it anew",
+                        known.sequence, info.state.last_seq
+                    )));
+                }
                 match compare(known, &info.created, witness, bound_token == Some(&known.token)) {
                     Seen::Same => {
                         let mut next = present(known.token.clone());

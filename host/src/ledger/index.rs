@@ -66,7 +66,7 @@ impl Index {
         if self.open.contains(&(handler.to_owned(), event.clone())) {
             return None;
         }
-        (*of.floor.incarnation == *event.incarnation && event.sequence <= of.floor.floor).then_some(Decided::Below)
+        (event.sequence <= of.floor.of(&event.incarnation)).then_some(Decided::Below)
     }
 
     /// Takes an entry in. Totals are the head's: they are not counted here.
@@ -81,7 +81,7 @@ impl Index {
                 Verdict::Dead => Decided::Dead { entry: entry.n },
             };
             let of = self.handlers.entry(decision.handler.clone()).or_default();
-            let below = *of.floor.incarnation == *event.incarnation && event.sequence <= of.floor.floor;
+            let below = event.sequence <= of.floor.of(&event.incarnation);
             if !below || self.open.contains(&(decision.handler.clone(), event.clone())) {
                 of.above.insert(event, decided);
             }
@@ -110,12 +110,8 @@ impl Index {
     pub fn adopt(&mut self, head: &Head) {
         for (name, floor) in &head.floors {
             let of = self.handlers.entry(name.clone()).or_default();
-            let ahead = of.floor.incarnation == floor.incarnation && of.floor.floor > floor.floor;
-            let own = of.floor.floor;
-            of.floor = floor.clone();
-            if ahead {
-                of.floor.floor = own;
-            }
+            of.floor.merge(floor);
+            (of.floor.done, of.floor.dead) = (floor.done, floor.dead);
             of.forget(name, &self.open);
         }
         self.find_first();
@@ -124,23 +120,13 @@ impl Index {
     /// All matching messages of this incarnation at or below `sequence` are decided.
     pub fn raise(&mut self, handler: &str, incarnation: &str, sequence: u64) {
         let of = self.handlers.entry(handler.to_owned()).or_default();
-        if of.floor.incarnation != incarnation {
-            of.floor = Floor {
-                incarnation: incarnation.to_owned(),
-                floor: 0,
-                ..of.floor.clone()
-            };
-        }
-        of.floor.floor = of.floor.floor.max(sequence);
+        of.floor.raise(incarnation, sequence);
         of.forget(handler, &self.open);
         self.find_first();
     }
 
     pub fn floor(&self, handler: &str, incarnation: &str) -> u64 {
-        self.handlers
-            .get(handler)
-            .filter(|of| of.floor.incarnation == incarnation)
-            .map_or(0, |of| of.floor.floor)
+        self.handlers.get(handler).map_or(0, |of| of.floor.of(incarnation))
     }
 
     pub fn reads_from(&self) -> u64 {
@@ -172,7 +158,7 @@ impl HandlerIndex {
     fn forget(&mut self, handler: &str, open: &HashSet<(String, EventId)>) {
         let floor = &self.floor;
         self.above.retain(|event, _| {
-            let below = *event.incarnation == *floor.incarnation && event.sequence <= floor.floor;
+            let below = event.sequence <= floor.of(&event.incarnation);
             !below || open.contains(&(handler.to_owned(), event.clone()))
         });
     }
@@ -245,7 +231,22 @@ mod tests {
             None
         );
         index.raise("h", "new", 2);
-        assert_eq!((index.floor("h", "new"), index.floor("h", "k")), (2, 0));
+        assert_eq!((index.floor("h", "new"), index.floor("h", "k")), (2, 100));
+    }
+
+    #[test]
+    fn another_hosts_head_takes_no_floor_back() {
+        let mut index = Index::default();
+        index.raise("h", "k", 500);
+        index.raise("h", "new", 10);
+        let mut theirs = Floor::default();
+        theirs.raise("k", 400);
+        let head = Head {
+            floors: BTreeMap::from([("h".to_owned(), theirs)]),
+            ..Head::default()
+        };
+        index.adopt(&head);
+        assert_eq!((index.floor("h", "new"), index.floor("h", "k")), (10, 500));
     }
 
     #[test]

@@ -66,7 +66,7 @@ async fn serve(bucket: &str, nats: &Nats, refused: &mut BTreeSet<String>) -> Res
     let inbox = connection.client.new_inbox();
     let mut messages = connection.client.subscribe(inbox.clone()).await.map_err(|_| gone())?;
     let next = format!("{}.CONSUMER.MSG.NEXT.{stream}.{CONSUMER}", connection.api_prefix());
-    let mut relay = Relay::new(connection.clone(), stream, Subjects::new(bucket), refused);
+    let mut relay = Relay::new(nats, connection.clone(), stream, Subjects::new(bucket), refused);
     let mut pin: Option<String> = None;
     loop {
         let mut ask = json!({ "batch": BATCH, "expires": nanos(PIN_TTL - Duration::from_secs(2)), "group": GROUP });

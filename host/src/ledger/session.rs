@@ -124,6 +124,8 @@ impl Bucket {
             let entries = read::entries(&connection, &self.stream, &self.subjects, from, head.n, 0).await?;
             entries.iter().for_each(|entry| index.apply(entry));
         }
+        // What was at work is not carried over: entries before `index_from` are not read again, and one of them may decide
+        // it.
         *self.index() = index;
         *self.making.lock().unwrap_or_else(PoisonError::into_inner) = Some(head.bucket.clone());
         let number = self.sessions.fetch_add(1, Ordering::Relaxed) + 1;
