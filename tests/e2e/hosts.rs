@@ -15,6 +15,18 @@ async fn hosts(mesh: &Mesh) -> Vec<Value> {
     status["hosts"].as_array().expect("a list").clone()
 }
 
+/// Waits until the hosts work on so many events; the first of them run then, as far as there are instances.
+pub async fn wait_at_work(mesh: &Mesh, count: u64) {
+    eventually("the events to be at work", SOON, async || {
+        let hosts = hosts(mesh).await;
+        let at_work = hosts
+            .iter()
+            .filter_map(|host| host["endpoints"][0]["data"]["in_flight"].as_u64());
+        (at_work.sum::<u64>() == count).then_some(())
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn two_hosts_two_processes_share_the_work_on_one_bucket() {
     let mesh = Mesh::new(Config::probe()).await;
