@@ -81,6 +81,16 @@ async fn the_advisory_alone_yields_the_dead_letter() {
     assert_eq!(mesh.letters().await.len(), 1);
 }
 
+/// Waits until the host works on so many events. The server's word that they are on their way is not enough.
+async fn wait_in_flight(mesh: &Mesh, count: usize) {
+    eventually("events to be in flight", SOON, async || {
+        let answer = mesh.client.request("$SRV.STATS.jetmesh", "".into()).await.ok()?;
+        let stats: Value = serde_json::from_slice(&answer.payload).expect("JSON");
+        (stats["endpoints"][0]["data"]["in_flight"] == count).then_some(())
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn draining_redelivers_no_event_that_had_started() {
     let mesh = Mesh::new(Config::probe_with("concurrency = 3\nin_flight = 8")).await;
@@ -92,12 +102,7 @@ async fn draining_redelivers_no_event_that_had_started() {
         mesh.order(json!([log, { "op": "sleep", "ms": 2500 }, add])).await;
     }
     // Three run, and the others wait; a guest's lines are written only when its run has ended, so the host tells.
-    eventually("the host to have all of them", SOON, async || {
-        let answer = mesh.client.request("$SRV.STATS.jetmesh", "".into()).await.ok()?;
-        let stats: Value = serde_json::from_slice(&answer.payload).expect("JSON");
-        (stats["endpoints"][0]["data"]["in_flight"] == 6).then_some(())
-    })
-    .await;
+    wait_in_flight(&mesh, 6).await;
     host.signal(Signal::TERM);
     host.wait_for_line(says(&["draining"]), SOON).await;
     // This one takes what is handed back, and would take what the other lets go.
@@ -252,10 +257,7 @@ async fn a_read_that_nats_does_not_answer_is_not_the_events_fault() {
         .await;
     mesh.order(json!([{ "op": "sleep", "ms": 1000 }, { "op": "add", "key": "n", "by": 1 }]))
         .await;
-    eventually("it to run", SOON, async || {
-        (mesh.consumer("ORDERS", "probe").await["num_ack_pending"] == 1).then_some(())
-    })
-    .await;
+    wait_in_flight(&mesh, 1).await;
     proxy.refuse();
     proxy.cut();
     // Its read has failed. Another attempt must follow, although the handler may have one only.
@@ -291,10 +293,7 @@ async fn an_answer_that_outlives_its_stream_settles_no_event_of_the_new_one() {
     let (mesh, host) = Mesh::start(Config::probe_with("backoff = \"8s\"")).await;
     mesh.order(json!([{ "op": "add", "key": "old", "by": 1 }, { "op": "sleep", "ms": 4000 }]))
         .await;
-    eventually("it to run", SOON, async || {
-        (mesh.consumer("ORDERS", "probe").await["num_ack_pending"] == 1).then_some(())
-    })
-    .await;
+    wait_in_flight(&mesh, 1).await;
     let mark = host.lines().len();
     mesh.js.delete_stream("ORDERS").await.expect("it goes");
     host.wait_for_line_after(mark, says(&["serving", "handler=probe "]), PATIENT)
