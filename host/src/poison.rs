@@ -6,43 +6,18 @@ use std::sync::Arc;
 
 use crate::broker::Error;
 use crate::broker::consumer::ConsumerInfo;
-use crate::broker::scan::{From, one_by_one, survey};
 use crate::burial::{self, Attempts, Buried, Dead};
 use crate::lane::{Counters, Lane, Link};
 use crate::message::EventId;
 use crate::outcome::{Cause, Failure};
 use crate::settle::ack_by_sequence;
+use crate::sweep;
 
 /// Buries every unreadable message among those that the consumer waits for.
 pub async fn isolate(lane: &Lane, link: &Link, consumer: &ConsumerInfo) -> Result<(), Error> {
     let plan = &lane.plan;
     let (first, last) = (consumer.ack_floor.stream_seq + 1, consumer.delivered.stream_seq);
-    let pending = if link.removes {
-        let (mut next, mut found) = (first, Vec::new());
-        one_by_one(
-            &link.connection,
-            &plan.stream,
-            &plan.subjects,
-            &mut next,
-            last,
-            usize::MAX,
-            &mut found,
-        )
-        .await?;
-        found
-    } else {
-        let from = From::Sequence(first);
-        survey(
-            &lane.whole.nats,
-            &link.connection,
-            &plan.stream,
-            &plan.subjects,
-            from,
-            last,
-        )
-        .await?
-    };
-    for message in pending {
+    for message in sweep::matching(lane, link, first, last).await? {
         let Err(why) = message.headers else { continue };
         // One that cannot be buried must not keep the others, or the handler.
         if let Err(error) = bury(lane, link, message.sequence, &why).await {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::attempts;
 use crate::broker::Error;
 use crate::broker::consumer::META_START;
-use crate::broker::scan::{From, one_by_one, survey};
+use crate::broker::scan::{From, Surveyed, one_by_one, survey};
 use crate::burial::{self, Dead};
 use crate::lane::{Lane, Link};
 use crate::ledger::Bucket;
@@ -69,7 +69,7 @@ async fn raise_floor(lane: &Lane, link: &Link, bucket: &Bucket) -> Result<(), Er
         lane.lowest_running(&link.incarnation)
             .map_or(u64::MAX, |lowest| lowest - 1),
     );
-    for sequence in matching(lane, link, (floor + 1).max(start), settled).await? {
+    for Surveyed { sequence, .. } in matching(lane, link, (floor + 1).max(start), settled).await? {
         let event = EventId {
             incarnation: Arc::clone(&link.incarnation),
             sequence,
@@ -161,33 +161,24 @@ async fn records(lane: &Lane, link: &Link) -> Result<(), Error> {
     Ok(())
 }
 
-/// The sequences of the handler's messages in a range.
-async fn matching(lane: &Lane, link: &Link, first: u64, last: u64) -> Result<Vec<u64>, Error> {
+/// The handler's messages in a range, without their payloads.
+pub async fn matching(lane: &Lane, link: &Link, first: u64, last: u64) -> Result<Vec<Surveyed>, Error> {
     let (stream, filters) = (&lane.plan.stream, &lane.plan.subjects);
-    let found = if link.removes {
-        // It gives messages only to those that ack them; but it holds only what is not acked.
-        let (mut next, mut found) = (first, Vec::new());
-        one_by_one(
-            &link.connection,
-            stream,
-            filters,
-            &mut next,
-            last,
-            usize::MAX,
-            &mut found,
-        )
-        .await?;
-        found
-    } else {
-        survey(
-            &lane.whole.nats,
-            &link.connection,
-            stream,
-            filters,
-            From::Sequence(first),
-            last,
-        )
-        .await?
-    };
-    Ok(found.into_iter().map(|message| message.sequence).collect())
+    if !link.removes {
+        let from = From::Sequence(first);
+        return survey(&lane.whole.nats, &link.connection, stream, filters, from, last).await;
+    }
+    // It gives messages only to those that ack them; but it holds only what is not acked.
+    let (mut next, mut found) = (first, Vec::new());
+    one_by_one(
+        &link.connection,
+        stream,
+        filters,
+        &mut next,
+        last,
+        usize::MAX,
+        &mut found,
+    )
+    .await?;
+    Ok(found)
 }
