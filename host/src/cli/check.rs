@@ -22,9 +22,6 @@ pub async fn run(args: &Args, check: &Check) -> Result<u8, Error> {
     let runtime = app::runtime(plan)?;
     let modules = app::modules(&runtime, plan)?;
     println!("{}: valid", loaded.path.display());
-    for warning in &loaded.warnings {
-        println!("warning: {warning}");
-    }
     for (handler, module) in plan.handlers.iter().zip(&modules) {
         println!(
             "{}: {} is a handler (module {})",

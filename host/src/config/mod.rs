@@ -47,7 +47,6 @@ pub struct Overrides {
 pub struct Loaded {
     pub plan: Plan,
     pub path: PathBuf,
-    pub warnings: Vec<String>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -82,22 +81,18 @@ pub fn load(path: Option<&Path>, overrides: &Overrides) -> Result<Loaded, Error>
     })?;
     let name = path.display().to_string();
     let base = path.parent().unwrap_or(Path::new(""));
-    let (plan, reader) = read(&name, &text, base, |file| {
+    let plan = read(&name, &text, base, |file| {
         vec![layers::environment(file), layers::flags(overrides)]
     })?;
-    Ok(Loaded {
-        plan,
-        path,
-        warnings: reader.warnings,
-    })
+    Ok(Loaded { plan, path })
 }
 
 /// Reads a configuration from text alone; `base` is what relative module paths begin at.
 pub fn parse(text: &str, base: &Path) -> Result<Plan, Error> {
-    read("the configuration", text, base, |_| Vec::new()).map(|(plan, _)| plan)
+    read("the configuration", text, base, |_| Vec::new())
 }
 
-fn read(name: &str, text: &str, base: &Path, over: impl FnOnce(&Dict) -> Vec<Layer>) -> Result<(Plan, Reader), Error> {
+fn read(name: &str, text: &str, base: &Path, over: impl FnOnce(&Dict) -> Vec<Layer>) -> Result<Plan, Error> {
     let syntax = |e: figment::Error| Error::Syntax {
         name: name.to_owned(),
         text: without_secrets(&e.to_string()),
@@ -116,7 +111,7 @@ fn read(name: &str, text: &str, base: &Path, over: impl FnOnce(&Dict) -> Vec<Lay
             problems: reader.problems,
         });
     }
-    Ok((plan, reader))
+    Ok(plan)
 }
 
 /// A syntax error quotes the line that it is about: not one that may hold a secret.

@@ -36,7 +36,6 @@ impl fmt::Display for Problem {
 #[derive(Debug, Default)]
 pub struct Reader {
     pub problems: Vec<Problem>,
-    pub warnings: Vec<String>,
     /// Every key that was asked for, names of streams, handlers and settings as `*`.
     pub known: BTreeSet<String>,
     /// Keys that a variable or a flag sets, and which.

@@ -120,7 +120,7 @@ pub fn batch(
     let subjects = Subjects::new(bucket);
     let n = applied.head.n + 1;
     let mut records = carriers(&subjects, bucket, tx);
-    records.extend(outs(&subjects, n, by.append, &tx.consequences, payload_max)?);
+    records.extend(outs(&subjects, n, by.append, &tx.consequences, payload_max));
     let mut entry = Entry {
         n,
         append: by.append.to_owned(),
@@ -240,13 +240,7 @@ fn next_head(applied: &Applied, tx: &Transaction, n: u64) -> Head {
 }
 
 /// Consequences as few messages: large payloads in parts of their own, before the message that names them.
-fn outs(
-    subjects: &Subjects,
-    n: u64,
-    append: &str,
-    planned: &[Planned],
-    payload_max: usize,
-) -> Result<Vec<Record>, TooLarge> {
+fn outs(subjects: &Subjects, n: u64, append: &str, planned: &[Planned], payload_max: usize) -> Vec<Record> {
     let mut records: Vec<Record> = Vec::new();
     let mut packed: Vec<Consequence> = Vec::new();
     let mut size = 0;
@@ -327,7 +321,7 @@ fn outs(
         }
     }
     flush(&mut records, &mut packed);
-    Ok(records)
+    records
 }
 
 fn json(value: &impl serde::Serialize) -> Bytes {

@@ -145,12 +145,9 @@ impl Index {
     }
 
     /// How many decisions are remembered one by one.
-    pub fn len(&self) -> usize {
+    #[cfg(test)]
+    fn len(&self) -> usize {
         self.handlers.values().map(|of| of.above.len()).sum()
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
     }
 }
 

@@ -15,5 +15,4 @@ pub mod send;
 pub mod session;
 
 pub use bucket::{Bucket, Committed, Fault};
-pub use entry::{Consequence, Decision};
 pub use index::Decided;
