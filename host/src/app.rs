@@ -11,7 +11,7 @@ use crate::drain::Drain;
 use crate::engine::Runtime;
 use crate::handler::{self, Module};
 use crate::lane::Lane;
-use crate::ledger::{Bucket, relay, session};
+use crate::ledger::{Bucket, committer, relay};
 use crate::plan::{Handler, Plan};
 use crate::{engine, micro, serve, swap};
 
@@ -173,7 +173,7 @@ fn thread(number: usize, lanes: Vec<Arc<Lane>>, drain: Drain, grace: Duration) -
                 .map(|b| (b.name.as_str(), b))
                 .collect();
             for bucket in buckets.into_values() {
-                drain.spawn_until(session::keep_open(Arc::clone(bucket)));
+                drain.spawn_beside(committer::run(Arc::clone(bucket)));
             }
             for lane in &lanes {
                 drain.spawn(serve::run(Arc::clone(lane)));

@@ -10,8 +10,9 @@ use crate::broker::{By, Error};
 use crate::dead_letter::{self, Body, Obituary};
 use crate::fault;
 use crate::lane::Lane;
-use crate::ledger::append::{Planned, Transaction};
+use crate::ledger::append::Transaction;
 use crate::ledger::entry::{Decision, Verdict};
+use crate::ledger::outs::Planned;
 use crate::ledger::{Committed, Fault};
 use crate::message::{EventId, Message, now_ms, parse_rfc3339};
 use crate::outcome::{Cause, Failure};
@@ -91,7 +92,7 @@ pub fn transaction(lane: &Lane, event: &EventId, dead: &Dead<'_>, body: Option<B
     Transaction {
         handler: lane.plan.name.clone(),
         event: event.clone(),
-        decision: Decision {
+        decision: Some(Decision {
             handler: lane.plan.name.clone(),
             event: event.to_string(),
             verdict: Verdict::Dead,
@@ -101,7 +102,8 @@ pub fn transaction(lane: &Lane, event: &EventId, dead: &Dead<'_>, body: Option<B
             attempt: dead.record.attempts,
             module: dead.record.module.clone(),
             follows_death: None,
-        },
+        }),
+        session: 0,
         reads: std::collections::BTreeMap::new(),
         writes: std::collections::BTreeMap::new(),
         consequences: vec![letter],
@@ -130,7 +132,7 @@ pub async fn bury(lane: &Lane, event: &EventId, dead: &Dead<'_>, body: Option<Bo
         return directly(lane, event, dead, body).await.map(|()| Buried::Now);
     };
     let tx = transaction(lane, event, dead, body);
-    match bucket.commit(tx, bucket.session_number()).await {
+    match bucket.commit(tx).await {
         Ok(Committed::Here { .. }) => {
             fault::point("burial-decided");
             Ok(Buried::Now)

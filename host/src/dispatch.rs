@@ -23,6 +23,8 @@ use crate::{record, report, transaction};
 const HOPS_MAX: u32 = 16;
 /// How often an event is run again at once when what it read has changed.
 const RERUNS_MAX: u32 = 20;
+/// After so many conflicts nobody else on this host joins while it runs.
+const ALONE_AFTER: u32 = 3;
 
 /// A delivery of the handler's own consumer.
 pub async fn source(lane: &Arc<Lane>, link: Arc<Link>, wire: Wire, reply: Subject, info: DeliveryInfo) {
@@ -118,9 +120,9 @@ async fn attempt_once(lane: &Lane, delivery: &Delivery, attempt: u32, permit: to
     let digest = module.digest.clone();
     let mut permit = Some(permit);
     let mut reruns = 0;
-    let mut turn = None;
+    let mut alone = None;
     loop {
-        let began = lane.bucket.as_ref().map_or(0, |b| b.session_number());
+        let session = lane.bucket.as_ref().map_or(0, |b| b.session_number());
         fault::point("before-run");
         let run = if message.hops() > HOPS_MAX {
             let text = format!("it came through more than {HOPS_MAX} handlers: they feed one another in a circle");
@@ -151,11 +153,16 @@ async fn attempt_once(lane: &Lane, delivery: &Delivery, attempt: u32, permit: to
             return ran(run.outcome, None);
         };
         let verdict = verdict(lane, &run.outcome, attempt);
-        let tx = match &verdict {
-            Verdict::Done => transaction::done(lane, delivery, attempt, &digest, &run.effects),
+        let of_letter = delivery.replay.is_some_and(|r| r.letter);
+        let decides = match verdict {
+            Verdict::Done => true,
             // A replay that fails decides nothing: death and letter stand.
-            Verdict::Dead { .. } if delivery.replay.is_some_and(|r| r.letter) => return ran(run.outcome, None),
-            Verdict::Dead { cause, failure } => {
+            Verdict::Dead { .. } => !of_letter,
+            Verdict::Retry { .. } => false,
+        };
+        let mut tx = match &verdict {
+            Verdict::Done => transaction::done(lane, delivery, attempt, &digest, &run.effects),
+            Verdict::Dead { cause, failure } if decides => {
                 let record = Box::pin(known_attempts(lane, message, attempt, &digest)).await;
                 let dead = Dead {
                     cause: *cause,
@@ -166,13 +173,25 @@ async fn attempt_once(lane: &Lane, delivery: &Delivery, attempt: u32, permit: to
                 tx.reads.clone_from(&run.effects.reads);
                 tx
             }
-            Verdict::Retry { .. } => return ran(run.outcome, None),
+            Verdict::Dead { .. } | Verdict::Retry { .. } if run.effects.reads.is_empty() => {
+                return ran(run.outcome, None);
+            }
+            // Its verdict may rest on what is not committed yet.
+            Verdict::Dead { .. } | Verdict::Retry { .. } => transaction::waits(lane, message, &run.effects),
         };
-        fault::point("joined");
-        if turn.is_none() {
-            turn = Some(bucket.turn().await);
+        tx.session = session;
+        if decides {
+            fault::point("joined");
         }
-        let outcome = match Box::pin(bucket.commit(tx, began)).await {
+        let fate = match alone.take() {
+            None => bucket.commit(tx).await,
+            Some(alone) => bucket.commit_alone(tx, alone).await,
+        };
+        if !decides && fate.is_ok() {
+            bucket.doubt(run.effects.reads.keys());
+            return ran(run.outcome, None);
+        }
+        let outcome = match fate {
             Ok(committed) => return ran(run.outcome, Some(committed)),
             Err(Fault::Conflict) => Outcome::Conflict,
             Err(Fault::TooLarge(why)) => Outcome::Reject {
@@ -184,7 +203,10 @@ async fn attempt_once(lane: &Lane, delivery: &Delivery, attempt: u32, permit: to
         if outcome == Outcome::Conflict && reruns < RERUNS_MAX && !lane.drain.has_begun() {
             Counters::add(&lane.counters.conflicts, 1);
             reruns += 1;
-            // At once, in its turn, and with an instance beyond `concurrency`: whoever has one might wait for this turn.
+            // At once, and with an instance beyond `concurrency`: whoever has one might wait for this one to be alone.
+            if reruns >= ALONE_AFTER {
+                alone = Some(bucket.alone().await);
+            }
             continue;
         }
         if let Outcome::Reject { code, message: why } = &outcome {
@@ -200,7 +222,7 @@ async fn attempt_once(lane: &Lane, delivery: &Delivery, attempt: u32, permit: to
                 record,
             };
             let tx = burial::transaction(lane, &message.event, &dead, Some(burial::body_of(message)));
-            if let Ok(committed) = Box::pin(bucket.commit(tx, bucket.session_number())).await {
+            if let Ok(committed) = Box::pin(bucket.commit(tx)).await {
                 return ran(outcome, Some(committed));
             }
             return ran(Outcome::HostFault { message: why.clone() }, None);

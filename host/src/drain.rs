@@ -42,6 +42,12 @@ impl Drain {
         });
     }
 
+    /// Runs a task that serves the others of its thread: it is not waited for, and ends with the thread's runtime.
+    #[expect(clippy::disallowed_methods, reason = "the one place that spawns")]
+    pub fn spawn_beside(&self, task: impl Future<Output = ()> + Send + 'static) {
+        tokio::spawn(task);
+    }
+
     /// Waits for all tasks, at most so long. `false`: some were still running.
     pub async fn finished(&self, limit: Duration) -> bool {
         tokio::time::timeout(limit, self.tasks.wait()).await.is_ok()

@@ -14,10 +14,13 @@ pub const EFFECT_BYTES_MAX: usize = 1024 * 1024;
 /// Most keys that one call may touch, and events that it may emit: a batch holds 1,000 messages.
 pub const EFFECTS_MAX: usize = 400;
 
-/// What a key was when it was read: its revision (stream sequence of its last message), or 0 if it never existed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Read {
-    pub revision: u64,
+/// Which value of a key was read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Version {
+    /// One that the bucket holds, by its revision (the stream sequence of the key's last message); 0: the key never was.
+    Stored(u64),
+    /// One that a transaction of this host has written and not committed yet.
+    Pending(u64),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,7 +33,7 @@ pub struct Emit {
 /// The buffered effects of one call, and what they rest on.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Effects {
-    pub reads: BTreeMap<String, Read>,
+    pub reads: BTreeMap<String, Version>,
     /// Final value of each written key; `None`: deleted.
     pub writes: BTreeMap<String, Option<Bytes>>,
     pub emits: Vec<Emit>,
@@ -66,9 +69,9 @@ impl Effects {
         Ok(())
     }
 
-    pub fn read(&mut self, key: &str, read: Read) -> Result<(), TooLarge> {
+    pub fn read(&mut self, key: &str, version: Version) -> Result<(), TooLarge> {
         self.grow(0)?;
-        self.reads.insert(key.to_owned(), read);
+        self.reads.insert(key.to_owned(), version);
         Ok(())
     }
 
@@ -204,7 +207,7 @@ mod tests {
         assert_eq!(effects.set("l", Some(half)), Err(TooLarge::Bytes));
         let mut effects = Effects::default();
         for i in 0..EFFECTS_MAX {
-            effects.read(&i.to_string(), Read { revision: 0 }).unwrap();
+            effects.read(&i.to_string(), Version::Stored(0)).unwrap();
         }
         assert_eq!(effects.set("k", None), Err(TooLarge::Count));
     }

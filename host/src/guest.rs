@@ -12,7 +12,7 @@ use wasmtime::component::ResourceTable;
 use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 
 use self::jetmesh::handler::{context, events, log, settings, state, types};
-use crate::effects::{Effects, Emit, Read, check_key, check_subject, subject_matches};
+use crate::effects::{Effects, Emit, Version, check_key, check_subject, subject_matches};
 use crate::message::Message;
 use crate::sandbox::{Capture, Clock, LOG_BYTES_MAX, Limits};
 
@@ -31,8 +31,8 @@ const RESOURCES_MAX: usize = 1000;
 
 /// Where `state.get` reads from.
 pub trait State: Send + Sync {
-    /// The value of a key, or nothing, with the revision of its last message (0: there was none).
-    fn get<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<(Option<Bytes>, u64), String>>;
+    /// The value of a key, or nothing, and which one it is.
+    fn get<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<(Option<Bytes>, Version), String>>;
 }
 
 /// What is the same for every call of a handler.
@@ -259,7 +259,7 @@ impl state::Host for Guest {
         if let Some(own) = self.call.effects.writes.get(&key) {
             return Ok(own.as_ref().map(|value| value.to_vec()));
         }
-        let (value, revision) = match bucket.get(&key).await {
+        let (value, version) = match bucket.get(&key).await {
             Ok(found) => found,
             Err(why) => {
                 self.call.host_fault = Some(format!("state: {why}"));
@@ -267,12 +267,12 @@ impl state::Host for Guest {
             }
         };
         match self.call.effects.reads.get(&key) {
-            // Two values within one call: it goes on, but with the first revision it can never be committed.
-            Some(first) if first.revision != revision => {}
+            // Two values within one call: it goes on, but with the first one it can never be committed.
+            Some(first) if *first != version => {}
             _ => self
                 .call
                 .effects
-                .read(&key, Read { revision })
+                .read(&key, version)
                 .map_err(|e| state::Error::TooLarge(e.to_string()))?,
         }
         Ok(value.map(|value| value.to_vec()))

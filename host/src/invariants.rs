@@ -31,7 +31,17 @@ const NATS: [&str; 16] = [
 const WASM: [&str; 4] = ["engine.rs", "guest.rs", "handler.rs", "sandbox.rs"];
 
 /// The ledger's step functions: what decides whether effects happen once runs without a server.
-const LEDGER_STEPS: [&str; 3] = ["ledger/append.rs", "ledger/entry.rs", "ledger/index.rs"];
+const LEDGER_STEPS: [&str; 9] = [
+    "ledger/append.rs",
+    "ledger/book.rs",
+    "ledger/cache.rs",
+    "ledger/entry.rs",
+    "ledger/fate.rs",
+    "ledger/group.rs",
+    "ledger/index.rs",
+    "ledger/outs.rs",
+    "ledger/view.rs",
+];
 
 /// Verdicts and effects are data.
 const DATA: [&str; 2] = ["effects.rs", "outcome.rs"];

@@ -4,9 +4,10 @@ use crate::delivery::Delivery;
 use crate::effects::Effects;
 use crate::handler::ModuleDigest;
 use crate::lane::Lane;
-use crate::ledger::append::{Planned, Transaction};
+use crate::ledger::append::Transaction;
 use crate::ledger::entry::{Decision, Verdict};
-use crate::message::HOPS;
+use crate::ledger::outs::Planned;
+use crate::message::{HOPS, Message};
 
 /// What is appended when a handler has succeeded.
 pub fn done(lane: &Lane, delivery: &Delivery, attempt: u32, digest: &ModuleDigest, effects: &Effects) -> Transaction {
@@ -44,7 +45,7 @@ pub fn done(lane: &Lane, delivery: &Delivery, attempt: u32, digest: &ModuleDiges
     Transaction {
         handler: lane.plan.name.clone(),
         event: message.event.clone(),
-        decision: Decision {
+        decision: Some(Decision {
             handler: lane.plan.name.clone(),
             event: message.event.to_string(),
             verdict: Verdict::Done,
@@ -54,10 +55,25 @@ pub fn done(lane: &Lane, delivery: &Delivery, attempt: u32, digest: &ModuleDiges
             attempt,
             module: digest.to_string(),
             follows_death: death.map(|(entry, _)| entry),
-        },
+        }),
+        session: 0,
         reads: effects.reads.clone(),
         writes: effects.writes.clone(),
         consequences,
         death,
+    }
+}
+
+/// What a run that decides nothing waits for: until everything that it has read is committed.
+pub fn waits(lane: &Lane, message: &Message, effects: &Effects) -> Transaction {
+    Transaction {
+        handler: lane.plan.name.clone(),
+        event: message.event.clone(),
+        decision: None,
+        session: 0,
+        reads: effects.reads.clone(),
+        writes: std::collections::BTreeMap::new(),
+        consequences: Vec::new(),
+        death: None,
     }
 }

@@ -12,9 +12,9 @@ use crate::support::wait::SOON;
 use crate::support::{Direction, Proxy, Signal, eventually};
 
 /// A host is killed at the seventh pass of a point, another goes on: nothing lost, nothing twice.
-async fn killed_at(point: &str) {
+async fn killed_at(point: &str, nth: u32) {
     let mesh = Mesh::new(Config::probe()).await;
-    let killed = mesh.host_with_fault(&format!("{point}:kill:7")).await;
+    let killed = mesh.host_with_fault(&format!("{point}:kill:{nth}")).await;
     publish_work(&mesh, 15, 3).await;
     let status = killed.wait_exit(PATIENT).await;
     assert_eq!(status.signal(), Some(9), "killed at {point}");
@@ -26,25 +26,25 @@ async fn killed_at(point: &str) {
 }
 
 macro_rules! killed {
-    ($($name:ident: $point:literal;)*) => {
+    ($($name:ident: $point:literal, $nth:literal;)*) => {
         $(#[tokio::test]
         async fn $name() {
-            killed_at($point).await;
+            killed_at($point, $nth).await;
         })*
     };
 }
 
 killed! {
-    a_host_killed_after_a_pull_loses_nothing: "after-pull";
-    a_host_killed_before_a_run_loses_nothing: "before-run";
-    a_host_killed_with_9_mid_run_loses_nothing: "after-run";
-    a_host_killed_before_its_commit_loses_nothing: "joined";
-    a_host_killed_with_half_a_batch_sent_loses_nothing: "batch-half-sent";
-    a_host_killed_with_its_commit_sent_loses_nothing: "commit-sent";
-    a_host_killed_after_a_commit_does_nothing_twice: "commit-confirmed";
-    a_host_killed_before_an_ack_does_nothing_twice: "before-ack";
-    a_host_killed_after_an_ack_does_nothing_twice: "ack-sent";
-    a_host_killed_after_its_relay_published_emits_nothing_twice: "relay-published";
+    a_host_killed_after_a_pull_loses_nothing: "after-pull", 7;
+    a_host_killed_before_a_run_loses_nothing: "before-run", 7;
+    a_host_killed_with_9_mid_run_loses_nothing: "after-run", 7;
+    a_host_killed_before_its_commit_loses_nothing: "joined", 7;
+    a_host_killed_with_half_a_batch_sent_loses_nothing: "batch-half-sent", 7;
+    a_host_killed_with_its_commit_sent_loses_nothing: "commit-sent", 2;
+    a_host_killed_after_a_commit_does_nothing_twice: "commit-confirmed", 2;
+    a_host_killed_before_an_ack_does_nothing_twice: "before-ack", 7;
+    a_host_killed_after_an_ack_does_nothing_twice: "ack-sent", 7;
+    a_host_killed_after_its_relay_published_emits_nothing_twice: "relay-published", 7;
 }
 
 #[tokio::test]

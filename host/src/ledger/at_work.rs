@@ -6,7 +6,7 @@ use crate::message::EventId;
 impl Bucket {
     /// An undecided event is at work here, until the guard is dropped.
     pub fn at_work<'a>(&'a self, handler: &'a str, event: &EventId) -> AtWork<'a> {
-        self.index().open(handler, event);
+        self.book().index.open(handler, event);
         AtWork {
             bucket: self,
             handler,
@@ -24,6 +24,6 @@ pub struct AtWork<'a> {
 
 impl Drop for AtWork<'_> {
     fn drop(&mut self) {
-        self.bucket.index().close(self.handler, &self.event);
+        self.bucket.book().index.close(self.handler, &self.event);
     }
 }

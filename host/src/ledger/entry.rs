@@ -16,7 +16,7 @@ use crate::outcome::Cause;
 /// The format that this host writes, and the newest that it can read.
 pub const READER: u32 = 1;
 /// Values above this are not repeated in the entry.
-const VALUE_IN_ENTRY_MAX: usize = 16 * 1024;
+pub const VALUE_IN_ENTRY_MAX: usize = 16 * 1024;
 
 /// Subjects of one bucket's ledger.
 pub struct Subjects(String);
@@ -78,6 +78,29 @@ pub struct Entry {
     pub decisions: Vec<Decision>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub writes: Vec<Write>,
+    /// Floors that have risen since the entry before, by handler.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub floors: BTreeMap<String, Floor>,
+    /// Where a starting host begins to read, if that has changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub index_from: Option<u64>,
+    /// What is new of source streams.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub incarnations: BTreeMap<String, Incarnation>,
+}
+
+impl Entry {
+    /// Its deaths, and the deaths that a replay's `done` overwrites: each has a record in the batch.
+    pub fn deaths(&self) -> usize {
+        let recorded = |d: &&Decision| d.verdict == Verdict::Dead || d.follows_death.is_some();
+        self.decisions.iter().filter(recorded).count()
+    }
+
+    /// The revision of its first written key. The sequences of a batch are contiguous: after the entry come the head,
+    /// the deaths and the keys.
+    pub fn first_revision(&self, sequence: u64) -> u64 {
+        sequence + 2 + self.deaths() as u64
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -161,11 +184,42 @@ pub struct Head {
     /// Which making of the bucket this is.
     pub bucket: String,
     /// By handler.
+    #[serde(default)]
     pub floors: BTreeMap<String, Floor>,
     /// A starting host reads the entries from here on.
     pub index_from: u64,
     /// By source stream.
     pub incarnations: BTreeMap<String, Incarnation>,
+}
+
+impl Head {
+    /// The head that an entry makes of the one before: whoever knows the entries knows the head.
+    pub fn after(&self, entry: &Entry) -> Head {
+        let mut head = self.clone();
+        head.n = entry.n;
+        head.min_reader = entry.min_reader;
+        for (handler, risen) in &entry.floors {
+            head.floors.entry(handler.clone()).or_default().merge(risen);
+        }
+        for decision in &entry.decisions {
+            if !head.floors.contains_key(&decision.handler) {
+                head.floors.insert(decision.handler.clone(), Floor::default());
+            }
+            let Some(totals) = head.floors.get_mut(&decision.handler) else {
+                continue;
+            };
+            match decision.verdict {
+                Verdict::Done => totals.done += 1,
+                Verdict::Dead => totals.dead += 1,
+            }
+            if decision.follows_death.is_some() {
+                totals.dead = totals.dead.saturating_sub(1);
+            }
+        }
+        head.index_from = entry.index_from.unwrap_or(head.index_from);
+        head.incarnations.extend(entry.incarnations.clone());
+        head
+    }
 }
 
 /// How far a handler has decided everything, and how much it has decided in all.
@@ -177,8 +231,15 @@ pub struct Floor {
     /// The floors of other incarnations that it has had.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub others: BTreeMap<String, u64>,
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub done: u64,
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub dead: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands it over so")]
+fn is_zero(n: &u64) -> bool {
+    *n == 0
 }
 
 /// What the mesh knows of a source stream.

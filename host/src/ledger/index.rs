@@ -18,12 +18,11 @@ pub enum Decided {
     Below,
 }
 
-#[derive(Debug, Default)]
+/// By handler. An event that is at work here is decided by an entry only, not by a floor that has passed it since: its
+/// stream may have removed it.
+#[derive(Debug, Default, Clone, PartialEq)]
 pub struct Index {
     handlers: HashMap<String, HandlerIndex>,
-    /// Events that are at work here and were undecided when they began: only an entry decides them, not a floor that
-    /// has passed them since, because their stream has removed them.
-    open: HashSet<(String, EventId)>,
     /// The newest entry that was applied.
     newest: u64,
     /// The first entry that says something that the floors do not: where a starting host begins to read.
@@ -33,26 +32,24 @@ pub struct Index {
 #[derive(Debug, Default, Clone, PartialEq)]
 struct HandlerIndex {
     floor: Floor,
-    above: BTreeMap<EventId, Decided>,
+    above: HashMap<EventId, Decided>,
+    /// At work here, and undecided when they began.
+    open: HashSet<EventId>,
 }
 
 impl Index {
     /// The index of a head; the entries from `head.index_from` on are to be applied to it.
     pub fn new(head: &Head) -> Index {
-        let floors = head.floors.iter();
+        let of = |floor: &Floor| HandlerIndex {
+            floor: floor.clone(),
+            ..HandlerIndex::default()
+        };
         Index {
-            handlers: floors
-                .map(|(name, floor)| {
-                    (
-                        name.clone(),
-                        HandlerIndex {
-                            floor: floor.clone(),
-                            above: BTreeMap::new(),
-                        },
-                    )
-                })
+            handlers: head
+                .floors
+                .iter()
+                .map(|(name, floor)| (name.clone(), of(floor)))
                 .collect(),
-            open: HashSet::new(),
             newest: head.index_from.saturating_sub(1),
             reads_from: head.index_from.max(1),
         }
@@ -63,10 +60,8 @@ impl Index {
         if let Some(decided) = of.above.get(event) {
             return Some(*decided);
         }
-        if self.open.contains(&(handler.to_owned(), event.clone())) {
-            return None;
-        }
-        (event.sequence <= of.floor.of(&event.incarnation)).then_some(Decided::Below)
+        let below = event.sequence <= of.floor.of(&event.incarnation);
+        (below && !of.open.contains(event)).then_some(Decided::Below)
     }
 
     /// Takes an entry in. Totals are the head's: they are not counted here.
@@ -76,52 +71,81 @@ impl Index {
             let Some(event) = EventId::parse(&decision.event) else {
                 continue;
             };
-            let decided = match decision.verdict {
-                Verdict::Done => Decided::Done { entry: entry.n },
-                Verdict::Dead => Decided::Dead { entry: entry.n },
-            };
-            let of = self.handlers.entry(decision.handler.clone()).or_default();
-            let below = event.sequence <= of.floor.of(&event.incarnation);
-            if !below || self.open.contains(&(decision.handler.clone(), event.clone())) {
-                of.above.insert(event, decided);
+            self.decide(&decision.handler, event, decision.verdict, entry.n);
+        }
+        for (handler, risen) in &entry.floors {
+            let of = self.of(handler);
+            let before = of.floor.clone();
+            of.floor.merge(risen);
+            if of.floor != before {
+                of.forget();
+                self.find_first();
             }
         }
     }
 
+    /// Takes one decision of an entry in.
+    pub fn decide(&mut self, handler: &str, event: EventId, verdict: Verdict, entry: u64) {
+        self.newest = self.newest.max(entry);
+        let of = self.of(handler);
+        let below = event.sequence <= of.floor.of(&event.incarnation);
+        if !below || of.open.contains(&event) {
+            let decided = match verdict {
+                Verdict::Done => Decided::Done { entry },
+                Verdict::Dead => Decided::Dead { entry },
+            };
+            of.above.insert(event, decided);
+        }
+    }
+
+    fn of(&mut self, handler: &str) -> &mut HandlerIndex {
+        if !self.handlers.contains_key(handler) {
+            self.handlers.insert(handler.to_owned(), HandlerIndex::default());
+        }
+        self.handlers.get_mut(handler).expect("it was put there")
+    }
+
     /// An undecided event is at work here from now on.
     pub fn open(&mut self, handler: &str, event: &EventId) {
-        self.open.insert((handler.to_owned(), event.clone()));
+        self.of(handler).open.insert(event.clone());
     }
 
     /// It is not any more.
     pub fn close(&mut self, handler: &str, event: &EventId) {
-        self.open.remove(&(handler.to_owned(), event.clone()));
+        self.of(handler).open.remove(event);
     }
 
-    /// The floors as the next head is to carry them.
-    pub fn floors(&self) -> BTreeMap<String, Floor> {
-        self.handlers
-            .iter()
-            .map(|(name, of)| (name.clone(), of.floor.clone()))
-            .collect()
-    }
-
-    /// A head read from the bucket says how far others have come.
-    pub fn adopt(&mut self, head: &Head) {
-        for (name, floor) in &head.floors {
-            let of = self.handlers.entry(name.clone()).or_default();
-            of.floor.merge(floor);
-            (of.floor.done, of.floor.dead) = (floor.done, floor.dead);
-            of.forget(name, &self.open);
+    /// What is at work here, carried over into another index of the same bucket.
+    pub fn keep_open(&mut self, before: &Index) {
+        for (handler, of) in &before.handlers {
+            self.of(handler).open.clone_from(&of.open);
         }
-        self.find_first();
+    }
+
+    /// The floors that a head does not know of yet.
+    pub fn risen(&self, head: &Head) -> BTreeMap<String, Floor> {
+        let mut risen = BTreeMap::new();
+        for (name, of) in &self.handlers {
+            let known = head.floors.get(name).cloned().unwrap_or_default();
+            let mut merged = known.clone();
+            merged.merge(&of.floor);
+            if merged != known {
+                let totals_aside = Floor {
+                    done: 0,
+                    dead: 0,
+                    ..of.floor.clone()
+                };
+                risen.insert(name.clone(), totals_aside);
+            }
+        }
+        risen
     }
 
     /// All matching messages of this incarnation at or below `sequence` are decided.
     pub fn raise(&mut self, handler: &str, incarnation: &str, sequence: u64) {
-        let of = self.handlers.entry(handler.to_owned()).or_default();
+        let of = self.of(handler);
         of.floor.raise(incarnation, sequence);
-        of.forget(handler, &self.open);
+        of.forget();
         self.find_first();
     }
 
@@ -145,19 +169,16 @@ impl Index {
     }
 
     /// How many decisions are remembered one by one.
-    #[cfg(test)]
-    fn len(&self) -> usize {
+    pub fn remembered(&self) -> usize {
         self.handlers.values().map(|of| of.above.len()).sum()
     }
 }
 
 impl HandlerIndex {
-    fn forget(&mut self, handler: &str, open: &HashSet<(String, EventId)>) {
-        let floor = &self.floor;
-        self.above.retain(|event, _| {
-            let below = event.sequence <= floor.of(&event.incarnation);
-            !below || open.contains(&(handler.to_owned(), event.clone()))
-        });
+    fn forget(&mut self) {
+        let (floor, open) = (&self.floor, &self.open);
+        self.above
+            .retain(|event, _| event.sequence > floor.of(&event.incarnation) || open.contains(event));
     }
 }
 
@@ -194,6 +215,9 @@ mod tests {
             min_reader: 1,
             decisions: vec![decision],
             writes: vec![],
+            floors: BTreeMap::new(),
+            index_from: None,
+            incarnations: BTreeMap::new(),
         }
     }
 
@@ -208,9 +232,9 @@ mod tests {
         index.raise("h", "k", 6);
         assert_eq!(index.decided("h", &event(5)), Some(Decided::Below));
         assert_eq!(index.decided("h", &event(7)), Some(Decided::Dead { entry: 2 }));
-        assert_eq!((index.len(), index.reads_from()), (1, 2));
+        assert_eq!((index.remembered(), index.reads_from()), (1, 2));
         index.raise("h", "k", 7);
-        assert_eq!((index.len(), index.reads_from()), (0, 3));
+        assert_eq!((index.remembered(), index.reads_from()), (0, 3));
     }
 
     #[test]
@@ -238,11 +262,9 @@ mod tests {
         index.raise("h", "new", 10);
         let mut theirs = Floor::default();
         theirs.raise("k", 400);
-        let head = Head {
-            floors: BTreeMap::from([("h".to_owned(), theirs)]),
-            ..Head::default()
-        };
-        index.adopt(&head);
+        let mut said = entry(1, 9, Verdict::Done);
+        said.floors = BTreeMap::from([("h".to_owned(), theirs)]);
+        index.apply(&said);
         assert_eq!((index.floor("h", "new"), index.floor("h", "k")), (10, 500));
     }
 

@@ -1,58 +1,58 @@
-//! Reading a bucket's keys: their values for handlers, their revisions for the commit. Always from the leader.
+//! Reading a bucket's keys, from the leader always: a direct get may be answered by a replica that is behind.
 
 use bytes::Bytes;
-use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use futures_util::{FutureExt, StreamExt, TryStreamExt};
 
-use super::append::Transaction;
 use super::bucket::Bucket;
 use super::entry::key_subject;
 use super::read;
 use crate::broker::{By, Connection, Error};
+use crate::effects::Version;
 use crate::guest::State;
 
+/// Reads that are on their way at a time.
+const AT_ONCE: usize = 64;
+
 impl Bucket {
-    /// The revision that a key has now.
-    pub(super) async fn revision(&self, connection: &Connection, key: &str) -> Result<u64, Error> {
-        let stored = connection
-            .stored(&self.stream, By::Last(&key_subject(&self.name, key)))
-            .await?;
-        Ok(stored.map_or(0, |s| s.sequence))
+    /// Keys with their revisions (0: never was) and values, several at once.
+    pub(super) async fn fetch(
+        &self,
+        connection: &Connection,
+        keys: Vec<String>,
+    ) -> Result<Vec<(String, u64, Option<Bytes>)>, Error> {
+        let one = |key: String| async {
+            let stored = connection
+                .stored(&self.stream, By::Last(&key_subject(&self.name, &key)))
+                .await?;
+            Ok(match stored {
+                None => (key, 0, None),
+                Some(stored) if read::is_tombstone(&stored.raw_headers) => (key, stored.sequence, None),
+                Some(stored) => (key, stored.sequence, Some(stored.payload)),
+            })
+        };
+        futures_util::stream::iter(keys)
+            .map(one)
+            .buffer_unordered(AT_ONCE)
+            .try_collect()
+            .await
     }
 
-    pub(super) async fn moved(&self, connection: &Connection, tx: &Transaction) -> Result<bool, Error> {
-        for (key, read) in &tx.reads {
-            if self.revision(connection, key).await? != read.revision {
-                return Ok(true);
+    async fn read(&self, key: &str) -> Result<(Option<Bytes>, Version), Error> {
+        loop {
+            let connection = self.connection().await?;
+            if let Some(found) = self.book().read(key) {
+                return Ok(found);
+            }
+            for (key, revision, value) in self.fetch(&connection, vec![key.to_owned()]).await? {
+                self.book().learn(&key, revision, value);
             }
         }
-        Ok(false)
     }
 }
 
 impl State for Bucket {
-    fn get<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<(Option<Bytes>, u64), String>> {
-        async move {
-            let link = match self.link() {
-                Some(link) if !link.connection.is_closed() => link,
-                _ => {
-                    let mut guard = self.session.lock().await;
-                    self.ensure(&mut guard).await.map_err(|e| e.to_string())?;
-                    self.link().ok_or("the ledger's connection is gone")?
-                }
-            };
-            let subject = key_subject(&self.name, key);
-            let stored = link
-                .connection
-                .stored(&self.stream, By::Last(&subject))
-                .await
-                .map_err(|e| e.to_string())?;
-            Ok(match stored {
-                None => (None, 0),
-                Some(stored) if read::is_tombstone(&stored.raw_headers) => (None, stored.sequence),
-                Some(stored) => (Some(stored.payload), stored.sequence),
-            })
-        }
-        .boxed()
+    fn get<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<(Option<Bytes>, Version), String>> {
+        async move { self.read(key).await.map_err(|e| e.to_string()) }.boxed()
     }
 }

@@ -1,18 +1,27 @@
 //! The ledger of a state bucket: one append-only log whose entries say which events are decided, how, and what follows.
-//! `decisions/0001-ledger.md` tells the protocol. `entry`, `index` and `append` are pure; the rest speaks to NATS.
+//! `decisions/0001-ledger.md` tells the protocol. `book` and what it is made of (`append`, `cache`, `entry`, `fate`,
+//! `group`, `index`, `outs`, `view`) are pure; the rest speaks to NATS.
 
 pub mod append;
 pub mod at_work;
+pub mod book;
 pub mod bucket;
+pub mod cache;
 pub mod carry;
+pub mod committer;
 pub mod entry;
+pub mod fate;
+pub mod group;
 pub mod incarnation;
 pub mod index;
 pub mod keys;
+pub mod outs;
 pub mod read;
 pub mod relay;
 pub mod send;
 pub mod session;
+pub mod view;
 
-pub use bucket::{Bucket, Committed, Fault};
+pub use bucket::Bucket;
+pub use fate::{Committed, Fault};
 pub use index::Decided;

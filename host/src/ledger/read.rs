@@ -46,7 +46,7 @@ pub async fn begin(connection: &Connection, stream: &str, subjects: &Subjects) -
     }
 }
 
-/// The entries `from..=to`, which are all there: a head says so.
+/// The entries `from..=to`, which are all there: a head says so; each with its stream sequence.
 pub async fn entries(
     connection: &Connection,
     stream: &str,
@@ -54,7 +54,7 @@ pub async fn entries(
     from: u64,
     to: u64,
     after_sequence: u64,
-) -> Result<Vec<Entry>, Error> {
+) -> Result<Vec<(Entry, u64)>, Error> {
     let mut entries = Vec::new();
     if to - from < SCAN_FROM {
         for n in from..=to {
@@ -62,8 +62,8 @@ pub async fn entries(
             let stored = connection
                 .stored(stream, By::Last(&subject))
                 .await?
-                .ok_or_else(|| Error::Refused(format!("{subject} is missing: the ledger has a gap")))?;
-            entries.push(parse(&subject, &stored.payload)?);
+                .ok_or_else(|| Error::Missing { what: subject.clone() })?;
+            entries.push((parse(&subject, &stored.payload)?, stored.sequence));
         }
         return Ok(entries);
     }
@@ -80,10 +80,10 @@ pub async fn entries(
     while let Some(scanned) = scan.next().await? {
         let entry: Entry = parse(&scanned.message.subject, &scanned.message.payload)?;
         if (from..=to).contains(&entry.n) {
-            entries.push(entry);
+            entries.push((entry, scanned.sequence));
         }
     }
-    let whole = entries.len() as u64 == to - from + 1 && entries.iter().zip(from..).all(|(e, n)| e.n == n);
+    let whole = entries.len() as u64 == to - from + 1 && entries.iter().zip(from..).all(|((e, _), n)| e.n == n);
     if !whole {
         // A replica that is behind its leader: the next try finds more.
         return Err(Error::Answer {

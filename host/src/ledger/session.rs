@@ -1,100 +1,92 @@
-//! A bucket's session: one connection, and everything that is known of the ledger over it. When the connection is gone
-//! the session is thrown away, and the next one reads head and index anew.
+//! A bucket's session: one connection, over which head and index were read. When it is gone, everything is read anew over
+//! the next one.
 
-use std::collections::HashMap;
-use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
+use std::sync::PoisonError;
 
-use super::bucket::Bucket;
-use super::entry::{Head, READER};
-use super::index::Index;
+use super::book::Read;
+use super::bucket::{Bucket, tell};
+use super::entry::READER;
 use super::read;
-use crate::broker::connection::redial_delay;
 use crate::broker::provision::check_ledger_bucket;
-use crate::broker::{self, Connection, Error};
-
-#[derive(Clone)]
-pub struct Link {
-    pub connection: Connection,
-    pub number: u64,
-}
+use crate::broker::{self, By, Connection, Error};
 
 pub struct Session {
-    pub connection: Connection,
-    pub number: u64,
-    pub head: Head,
-    pub head_sequence: u64,
-    /// Revisions of keys as this host has written them last: a transaction that rests on an older one needs no trip to
-    /// the server to be run again.
-    pub revisions: HashMap<String, u64>,
+    connection: Connection,
 }
 
 impl Bucket {
-    /// Reads the head and every entry up to it. `Some`: the entry of this append was among them.
-    pub(super) async fn sync(&self, session: &mut Session, append: &str) -> Result<Option<u64>, Error> {
-        let Some((head, sequence)) = read::head(&session.connection, &self.stream, &self.subjects).await? else {
+    /// The present session's connection; opens one if there is none.
+    pub(super) async fn connection(&self) -> Result<Connection, Error> {
+        let present = self.link.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(connection) = present.filter(|connection| !connection.is_closed()) {
+            return Ok(connection);
+        }
+        let mut session = self.session.lock().await;
+        if let Some(open) = session.as_ref().filter(|session| !session.connection.is_closed()) {
+            return Ok(open.connection.clone());
+        }
+        match self.open().await {
+            Ok(connection) => {
+                *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = None;
+                *self.link.lock().unwrap_or_else(PoisonError::into_inner) = Some(connection.clone());
+                *session = Some(Session {
+                    connection: connection.clone(),
+                });
+                Ok(connection)
+            }
+            Err(error) => {
+                if !error.passes() {
+                    self.report(&error.to_string());
+                }
+                Err(error)
+            }
+        }
+    }
+
+    pub(super) async fn drop_session(&self) {
+        *self.link.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *self.session.lock().await = None;
+    }
+
+    /// Reads the head and every entry up to it.
+    pub(super) async fn sync(&self, connection: &Connection) -> Result<(), Error> {
+        let Some((head, sequence)) = read::head(connection, &self.stream, &self.subjects).await? else {
             return Err(Error::Missing {
                 what: format!("the head of bucket {}", self.name),
             });
         };
-        if head.bucket != session.head.bucket || head.n < session.head.n {
+        let (known, known_sequence) = {
+            let book = self.book();
+            if head.bucket != book.head.bucket {
+                return Err(Error::Missing {
+                    what: format!("the ledger of bucket {}", self.name),
+                });
+            }
+            (book.head.n, book.head_sequence)
+        };
+        if head.n > known {
+            let (from, after) = (known + 1, known_sequence);
+            let entries = read::entries(connection, &self.stream, &self.subjects, from, head.n, after).await?;
+            for (entry, sequence) in &entries {
+                let read = self.book().apply(entry, *sequence);
+                match read {
+                    Read::Applied(fates) => tell(fates),
+                    // Somebody else here has read it meanwhile.
+                    Read::Known | Read::Gap => {}
+                }
+            }
+        }
+        let mut book = self.book();
+        if head.n < known {
             return Err(Error::Missing {
-                what: format!("the ledger of bucket {}", self.name),
+                what: format!("the end of the ledger of bucket {}", self.name),
             });
         }
-        let mut own = None;
-        if head.n > session.head.n {
-            let entries = read::entries(
-                &session.connection,
-                &self.stream,
-                &self.subjects,
-                session.head.n + 1,
-                head.n,
-                session.head_sequence,
-            )
-            .await?;
-            let mut index = self.index();
-            for entry in &entries {
-                index.apply(entry);
-                for write in &entry.writes {
-                    session.revisions.remove(&write.key);
-                }
-                if entry.append == append {
-                    own = Some(entry.n);
-                }
-            }
-            index.adopt(&head);
-        }
-        session.head = head;
-        session.head_sequence = sequence;
-        Ok(own)
+        book.confirm_head(head, sequence);
+        Ok(())
     }
 
-    /// The present session, or a new one.
-    pub(super) async fn ensure<'a>(&self, guard: &'a mut Option<Session>) -> Result<&'a mut Session, Error> {
-        if guard.as_ref().is_some_and(|session| session.connection.is_closed()) {
-            self.drop_session(guard);
-        }
-        if guard.is_none() {
-            match self.open().await {
-                Ok(session) => {
-                    *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = None;
-                    *guard = Some(session);
-                }
-                Err(error) => {
-                    if !error.passes() {
-                        self.report(&error.to_string());
-                    }
-                    return Err(error);
-                }
-            }
-        }
-        guard.as_mut().ok_or_else(|| Error::Gone {
-            what: "the ledger's session".to_owned(),
-        })
-    }
-
-    async fn open(&self) -> Result<Session, Error> {
+    async fn open(&self) -> Result<Connection, Error> {
         let connection = broker::open(&self.nats, &format!("jetmesh ledger {}", self.name)).await?;
         let info = connection.stream(&self.stream).await?.ok_or_else(|| {
             Error::Refused(format!(
@@ -104,7 +96,7 @@ impl Bucket {
         })?;
         check_ledger_bucket(&self.name, &info)?;
         let known = self.making.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let (head, head_sequence) = match read::head(&connection, &self.stream, &self.subjects).await? {
+        let (head, sequence) = match read::head(&connection, &self.stream, &self.subjects).await? {
             Some(found) => found,
             None if known.is_some() => return Err(self.forgotten()),
             None => read::begin(&connection, &self.stream, &self.subjects).await?,
@@ -118,28 +110,17 @@ impl Bucket {
                 self.name, head.min_reader
             )));
         }
-        let mut index = Index::new(&head);
-        if head.n >= head.index_from.max(1) {
-            let from = head.index_from.max(1);
-            let entries = read::entries(&connection, &self.stream, &self.subjects, from, head.n, 0).await?;
-            entries.iter().for_each(|entry| index.apply(entry));
-        }
-        // What was at work is not carried over: entries before `index_from` are not read again, and one of them may decide
-        // it.
-        *self.index() = index;
+        let from = head.index_from.max(1);
+        let entries = match head.n >= from {
+            true => read::entries(&connection, &self.stream, &self.subjects, from, head.n, 0).await?,
+            false => Vec::new(),
+        };
+        let entries: Vec<_> = entries.into_iter().map(|(entry, _)| entry).collect();
         *self.making.lock().unwrap_or_else(PoisonError::into_inner) = Some(head.bucket.clone());
-        let number = self.sessions.fetch_add(1, Ordering::Relaxed) + 1;
-        *self.link.lock().unwrap_or_else(PoisonError::into_inner) = Some(Link {
-            connection: connection.clone(),
-            number,
-        });
-        Ok(Session {
-            connection,
-            number,
-            head,
-            head_sequence,
-            revisions: HashMap::new(),
-        })
+        let payload_max = connection.client.max_payload();
+        let fates = self.book().open(head, sequence, &entries, payload_max);
+        tell(fates);
+        Ok(connection)
     }
 
     fn forgotten(&self) -> Error {
@@ -150,9 +131,16 @@ impl Bucket {
         ))
     }
 
-    pub(super) fn drop_session(&self, guard: &mut Option<Session>) {
-        *guard = None;
-        *self.link.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    /// Why nothing can be appended although nothing has moved.
+    pub(super) async fn stuck(&self, connection: &Connection, n: u64) -> String {
+        let subject = self.subjects.entry(n);
+        match connection.stored(&self.stream, By::Last(&subject)).await {
+            Ok(Some(_)) => format!(
+                "bucket {}: entry {n} lies beyond the head: the server kept only part of a batch",
+                self.name
+            ),
+            Ok(None) | Err(_) => format!("bucket {}: a commit is refused and nothing has moved", self.name),
+        }
     }
 
     pub(super) fn report(&self, text: &str) {
@@ -160,30 +148,6 @@ impl Bucket {
         if trouble.as_deref() != Some(text) {
             tracing::error!(bucket = %self.name, error = text, "the ledger is stopped");
             *trouble = Some(text.to_owned());
-        }
-    }
-}
-
-/// Keeps a bucket's session open while there is nothing to commit, so that the first event does not wait for it.
-pub async fn keep_open(bucket: Arc<Bucket>) {
-    let mut attempt = 0;
-    loop {
-        let opened = {
-            let mut guard = bucket.session.lock().await;
-            bucket
-                .ensure(&mut guard)
-                .await
-                .map(|session| session.connection.clone())
-        };
-        match opened {
-            Ok(connection) => {
-                attempt = 0;
-                connection.closed().await;
-            }
-            Err(_) => {
-                attempt += 1;
-                tokio::time::sleep(redial_delay(attempt)).await;
-            }
         }
     }
 }

@@ -1,0 +1,393 @@
+//! What a host knows of a bucket's ledger, and what it is about to append: transactions join, groups go out one at a
+//! time, and what comes back is resolved. Pure: the host, the model and the property tests run the same steps.
+
+use std::collections::{BTreeMap, HashSet, VecDeque};
+
+use bytes::Bytes;
+
+use super::append::{Batch, By, Said, TooLarge, Transaction, batch, moot};
+use super::entry::{Entry, Head, Incarnation};
+use super::fate::{Committed, Fate, Fates, Fault};
+use super::group::{Group, Member, TxId, room};
+use super::index::Index;
+use super::view::View;
+use crate::effects::Version;
+use crate::message::EventId;
+
+/// What came of joining.
+#[derive(Debug)]
+pub enum Join<W> {
+    /// It stands in a group; its waiter will be told.
+    Joined,
+    /// It is over already.
+    Over(W, Fate),
+    /// It writes these keys without having read them, and nobody knows their revisions: `learn` them and join again.
+    Missing(Vec<String>, Box<Transaction>, W),
+}
+
+/// What came of an entry that was read.
+#[derive(Debug)]
+pub enum Read<W> {
+    Known,
+    /// Entries before it are missing.
+    Gap,
+    Applied(Fates<W>),
+}
+
+/// A group on its way.
+#[derive(Debug, Clone)]
+pub struct Sent<W> {
+    group: Group<W>,
+    pub batch: Batch,
+}
+
+/// `W`: who waits for a transaction.
+#[derive(Debug)]
+pub struct Book<W> {
+    bucket: String,
+    /// Counts the connections that this has been read over.
+    pub session: u64,
+    pub head: Head,
+    /// The head's own stream sequence; 0: there is none.
+    pub head_sequence: u64,
+    pub index: Index,
+    /// What every head from now on says of source streams.
+    pub incarnations: BTreeMap<String, Incarnation>,
+    view: View,
+    sent: Option<Sent<W>>,
+    forming: VecDeque<Group<W>>,
+    /// The events that stand in a group: each at most once.
+    standing: HashSet<(String, EventId)>,
+    next_id: TxId,
+    payload_max: usize,
+}
+
+impl<W> Book<W> {
+    /// `cache_bytes_max`: how much of the bucket's keys is kept at hand.
+    pub fn new(bucket: &str, cache_bytes_max: usize) -> Book<W> {
+        Book {
+            bucket: bucket.to_owned(),
+            session: 0,
+            head: Head::default(),
+            head_sequence: 0,
+            index: Index::default(),
+            incarnations: BTreeMap::new(),
+            view: View::new(cache_bytes_max),
+            sent: None,
+            forming: VecDeque::new(),
+            standing: HashSet::new(),
+            next_id: 1,
+            payload_max: 1024 * 1024,
+        }
+    }
+
+    /// A new connection: everything is read anew, nothing is believed. `entries` are those from the head's `index_from`
+    /// on. What was on its way and is found there is committed; what rests on anything that was read before runs again.
+    pub fn open(&mut self, head: Head, head_sequence: u64, entries: &[Entry], payload_max: usize) -> Fates<W> {
+        let mut index = Index::new(&head);
+        index.keep_open(&self.index);
+        entries.iter().for_each(|entry| index.apply(entry));
+        self.index = index;
+        (self.head, self.head_sequence) = (head, head_sequence);
+        self.payload_max = payload_max;
+        self.session += 1;
+        self.view.forget_all();
+        let mut fates = Vec::new();
+        let own = |sent: &mut Sent<W>| entries.iter().any(|entry| entry.append == sent.batch.entry.append);
+        if let Some(sent) = self.sent.take_if(own) {
+            let entry = sent.batch.entry.n;
+            fates.extend(
+                sent.group
+                    .members
+                    .into_iter()
+                    .map(|m| (m.waiter, Ok(Committed::Here { entry }))),
+            );
+        }
+        fates.extend(self.rejoin());
+        fates
+    }
+
+    /// The value of a key as a transaction that runs now sees it. `None`: nobody here knows; `learn` it.
+    pub fn read(&mut self, key: &str) -> Option<(Option<Bytes>, Version)> {
+        self.view.read(key)
+    }
+
+    /// What the bucket's leader says of a key.
+    pub fn learn(&mut self, key: &str, revision: u64, value: Option<Bytes>) {
+        self.view.learn(key, revision, value);
+    }
+
+    /// The same for keys that a refused batch rests on, whatever was known of them. `true`: one of them has changed.
+    pub fn relearn(&mut self, keys: Vec<(String, u64, Option<Bytes>)>) -> bool {
+        let mut changed = false;
+        for (key, revision, value) in keys {
+            let base = self.sent.as_ref().and_then(|sent| sent.group.keys.get(&key));
+            changed |= base.is_some_and(|touched| touched.base != Version::Stored(revision));
+            self.view.forget(&key);
+            self.view.learn(&key, revision, value);
+        }
+        changed
+    }
+
+    /// A run that failed rested on these; the next one reads them from the leader.
+    pub fn doubt<'a>(&mut self, keys: impl Iterator<Item = &'a String>) {
+        keys.for_each(|key| self.view.forget(key));
+    }
+
+    /// A head as the bucket holds it, of the same number as the one known.
+    pub fn confirm_head(&mut self, head: Head, sequence: u64) {
+        if head.n == self.head.n {
+            (self.head, self.head_sequence) = (head, sequence);
+        }
+    }
+
+    /// A finished transaction takes its place in the ledger's order, if all that it read is still the latest.
+    pub fn join(&mut self, tx: Transaction, waiter: W) -> Join<W> {
+        let id = self.next_id;
+        self.next_id += 1;
+        self.place(id, tx, waiter)
+    }
+
+    fn place(&mut self, id: TxId, tx: Transaction, waiter: W) -> Join<W> {
+        if tx.decision.is_some() {
+            if let Some(decided) = moot(self.index.decided(&tx.handler, &tx.event), tx.death) {
+                return Join::Over(waiter, Ok(Committed::Before(decided)));
+            }
+            if self.standing.contains(&(tx.handler.clone(), tx.event.clone())) {
+                let why = "it is being committed already".to_owned();
+                return Join::Over(waiter, Err(Fault::Host(why)));
+            }
+        }
+        let rests = !tx.reads.is_empty();
+        if rests && (tx.session != self.session || !tx.reads.iter().all(|(key, read)| self.view.is_latest(key, *read)))
+        {
+            return Join::Over(waiter, Err(Fault::Conflict));
+        }
+        if tx.decision.is_none() && !self.rests_on_pending(&tx) {
+            return Join::Over(waiter, Ok(Committed::Here { entry: self.head.n }));
+        }
+        // What was pending when it was read may be committed by now.
+        let now = |(key, read): (&String, &Version)| (key.clone(), self.view.version(key).unwrap_or(*read));
+        let mut versions: BTreeMap<String, Version> = tx.reads.iter().map(now).collect();
+        let mut missing = Vec::new();
+        for key in tx.writes.keys().filter(|key| !tx.reads.contains_key(*key)) {
+            match self.view.version(key) {
+                Some(version) => drop(versions.insert(key.clone(), version)),
+                None => missing.push(key.clone()),
+            }
+        }
+        if !missing.is_empty() {
+            return Join::Missing(missing, Box::new(tx), waiter);
+        }
+        let more = room(&tx);
+        if let Err(TooLarge(why)) = self.fits_alone(&tx, &versions) {
+            return Join::Over(waiter, Err(Fault::TooLarge(why)));
+        }
+        for (key, value) in &tx.writes {
+            self.view.write(key, id, value.clone());
+        }
+        if tx.decision.is_some() {
+            self.standing.insert((tx.handler.clone(), tx.event.clone()));
+        }
+        if !self
+            .forming
+            .back()
+            .is_some_and(|group| group.fits(more, self.payload_max))
+        {
+            self.forming.push_back(Group::default());
+        }
+        if let Some(group) = self.forming.back_mut() {
+            group.add(Member { id, tx, waiter }, &versions);
+        }
+        Join::Joined
+    }
+
+    /// One that is larger than a group may grow must fit a batch of its own.
+    fn fits_alone(&self, tx: &Transaction, versions: &BTreeMap<String, Version>) -> Result<(), TooLarge> {
+        if Group::<()>::holds(room(tx), self.payload_max) {
+            return Ok(());
+        }
+        let mut group = Group::default();
+        let (id, waiter) = (0, ());
+        group.add(
+            Member {
+                id,
+                tx: tx.clone(),
+                waiter,
+            },
+            versions,
+        );
+        let by = By {
+            append: "",
+            host: "",
+            at: "",
+        };
+        let upon = (&self.head, self.head_sequence);
+        batch(&self.bucket, upon, &group, Said::default(), by, self.payload_max).map(drop)
+    }
+
+    fn rests_on_pending(&self, tx: &Transaction) -> bool {
+        let pending =
+            |(key, read): (&String, &Version)| matches!(read, Version::Pending(_)) && self.view.is_pending(key);
+        tx.reads.iter().any(pending)
+    }
+
+    /// The batch on its way, to be sent or sent again; else the next group, as one. The fates are of those that had
+    /// nothing to send.
+    pub fn next(&mut self, by: By<'_>) -> (Fates<W>, Option<&Sent<W>>) {
+        let mut fates = Vec::new();
+        while self.sent.is_none() {
+            let Some(group) = self.forming.pop_front() else { break };
+            if group.decides_nothing() {
+                let entry = self.head.n;
+                let told = |m: Member<W>| (m.waiter, Ok(Committed::Here { entry }));
+                fates.extend(group.members.into_iter().map(told));
+                continue;
+            }
+            let upon = (&self.head, self.head_sequence);
+            match batch(&self.bucket, upon, &group, self.to_say(), by, self.payload_max) {
+                Ok(batch) => self.sent = Some(Sent { group, batch }),
+                Err(TooLarge(why)) => fates.extend(self.broken(group, &why)),
+            }
+        }
+        (fates, self.sent.as_ref())
+    }
+
+    /// What the next entry says besides.
+    fn to_say(&self) -> Said {
+        let news = |(stream, known): &(&String, &Incarnation)| self.head.incarnations.get(*stream) != Some(*known);
+        let from = self.index.reads_from();
+        let incarnations = self.incarnations.iter().filter(news);
+        Said {
+            floors: self.index.risen(&self.head),
+            index_from: (from > self.head.index_from).then_some(from),
+            incarnations: incarnations.map(|(s, i)| (s.clone(), i.clone())).collect(),
+        }
+    }
+
+    /// A group that cannot be laid out: its first transaction is at fault if it is alone; else all try again.
+    fn broken(&mut self, group: Group<W>, why: &str) -> Fates<W> {
+        let alone = group.members.len() == 1;
+        let mut fates = Vec::new();
+        for member in group.members {
+            self.leave(&member.tx, member.id);
+            let fault = match alone {
+                true => Fault::TooLarge(why.to_owned()),
+                false => Fault::Conflict,
+            };
+            fates.push((member.waiter, Err(fault)));
+        }
+        fates.extend(self.rejoin());
+        fates
+    }
+
+    fn leave(&mut self, tx: &Transaction, id: TxId) {
+        for key in tx.writes.keys() {
+            self.view.withdraw(key, id);
+        }
+        self.standing.remove(&(tx.handler.clone(), tx.event.clone()));
+    }
+
+    /// An entry as the bucket holds it, with its stream sequence: another host's, or the own one that was on its way.
+    pub fn apply(&mut self, entry: &Entry, sequence: u64) -> Read<W> {
+        if entry.n <= self.head.n {
+            return Read::Known;
+        }
+        if entry.n > self.head.n + 1 {
+            return Read::Gap;
+        }
+        let head = self.head.after(entry);
+        (self.head, self.head_sequence) = (head, sequence + 1);
+        self.index.apply(entry);
+        let first = entry.first_revision(sequence);
+        let own = |sent: &mut Sent<W>| sent.batch.entry.append == entry.append;
+        if let Some(sent) = self.sent.take_if(own) {
+            return Read::Applied(self.committed(sent.group, entry.n, first));
+        }
+        for (write, revision) in entry.writes.iter().zip(first..) {
+            let value = match (&write.value, write.bytes) {
+                (Some(text), _) => text.bytes().ok(),
+                (None, None) => None,
+                // Too large to be repeated in the entry.
+                (None, Some(_)) => {
+                    self.view.forget(&write.key);
+                    continue;
+                }
+            };
+            self.view.learn(&write.key, revision, value);
+        }
+        // What is on its way will be refused, and then everything is looked at.
+        let fates = if self.sent.is_none() { self.rejoin() } else { Vec::new() };
+        Read::Applied(fates)
+    }
+
+    fn committed(&mut self, group: Group<W>, entry: u64, first: u64) -> Fates<W> {
+        let written = group
+            .keys
+            .iter()
+            .filter_map(|(key, touched)| Some((key, touched.write.as_ref()?)));
+        for ((key, (by, value)), revision) in written.zip(first..) {
+            self.view.commit(key, *by, revision, value.clone());
+            // The first group that comes after and touches the key builds on it.
+            for later in &mut self.forming {
+                if let Some(touched) = later.keys.get_mut(key) {
+                    if touched.base == Version::Pending(*by) {
+                        touched.base = Version::Stored(revision);
+                    }
+                    break;
+                }
+            }
+        }
+        let mut fates = Vec::with_capacity(group.members.len());
+        for member in group.members {
+            self.standing.remove(&(member.tx.handler, member.tx.event));
+            fates.push((member.waiter, Ok(Committed::Here { entry })));
+        }
+        fates
+    }
+
+    /// The batch on its way was refused, and everything that is to be known has been read since. What still stands goes
+    /// out again, upon the new head.
+    pub fn refused(&mut self) -> Fates<W> {
+        self.rejoin()
+    }
+
+    /// The keys that the batch on its way rests on.
+    pub fn keys_on_their_way(&self) -> Vec<String> {
+        self.sent
+            .iter()
+            .flat_map(|sent| sent.group.keys.keys().cloned())
+            .collect()
+    }
+
+    /// Everything that waits joins anew, in its order.
+    fn rejoin(&mut self) -> Fates<W> {
+        let sent = self.sent.take().map(|sent| sent.group);
+        let groups: Vec<Group<W>> = sent.into_iter().chain(self.forming.drain(..)).collect();
+        self.view.withdraw_all();
+        self.standing.clear();
+        let mut fates = Vec::new();
+        for member in groups.into_iter().flat_map(|group| group.members) {
+            match self.place(member.id, member.tx, member.waiter) {
+                Join::Joined => {}
+                Join::Over(waiter, fate) => fates.push((waiter, fate)),
+                Join::Missing(_, _, waiter) => fates.push((waiter, Err(Fault::Conflict))),
+            }
+        }
+        fates
+    }
+
+    /// The bucket cannot be used: everybody who waits is told why.
+    pub fn give_up(&mut self, why: &str) -> Fates<W> {
+        let sent = self.sent.take().map(|sent| sent.group);
+        let groups: Vec<Group<W>> = sent.into_iter().chain(self.forming.drain(..)).collect();
+        self.view.withdraw_all();
+        self.standing.clear();
+        let members = groups.into_iter().flat_map(|group| group.members);
+        members.map(|m| (m.waiter, Err(Fault::Host(why.to_owned())))).collect()
+    }
+
+    pub fn has_work(&self) -> bool {
+        self.sent.is_some() || !self.forming.is_empty()
+    }
+}

@@ -1,0 +1,146 @@
+//! Sends what has joined: one batch in flight, and when it returns, everything that has joined meanwhile goes next. Every
+//! reconnect is a restart: the book is opened anew, and what was on its way is resolved by what the ledger says.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use super::append::{Answer, Batch, By};
+use super::book::Read;
+use super::bucket::{Bucket, tell};
+use super::send;
+use crate::broker::connection::{redial_delay, token};
+use crate::broker::{self, Connection, Error};
+use crate::fault;
+use crate::message::{now_ms, rfc3339};
+
+/// How long transactions wait for a bucket that is out of reach; then their events are handed back to the server.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// How long to wait for another copy of a refused batch.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+/// After so many looks without any movement it is no other copy that is in the way.
+const LOOKS_BEFORE_TORN: u32 = 100;
+
+/// The committer of one bucket, until the drain.
+pub async fn run(bucket: Arc<Bucket>) {
+    let mut attempt = 0;
+    let mut since: Option<Instant> = None;
+    loop {
+        let ended = match bucket.connection().await {
+            Ok(connection) => {
+                (attempt, since) = (0, None);
+                serve(&bucket, &connection).await
+            }
+            Err(error) => error,
+        };
+        bucket.drop_session().await;
+        let began = *since.get_or_insert_with(Instant::now);
+        if !ended.passes() || began.elapsed() > PATIENCE {
+            tell(bucket.book().give_up(&ended.to_string()));
+        }
+        tokio::time::sleep(if attempt == 0 {
+            LOOK_AGAIN
+        } else {
+            redial_delay(attempt)
+        })
+        .await;
+        attempt += 1;
+    }
+}
+
+/// Why it ended.
+async fn serve(bucket: &Bucket, connection: &Connection) -> Error {
+    loop {
+        if bucket.book().has_work() {
+            if let Err(error) = append(bucket, connection).await {
+                return error;
+            }
+            continue;
+        }
+        tokio::select! {
+            biased;
+            () = connection.closed() => return broker::Error::Gone { what: format!("the ledger of {}", bucket.name) },
+            () = bucket.joined.notified() => {}
+        }
+        // What else is ready joins first.
+        tokio::task::yield_now().await;
+    }
+}
+
+/// One append, until it is known what has become of it.
+async fn append(bucket: &Bucket, connection: &Connection) -> Result<(), Error> {
+    let began = Instant::now();
+    let (mut unknown, mut looks) = (0u32, 0u32);
+    let id = token();
+    loop {
+        let at = rfc3339(now_ms());
+        let by = By {
+            append: &id,
+            host: &bucket.host,
+            at: &at,
+        };
+        let (fates, batch) = {
+            let mut book = bucket.book();
+            let (fates, sent) = book.next(by);
+            (fates, sent.map(|sent| sent.batch.clone()))
+        };
+        tell(fates);
+        let Some(batch) = batch else { return Ok(()) };
+        fault::point("commit-sent");
+        match send::send(connection, &batch.records, unknown >= 2).await {
+            Answer::Committed(last) => {
+                fault::point("commit-confirmed");
+                let sequence = last - (batch.records.len() - 1 - batch.entry_at) as u64;
+                if let Read::Applied(fates) = bucket.book().apply(&batch.entry, sequence) {
+                    tell(fates);
+                }
+                return Ok(());
+            }
+            Answer::Refused => {
+                bucket.refusals.fetch_add(1, Ordering::Relaxed);
+                if resolve(bucket, connection, &batch).await? {
+                    return Ok(());
+                }
+                looks += 1;
+                if looks == LOOKS_BEFORE_TORN {
+                    let why = bucket.stuck(connection, batch.entry.n).await;
+                    bucket.report(&why);
+                    tell(bucket.book().give_up(&why));
+                    return Ok(());
+                }
+                tokio::time::sleep(LOOK_AGAIN).await;
+            }
+            Answer::Unknown if connection.is_closed() || began.elapsed() > PATIENCE => {
+                return Err(Error::Gone {
+                    what: "a commit".to_owned(),
+                });
+            }
+            Answer::Unknown => {
+                unknown += 1;
+                // "Nobody is there" is answered at once.
+                tokio::time::sleep(LOOK_AGAIN * unknown.min(50)).await;
+            }
+            Answer::Named(text) => {
+                let why = format!("bucket {}: the server refuses to store the commit: {text}", bucket.name);
+                bucket.report(&why);
+                tell(bucket.book().give_up(&why));
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// The truth is in the ledger: reads it up to its end, and, if nothing is new there, the keys that the batch rests on.
+/// `false`: nothing at all has moved, so another copy of the batch may still be on its way.
+async fn resolve(bucket: &Bucket, connection: &Connection, batch: &Batch) -> Result<bool, Error> {
+    bucket.sync(connection).await?;
+    if bucket.book().head.n < batch.entry.n {
+        let keys = bucket.book().keys_on_their_way();
+        let keys = bucket.fetch(connection, keys).await?;
+        if !bucket.book().relearn(keys) {
+            return Ok(false);
+        }
+    }
+    tell(bucket.book().refused());
+    Ok(true)
+}

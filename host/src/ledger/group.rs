@@ -1,0 +1,159 @@
+//! Transactions that will be one append: what they touch, and how much of a batch they fill. Pure.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+
+use super::append::Transaction;
+use super::entry::{VALUE_IN_ENTRY_MAX, Verdict};
+use super::outs::{BODY_HERE_MAX, OUT_BYTES, Planned, in_json};
+use crate::effects::Version;
+
+/// Which transaction of this host.
+pub type TxId = u64;
+
+/// Transactions that stand or fall together. `W`: who waits for them.
+#[derive(Debug, Clone)]
+pub struct Group<W> {
+    pub members: Vec<Member<W>>,
+    /// Every key that they touch.
+    pub keys: BTreeMap<String, Touched>,
+    pub(super) room: Room,
+}
+
+#[derive(Debug, Clone)]
+pub struct Member<W> {
+    pub id: TxId,
+    pub tx: Transaction,
+    pub waiter: W,
+}
+
+/// A key that a group touches.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Touched {
+    /// What the group found there.
+    pub base: Version,
+    /// The last one that wrote it, and what. `None`: it was only read, and must still be what it was.
+    pub write: Option<(TxId, Option<Bytes>)>,
+}
+
+/// How much of one append something fills.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Room {
+    pub messages: usize,
+    /// Of the entry, in bytes.
+    pub entry: usize,
+    /// Of all messages, in bytes.
+    pub bytes: usize,
+}
+
+/// What one append may be: a batch holds 1,000 messages (10199), two of which are the entry and the head; its bytes are
+/// what the server keeps in memory until the commit.
+const MESSAGES_MAX: usize = 990;
+const BYTES_MAX: usize = 2 * 1024 * 1024;
+/// A message beside its body: subject, batch headers, framing.
+const MESSAGE_BYTES: usize = 256;
+/// A decision in its entry beside its texts, and a written key beside its name and value.
+const DECISION_BYTES: usize = 192;
+const WRITE_BYTES: usize = 96;
+
+impl<W> Default for Group<W> {
+    fn default() -> Group<W> {
+        Group {
+            members: Vec::new(),
+            keys: BTreeMap::new(),
+            room: Room::default(),
+        }
+    }
+}
+
+impl<W> Group<W> {
+    /// Whether there is room for one more. A group of one is what it is: `batch` says whether it can be sent.
+    pub fn fits(&self, more: Room, payload_max: usize) -> bool {
+        self.members.is_empty() || Group::<W>::holds(self.room.plus(more), payload_max)
+    }
+
+    /// Whether an append can be as large.
+    pub fn holds(room: Room, payload_max: usize) -> bool {
+        room.messages + room.bytes / OUT_BYTES <= MESSAGES_MAX
+            && room.entry <= payload_max / 2
+            && room.bytes <= BYTES_MAX
+    }
+
+    /// `versions`: of each key that the transaction touches, the one that it finds.
+    pub fn add(&mut self, member: Member<W>, versions: &BTreeMap<String, Version>) {
+        self.room = self.room.plus(room(&member.tx));
+        for (key, version) in versions {
+            let write = member.tx.writes.get(key).map(|value| (member.id, value.clone()));
+            match self.keys.get_mut(key) {
+                Some(touched) => touched.write = write.or(touched.write.take()),
+                None => {
+                    let base = *version;
+                    self.keys.insert(key.clone(), Touched { base, write });
+                }
+            }
+        }
+        self.members.push(member);
+    }
+
+    /// Only transactions that wait for others: nothing is to be sent.
+    pub fn decides_nothing(&self) -> bool {
+        self.members.iter().all(|member| member.tx.decision.is_none())
+    }
+}
+
+impl Room {
+    fn plus(self, other: Room) -> Room {
+        Room {
+            messages: self.messages + other.messages,
+            entry: self.entry + other.entry,
+            bytes: self.bytes + other.bytes,
+        }
+    }
+}
+
+/// At most what a transaction adds to an append.
+pub fn room(tx: &Transaction) -> Room {
+    let Some(decision) = &tx.decision else {
+        return Room::default();
+    };
+    let message = decision.message.as_ref().map_or(0, |text| in_json(text.as_bytes()));
+    let mut room = Room {
+        messages: usize::from(decision.verdict == Verdict::Dead || tx.death.is_some()),
+        entry: DECISION_BYTES + decision.handler.len() + decision.event.len() + message,
+        bytes: 0,
+    };
+    let only_read = tx.reads.keys().filter(|key| !tx.writes.contains_key(*key)).count();
+    room.messages += tx.writes.len() + only_read;
+    for (key, value) in &tx.writes {
+        let value = value.as_ref();
+        room.entry += WRITE_BYTES
+            + key.len()
+            + value
+                .filter(|v| v.len() <= VALUE_IN_ENTRY_MAX)
+                .map_or(0, |v| in_json(v));
+        room.bytes += value.map_or(0, Bytes::len);
+    }
+    for planned in &tx.consequences {
+        let (subject, headers, payload) = match planned {
+            Planned::Event {
+                subject,
+                headers,
+                payload,
+                ..
+            }
+            | Planned::Letter {
+                subject,
+                headers,
+                payload,
+            } => (subject, headers.as_slice(), payload.as_ref()),
+            Planned::Settle { subject, .. } => (subject, [].as_slice(), [].as_slice()),
+        };
+        let headers: usize = headers.iter().map(|(n, v)| n.len() + in_json(v.as_bytes()) + 8).sum();
+        // A large payload has messages of its own.
+        room.messages += payload.len() / BODY_HERE_MAX;
+        room.bytes += MESSAGE_BYTES + subject.len() + headers + in_json(payload);
+    }
+    room.bytes += room.entry + room.messages * MESSAGE_BYTES;
+    room
+}

@@ -1,0 +1,141 @@
+//! Consequences laid out as messages of a batch: as few as their bytes allow. Pure.
+
+use bytes::Bytes;
+
+use super::append::{Expect, Mark, Record, json};
+use super::entry::{Body, Consequence, Subjects, Text};
+use crate::dead_letter::DEATH;
+
+/// A consequence before it is laid out in messages; its body is left out of `consequence`.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Planned {
+    Event {
+        id: String,
+        subject: String,
+        headers: crate::message::Headers,
+        payload: Bytes,
+    },
+    Letter {
+        subject: String,
+        headers: crate::message::Headers,
+        payload: Bytes,
+    },
+    Settle {
+        subject: String,
+        reason: String,
+    },
+}
+
+/// Payloads above this are stored as parts.
+pub const BODY_HERE_MAX: usize = 64 * 1024;
+/// Consequences are packed into messages of about this size.
+pub const OUT_BYTES: usize = 192 * 1024;
+
+/// In the order of the transactions; large payloads in parts of their own, before the message that names them.
+pub fn outs<'a>(
+    subjects: &Subjects,
+    n: u64,
+    append: &str,
+    planned: impl Iterator<Item = &'a Planned>,
+    payload_max: usize,
+) -> Vec<Record> {
+    let mut records: Vec<Record> = Vec::new();
+    let mut packed: Vec<u8> = Vec::new();
+    for one in planned {
+        let consequence = consequence(one, n, &mut |payload| {
+            lay(subjects, n, payload, payload_max, &mut records)
+        });
+        if packed.is_empty() {
+            // The fields of `entry::Out`, written bit by bit because its list is long.
+            packed = format!("{{\"n\":{n},\"append\":\"{append}\",\"consequences\":[").into_bytes();
+        } else {
+            packed.push(b',');
+        }
+        packed.extend_from_slice(&json(&consequence));
+        if packed.len() > OUT_BYTES.min(payload_max / 4) {
+            flush(subjects, n, &mut packed, &mut records);
+        }
+    }
+    flush(subjects, n, &mut packed, &mut records);
+    records
+}
+
+fn flush(subjects: &Subjects, n: u64, packed: &mut Vec<u8>, records: &mut Vec<Record>) {
+    if packed.is_empty() {
+        return;
+    }
+    packed.extend_from_slice(b"]}");
+    records.push(Record {
+        subject: subjects.out(n, records.len()),
+        expect: Expect::Nothing,
+        mark: Mark::Plain,
+        body: std::mem::take(packed).into(),
+    });
+}
+
+/// A payload where its consequence is, or in parts.
+fn lay(subjects: &Subjects, n: u64, payload: &Bytes, payload_max: usize, records: &mut Vec<Record>) -> Body {
+    if payload.len() <= BODY_HERE_MAX && in_json(payload) <= payload_max / 4 {
+        return Body::Here(Text::of(payload));
+    }
+    let mut parts = Vec::new();
+    for chunk in payload.chunks((payload_max / 2).max(1024)) {
+        parts.push(records.len());
+        records.push(Record {
+            subject: subjects.out(n, records.len()),
+            expect: Expect::Nothing,
+            mark: Mark::Part,
+            body: payload.slice_ref(chunk),
+        });
+    }
+    Body::Parts(parts)
+}
+
+fn consequence(planned: &Planned, n: u64, lay: &mut dyn FnMut(&Bytes) -> Body) -> Consequence {
+    match planned {
+        Planned::Event {
+            id,
+            subject,
+            headers,
+            payload,
+        } => Consequence::Event {
+            id: id.clone(),
+            subject: subject.clone(),
+            headers: headers.clone(),
+            body: lay(payload),
+        },
+        Planned::Letter {
+            subject,
+            headers,
+            payload,
+        } => {
+            // Only here is it known which entry decides the death.
+            let named = |(name, value): &(String, String)| match name == DEATH {
+                true => (name.clone(), n.to_string()),
+                false => (name.clone(), value.clone()),
+            };
+            Consequence::Letter {
+                subject: subject.clone(),
+                headers: headers.iter().map(named).collect(),
+                body: lay(payload),
+            }
+        }
+        Planned::Settle { subject, reason } => Consequence::Settle {
+            subject: subject.clone(),
+            reason: reason.clone(),
+        },
+    }
+}
+
+/// At most how long bytes are in JSON: as text with its escapes, or in base64.
+pub fn in_json(bytes: &[u8]) -> usize {
+    let escapes: usize = bytes
+        .iter()
+        .map(|b| match b {
+            b'"' | b'\\' => 1,
+            0..0x20 => 5,
+            _ => 0,
+        })
+        .sum();
+    (bytes.len() + escapes).max(bytes.len() * 4 / 3 + 4)
+}
