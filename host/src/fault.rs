@@ -2,7 +2,12 @@
 //! neither the code nor the variable.
 //!
 //! `MESH_FAULT=<point>:<action>[:<nth>]`, joined by commas; actions: `kill` (as `kill -9`), `stop` (SIGSTOP), `off`
-//! (asked by [`off`]). `nth` is the pass at which it acts, 1 unless given.
+//! (asked by [`off`]). `nth` is the pass at which it acts, 1 unless given. `MESH_MISTAKE=<name>` plants a mistake in the
+//! ledger (`ledger::mistake`).
+
+#[cfg(debug_assertions)]
+use crate::ledger::mistake::Mistake;
+use crate::ledger::mistake::Planted;
 
 #[cfg(debug_assertions)]
 mod switch {
@@ -61,6 +66,18 @@ mod switch {
         let faults = FAULTS.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         faults.get(name).is_some_and(|fault| fault.action == "off")
     }
+}
+
+/// The mistake that a test has planted in this process's ledger.
+pub fn planted() -> Planted {
+    #[cfg(debug_assertions)]
+    {
+        let name = std::env::var("MESH_MISTAKE").unwrap_or_default();
+        let named = Mistake::ALL.iter().find(|(known, _)| *known == name);
+        Planted::new(named.map(|(_, mistake)| *mistake))
+    }
+    #[cfg(not(debug_assertions))]
+    Planted::default()
 }
 
 /// The process passes the point `name`.

@@ -31,7 +31,7 @@ const NATS: [&str; 16] = [
 const WASM: [&str; 4] = ["engine.rs", "guest.rs", "handler.rs", "sandbox.rs"];
 
 /// The ledger's step functions: what decides whether effects happen once runs without a server.
-const LEDGER_STEPS: [&str; 9] = [
+const LEDGER_STEPS: [&str; 11] = [
     "ledger/append.rs",
     "ledger/book.rs",
     "ledger/cache.rs",
@@ -39,6 +39,8 @@ const LEDGER_STEPS: [&str; 9] = [
     "ledger/fate.rs",
     "ledger/group.rs",
     "ledger/index.rs",
+    "ledger/join.rs",
+    "ledger/mistake.rs",
     "ledger/outs.rs",
     "ledger/view.rs",
 ];

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use super::entry::{Death, Decision, Entry, Floor, Head, Incarnation, READER, Subjects, Verdict, Write, key_subject};
 use super::group::Group;
 use super::index::Decided;
+use super::mistake::{Mistake, Planted};
 use super::outs::{Planned, outs};
 use crate::effects::Version;
 use crate::message::EventId;
@@ -101,10 +102,14 @@ pub fn batch<W>(
     said: Said,
     by: By<'_>,
     payload_max: usize,
+    planted: Planted,
 ) -> Result<Batch, TooLarge> {
     let subjects = Subjects::new(bucket);
     let n = head.n + 1;
-    let mut records = carriers(&subjects, bucket, group);
+    let mut records = match planted.is(Mistake::CarrierBlind) {
+        true => Vec::new(),
+        false => carriers(&subjects, bucket, group),
+    };
     let planned = group.members.iter().flat_map(|member| &member.tx.consequences);
     records.extend(outs(&subjects, n, by.append, planned, payload_max));
     let decisions = group.members.iter().filter_map(|member| member.tx.decision.clone());
@@ -134,16 +139,23 @@ pub fn batch<W>(
         body,
     };
     let entry_at = records.len();
-    records.push(record(subjects.entry(n), Expect::Last(0), body));
+    let expect = |expect, mistakes: &[Mistake]| match mistakes.iter().any(|m| planted.is(*m)) {
+        true => Expect::Nothing,
+        false => expect,
+    };
+    let new = expect(Expect::Last(0), &[Mistake::HeadAndEntryBlind]);
+    records.push(record(subjects.entry(n), new, body));
     let next = json(&head.after(&entry));
-    records.push(record(subjects.head(), Expect::Last(head_sequence), next));
+    let follows = [Mistake::HeadBlind, Mistake::HeadAndEntryBlind];
+    let follows = expect(Expect::Last(head_sequence), &follows);
+    records.push(record(subjects.head(), follows, next));
     for member in &group.members {
         records.extend(death(&subjects, n, by.append, &member.tx));
     }
     for (key, base, value) in written(group) {
         records.push(Record {
             subject: key_subject(bucket, key),
-            expect: Expect::Last(base),
+            expect: expect(Expect::Last(base), &[Mistake::KeyBlind]),
             mark: if value.is_some() { Mark::Plain } else { Mark::Tombstone },
             body: value.clone().unwrap_or_default(),
         });

@@ -5,25 +5,15 @@ use std::collections::{BTreeMap, HashSet, VecDeque};
 
 use bytes::Bytes;
 
-use super::append::{Batch, By, Said, TooLarge, Transaction, batch, moot};
+use super::append::{Batch, By, Said, TooLarge, batch};
 use super::entry::{Entry, Head, Incarnation};
-use super::fate::{Committed, Fate, Fates, Fault};
-use super::group::{Group, Member, TxId, room};
+use super::fate::{Committed, Fates, Fault};
+use super::group::{Group, Member, TxId};
 use super::index::Index;
+use super::mistake::{Mistake, Planted};
 use super::view::View;
 use crate::effects::Version;
 use crate::message::EventId;
-
-/// What came of joining.
-#[derive(Debug)]
-pub enum Join<W> {
-    /// It stands in a group; its waiter will be told.
-    Joined,
-    /// It is over already.
-    Over(W, Fate),
-    /// It writes these keys without having read them, and nobody knows their revisions: `learn` them and join again.
-    Missing(Vec<String>, Box<Transaction>, W),
-}
 
 /// What came of an entry that was read.
 #[derive(Debug)]
@@ -37,14 +27,14 @@ pub enum Read<W> {
 /// A group on its way.
 #[derive(Debug, Clone)]
 pub struct Sent<W> {
-    group: Group<W>,
+    pub(super) group: Group<W>,
     pub batch: Batch,
 }
 
 /// `W`: who waits for a transaction.
 #[derive(Debug)]
 pub struct Book<W> {
-    bucket: String,
+    pub(super) bucket: String,
     /// Counts the connections that this has been read over.
     pub session: u64,
     pub head: Head,
@@ -53,18 +43,19 @@ pub struct Book<W> {
     pub index: Index,
     /// What every head from now on says of source streams.
     pub incarnations: BTreeMap<String, Incarnation>,
-    view: View,
-    sent: Option<Sent<W>>,
-    forming: VecDeque<Group<W>>,
+    pub(super) view: View,
+    pub(super) sent: Option<Sent<W>>,
+    pub(super) forming: VecDeque<Group<W>>,
     /// The events that stand in a group: each at most once.
-    standing: HashSet<(String, EventId)>,
-    next_id: TxId,
-    payload_max: usize,
+    pub(super) standing: HashSet<(String, EventId)>,
+    pub(super) next_id: TxId,
+    pub(super) payload_max: usize,
+    pub(super) planted: Planted,
 }
 
 impl<W> Book<W> {
     /// `cache_bytes_max`: how much of the bucket's keys is kept at hand.
-    pub fn new(bucket: &str, cache_bytes_max: usize) -> Book<W> {
+    pub fn new(bucket: &str, cache_bytes_max: usize, planted: Planted) -> Book<W> {
         Book {
             bucket: bucket.to_owned(),
             session: 0,
@@ -78,6 +69,7 @@ impl<W> Book<W> {
             standing: HashSet::new(),
             next_id: 1,
             payload_max: 1024 * 1024,
+            planted,
         }
     }
 
@@ -91,7 +83,9 @@ impl<W> Book<W> {
         (self.head, self.head_sequence) = (head, head_sequence);
         self.payload_max = payload_max;
         self.session += 1;
-        self.view.forget_all();
+        if !self.planted.is(Mistake::StaleReopen) {
+            self.view.forget_all();
+        }
         let mut fates = Vec::new();
         let own = |sent: &mut Sent<W>| entries.iter().any(|entry| entry.append == sent.batch.entry.append);
         if let Some(sent) = self.sent.take_if(own) {
@@ -141,97 +135,6 @@ impl<W> Book<W> {
         }
     }
 
-    /// A finished transaction takes its place in the ledger's order, if all that it read is still the latest.
-    pub fn join(&mut self, tx: Transaction, waiter: W) -> Join<W> {
-        let id = self.next_id;
-        self.next_id += 1;
-        self.place(id, tx, waiter)
-    }
-
-    fn place(&mut self, id: TxId, tx: Transaction, waiter: W) -> Join<W> {
-        if tx.decision.is_some() {
-            if let Some(decided) = moot(self.index.decided(&tx.handler, &tx.event), tx.death) {
-                return Join::Over(waiter, Ok(Committed::Before(decided)));
-            }
-            if self.standing.contains(&(tx.handler.clone(), tx.event.clone())) {
-                let why = "it is being committed already".to_owned();
-                return Join::Over(waiter, Err(Fault::Host(why)));
-            }
-        }
-        let rests = !tx.reads.is_empty();
-        if rests && (tx.session != self.session || !tx.reads.iter().all(|(key, read)| self.view.is_latest(key, *read)))
-        {
-            return Join::Over(waiter, Err(Fault::Conflict));
-        }
-        if tx.decision.is_none() && !self.rests_on_pending(&tx) {
-            return Join::Over(waiter, Ok(Committed::Here { entry: self.head.n }));
-        }
-        // What was pending when it was read may be committed by now.
-        let now = |(key, read): (&String, &Version)| (key.clone(), self.view.version(key).unwrap_or(*read));
-        let mut versions: BTreeMap<String, Version> = tx.reads.iter().map(now).collect();
-        let mut missing = Vec::new();
-        for key in tx.writes.keys().filter(|key| !tx.reads.contains_key(*key)) {
-            match self.view.version(key) {
-                Some(version) => drop(versions.insert(key.clone(), version)),
-                None => missing.push(key.clone()),
-            }
-        }
-        if !missing.is_empty() {
-            return Join::Missing(missing, Box::new(tx), waiter);
-        }
-        let more = room(&tx);
-        if let Err(TooLarge(why)) = self.fits_alone(&tx, &versions) {
-            return Join::Over(waiter, Err(Fault::TooLarge(why)));
-        }
-        for (key, value) in &tx.writes {
-            self.view.write(key, id, value.clone());
-        }
-        if tx.decision.is_some() {
-            self.standing.insert((tx.handler.clone(), tx.event.clone()));
-        }
-        if !self
-            .forming
-            .back()
-            .is_some_and(|group| group.fits(more, self.payload_max))
-        {
-            self.forming.push_back(Group::default());
-        }
-        if let Some(group) = self.forming.back_mut() {
-            group.add(Member { id, tx, waiter }, &versions);
-        }
-        Join::Joined
-    }
-
-    /// One that is larger than a group may grow must fit a batch of its own.
-    fn fits_alone(&self, tx: &Transaction, versions: &BTreeMap<String, Version>) -> Result<(), TooLarge> {
-        if Group::<()>::holds(room(tx), self.payload_max) {
-            return Ok(());
-        }
-        let mut group = Group::default();
-        let (id, waiter) = (0, ());
-        group.add(
-            Member {
-                id,
-                tx: tx.clone(),
-                waiter,
-            },
-            versions,
-        );
-        let by = By {
-            append: "",
-            host: "",
-            at: "",
-        };
-        let upon = (&self.head, self.head_sequence);
-        batch(&self.bucket, upon, &group, Said::default(), by, self.payload_max).map(drop)
-    }
-
-    fn rests_on_pending(&self, tx: &Transaction) -> bool {
-        let pending =
-            |(key, read): (&String, &Version)| matches!(read, Version::Pending(_)) && self.view.is_pending(key);
-        tx.reads.iter().any(pending)
-    }
-
     /// The batch on its way, to be sent or sent again; else the next group, as one. The fates are of those that had
     /// nothing to send.
     pub fn next(&mut self, by: By<'_>) -> (Fates<W>, Option<&Sent<W>>) {
@@ -245,7 +148,15 @@ impl<W> Book<W> {
                 continue;
             }
             let upon = (&self.head, self.head_sequence);
-            match batch(&self.bucket, upon, &group, self.to_say(), by, self.payload_max) {
+            match batch(
+                &self.bucket,
+                upon,
+                &group,
+                self.to_say(),
+                by,
+                self.payload_max,
+                self.planted,
+            ) {
                 Ok(batch) => self.sent = Some(Sent { group, batch }),
                 Err(TooLarge(why)) => fates.extend(self.broken(group, &why)),
             }
@@ -279,13 +190,6 @@ impl<W> Book<W> {
         }
         fates.extend(self.rejoin());
         fates
-    }
-
-    fn leave(&mut self, tx: &Transaction, id: TxId) {
-        for key in tx.writes.keys() {
-            self.view.withdraw(key, id);
-        }
-        self.standing.remove(&(tx.handler.clone(), tx.event.clone()));
     }
 
     /// An entry as the bucket holds it, with its stream sequence: another host's, or the own one that was on its way.
@@ -349,6 +253,13 @@ impl<W> Book<W> {
     /// The batch on its way was refused, and everything that is to be known has been read since. What still stands goes
     /// out again, upon the new head.
     pub fn refused(&mut self) -> Fates<W> {
+        if self.planted.is(Mistake::RefusedIsDone)
+            && let Some(sent) = self.sent.take()
+        {
+            let entry = self.head.n;
+            let members = sent.group.members.into_iter();
+            return members.map(|m| (m.waiter, Ok(Committed::Here { entry }))).collect();
+        }
         self.rejoin()
     }
 
@@ -358,23 +269,6 @@ impl<W> Book<W> {
             .iter()
             .flat_map(|sent| sent.group.keys.keys().cloned())
             .collect()
-    }
-
-    /// Everything that waits joins anew, in its order.
-    fn rejoin(&mut self) -> Fates<W> {
-        let sent = self.sent.take().map(|sent| sent.group);
-        let groups: Vec<Group<W>> = sent.into_iter().chain(self.forming.drain(..)).collect();
-        self.view.withdraw_all();
-        self.standing.clear();
-        let mut fates = Vec::new();
-        for member in groups.into_iter().flat_map(|group| group.members) {
-            match self.place(member.id, member.tx, member.waiter) {
-                Join::Joined => {}
-                Join::Over(waiter, fate) => fates.push((waiter, fate)),
-                Join::Missing(_, _, waiter) => fates.push((waiter, Err(Fault::Conflict))),
-            }
-        }
-        fates
     }
 
     /// The bucket cannot be used: everybody who waits is told why.

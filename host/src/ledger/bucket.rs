@@ -7,14 +7,17 @@ use std::sync::{Mutex as StdMutex, MutexGuard, PoisonError};
 use tokio::sync::{Mutex, Notify, RwLock, RwLockWriteGuard, oneshot};
 
 use super::append::Transaction;
-use super::book::{Book, Join};
+use super::book::Book;
 use super::entry::{Death, Incarnation, Subjects, Verdict};
-use super::fate::{Fate, Fates, Fault};
+use super::fate::{Committed, Fate, Fates, Fault};
 use super::index::Decided;
+use super::join::Join;
+use super::mistake::Mistake;
 use super::read;
 use super::session::Session;
 use crate::broker::provision::kv_stream;
 use crate::broker::{By, Connection, Error};
+use crate::fault;
 use crate::message::EventId;
 use crate::plan::Nats;
 
@@ -60,7 +63,7 @@ impl Bucket {
             nats,
             session: Mutex::new(None),
             link: StdMutex::new(None),
-            book: StdMutex::new(Book::new(name, CACHE_BYTES_MAX)),
+            book: StdMutex::new(Book::new(name, CACHE_BYTES_MAX, fault::planted())),
             joined: Notify::new(),
             turn: RwLock::new(()),
             making: StdMutex::new(None),
@@ -157,6 +160,9 @@ impl Bucket {
             match joined {
                 Join::Joined => {
                     self.joined.notify_one();
+                    if fault::planted().is(Mistake::AckBeforeCommit) {
+                        return Err(Ok(Committed::Here { entry: 0 }));
+                    }
                     return Ok(told);
                 }
                 Join::Over(_, fate) => return Err(fate),

@@ -1,6 +1,6 @@
 //! The ledger of a state bucket: one append-only log whose entries say which events are decided, how, and what follows.
 //! `decisions/0001-ledger.md` tells the protocol. `book` and what it is made of (`append`, `cache`, `entry`, `fate`,
-//! `group`, `index`, `outs`, `view`) are pure; the rest speaks to NATS.
+//! `group`, `index`, `join`, `outs`, `view`) are pure; the rest speaks to NATS.
 
 pub mod append;
 pub mod at_work;
@@ -14,7 +14,9 @@ pub mod fate;
 pub mod group;
 pub mod incarnation;
 pub mod index;
+pub mod join;
 pub mod keys;
+pub mod mistake;
 pub mod outs;
 pub mod read;
 pub mod relay;

@@ -1,0 +1,76 @@
+//! Mistakes that can be planted, to see that model, property tests and fault tests find them. A release build has none.
+
+/// One mistake.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Mistake {
+    /// An event is answered when it has joined, before its entry is stored.
+    AckBeforeCommit,
+    /// The head is written without expecting the one that it follows.
+    HeadBlind,
+    /// Neither head nor entry expects anything.
+    HeadAndEntryBlind,
+    /// A key is written whatever its revision is.
+    KeyBlind,
+    /// A key that was only read may have changed.
+    CarrierBlind,
+    /// A transaction joins whatever has become of what it has read.
+    JoinBlind,
+    /// A death joins without what its verdict rests on.
+    RejectOutside,
+    /// A refused batch is taken for one that is stored.
+    RefusedIsDone,
+    /// A refused batch goes out again without looking at what has changed.
+    RefusedKeepsReads,
+    /// A reconnect keeps the keys that were known before.
+    StaleReopen,
+    /// An emitted event is published under another id each time.
+    EmitWithoutId,
+    /// The relay acks what is not confirmed.
+    RelayAcksEarly,
+    /// The floor passes what has only joined.
+    FloorFromOverlay,
+    /// Entries are collected above the floor.
+    CollectAbove,
+}
+
+impl Mistake {
+    /// Every mistake with the name by which a test asks for it.
+    pub const ALL: [(&'static str, Mistake); 14] = [
+        ("ack-before-commit", Mistake::AckBeforeCommit),
+        ("head-blind", Mistake::HeadBlind),
+        ("head-and-entry-blind", Mistake::HeadAndEntryBlind),
+        ("key-blind", Mistake::KeyBlind),
+        ("carrier-blind", Mistake::CarrierBlind),
+        ("join-blind", Mistake::JoinBlind),
+        ("reject-outside", Mistake::RejectOutside),
+        ("refused-is-done", Mistake::RefusedIsDone),
+        ("refused-keeps-reads", Mistake::RefusedKeepsReads),
+        ("stale-reopen", Mistake::StaleReopen),
+        ("emit-without-id", Mistake::EmitWithoutId),
+        ("relay-acks-early", Mistake::RelayAcksEarly),
+        ("floor-from-overlay", Mistake::FloorFromOverlay),
+        ("collect-above", Mistake::CollectAbove),
+    ];
+}
+
+/// What is planted, if anything.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub struct Planted(#[cfg(debug_assertions)] Option<Mistake>);
+
+impl Planted {
+    /// In a release build nothing is planted.
+    #[cfg(debug_assertions)]
+    pub fn new(mistake: Option<Mistake>) -> Planted {
+        Planted(mistake)
+    }
+
+    pub fn is(self, mistake: Mistake) -> bool {
+        #[cfg(debug_assertions)]
+        return self.0 == Some(mistake);
+        #[cfg(not(debug_assertions))]
+        {
+            let _ = mistake;
+            false
+        }
+    }
+}
