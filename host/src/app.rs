@@ -99,7 +99,11 @@ pub async fn run(plan: Plan, drain: Drain) -> Result<bool, Error> {
             ledgers.push(MESH_BUCKET.to_owned());
         }
         for ledger in ledgers {
-            drain.spawn_until(relay::run(ledger, plan.nats.clone()));
+            let own = lanes
+                .iter()
+                .filter_map(|lane| lane.bucket.clone())
+                .find(|bucket| bucket.name == ledger);
+            drain.spawn_until(relay::run(ledger, own, plan.nats.clone()));
         }
     }
     drain.spawn_until(swap::watch(runtime, lanes.clone()));

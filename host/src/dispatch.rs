@@ -71,7 +71,8 @@ pub async fn handle(lane: &Lane, delivery: Delivery) {
             delivery.acker.settle(lane, &Settlement::Ack).await;
             return;
         }
-        if decided.is_none() {
+        // A replay's event may lie below the floor: another's `done` for it must be remembered all the same.
+        if decided.is_none() || delivery.replay.is_some_and(|r| r.death.is_some()) {
             at_work = Some(bucket.at_work(&lane.plan.name, &event));
         }
     }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 const LINES_MAX: usize = 400;
 
 /// Files whose code names the NATS client.
-const NATS: [&str; 16] = [
+const NATS: [&str; 17] = [
     "advisory.rs",
     "attempts.rs",
     "broker/connection.rs",
@@ -21,6 +21,7 @@ const NATS: [&str; 16] = [
     "ledger/incarnation.rs",
     "ledger/read.rs",
     "ledger/carry.rs",
+    "ledger/flight.rs",
     "ledger/send.rs",
     "message.rs",
     "replay.rs",

@@ -40,8 +40,8 @@ killed! {
     a_host_killed_with_9_mid_run_loses_nothing: "after-run", 7;
     a_host_killed_before_its_commit_loses_nothing: "joined", 7;
     a_host_killed_with_half_a_batch_sent_loses_nothing: "batch-half-sent", 7;
-    a_host_killed_with_its_commit_sent_loses_nothing: "commit-sent", 2;
-    a_host_killed_after_a_commit_does_nothing_twice: "commit-confirmed", 2;
+    a_host_killed_with_its_commit_sent_loses_nothing: "commit-sent", 1;
+    a_host_killed_after_a_commit_does_nothing_twice: "commit-confirmed", 1;
     a_host_killed_before_an_ack_does_nothing_twice: "before-ack", 7;
     a_host_killed_after_an_ack_does_nothing_twice: "ack-sent", 7;
     a_host_killed_after_its_relay_published_emits_nothing_twice: "relay-published", 7;

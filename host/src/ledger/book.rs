@@ -51,7 +51,12 @@ pub struct Book<W> {
     pub(super) next_id: TxId,
     pub(super) payload_max: usize,
     pub(super) planted: Planted,
+    /// The newest entries and the appends that they are.
+    recent: VecDeque<(u64, String)>,
 }
+
+/// How many of the newest entries are known by their append: more than a relay has in hand.
+const RECENT_MAX: usize = 1024;
 
 impl<W> Book<W> {
     /// `cache_bytes_max`: how much of the bucket's keys is kept at hand.
@@ -70,6 +75,7 @@ impl<W> Book<W> {
             next_id: 1,
             payload_max: 1024 * 1024,
             planted,
+            recent: VecDeque::new(),
         }
     }
 
@@ -80,6 +86,8 @@ impl<W> Book<W> {
         index.keep_open(&self.index);
         entries.iter().for_each(|entry| index.apply(entry));
         self.index = index;
+        self.recent.clear();
+        entries.iter().for_each(|entry| self.remember(entry));
         (self.head, self.head_sequence) = (head, head_sequence);
         self.payload_max = payload_max;
         self.session += 1;
@@ -202,6 +210,7 @@ impl<W> Book<W> {
         }
         let head = self.head.after(entry);
         (self.head, self.head_sequence) = (head, sequence + 1);
+        self.remember(entry);
         self.index.apply(entry);
         let first = entry.first_revision(sequence);
         let own = |sent: &mut Sent<W>| sent.batch.entry.append == entry.append;
@@ -225,6 +234,20 @@ impl<W> Book<W> {
         Read::Applied(fates)
     }
 
+    fn remember(&mut self, entry: &Entry) {
+        self.recent.push_back((entry.n, entry.append.clone()));
+        if self.recent.len() > RECENT_MAX {
+            self.recent.pop_front();
+        }
+    }
+
+    /// Which append became a committed entry. `None`: it is not among the newest that are known here.
+    pub fn append_of(&self, n: u64) -> Option<&str> {
+        let (first, _) = self.recent.front()?;
+        let at = usize::try_from(n.checked_sub(*first)?).ok()?;
+        self.recent.get(at).map(|(_, append)| append.as_str())
+    }
+
     fn committed(&mut self, group: Group<W>, entry: u64, first: u64) -> Fates<W> {
         let written = group
             .keys
@@ -232,19 +255,23 @@ impl<W> Book<W> {
             .filter_map(|(key, touched)| Some((key, touched.write.as_ref()?)));
         for ((key, (by, value)), revision) in written.zip(first..) {
             self.view.commit(key, *by, revision, value.clone());
-            // The first group that comes after and touches the key builds on it.
+            // The groups that come after build on it, up to the next that writes the key.
             for later in &mut self.forming {
                 if let Some(touched) = later.keys.get_mut(key) {
                     if touched.base == Version::Pending(*by) {
                         touched.base = Version::Stored(revision);
                     }
-                    break;
+                    if touched.write.is_some() {
+                        break;
+                    }
                 }
             }
         }
         let mut fates = Vec::with_capacity(group.members.len());
         for member in group.members {
-            self.standing.remove(&(member.tx.handler, member.tx.event));
+            if member.tx.decision.is_some() {
+                self.standing.remove(&(member.tx.handler, member.tx.event));
+            }
             fates.push((member.waiter, Ok(Committed::Here { entry })));
         }
         fates

@@ -114,6 +114,11 @@ impl Bucket {
         self.sync(&connection).await
     }
 
+    /// Which append became an entry, as far as this host knows.
+    pub fn append_of(&self, n: u64) -> Option<String> {
+        self.book().append_of(n).map(str::to_owned)
+    }
+
     /// The death record of an event, if it is dead: the entry that decided it and the record's sequence.
     pub async fn death(&self, handler: &str, event: &EventId) -> Result<Option<(u64, u64)>, Error> {
         let connection = self.connection().await?;

@@ -1,185 +1,160 @@
 //! What the relay does with one message of consequences: publish, store, settle, each once.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
+use async_nats::Subject;
 use bytes::{Bytes, BytesMut};
+use tokio::time::Instant;
 
-use super::entry::{Body, Consequence, Entry, Out, PART, Subjects};
-use super::relay::CONSUMER;
-use crate::broker::connection::{PubAck, writable};
+use super::bucket::Bucket;
+use super::entry::{Body, Consequence, Entry, Head, Out, Subjects};
+use super::flight::{Answered, Event, Flight};
+use super::look::Look;
+use super::mistake::Mistake;
+use super::read;
+use crate::broker::connection::token;
 use crate::broker::error::NO_STREAM;
-use crate::broker::scan::{From, survey};
 use crate::broker::{By, Connection, Error};
 use crate::dead_letter;
 use crate::fault;
-use crate::message::{DeliveryInfo, Headers, header};
 use crate::plan::Nats;
 
-/// How far the clocks of two servers may lie apart.
-const CLOCKS_MS: u64 = 60_000;
 /// Fetched and not published for so long, a batch is fetched again: a publish that late might miss its target's
 /// duplicate window, two minutes unless the stream says otherwise.
 const STALE: Duration = Duration::from_secs(30);
+/// A batch is stored message by message: its head comes a moment after its consequences.
+const MOMENT: Duration = Duration::from_millis(2);
+const MOMENTS: u32 = 100;
 
 /// A relay at work, over one connection.
 pub struct Relay<'a> {
-    nats: Nats,
-    connection: Connection,
-    stream: String,
-    subjects: Subjects,
+    pub(super) nats: Nats,
+    pub(super) connection: Connection,
+    pub(super) stream: String,
+    pub(super) subjects: Subjects,
+    /// This host's own knowledge of the ledger, if it has any.
+    bucket: Option<Arc<Bucket>>,
+    pub flight: Flight,
     /// The newest entry that is known to be committed.
     head: u64,
     refused: &'a mut BTreeSet<String>,
-    look: Look,
+    pub(super) look: Look,
 }
 
-/// What a relay that begins must not take for unpublished.
-#[derive(Default)]
-struct Look {
-    /// Consequences up to this sequence may have been carried out before.
-    until: u64,
-    /// When the oldest of them was stored.
-    from_ms: u64,
-    /// By subject, the ids of the events that are in the target since then.
-    seen: HashMap<String, HashSet<String>>,
+/// A message of consequences.
+pub struct Fetched<'a> {
+    pub sequence: u64,
+    pub payload: &'a [u8],
+    /// How it is confirmed; `None`: by a later one.
+    pub reply: Option<Subject>,
+    /// Not before this.
+    pub at: Instant,
+}
+
+/// What is to be thought of consequences.
+enum Standing {
+    /// Their entry is in the ledger.
+    Committed,
+    NotYet,
+    /// Another append became that entry.
+    Torn,
 }
 
 impl<'a> Relay<'a> {
     /// `refused`: subjects that nobody took at the last try.
-    pub fn new(
+    pub async fn new(
         nats: &Nats,
         connection: Connection,
-        stream: String,
-        subjects: Subjects,
+        (stream, subjects): (String, Subjects),
+        bucket: Option<Arc<Bucket>>,
         refused: &'a mut BTreeSet<String>,
-    ) -> Relay<'a> {
-        Relay {
+    ) -> Result<Relay<'a>, Error> {
+        Ok(Relay {
             nats: nats.clone(),
+            flight: Flight::new(&connection).await?,
             connection,
             stream,
             subjects,
+            bucket,
             head: 0,
             refused,
             look: Look::default(),
-        }
+        })
     }
 
-    /// Carries out what lies between the confirmed part and this message. `false`: an entry is not there yet.
-    pub async fn recover(&mut self, message: &async_nats::Message) -> Result<bool, Error> {
-        let Some(here) = message.reply.as_deref().and_then(DeliveryInfo::parse) else {
-            return Ok(true);
-        };
-        let until = here.stream_sequence;
-        let Some(info) = self.connection.consumer(&self.stream, CONSUMER).await? else {
-            return Err(Error::Missing {
-                what: format!("consumer {CONSUMER} on stream {}", self.stream),
-            });
-        };
-        self.look = Look {
-            until: info.delivered.stream_seq.max(until),
-            from_ms: here.time_ms,
-            ..Look::default()
-        };
-        let mut next = info.ack_floor.stream_seq + 1;
-        while next < until {
-            let Some(stored) = self
-                .connection
-                .stored_next(&self.stream, next, &self.subjects.outs())
-                .await?
-            else {
-                break;
-            };
-            if stored.sequence >= until {
-                break;
-            }
-            next = stored.sequence + 1;
-            self.look.from_ms = self.look.from_ms.min(stored.time_ms);
-            let part = stored.headers().is_ok_and(|headers| header(&headers, PART).is_some());
-            if !self
-                .carry(
-                    &stored.subject,
-                    stored.sequence,
-                    part,
-                    &stored.payload,
-                    tokio::time::Instant::now(),
-                )
-                .await?
-            {
-                return Ok(false);
-            }
-        }
-        Ok(true)
-    }
-
-    /// Carries out one consequence message. `false`: its entry is not there yet.
-    pub async fn carry(
-        &mut self,
-        subject: &str,
-        sequence: u64,
-        part: bool,
-        payload: &[u8],
-        fetched: tokio::time::Instant,
-    ) -> Result<bool, Error> {
-        if part {
-            // Whoever names it reads it.
-            return Ok(true);
-        }
-        let out: Out = match serde_json::from_slice(payload) {
+    /// Begins to carry out one message; its events are on their way when this returns. `false`: its entry is not there
+    /// yet.
+    pub async fn carry(&mut self, fetched: Fetched<'_>) -> Result<bool, Error> {
+        let out: Out = match serde_json::from_slice(fetched.payload) {
             Ok(out) => out,
             Err(error) => {
-                tracing::error!(subject, %error, "a consequence that cannot be read is left out");
+                let sequence = fetched.sequence;
+                tracing::error!(stream = self.stream, sequence, %error, "a consequence that cannot be read is left out");
+                self.leave_out(fetched.reply);
                 return Ok(true);
             }
         };
-        if !self.is_committed(&out).await? {
-            return Ok(false);
+        match self.standing(&out).await? {
+            Standing::Committed => {}
+            Standing::NotYet => return Ok(false),
+            Standing::Torn => {
+                tracing::warn!(entry = out.n, "consequences of an append that was torn are left out");
+                self.leave_out(fetched.reply);
+                return Ok(true);
+            }
         }
-        if !self.is_of_its_entry(&out).await? {
-            tracing::warn!(entry = out.n, "consequences of an append that was torn are left out");
-            return Ok(true);
+        let carried = self.flight.begin(fetched.reply);
+        for consequence in out.consequences {
+            self.carry_one(out.n, (carried, fetched.sequence), consequence, fetched.at)
+                .await?;
         }
-        for consequence in &out.consequences {
-            self.carry_one(out.n, sequence, consequence, fetched).await?;
-        }
+        self.flight.end(carried);
         Ok(true)
     }
 
-    /// A batch is stored message by message: its head comes after its consequences.
-    async fn is_committed(&mut self, out: &Out) -> Result<bool, Error> {
-        if self.head < out.n {
-            let subject = self.subjects.head();
-            let Some(stored) = self.connection.stored(&self.stream, By::Last(&subject)).await? else {
-                return Ok(false);
-            };
-            let head: super::entry::Head = serde_json::from_slice(&stored.payload).map_err(|e| Error::Answer {
-                what: subject,
-                why: e.to_string(),
-            })?;
-            self.head = head.n;
-        }
-        Ok(self.head >= out.n)
+    /// Nothing of it is carried out: whoever names a part reads it.
+    pub fn leave_out(&mut self, reply: Option<Subject>) {
+        let carried = self.flight.begin(reply);
+        self.flight.end(carried);
     }
 
-    async fn is_of_its_entry(&self, out: &Out) -> Result<bool, Error> {
-        let subject = self.subjects.entry(out.n);
-        // A collected entry was carried out long ago.
-        let Some(stored) = self.connection.stored(&self.stream, By::Last(&subject)).await? else {
-            return Ok(false);
+    async fn standing(&mut self, out: &Out) -> Result<Standing, Error> {
+        let is = |append: &str| match append == out.append {
+            true => Standing::Committed,
+            false => Standing::Torn,
         };
-        let entry: Entry = serde_json::from_slice(&stored.payload).map_err(|e| Error::Answer {
-            what: subject,
-            why: e.to_string(),
-        })?;
-        Ok(entry.append == out.append)
+        for _ in 0..MOMENTS {
+            let known = self.bucket.as_ref().and_then(|bucket| bucket.append_of(out.n));
+            if let Some(append) = known {
+                return Ok(is(&append));
+            }
+            if self.head < out.n {
+                let subject = self.subjects.head();
+                if let Some(stored) = self.connection.stored(&self.stream, By::Last(&subject)).await? {
+                    self.head = read::parse::<Head>(&subject, &stored.payload)?.n;
+                }
+            }
+            if self.head >= out.n {
+                let subject = self.subjects.entry(out.n);
+                // A collected entry was carried out long ago.
+                let Some(stored) = self.connection.stored(&self.stream, By::Last(&subject)).await? else {
+                    return Ok(Standing::Torn);
+                };
+                return Ok(is(&read::parse::<Entry>(&subject, &stored.payload)?.append));
+            }
+            tokio::time::sleep(MOMENT).await;
+        }
+        Ok(Standing::NotYet)
     }
 
     async fn carry_one(
         &mut self,
-        n: u64,
-        sequence: u64,
-        consequence: &Consequence,
-        fetched: tokio::time::Instant,
+        entry: u64,
+        (carried, sequence): (u64, u64),
+        consequence: Consequence,
+        fetched: Instant,
     ) -> Result<(), Error> {
         match consequence {
             Consequence::Event {
@@ -188,72 +163,72 @@ impl<'a> Relay<'a> {
                 headers,
                 body,
             } => {
-                if sequence <= self.look.until && self.is_there(subject, id).await? {
+                if sequence <= self.look.until && self.is_there(&subject, &id).await? {
                     return Ok(());
                 }
-                let payload = self.payload(n, body).await?;
-                let mut map = writable(headers);
-                map.insert("Nats-Msg-Id", id.as_str());
+                let payload = self.payload(entry, body).await?;
+                self.make_room().await?;
                 // The last thing before: whoever sleeps here wakes up too late.
                 if fetched.elapsed() > STALE {
                     let what = "carrying consequences out".to_owned();
                     return Err(Error::Timeout { what });
                 }
-                let answer = self.connection.publish(subject, map, payload.clone()).await;
-                self.settle_event(n, id, subject, headers, payload, answer).await
+                let known_by = match fault::planted().is(Mistake::EmitWithoutId) {
+                    true => token(),
+                    false => id.clone(),
+                };
+                let event = Event {
+                    id,
+                    subject,
+                    headers,
+                    payload,
+                    entry,
+                };
+                self.flight.publish(carried, event, &known_by).await?;
+                fault::point("relay-published");
+                Ok(())
             }
             Consequence::Letter { subject, headers, body } => {
-                let payload = self.payload(n, body).await?;
+                let payload = self.payload(entry, body).await?;
                 fault::point("before-letter");
-                dead_letter::store(&self.connection, subject, headers, payload).await?;
+                dead_letter::store(&self.connection, &subject, &headers, payload).await?;
                 fault::point("letter-stored");
                 Ok(())
             }
-            Consequence::Settle { subject, reason } => dead_letter::settle(&self.connection, subject, reason).await,
+            Consequence::Settle { subject, reason } => dead_letter::settle(&self.connection, &subject, &reason).await,
         }
     }
 
-    /// Whether an event that may have been published by a relay that broke off is in its target already: the target
-    /// forgets message ids after its duplicate window.
-    async fn is_there(&mut self, subject: &str, id: &str) -> Result<bool, Error> {
-        if !self.look.seen.contains_key(subject) {
-            let mut ids = HashSet::new();
-            let target = self.connection.stream_of(subject).await?;
-            let info = match &target {
-                Some(stream) => self.connection.stream(stream).await?,
-                None => None,
+    async fn make_room(&mut self) -> Result<(), Error> {
+        while !self.flight.has_room() {
+            let answered = tokio::select! {
+                answered = tokio::time::timeout(STALE, self.flight.next()) => answered,
+                () = self.connection.closed() => return Err(Error::Gone { what: "the relay".to_owned() }),
             };
-            // One that removes what was acked, and lets nobody look on, cannot tell.
-            let tells = info.is_some_and(|info| info.retention() == "limits");
-            if let (Some(stream), true) = (target, tells) {
-                // The target's clock may be another's than the ledger's.
-                let from = From::Time(self.look.from_ms.saturating_sub(CLOCKS_MS));
-                let filter = [subject.to_owned()];
-                for message in survey(&self.nats, &self.connection, &stream, &filter, from, u64::MAX).await? {
-                    let headers = message.headers.unwrap_or_default();
-                    ids.extend(header(&headers, "Nats-Msg-Id").map(str::to_owned));
-                }
-            }
-            self.look.seen.insert(subject.to_owned(), ids);
+            let answered = answered.map_err(|_| Error::Timeout {
+                what: "the confirmation of an emitted event".to_owned(),
+            })?;
+            self.answered(answered?).await?;
         }
-        Ok(self.look.seen.get(subject).is_some_and(|ids| ids.contains(id)))
+        Ok(())
     }
 
     /// An event that its target refuses for good becomes a dead letter, and the relay goes on.
-    async fn settle_event(
-        &mut self,
-        n: u64,
-        id: &str,
-        subject: &str,
-        headers: &Headers,
-        payload: Bytes,
-        answer: Result<PubAck, Error>,
-    ) -> Result<(), Error> {
+    pub async fn answered(&mut self, answered: Answered) -> Result<(), Error> {
+        let Answered { carried, event, answer } = answered;
+        let subject = &event.subject;
         let why = match answer {
             Ok(ack) => {
-                tracing::trace!(subject, id, seq = ack.seq, duplicate = ack.duplicate, "event emitted");
-                fault::point("relay-published");
+                tracing::trace!(
+                    subject,
+                    id = event.id,
+                    seq = ack.seq,
+                    duplicate = ack.duplicate,
+                    "event emitted"
+                );
+                fault::point("relay-confirmed");
                 self.refused.remove(subject);
+                self.flight.confirm(carried);
                 return Ok(());
             }
             // Nobody answers: the stream is without a leader for the moment, or there is none.
@@ -270,38 +245,41 @@ impl<'a> Relay<'a> {
             }
             Err(error) => return Err(error),
         };
-        if self.refused.insert(subject.to_owned()) {
+        if self.refused.insert(subject.clone()) {
             return Err(Error::Timeout {
                 what: format!("publishing on {subject}: {why}"),
             });
         }
         tracing::warn!(
             subject,
-            id,
-            entry = n,
+            id = event.id,
+            entry = event.entry,
             why,
             "an emitted event cannot be delivered and becomes a dead letter"
         );
-        let (letter, headers) = dead_letter::undeliverable(&self.stream, id, subject, headers, &why);
-        dead_letter::store(&self.connection, &letter, &headers, payload).await
+        let (letter, headers) = dead_letter::undeliverable(&self.stream, &event.id, subject, &event.headers, &why);
+        dead_letter::store(&self.connection, &letter, &headers, event.payload).await?;
+        self.flight.confirm(carried);
+        Ok(())
     }
 
-    async fn payload(&self, n: u64, body: &Body) -> Result<Bytes, Error> {
-        match body {
-            Body::Here(text) => text.bytes().map_err(|why| Error::Answer {
-                what: self.subjects.out(n, 0),
-                why,
-            }),
-            Body::Parts(parts) => {
-                let mut payload = BytesMut::new();
-                for part in parts {
-                    let subject = self.subjects.out(n, *part);
-                    let stored = self.connection.stored(&self.stream, By::Last(&subject)).await?;
-                    let stored = stored.ok_or_else(|| Error::Refused(format!("{subject} is missing")))?;
-                    payload.extend_from_slice(&stored.payload);
-                }
-                Ok(payload.freeze())
+    async fn payload(&self, entry: u64, body: Body) -> Result<Bytes, Error> {
+        let parts = match body {
+            Body::Here(text) => {
+                return text.into_bytes().map_err(|why| Error::Answer {
+                    what: self.subjects.out(entry, 0),
+                    why,
+                });
             }
+            Body::Parts(parts) => parts,
+        };
+        let mut payload = BytesMut::new();
+        for part in parts {
+            let subject = self.subjects.out(entry, part);
+            let stored = self.connection.stored(&self.stream, By::Last(&subject)).await?;
+            let stored = stored.ok_or_else(|| Error::Refused(format!("{subject} is missing")))?;
+            payload.extend_from_slice(&stored.payload);
         }
+        Ok(payload.freeze())
     }
 }

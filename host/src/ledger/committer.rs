@@ -71,9 +71,9 @@ async fn serve(bucket: &Bucket, connection: &Connection) -> Error {
 async fn append(bucket: &Bucket, connection: &Connection) -> Result<(), Error> {
     let began = Instant::now();
     let (mut unknown, mut looks) = (0u32, 0u32);
-    let id = token();
     loop {
-        let at = rfc3339(now_ms());
+        // Counts only if a batch is laid out now: one name never stands for two.
+        let (id, at) = (token(), rfc3339(now_ms()));
         let by = By {
             append: &id,
             host: &bucket.host,

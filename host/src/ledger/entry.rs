@@ -168,11 +168,15 @@ impl Text {
         }
     }
 
-    pub fn bytes(&self) -> Result<Bytes, String> {
+    pub fn into_bytes(self) -> Result<Bytes, String> {
         match self {
-            Text::Text(text) => Ok(text.clone().into()),
+            Text::Text(text) => Ok(text.into()),
             Text::Base64(text) => BASE64.decode(text).map(Bytes::from).map_err(|e| e.to_string()),
         }
+    }
+
+    pub fn bytes(&self) -> Result<Bytes, String> {
+        self.clone().into_bytes()
     }
 }
 

@@ -96,6 +96,12 @@ impl<W> Group<W> {
         self.members.push(member);
     }
 
+    /// Whether the group has found another value of a key than this, and has not written it.
+    pub fn rests_on_another(&self, key: &str, version: Version) -> bool {
+        let touched = self.keys.get(key).filter(|touched| touched.write.is_none());
+        touched.is_some_and(|touched| touched.base != version)
+    }
+
     /// Only transactions that wait for others: nothing is to be sent.
     pub fn decides_nothing(&self) -> bool {
         self.members.iter().all(|member| member.tx.decision.is_none())

@@ -68,18 +68,20 @@ impl<W> Book<W> {
         if let Err(TooLarge(why)) = self.fits_alone(&tx, &versions) {
             return Join::Over(waiter, Err(Fault::TooLarge(why)));
         }
+        // The server is asked once for each key of a group: a value of which nothing is known here any more may be older
+        // than the one that the group rests on, or newer.
+        let takes = |group: &Group<W>| {
+            let other = |(key, version): (&String, &Version)| group.rests_on_another(key, *version);
+            group.fits(more, self.payload_max) && !versions.iter().any(other)
+        };
+        if !self.forming.back().is_some_and(takes) {
+            self.forming.push_back(Group::default());
+        }
         for (key, value) in &tx.writes {
             self.view.write(key, id, value.clone());
         }
         if tx.decision.is_some() {
             self.standing.insert((tx.handler.clone(), tx.event.clone()));
-        }
-        if !self
-            .forming
-            .back()
-            .is_some_and(|group| group.fits(more, self.payload_max))
-        {
-            self.forming.push_back(Group::default());
         }
         if let Some(group) = self.forming.back_mut() {
             group.add(Member { id, tx, waiter }, &versions);
@@ -148,6 +150,8 @@ impl<W> Book<W> {
         for key in tx.writes.keys() {
             self.view.withdraw(key, id);
         }
-        self.standing.remove(&(tx.handler.clone(), tx.event.clone()));
+        if tx.decision.is_some() {
+            self.standing.remove(&(tx.handler.clone(), tx.event.clone()));
+        }
     }
 }

@@ -2,17 +2,22 @@
 //! time: the server pins a consumer to one client and moves the pin when that one goes silent.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
 use serde_json::json;
+use tokio::time::Instant;
 
-use super::carry::Relay;
+use super::bucket::Bucket;
+use super::carry::{Fetched, Relay};
 use super::entry::{PART, Subjects};
+use super::mistake::Mistake;
 use crate::broker::connection::redial_delay;
 use crate::broker::consumer::nanos;
 use crate::broker::provision::kv_stream;
-use crate::broker::{self, Error};
+use crate::broker::{self, Connection, Error};
+use crate::fault;
 use crate::message::DeliveryInfo;
 use crate::plan::Nats;
 
@@ -21,20 +26,23 @@ pub const CONSUMER: &str = "mesh-relay";
 const GROUP: &str = "relay";
 /// How long the server waits for a silent relay before it takes another.
 const PIN_TTL: Duration = Duration::from_secs(5);
-const BATCH: usize = 100;
+/// After that long the server delivers again what is not confirmed; a relay leaves out what it has taken up already.
+const ACK_WAIT: Duration = Duration::from_secs(10);
+/// Messages that are fetched at a time, each of up to a few hundred kilobytes.
+const BATCH: usize = 32;
 
-/// The relay of one bucket, until the drain.
-pub async fn run(bucket: String, nats: Nats) {
+/// The relay of one ledger, until the drain. `bucket`: what this host knows of the ledger, if it appends to it.
+pub async fn run(ledger: String, bucket: Option<Arc<Bucket>>, nats: Nats) {
     let mut attempt = 0;
     // Subjects that nobody took at the last try: a stream may be missing for a moment only.
     let mut refused = BTreeSet::new();
     loop {
-        match serve(&bucket, &nats, &mut refused).await {
+        match serve(&ledger, bucket.as_ref(), &nats, &mut refused).await {
             Ok(()) => attempt = 0,
             Err(error) => {
                 attempt += 1;
                 if !error.passes() || attempt == 5 {
-                    tracing::error!(bucket, %error, "the relay cannot work");
+                    tracing::error!(bucket = ledger, %error, "the relay cannot work");
                 }
             }
         }
@@ -42,15 +50,20 @@ pub async fn run(bucket: String, nats: Nats) {
     }
 }
 
-async fn serve(bucket: &str, nats: &Nats, refused: &mut BTreeSet<String>) -> Result<(), Error> {
-    let connection = broker::open(nats, &format!("jetmesh relay {bucket}")).await?;
-    let stream = kv_stream(bucket);
-    let subjects = Subjects::new(bucket);
+async fn serve(
+    ledger: &str,
+    bucket: Option<&Arc<Bucket>>,
+    nats: &Nats,
+    refused: &mut BTreeSet<String>,
+) -> Result<(), Error> {
+    let connection = broker::open(nats, &format!("jetmesh relay {ledger}")).await?;
+    let stream = kv_stream(ledger);
+    let subjects = Subjects::new(ledger);
     let config = json!({
         "durable_name": CONSUMER,
         "description": "carries the consequences of the ledger out",
         "ack_policy": "all",
-        "ack_wait": nanos(Duration::from_secs(5)),
+        "ack_wait": nanos(ACK_WAIT),
         "max_ack_pending": 10_000,
         "filter_subject": subjects.outs(),
         "deliver_policy": "all",
@@ -61,86 +74,123 @@ async fn serve(bucket: &str, nats: &Nats, refused: &mut BTreeSet<String>) -> Res
     });
     connection.put_consumer(&stream, &config, "").await?;
     let gone = || Error::Gone {
-        what: format!("the relay of {bucket}"),
+        what: format!("the relay of {ledger}"),
     };
     let inbox = connection.client.new_inbox();
     let mut messages = connection.client.subscribe(inbox.clone()).await.map_err(|_| gone())?;
     let next = format!("{}.CONSUMER.MSG.NEXT.{stream}.{CONSUMER}", connection.api_prefix());
-    let mut relay = Relay::new(nats, connection.clone(), stream, Subjects::new(bucket), refused);
+    let place = (stream, subjects);
+    let mut relay = Relay::new(nats, connection.clone(), place, bucket.cloned(), refused).await?;
     let mut pin: Option<String> = None;
+    // Taken up over this connection: up to here nothing is taken up again.
+    let mut taken = 0;
+    let (mut asked, mut fetched) = (0, Instant::now());
+    let mut heard = Instant::now();
+    let mut checks = tokio::time::interval(Duration::from_secs(1));
+    let closed = connection.closed();
+    tokio::pin!(closed);
     loop {
-        let mut ask = json!({ "batch": BATCH, "expires": nanos(PIN_TTL - Duration::from_secs(2)), "group": GROUP });
-        if let Some(id) = &pin {
-            ask["id"] = json!(id);
+        if asked == 0 {
+            let mut ask = json!({ "batch": BATCH, "expires": nanos(PIN_TTL - Duration::from_secs(2)), "group": GROUP });
+            if let Some(id) = &pin {
+                ask["id"] = json!(id);
+            }
+            // Nothing of this request is fetched before.
+            fetched = Instant::now();
+            let client = &connection.client;
+            let sent = client.publish_with_reply(next.clone(), inbox.clone(), ask.to_string().into());
+            sent.await.map_err(|_| gone())?;
+            asked = BATCH;
         }
-        // Nothing of this request is fetched before.
-        let fetched = tokio::time::Instant::now();
-        connection
-            .client
-            .publish_with_reply(next.clone(), inbox.clone(), ask.to_string().into())
-            .await
-            .map_err(|_| gone())?;
-        let mut received = 0;
-        while received < BATCH {
-            let message = tokio::select! {
-                message = tokio::time::timeout(PIN_TTL * 2, messages.next()) => match message {
-                    Ok(Some(message)) => message,
-                    Ok(None) => return Err(gone()),
-                    // With a lost request goes the certainty when the messages behind it were fetched.
-                    Err(_) => return Err(gone()),
-                },
-                () = connection.closed() => return Err(gone()),
-            };
-            if let Some(status) = message.status.filter(|_| message.reply.is_none()) {
-                match status.as_u16() {
-                    // None left, or time over.
-                    404 | 408 => break,
-                    // The pin is another's now.
-                    423 => {
-                        pin = None;
-                        break;
-                    }
-                    // The consumer is gone, or its leader: it is looked for, and made again, at the next start.
-                    _ => {
-                        return Err(Error::Missing {
-                            what: format!("consumer {CONSUMER} of bucket {bucket}"),
-                        });
-                    }
+        let has_room = relay.flight.has_room();
+        let message = tokio::select! {
+            biased;
+            () = &mut closed => return Err(gone()),
+            answered = relay.flight.next(), if !relay.flight.is_empty() => {
+                relay.answered(answered?).await?;
+                confirm(&connection, &mut relay).await?;
+                continue;
+            }
+            _ = checks.tick() => {
+                relay.flight.check()?;
+                // With a lost request goes the certainty when the messages behind it were fetched.
+                if heard.elapsed() > PIN_TTL * 2 {
+                    return Err(gone());
+                }
+                continue;
+            }
+            message = messages.next(), if has_room => message.ok_or_else(gone)?,
+        };
+        heard = Instant::now();
+        if let Some(status) = message.status.filter(|_| message.reply.is_none()) {
+            asked = 0;
+            match status.as_u16() {
+                // None left, or time over.
+                404 | 408 => continue,
+                // The pin is another's now.
+                423 => {
+                    pin = None;
+                    continue;
+                }
+                // The consumer is gone, or its leader: it is looked for, and made again, at the next start.
+                _ => {
+                    return Err(Error::Missing {
+                        what: format!("consumer {CONSUMER} of bucket {ledger}"),
+                    });
                 }
             }
-            received += 1;
-            let id = message
-                .headers
-                .as_ref()
-                .and_then(|h| h.get("Nats-Pin-Id"))
-                .map(|v| v.as_str().to_owned());
-            if pin.is_none() || (id.is_some() && id != pin) {
-                pin = id;
-                // An ack here speaks for everything before as well, so what another relay, or an earlier life of this
-                // one, has fetched and not confirmed is carried out first.
-                if !relay.recover(&message).await? {
-                    return Ok(());
-                }
+        }
+        asked -= 1;
+        let reply = message.reply.clone().ok_or_else(gone)?;
+        let here = DeliveryInfo::parse(&reply).ok_or_else(gone)?;
+        let text = |name: &str| message.headers.as_ref()?.get(name).map(|v| v.as_str().to_owned());
+        let id = text("Nats-Pin-Id");
+        if pin.is_none() || (id.is_some() && id != pin) {
+            pin = id;
+            // An ack here speaks for everything before as well, so what another relay, or an earlier life of this one,
+            // has fetched and not confirmed is carried out first.
+            if !relay.recover(here).await? {
+                return Ok(());
             }
-            let part = message.headers.as_ref().is_some_and(|h| h.get(PART).is_some());
-            let sequence = message
-                .reply
-                .as_deref()
-                .and_then(DeliveryInfo::parse)
-                .map_or(0, |i| i.stream_sequence);
+        }
+        if here.stream_sequence <= taken {
+            continue;
+        }
+        taken = here.stream_sequence;
+        if fault::planted().is(Mistake::RelayAcksEarly) {
+            let sent = connection.client.publish(reply.clone(), "+ACK".into());
+            sent.await.map_err(|_| gone())?;
+        }
+        if text(PART).is_some() {
+            // Whoever names it reads it.
+            relay.leave_out(Some(reply));
+        } else {
+            let payload = &message.payload;
+            let (sequence, reply, at) = (here.stream_sequence, Some(reply), fetched);
             if !relay
-                .carry(&message.subject, sequence, part, &message.payload, fetched)
+                .carry(Fetched {
+                    sequence,
+                    payload,
+                    reply,
+                    at,
+                })
                 .await?
             {
                 // Not yet: what comes after must wait as well.
                 return Ok(());
             }
-            let reply = message.reply.clone().ok_or_else(gone)?;
-            connection
-                .client
-                .publish(reply, "+ACK".into())
-                .await
-                .map_err(|_| gone())?;
         }
+        confirm(&connection, &mut relay).await?;
     }
+}
+
+/// Tells the server up to where everything is carried out.
+async fn confirm(connection: &Connection, relay: &mut Relay<'_>) -> Result<(), Error> {
+    let Some(reply) = relay.flight.done() else {
+        return Ok(());
+    };
+    let sent = connection.client.publish(reply, "+ACK".into()).await;
+    sent.map_err(|_| Error::Gone {
+        what: "the relay".to_owned(),
+    })
 }

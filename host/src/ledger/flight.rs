@@ -1,0 +1,192 @@
+//! Events that the relay has published and whose confirmation is awaited: many at a time, and a consequence message is
+//! confirmed to the ledger's consumer only when it and everything before it is.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use async_nats::{Subject, Subscriber};
+use bytes::Bytes;
+use futures_util::StreamExt;
+use slab::Slab;
+use tokio::time::Instant;
+
+use crate::broker::connection::{PubAck, pub_ack, writable};
+use crate::broker::{Connection, Error};
+use crate::message::Headers;
+
+/// Published and not confirmed at a time. The server drops what comes faster than it stores, from 10,000 messages on.
+const AWAITED_MAX: usize = 2_000;
+/// The same in bytes.
+const AWAITED_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// A confirmation that takes longer is lost.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// An event on its way to its target.
+#[derive(Debug, Clone)]
+pub struct Event {
+    pub id: String,
+    pub subject: String,
+    pub headers: Headers,
+    pub payload: Bytes,
+    /// The entry that it follows from.
+    pub entry: u64,
+}
+
+pub struct Flight {
+    connection: Connection,
+    inbox: String,
+    answers: Subscriber,
+    awaited: Slab<Awaited>,
+    bytes: usize,
+    /// Consequence messages that are not confirmed yet, in order; the first one's number.
+    carried: VecDeque<Carried>,
+    first: u64,
+}
+
+struct Awaited {
+    carried: u64,
+    since: Instant,
+    event: Event,
+}
+
+/// A consequence message at work.
+struct Carried {
+    reply: Option<Subject>,
+    /// Events of it that are not confirmed.
+    left: usize,
+    /// Everything of it is on its way.
+    whole: bool,
+}
+
+/// What the target has answered for an event.
+pub struct Answered {
+    pub carried: u64,
+    pub event: Event,
+    pub answer: Result<PubAck, Error>,
+}
+
+impl Flight {
+    pub async fn new(connection: &Connection) -> Result<Flight, Error> {
+        let inbox = connection.client.new_inbox();
+        let answers = connection.client.subscribe(format!("{inbox}.*")).await;
+        Ok(Flight {
+            connection: connection.clone(),
+            answers: answers.map_err(|_| gone())?,
+            inbox,
+            awaited: Slab::new(),
+            bytes: 0,
+            carried: VecDeque::new(),
+            first: 0,
+        })
+    }
+
+    pub fn has_room(&self) -> bool {
+        self.awaited.len() < AWAITED_MAX && self.bytes < AWAITED_BYTES_MAX
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.awaited.is_empty()
+    }
+
+    /// A consequence message is taken up. `reply`: how it is confirmed; `None`: by a later one.
+    pub fn begin(&mut self, reply: Option<Subject>) -> u64 {
+        self.carried.push_back(Carried {
+            reply,
+            left: 0,
+            whole: false,
+        });
+        self.first + self.carried.len() as u64 - 1
+    }
+
+    /// Publishes an event of a consequence message, without waiting. `id`: the one by which the target knows it again.
+    pub async fn publish(&mut self, carried: u64, event: Event, id: &str) -> Result<(), Error> {
+        let mut headers = writable(&event.headers);
+        headers.insert("Nats-Msg-Id", id);
+        let (subject, payload) = (event.subject.clone(), event.payload.clone());
+        if let Some(one) = self.one(carried) {
+            one.left += 1;
+        }
+        self.bytes += payload.len();
+        let since = Instant::now();
+        let key = self.awaited.insert(Awaited { carried, since, event });
+        let reply = format!("{}.{key}", self.inbox);
+        let client = &self.connection.client;
+        let sent = client
+            .publish_with_reply_and_headers(subject, reply, headers, payload)
+            .await;
+        sent.map_err(|_| gone())
+    }
+
+    /// Everything of it is on its way.
+    pub fn end(&mut self, carried: u64) {
+        if let Some(one) = self.one(carried) {
+            one.whole = true;
+        }
+    }
+
+    /// The next answer.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost.
+    pub async fn next(&mut self) -> Result<Answered, Error> {
+        loop {
+            let message = self.answers.next().await.ok_or_else(gone)?;
+            let key = message.subject.rsplit('.').next().and_then(|key| key.parse().ok());
+            let Some(awaited) = key.and_then(|key| self.awaited.try_remove(key)) else {
+                continue;
+            };
+            self.bytes -= awaited.event.payload.len();
+            let answer = match message.status {
+                Some(status) if status.as_u16() == 503 => Err(Error::Api {
+                    what: awaited.event.subject.clone(),
+                    code: 0,
+                    text: "no stream listens there".to_owned(),
+                }),
+                _ => pub_ack(&awaited.event.subject, &message.payload),
+            };
+            return Ok(Answered {
+                carried: awaited.carried,
+                event: awaited.event,
+                answer,
+            });
+        }
+    }
+
+    /// One event of it is in its target, or buried.
+    pub fn confirm(&mut self, carried: u64) {
+        if let Some(one) = self.one(carried) {
+            one.left -= 1;
+        }
+    }
+
+    /// How the consequence messages are confirmed that are done, together with all before them.
+    pub fn done(&mut self) -> Option<Subject> {
+        let mut reply = None;
+        while let Some(one) = self.carried.pop_front_if(|one| one.whole && one.left == 0) {
+            self.first += 1;
+            reply = one.reply.or(reply);
+        }
+        reply
+    }
+
+    /// An answer that does not come was lost.
+    pub fn check(&self) -> Result<(), Error> {
+        match self.awaited.iter().map(|(_, awaited)| awaited.since).min() {
+            Some(since) if since.elapsed() > PATIENCE => Err(Error::Timeout {
+                what: "the confirmation of an emitted event".to_owned(),
+            }),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    fn one(&mut self, carried: u64) -> Option<&mut Carried> {
+        let at = usize::try_from(carried.checked_sub(self.first)?).ok()?;
+        self.carried.get_mut(at)
+    }
+}
+
+fn gone() -> Error {
+    Error::Gone {
+        what: "carrying consequences out".to_owned(),
+    }
+}

@@ -1,0 +1,94 @@
+//! What a relay that begins must not do twice: what was fetched and not confirmed before it may have been carried out,
+//! so it looks into the targets first.
+
+use std::collections::{HashMap, HashSet};
+
+use tokio::time::Instant;
+
+use super::carry::{Fetched, Relay};
+use super::entry::PART;
+use super::relay::CONSUMER;
+use crate::broker::Error;
+use crate::broker::scan::{From, survey};
+use crate::message::{DeliveryInfo, header};
+
+/// How far the clocks of two servers may lie apart.
+const CLOCKS_MS: u64 = 60_000;
+
+/// What a relay that begins must not take for unpublished.
+#[derive(Default)]
+pub struct Look {
+    /// Consequences up to this sequence may have been carried out before.
+    pub until: u64,
+    /// When the oldest of them was stored.
+    from_ms: u64,
+    /// By subject, the ids of the events that are in the target since then.
+    seen: HashMap<String, HashSet<String>>,
+}
+
+impl Relay<'_> {
+    /// Carries out what lies between the confirmed part and this message. `false`: an entry is not there yet.
+    pub async fn recover(&mut self, here: DeliveryInfo) -> Result<bool, Error> {
+        let until = here.stream_sequence;
+        let Some(info) = self.connection.consumer(&self.stream, CONSUMER).await? else {
+            return Err(Error::Missing {
+                what: format!("consumer {CONSUMER} on stream {}", self.stream),
+            });
+        };
+        self.look = Look {
+            until: info.delivered.stream_seq.max(until),
+            from_ms: here.time_ms,
+            ..Look::default()
+        };
+        let mut next = info.ack_floor.stream_seq + 1;
+        let outs = self.subjects.outs();
+        while next < until {
+            let at = Instant::now();
+            let stored = self.connection.stored_next(&self.stream, next, &outs).await?;
+            let Some(stored) = stored.filter(|stored| stored.sequence < until) else {
+                break;
+            };
+            next = stored.sequence + 1;
+            self.look.from_ms = self.look.from_ms.min(stored.time_ms);
+            if stored.headers().is_ok_and(|headers| header(&headers, PART).is_some()) {
+                continue;
+            }
+            let fetched = Fetched {
+                sequence: stored.sequence,
+                payload: &stored.payload,
+                reply: None,
+                at,
+            };
+            if !self.carry(fetched).await? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Whether an event that may have been published by a relay that broke off is in its target already: the target
+    /// forgets message ids after its duplicate window.
+    pub(super) async fn is_there(&mut self, subject: &str, id: &str) -> Result<bool, Error> {
+        if !self.look.seen.contains_key(subject) {
+            let mut ids = HashSet::new();
+            let target = self.connection.stream_of(subject).await?;
+            let info = match &target {
+                Some(stream) => self.connection.stream(stream).await?,
+                None => None,
+            };
+            // One that removes what was acked, and lets nobody look on, cannot tell.
+            let tells = info.is_some_and(|info| info.retention() == "limits");
+            if let (Some(stream), true) = (target, tells) {
+                // The target's clock may be another's than the ledger's.
+                let from = From::Time(self.look.from_ms.saturating_sub(CLOCKS_MS));
+                let filter = [subject.to_owned()];
+                for message in survey(&self.nats, &self.connection, &stream, &filter, from, u64::MAX).await? {
+                    let headers = message.headers.unwrap_or_default();
+                    ids.extend(header(&headers, "Nats-Msg-Id").map(str::to_owned));
+                }
+            }
+            self.look.seen.insert(subject.to_owned(), ids);
+        }
+        Ok(self.look.seen.get(subject).is_some_and(|ids| ids.contains(id)))
+    }
+}
