@@ -6,7 +6,7 @@ use std::time::Duration;
 use wasmtime::component::Linker;
 use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig};
 
-use crate::guest::{EventHandler, Guest};
+use crate::guest::{self, Guest};
 use crate::sandbox::MEMORIES_MAX;
 
 /// How often a guest's deadline is looked at; also how long a computing guest keeps its thread from its neighbours.
@@ -31,8 +31,7 @@ impl Runtime {
     pub fn new(instances: usize, memory_bytes_max: usize) -> Result<Runtime, Error> {
         let engine = Engine::new(&config(instances, memory_bytes_max)).map_err(Error)?;
         let mut linker = Linker::new(&engine);
-        wasmtime_wasi::p2::add_to_linker_async(&mut linker).map_err(Error)?;
-        EventHandler::add_to_linker::<_, wasmtime::component::HasSelf<_>>(&mut linker, |guest| guest).map_err(Error)?;
+        guest::link(&mut linker).map_err(Error)?;
         tick(engine.weak());
         Ok(Runtime { engine, linker })
     }

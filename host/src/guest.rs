@@ -6,21 +6,21 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use rand::SeedableRng;
-use rand::rngs::SmallRng;
-use wasmtime::component::ResourceTable;
+use wasmtime::component::{Linker, ResourceTable};
+use wasmtime_wasi::p2::bindings::random::{insecure, insecure_seed, random};
 use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 
 use self::jetmesh::handler::{context, events, log, settings, state, types};
 use crate::effects::{Effects, Emit, Version, check_key, check_subject, subject_matches};
-use crate::message::Message;
-use crate::sandbox::{Capture, Clock, LOG_BYTES_MAX, Limits};
+use crate::message::{EventId, Message};
+use crate::sandbox::{Capture, Clocks, LOG_BYTES_MAX, Limits, Random};
 
 wasmtime::component::bindgen!({
     path: "../wit",
     world: "event-handler",
     imports: { "jetmesh:handler/state.get": async },
     exports: { default: async },
+    ownership: Borrowing { duplicate_if_necessary: true },
 });
 
 /// Most that one log line, or a failure's message, may be.
@@ -58,7 +58,11 @@ pub struct Guest {
     wasi: WasiCtx,
     table: ResourceTable,
     pub(crate) limits: Limits,
+    clocks: Clocks,
+    random: Random,
     stderr: Capture,
+    /// When the call must end.
+    pub(crate) until: Instant,
     call: Call,
 }
 
@@ -66,8 +70,8 @@ pub struct Guest {
 #[derive(Default)]
 pub struct Call {
     pub attempt: u32,
-    pub idempotency_key: String,
-    pub trace_id: Option<String>,
+    event: Option<EventId>,
+    trace_id: Option<String>,
     pub effects: Effects,
     pub lines: Vec<Line>,
     /// What the host could not do for it: then whatever the guest answers is not its own verdict.
@@ -77,10 +81,10 @@ pub struct Call {
 }
 
 impl Call {
-    pub fn new(message: &Message, handler: &str, attempt: u32) -> Call {
+    pub fn new(message: &Message, attempt: u32) -> Call {
         Call {
             attempt,
-            idempotency_key: format!("{handler}.{}", message.event),
+            event: Some(message.event.clone()),
             trace_id: message.trace_id().map(str::to_owned),
             ..Call::default()
         }
@@ -98,39 +102,46 @@ impl Call {
 }
 
 impl Guest {
-    /// The data for a fresh store. `began_ms` is what the guest's wall clock shows at first, and `seed` is where its
-    /// random numbers come from: with the same two, a run can be repeated.
-    pub fn new(facts: Arc<Facts>, began_ms: u64, seed: u64) -> Guest {
+    /// The data for a fresh store. The guest's wall clock shows `began_ms` at `began`, and `seed` is where its random
+    /// numbers come from: with the same two, a run can be repeated.
+    pub fn new(facts: Arc<Facts>, began: Instant, began_ms: u64, seed: u64) -> Guest {
         let stderr = Capture::default();
+        let clocks = Clocks::new(Duration::from_millis(began_ms), began);
         let mut wasi = WasiCtxBuilder::new();
         wasi.stdout(stderr.clone())
             .stderr(stderr.clone())
-            .secure_random(SmallRng::seed_from_u64(seed))
-            .insecure_random(SmallRng::seed_from_u64(!seed))
-            .insecure_random_seed(u128::from(seed))
-            .max_random_size(64 * 1024)
-            .wall_clock(Clock {
-                base: Duration::from_millis(began_ms),
-                start: Instant::now(),
-            })
-            .monotonic_clock(Clock {
-                base: Duration::ZERO,
-                start: Instant::now(),
-            })
+            .wall_clock(clocks.clone())
+            .monotonic_clock(clocks.clone())
             .allow_tcp(false)
             .allow_udp(false);
-        let limits = Limits {
-            memory_bytes_left: facts.memory_bytes_max,
-        };
-        let mut table = ResourceTable::new();
-        table.set_max_capacity(RESOURCES_MAX);
         Guest {
+            limits: Limits {
+                memory_bytes_left: facts.memory_bytes_max,
+            },
             facts,
             wasi: wasi.build(),
-            table,
-            limits,
+            table: table(),
+            clocks,
+            random: Random::new(seed),
             stderr,
+            until: began,
             call: Call::default(),
+        }
+    }
+
+    /// The same, out of the data of a store that is gone: nothing of what a guest can change is left.
+    pub fn renew(self, began: Instant, began_ms: u64, seed: u64) -> Guest {
+        self.clocks.set(Duration::from_millis(began_ms), began);
+        self.stderr.take();
+        Guest {
+            limits: Limits {
+                memory_bytes_left: self.facts.memory_bytes_max,
+            },
+            table: table(),
+            random: Random::new(seed),
+            until: began,
+            call: Call::default(),
+            ..self
         }
     }
 
@@ -162,6 +173,25 @@ impl Guest {
     }
 }
 
+/// What one guest holds open; empty.
+fn table() -> ResourceTable {
+    let mut table = ResourceTable::new();
+    table.set_max_capacity(RESOURCES_MAX);
+    table
+}
+
+/// Everything that a handler may import.
+pub fn link(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
+    wasmtime_wasi::p2::add_to_linker_async(linker)?;
+    // Instead of the library's.
+    linker.allow_shadowing(true);
+    random::add_to_linker::<_, Random>(linker, |guest| &mut guest.random)?;
+    insecure::add_to_linker::<_, Random>(linker, |guest| &mut guest.random)?;
+    insecure_seed::add_to_linker::<_, Random>(linker, |guest| &mut guest.random)?;
+    linker.allow_shadowing(false);
+    EventHandler::add_to_linker::<_, wasmtime::component::HasSelf<_>>(linker, |guest| guest)
+}
+
 /// Limits of a store that are not in [`Guest`].
 pub fn limit(store: &mut wasmtime::Store<Guest>) {
     store.limiter(|guest| &mut guest.limits);
@@ -178,24 +208,6 @@ pub fn clean(text: &str) -> String {
         .chars()
         .map(|c| if c.is_control() && c != '\t' { ' ' } else { c })
         .collect()
-}
-
-/// The event as the guest gets it.
-pub fn event_of(message: &Message) -> types::Event {
-    types::Event {
-        id: message.event.to_string(),
-        subject: message.subject.clone(),
-        headers: message
-            .headers
-            .iter()
-            .map(|(name, value)| types::Header {
-                name: name.clone(),
-                value: value.clone(),
-            })
-            .collect(),
-        payload: message.payload.to_vec(),
-        time_ms: message.time_ms,
-    }
 }
 
 impl WasiView for Guest {
@@ -242,7 +254,8 @@ impl context::Host for Guest {
     }
 
     fn idempotency_key(&mut self) -> String {
-        self.call.idempotency_key.clone()
+        let event = self.call.event.as_ref().map(EventId::to_string).unwrap_or_default();
+        format!("{}.{event}", self.facts.handler)
     }
 
     fn trace_id(&mut self) -> Option<String> {
@@ -301,7 +314,7 @@ impl Guest {
 }
 
 impl events::Host for Guest {
-    fn emit(&mut self, subject: String, headers: Vec<types::Header>, payload: Vec<u8>) -> Result<(), events::Error> {
+    fn emit(&mut self, subject: String, headers: Vec<events::Header>, payload: Vec<u8>) -> Result<(), events::Error> {
         check_subject(&subject).map_err(events::Error::Invalid)?;
         if !self
             .facts
@@ -320,7 +333,7 @@ impl events::Host for Guest {
             )));
         }
         let mut list = Vec::with_capacity(headers.len());
-        for types::Header { name, value } in headers {
+        for events::Header { name, value } in headers {
             check_header(&name, &value).map_err(events::Error::Invalid)?;
             list.push((name, value));
         }

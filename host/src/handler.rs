@@ -2,8 +2,10 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use sha2::{Digest, Sha256};
@@ -12,7 +14,7 @@ use wasmtime::{Store, UpdateDeadline};
 
 use crate::effects::Effects;
 use crate::engine::Runtime;
-use crate::guest::jetmesh::handler::types::Failure;
+use crate::guest::jetmesh::handler::types::{Event, Failure, HeaderParam};
 use crate::guest::{self, Call, EventHandler, EventHandlerPre, Facts, Guest, Line, clean};
 use crate::message::{Message, now_ms};
 use crate::outcome::Outcome;
@@ -82,6 +84,8 @@ pub struct Module {
         reason = "an instance is a kilobyte, and goes in and out with each event"
     )]
     idle: Mutex<Vec<Box<Live>>>,
+    /// What is left of fresh instances: the host's side of them, to be renewed for others. No more than ran at a time.
+    spare: Mutex<Vec<Guest>>,
     retired: AtomicBool,
 }
 
@@ -90,11 +94,7 @@ struct Live {
     store: Store<Guest>,
     bindings: EventHandler,
     served: u32,
-    deadline: Deadline,
 }
-
-/// When the running call must end; the epoch callback reads it.
-type Deadline = Arc<Mutex<Instant>>;
 
 /// One run: what came of it and what it wants to happen.
 #[derive(Debug)]
@@ -151,6 +151,7 @@ impl Module {
             pre,
             engine: runtime.engine.clone(),
             idle: Mutex::default(),
+            spare: Mutex::default(),
             retired: AtomicBool::new(false),
         })
     }
@@ -169,21 +170,32 @@ impl Module {
     ) -> Run {
         let began = Instant::now();
         let deadline = began + timeout;
-        let call = Call::new(message, &facts.handler, attempt);
-        let mut live = match self.live(facts, message, attempt, instance, deadline).await {
+        let mut live = match self.live(facts, message, attempt, instance, began, deadline).await {
             Ok(live) => live,
             Err(error) => return Run::failed(instance_failure(&error, timeout), began),
         };
-        live.store.data_mut().begin(call);
-        let event = guest::event_of(message);
+        live.store.data_mut().begin(Call::new(message, attempt));
+        let id = message.event.to_string();
+        let headers: Vec<HeaderParam> = message
+            .headers
+            .iter()
+            .map(|(name, value)| HeaderParam { name, value })
+            .collect();
+        let event = Event {
+            id: &id,
+            subject: &message.subject,
+            headers: &headers,
+            payload: &message.payload,
+            time_ms: message.time_ms,
+        };
         let handler = live.bindings.jetmesh_handler_handler();
         // The epoch ends a guest that computes; this ends one that waits.
-        let answer = tokio::time::timeout_at(deadline.into(), handler.call_handle(&mut live.store, &event)).await;
+        let answer = before(deadline, handler.call_handle(&mut live.store, event)).await;
         let call = live.store.data_mut().end();
         let outcome = match answer {
-            Err(_) => Outcome::Timeout { limit: timeout },
-            Ok(Err(error)) => instance_failure(&error, timeout),
-            Ok(Ok(answer)) => {
+            None => Outcome::Timeout { limit: timeout },
+            Some(Err(error)) => instance_failure(&error, timeout),
+            Some(Ok(answer)) => {
                 live.served += 1;
                 self.keep(live, instance);
                 outcome_of(answer)
@@ -212,27 +224,31 @@ impl Module {
         message: &Message,
         attempt: u32,
         instance: Instance,
+        began: Instant,
         until: Instant,
     ) -> wasmtime::Result<Box<Live>> {
         if let Instance::Reused { .. } = instance {
             let idle = self.idle.lock().unwrap_or_else(|e| e.into_inner()).pop();
             if let Some(mut live) = idle {
-                *live.deadline.lock().unwrap_or_else(|e| e.into_inner()) = until;
+                live.store.data_mut().until = until;
                 live.store.set_epoch_deadline(1);
                 guest::limit(&mut live.store);
                 return Ok(live);
             }
         }
         let seed = message.event.sequence ^ (u64::from(attempt) << 48);
-        let mut store = Store::new(&self.engine, Guest::new(Arc::clone(facts), now_ms(), seed));
+        let spare = self.spare.lock().unwrap_or_else(|e| e.into_inner()).pop();
+        let mut guest = match spare {
+            Some(spare) => spare.renew(began, now_ms(), seed),
+            None => Guest::new(Arc::clone(facts), began, now_ms(), seed),
+        };
+        guest.until = until;
+        let mut store = Store::new(&self.engine, guest);
         guest::limit(&mut store);
-        let deadline: Deadline = Arc::new(Mutex::new(until));
-        let ends = Arc::clone(&deadline);
         // At each tick a guest that still computes gives way to its thread's other work; tokio's own yield also lets
         // the thread look at its sockets.
-        store.epoch_deadline_callback(move |_| {
-            let over = Instant::now() >= *ends.lock().unwrap_or_else(|e| e.into_inner());
-            Ok(if over {
+        store.epoch_deadline_callback(|store| {
+            Ok(if Instant::now() >= store.data().until {
                 UpdateDeadline::Interrupt
             } else {
                 UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now()))
@@ -240,14 +256,13 @@ impl Module {
         });
         // Two ticks: the first may be due at once, and instantiation runs guest code.
         store.set_epoch_deadline(2);
-        let bindings = tokio::time::timeout_at(until.into(), self.pre.instantiate_async(&mut store))
+        let bindings = before(until, self.pre.instantiate_async(&mut store))
             .await
-            .map_err(|_| wasmtime::Error::from(wasmtime::Trap::Interrupt))??;
+            .ok_or(wasmtime::Trap::Interrupt)??;
         Ok(Box::new(Live {
             store,
             bindings,
             served: 0,
-            deadline,
         }))
     }
 
@@ -255,15 +270,33 @@ impl Module {
     pub fn retire(&self) {
         self.retired.store(true, Ordering::Relaxed);
         self.idle.lock().unwrap_or_else(|e| e.into_inner()).clear();
+        self.spare.lock().unwrap_or_else(|e| e.into_inner()).clear();
     }
 
     fn keep(&self, live: Box<Live>, instance: Instance) {
-        if let Instance::Reused { recycle_after } = instance
-            && live.served < recycle_after
-            && !self.retired.load(Ordering::Relaxed)
-        {
-            self.idle.lock().unwrap_or_else(|e| e.into_inner()).push(live);
+        if self.retired.load(Ordering::Relaxed) {
+            return;
         }
+        match instance {
+            Instance::Reused { recycle_after } if live.served < recycle_after => {
+                self.idle.lock().unwrap_or_else(|e| e.into_inner()).push(live);
+            }
+            Instance::Reused { .. } | Instance::Fresh => {
+                // The store ends here, with the instance and its memory.
+                let guest = live.store.into_data();
+                self.spare.lock().unwrap_or_else(|e| e.into_inner()).push(guest);
+            }
+        }
+    }
+}
+
+/// What a future comes to, or nothing at the deadline. The timer is only made for one that has to wait, which most events
+/// never do.
+async fn before<F: Future>(deadline: Instant, future: F) -> Option<F::Output> {
+    let mut future = pin!(future);
+    match futures_util::poll!(&mut future) {
+        Poll::Ready(output) => Some(output),
+        Poll::Pending => tokio::time::timeout_at(deadline.into(), future).await.ok(),
     }
 }
 

@@ -102,13 +102,14 @@ pub struct DeliveryInfo {
 impl DeliveryInfo {
     pub fn parse(reply: &str) -> Option<DeliveryInfo> {
         let rest = reply.strip_prefix("$JS.ACK.")?;
-        let dots = rest.bytes().filter(|b| *b == b'.').count();
-        let mut facts = rest.split('.').skip(if dots >= 8 { 4 } else { 2 });
-        let delivered = facts.next()?.parse().ok()?;
-        let stream_sequence = facts.next()?.parse().ok()?;
+        let rest = rest.as_bytes();
+        let dots = rest.iter().filter(|b| **b == b'.').count();
+        let mut facts = rest.split(|b| *b == b'.').skip(if dots >= 8 { 4 } else { 2 });
+        let delivered = number(facts.next()?)?;
+        let stream_sequence = number(facts.next()?)?;
         facts.next()?;
-        let time_ns: u64 = facts.next()?.parse().ok()?;
-        let pending = facts.next()?.parse().ok()?;
+        let time_ns = number(facts.next()?)?;
+        let pending = number(facts.next()?)?;
         Some(DeliveryInfo {
             delivered,
             stream_sequence,
@@ -116,6 +117,17 @@ impl DeliveryInfo {
             pending,
         })
     }
+}
+
+/// Decimal digits, and nothing else.
+fn number(digits: &[u8]) -> Option<u64> {
+    if digits.is_empty() {
+        return None;
+    }
+    digits.iter().try_fold(0u64, |number, digit| {
+        let digit = digit.is_ascii_digit().then(|| u64::from(digit - b'0'))?;
+        number.checked_mul(10)?.checked_add(digit)
+    })
 }
 
 /// Milliseconds since the Unix epoch.

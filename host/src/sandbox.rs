@@ -4,6 +4,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use rand::rngs::SmallRng;
+use rand::{Rng, RngExt, SeedableRng};
+use wasmtime::component::HasData;
+use wasmtime_wasi::p2::bindings::random::{insecure, insecure_seed, random};
 use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
 use wasmtime_wasi::{HostMonotonicClock, HostWallClock};
 
@@ -52,30 +56,109 @@ impl wasmtime::ResourceLimiter for Limits {
     }
 }
 
-/// A clock that shows `base` at first and goes on from there.
-pub struct Clock {
-    pub base: Duration,
-    pub start: Instant,
+/// A guest's two clocks. The wall clock shows what it was set to at first and goes on from there, the monotonic one zero.
+#[derive(Clone)]
+pub struct Clocks(Arc<Mutex<Began>>);
+
+#[derive(Clone, Copy)]
+struct Began {
+    wall: Duration,
+    at: Instant,
 }
 
-impl HostWallClock for Clock {
+impl Clocks {
+    pub fn new(wall: Duration, at: Instant) -> Clocks {
+        Clocks(Arc::new(Mutex::new(Began { wall, at })))
+    }
+
+    /// Begins anew.
+    pub fn set(&self, wall: Duration, at: Instant) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Began { wall, at };
+    }
+
+    fn began(&self) -> Began {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl HostWallClock for Clocks {
     fn resolution(&self) -> Duration {
         Duration::from_millis(1)
     }
 
     fn now(&self) -> Duration {
-        self.base + self.start.elapsed()
+        let began = self.began();
+        began.wall + began.at.elapsed()
     }
 }
 
-impl HostMonotonicClock for Clock {
+impl HostMonotonicClock for Clocks {
     fn resolution(&self) -> u64 {
         1
     }
 
     fn now(&self) -> u64 {
-        u64::try_from((self.base + self.start.elapsed()).as_nanos()).unwrap_or(u64::MAX)
+        u64::try_from(self.began().at.elapsed().as_nanos()).unwrap_or(u64::MAX)
     }
+}
+
+/// Most random bytes that a guest gets at once.
+const RANDOM_BYTES_MAX: u64 = 64 * 1024;
+
+/// Where a guest's random numbers come from: all of them from one seed. Ours and not the library's, because making those
+/// for each event costs more than most events ask of them.
+pub struct Random {
+    secure: SmallRng,
+    insecure: SmallRng,
+    seed: u64,
+}
+
+impl Random {
+    pub fn new(seed: u64) -> Random {
+        Random {
+            secure: SmallRng::seed_from_u64(seed),
+            insecure: SmallRng::seed_from_u64(!seed),
+            seed,
+        }
+    }
+}
+
+fn random_bytes(source: &mut SmallRng, length: u64) -> wasmtime::Result<Vec<u8>> {
+    if length > RANDOM_BYTES_MAX {
+        wasmtime::bail!("{length} random bytes at once are over the limit of {RANDOM_BYTES_MAX}");
+    }
+    let length = usize::try_from(length)?;
+    Ok(source.random_iter().take(length).collect())
+}
+
+impl random::Host for Random {
+    fn get_random_bytes(&mut self, length: u64) -> wasmtime::Result<Vec<u8>> {
+        random_bytes(&mut self.secure, length)
+    }
+
+    fn get_random_u64(&mut self) -> wasmtime::Result<u64> {
+        Ok(self.secure.next_u64())
+    }
+}
+
+impl insecure::Host for Random {
+    fn get_insecure_random_bytes(&mut self, length: u64) -> wasmtime::Result<Vec<u8>> {
+        random_bytes(&mut self.insecure, length)
+    }
+
+    fn get_insecure_random_u64(&mut self) -> wasmtime::Result<u64> {
+        Ok(self.insecure.next_u64())
+    }
+}
+
+impl insecure_seed::Host for Random {
+    fn insecure_seed(&mut self) -> wasmtime::Result<(u64, u64)> {
+        Ok((self.seed, 0))
+    }
+}
+
+impl HasData for Random {
+    type Data<'a> = &'a mut Random;
 }
 
 /// A guest's stdout and stderr, up to the log's limit; what exceeds it is dropped.
