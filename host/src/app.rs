@@ -4,9 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures_util::StreamExt as _;
+
 use crate::broker::connection::{redact, redial_delay, token};
 use crate::broker::provision::{MESH_BUCKET, provision};
 use crate::broker::{self, Connection};
+use crate::compile::Priority;
 use crate::drain::Drain;
 use crate::engine::Runtime;
 use crate::handler::{self, Module};
@@ -43,12 +46,17 @@ pub fn runtime(plan: &Plan) -> Result<Runtime, Error> {
 }
 
 /// Every module of a plan, compiled and checked; or everything that is wrong with any of them.
-pub fn modules(runtime: &Runtime, plan: &Plan) -> Result<Vec<Module>, Error> {
-    let (good, bad): (Vec<_>, Vec<_>) = plan
+///
+/// # Cancel safety
+/// Dropped half-way, nothing is left of it.
+pub async fn modules(runtime: &Runtime, plan: &Plan) -> Result<Vec<Module>, Error> {
+    let at_once = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let loads = plan
         .handlers
         .iter()
-        .map(|h| Module::load(runtime, &h.module))
-        .partition(Result::is_ok);
+        .map(|h| Module::load(runtime, &h.module, Priority::Usual));
+    let loaded: Vec<_> = futures_util::stream::iter(loads).buffered(at_once).collect().await;
+    let (good, bad): (Vec<_>, Vec<_>) = loaded.into_iter().partition(Result::is_ok);
     if bad.is_empty() {
         Ok(good.into_iter().filter_map(Result::ok).collect())
     } else {
@@ -85,7 +93,10 @@ pub async fn run(plan: Plan, drain: Drain) -> Result<bool, Error> {
     let plan = Arc::new(plan);
     let host = token();
     let runtime = runtime(&plan)?;
-    let modules = modules(&runtime, &plan)?;
+    let modules = tokio::select! {
+        modules = modules(&runtime, &plan) => modules?,
+        () = drain.begun() => return Ok(true),
+    };
     let Some(connection) = reach(&plan, &drain).await? else {
         return Ok(true);
     };

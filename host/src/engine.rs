@@ -37,6 +37,39 @@ impl Runtime {
     }
 }
 
+/// Compiles a component to what [`Runtime`]s of the same program can load. Takes 10 ms to 10 s of computing, and as much
+/// memory as the module makes it take: only `compile` calls it, in a process of its own.
+pub fn compile(component: &[u8]) -> Result<Vec<u8>, String> {
+    Engine::new(&language())
+        .and_then(|engine| engine.precompile_component(component))
+        .map_err(|e| chain(&e))
+}
+
+/// An error with its causes on one line. `{:?}` would capture a host backtrace as well.
+pub fn chain(error: &wasmtime::Error) -> String {
+    error
+        .chain()
+        .map(|e| e.to_string().replace('\n', " "))
+        .collect::<Vec<_>>()
+        .join(": ")
+}
+
+/// What code may be made of, and how it is made: the same where it is compiled and where it runs.
+fn language() -> Config {
+    let mut config = Config::new();
+    config
+        .cranelift_opt_level(OptLevel::Speed)
+        .epoch_interruption(true)
+        // Switched off: what no handler language needs, each being surface. Component-model async also costs 1–8 µs a call.
+        .concurrency_support(false)
+        .wasm_memory64(false)
+        .wasm_relaxed_simd(false)
+        .max_wasm_stack(512 * 1024)
+        .async_stack_size(2 * 1024 * 1024)
+        .wasm_backtrace_max_frames(std::num::NonZeroUsize::new(20));
+    config
+}
+
 fn config(instances: usize, memory_bytes_max: usize) -> Config {
     let instances = u32::try_from(instances).unwrap_or(u32::MAX).max(1);
     let mut pool = PoolingAllocationConfig::new();
@@ -54,18 +87,8 @@ fn config(instances: usize, memory_bytes_max: usize) -> Config {
         .linear_memory_keep_resident(KEEP_RESIDENT_BYTES)
         .table_keep_resident(64 * 1024)
         .pagemap_scan(Enabled::Auto);
-    let mut config = Config::new();
-    config
-        .allocation_strategy(InstanceAllocationStrategy::Pooling(pool))
-        .cranelift_opt_level(OptLevel::Speed)
-        .epoch_interruption(true)
-        // Switched off: what no handler language needs, each being surface. Component-model async also costs 1–8 µs a call.
-        .concurrency_support(false)
-        .wasm_memory64(false)
-        .wasm_relaxed_simd(false)
-        .max_wasm_stack(512 * 1024)
-        .async_stack_size(2 * 1024 * 1024)
-        .wasm_backtrace_max_frames(std::num::NonZeroUsize::new(20));
+    let mut config = language();
+    config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
     config
 }
 

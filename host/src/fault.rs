@@ -2,8 +2,8 @@
 //! neither the code nor the variable.
 //!
 //! `MESH_FAULT=<point>:<action>[:<nth>]`, joined by commas; actions: `kill` (as `kill -9`), `stop` (SIGSTOP), `off`
-//! (asked by [`off`]). `nth` is the pass at which it acts, 1 unless given. `MESH_MISTAKE=<name>` plants a mistake in the
-//! ledger (`ledger::mistake`).
+//! (asked by [`off`]), or a number (asked by [`number`]). `nth` is the pass at which it acts, 1 unless given.
+//! `MESH_MISTAKE=<name>` plants a mistake in the ledger (`ledger::mistake`).
 
 #[cfg(debug_assertions)]
 use crate::ledger::mistake::Mistake;
@@ -66,6 +66,11 @@ mod switch {
         let faults = FAULTS.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         faults.get(name).is_some_and(|fault| fault.action == "off")
     }
+
+    pub fn number(name: &str) -> Option<u64> {
+        let faults = FAULTS.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        faults.get(name)?.action.parse().ok()
+    }
 }
 
 /// The mistake that a test has planted in this process's ledger.
@@ -98,5 +103,17 @@ pub fn off(name: &str) -> bool {
     {
         let _ = name;
         false
+    }
+}
+
+/// The number that a test has given for `name`.
+#[inline]
+pub fn number(name: &str) -> Option<u64> {
+    #[cfg(debug_assertions)]
+    return switch::number(name);
+    #[cfg(not(debug_assertions))]
+    {
+        let _ = name;
+        None
     }
 }

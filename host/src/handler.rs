@@ -12,8 +12,9 @@ use sha2::{Digest, Sha256};
 use wasmtime::component::Component;
 use wasmtime::{Store, UpdateDeadline};
 
+use crate::compile::{self, Priority};
 use crate::effects::Effects;
-use crate::engine::Runtime;
+use crate::engine::{Runtime, chain};
 use crate::guest::jetmesh::handler::types::{Event, Failure, HeaderParam};
 use crate::guest::{self, Call, EventHandler, EventHandlerPre, Facts, Guest, Line, clean};
 use crate::message::{Message, now_ms};
@@ -41,8 +42,10 @@ pub enum Fault {
     NotWasm(&'static str),
     #[error("a core module, not a component; build it for wasm32-wasip2, or run `wasm-tools component new` on it")]
     CoreModule,
-    #[error("not a valid component: {0}")]
-    Invalid(String),
+    #[error(transparent)]
+    Compile(#[from] compile::Error),
+    #[error("what it was compiled to does not fit this host: {0}")]
+    Unfit(String),
     #[error("it does not export {WIT_EXPORT}; it exports {0}")]
     NoExport(String),
     #[error("it imports `{name}`, which this host does not provide ({why}); provided: {WIT_PACKAGE} and WASI 0.2")]
@@ -106,24 +109,30 @@ pub struct Run {
 }
 
 impl Module {
-    /// Reads, compiles and checks a module file. Takes 10 ms to 10 s of computing: never call it on a handler's thread.
-    pub fn load(runtime: &Runtime, path: &Path) -> Result<Module, Error> {
-        let load = || Module::compile(runtime, &std::fs::read(path).map_err(Fault::Read)?);
-        load().map_err(|fault| Error {
+    /// Reads, compiles and checks a module file.
+    ///
+    /// # Cancel safety
+    /// Dropped half-way, nothing is left of it.
+    pub async fn load(runtime: &Runtime, path: &Path, priority: Priority) -> Result<Module, Error> {
+        let load = async {
+            let bytes = std::fs::read(path).map_err(Fault::Read)?;
+            preamble(&bytes)?;
+            let compiled = compile::component(&bytes, priority).await?;
+            Module::link(runtime, ModuleDigest::of(&bytes), &compiled)
+        };
+        load.await.map_err(|fault| Error {
             path: path.to_owned(),
             fault,
         })
     }
 
-    fn compile(runtime: &Runtime, bytes: &[u8]) -> Result<Module, Fault> {
-        match bytes {
-            [] => return Err(Fault::NotWasm("it is empty")),
-            // The preamble: magic, then version and layer (<https://github.com/WebAssembly/component-model>, Binary.md).
-            [0, b'a', b's', b'm', 0x01, 0x00, 0x00, 0x00, ..] => return Err(Fault::CoreModule),
-            [0, b'a', b's', b'm', ..] => {}
-            _ => return Err(Fault::NotWasm("it does not begin with \\0asm")),
-        }
-        let component = Component::new(&runtime.engine, bytes).map_err(|e| Fault::Invalid(chain(&e)))?;
+    /// `compiled` is what this program's own compiler has just made.
+    fn link(runtime: &Runtime, digest: ModuleDigest, compiled: &[u8]) -> Result<Module, Fault> {
+        // SAFETY: the engine runs these bytes as they are. They were made a moment ago by this same executable and came
+        // over a pipe that only the two processes hold; they never lay in a file that somebody else could write.
+        #[expect(unsafe_code, reason = "the compiler is in another process")]
+        let component = unsafe { Component::deserialize(&runtime.engine, compiled) };
+        let component = component.map_err(|e| Fault::Unfit(chain(&e)))?;
         let ty = component.component_type();
         for (name, _) in ty.imports(&runtime.engine) {
             if !name.starts_with("wasi:") && !name.starts_with("jetmesh:handler/") {
@@ -147,7 +156,7 @@ impl Module {
         let pre = runtime.linker.instantiate_pre(&component).map_err(|e| unlinked(&e))?;
         let pre = EventHandlerPre::new(pre).map_err(|e| Fault::World(chain(&e)))?;
         Ok(Module {
-            digest: ModuleDigest::of(bytes),
+            digest,
             pre,
             engine: runtime.engine.clone(),
             idle: Mutex::default(),
@@ -319,6 +328,17 @@ impl Run {
     }
 }
 
+/// Whether a file begins as a component does.
+fn preamble(bytes: &[u8]) -> Result<(), Fault> {
+    match bytes {
+        [] => Err(Fault::NotWasm("it is empty")),
+        // The preamble: magic, then version and layer (<https://github.com/WebAssembly/component-model>, Binary.md).
+        [0, b'a', b's', b'm', 0x01, 0x00, 0x00, 0x00, ..] => Err(Fault::CoreModule),
+        [0, b'a', b's', b'm', ..] => Ok(()),
+        _ => Err(Fault::NotWasm("it does not begin with \\0asm")),
+    }
+}
+
 fn outcome_of(answer: Result<(), Failure>) -> Outcome {
     match answer {
         Ok(()) => Outcome::Done,
@@ -367,13 +387,4 @@ fn unlinked(error: &wasmtime::Error) -> Fault {
         name: why.split('`').nth(1).unwrap_or("?").to_owned(),
         why,
     }
-}
-
-/// An error with its causes on one line. `{:?}` would capture a host backtrace as well.
-fn chain(error: &wasmtime::Error) -> String {
-    error
-        .chain()
-        .map(|e| e.to_string().replace('\n', " "))
-        .collect::<Vec<_>>()
-        .join(": ")
 }

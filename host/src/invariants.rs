@@ -176,7 +176,7 @@ fn every_task_is_the_drains_but_the_one_that_listens_for_signals() {
 #[test]
 fn threads_are_started_only_for_lanes_for_the_tick_and_for_what_blocks() {
     assert_eq!(naming("thread::Builder"), set(&["app.rs", "engine.rs"]));
-    assert_eq!(naming("spawn_blocking"), set(&["app.rs", "swap.rs"]));
+    assert_eq!(naming("spawn_blocking"), set(&["app.rs"]));
     assert_eq!(naming("thread::spawn"), set(&[]));
 }
 

@@ -7,6 +7,7 @@ pub mod attempts;
 pub mod broker;
 pub mod burial;
 pub mod cli;
+pub mod compile;
 pub mod config;
 pub mod dead_letter;
 pub mod delivery;

@@ -9,6 +9,7 @@ use std::time::Duration;
 use notify::{RecursiveMode, Watcher};
 use tokio::sync::mpsc;
 
+use crate::compile::Priority;
 use crate::engine::Runtime;
 use crate::handler::{Module, ModuleDigest};
 use crate::lane::Lane;
@@ -73,19 +74,16 @@ async fn look(runtime: &Runtime, lane: &Arc<Lane>, refused: &mut HashMap<PathBuf
     if new == old || refused.get(&path) == Some(&new) {
         return;
     }
-    let (runtime, file) = (runtime.clone(), path.clone());
-    let loaded = tokio::task::spawn_blocking(move || Module::load(&runtime, &file)).await;
-    match loaded {
-        Ok(Ok(module)) => {
+    match Module::load(runtime, &path, Priority::Lowest).await {
+        Ok(module) => {
             let new = module.digest.clone();
             lane.module.swap(Arc::new(module)).retire();
             tracing::info!(handler = %lane.plan.name, %old, %new, "module swapped");
         }
-        Ok(Err(error)) => {
+        Err(error) => {
             tracing::error!(handler = %lane.plan.name, %error, serving = %old,
                 "the changed module cannot serve; the old one goes on");
             refused.insert(path, new);
         }
-        Err(error) => tracing::error!(handler = %lane.plan.name, %error, "compiling the module broke off"),
     }
 }

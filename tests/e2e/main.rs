@@ -5,6 +5,7 @@ mod support;
 
 mod audit;
 mod cli;
+mod compile;
 mod config;
 mod dead_letters;
 mod effects;

@@ -42,8 +42,13 @@ pub async fn jetmesh(args: &[&str]) -> (ExitStatus, String, String) {
 
 /// The same in a folder.
 pub async fn jetmesh_in(dir: &Path, args: &[&str]) -> (ExitStatus, String, String) {
+    jetmesh_with(dir, args, &[]).await
+}
+
+/// The same with these environment variables.
+pub async fn jetmesh_with(dir: &Path, args: &[&str], env: &[(&str, &str)]) -> (ExitStatus, String, String) {
     let mut command = host::command(dir);
-    command.args(args);
+    command.args(args).envs(env.iter().copied());
     finish(command).await
 }
 

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
+use crate::compile;
 use crate::config::{Loaded, Overrides, load};
 
 /// An event mesh on NATS JetStream: sandboxed WebAssembly handlers, effects exactly once.
@@ -72,6 +73,13 @@ pub enum Command {
     /// Dead letters: list, show, replay
     #[command(subcommand)]
     Dlq(Dlq),
+    /// What a host starts for each module: a component on standard input, compiled to standard output
+    #[command(name = compile::COMMAND, hide = true)]
+    CompileModule {
+        /// With the lowest priority
+        #[arg(long)]
+        aside: bool,
+    },
 }
 
 #[derive(Debug, clap::Args)]

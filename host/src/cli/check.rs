@@ -20,7 +20,7 @@ pub async fn run(args: &Args, check: &Check) -> Result<u8, Error> {
     let loaded = args.load()?;
     let plan = &loaded.plan;
     let runtime = app::runtime(plan)?;
-    let modules = app::modules(&runtime, plan)?;
+    let modules = app::modules(&runtime, plan).await?;
     println!("{}: valid", loaded.path.display());
     for (handler, module) in plan.handlers.iter().zip(&modules) {
         println!(

@@ -13,6 +13,7 @@ use std::process::ExitCode;
 pub use args::Args;
 use args::Command;
 
+use crate::compile::{self, Priority};
 use crate::config;
 use crate::{app, broker};
 
@@ -86,6 +87,7 @@ pub fn main(args: &Args) -> ExitCode {
             Command::Config => check::print_config(args),
             Command::Status(status) => status::run(args, status).await,
             Command::Dlq(dlq) => dlq::run(args, dlq).await,
+            Command::CompileModule { aside } => compile_module(*aside),
         }
     });
     // Threads that a shutdown left behind must not hold the process.
@@ -98,4 +100,16 @@ pub fn main(args: &Args) -> ExitCode {
             ExitCode::from(error.code())
         }
     }
+}
+
+/// The whole of a child that compiles. What is wrong with the module goes to the host, which says it in its own words.
+fn compile_module(aside: bool) -> Result<u8, Error> {
+    let priority = if aside { Priority::Lowest } else { Priority::Usual };
+    Ok(match compile::child(priority) {
+        Ok(()) => OK,
+        Err(why) => {
+            eprintln!("{why}");
+            FAILED
+        }
+    })
 }
