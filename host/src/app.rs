@@ -15,7 +15,7 @@ use crate::engine::Runtime;
 use crate::handler::{self, Module};
 use crate::lane::Lane;
 use crate::ledger::{Bucket, committer, relay};
-use crate::plan::{Handler, Plan};
+use crate::plan::{Handler, Nats, Plan};
 use crate::{engine, micro, serve, swap};
 
 /// Instances beyond the configured ones, besides one for each ledger: reused ones that are kept while fresh ones start.
@@ -114,7 +114,7 @@ pub async fn run(plan: Plan, drain: Drain) -> Result<bool, Error> {
                 .iter()
                 .filter_map(|lane| lane.bucket.clone())
                 .find(|bucket| bucket.name == ledger);
-            drain.spawn_until(relay::run(ledger, own, plan.nats.clone()));
+            drain.spawn(relay(ledger, own, plan.nats.clone(), drain.clone()));
         }
     }
     drain.spawn_until(swap::watch(runtime, lanes.clone()));
@@ -129,6 +129,23 @@ pub async fn run(plan: Plan, drain: Drain) -> Result<bool, Error> {
     let clean = clean && matches!(joined, Ok(Ok(true)));
     tracing::info!(clean, "host ended");
     Ok(clean)
+}
+
+/// Carries a ledger's consequences out, at the end also those of what the lanes of this host decided last.
+async fn relay(ledger: String, bucket: Option<Arc<Bucket>>, nats: Nats, drain: Drain) {
+    tokio::select! {
+        () = relay::run(ledger.clone(), bucket, nats.clone()) => {}
+        () = async {
+            drain.lanes_ended().await;
+            while let Err(error) = relay::caught_up(&ledger, &nats).await {
+                if !error.passes() || matches!(error, broker::Error::Connect { .. }) {
+                    tracing::warn!(ledger, %error, "what was decided last is carried out when a host runs again");
+                    break;
+                }
+                tokio::time::sleep(redial_delay(0)).await;
+            }
+        } => {}
+    }
 }
 
 fn lanes(plan: &Arc<Plan>, host: &str, modules: Vec<Module>, drain: &Drain) -> Vec<Arc<Lane>> {
@@ -191,7 +208,7 @@ fn thread(number: usize, lanes: Vec<Arc<Lane>>, drain: Drain, grace: Duration) -
                 drain.spawn_beside(committer::run(Arc::clone(bucket)));
             }
             for lane in &lanes {
-                drain.spawn(serve::run(Arc::clone(lane)));
+                drain.spawn_lane(serve::run(Arc::clone(lane)));
             }
             drain.begun().await;
             drain.finished(grace).await;

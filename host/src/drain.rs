@@ -10,6 +10,7 @@ use tokio_util::task::TaskTracker;
 pub struct Drain {
     stop: CancellationToken,
     tasks: TaskTracker,
+    lanes: TaskTracker,
 }
 
 impl Drain {
@@ -17,6 +18,7 @@ impl Drain {
     pub fn begin(&self) {
         self.stop.cancel();
         self.tasks.close();
+        self.lanes.close();
     }
 
     /// Completes when no more work may be taken.
@@ -32,6 +34,17 @@ impl Drain {
     #[expect(clippy::disallowed_methods, reason = "the one place that spawns")]
     pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         tokio::spawn(self.tasks.track_future(task));
+    }
+
+    /// Runs a lane: what it leaves to be carried out is carried out by those that end after it.
+    pub fn spawn_lane(&self, lane: impl Future<Output = ()> + Send + 'static) {
+        self.spawn(self.lanes.track_future(lane));
+    }
+
+    /// Completes when the drain has begun and every lane has ended.
+    pub async fn lanes_ended(&self) {
+        self.begun().await;
+        self.lanes.wait().await;
     }
 
     /// Runs a task that has nothing to finish: it ends at once when the drain begins.

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::mesh::{Config, Found, Mesh, says};
+use crate::mesh::{Config, Found, Mesh, PATIENT, says};
 use crate::support::wait::SOON;
 use crate::support::{Signal, cli, eventually, modules};
 
@@ -315,4 +315,18 @@ async fn handlers_that_feed_one_another_in_a_circle_end_after_sixteen_hops() {
         Some("17"),
         "the first and sixteen hops"
     );
+}
+
+#[tokio::test]
+async fn a_host_that_ends_first_carries_out_what_it_decided_last() {
+    let (mesh, host) = Mesh::start(Config::probe()).await;
+    // Publishing this many takes far longer than ending does.
+    for _ in 0..10 {
+        mesh.order(json!({ "op": "emit_many", "subject": "events.many", "count": 150, "bytes": 10 }))
+            .await;
+    }
+    mesh.wait_decisions("probe", 10).await;
+    host.signal(Signal::TERM);
+    assert_eq!(host.wait_exit(PATIENT).await.code(), Some(0));
+    assert_eq!(mesh.emitted().await.len(), 1500);
 }

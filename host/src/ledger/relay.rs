@@ -16,7 +16,7 @@ use super::mistake::Mistake;
 use crate::broker::connection::redial_delay;
 use crate::broker::consumer::nanos;
 use crate::broker::provision::kv_stream;
-use crate::broker::{self, Connection, Error};
+use crate::broker::{self, By, Connection, Error};
 use crate::fault;
 use crate::message::DeliveryInfo;
 use crate::plan::Nats;
@@ -30,6 +30,8 @@ const PIN_TTL: Duration = Duration::from_secs(5);
 const ACK_WAIT: Duration = Duration::from_secs(10);
 /// Messages that are fetched at a time, each of up to a few hundred kilobytes.
 const BATCH: usize = 32;
+/// How often a host that ends looks whether its last consequences are carried out.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// The relay of one ledger, until the drain. `bucket`: what this host knows of the ledger, if it appends to it.
 pub async fn run(ledger: String, bucket: Option<Arc<Bucket>>, nats: Nats) {
@@ -47,6 +49,23 @@ pub async fn run(ledger: String, bucket: Option<Arc<Bucket>>, nats: Nats) {
             }
         }
         tokio::time::sleep(redial_delay(attempt)).await;
+    }
+}
+
+/// Completes when everything has been carried out that is stored by now, by whichever host.
+pub async fn caught_up(ledger: &str, nats: &Nats) -> Result<(), Error> {
+    let connection = broker::open(nats, &format!("jetmesh relay {ledger} end")).await?;
+    let stream = kv_stream(ledger);
+    let outs = Subjects::new(ledger).outs();
+    let Some(last) = connection.stored(&stream, By::Last(&outs)).await? else {
+        return Ok(());
+    };
+    loop {
+        let consumer = connection.consumer(&stream, CONSUMER).await?;
+        if consumer.is_some_and(|c| c.ack_floor.stream_seq >= last.sequence) {
+            return Ok(());
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
     }
 }
 
