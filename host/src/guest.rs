@@ -76,6 +76,8 @@ pub struct Call {
     pub lines: Vec<Line>,
     /// What the host could not do for it: then whatever the guest answers is not its own verdict.
     pub host_fault: Option<String>,
+    /// Since when it waits for a read.
+    reads_since: Option<Instant>,
     logged: usize,
     dropped: usize,
 }
@@ -88,6 +90,11 @@ impl Call {
             trace_id: message.trace_id().map(str::to_owned),
             ..Call::default()
         }
+    }
+
+    /// How long it has been waiting for a read that has not come back.
+    pub fn waiting(&self) -> Duration {
+        self.reads_since.map_or(Duration::ZERO, |since| since.elapsed())
     }
 
     fn line(&mut self, level: tracing::Level, text: &str) {
@@ -272,7 +279,10 @@ impl state::Host for Guest {
         if let Some(own) = self.call.effects.writes.get(&key) {
             return Ok(own.as_ref().map(|value| value.to_vec()));
         }
-        let (value, version) = match bucket.get(&key).await {
+        self.call.reads_since = Some(Instant::now());
+        let found = bucket.get(&key).await;
+        self.call.reads_since = None;
+        let (value, version) = match found {
             Ok(found) => found,
             Err(why) => {
                 self.call.host_fault = Some(format!("state: {why}"));

@@ -202,6 +202,9 @@ impl Module {
         let answer = before(deadline, handler.call_handle(&mut live.store, event)).await;
         let call = live.store.data_mut().end();
         let outcome = match answer {
+            None if call.waiting() > read_patience(timeout) => Outcome::HostFault {
+                message: format!("state: a read had not come back when the time limit of {timeout:?} was over"),
+            },
             None => Outcome::Timeout { limit: timeout },
             Some(Err(error)) => instance_failure(&error, timeout),
             Some(Ok(answer)) => {
@@ -326,6 +329,12 @@ impl Run {
             ..Run::without(outcome)
         }
     }
+}
+
+/// A read takes milliseconds. One that takes so long is slow by no fault of the guest's; a guest that makes too many of
+/// them, or computes until there is no time left for one, has used up its own time.
+fn read_patience(timeout: Duration) -> Duration {
+    (timeout / 2).min(Duration::from_secs(1))
 }
 
 /// Whether a file begins as a component does.

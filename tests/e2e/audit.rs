@@ -40,6 +40,8 @@ pub async fn judge_with_letters(mesh: &Mesh, count: usize, keys: usize, dead: us
         (mesh.emitted().await.len() >= count).then_some(())
     })
     .await;
+    // A late duplicate would come before this.
+    mesh.wait_settled("KV_probe", "mesh-relay").await;
     let mut decided: BTreeMap<String, u32> = BTreeMap::new();
     let mut buried = 0;
     for decision in mesh.decisions("probe").await {
