@@ -64,17 +64,39 @@ pub async fn modules(runtime: &Runtime, plan: &Plan) -> Result<Vec<Module>, Erro
     }
 }
 
-/// Connects, waiting for NATS as long as the plan says.
+/// Connects, waiting for NATS as long as the plan says. `None`: the drain has begun.
 pub async fn reach(plan: &Plan, drain: &Drain) -> Result<Option<Connection>, broker::Error> {
+    patiently(plan, drain, async || broker::open(&plan.nats, "jetmesh start").await).await
+}
+
+/// Makes what the mesh needs in NATS, waiting as long.
+async fn prepare(plan: &Plan, drain: &Drain) -> Result<Option<()>, broker::Error> {
+    let prepare = async || {
+        let connection = broker::open(&plan.nats, "jetmesh start").await?;
+        provision(&connection, plan).await
+    };
+    patiently(plan, drain, prepare).await
+}
+
+/// Does something again until it succeeds, fails for a reason that does not pass, or has taken too long.
+async fn patiently<T>(
+    plan: &Plan,
+    drain: &Drain,
+    mut step: impl AsyncFnMut() -> Result<T, broker::Error>,
+) -> Result<Option<T>, broker::Error> {
     let began = Instant::now();
     let mut attempt = 0;
     loop {
-        let error = match broker::open(&plan.nats, "jetmesh start").await {
-            Ok(connection) => return Ok(Some(connection)),
+        let done = tokio::select! {
+            done = step() => done,
+            () = drain.begun() => return Ok(None),
+        };
+        let error = match done {
+            Ok(done) => return Ok(Some(done)),
             Err(error) => error,
         };
         let over = plan.nats.wait.is_some_and(|wait| began.elapsed() >= wait);
-        if over || !matches!(error, broker::Error::Connect { .. }) {
+        if over || !error.passes() {
             return Err(error);
         }
         if attempt == 0 {
@@ -97,11 +119,9 @@ pub async fn run(plan: Plan, drain: Drain) -> Result<bool, Error> {
         modules = modules(&runtime, &plan) => modules?,
         () = drain.begun() => return Ok(true),
     };
-    let Some(connection) = reach(&plan, &drain).await? else {
+    if prepare(&plan, &drain).await?.is_none() {
         return Ok(true);
-    };
-    provision(&connection, &plan).await?;
-    drop(connection);
+    }
     let lanes = lanes(&plan, &host, modules, &drain);
     let threads = threads(&plan, &lanes, &drain);
     if plan.relay {

@@ -46,6 +46,23 @@ async fn a_host_waits_for_a_server_that_is_not_there_yet_and_says_so_once() {
 }
 
 #[tokio::test]
+async fn a_host_waits_for_jetstream_that_has_no_leader_yet() {
+    // One of three, the others being nowhere.
+    let lonely = "server_name: one\ncluster { name: three, listen: \"127.0.0.1:-1\", \
+                  routes: [\"nats://127.0.0.1:1\", \"nats://127.0.0.1:2\"] }";
+    let options = Options {
+        config: lonely.to_owned(),
+        ..Options::default()
+    };
+    let config = Config::probe().nats("timeout = \"500ms\"");
+    let mut mesh = Mesh::over(NatsServer::start_with(&options).await, config).await;
+    let host = start(&mesh);
+    host.wait_for_line(says(&["waiting for nats", "JetStream"]), SOON).await;
+    mesh.server.restart_with(&Options::default()).await;
+    host.wait_for_line(says(&["serving"]), SOON).await;
+}
+
+#[tokio::test]
 async fn a_server_without_jetstream_is_refused_with_the_reason() {
     let options = Options {
         config: "jetstream: disabled".to_owned(),

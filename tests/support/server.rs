@@ -39,13 +39,7 @@ impl NatsServer {
 
     pub async fn start_with(options: &Options) -> Self {
         let dir = TempDir::with_prefix("jetmesh-nats-").expect("a temporary folder");
-        let payload = options
-            .max_payload
-            .map(|bytes| format!("max_payload: {bytes}\n"))
-            .unwrap_or_default();
-        let store = dir.path().join("store");
-        let config = format!("jetstream {{ store_dir: {store:?} }}\n{payload}{}\n", options.config);
-        fs::write(dir.path().join("server.conf"), config).expect("the folder is ours");
+        configure(dir.path(), options);
         let (process, port) = launch(dir.path(), None).await;
         Self { process, port, dir }
     }
@@ -94,6 +88,12 @@ impl NatsServer {
         (self.process, self.port) = launch(self.dir.path(), Some(self.port)).await;
     }
 
+    /// The same with other options.
+    pub async fn restart_with(&mut self, options: &Options) {
+        configure(self.dir.path(), options);
+        self.restart().await;
+    }
+
     /// Freezes the process: connections stay open and nothing answers.
     pub fn pause(&self) {
         self.process.signal(Signal::STOP);
@@ -124,6 +124,16 @@ pub async fn round_trip(client: &async_nats::Client) {
     let answer = client.request("nobody.listens", "".into()).await;
     let none = answer.err().map(|error| error.kind());
     assert_eq!(none, Some(async_nats::RequestErrorKind::NoResponders));
+}
+
+fn configure(dir: &Path, options: &Options) {
+    let payload = options
+        .max_payload
+        .map(|bytes| format!("max_payload: {bytes}\n"))
+        .unwrap_or_default();
+    let store = dir.join("store");
+    let config = format!("jetstream {{ store_dir: {store:?} }}\n{payload}{}\n", options.config);
+    fs::write(dir.join("server.conf"), config).expect("the folder is ours");
 }
 
 /// Starts the server in its folder, on the given port or a free one, and returns it when it is ready.
