@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use crate::attempts;
-use crate::broker::consumer::{META_HANDLER, META_MESH, nanos};
+use crate::broker::consumer::{ConsumerInfo, META_HANDLER, META_MESH, nanos};
 use crate::broker::provision::ADVISORIES;
 use crate::broker::{Connection, Error};
 use crate::burial::{self, Dead};
@@ -42,7 +42,7 @@ pub fn consumer(lane: &Lane) -> String {
     lane.plan.name.clone()
 }
 
-pub async fn bind(connection: &Connection, lane: &Lane) -> Result<(), Error> {
+pub async fn bind(connection: &Connection, lane: &Lane) -> Result<ConsumerInfo, Error> {
     let of = |kind: &str| {
         let prefix = &lane.whole.nats.js_event_prefix;
         format!(
@@ -60,7 +60,7 @@ pub async fn bind(connection: &Connection, lane: &Lane) -> Result<(), Error> {
         "replay_policy": "instant",
         "metadata": { META_MESH: lane.whole.mesh, META_HANDLER: lane.plan.name },
     });
-    connection.put_consumer(ADVISORIES, &config, "").await.map(|_| ())
+    connection.put_consumer(ADVISORIES, &config, "").await
 }
 
 /// What an advisory comes to.

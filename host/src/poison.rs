@@ -4,8 +4,9 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use crate::broker::Error;
 use crate::broker::consumer::ConsumerInfo;
+use crate::broker::scan::one_by_one;
+use crate::broker::{Connection, Error};
 use crate::burial::{self, Attempts, Buried, Dead};
 use crate::lane::{Counters, Lane, Link};
 use crate::message::EventId;
@@ -24,6 +25,29 @@ pub async fn isolate(lane: &Lane, link: &Link, consumer: &ConsumerInfo) -> Resul
             tracing::error!(handler = %plan.name, sequence = message.sequence, %error,
                 "a message that no client can read cannot be buried");
         }
+    }
+    Ok(())
+}
+
+/// Takes away what nobody can read among the replays or advisories that a consumer waits for. They name events and are
+/// none, so nothing is buried: an advisory's event is found by the sweep, and a replay can be asked for again.
+pub async fn discard(connection: &Connection, stream: &str, consumer: &ConsumerInfo) -> Result<(), Error> {
+    if consumer.num_ack_pending == 0 {
+        return Ok(());
+    }
+    let (mut next, last) = (consumer.ack_floor.stream_seq + 1, consumer.delivered.stream_seq);
+    let (filters, mut found) = (consumer.filters(), Vec::new());
+    one_by_one(connection, stream, &filters, &mut next, last, usize::MAX, &mut found).await?;
+    for message in found {
+        let Err(why) = message.headers else { continue };
+        tracing::error!(
+            stream,
+            handler = consumer.name,
+            sequence = message.sequence,
+            why,
+            "a message that no client can read is taken away"
+        );
+        ack_by_sequence(connection, stream, &consumer.name, message.sequence).await?;
     }
     Ok(())
 }

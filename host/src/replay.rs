@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_nats::{HeaderMap, Message as Wire, Subject};
 use serde_json::json;
 
-use crate::broker::consumer::{META_HANDLER, META_MESH, nanos};
+use crate::broker::consumer::{ConsumerInfo, META_HANDLER, META_MESH, nanos};
 use crate::broker::error::WRONG_LAST;
 use crate::broker::provision::REPLAY;
 use crate::broker::{Connection, Error};
@@ -28,7 +28,7 @@ pub fn consumer(lane: &Lane) -> String {
     lane.plan.name.clone()
 }
 
-pub async fn bind(connection: &Connection, lane: &Lane) -> Result<(), Error> {
+pub async fn bind(connection: &Connection, lane: &Lane) -> Result<ConsumerInfo, Error> {
     let config = json!({
         "durable_name": consumer(lane),
         "ack_policy": "explicit",
@@ -40,7 +40,7 @@ pub async fn bind(connection: &Connection, lane: &Lane) -> Result<(), Error> {
         "replay_policy": "instant",
         "metadata": { META_MESH: lane.whole.mesh, META_HANDLER: lane.plan.name },
     });
-    connection.put_consumer(REPLAY, &config, "").await.map(|_| ())
+    connection.put_consumer(REPLAY, &config, "").await
 }
 
 /// Asks for an event to be run once more. Asking twice while the first is waiting does nothing.

@@ -235,8 +235,8 @@ async fn connect(lane: &Arc<Lane>, connection: Connection) -> Result<(Arc<Link>,
         ledger: ledger.as_deref(),
     };
     let own = bind(&connection, plan, &info, &owner).await?;
-    replay::bind(&connection, lane).await?;
-    advisory::bind(&connection, lane).await?;
+    poison::discard(&connection, REPLAY, &replay::bind(&connection, lane).await?).await?;
+    poison::discard(&connection, ADVISORIES, &advisory::bind(&connection, lane).await?).await?;
     let link = Link {
         connection,
         incarnation: present.token.as_str().into(),

@@ -6,7 +6,7 @@ use std::net::TcpStream;
 use serde_json::json;
 
 use crate::audit::{judge_with_letters, work};
-use crate::mesh::{Config, Mesh};
+use crate::mesh::{Config, Mesh, PATIENT, says};
 
 /// Publishes bytes that no client library would send.
 fn publish_raw(mesh: &Mesh, subject: &[u8], headers: &[u8], payload: &[u8]) {
@@ -63,6 +63,30 @@ async fn one_poison_message_stops_nobody_else() {
     for letter in mesh.letters().await {
         assert_eq!(letter.header("Mesh-Code"), Some("malformed-message"), "{letter:?}");
     }
+}
+
+#[tokio::test]
+async fn a_poison_replay_or_advisory_stops_nobody() {
+    let (mesh, host) = Mesh::start(Config::probe()).await;
+    let headers = b"NATS/1.0\r\nno colon here\r\n\r\n";
+    let doors = [
+        ("MESH_REPLAY", "$MESH.replay.probe.k.1"),
+        (
+            "MESH_ADVISORIES",
+            "$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES.ORDERS.probe",
+        ),
+    ];
+    for (number, (stream, subject)) in doors.into_iter().enumerate() {
+        publish_raw(&mesh, subject.as_bytes(), headers, b"");
+        host.wait_for_line(
+            says(&["a message that no client can read is taken away", stream]),
+            PATIENT,
+        )
+        .await;
+        mesh.order(work(number, 2)).await;
+        mesh.wait_settled(stream, "probe").await;
+    }
+    judge_with_letters(&mesh, 2, 2, 0).await;
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::connection::Connection;
-use super::error::{Error, NO_CONSUMER};
+use super::error::{Error, NO_CONSUMER, NO_STREAM};
 use super::stream::StreamInfo;
 use crate::effects::subject_matches;
 use crate::message::rfc3339;
@@ -47,6 +47,14 @@ impl ConsumerInfo {
         self.config["metadata"][key].as_str()
     }
 
+    /// The subjects that it is given; none: all of its stream's.
+    pub fn filters(&self) -> Vec<String> {
+        let one = self.config["filter_subject"].as_str();
+        let many = self.config["filter_subjects"].as_array();
+        let many = many.into_iter().flatten().filter_map(Value::as_str);
+        one.into_iter().chain(many).map(str::to_owned).collect()
+    }
+
     /// Up to here the server has nothing left to deliver or to wait for.
     pub fn settled_floor(&self) -> u64 {
         if self.num_ack_pending == 0 {
@@ -75,6 +83,23 @@ impl Connection {
             .unwrap_or_default();
         let body = json!({ "stream_name": stream, "config": config, "action": action });
         self.api(&format!("CONSUMER.CREATE.{stream}.{name}"), &body).await
+    }
+}
+
+impl Connection {
+    /// Removes a consumer; one that is not there is no error.
+    pub async fn remove_consumer(&self, stream: &str, name: &str) -> Result<(), Error> {
+        match self
+            .api::<Value>(&format!("CONSUMER.DELETE.{stream}.{name}"), &json!({}))
+            .await
+        {
+            Ok(_)
+            | Err(Error::Api {
+                code: NO_CONSUMER | NO_STREAM,
+                ..
+            }) => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 }
 
