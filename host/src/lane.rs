@@ -58,6 +58,26 @@ pub struct Link {
     pub created_ms: u64,
     /// The source removes messages that are acked: work queue or interest.
     pub removes: bool,
+    /// The newest delivery of the consumer, by its own count.
+    newest: AtomicU64,
+}
+
+impl Link {
+    pub fn new(connection: Connection, incarnation: &str, created_ms: u64, removes: bool) -> Link {
+        Link {
+            connection,
+            incarnation: incarnation.into(),
+            created_ms,
+            removes,
+            newest: AtomicU64::new(0),
+        }
+    }
+
+    /// Whether a delivery with this consumer sequence is one of the consumer that this link was bound to: that one's
+    /// count only grows.
+    pub fn continues(&self, consumer_sequence: u64) -> bool {
+        self.newest.fetch_max(consumer_sequence, Ordering::Relaxed) < consumer_sequence
+    }
 }
 
 impl std::fmt::Debug for Connection {

@@ -94,6 +94,8 @@ pub struct DeliveryInfo {
     /// 1 for the first delivery.
     pub delivered: u64,
     pub stream_sequence: u64,
+    /// Grows with each delivery of a consumer, and begins anew with a consumer that is made anew.
+    pub consumer_sequence: u64,
     pub time_ms: u64,
     /// How many matching messages come after it.
     pub pending: u64,
@@ -107,12 +109,13 @@ impl DeliveryInfo {
         let mut facts = rest.split(|b| *b == b'.').skip(if dots >= 8 { 4 } else { 2 });
         let delivered = number(facts.next()?)?;
         let stream_sequence = number(facts.next()?)?;
-        facts.next()?;
+        let consumer_sequence = number(facts.next()?)?;
         let time_ns = number(facts.next()?)?;
         let pending = number(facts.next()?)?;
         Some(DeliveryInfo {
             delivered,
             stream_sequence,
+            consumer_sequence,
             time_ms: time_ns / 1_000_000,
             pending,
         })
@@ -164,6 +167,7 @@ mod tests {
             DeliveryInfo {
                 delivered: 3,
                 stream_sequence: 17,
+                consumer_sequence: 20,
                 time_ms: 1_700_000_000_123,
                 pending: 5
             }

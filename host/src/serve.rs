@@ -16,12 +16,14 @@ use crate::broker::{self, Connection, Error};
 use crate::lane::{Lane, Link};
 use crate::ledger::incarnation;
 use crate::message::{DeliveryInfo, parse_rfc3339};
-use crate::{advisory, dispatch, poison, replay, sweep};
+use crate::{advisory, dispatch, fault, poison, replay, sweep};
 
 /// How often the floor is raised and what was lost is looked for.
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
 /// Replays and advisories that are worked on at a time, beside `in_flight`.
 const SIDE_IN_FLIGHT: usize = 64;
+/// Without an open request, so long passes before the consumer is looked at again: nobody makes one anew faster.
+const UNHEARD_MAX: Duration = Duration::from_millis(500);
 
 type Work = FuturesUnordered<BoxFuture<'static, ()>>;
 
@@ -90,7 +92,11 @@ async fn serve(lane: &Arc<Lane>, work: &mut Work) -> Result<(), Error> {
         let own = lane
             .in_flight()
             .saturating_sub(SIDE_IN_FLIGHT - side.available_permits());
-        if source.ask(lane.plan.in_flight.saturating_sub(own)).await? {
+        let room = lane.plan.in_flight.saturating_sub(own);
+        if room > 0 && source.unheard() > UNHEARD_MAX {
+            beside(work, still_bound(lane, &link)).await?;
+        }
+        if source.ask(room).await? {
             // The request, and the acks before it, leave now: the server works on it while this works on what is here.
             tokio::task::yield_now().await;
         }
@@ -120,9 +126,9 @@ async fn serve(lane: &Arc<Lane>, work: &mut Work) -> Result<(), Error> {
             }
             Some(()) = work.next() => {}
             // They are few, and bounded: a backlog of the source must not keep them waiting.
-            pulled = replays.next() => take(lane, &link, pulled?, work, Inbound::Replay, Some(&side)).await,
-            pulled = advisories.next() => take(lane, &link, pulled?, work, Inbound::Advisory, Some(&side)).await,
-            pulled = source.next() => take(lane, &link, pulled?, work, Inbound::Source, None).await,
+            pulled = replays.next() => take(lane, &link, pulled?, work, Inbound::Replay, Some(&side)).await?,
+            pulled = advisories.next() => take(lane, &link, pulled?, work, Inbound::Advisory, Some(&side)).await?,
+            pulled = source.next() => take(lane, &link, pulled?, work, Inbound::Source, None).await?,
         }
     }
     for inlet in [source, replays, advisories] {
@@ -164,12 +170,20 @@ async fn take(
     work: &mut Work,
     inbound: Inbound,
     side: Option<&Arc<Semaphore>>,
-) {
-    let Pulled::Message(message) = pulled else { return };
-    let Some(reply) = message.reply.clone() else { return };
-    let Some(info) = DeliveryInfo::parse(&reply) else {
-        return;
+) -> Result<(), Error> {
+    let Pulled::Message(message) = pulled else {
+        return Ok(());
     };
+    let Some(reply) = message.reply.clone() else {
+        return Ok(());
+    };
+    let Some(info) = DeliveryInfo::parse(&reply) else {
+        return Ok(());
+    };
+    if matches!(inbound, Inbound::Source) && !link.continues(info.consumer_sequence) {
+        // Not begun, it is delivered again.
+        return Err(gone(lane));
+    }
     let (lane, link) = (Arc::clone(lane), Arc::clone(link));
     // Asked for no more than there are; travels with the work.
     let permit = side.and_then(|side| Arc::clone(side).try_acquire_owned().ok());
@@ -188,6 +202,21 @@ async fn take(
     };
     if futures_util::poll!(&mut task).is_pending() {
         work.push(task);
+    }
+    Ok(())
+}
+
+/// Whether the consumer is still the one that was bound. One that was made anew with its stream counts other events: a
+/// lane that had no open request at that time has not been told.
+async fn still_bound(lane: &Lane, link: &Link) -> Result<(), Error> {
+    let found = link.connection.consumer(&lane.plan.stream, &lane.plan.consumer).await?;
+    let same = found.is_some_and(|c| c.metadata(META_INCARNATION) == Some(&*link.incarnation));
+    if same { Ok(()) } else { Err(gone(lane)) }
+}
+
+fn gone(lane: &Lane) -> Error {
+    Error::Missing {
+        what: format!("consumer {} on stream {}", lane.plan.consumer, lane.plan.stream),
     }
 }
 
@@ -234,15 +263,18 @@ async fn connect(lane: &Arc<Lane>, connection: Connection) -> Result<(Arc<Link>,
         incarnation: &present.token,
         ledger: ledger.as_deref(),
     };
+    fault::point("before-bind");
     let own = bind(&connection, plan, &info, &owner).await?;
+    let now = connection.stream(&plan.stream).await?;
+    if now.is_none_or(|now| now.created != info.created) {
+        // The stream was made anew in between, and this consumer names the old making: nobody may believe it.
+        connection.remove_consumer(&plan.stream, &plan.consumer).await?;
+        return Err(gone(lane));
+    }
     poison::discard(&connection, REPLAY, &replay::bind(&connection, lane).await?).await?;
     poison::discard(&connection, ADVISORIES, &advisory::bind(&connection, lane).await?).await?;
-    let link = Link {
-        connection,
-        incarnation: present.token.as_str().into(),
-        created_ms: parse_rfc3339(&info.created).unwrap_or(0),
-        removes: info.retention() != "limits",
-    };
+    let created_ms = parse_rfc3339(&info.created).unwrap_or(0);
+    let link = Link::new(connection, &present.token, created_ms, info.retention() != "limits");
     Ok((Arc::new(link), own))
 }
 

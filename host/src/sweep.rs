@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::attempts;
 use crate::broker::Error;
-use crate::broker::consumer::META_START;
+use crate::broker::consumer::{META_INCARNATION, META_START};
 use crate::broker::scan::{From, Surveyed, one_by_one, survey};
 use crate::burial::{self, Dead};
 use crate::lane::{Lane, Link};
@@ -43,6 +43,10 @@ async fn raise_floor(lane: &Lane, link: &Link, bucket: &Bucket) -> Result<(), Er
     let Some(info) = link.connection.consumer(&plan.stream, &plan.consumer).await? else {
         return Ok(());
     };
+    if info.metadata(META_INCARNATION) != Some(&*link.incarnation) {
+        // Another making's, with other sequences: the lane finds that out before it takes anything from it.
+        return Ok(());
+    }
     bucket.catch_up().await?;
     let settled = info.settled_floor();
     let floor = bucket.floor(&plan.name, &link.incarnation);

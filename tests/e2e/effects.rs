@@ -322,11 +322,11 @@ async fn a_host_that_ends_first_carries_out_what_it_decided_last() {
     let (mesh, host) = Mesh::start(Config::probe()).await;
     // Publishing this many takes far longer than ending does.
     for _ in 0..10 {
-        mesh.order(json!({ "op": "emit_many", "subject": "events.many", "count": 150, "bytes": 10 }))
+        mesh.order(json!({ "op": "emit_many", "subject": "events.many", "count": 390, "bytes": 10 }))
             .await;
     }
     mesh.wait_decisions("probe", 10).await;
     host.signal(Signal::TERM);
     assert_eq!(host.wait_exit(PATIENT).await.code(), Some(0));
-    assert_eq!(mesh.emitted().await.len(), 1500);
+    assert_eq!(mesh.emitted().await.len(), 3900);
 }

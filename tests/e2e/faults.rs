@@ -1,15 +1,17 @@
 //! Hosts and servers that die, freeze, or lose one another at the worst moment.
 
+use std::collections::BTreeSet;
 use std::os::unix::process::ExitStatusExt;
 use std::time::Duration;
 
+use async_nats::jetstream::stream::RetentionPolicy;
 use serde_json::{Value, json};
 
 use crate::audit::{judge, publish_work, work};
 use crate::hosts::wait_frozen;
 use crate::mesh::{Config, Mesh, PATIENT, says};
 use crate::support::wait::SOON;
-use crate::support::{Direction, Proxy, Signal, eventually};
+use crate::support::{Direction, Host, Proxy, Signal, eventually};
 
 /// A host is killed at the seventh pass of a point, another goes on: nothing lost, nothing twice.
 async fn killed_at(point: &str, nth: u32) {
@@ -206,6 +208,93 @@ async fn a_stream_that_is_made_anew_has_new_events_and_no_old_answers() {
     let events: Vec<_> = decisions.iter().filter_map(|d| d["event"].as_str()).collect();
     assert_eq!(events.len(), 2);
     assert_ne!(events[0], events[1], "another incarnation, another event");
+    mesh.wait_settled("ORDERS", "probe").await;
+}
+
+/// Each event that was decided, without its incarnation, and how many incarnations there are.
+fn decided(decisions: &[Value]) -> (Vec<&str>, usize) {
+    let events = decisions.iter().filter_map(|d| d["event"].as_str()?.split_once('.'));
+    let (makings, mut sequences): (BTreeSet<&str>, Vec<&str>) = events.unzip();
+    sequences.sort_unstable();
+    (sequences, makings.len())
+}
+
+#[tokio::test]
+async fn a_stream_that_is_made_anew_while_a_host_has_no_request_open_has_new_events() {
+    let one = "start = \"all\"\nconcurrency = 1\nin_flight = 1\ntimeout = \"30s\"\nack_wait = \"5s\"";
+    let mesh = Mesh::new(Config::probe_with(one)).await;
+    let busy = mesh.host(&[]).await;
+    let add = json!({ "op": "add", "key": "n", "by": 1 });
+    // With one event at work it asks for no other, and hears nothing.
+    mesh.order(json!([{ "op": "sleep", "ms": 8000 }, add])).await;
+    crate::hosts::wait_at_work(&mesh, 1).await;
+    let other = mesh.host(&[]).await;
+    let mark = other.lines().len();
+    mesh.js.delete_stream("ORDERS").await.expect("it goes");
+    other
+        .wait_for_line_after(mark, says(&["serving", "handler=probe "]), PATIENT)
+        .await;
+    // The other one is as busy with the first event, so the second waits for the one that knows nothing.
+    mesh.order(json!([{ "op": "sleep", "ms": 12_000 }, add])).await;
+    crate::hosts::wait_at_work(&mesh, 2).await;
+    assert_eq!(mesh.order(add).await, 2);
+    mesh.wait_value("probe", "n", "3").await;
+    mesh.wait_settled("ORDERS", "probe").await;
+    let decisions = mesh.decisions("probe").await;
+    assert_eq!(decided(&decisions), (vec!["1", "1", "2"], 2), "{decisions:?}");
+    let of = |place: usize| decisions[place]["event"].as_str().and_then(|e| e.split('.').next());
+    assert_eq!(
+        of(1),
+        of(2),
+        "both events of the new stream are known as such: {decisions:?}"
+    );
+    drop((busy, other));
+}
+
+#[tokio::test]
+async fn a_stream_that_is_made_anew_while_a_host_binds_has_new_events() {
+    let (mesh, host) = Mesh::start(Config::probe_with("start = \"all\"")).await;
+    let add = json!({ "op": "add", "key": "n", "by": 1 });
+    mesh.order(add.clone()).await;
+    mesh.wait_value("probe", "n", "1").await;
+    host.signal(Signal::TERM);
+    host.wait_exit(PATIENT).await;
+    let config = mesh.config.text(&mesh.server.url());
+    let next = Host::start(&config, mesh.dir.path(), &[("MESH_FAULT", "before-bind:stop")]);
+    wait_frozen(&next).await;
+    mesh.js.delete_stream("ORDERS").await.expect("it goes");
+    mesh.add_stream("ORDERS", &["orders.>"], RetentionPolicy::Limits).await;
+    assert_eq!(mesh.order(add).await, 1, "the sequence of the old one");
+    next.signal(Signal::CONT);
+    mesh.wait_value("probe", "n", "2").await;
+    let decisions = mesh.decisions("probe").await;
+    assert_eq!(decided(&decisions), (vec!["1", "1"], 2), "{decisions:?}");
+}
+
+#[tokio::test]
+async fn a_consumer_that_counts_anew_is_bound_anew() {
+    let (mesh, host) = Mesh::start(Config::probe_with("start = \"all\"\nconcurrency = 1\nin_flight = 1")).await;
+    let add = json!({ "op": "add", "key": "n", "by": 1 });
+    mesh.order(add.clone()).await;
+    mesh.wait_value("probe", "n", "1").await;
+    mesh.order(json!([{ "op": "sleep", "ms": 3000 }, add])).await;
+    crate::hosts::wait_at_work(&mesh, 1).await;
+    // Somebody makes it anew with everything that it carried: only its count tells.
+    let config = mesh.consumer("ORDERS", "probe").await["config"].clone();
+    mesh.js
+        .delete_consumer_from_stream("probe", "ORDERS")
+        .await
+        .expect("it goes");
+    let body = json!({ "stream_name": "ORDERS", "config": config, "action": "create" });
+    let made: Value = mesh
+        .js
+        .request("CONSUMER.CREATE.ORDERS.probe", &body)
+        .await
+        .expect("JetStream answers");
+    assert_eq!(made["name"], "probe", "{made}");
+    host.wait_for_line(says(&["consumer probe on stream ORDERS is gone"]), SOON)
+        .await;
+    mesh.wait_value("probe", "n", "2").await;
     mesh.wait_settled("ORDERS", "probe").await;
 }
 

@@ -32,6 +32,8 @@ pub struct Inlet {
     /// Asked for and neither received nor given up by the server.
     outstanding: usize,
     asked: Instant,
+    /// Since when nothing is outstanding.
+    idle: Instant,
 }
 
 impl Inlet {
@@ -55,6 +57,7 @@ impl Inlet {
             what,
             outstanding: 0,
             asked,
+            idle: asked,
         })
     }
 
@@ -77,10 +80,19 @@ impl Inlet {
         Ok(true)
     }
 
+    /// How long nobody would have been told that the consumer is gone.
+    pub fn unheard(&self) -> Duration {
+        match self.outstanding {
+            0 => self.idle.elapsed(),
+            _ => Duration::ZERO,
+        }
+    }
+
     /// A request whose end never came was lost, for instance with the consumer's leader.
     pub fn forget_if_stale(&mut self) {
         if self.outstanding > 0 && self.asked.elapsed() > EXPIRES + Duration::from_secs(5) {
             self.outstanding = 0;
+            self.idle = self.asked;
         }
     }
 
@@ -97,6 +109,9 @@ impl Inlet {
         // A stored message may have a status line of its own: it is one of ours if it wants no answer.
         let Some(status) = message.status.filter(|_| message.reply.is_none()) else {
             self.outstanding = self.outstanding.saturating_sub(1);
+            if self.outstanding == 0 {
+                self.idle = Instant::now();
+            }
             return Ok(Pulled::Message(message));
         };
         let pending = message
@@ -105,6 +120,7 @@ impl Inlet {
             .and_then(|h| h.get("Nats-Pending-Messages"))
             .and_then(|v| v.as_str().parse::<usize>().ok());
         self.outstanding = pending.map_or(0, |pending| self.outstanding.saturating_sub(pending));
+        self.idle = Instant::now();
         let text = message.description.as_deref().unwrap_or_default().to_ascii_lowercase();
         if status.as_u16() == 503 || (status.as_u16() == 409 && text.contains("deleted")) {
             return Err(Error::Missing {
