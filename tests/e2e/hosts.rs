@@ -155,6 +155,47 @@ pub async fn wait_frozen(host: &Host) {
     .await;
 }
 
+/// A relay freezes half-way through what it has fetched; another one carries all of it out; the target forgets the ids.
+#[tokio::test]
+async fn a_relay_that_wakes_after_its_targets_duplicate_window_repeats_nothing() {
+    let mesh = Mesh::new(Config::probe()).await;
+    let target = async_nats::jetstream::stream::Config {
+        name: "EVENTS".to_owned(),
+        subjects: vec!["events.>".to_owned()],
+        duplicate_window: Duration::from_secs(2),
+        ..Default::default()
+    };
+    mesh.js.create_stream(target).await.expect("the stream can be made");
+    let frozen = mesh.host_with_fault("relay-published:stop").await;
+    mesh.order(json!({ "op": "emit_many", "subject": "events.many", "count": 5, "bytes": 10 }))
+        .await;
+    wait_frozen(&frozen).await;
+    let _other = mesh.host(&[]).await;
+    let many = async || mesh.messages("EVENTS", "events.many").await.len();
+    eventually("the other relay to do it", PATIENT, async || {
+        (many().await == 5).then_some(())
+    })
+    .await;
+    // What was published before is forgotten when this is.
+    let forgotten = async || {
+        let map =
+            async_nats::HeaderMap::from_iter([("Nats-Msg-Id".parse().expect("a name"), "a".parse().expect("a value"))]);
+        let ack = mesh.js.publish_with_headers("events.window", map, "".into()).await;
+        let ack = ack.expect("the server takes it").await.expect("a stream takes it");
+        (!ack.duplicate).then_some(())
+    };
+    forgotten().await.expect("it is the first");
+    eventually("the target to forget", SOON, forgotten).await;
+    frozen.signal(Signal::CONT);
+    eventually("both hosts to be awake", SOON, async || {
+        (hosts(&mesh).await.len() == 2).then_some(())
+    })
+    .await;
+    frozen.signal(Signal::TERM);
+    frozen.wait_exit(PATIENT).await;
+    assert_eq!(many().await, 5, "each is there once");
+}
+
 #[tokio::test]
 async fn a_host_that_goes_leaves_its_work_to_the_other() {
     let mesh = Mesh::new(Config::probe()).await;

@@ -1,6 +1,7 @@
 //! What a host refuses, or waits for, at its start; it never takes over what is not its own.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use async_nats::jetstream::consumer::pull;
 use async_nats::jetstream::stream::RetentionPolicy;
@@ -192,6 +193,31 @@ async fn two_handlers_of_one_work_queue_are_refused() {
             .await;
     }
     mesh.wait_value("probe", "n", "2").await;
+}
+
+#[tokio::test]
+async fn check_warns_of_a_target_that_forgets_message_ids_too_soon() {
+    let mut mesh = Mesh::new(Config::probe()).await;
+    let text = "warning: handler probe publishes into stream EVENTS, which knows a message again for 30s only";
+    let stdout = mesh.jetmesh_ok(&["check", "--connect"]).await;
+    assert!(!stdout.contains("warning"), "{stdout}");
+    let config = async_nats::jetstream::stream::Config {
+        name: "EVENTS".to_owned(),
+        subjects: vec!["events.>".to_owned()],
+        duplicate_window: Duration::from_secs(30),
+        ..Default::default()
+    };
+    mesh.js.create_stream(config).await.expect("the stream can be made");
+    let stdout = mesh.jetmesh_ok(&["check", "--connect"]).await;
+    assert!(stdout.contains(text) && stdout.contains("everything fits"), "{stdout}");
+    // The same where the configuration makes it.
+    mesh.js.delete_stream("EVENTS").await.expect("it goes");
+    let short = "[streams.SHORT]\nsubjects = [\"short.*\"]\nduplicate_window = \"30s\"";
+    mesh.config = Config::new()
+        .table(short)
+        .handler("probe", &modules::handler("probe"), "publish = [\"short.>\"]");
+    let stdout = mesh.jetmesh_ok(&["check", "--connect"]).await;
+    assert!(stdout.contains(&text.replace("EVENTS", "SHORT")), "{stdout}");
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! What the mesh reads of a stream.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use serde::Deserialize;
 
@@ -29,6 +30,11 @@ impl StreamInfo {
         self.config["retention"].as_str().unwrap_or("limits")
     }
 
+    /// How long it knows a message again by its id.
+    pub fn duplicate_window(&self) -> Option<Duration> {
+        self.config["duplicate_window"].as_u64().map(Duration::from_nanos)
+    }
+
     pub fn subjects(&self) -> Vec<String> {
         let list = self.config["subjects"].as_array();
         list.into_iter()
@@ -50,10 +56,15 @@ impl Connection {
 
     /// The stream that captures a subject.
     pub async fn stream_of(&self, subject: &str) -> Result<Option<String>, Error> {
+        Ok(self.streams_of(subject).await?.into_iter().next())
+    }
+
+    /// The streams that capture some subject of a pattern.
+    pub async fn streams_of(&self, pattern: &str) -> Result<Vec<String>, Error> {
         let names: Names = self
-            .api("STREAM.NAMES", &serde_json::json!({ "subject": subject }))
+            .api("STREAM.NAMES", &serde_json::json!({ "subject": pattern }))
             .await?;
-        Ok(names.streams.and_then(|names| names.into_iter().next()))
+        Ok(names.streams.unwrap_or_default())
     }
 }
 

@@ -1,5 +1,8 @@
 //! `jetmesh check`: everything that can be said before a start; `jetmesh config`: what is in force.
 
+use std::collections::BTreeMap;
+use std::time::Duration;
+
 use super::args::Check;
 use super::{Args, Error, OK, REFUSED};
 use crate::app;
@@ -7,7 +10,7 @@ use crate::broker::consumer::{Owner, check_owner, covers, work_queue};
 use crate::broker::provision::{check_ledger_bucket, kv_stream};
 use crate::broker::{self, Connection};
 use crate::config;
-use crate::plan::Plan;
+use crate::plan::{Plan, Stream};
 
 pub fn print_config(args: &Args) -> Result<u8, Error> {
     let loaded = args.load()?;
@@ -41,6 +44,9 @@ pub async fn run(args: &Args, check: &Check) -> Result<u8, Error> {
         return Ok(OK);
     }
     let connection = broker::open(&plan.nats, "jetmesh check").await?;
+    for warning in warnings(&connection, plan).await? {
+        println!("warning: {warning}");
+    }
     let problems = connected(&connection, plan).await?;
     if problems.is_empty() {
         println!(
@@ -53,6 +59,37 @@ pub async fn run(args: &Args, check: &Check) -> Result<u8, Error> {
         println!("error: {problem}");
     }
     Ok(REFUSED)
+}
+
+/// Shorter than this, a stream might not know an event again that a relay repeats after its connection was lost.
+const DUPLICATE_WINDOW_MIN: Duration = Duration::from_secs(60);
+
+/// What works, and may surprise.
+async fn warnings(connection: &Connection, plan: &Plan) -> Result<Vec<String>, broker::Error> {
+    // By stream: how long it knows a message again, and a handler that publishes into it.
+    let mut targets: BTreeMap<String, (Duration, &str)> = BTreeMap::new();
+    for handler in &plan.handlers {
+        for pattern in &handler.publish {
+            for name in connection.streams_of(pattern).await? {
+                let window = connection.stream(&name).await?.and_then(|info| info.duplicate_window());
+                targets.insert(name, (window.unwrap_or(DUPLICATE_WINDOW_MIN), &handler.name));
+            }
+            let meets = |stream: &&Stream| stream.subjects.iter().any(|s| covers(s, pattern) || covers(pattern, s));
+            for stream in plan.streams.iter().filter(meets) {
+                let made = (stream.duplicate_window, handler.name.as_str());
+                targets.entry(stream.name.clone()).or_insert(made);
+            }
+        }
+    }
+    targets.retain(|_, (window, _)| *window < DUPLICATE_WINDOW_MIN);
+    let text = |(stream, (window, handler)): (String, (Duration, &str))| {
+        format!(
+            "handler {handler} publishes into stream {stream}, which knows a message again for {window:?} only: after a \
+             failure an event may stand in it twice; give it a duplicate window of {DUPLICATE_WINDOW_MIN:?} or more with \
+             `nats stream edit {stream} --dupe-window=2m`"
+        )
+    };
+    Ok(targets.into_iter().map(text).collect())
 }
 
 /// What only the server knows.

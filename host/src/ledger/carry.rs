@@ -14,6 +14,7 @@ use super::flight::{Answered, Event, Flight};
 use super::look::Look;
 use super::mistake::Mistake;
 use super::read;
+use super::targets::Targets;
 use crate::broker::connection::token;
 use crate::broker::error::NO_STREAM;
 use crate::broker::{By, Connection, Error};
@@ -21,9 +22,6 @@ use crate::dead_letter;
 use crate::fault;
 use crate::plan::Nats;
 
-/// Fetched and not published for so long, a batch is fetched again: a publish that late might miss its target's
-/// duplicate window, two minutes unless the stream says otherwise.
-const STALE: Duration = Duration::from_secs(30);
 /// A batch is stored message by message: its head comes a moment after its consequences.
 const MOMENT: Duration = Duration::from_millis(2);
 const MOMENTS: u32 = 100;
@@ -40,6 +38,7 @@ pub struct Relay<'a> {
     /// The newest entry that is known to be committed.
     head: u64,
     refused: &'a mut BTreeSet<String>,
+    targets: Targets,
     pub(super) look: Look,
 }
 
@@ -80,6 +79,7 @@ impl<'a> Relay<'a> {
             bucket,
             head: 0,
             refused,
+            targets: Targets::default(),
             look: Look::default(),
         })
     }
@@ -168,8 +168,9 @@ impl<'a> Relay<'a> {
                 }
                 let payload = self.payload(entry, body).await?;
                 self.make_room().await?;
-                // The last thing before: whoever sleeps here wakes up too late.
-                if fetched.elapsed() > STALE {
+                let patience = self.targets.patience(&self.connection, &subject).await?;
+                // The last thing before: whoever sleeps here wakes up too late, and fetches again.
+                if fetched.elapsed() > patience {
                     let what = "carrying consequences out".to_owned();
                     return Err(Error::Timeout { what });
                 }
@@ -201,14 +202,15 @@ impl<'a> Relay<'a> {
 
     async fn make_room(&mut self) -> Result<(), Error> {
         while !self.flight.has_room() {
-            let answered = tokio::select! {
-                answered = tokio::time::timeout(STALE, self.flight.next()) => answered,
-                () = self.connection.closed() => return Err(Error::Gone { what: "the relay".to_owned() }),
+            let mut checks = tokio::time::interval(Duration::from_secs(1));
+            let answered = loop {
+                tokio::select! {
+                    answered = self.flight.next() => break answered?,
+                    () = self.connection.closed() => return Err(Error::Gone { what: "the relay".to_owned() }),
+                    _ = checks.tick() => self.flight.check()?,
+                }
             };
-            let answered = answered.map_err(|_| Error::Timeout {
-                what: "the confirmation of an emitted event".to_owned(),
-            })?;
-            self.answered(answered?).await?;
+            self.answered(answered).await?;
         }
         Ok(())
     }

@@ -24,6 +24,7 @@ pub mod read;
 pub mod relay;
 pub mod send;
 pub mod session;
+pub mod targets;
 pub mod view;
 
 pub use bucket::Bucket;

@@ -25,7 +25,7 @@ use crate::plan::Nats;
 pub const CONSUMER: &str = "mesh-relay";
 const GROUP: &str = "relay";
 /// How long the server waits for a silent relay before it takes another.
-const PIN_TTL: Duration = Duration::from_secs(5);
+pub(super) const PIN_TTL: Duration = Duration::from_secs(5);
 /// After that long the server delivers again what is not confirmed; a relay leaves out what it has taken up already.
 const ACK_WAIT: Duration = Duration::from_secs(10);
 /// Messages that are fetched at a time, each of up to a few hundred kilobytes.
