@@ -8,6 +8,7 @@ mod cli;
 mod compile;
 mod config;
 mod dead_letters;
+mod dev;
 mod effects;
 mod faults;
 mod guests;

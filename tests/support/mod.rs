@@ -36,6 +36,13 @@ fn tool(name: &str, variable: &str) -> Option<PathBuf> {
     folders.map(|folder| folder.join(name)).find(|file| file.is_file())
 }
 
+/// `PATH` for a program that looks for a nats-server itself.
+pub fn path_with_tools() -> std::ffi::OsString {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let folders = std::iter::once(root().join(".tools/bin")).chain(env::split_paths(&path));
+    env::join_paths(folders).expect("no folder has a colon in its name")
+}
+
 /// Says that a test, or the rest of it, does not run.
 fn skipped(reason: &str) {
     // Not `eprintln!`, which the test runner shows only for a test that fails. A closed stderr is not worth a failure.

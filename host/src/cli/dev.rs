@@ -11,14 +11,17 @@ use async_nats::HeaderMap;
 use super::args::Dev;
 use super::{Args, Error, OK, UNFINISHED, run::on_signal, run::start_log};
 use crate::app;
+use crate::broker::consumer::{ConsumerInfo, META_HANDLER};
 use crate::broker::provision::{kv_stream, provision};
 use crate::broker::{self, By, Connection};
 use crate::drain::Drain;
 use crate::ledger::entry::key_subject;
-use crate::plan::Plan;
+use crate::plan::{Handler, Plan};
 
 /// How long the server may take to start.
 const START_LIMIT: Duration = Duration::from_secs(10);
+/// How often it is looked for.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// Orders that show what happens: two that succeed, one that cannot be done.
 const SAMPLES: [&str; 3] = [
@@ -51,7 +54,7 @@ pub async fn run(args: &Args, dev: &Dev) -> Result<u8, Error> {
     if !dev.no_samples {
         provision(&connection, &plan).await?;
         seed(&connection).await?;
-        drain.spawn_until(samples(connection.clone(), drain.clone()));
+        drain.spawn_until(samples(connection.clone(), plan.handlers.clone(), drain.clone()));
     }
     print_next(&plan);
     let clean = app::run(plan, drain).await?;
@@ -77,9 +80,15 @@ async fn seed(connection: &Connection) -> Result<(), Error> {
     Ok(())
 }
 
-/// Publishes the sample orders once the host has had a moment to bind.
-async fn samples(connection: Connection, drain: Drain) {
-    tokio::time::sleep(Duration::from_millis(700)).await;
+/// Publishes the sample orders once every handler has its consumer: a handler that says nothing of its start refuses a
+/// stream that holds messages before.
+async fn samples(connection: Connection, handlers: Vec<Handler>, drain: Drain) {
+    for handler in &handlers {
+        while !matches!(connection.consumer(&handler.stream, &handler.consumer).await, Ok(Some(c)) if is_of(&c, handler))
+        {
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
     for order in SAMPLES {
         if drain.has_begun() {
             return;
@@ -91,6 +100,10 @@ async fn samples(connection: Connection, drain: Drain) {
             return tracing::warn!(%error, "a sample order could not be published");
         }
     }
+}
+
+fn is_of(consumer: &ConsumerInfo, handler: &Handler) -> bool {
+    consumer.metadata(META_HANDLER) == Some(&handler.name)
 }
 
 fn print_next(plan: &Plan) {
@@ -163,7 +176,7 @@ impl Server {
                     log.display()
                 )));
             }
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            tokio::time::sleep(LOOK_EVERY).await;
         }
         Ok(())
     }
