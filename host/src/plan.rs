@@ -20,6 +20,8 @@ pub struct Plan {
     pub threads: usize,
     /// How long a shutdown waits for what runs.
     pub drain_timeout: Duration,
+    /// How old the entries of a ledger are at least before they are collected.
+    pub ledger_keep: Duration,
     /// Streams to be made at start if they are not there.
     pub streams: Vec<Stream>,
     /// In the order of their names.

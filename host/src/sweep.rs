@@ -22,7 +22,10 @@ pub async fn run(lane: &Lane, link: &Link) {
         // The records first: an event that its stream has removed is seen only by its record.
         records(lane, link).await?;
         match &lane.bucket {
-            Some(bucket) => raise_floor(lane, link, bucket).await,
+            Some(bucket) => {
+                raise_floor(lane, link, bucket).await?;
+                bucket.collect(lane.whole.ledger_keep).await.map(|_| ())
+            }
             None => Ok(()),
         }
     };

@@ -13,6 +13,7 @@ mod effects;
 mod faults;
 mod guests;
 mod hosts;
+mod ledger;
 mod mesh;
 mod modules;
 mod payloads;

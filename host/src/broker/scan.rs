@@ -164,6 +164,13 @@ impl Scan {
     }
 }
 
+/// The first sequence of a stream at or after a time; the one after the last, if there is none.
+pub async fn first_since(connection: &Connection, stream: &str, from: From) -> Result<u64, Error> {
+    let scan = Scan::start(connection, stream, &[], from, 0, true).await?;
+    connection.remove_consumer(stream, &scan.name).await?;
+    Ok(scan.first)
+}
+
 /// How many messages are read one by one past a message that broke a scan.
 const STEP: usize = 300;
 

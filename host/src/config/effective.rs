@@ -20,6 +20,7 @@ pub fn effective(plan: &Plan) -> String {
     out.raw("relay", &plan.relay);
     out.raw("threads", &plan.threads);
     out.duration("drain_timeout", plan.drain_timeout);
+    out.duration("ledger_keep", plan.ledger_keep);
     out.table("log");
     out.text("filter", &plan.log.filter);
     out.text(

@@ -139,6 +139,7 @@ fn plan(values: Dict, base: &Path, reader: &mut Reader) -> Plan {
     let relay = root.boolean(reader, "relay", true);
     let threads = root.number(reader, "threads", 0..=256, 0);
     let drain_timeout = root.duration(reader, "drain_timeout", Duration::ZERO, Duration::from_secs(30));
+    let ledger_keep = root.duration(reader, "ledger_keep", Duration::ZERO, Duration::from_secs(24 * 3600));
     let log = log(root.section(reader, "log"), reader);
     let nats = nats::read(root.section(reader, "nats"), reader);
     let streams = handlers::streams(&mut root, reader);
@@ -153,6 +154,7 @@ fn plan(values: Dict, base: &Path, reader: &mut Reader) -> Plan {
         relay,
         threads: if threads == 0 { cores() } else { narrow(threads) },
         drain_timeout,
+        ledger_keep,
         streams,
         handlers,
     }

@@ -24,6 +24,7 @@ replicas = 3
 relay = false
 threads = 3
 drain_timeout = "1m 1500us"
+ledger_keep = "0s"
 
 [log]
 filter = "jetmesh=debug,info"

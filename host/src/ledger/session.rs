@@ -110,6 +110,7 @@ impl Bucket {
                 self.name, head.min_reader
             )));
         }
+        let (head, sequence) = self.mend(&connection, head, sequence).await?;
         let from = head.index_from.max(1);
         let entries = match head.n >= from {
             true => read::entries(&connection, &self.stream, &self.subjects, from, head.n, 0).await?,

@@ -1,0 +1,56 @@
+//! Takes away the part of a ledger that nobody needs any more: its decisions are covered by floors, its consequences are
+//! carried out, and it is older than it is to be kept.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::bucket::Bucket;
+use super::read;
+use super::relay::CONSUMER;
+use crate::broker::scan::{From, first_since};
+use crate::broker::{By, Error};
+use crate::fault;
+use crate::ledger::mistake::Mistake;
+
+impl Bucket {
+    /// Removes entries and consequences of the beginning; `keep`: how old they are then at least, by the stream's time.
+    /// How many messages are gone. Any host may do it, at any time, and several at once.
+    pub async fn collect(&self, keep: Duration) -> Result<u64, Error> {
+        let connection = self.connection().await?;
+        let subject = self.subjects.head();
+        let Some(stored) = connection.stored(&self.stream, By::Last(&subject)).await? else {
+            return Ok(0);
+        };
+        // The head in the bucket, not the one known here: whoever starts now begins to read where it says.
+        let head: super::entry::Head = read::parse(&subject, &stored.payload)?;
+        let mut until = stored.sequence;
+        if head.index_from <= head.n && !fault::planted().is(Mistake::CollectAbove) {
+            let first = self.subjects.entry(head.index_from);
+            match connection.stored(&self.stream, By::Last(&first)).await? {
+                Some(first) => until = until.min(first.sequence),
+                None => return Ok(0),
+            }
+        }
+        let Some(relay) = connection.consumer(&self.stream, CONSUMER).await? else {
+            return Ok(0);
+        };
+        if relay.num_pending + relay.num_ack_pending > 0 {
+            until = until.min(relay.ack_floor.stream_seq + 1);
+        }
+        let keep = u64::try_from(keep.as_millis()).unwrap_or(u64::MAX);
+        let young = From::Time(stored.time_ms.saturating_sub(keep));
+        until = until.min(first_since(&connection, &self.stream, young).await?);
+        let mut gone = 0;
+        for filter in [self.subjects.outs(), self.subjects.entries()] {
+            // Everything of the filter below the sequence.
+            let body = json!({ "filter": filter, "seq": until });
+            let answer: Value = connection.api(&format!("STREAM.PURGE.{}", self.stream), &body).await?;
+            gone += answer["purged"].as_u64().unwrap_or(0);
+        }
+        if gone > 0 {
+            tracing::debug!(bucket = %self.name, messages = gone, below = until, "the ledger's beginning is collected");
+        }
+        Ok(gone)
+    }
+}
