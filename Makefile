@@ -6,6 +6,7 @@ SHELL := bash
 export PATH := $(CURDIR)/.tools/bin:$(PATH)
 
 WASM := wasm32-wasip2
+BENCH := dispatch transactions
 # Handlers are built for wasm; their unit tests run on the machine itself.
 HOST = $(shell rustc -vV | sed -n 's/^host: //p')
 
@@ -37,8 +38,8 @@ fixtures: # the handler written in JavaScript, for one test
 	    echo "SKIPPED: there is no npm, so the JavaScript handler is not built and not tested" >&2; \
 	fi
 
-bench: build ## measure; the numbers go to standard output
-	cargo bench --locked -p jetmesh --bench dispatch
+bench: build ## measure, the tables go to standard output; one of them: make bench BENCH=dispatch or BENCH=transactions
+	@for bench in $(BENCH); do cargo bench --locked -p jetmesh --bench "$$bench"; done
 
 lint: ## check the format and run clippy; a warning is an error
 	@tools/install.sh rust

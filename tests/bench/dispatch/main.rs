@@ -14,10 +14,12 @@
 mod baseline;
 mod measure;
 mod mesh;
-#[path = "../../handlers/parse/src/order.rs"]
+#[path = "../../../handlers/parse/src/order.rs"]
 mod order;
 mod report;
-#[path = "../support/mod.rs"]
+#[path = "../shared.rs"]
+mod shared;
+#[path = "../../support/mod.rs"]
 #[expect(
     dead_code,
     unused_imports,
@@ -26,9 +28,9 @@ mod report;
 mod support;
 
 use std::env;
-use std::str::FromStr;
 
 use measure::{Bench, Measured};
+use shared::{number, variable};
 use support::{Host, NatsServer};
 
 /// Who takes the orders.
@@ -108,13 +110,4 @@ async fn main() {
         }
     }
     println!("{}", report::table(&turns, events, rounds, bench.server_version()));
-}
-
-fn variable<T: FromStr>(name: &str, default: T) -> T {
-    env::var(name).map_or(default, |text| number(name, &text))
-}
-
-fn number<T: FromStr>(name: &str, text: &str) -> T {
-    text.parse()
-        .unwrap_or_else(|_| panic!("{name}: {text:?} is not a number that makes sense"))
 }

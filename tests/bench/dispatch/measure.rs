@@ -1,7 +1,6 @@
 //! One turn: publish, let a taker drain it, then publish at a steady pace and watch the acks.
 
 use std::cell::RefCell;
-use std::fs;
 use std::time::{Duration, Instant};
 
 use async_nats::jetstream::{self, stream};
@@ -11,6 +10,7 @@ use serde::Deserialize;
 use tempfile::TempDir;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
+use crate::shared::{self, cpu};
 use crate::support::NatsServer;
 use crate::support::server::round_trip;
 use crate::{Running, Taker, baseline, mesh};
@@ -28,8 +28,6 @@ pub const PACE_PER_SECOND: usize = 5_000;
 const PACED: Duration = Duration::from_secs(3);
 /// The pace is kept by the millisecond, which is as fine as a timer is.
 const TICK: Duration = Duration::from_millis(1);
-/// Published at once. The server drops what comes faster than it stores, from 10,000 messages on.
-const WINDOW: usize = 1_000;
 /// A turn that takes longer hangs.
 const LIMIT: Duration = Duration::from_secs(120);
 /// Between two looks at the consumer.
@@ -94,7 +92,7 @@ impl<'a> Bench<'a> {
         drop(running);
         self.js.delete_stream(STREAM).await.expect("the stream is there");
         times.sort_unstable();
-        let percentile = |p: usize| times[(times.len() - 1) * p / 100].as_secs_f64() * 1e3;
+        let percentile = |p: usize| shared::percentile(&times, p).as_secs_f64() * 1e3;
         Measured {
             per_second,
             p50_ms: percentile(50),
@@ -113,19 +111,8 @@ impl<'a> Bench<'a> {
             ..Default::default()
         };
         self.js.create_stream(config).await.expect("the stream can be made");
-        for first in (0..self.events).step_by(WINDOW) {
-            let last = (first + WINDOW).min(self.events) - 1;
-            for number in first..last {
-                self.client
-                    .publish(SUBJECT, order(number).into())
-                    .await
-                    .expect("connected");
-            }
-            // The confirmation of the last one stands for all before it.
-            let ack = self.js.publish(SUBJECT, order(last).into()).await.expect("connected");
-            let stored = ack.await.expect("the stream takes it").sequence;
-            assert_eq!(stored, last as u64 + 1, "the server has dropped orders");
-        }
+        let body = |number| order(number as usize);
+        shared::publish(&self.client, &self.js, SUBJECT, 0..self.events as u64, body).await;
     }
 
     /// From the first look that finds an ack to the first that finds all: how many a second, and what one costs the
@@ -228,19 +215,4 @@ fn order(number: usize) -> Vec<u8> {
 fn stream_sequence(subject: &Subject) -> usize {
     let sequence = subject.split('.').nth(5).and_then(|token| token.parse().ok());
     sequence.unwrap_or_else(|| panic!("{subject} is not an ack's subject"))
-}
-
-/// The processor time that a process has used, of all its threads (proc_pid_stat(5): fields 14 and 15, in ticks).
-fn cpu(pid: u32) -> Duration {
-    // What the kernel shows to user space is in hundredths of a second on every architecture that matters here.
-    const TICK: Duration = Duration::from_millis(10);
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("the process is there");
-    // The second field is a name in parentheses, in which anything may stand.
-    let (_, rest) = stat.rsplit_once(") ").expect("a stat line has a name");
-    let ticks = rest
-        .split(' ')
-        .skip(11)
-        .take(2)
-        .map(|t| t.parse::<u32>().expect("ticks are numbers"));
-    TICK * ticks.sum::<u32>()
 }

@@ -1,8 +1,7 @@
 //! The table of a run, in Markdown.
 
-use std::fs;
-
 use crate::measure::{Measured, ORDER_BYTES, PACE_PER_SECOND};
+use crate::shared::machine;
 use crate::{Taker, Turn};
 
 /// Medians over the rounds, and the ratio to `native` within each round.
@@ -50,16 +49,4 @@ fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     let last = values.len() - 1;
     (values[last / 2] + values[last.div_ceil(2)]) / 2.0
-}
-
-/// When and on what.
-fn machine() -> String {
-    let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = info
-        .lines()
-        .find_map(|line| line.strip_prefix("model name")?.split_once(": "));
-    let model = model.map_or("an unknown processor", |(_, name)| name.trim());
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let date = jiff::Timestamp::now().strftime("%Y-%m-%d");
-    format!("{date}, {cores} cores of {model}")
 }
