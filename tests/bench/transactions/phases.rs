@@ -95,9 +95,12 @@ async fn steady(site: &mut Site<'_>, seconds: u64) -> Steady {
     let mut per_second = speed(site, (site.case.in_flight as u64 * 5).clamp(200, 10_000)).await;
     per_second = speed(site, (per_second * 2).clamp(200, 100_000)).await;
     let enough = per_second * (seconds * 5 / 4 + 1);
-    while site.orders_left().await < enough {
-        let missing = enough.saturating_sub(site.orders_left().await);
-        site.publish(missing.clamp(1, CHUNK)).await;
+    // Each handler has its own speed, and the quickest must not run out either.
+    while let Some(missing) = enough
+        .checked_sub(site.orders_left().await.0)
+        .filter(|missing| *missing > 0)
+    {
+        site.publish(missing.min(CHUNK)).await;
     }
     eprintln!("{}: a backlog of {enough} orders", site.case.name);
 
@@ -108,7 +111,7 @@ async fn steady(site: &mut Site<'_>, seconds: u64) -> Steady {
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while Instant::now() < until {
         looks.tick().await;
-        if site.orders_left().await < low {
+        if site.orders_left().await.0 < low {
             site.publish(CHUNK.min(low.max(1))).await;
         }
     }

@@ -153,13 +153,14 @@ impl<'a> Site<'a> {
         }
     }
 
-    /// Orders that some handler has not answered.
-    pub async fn orders_left(&self) -> u64 {
-        let mut most = 0;
+    /// Orders that each handler has not answered: the least and the most of them.
+    pub async fn orders_left(&self) -> (u64, u64) {
+        let (mut least, mut most) = (u64::MAX, 0);
         for handler in self.case.handlers {
-            most = most.max(self.left(STREAM, handler.name).await.all());
+            let left = self.left(STREAM, handler.name).await.all();
+            (least, most) = (least.min(left), most.max(left));
         }
-        most
+        (least, most)
     }
 
     /// Messages of consequences that the relays have not carried out.
@@ -175,7 +176,7 @@ impl<'a> Site<'a> {
 
     /// Waits until every order is answered.
     pub async fn decided(&self) {
-        self.none_left("the handlers", async || (self.orders_left().await, 0))
+        self.none_left("the handlers", async || (self.orders_left().await.1, 0))
             .await;
     }
 
