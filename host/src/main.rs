@@ -3,6 +3,10 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use jetmesh::cli::{self, Args};
 
+/// An event makes a hundred small allocations, several of them on one thread and freed on another.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     cli::main(&Args::parse())
 }

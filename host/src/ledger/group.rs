@@ -68,8 +68,12 @@ impl<W> Default for Group<W> {
 }
 
 impl<W> Group<W> {
-    /// Whether there is room for one more. A group of one is what it is: `batch` says whether it can be sent.
-    pub fn fits(&self, more: Room, payload_max: usize) -> bool {
+    /// Whether there is room for one more, that touches these keys. A group of one is what it is: `batch` says whether
+    /// it can be sent.
+    pub fn fits<V>(&self, mut more: Room, keys: &BTreeMap<String, V>, payload_max: usize) -> bool {
+        let known = keys.keys().filter(|key| self.keys.contains_key(*key)).count();
+        // A key is one message, whoever touches it.
+        more.messages -= known.min(more.messages);
         self.members.is_empty() || Group::<W>::holds(self.room.plus(more), payload_max)
     }
 
@@ -82,7 +86,10 @@ impl<W> Group<W> {
 
     /// `versions`: of each key that the transaction touches, the one that it finds.
     pub fn add(&mut self, member: Member<W>, versions: &BTreeMap<String, Version>) {
-        self.room = self.room.plus(room(&member.tx));
+        let known = versions.keys().filter(|key| self.keys.contains_key(*key)).count();
+        let mut more = room(&member.tx);
+        more.messages -= known.min(more.messages);
+        self.room = self.room.plus(more);
         for (key, version) in versions {
             let write = member.tx.writes.get(key).map(|value| (member.id, value.clone()));
             match self.keys.get_mut(key) {

@@ -115,11 +115,20 @@ impl Index {
         self.of(handler).open.remove(event);
     }
 
-    /// What is at work here, carried over into another index of the same bucket.
+    /// What is at work here and what is known of it, carried over into another index of the same bucket.
     pub fn keep_open(&mut self, before: &Index) {
         for (handler, of) in &before.handlers {
-            self.of(handler).open.clone_from(&of.open);
+            let known = of.above.iter().filter(|(event, _)| of.open.contains(*event));
+            let now = self.of(handler);
+            now.above
+                .extend(known.map(|(event, decided)| (event.clone(), *decided)));
+            now.open.clone_from(&of.open);
         }
+    }
+
+    /// The floors decide what is at work here, too.
+    pub fn close_all(&mut self) {
+        self.handlers.values_mut().for_each(|of| of.open.clear());
     }
 
     /// The floors that a head does not know of yet.

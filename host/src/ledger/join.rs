@@ -72,7 +72,7 @@ impl<W> Book<W> {
         // than the one that the group rests on, or newer.
         let takes = |group: &Group<W>| {
             let other = |(key, version): (&String, &Version)| group.rests_on_another(key, *version);
-            group.fits(more, self.payload_max) && !versions.iter().any(other)
+            group.fits(more, &versions, self.payload_max) && !versions.iter().any(other)
         };
         if !self.forming.back().is_some_and(takes) {
             self.forming.push_back(Group::default());

@@ -27,25 +27,26 @@ pub struct Look {
 }
 
 impl Relay<'_> {
-    /// Carries out what lies between the confirmed part and this message. `false`: an entry is not there yet.
-    pub async fn recover(&mut self, here: DeliveryInfo) -> Result<bool, Error> {
-        let until = here.stream_sequence;
+    /// Carries out everything that has been delivered and not confirmed, by whichever relay, and this message: what comes
+    /// again comes in any order. The sequence up to which all is taken up; `None`: an entry is not there yet.
+    pub async fn recover(&mut self, here: DeliveryInfo) -> Result<Option<u64>, Error> {
         let Some(info) = self.connection.consumer(&self.stream, CONSUMER).await? else {
             return Err(Error::Missing {
                 what: format!("consumer {CONSUMER} on stream {}", self.stream),
             });
         };
+        let until = info.delivered.stream_seq.max(here.stream_sequence);
         self.look = Look {
-            until: info.delivered.stream_seq.max(until),
+            until,
             from_ms: here.time_ms,
             ..Look::default()
         };
         let mut next = info.ack_floor.stream_seq + 1;
         let outs = self.subjects.outs();
-        while next < until {
+        while next <= until {
             let at = Instant::now();
             let stored = self.connection.stored_next(&self.stream, next, &outs).await?;
-            let Some(stored) = stored.filter(|stored| stored.sequence < until) else {
+            let Some(stored) = stored.filter(|stored| stored.sequence <= until) else {
                 break;
             };
             next = stored.sequence + 1;
@@ -60,10 +61,10 @@ impl Relay<'_> {
                 at,
             };
             if !self.carry(fetched).await? {
-                return Ok(false);
+                return Ok(None);
             }
         }
-        Ok(true)
+        Ok(Some(until))
     }
 
     /// Whether an event that may have been published by a relay that broke off is in its target already: the target

@@ -168,20 +168,17 @@ async fn serve(
             pin = id;
             // An ack here speaks for everything before as well, so what another relay, or an earlier life of this one,
             // has fetched and not confirmed is carried out first.
-            if !relay.recover(here).await? {
-                return Ok(());
+            match relay.recover(here).await? {
+                Some(until) => taken = until,
+                None => return Ok(()),
             }
         }
-        if here.stream_sequence <= taken {
-            continue;
-        }
-        taken = here.stream_sequence;
         if fault::planted().is(Mistake::RelayAcksEarly) {
             let sent = connection.client.publish(reply.clone(), "+ACK".into());
             sent.await.map_err(|_| gone())?;
         }
-        if text(PART).is_some() {
-            // Whoever names it reads it.
+        // A part is read by whoever names it. What has been taken up is confirmed after all that was taken up before.
+        if text(PART).is_some() || here.stream_sequence <= taken {
             relay.leave_out(Some(reply));
         } else {
             let payload = &message.payload;
@@ -199,6 +196,7 @@ async fn serve(
                 return Ok(());
             }
         }
+        taken = taken.max(here.stream_sequence);
         confirm(&connection, &mut relay).await?;
     }
 }

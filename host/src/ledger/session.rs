@@ -5,7 +5,7 @@ use std::sync::PoisonError;
 
 use super::book::Read;
 use super::bucket::{Bucket, tell};
-use super::entry::READER;
+use super::entry::{Entry, Head, READER};
 use super::read;
 use crate::broker::provision::check_ledger_bucket;
 use crate::broker::{self, By, Connection, Error};
@@ -111,17 +111,35 @@ impl Bucket {
             )));
         }
         let (head, sequence) = self.mend(&connection, head, sequence).await?;
-        let from = head.index_from.max(1);
-        let entries = match head.n >= from {
-            true => read::entries(&connection, &self.stream, &self.subjects, from, head.n, 0).await?,
-            false => Vec::new(),
-        };
-        let entries: Vec<_> = entries.into_iter().map(|(entry, _)| entry).collect();
+        let entries = self.entries_to_apply(&connection, &head).await?;
         *self.making.lock().unwrap_or_else(PoisonError::into_inner) = Some(head.bucket.clone());
         let payload_max = connection.client.max_payload();
         let fates = self.book().open(head, sequence, &entries, payload_max);
         tell(fates);
         Ok(connection)
+    }
+
+    /// The entries that the floors of a head do not cover, and those that are new since the session before: one of them
+    /// may have decided what is at work here, below a floor.
+    async fn entries_to_apply(&self, connection: &Connection, head: &Head) -> Result<Vec<Entry>, Error> {
+        let known = {
+            let book = self.book();
+            (book.session > 0).then_some(book.head.n + 1)
+        };
+        let from = known.unwrap_or(u64::MAX).min(head.index_from).max(1);
+        let read = async |from: u64| match head.n >= from {
+            true => read::entries(connection, &self.stream, &self.subjects, from, head.n, 0).await,
+            false => Ok(Vec::new()),
+        };
+        let entries = match read(from).await {
+            Err(Error::Missing { .. }) if from < head.index_from => {
+                // Collected meanwhile: nobody can say any more which of what is at work is decided, so the floors do.
+                self.book().index.close_all();
+                read(head.index_from.max(1)).await?
+            }
+            read => read?,
+        };
+        Ok(entries.into_iter().map(|(entry, _)| entry).collect())
     }
 
     fn forgotten(&self) -> Error {
