@@ -14,7 +14,7 @@ use crate::drain::Drain;
 use crate::engine::Runtime;
 use crate::handler::{self, Module};
 use crate::lane::Lane;
-use crate::ledger::{Bucket, committer, relay};
+use crate::ledger::{Bucket, committer, follow, relay};
 use crate::plan::{Handler, Nats, Plan};
 use crate::{engine, micro, serve, swap};
 
@@ -226,6 +226,7 @@ fn thread(number: usize, lanes: Vec<Arc<Lane>>, drain: Drain, grace: Duration) -
                 .collect();
             for bucket in buckets.into_values() {
                 drain.spawn_beside(committer::run(Arc::clone(bucket)));
+                drain.spawn_beside(follow::run(Arc::clone(bucket)));
             }
             for lane in &lanes {
                 drain.spawn_lane(serve::run(Arc::clone(lane)));

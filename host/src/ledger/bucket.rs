@@ -3,6 +3,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex as StdMutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use tokio::sync::{Mutex, Notify, RwLock, RwLockWriteGuard, oneshot};
 
@@ -41,6 +42,11 @@ pub struct Bucket {
     /// Something has joined.
     pub(super) joined: Notify,
     turn: RwLock<()>,
+    /// Another host has appended.
+    pub(super) others: Notify,
+    /// The same, for the committer that gives way.
+    pub(super) their_turn: Notify,
+    heard: StdMutex<Option<Instant>>,
     /// Which making of the bucket this host has seen first; another one has forgotten what was decided.
     pub(super) making: StdMutex<Option<String>>,
     /// Refused batches since the start, for `status`.
@@ -66,6 +72,9 @@ impl Bucket {
             book: StdMutex::new(Book::new(name, CACHE_BYTES_MAX, fault::planted())),
             joined: Notify::new(),
             turn: RwLock::new(()),
+            others: Notify::new(),
+            their_turn: Notify::new(),
+            heard: StdMutex::new(None),
             making: StdMutex::new(None),
             refusals: AtomicU64::new(0),
             trouble: StdMutex::new(None),
@@ -117,6 +126,19 @@ impl Bucket {
     /// Which append became an entry, as far as this host knows.
     pub fn append_of(&self, n: u64) -> Option<String> {
         self.book().append_of(n).map(str::to_owned)
+    }
+
+    /// Another host has appended just now.
+    pub(super) fn heard(&self) {
+        *self.heard.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        self.others.notify_one();
+        self.their_turn.notify_one();
+    }
+
+    /// How long no other host has appended, as far as is known here.
+    pub(super) fn quiet_for(&self) -> Duration {
+        let heard = *self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        heard.map_or(Duration::MAX, |at| at.elapsed())
     }
 
     /// The death record of an event, if it is dead: the entry that decided it and the record's sequence.

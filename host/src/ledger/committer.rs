@@ -16,10 +16,16 @@ use crate::message::{now_ms, rfc3339};
 
 /// How long transactions wait for a bucket that is out of reach; then their events are handed back to the server.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// How long to wait for another copy of a refused batch.
-const LOOK_AGAIN: Duration = Duration::from_millis(20);
-/// After so many looks without any movement it is no other copy that is in the way.
-const LOOKS_BEFORE_TORN: u32 = 100;
+/// Before a new connection, and between two sends of a batch of which nobody knows what has become of it.
+const MOMENT: Duration = Duration::from_millis(20);
+/// How long to wait at first for another batch that is in the way of a refused one; each time twice as long, up to a moment.
+const LOOK_AGAIN: Duration = Duration::from_millis(1);
+/// After so many looks without any movement it is no other batch that is in the way.
+const LOOKS_MAX: u32 = 100;
+/// Another host has appended so lately that it is likely to do so again: it gets its turn.
+const OTHERS_ARE_BUSY: Duration = Duration::from_millis(200);
+/// At most so long.
+const TURN_MAX: Duration = Duration::from_millis(30);
 
 /// The committer of one bucket, until the drain.
 pub async fn run(bucket: Arc<Bucket>) {
@@ -91,9 +97,11 @@ async fn append(bucket: &Bucket, connection: &Connection) -> Result<(), Error> {
             Answer::Committed(last) => {
                 fault::point("commit-confirmed");
                 let sequence = last - (batch.records.len() - 1 - batch.entry_at) as u64;
-                if let Read::Applied(fates) = bucket.book().apply(&batch.entry, sequence) {
+                let read = bucket.book().apply(&batch.entry, sequence);
+                if let Read::Applied(fates) = read {
                     tell(fates);
                 }
+                give_way(bucket, began.elapsed()).await;
                 return Ok(());
             }
             Answer::Refused => {
@@ -102,13 +110,13 @@ async fn append(bucket: &Bucket, connection: &Connection) -> Result<(), Error> {
                     return Ok(());
                 }
                 looks += 1;
-                if looks == LOOKS_BEFORE_TORN {
+                if looks == LOOKS_MAX {
                     let why = bucket.stuck(connection, batch.entry.n).await;
                     bucket.report(&why);
                     tell(bucket.book().give_up(&why));
                     return Ok(());
                 }
-                tokio::time::sleep(LOOK_AGAIN).await;
+                tokio::time::sleep((LOOK_AGAIN * 2u32.pow(looks.min(10))).min(MOMENT)).await;
             }
             Answer::Unknown if connection.is_closed() || began.elapsed() > PATIENCE => {
                 return Err(Error::Gone {
@@ -118,7 +126,7 @@ async fn append(bucket: &Bucket, connection: &Connection) -> Result<(), Error> {
             Answer::Unknown => {
                 unknown += 1;
                 // "Nobody is there" is answered at once.
-                tokio::time::sleep(LOOK_AGAIN * unknown.min(50)).await;
+                tokio::time::sleep(MOMENT * unknown.min(50)).await;
             }
             Answer::Named(text) => {
                 let why = format!("bucket {}: the server refuses to store the commit: {text}", bucket.name);
@@ -128,6 +136,16 @@ async fn append(bucket: &Bucket, connection: &Connection) -> Result<(), Error> {
             }
         }
     }
+}
+
+/// Whoever has just appended lets the others go first, for about as long as its own append took.
+async fn give_way(bucket: &Bucket, took: Duration) {
+    if bucket.quiet_for() > OTHERS_ARE_BUSY {
+        return;
+    }
+    // Of what was heard before, not of this turn.
+    let _ = tokio::time::timeout(Duration::ZERO, bucket.their_turn.notified()).await;
+    let _ = tokio::time::timeout(took.min(TURN_MAX), bucket.their_turn.notified()).await;
 }
 
 /// The truth is in the ledger: reads it up to its end, and, if nothing is new there, the keys that the batch rests on.

@@ -13,6 +13,7 @@ pub mod committer;
 pub mod entry;
 pub mod fate;
 pub mod flight;
+pub mod follow;
 pub mod group;
 pub mod incarnation;
 pub mod index;

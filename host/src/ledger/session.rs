@@ -70,7 +70,12 @@ impl Bucket {
             for (entry, sequence) in &entries {
                 let read = self.book().apply(entry, *sequence);
                 match read {
-                    Read::Applied(fates) => tell(fates),
+                    Read::Applied(fates) => {
+                        tell(fates);
+                        if entry.host != self.host {
+                            self.heard();
+                        }
+                    }
                     // Somebody else here has read it meanwhile.
                     Read::Known | Read::Gap => {}
                 }
