@@ -125,7 +125,7 @@ async fn attempt_once(lane: &Lane, delivery: &Delivery, attempt: u32, permit: to
     loop {
         let session = lane.bucket.as_ref().map_or(0, |b| b.session_number());
         fault::point("before-run");
-        let run = if message.hops() > HOPS_MAX {
+        let mut run = if message.hops() > HOPS_MAX {
             let text = format!("it came through more than {HOPS_MAX} handlers: they feed one another in a circle");
             Run::without(Outcome::Reject {
                 code: "too-many-hops".to_owned(),
@@ -162,7 +162,7 @@ async fn attempt_once(lane: &Lane, delivery: &Delivery, attempt: u32, permit: to
             Verdict::Retry { .. } => false,
         };
         let mut tx = match &verdict {
-            Verdict::Done => transaction::done(lane, delivery, attempt, &digest, &run.effects),
+            Verdict::Done => transaction::done(lane, delivery, attempt, &digest, std::mem::take(&mut run.effects)),
             Verdict::Dead { cause, failure } if decides => {
                 let record = Box::pin(known_attempts(lane, message, attempt, &digest)).await;
                 let dead = Dead {

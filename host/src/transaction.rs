@@ -10,28 +10,27 @@ use crate::ledger::outs::Planned;
 use crate::message::{HOPS, Message};
 
 /// What is appended when a handler has succeeded.
-pub fn done(lane: &Lane, delivery: &Delivery, attempt: u32, digest: &ModuleDigest, effects: &Effects) -> Transaction {
+pub fn done(lane: &Lane, delivery: &Delivery, attempt: u32, digest: &ModuleDigest, effects: Effects) -> Transaction {
     let message = &delivery.message;
     let hops = message.hops() + 1;
     let mut consequences: Vec<Planned> = Vec::with_capacity(effects.emits.len() + 1);
-    for (i, emit) in effects.emits.iter().enumerate() {
-        let mut headers = emit.headers.clone();
+    for (i, emit) in effects.emits.into_iter().enumerate() {
+        let traced = emit.headers.iter().any(|h| h.0 == "traceparent");
+        let mut headers = emit.headers;
+        headers.reserve(5);
         let id = format!("{}.{}.{i}", lane.plan.name, message.event);
         headers.push(("Mesh-Event-Id".to_owned(), id.clone()));
         headers.push(("Mesh-Cause-Event".to_owned(), message.event.to_string()));
         headers.push(("Mesh-Cause-Handler".to_owned(), lane.plan.name.clone()));
         headers.push((HOPS.to_owned(), hops.to_string()));
-        if let (Some(trace), None) = (
-            message.header("traceparent"),
-            emit.headers.iter().find(|h| h.0 == "traceparent"),
-        ) {
+        if let (Some(trace), false) = (message.header("traceparent"), traced) {
             headers.push(("traceparent".to_owned(), trace.to_owned()));
         }
         consequences.push(Planned::Event {
             id,
-            subject: emit.subject.clone(),
+            subject: emit.subject,
             headers,
-            payload: emit.payload.clone(),
+            payload: emit.payload,
         });
     }
     let death = delivery.replay.and_then(|r| r.death);
@@ -57,8 +56,8 @@ pub fn done(lane: &Lane, delivery: &Delivery, attempt: u32, digest: &ModuleDiges
             follows_death: death.map(|(entry, _)| entry),
         }),
         session: 0,
-        reads: effects.reads.clone(),
-        writes: effects.writes.clone(),
+        reads: effects.reads,
+        writes: effects.writes,
         consequences,
         death,
     }

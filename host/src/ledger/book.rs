@@ -1,7 +1,7 @@
 //! What a host knows of a bucket's ledger, and what it is about to append: transactions join, groups go out one at a
 //! time, and what comes back is resolved. Pure: the host, the model and the property tests run the same steps.
 
-use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
 use bytes::Bytes;
 
@@ -46,8 +46,8 @@ pub struct Book<W> {
     pub(super) view: View,
     pub(super) sent: Option<Sent<W>>,
     pub(super) forming: VecDeque<Group<W>>,
-    /// The events that stand in a group: each at most once.
-    pub(super) standing: HashSet<(String, EventId)>,
+    /// By handler, the events that stand in a group: each at most once.
+    pub(super) standing: HashMap<String, HashSet<EventId>>,
     pub(super) next_id: TxId,
     pub(super) payload_max: usize,
     pub(super) planted: Planted,
@@ -71,7 +71,7 @@ impl<W> Book<W> {
             view: View::new(cache_bytes_max),
             sent: None,
             forming: VecDeque::new(),
-            standing: HashSet::new(),
+            standing: HashMap::new(),
             next_id: 1,
             payload_max: 1024 * 1024,
             planted,
@@ -211,12 +211,19 @@ impl<W> Book<W> {
         let head = self.head.after(entry);
         (self.head, self.head_sequence) = (head, sequence + 1);
         self.remember(entry);
-        self.index.apply(entry);
         let first = entry.first_revision(sequence);
         let own = |sent: &mut Sent<W>| sent.batch.entry.append == entry.append;
         if let Some(sent) = self.sent.take_if(own) {
+            self.index.rise(entry);
+            for tx in sent.group.members.iter().map(|member| &member.tx) {
+                if let Some(decision) = &tx.decision {
+                    self.index
+                        .decide(&tx.handler, tx.event.clone(), decision.verdict, entry.n);
+                }
+            }
             return Read::Applied(self.committed(sent.group, entry.n, first));
         }
+        self.index.apply(entry);
         for (write, revision) in entry.writes.iter().zip(first..) {
             let value = match (&write.value, write.bytes) {
                 (Some(text), _) => text.bytes().ok(),
@@ -269,9 +276,7 @@ impl<W> Book<W> {
         }
         let mut fates = Vec::with_capacity(group.members.len());
         for member in group.members {
-            if member.tx.decision.is_some() {
-                self.standing.remove(&(member.tx.handler, member.tx.event));
-            }
+            self.stands_no_more(&member.tx);
             fates.push((member.waiter, Ok(Committed::Here { entry })));
         }
         fates

@@ -102,6 +102,7 @@ impl Flight {
     pub async fn publish(&mut self, carried: u64, event: Event, id: &str) -> Result<(), Error> {
         let mut headers = writable(&event.headers);
         headers.insert("Nats-Msg-Id", id);
+        headers.insert("Mesh-Cause-Entry", event.entry.to_string());
         let (subject, payload) = (event.subject.clone(), event.payload.clone());
         if let Some(one) = self.one(carried) {
             one.left += 1;

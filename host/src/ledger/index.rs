@@ -73,6 +73,11 @@ impl Index {
             };
             self.decide(&decision.handler, event, decision.verdict, entry.n);
         }
+        self.rise(entry);
+    }
+
+    /// Takes in which floors have risen.
+    pub fn rise(&mut self, entry: &Entry) {
         for (handler, risen) in &entry.floors {
             let of = self.of(handler);
             let before = of.floor.clone();

@@ -38,7 +38,8 @@ impl<W> Book<W> {
             if let Some(decided) = moot(self.index.decided(&tx.handler, &tx.event), tx.death) {
                 return Join::Over(waiter, Ok(Committed::Before(decided)));
             }
-            if self.standing.contains(&(tx.handler.clone(), tx.event.clone())) {
+            let standing = self.standing.get(&tx.handler);
+            if standing.is_some_and(|events| events.contains(&tx.event)) {
                 let why = "it is being committed already".to_owned();
                 return Join::Over(waiter, Err(Fault::Host(why)));
             }
@@ -81,7 +82,10 @@ impl<W> Book<W> {
             self.view.write(key, id, value.clone());
         }
         if tx.decision.is_some() {
-            self.standing.insert((tx.handler.clone(), tx.event.clone()));
+            match self.standing.get_mut(&tx.handler) {
+                Some(events) => drop(events.insert(tx.event.clone())),
+                None => drop(self.standing.insert(tx.handler.clone(), [tx.event.clone()].into())),
+            }
         }
         if let Some(group) = self.forming.back_mut() {
             group.add(Member { id, tx, waiter }, &versions);
@@ -150,8 +154,14 @@ impl<W> Book<W> {
         for key in tx.writes.keys() {
             self.view.withdraw(key, id);
         }
-        if tx.decision.is_some() {
-            self.standing.remove(&(tx.handler.clone(), tx.event.clone()));
+        self.stands_no_more(tx);
+    }
+
+    pub(super) fn stands_no_more(&mut self, tx: &Transaction) {
+        if tx.decision.is_some()
+            && let Some(events) = self.standing.get_mut(&tx.handler)
+        {
+            events.remove(&tx.event);
         }
     }
 }
