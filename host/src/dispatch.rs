@@ -193,7 +193,12 @@ async fn attempt_once(lane: &Lane, delivery: &Delivery, attempt: u32, permit: to
             return ran(run.outcome, None);
         }
         let outcome = match fate {
-            Ok(committed) => return ran(run.outcome, Some(committed)),
+            Ok(committed) => {
+                if verdict != Verdict::Done {
+                    fault::point("burial-decided");
+                }
+                return ran(run.outcome, Some(committed));
+            }
             Err(Fault::Conflict) => Outcome::Conflict,
             Err(Fault::TooLarge(why)) => Outcome::Reject {
                 code: "too-large".to_owned(),

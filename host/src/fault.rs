@@ -71,6 +71,11 @@ mod switch {
         let faults = FAULTS.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         faults.get(name)?.action.parse().ok()
     }
+
+    pub fn is_set(name: &str) -> bool {
+        let faults = FAULTS.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        faults.contains_key(name)
+    }
 }
 
 /// The mistake that a test has planted in this process's ledger.
@@ -92,6 +97,18 @@ pub fn point(name: &str) {
     switch::point(name);
     #[cfg(not(debug_assertions))]
     let _ = name;
+}
+
+/// The process passes the point `name` once `before` has happened, which is waited for only if a test asks for the point.
+#[inline]
+pub async fn point_after<T>(name: &str, before: impl Future<Output = T>) {
+    #[cfg(debug_assertions)]
+    if switch::is_set(name) {
+        before.await;
+        switch::point(name);
+    }
+    #[cfg(not(debug_assertions))]
+    let _ = (name, before);
 }
 
 /// Whether a test has switched off the behaviour `name`.

@@ -12,6 +12,7 @@ use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 
 use self::jetmesh::handler::{context, events, log, settings, state, types};
 use crate::effects::{Effects, Emit, Version, check_key, check_subject, subject_matches};
+use crate::fault;
 use crate::message::{EventId, Message};
 use crate::sandbox::{Capture, Clocks, LOG_BYTES_MAX, Limits, Random};
 
@@ -279,6 +280,7 @@ impl state::Host for Guest {
         if let Some(own) = self.call.effects.writes.get(&key) {
             return Ok(own.as_ref().map(|value| value.to_vec()));
         }
+        fault::point("mid-run");
         self.call.reads_since = Some(Instant::now());
         let found = bucket.get(&key).await;
         self.call.reads_since = None;

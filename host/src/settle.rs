@@ -44,7 +44,7 @@ impl Acker {
         fault::point("before-ack");
         // Fails only when the connection is gone; then the server delivers again.
         let _ = link.connection.client.publish(self.reply, payload(settlement)).await;
-        fault::point("ack-sent");
+        fault::point_after("ack-sent", link.connection.client.flush()).await;
     }
 
     /// Sends an ack and waits until the server has taken it: by request, because the client's own confirmed ack also

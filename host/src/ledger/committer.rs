@@ -92,10 +92,12 @@ async fn append(bucket: &Bucket, connection: &Connection) -> Result<(), Error> {
         };
         tell(fates);
         let Some(batch) = batch else { return Ok(()) };
-        fault::point("commit-sent");
         match send::send(connection, &batch.records, unknown >= 2).await {
             Answer::Committed(last) => {
                 fault::point("commit-confirmed");
+                if !batch.entry.floors.is_empty() {
+                    fault::point("floor-written");
+                }
                 let sequence = last - (batch.records.len() - 1 - batch.entry_at) as u64;
                 let read = bucket.book().apply(&batch.entry, sequence);
                 if let Read::Applied(fates) = read {

@@ -209,5 +209,7 @@ async fn confirm(connection: &Connection, relay: &mut Relay<'_>) -> Result<(), E
     let sent = connection.client.publish(reply, "+ACK".into()).await;
     sent.map_err(|_| Error::Gone {
         what: "the relay".to_owned(),
-    })
+    })?;
+    fault::point_after("relay-acked", connection.client.flush()).await;
+    Ok(())
 }

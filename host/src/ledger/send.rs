@@ -31,10 +31,9 @@ pub async fn send(connection: &Connection, records: &[Record], careful: bool) ->
         }
         if i == last {
             headers.insert("Nats-Batch-Commit", "1");
-            return match connection
-                .request(&record.subject, Some(headers), record.body.clone())
-                .await
-            {
+            let commit = connection.request(&record.subject, Some(headers), record.body.clone());
+            let sent = fault::point_after("commit-sent", connection.client.flush());
+            return match futures_util::join!(commit, sent).0 {
                 Ok(answer) => match pub_ack(&record.subject, &answer) {
                     Ok(ack) => Answer::Committed(ack.seq),
                     Err(Error::Api { code, text, .. }) => Answer::of(code, &text),
