@@ -10,7 +10,7 @@ BENCH := dispatch transactions
 # Handlers are built for wasm; their unit tests run on the machine itself.
 HOST = $(shell rustc -vV | sed -n 's/^host: //p')
 
-.PHONY: help run test build handlers fixtures bench lint fmt clean
+.PHONY: help run test chaos build handlers fixtures bench lint fmt clean
 
 help: ## print this list
 	@sed -nE 's/^([a-z]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
@@ -22,6 +22,10 @@ test: handlers fixtures ## run every test, against a real nats-server
 	@tools/install.sh all
 	cd handlers && cargo test --locked --target $(HOST)
 	cargo test --locked --workspace
+
+chaos: handlers ## the kill matrix, ten seeds of it, and every planted mistake: make chaos ARGS=…
+	@tools/install.sh all
+	cargo test --locked -p jetmesh --test chaos -- --rounds 570 --mistakes $(ARGS)
 
 build: handlers ## build the handlers and the release binary
 	@tools/install.sh all

@@ -57,6 +57,11 @@ impl Host {
         self.process.pid()
     }
 
+    /// How it ended, if it has.
+    pub fn ended(&self) -> Option<ExitStatus> {
+        self.process.ended()
+    }
+
     /// Every line printed so far, of both streams in the order of their coming.
     pub fn lines(&self) -> Vec<String> {
         self.lines.lock().expect("a reader never panics").clone()
@@ -86,7 +91,7 @@ impl Host {
             assert!(
                 found.is_some() || !ended,
                 "jetmesh ended without the line: {:?}",
-                self.process.ended()
+                self.ended()
             );
             found
         })
@@ -102,7 +107,7 @@ impl Host {
     #[track_caller]
     pub fn wait_exit(&self, limit: Duration) -> impl Future<Output = ExitStatus> {
         eventually("the end of jetmesh", limit, async || {
-            let ended = self.process.ended()?;
+            let ended = self.ended()?;
             self.readers.iter().all(JoinHandle::is_finished).then_some(ended)
         })
     }

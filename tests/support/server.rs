@@ -94,6 +94,11 @@ impl NatsServer {
         self.restart().await;
     }
 
+    /// The last lines of its log.
+    pub fn log_end(&self) -> String {
+        log_end(self.dir.path())
+    }
+
     /// Freezes the process: connections stay open and nothing answers.
     pub fn pause(&self) {
         self.process.signal(Signal::STOP);
@@ -110,7 +115,7 @@ impl Drop for NatsServer {
             eprintln!(
                 "--- the end of the log of nats-server at {} ---\n{}",
                 self.addr(),
-                log_end(self.dir.path())
+                self.log_end()
             );
         }
     }

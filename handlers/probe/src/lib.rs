@@ -102,6 +102,29 @@ fn carry_out(step: Step, event: &Event, held: &mut Vec<Vec<u8>>) -> Result<(), E
             let sum = state::get_parsed::<i64>(&key)?.unwrap_or(0).saturating_add(by);
             state::set(&key, sum.to_string())?;
         }
+        Step::Take { key } => {
+            let left = state::get_parsed::<i64>(&key)?.unwrap_or(0);
+            if left <= 0 {
+                return Err(Error::reject("sold-out", format!("nothing is left of {key}")));
+            }
+            state::set(&key, (left - 1).to_string())?;
+        }
+        Step::Append { key, text, with } => {
+            let mut word = format!("{}:{text}", context::handler_name());
+            if let Some(with) = with {
+                word += &format!("={}", text_of(&with)?.unwrap_or_default());
+            }
+            let list = text_of(&key)?.map_or(word.clone(), |list| format!("{list} {word}"));
+            state::set(&key, list)?;
+        }
+        Step::Tell { key, subject } => events::emit(&subject, &json!(text_of(&key)?))?,
+        Step::For { handler, steps } => {
+            if handler == context::handler_name() {
+                for step in steps {
+                    carry_out(step, event, held)?;
+                }
+            }
+        }
         Step::Emit {
             subject,
             payload,
@@ -144,6 +167,10 @@ fn carry_out(step: Step, event: &Event, held: &mut Vec<Vec<u8>>) -> Result<(), E
         }
     }
     Ok(())
+}
+
+fn text_of(key: &str) -> Result<Option<String>, Error> {
+    Ok(state::get(key)?.map(|value| String::from_utf8_lossy(&value).into_owned()))
 }
 
 /// The black box keeps the text whole in the component.

@@ -64,6 +64,27 @@ pub enum Step {
         key: String,
         by: i64,
     },
+    /// Takes one off an integer, which must be above 0.
+    Take {
+        key: String,
+    },
+    /// Adds a word to a list of words: `<handler>:<text>`, and `=<value>` of another key if one is named.
+    Append {
+        key: String,
+        text: String,
+        with: Option<String>,
+    },
+    /// Emits the value of a key, or nothing for none.
+    Tell {
+        key: String,
+        subject: String,
+    },
+    /// Steps of one handler only.
+    For {
+        handler: String,
+        #[serde(rename = "do")]
+        steps: Vec<Step>,
+    },
     Emit {
         subject: String,
         payload: Value,

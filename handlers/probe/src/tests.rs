@@ -48,6 +48,21 @@ fn bad_orders_are_rejected() {
 }
 
 #[test]
+fn lists_and_stocks_tell_what_they_have_been_through() {
+    testing::reset();
+    let append = json!({ "op": "append", "key": "list", "text": "1", "with": "stock" });
+    let own = json!({ "op": "for", "handler": "another", "do": [{ "op": "trap" }] });
+    let take = json!({ "op": "take", "key": "stock" });
+    run(json!({ "do": [{ "op": "add", "key": "stock", "by": 1 }, append, own] })).unwrap();
+    run(json!({ "do": [take, append, { "op": "tell", "key": "stock", "subject": "t" }] })).unwrap();
+    assert_eq!(run(take).unwrap_err().code(), "sold-out");
+    let list = testing::state("list").unwrap_or_default();
+    let values: Vec<_> = list.split(' ').map(|word| word.split_once("=").unwrap().1).collect();
+    assert_eq!(values, ["1", "0"]);
+    assert_eq!(testing::emitted()[0].json(), json!("0"));
+}
+
+#[test]
 fn it_fails_until_an_attempt() {
     testing::reset();
     let orders = json!({ "op": "fail_until", "attempt": 2 });

@@ -1,0 +1,334 @@
+//! The auditor: event by event, was each done once or buried once, and is everything that is there the sum of that and of
+//! nothing else? It replays the ledgers with its own idea of what the steps do.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::Value;
+
+use crate::found::{Held, Ledger};
+use crate::model::{self, Failure, State};
+use crate::orders::{HANDLERS, Order, SHARED};
+use crate::world::{Look, Put};
+
+/// What the generator knows.
+pub struct Known<'a> {
+    pub orders: &'a [Order],
+    /// By order, its sequence in the stream.
+    pub published: &'a [u64],
+    pub puts: &'a [Put],
+    pub looks: &'a [Look],
+}
+
+/// An event's decision.
+struct Decided {
+    entry: u64,
+    event: String,
+    dead: bool,
+    cause: String,
+}
+
+/// What is wrong; each problem is one line.
+pub fn judge(known: &Known<'_>, held: &Held) -> Vec<String> {
+    let mut audit = Audit {
+        known,
+        orders: known.published.iter().copied().zip(known.orders).collect(),
+        decided: BTreeMap::new(),
+        events: BTreeMap::new(),
+        problems: Vec::new(),
+    };
+    for (bucket, ledger) in &held.ledgers {
+        audit.replay(bucket, ledger);
+    }
+    audit.each_event_is_decided();
+    audit.emitted(held);
+    audit.letters(held);
+    audit.acks(held);
+    audit.problems
+}
+
+struct Audit<'a> {
+    known: &'a Known<'a>,
+    /// By sequence.
+    orders: BTreeMap<u64, &'a Order>,
+    /// By handler and sequence.
+    decided: BTreeMap<(usize, u64), Decided>,
+    /// What ought to be emitted: by handler, event, subject and payload, how often.
+    events: BTreeMap<(String, String, String, String), i64>,
+    problems: Vec<String>,
+}
+
+impl<'a> Audit<'a> {
+    fn wrong(&mut self, text: String) {
+        self.problems.push(text);
+    }
+
+    /// Runs every transaction of a ledger in its order, with the person's writes between them, and compares: verdicts,
+    /// values, revisions, and what the bucket holds in the end.
+    fn replay(&mut self, bucket: &str, ledger: &Ledger) {
+        let mut state = State::default();
+        let mut puts = match bucket {
+            SHARED => self.known.puts.to_vec(),
+            _ => Vec::new(),
+        };
+        puts.sort_by_key(|put| put.sequence);
+        let mut puts = puts.into_iter().peekable();
+        let mut deaths = BTreeSet::new();
+        for (i, (sequence, entry)) in ledger.entries.iter().enumerate() {
+            let n = entry["n"].as_u64().unwrap_or(0);
+            if n != i as u64 + 1 {
+                self.wrong(format!("{bucket}: entry {n} stands at place {}", i + 1));
+            }
+            while let Some(put) = puts.next_if(|put| put.sequence < *sequence) {
+                state.put(&put.key, Some(put.value), put.sequence);
+            }
+            let before = state.clone();
+            let mut written: BTreeMap<String, Option<String>> = BTreeMap::new();
+            for decision in entry["decisions"].as_array().into_iter().flatten() {
+                self.decision(bucket, n, decision, &before, &mut written, &mut deaths);
+            }
+            self.writes(bucket, (*sequence, entry), &before, &written, &mut state);
+            self.floors(bucket, n, &entry["floors"]);
+        }
+        for put in puts {
+            state.put(&put.key, Some(put.value), put.sequence);
+        }
+        if ledger.head["n"].as_u64().unwrap_or(0) != ledger.entries.len() as u64 {
+            let (head, entries) = (&ledger.head["n"], ledger.entries.len());
+            self.wrong(format!(
+                "{bucket}: the head says {head}, and there are {entries} entries"
+            ));
+        }
+        let found: BTreeSet<_> = ledger.deaths.iter().cloned().collect();
+        if found != deaths {
+            self.wrong(format!("{bucket}: death records {found:?}, deaths {deaths:?}"));
+        }
+        let told = state.values();
+        let live = ledger.keys.iter().filter(|(_, (_, value))| value.is_some());
+        let names: BTreeSet<&String> = told.keys().chain(live.map(|(key, _)| key)).collect();
+        for key in names {
+            let there = ledger.keys.get(key).cloned().unwrap_or_default();
+            let told = state.key(key);
+            if (told.revision, &told.value) != (there.0, &there.1) {
+                self.wrong(format!(
+                    "{bucket}: {key} is {there:?}, and the ledger makes it {told:?}"
+                ));
+            }
+        }
+    }
+
+    /// One decision: the event is known, it is its first, and the steps give this verdict here.
+    fn decision(
+        &mut self,
+        bucket: &str,
+        entry: u64,
+        decision: &Value,
+        before: &State,
+        written: &mut BTreeMap<String, Option<String>>,
+        deaths: &mut BTreeSet<String>,
+    ) {
+        let text = |name: &str| decision[name].as_str().unwrap_or_default().to_owned();
+        let (name, event) = (text("handler"), text("event"));
+        let here = format!("{bucket} entry {entry}: {name} {event}");
+        let handler = HANDLERS.iter().position(|(known, _)| *known == name);
+        let sequence = event.rsplit_once('.').and_then(|(_, sequence)| sequence.parse().ok());
+        let order = sequence.and_then(|sequence: u64| Some((sequence, *self.orders.get(&sequence)?)));
+        let (Some(handler), Some((sequence, order))) = (handler, order) else {
+            return self.wrong(format!("{here}: nobody has published that"));
+        };
+        let steps = &order.steps[handler];
+        let attempt = decision["attempt"]
+            .as_u64()
+            .and_then(|a| u32::try_from(a).ok())
+            .unwrap_or(0);
+        let dead = decision["verdict"] == "dead";
+        let read = |key: &str| written.get(key).cloned().unwrap_or_else(|| before.key(key).value);
+        match (model::run(&name, attempt, steps, read), dead) {
+            (Ok(effects), false) => {
+                written.extend(effects.writes);
+                for (subject, payload) in effects.emits {
+                    let emit = (name.clone(), event.clone(), subject, payload.to_string());
+                    *self.events.entry(emit).or_default() += 1;
+                }
+            }
+            (Err(Failure::Rejected(code)), true) if text("cause") == "rejected" && text("code") == code => {}
+            (_, true) if text("cause") == "exhausted" && model::may_exhaust(steps) => {}
+            (told, _) => self.wrong(format!(
+                "{here} is {decision}, and order {} at this place is {told:?}",
+                order.number
+            )),
+        }
+        if dead {
+            deaths.insert(format!("{name}.{event}"));
+        }
+        let decided = Decided {
+            entry,
+            event,
+            dead,
+            cause: text("cause"),
+        };
+        if let Some(first) = self.decided.insert((handler, sequence), decided) {
+            self.wrong(format!("{here}: entry {} has decided it already", first.entry));
+        }
+    }
+
+    /// The keys that an entry says it wrote are those that its transactions write, upon what was there.
+    fn writes(
+        &mut self,
+        bucket: &str,
+        (sequence, entry): (u64, &Value),
+        before: &State,
+        written: &BTreeMap<String, Option<String>>,
+        state: &mut State,
+    ) {
+        let decisions = entry["decisions"].as_array().into_iter().flatten();
+        let deaths = decisions.filter(|decision| decision["verdict"] == "dead").count() as u64;
+        let mut said = BTreeSet::new();
+        let writes = entry["writes"].as_array().into_iter().flatten();
+        for (write, revision) in writes.zip(sequence + 2 + deaths..) {
+            let key = write["key"].as_str().unwrap_or_default();
+            let value = write["value"]["text"].as_str().map(str::to_owned);
+            let base = before.key(key).revision;
+            if write["base"] != base {
+                let (n, found) = (&entry["n"], &write["base"]);
+                self.wrong(format!(
+                    "{bucket} entry {n}: {key} is written upon {found}, and was {base}"
+                ));
+            }
+            if written.get(key) != Some(&value) {
+                let (n, told) = (&entry["n"], written.get(key));
+                self.wrong(format!(
+                    "{bucket} entry {n}: {key} becomes {value:?}, and ought to be {told:?}"
+                ));
+            }
+            said.insert(key.to_owned());
+            state.put(key, value, revision);
+        }
+        for key in written.keys().filter(|key| !said.contains(*key)) {
+            let n = &entry["n"];
+            self.wrong(format!("{bucket} entry {n}: {key} ought to be written, and is not"));
+        }
+    }
+
+    /// A floor that an entry tells passes no event that is not decided by then.
+    fn floors(&mut self, bucket: &str, n: u64, floors: &Value) {
+        for (name, floor) in floors.as_object().into_iter().flatten() {
+            let Some(handler) = HANDLERS.iter().position(|(known, _)| known == name) else {
+                continue;
+            };
+            let floor = floor["floor"].as_u64().unwrap_or(0);
+            if let Some(open) = self.open_below(handler, floor, n) {
+                self.wrong(format!(
+                    "{bucket} entry {n}: the floor of {name} is {floor}, and {open} is not decided"
+                ));
+            }
+        }
+    }
+
+    /// The first event at or below `sequence` that no entry up to `n` decides.
+    fn open_below(&self, handler: usize, sequence: u64, n: u64) -> Option<u64> {
+        let mut below = self.orders.range(..=sequence).map(|(sequence, _)| *sequence);
+        below.find(|sequence| {
+            self.decided
+                .get(&(handler, *sequence))
+                .is_none_or(|decided| decided.entry > n)
+        })
+    }
+
+    fn each_event_is_decided(&mut self) {
+        for (handler, (name, _)) in HANDLERS.iter().enumerate() {
+            for (sequence, order) in self.orders.clone() {
+                if !self.decided.contains_key(&(handler, sequence)) {
+                    let number = order.number;
+                    self.wrong(format!(
+                        "{name}: order {number}, event {sequence}, is neither done nor dead"
+                    ));
+                }
+            }
+        }
+    }
+
+    /// Each event that is done has emitted what its run at its place emits, once, and nobody else anything.
+    fn emitted(&mut self, held: &Held) {
+        let mut missing = std::mem::take(&mut self.events);
+        for event in &held.emitted {
+            let header = |name: &str| event.header(name).unwrap_or_default().to_owned();
+            let payload = String::from_utf8_lossy(&event.payload).into_owned();
+            let subject = event.subject.clone();
+            let emit = (
+                header("Mesh-Cause-Handler"),
+                header("Mesh-Cause-Event"),
+                subject,
+                payload,
+            );
+            *missing.entry(emit).or_default() -= 1;
+        }
+        for ((handler, event, subject, payload), count) in missing.into_iter().filter(|(_, count)| *count != 0) {
+            let what = if count > 0 {
+                "is missing"
+            } else {
+                "is there, but ought not to be"
+            };
+            let times = count.abs();
+            self.wrong(format!(
+                "{subject} {payload} of {handler} {event} {what}, {times} times"
+            ));
+        }
+    }
+
+    /// Each event that is dead has one letter with its bytes and its cause, and nobody else has one.
+    fn letters(&mut self, held: &Held) {
+        let mut letters: BTreeMap<String, Vec<_>> = BTreeMap::new();
+        for letter in &held.letters {
+            letters.entry(letter.subject.clone()).or_default().push(letter);
+        }
+        let mut problems = Vec::new();
+        for ((handler, sequence), decided) in self.decided.iter().filter(|(_, decided)| decided.dead) {
+            let (name, event) = (HANDLERS[*handler].0, &decided.event);
+            let found = letters
+                .remove(&format!("$MESH.dead.ORDERS.{name}.{event}"))
+                .unwrap_or_default();
+            let [letter] = found[..] else {
+                problems.push(format!("{name} {event} is dead, and has {} letters", found.len()));
+                continue;
+            };
+            let whole = letter.payload == self.orders[sequence].payload().as_bytes();
+            if !whole || letter.header("Mesh-Cause") != Some(&decided.cause) || letter.header("Mesh-Settled").is_some()
+            {
+                problems.push(format!("{name} {event} has a letter that is not its own: {letter:?}"));
+            }
+        }
+        problems.extend(
+            letters
+                .keys()
+                .map(|subject| format!("{subject} is a letter of nobody dead")),
+        );
+        self.problems.extend(problems);
+    }
+
+    /// Nothing was acked before it was decided, and in the end everything is.
+    fn acks(&mut self, held: &Held) {
+        for look in self.known.looks {
+            let name = HANDLERS[look.handler].0;
+            let given_up = held.given_up.get(name);
+            if let Some(open) = self.open_below(look.handler, look.acked, look.entries)
+                && !given_up.is_some_and(|given_up| given_up.contains(&open))
+            {
+                let Look { acked, entries, .. } = look;
+                self.wrong(format!(
+                    "{name}: {acked} was acked, and {open} was not decided by entry {entries}"
+                ));
+            }
+        }
+        let last = self.known.published.iter().max().copied().unwrap_or(0);
+        for ((name, _), info) in HANDLERS.iter().zip(&held.consumers) {
+            let acked = &info["ack_floor"]["stream_seq"];
+            let waits = (&info["num_pending"], &info["num_ack_pending"]);
+            if *acked != last || *waits.0 != 0 || *waits.1 != 0 {
+                let (pending, unacked) = waits;
+                self.wrong(format!(
+                    "{name}: acked up to {acked} of {last}, {pending} not delivered, {unacked} not acked"
+                ));
+            }
+        }
+    }
+}

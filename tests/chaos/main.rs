@@ -1,0 +1,47 @@
+//! The kill matrix: a host is killed, frozen or cut off at each point along an event's way, another goes on, in a third of
+//! the rounds the server is killed too, and an auditor looks at what is there afterwards. That the auditor is to be
+//! trusted is shown by mistakes that are planted in the host and that it must find.
+//!
+//! A program of its own, because its rounds are told by numbers: `--help` says how.
+
+mod arguments;
+mod audit;
+#[path = "../e2e/config.rs"]
+#[expect(dead_code, reason = "the end-to-end tests use the rest")]
+mod config;
+mod found;
+#[path = "../e2e/mesh.rs"]
+#[expect(dead_code, reason = "the end-to-end tests use the rest")]
+mod mesh;
+mod mistakes;
+mod model;
+mod orders;
+mod report;
+mod round;
+mod run;
+mod stage;
+#[path = "../support/mod.rs"]
+#[expect(dead_code, reason = "the end-to-end tests use the rest")]
+mod support;
+mod world;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let arguments = match arguments::read() {
+        Ok(Some(arguments)) => arguments,
+        Ok(None) => return ExitCode::SUCCESS,
+        Err(text) => {
+            eprintln!("{text}");
+            return ExitCode::from(2);
+        }
+    };
+    // Rounds mostly wait, so one thread is enough for all of them.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let rounds = tokio::task::LocalSet::new();
+    let runtime = runtime.expect("a runtime can be built");
+    match rounds.block_on(&runtime, run::run(&arguments)) {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
+    }
+}

@@ -1,0 +1,62 @@
+//! The mistakes that are planted to see that the auditor finds them (`host/src/ledger/mistake.rs`), and within how many
+//! rounds it must.
+
+use crate::round::Round;
+
+/// A mistake that tests can plant.
+pub struct Mistake {
+    pub name: &'static str,
+    /// It must be found within so many rounds of those that can show it.
+    pub within: usize,
+    shows: Shows,
+    /// Found also by the slice that `make test` plays.
+    pub quick: bool,
+}
+
+/// In which rounds a mistake can show.
+enum Shows {
+    Anywhere,
+    /// Somebody beside the mesh writes to the bucket.
+    PersonWrites,
+    /// Two hosts append to one ledger from the beginning.
+    TwoHosts,
+    /// Another relay takes over what one has left half done.
+    AnotherRelay,
+}
+
+/// `stale-reopen` is not among them: every commit rests on revisions that the server checks, so that what is remembered
+/// over a reconnect costs a refusal and does no harm. Nor is `head-blind`: as long as no entry is removed, that an entry
+/// is new says the same as the head's expectation.
+pub const MISTAKES: [Mistake; 10] = [
+    mistake("ack-before-commit", 6, Shows::Anywhere, true),
+    mistake("head-and-entry-blind", 6, Shows::TwoHosts, false),
+    mistake("key-blind", 6, Shows::PersonWrites, false),
+    mistake("carrier-blind", 12, Shows::PersonWrites, false),
+    mistake("join-blind", 6, Shows::Anywhere, true),
+    mistake("reject-outside", 12, Shows::PersonWrites, false),
+    mistake("refused-is-done", 6, Shows::TwoHosts, false),
+    mistake("refused-keeps-reads", 6, Shows::TwoHosts, true),
+    mistake("emit-without-id", 9, Shows::AnotherRelay, false),
+    mistake("relay-acks-early", 9, Shows::AnotherRelay, false),
+];
+
+const fn mistake(name: &'static str, within: usize, shows: Shows, quick: bool) -> Mistake {
+    Mistake {
+        name,
+        within,
+        shows,
+        quick,
+    }
+}
+
+impl Mistake {
+    /// Whether a round can show it.
+    pub fn shows_in(&self, round: &Round) -> bool {
+        match self.shows {
+            Shows::Anywhere => true,
+            Shows::PersonWrites => round.server.is_none(),
+            Shows::TwoHosts => round.together,
+            Shows::AnotherRelay => round.of_relay(),
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! What is broken in a round. Everything of it follows from a seed and a number.
+
+use std::fmt;
+use std::time::Duration;
+
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+
+use crate::orders::{self, Order};
+
+/// A failpoint of the host (`host/src/fault.rs`), and at which pass at most it is hit.
+#[derive(Debug, Clone, Copy)]
+pub struct Point {
+    pub name: &'static str,
+    passes: u32,
+}
+
+const fn point(name: &'static str, passes: u32) -> Point {
+    Point { name, passes }
+}
+
+/// Along the way of an event. Some are passed once per event, some once per append, some only when an event fails.
+pub const POINTS: [Point; 19] = [
+    point("after-pull", 40),
+    point("attempt-written", 3),
+    point("before-run", 40),
+    point("mid-run", 40),
+    point("after-run", 40),
+    point("joined", 40),
+    point("batch-half-sent", 30),
+    point("commit-sent", 5),
+    point("commit-confirmed", 5),
+    point("floor-written", 1),
+    point("burial-decided", 3),
+    point("before-ack", 30),
+    point("ack-sent", 30),
+    point("relay-published", 20),
+    point("relay-confirmed", 20),
+    point("relay-acked", 3),
+    point("before-letter", 3),
+    point("letter-stored", 3),
+    point("advisory-acked", 2),
+];
+
+/// Each point in each way.
+pub const CELLS: usize = POINTS.len() * 3;
+
+/// What happens to the host that comes to the point.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Way {
+    /// As by `kill -9`.
+    Killed,
+    /// For longer than the ack wait times the attempts, while another host goes on.
+    Frozen,
+    /// It goes on at once, but its connections do not.
+    CutOff(Trouble),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Trouble {
+    Cut,
+    /// What it sends from now on arrives late.
+    Late(Duration),
+    /// What it is sent from now on arrives late.
+    AnswersLate(Duration),
+    /// What it sends from now on never arrives.
+    Lost,
+    /// What it is sent from now on never arrives: what it has sent is done, and it does not know.
+    AnswersLost,
+}
+
+#[derive(Debug, Clone)]
+pub struct Round {
+    pub seed: u64,
+    /// Which of the seed's [`CELLS`].
+    pub cell: usize,
+    pub point: &'static str,
+    /// The pass at which the point acts.
+    pub nth: u32,
+    pub way: Way,
+    /// The server is killed at the point, and started again after this.
+    pub server: Option<Duration>,
+    /// The second host is there from the beginning; else it comes after the first has come to the point.
+    pub together: bool,
+    pub concurrency: usize,
+    pub reused: bool,
+    pub orders: Vec<Order>,
+    /// What the person who writes too draws from.
+    pub person: u64,
+}
+
+impl Round {
+    pub fn new(seed: u64, cell: usize) -> Self {
+        let mut rng = StdRng::seed_from_u64(seed.wrapping_mul(1000) + cell as u64);
+        let point = POINTS[cell % POINTS.len()];
+        // The first points of a seed come in all ways.
+        let way = match (cell + cell / POINTS.len()) % 3 {
+            0 => Way::Killed,
+            1 => Way::Frozen,
+            _ => Way::CutOff(trouble(&mut rng)),
+        };
+        let late = point.name == "floor-written";
+        let together = late || rng.random_ratio(1, 2);
+        // Together each gets a part of the work only.
+        let passes = if together {
+            point.passes.div_ceil(2)
+        } else {
+            point.passes
+        };
+        Self {
+            seed,
+            cell,
+            point: point.name,
+            nth: rng.random_range(1..=passes),
+            way,
+            server: rng
+                .random_ratio(1, 3)
+                .then(|| Duration::from_millis(rng.random_range(0..800))),
+            together,
+            concurrency: rng.random_range(2..24),
+            reused: rng.random_ratio(1, 3),
+            orders: orders::draw(rng.random(), rng.random_range(60..150)),
+            person: rng.random(),
+        }
+    }
+
+    /// The first host begins only when a part of the orders is done: only then has it a floor to write.
+    pub fn begins_late(&self) -> bool {
+        self.point == "floor-written"
+    }
+
+    /// The point lies where consequences are carried out.
+    pub fn of_relay(&self) -> bool {
+        self.point.starts_with("relay-") || self.point.contains("letter")
+    }
+}
+
+fn trouble(rng: &mut StdRng) -> Trouble {
+    let time = Duration::from_millis(rng.random_range(100..2500));
+    match rng.random_range(0..5) {
+        0 => Trouble::Cut,
+        1 => Trouble::Late(time),
+        2 => Trouble::AnswersLate(time),
+        3 => Trouble::Lost,
+        _ => Trouble::AnswersLost,
+    }
+}
+
+impl fmt::Display for Round {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "seed {} round {}: {} at pass {} of {}",
+            self.seed,
+            self.cell,
+            match self.way {
+                Way::Killed => "killed".to_owned(),
+                Way::Frozen => "frozen".to_owned(),
+                Way::CutOff(trouble) => format!("cut off ({trouble:?})"),
+            },
+            self.nth,
+            self.point
+        )?;
+        match self.server {
+            Some(down) => write!(f, ", server killed and down for {down:?}")?,
+            None => write!(f, ", a person writes too")?,
+        }
+        write!(
+            f,
+            "; {}, concurrency {}, {} instances, {} orders",
+            match self.together {
+                true => "two hosts",
+                false => "one host, then another",
+            },
+            self.concurrency,
+            if self.reused { "reused" } else { "fresh" },
+            self.orders.len()
+        )
+    }
+}

@@ -1,0 +1,138 @@
+//! Many rounds, some at a time.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use tokio::task::JoinSet;
+
+use crate::arguments::Arguments;
+use crate::mistakes::{MISTAKES, Mistake};
+use crate::report;
+use crate::round::{CELLS, Round};
+use crate::stage::{Played, play};
+
+/// How many rounds `make test` plays: about a minute of them.
+const SLICE: usize = 12;
+
+/// `false`: something is wrong, and it has been said.
+pub async fn run(arguments: &Arguments) -> bool {
+    if let Some(name) = &arguments.mistake {
+        let known = MISTAKES.iter().find(|mistake| mistake.name == name);
+        let Some(mistake) = known else {
+            eprintln!("there is no mistake {name}");
+            return false;
+        };
+        return find(mistake, arguments).await;
+    }
+    let slice = arguments.rounds == 0 && arguments.round.is_none() && !arguments.mistakes;
+    let rounds: Vec<(u64, usize)> = match (arguments.round, slice) {
+        (Some(round), _) => vec![(arguments.seed, round)],
+        (None, true) => chosen(arguments.seed, SLICE, |_| true),
+        (None, false) => chosen(arguments.seed, arguments.rounds, |_| true),
+    };
+    let mut good = clean(&rounds, arguments.jobs).await;
+    for mistake in &MISTAKES {
+        if arguments.mistakes || (slice && mistake.quick) {
+            good &= find(mistake, arguments).await;
+        }
+    }
+    good
+}
+
+/// The first rounds from a seed on that are wanted.
+fn chosen(seed: u64, count: usize, wanted: impl Fn(&Round) -> bool) -> Vec<(u64, usize)> {
+    let all = (0..).map(|i: usize| (seed + (i / CELLS) as u64, i % CELLS));
+    let all = all.filter(|(seed, cell)| wanted(&Round::new(*seed, *cell)));
+    all.take(count).collect()
+}
+
+/// Rounds without a mistake: none may have a problem, and in each seed that is played as a whole each point must be hit
+/// while events are under way.
+async fn clean(rounds: &[(u64, usize)], jobs: usize) -> bool {
+    let (mut good, mut last) = (true, 0);
+    let mut hits: BTreeMap<(u64, &str), usize> = BTreeMap::new();
+    let mut whole: BTreeMap<u64, usize> = BTreeMap::new();
+    several(rounds, None, jobs, |number, round, played| {
+        last = number;
+        report::round(number, rounds.len(), round, played.as_ref());
+        match played {
+            Some(played) => {
+                good &= played.problems.is_empty();
+                *hits.entry((round.seed, round.point)).or_default() += usize::from(played.hit && played.in_flight);
+            }
+            None => good = false,
+        }
+        *whole.entry(round.seed).or_default() += 1;
+        true
+    })
+    .await;
+    for ((seed, point), hits) in hits {
+        if hits == 0 && whole[&seed] == CELLS {
+            eprintln!("seed {seed}: {point} was never hit while events were under way");
+            good = false;
+        }
+    }
+    eprintln!("{last} rounds played{}", if good { ", and all is well" } else { "" });
+    good
+}
+
+/// A planted mistake must be found.
+async fn find(mistake: &Mistake, arguments: &Arguments) -> bool {
+    let rounds = match arguments.round {
+        Some(round) => vec![(arguments.seed, round)],
+        None => chosen(arguments.seed, mistake.within, |round| mistake.shows_in(round)),
+    };
+    let mut found = None;
+    several(&rounds, Some(mistake.name), arguments.jobs, |number, round, played| {
+        let problem = match &played {
+            Some(played) => played.problems.first().cloned(),
+            None => Some("the round could not be played to its end".to_owned()),
+        };
+        if arguments.mistake.is_some() {
+            report::round(number, rounds.len(), round, played.as_ref());
+        }
+        if let (Some(problem), None) = (problem, &found) {
+            found = Some((number, format!("{round}: {problem}")));
+        }
+        found.is_none()
+    })
+    .await;
+    report::mistake(mistake, found.as_ref());
+    found.is_some_and(|(number, _)| number <= mistake.within)
+}
+
+/// Plays rounds, `jobs` at a time, and tells of each as it ends: how many have ended, and how it went; `None`: it could
+/// not be played to its end. `told` says whether more are wanted.
+async fn several(
+    rounds: &[(u64, usize)],
+    mistake: Option<&'static str>,
+    jobs: usize,
+    mut told: impl FnMut(usize, &Round, Option<Played>) -> bool,
+) {
+    let mut playing = JoinSet::new();
+    let mut names = BTreeMap::new();
+    let mut left = rounds.iter();
+    let mut ended = 0;
+    loop {
+        while playing.len() < jobs
+            && let Some((seed, cell)) = left.next()
+        {
+            let round = Arc::new(Round::new(*seed, *cell));
+            let played = Arc::clone(&round);
+            let task = playing.spawn_local(async move { play(&played, mistake).await });
+            names.insert(task.id(), round);
+        }
+        let Some(played) = playing.join_next_with_id().await else {
+            return;
+        };
+        let (id, played) = match played {
+            Ok((id, played)) => (id, Some(played)),
+            // What it panicked with is printed already.
+            Err(error) => (error.id(), None),
+        };
+        ended += 1;
+        if !told(ended, &names[&id], played) {
+            return;
+        }
+    }
+}

@@ -1,0 +1,292 @@
+//! A round from its beginning to its verdict.
+
+use std::os::unix::process::ExitStatusExt;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use async_nats::jetstream;
+
+use crate::audit::{self, Known};
+use crate::config::Config;
+use crate::found::Held;
+use crate::mesh::{Mesh, PATIENT};
+use crate::orders::{HANDLERS, SHARED};
+use crate::round::{Round, Trouble, Way};
+use crate::support::wait::SOON;
+use crate::support::{Direction, Host, NatsServer, Proxy, Signal, eventually, modules};
+use crate::world::{self, World};
+
+const ACK_WAIT: Duration = Duration::from_secs(1);
+const ATTEMPTS: u32 = 3;
+/// Everything is answered and nothing moves: what is undecided then stays so. The sweep would find it after a minute.
+const QUIET: Duration = Duration::from_secs(6);
+
+/// How a round went.
+pub struct Played {
+    pub problems: Vec<String>,
+    /// The first host came to the point.
+    pub hit: bool,
+    /// Events were under way then.
+    pub in_flight: bool,
+    pub took: Duration,
+    /// What a person needs to see why it failed.
+    pub logs: String,
+}
+
+/// Plays a round. `mistake`: what is planted in both hosts.
+///
+/// # Panics
+/// When something that has to happen does not.
+pub async fn play(round: &Round, mistake: Option<&str>) -> Played {
+    let began = Instant::now();
+    let server = NatsServer::start().await;
+    let proxy = Proxy::start(server.addr());
+    let mut mesh = Mesh::over(server, config(round)).await;
+    let world = World::default();
+    let js = mesh.js.clone();
+    let looks = world.look(&js);
+    let stage = async {
+        let (hosts, hit, in_flight) = act(round, mistake, &mut mesh, &proxy, &world).await;
+        world.over.store(true, Ordering::Relaxed);
+        (hosts, hit, in_flight)
+    };
+    let ((), (hosts, hit, in_flight)) = tokio::join!(looks, stage);
+    let mut problems = Vec::new();
+    let mut logs = String::new();
+    for host in hosts.iter().flatten() {
+        let lines = host.lines();
+        problems.extend(lines.iter().filter(|line| line.contains("panicked at")).cloned());
+        logs += &format!("--- jetmesh, process {} ---\n{}\n", host.pid(), lines.join("\n"));
+    }
+    let held = Held::read(&mesh).await;
+    let known = Known {
+        orders: &round.orders,
+        published: &world.published.lock().expect("nobody panics"),
+        puts: &world.puts.lock().expect("nobody panics"),
+        looks: &world.looks.lock().expect("nobody panics"),
+    };
+    problems.extend(audit::judge(&known, &held));
+    logs += &format!("--- the end of nats-server's log ---\n{}\n", mesh.server.log_end());
+    Played {
+        problems,
+        hit,
+        in_flight,
+        took: began.elapsed(),
+        logs,
+    }
+}
+
+fn config(round: &Round) -> Config {
+    let mut config = Config::new().nats("timeout = \"1s\"");
+    let (concurrency, instance) = (round.concurrency, if round.reused { "reused" } else { "fresh" });
+    let ack_wait = ACK_WAIT.as_secs();
+    for (name, bucket) in HANDLERS {
+        let bucket = match bucket {
+            "mesh" => String::new(),
+            own => format!("bucket = {own:?}\n"),
+        };
+        let lines = format!(
+            "{bucket}publish = [\"events.>\"]\nack_wait = \"{ack_wait}s\"\nmax_attempts = {ATTEMPTS}\n\
+             concurrency = {concurrency}\ninstance = {instance:?}"
+        );
+        config = config.handler(name, &modules::handler("probe"), &lines);
+    }
+    config
+}
+
+/// The hosts begin, orders come, the point is hit, everybody goes on, all is settled, the hosts end.
+async fn act(
+    round: &Round,
+    mistake: Option<&str>,
+    mesh: &mut Mesh,
+    proxy: &Proxy,
+    world: &World,
+) -> ([Option<Host>; 2], bool, bool) {
+    let js = mesh.js.clone();
+    let fault = format!(
+        "{}:{}:{}",
+        round.point,
+        if round.way == Way::Killed { "kill" } else { "stop" },
+        round.nth
+    );
+    let planted: Vec<_> = mistake.map(|name| ("MESH_MISTAKE", name)).into_iter().collect();
+    let faulty = [&planted[..], &[("MESH_FAULT", fault.as_str())]].concat();
+    let (url, config) = (proxy.url(), mesh.config.clone());
+    let first = async |mesh: &Mesh| mesh.host_of(&config, &url, &faulty).await;
+    let before = if round.begins_late() { round.orders.len() / 3 } else { 0 };
+    let mut second = None;
+    if round.begins_late() {
+        second = Some(mesh.host(&planted).await);
+        world.publish(&js, &round.orders[..before]).await;
+        wait_acked(&js, SOON).await;
+    }
+    let first = if round.together && round.of_relay() {
+        // Whoever is there first is the relay.
+        let one = first(mesh).await;
+        second = Some(mesh.host(&planted).await);
+        one
+    } else if round.together && second.is_none() {
+        let (one, other) = tokio::join!(first(mesh), mesh.host(&planted));
+        second = Some(other);
+        one
+    } else {
+        first(mesh).await
+    };
+    let publish = async {
+        world.publish(&js, &round.orders[before..]).await;
+        world.all_published.store(true, Ordering::Relaxed);
+    };
+    let person = async {
+        // A write whose fate nobody knows would say nothing.
+        if round.server.is_none() {
+            world.write(&js, round.person).await;
+        }
+    };
+    let (mut hit, mut in_flight) = (false, false);
+    let breaking = async {
+        (hit, in_flight) = wait_hit(&first, round, &js, world).await;
+        if let Some(down) = round.server.filter(|_| hit) {
+            mesh.server.kill9();
+            pass(down).await;
+            mesh.server.restart().await;
+        }
+        if !hit {
+            return;
+        }
+        if round.way == Way::Killed && second.is_none() {
+            second = Some(mesh.host(&planted).await);
+        }
+        if round.way == Way::Frozen {
+            let since = Instant::now();
+            if second.is_none() {
+                second = Some(mesh.host(&planted).await);
+            }
+            pass((ACK_WAIT * ATTEMPTS + ACK_WAIT / 2).saturating_sub(since.elapsed())).await;
+            first.signal(Signal::CONT);
+        }
+        if let Way::CutOff(trouble) = round.way {
+            cut_off(proxy, &first, trouble).await;
+        }
+    };
+    tokio::join!(publish, person, breaking);
+    wait_settled(&js, world).await;
+    let hosts = [Some(first), second];
+    for host in hosts.iter().flatten() {
+        end(host).await;
+    }
+    (hosts, hit, in_flight)
+}
+
+/// The first host is at the point. `false`: it never came there.
+async fn wait_hit(host: &Host, round: &Round, js: &jetstream::Context, world: &World) -> (bool, bool) {
+    let stat = format!("/proc/{}/stat", host.pid());
+    let hit = eventually("the point to be hit", PATIENT, async || {
+        if round.way == Way::Killed {
+            if let Some(status) = host.ended() {
+                assert_eq!(status.signal(), Some(9), "the first host ends in another way");
+                return Some(true);
+            }
+        } else {
+            let text = std::fs::read_to_string(&stat).expect("a process that lives");
+            if text.rsplit(')').next()?.trim_start().starts_with('T') {
+                return Some(true);
+            }
+        }
+        (world.all_published.load(Ordering::Relaxed) && is_settled(js).await).then_some(false)
+    })
+    .await;
+    let in_flight = hit && (!world.all_published.load(Ordering::Relaxed) || !is_settled(js).await);
+    (hit, in_flight)
+}
+
+/// The connections of a host that has come to its point are in trouble, and it goes on.
+async fn cut_off(proxy: &Proxy, host: &Host, trouble: Trouble) {
+    let (direction, time) = match trouble {
+        Trouble::Cut => {
+            proxy.cut();
+            host.signal(Signal::CONT);
+            return;
+        }
+        Trouble::Late(time) => (Direction::ToServer, time),
+        Trouble::AnswersLate(time) => (Direction::FromServer, time),
+        Trouble::Lost => (Direction::ToServer, ACK_WAIT / 3),
+        Trouble::AnswersLost => (Direction::FromServer, ACK_WAIT / 3),
+    };
+    proxy.pause(direction);
+    host.signal(Signal::CONT);
+    pass(time).await;
+    if matches!(trouble, Trouble::Lost | Trouble::AnswersLost) {
+        proxy.cut();
+    }
+    proxy.resume(direction);
+}
+
+/// Lets time pass: what is tried is what happens within it.
+async fn pass(time: Duration) {
+    let began = Instant::now();
+    eventually("time to pass", time + SOON, async || {
+        (began.elapsed() >= time).then_some(())
+    })
+    .await;
+}
+
+async fn end(host: &Host) {
+    if host.ended().is_none() {
+        host.signal(Signal::TERM);
+        host.wait_exit(PATIENT).await;
+    }
+}
+
+/// Every consumer that the mesh has on streams of events and consequences. Not those of advisories: one that a host takes
+/// with it comes again only after half a minute, and decides nothing new.
+fn consumers() -> impl Iterator<Item = (String, &'static str)> {
+    let of = |stream: &'static str| HANDLERS.map(|(name, _)| (stream.to_owned(), name));
+    let relays = [SHARED, "mesh"].map(|bucket| (format!("KV_{bucket}"), "mesh-relay"));
+    [of("ORDERS"), of("MESH_REPLAY")].into_iter().flatten().chain(relays)
+}
+
+/// Nothing waits to be delivered, acked or carried out.
+async fn is_settled(js: &jetstream::Context) -> bool {
+    for (stream, name) in consumers() {
+        match world::consumer(js, &stream, name).await {
+            Some(info) if info["num_pending"] == 0 && info["num_ack_pending"] == 0 => {}
+            _ => return false,
+        }
+    }
+    true
+}
+
+async fn wait_acked(js: &jetstream::Context, limit: Duration) {
+    eventually("the first orders to be settled", limit, async || {
+        is_settled(js).await.then_some(())
+    })
+    .await;
+}
+
+/// Waits until all is decided and settled, or until nothing moves any more; what is missing then, the auditor finds.
+async fn wait_settled(js: &jetstream::Context, world: &World) {
+    let count = world.published.lock().expect("nobody panics").len() as u64;
+    let mut quiet: Option<Instant> = None;
+    let mut entries = 0;
+    let began = Instant::now();
+    eventually("all to be settled", PATIENT * 2, async || {
+        if began.elapsed() > PATIENT {
+            return Some(());
+        }
+        let (mut decided, mut now) = (true, 0);
+        for (name, bucket) in HANDLERS {
+            let head = world::head(js, bucket).await?;
+            let totals = &head["floors"][name];
+            let of = |verdict: &str| totals[verdict].as_u64().unwrap_or(0);
+            decided &= of("done") + of("dead") >= count;
+            now += head["n"].as_u64().unwrap_or(0);
+        }
+        if !is_settled(js).await || now != entries {
+            (quiet, entries) = (None, now);
+            return None;
+        }
+        let since = *quiet.get_or_insert_with(Instant::now);
+        (decided || since.elapsed() > QUIET).then_some(())
+    })
+    .await;
+}

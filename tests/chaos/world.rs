@@ -1,0 +1,165 @@
+//! Those who are there beside the hosts: the publisher, a person who writes to the bucket, and one who looks on.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use async_nats::HeaderMap;
+use async_nats::jetstream;
+use base64::Engine as _;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use serde_json::{Value, json};
+use tokio::time::{MissedTickBehavior, interval};
+
+use crate::orders::{HANDLERS, Order, SHARED};
+
+/// Between two orders, two writes of the person, and two looks.
+const ORDER_EVERY: Duration = Duration::from_millis(8);
+const PUT_EVERY: Duration = Duration::from_millis(40);
+const LOOK_EVERY: Duration = Duration::from_millis(60);
+
+/// Shared by all who take part in a round.
+#[derive(Default)]
+pub struct World {
+    /// By order, its sequence in the stream.
+    pub published: Mutex<Vec<u64>>,
+    pub puts: Mutex<Vec<Put>>,
+    pub looks: Mutex<Vec<Look>>,
+    pub all_published: AtomicBool,
+    pub over: AtomicBool,
+}
+
+/// A person's write.
+#[derive(Debug, Clone)]
+pub struct Put {
+    pub key: String,
+    pub value: String,
+    pub sequence: u64,
+}
+
+/// At a moment the server believed every event up to `acked` to be settled; the ledger had `entries`, or fewer.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Look {
+    /// In the order of [`HANDLERS`].
+    pub handler: usize,
+    pub acked: u64,
+    pub entries: u64,
+}
+
+/// A message by its subject, from its stream's leader: its sequence and payload. `None`: there is none, or no answer.
+pub async fn last(js: &jetstream::Context, stream: &str, subject: &str) -> Option<(u64, Vec<u8>)> {
+    let request = json!({ "last_by_subj": subject });
+    let answer: Value = js.request(format!("STREAM.MSG.GET.{stream}"), &request).await.ok()?;
+    let payload = answer["message"]["data"].as_str().unwrap_or_default();
+    let payload = base64::engine::general_purpose::STANDARD.decode(payload).ok()?;
+    Some((answer["message"]["seq"].as_u64()?, payload))
+}
+
+/// What the server says of a consumer. `None`: there is none, or no answer.
+pub async fn consumer(js: &jetstream::Context, stream: &str, name: &str) -> Option<Value> {
+    let answer: Value = js
+        .request(format!("CONSUMER.INFO.{stream}.{name}"), &json!({}))
+        .await
+        .ok()?;
+    answer["error"].is_null().then_some(answer)
+}
+
+/// The head of a bucket's ledger.
+pub async fn head(js: &jetstream::Context, bucket: &str) -> Option<Value> {
+    let (_, head) = last(js, &format!("KV_{bucket}"), &format!("$MESH.state.{bucket}.head")).await?;
+    serde_json::from_slice(&head).ok()
+}
+
+impl World {
+    /// Publishes the orders of a range, each until the stream has it.
+    pub async fn publish(&self, js: &jetstream::Context, orders: &[Order]) {
+        // A pace, not a wait: so that something is under way whenever the point is hit.
+        let mut pace = interval(ORDER_EVERY);
+        for order in orders {
+            pace.tick().await;
+            let sequence = loop {
+                let mut headers = HeaderMap::new();
+                // Published again after a lost answer, it is the same event.
+                headers.insert("Nats-Msg-Id", order.number.to_string());
+                let sent = js.publish_with_headers("orders.chaos", headers, order.payload().into());
+                if let Ok(answer) = sent.await
+                    && let Ok(ack) = answer.await
+                {
+                    break ack.sequence;
+                }
+            };
+            self.published.lock().expect("nobody panics").push(sequence);
+        }
+    }
+
+    /// Writes to keys that handlers read and write, as `nats kv put` and `nats kv update` do, until all is published.
+    pub async fn write(&self, js: &jetstream::Context, seed: u64) {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let mut pace = interval(PUT_EVERY);
+        pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        for number in 0.. {
+            pace.tick().await;
+            if self.all_published.load(Ordering::Relaxed) {
+                return;
+            }
+            let key = ["rate", "hot", "stock.0", "stock.1"][rng.random_range(0..4)].to_owned();
+            let subject = format!("$KV.{SHARED}.{key}");
+            let before = last(js, &format!("KV_{SHARED}"), &subject).await;
+            let text = before
+                .as_ref()
+                .map(|(_, text)| String::from_utf8_lossy(text).into_owned());
+            let value = match (key.as_str(), text.filter(|text| !text.is_empty())) {
+                ("rate", _) => number.to_string(),
+                ("hot", None) => format!("person:{number}"),
+                ("hot", Some(list)) => format!("{list} person:{number}"),
+                (_, stock) => (stock.and_then(|s| s.parse::<i64>().ok()).unwrap_or(0) + 2).to_string(),
+            };
+            let mut headers = HeaderMap::new();
+            if key != "rate" {
+                let revision = before.map_or(0, |(sequence, _)| sequence);
+                headers.insert("Nats-Expected-Last-Subject-Sequence", revision.to_string());
+            }
+            let sent = js.publish_with_headers(subject, headers, value.clone().into());
+            match sent.await.expect("the server takes it").await {
+                Ok(ack) => {
+                    let sequence = ack.sequence;
+                    self.puts
+                        .lock()
+                        .expect("nobody panics")
+                        .push(Put { key, value, sequence });
+                }
+                // Somebody was quicker.
+                Err(error) if error.kind() == jetstream::context::PublishErrorKind::WrongLastSequence => {}
+                Err(error) => panic!("a person's write of {key}, whose fate is unknown now: {error}"),
+            }
+        }
+    }
+
+    /// Looks at what is acked, and then at how much is decided, until the round is over.
+    pub async fn look(&self, js: &jetstream::Context) {
+        let mut pace = interval(LOOK_EVERY);
+        pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        while !self.over.load(Ordering::Relaxed) {
+            pace.tick().await;
+            for (handler, (name, bucket)) in HANDLERS.iter().enumerate() {
+                let Some(info) = consumer(js, "ORDERS", name).await else {
+                    continue;
+                };
+                let Some(head) = head(js, bucket).await else { continue };
+                let acked = info["ack_floor"]["stream_seq"].as_u64().unwrap_or(0);
+                let entries = head["n"].as_u64().expect("a head has a number");
+                let look = Look {
+                    handler,
+                    acked,
+                    entries,
+                };
+                let mut looks = self.looks.lock().expect("nobody panics");
+                // The same floor with more entries says less.
+                if !looks.iter().any(|l| l.handler == handler && l.acked == acked) {
+                    looks.push(look);
+                }
+            }
+        }
+    }
+}
