@@ -9,6 +9,7 @@ mod compile;
 mod config;
 mod dead_letters;
 mod dev;
+mod disasters;
 mod effects;
 mod faults;
 mod guests;
