@@ -16,7 +16,7 @@ use crate::handler::{self, Module};
 use crate::lane::Lane;
 use crate::ledger::{Bucket, committer, follow, relay};
 use crate::plan::{Handler, Nats, Plan};
-use crate::{engine, micro, serve, swap};
+use crate::{due, engine, micro, serve, swap};
 
 /// Instances beyond the configured ones, besides one for each ledger: reused ones that are kept while fresh ones start.
 const SPARE_INSTANCES: usize = 8;
@@ -136,6 +136,8 @@ pub async fn run(plan: Plan, drain: Drain) -> Result<bool, Error> {
                 .find(|bucket| bucket.name == ledger);
             drain.spawn(relay(ledger, own, plan.nats.clone(), drain.clone()));
         }
+        // What it leaves is delivered to another, and carried out once all the same.
+        drain.spawn_until(due::run(plan.mesh.clone(), plan.nats.clone()));
     }
     drain.spawn_until(swap::watch(runtime, lanes.clone()));
     drain.spawn_until(micro::run(Arc::clone(&plan), host.clone(), lanes));

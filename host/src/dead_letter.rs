@@ -45,7 +45,7 @@ pub const CUT: &str = "Mesh-Original-Headers-Cut";
 /// Most that a letter keeps of its original's headers: it must always fit a message.
 const ORIGINALS_BYTES_MAX: usize = 64 * 1024;
 /// How long a settled letter's subject stays taken: longer than any late copy of the letter can live.
-const SETTLED_TTL: &str = "72h";
+pub const SETTLED_TTL: &str = "72h";
 
 /// The dead event: as much of it as is still there.
 #[derive(Debug, Clone)]

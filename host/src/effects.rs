@@ -1,10 +1,11 @@
 //! What a handler wants to happen. Nothing of it happens while it runs; the ledger commits it, or nobody does.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::message::Headers;
+use crate::message::{Headers, rfc3339};
 
 /// Most that one value may be: it must fit a message with room for headers.
 pub const VALUE_BYTES_MAX: usize = 512 * 1024;
@@ -13,6 +14,8 @@ pub const VALUE_BYTES_MAX: usize = 512 * 1024;
 pub const EFFECT_BYTES_MAX: usize = 1024 * 1024;
 /// Most keys that one call may touch, and events that it may emit: a batch holds 1,000 messages.
 pub const EFFECTS_MAX: usize = 400;
+/// How far ahead an event may be emitted: a year, and a day for the year that has one more.
+pub const DELAY_MAX: Duration = Duration::from_secs(366 * 24 * 3600);
 
 /// Which value of a key was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -28,6 +31,8 @@ pub struct Emit {
     pub subject: String,
     pub headers: Headers,
     pub payload: Bytes,
+    /// When it is to be published, in milliseconds since the Unix epoch; `None`: as soon as it may be.
+    pub due_ms: Option<u64>,
 }
 
 /// The buffered effects of one call, and what they rest on.
@@ -145,6 +150,21 @@ pub fn check_subject(subject: &str) -> Result<(), String> {
     Ok(())
 }
 
+/// When an event that is wanted at a time is to be published; `None`: at once, because that time has come.
+pub fn due(at_ms: u64, now_ms: u64) -> Result<Option<u64>, String> {
+    let Some(delay) = at_ms.checked_sub(now_ms).filter(|delay| *delay > 0) else {
+        return Ok(None);
+    };
+    let days = DELAY_MAX.as_secs() / 86_400;
+    if u128::from(delay) > DELAY_MAX.as_millis() {
+        let limit = rfc3339(now_ms.saturating_add(u64::try_from(DELAY_MAX.as_millis()).unwrap_or(u64::MAX)));
+        return Err(format!(
+            "an event is delayed by {days} days at most, until {limit}; {delay} ms are wanted"
+        ));
+    }
+    Ok(Some(at_ms))
+}
+
 /// Whether a subject lies within a pattern with `*` and `>`.
 pub fn subject_matches(pattern: &str, subject: &str) -> bool {
     let mut subject = subject.split('.');
@@ -182,6 +202,24 @@ mod tests {
         ];
         assert!(yes.iter().all(|(p, s)| subject_matches(p, s)));
         assert!(!no.iter().any(|(p, s)| subject_matches(p, s)));
+    }
+
+    #[test]
+    fn an_event_is_delayed_by_a_year_at_most_and_one_of_the_past_not_at_all() {
+        let (now, most) = (1_700_000_000_000, 366 * 86_400_000);
+        assert_eq!(due(now + 1, now), Ok(Some(now + 1)));
+        assert_eq!(due(now + most, now), Ok(Some(now + most)));
+        assert_eq!(
+            (due(now, now), due(now - 1, now), due(0, now)),
+            (Ok(None), Ok(None), Ok(None))
+        );
+        for far in [now + most + 1, u64::MAX] {
+            let why = due(far, now).unwrap_err();
+            assert!(
+                why.contains("366 days at most, until 2024-11-14T22:13:20.000Z"),
+                "{why}"
+            );
+        }
     }
 
     #[test]

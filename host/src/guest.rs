@@ -10,11 +10,13 @@ use wasmtime::component::{Linker, ResourceTable};
 use wasmtime_wasi::p2::bindings::random::{insecure, insecure_seed, random};
 use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 
-use self::jetmesh::handler::{context, events, log, settings, state, types};
-use crate::effects::{Effects, Emit, Version, check_key, check_subject, subject_matches};
+use self::jetmesh::handler::{context, log, settings, state, types};
+use crate::effects::{Effects, Version, check_key};
 use crate::fault;
 use crate::message::{EventId, Message};
 use crate::sandbox::{Capture, Clocks, LOG_BYTES_MAX, Limits, Random};
+
+mod emit;
 
 wasmtime::component::bindgen!({
     path: "../wit",
@@ -323,60 +325,4 @@ impl Guest {
             .set(key, value)
             .map_err(|e| state::Error::TooLarge(e.to_string()))
     }
-}
-
-impl events::Host for Guest {
-    fn emit(&mut self, subject: String, headers: Vec<events::Header>, payload: Vec<u8>) -> Result<(), events::Error> {
-        check_subject(&subject).map_err(events::Error::Invalid)?;
-        if !self
-            .facts
-            .publish
-            .iter()
-            .any(|pattern| subject_matches(pattern, &subject))
-        {
-            let granted = if self.facts.publish.is_empty() {
-                "it may publish nothing".to_owned()
-            } else {
-                format!("it may publish {}", self.facts.publish.join(", "))
-            };
-            return Err(events::Error::NotGranted(format!(
-                "handler {} may not publish on `{subject}`: {granted} (`publish` in its configuration)",
-                self.facts.handler
-            )));
-        }
-        let mut list = Vec::with_capacity(headers.len());
-        for events::Header { name, value } in headers {
-            check_header(&name, &value).map_err(events::Error::Invalid)?;
-            list.push((name, value));
-        }
-        let emit = Emit {
-            subject,
-            headers: list,
-            payload: payload.into(),
-        };
-        self.call
-            .effects
-            .emit(emit)
-            .map_err(|e| events::Error::TooLarge(e.to_string()))
-    }
-}
-
-/// A header that the server and every client can read, and that nobody mistakes for the server's or the mesh's.
-fn check_header(name: &str, value: &str) -> Result<(), String> {
-    if name.is_empty() || !name.bytes().all(|b| b.is_ascii_graphic() && b != b':') {
-        return Err(format!(
-            "`{}`: a header's name is printable ASCII without spaces and colons",
-            name.escape_debug()
-        ));
-    }
-    let prefix = name.get(..5).unwrap_or_default();
-    if prefix.eq_ignore_ascii_case("nats-") || prefix.eq_ignore_ascii_case("mesh-") {
-        return Err(format!(
-            "`{name}`: headers that begin with Nats- or Mesh- are the server's and the mesh's"
-        ));
-    }
-    if value.chars().any(|c| c == '\r' || c == '\n' || c == '\0') {
-        return Err(format!("`{name}`: a header's value is one line"));
-    }
-    Ok(())
 }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 const LINES_MAX: usize = 400;
 
 /// Files whose code names the NATS client.
-const NATS: [&str; 17] = [
+const NATS: [&str; 19] = [
     "advisory.rs",
     "attempts.rs",
     "broker/connection.rs",
@@ -16,7 +16,9 @@ const NATS: [&str; 17] = [
     "broker/scan.rs",
     "cli/dev.rs",
     "dead_letter.rs",
+    "delayed.rs",
     "dispatch.rs",
+    "due.rs",
     "lane.rs",
     "ledger/incarnation.rs",
     "ledger/read.rs",

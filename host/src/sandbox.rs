@@ -76,6 +76,11 @@ impl Clocks {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Began { wall, at };
     }
 
+    /// What the guest's wall clock shows, in milliseconds since the Unix epoch.
+    pub fn now_ms(&self) -> u64 {
+        u64::try_from(HostWallClock::now(self).as_millis()).unwrap_or(u64::MAX)
+    }
+
     fn began(&self) -> Began {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

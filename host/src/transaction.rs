@@ -26,11 +26,21 @@ pub fn done(lane: &Lane, delivery: &Delivery, attempt: u32, digest: &ModuleDiges
         if let (Some(trace), false) = (message.header("traceparent"), traced) {
             headers.push(("traceparent".to_owned(), trace.to_owned()));
         }
-        consequences.push(Planned::Event {
-            id,
-            subject: emit.subject,
-            headers,
-            payload: emit.payload,
+        let (subject, payload) = (emit.subject, emit.payload);
+        consequences.push(match emit.due_ms {
+            None => Planned::Event {
+                id,
+                subject,
+                headers,
+                payload,
+            },
+            Some(due_ms) => Planned::Delayed {
+                id,
+                due_ms,
+                subject,
+                headers,
+                payload,
+            },
         });
     }
     let death = delivery.replay.and_then(|r| r.death);

@@ -137,6 +137,18 @@ fn carry_out(step: Step, event: &Event, held: &mut Vec<Vec<u8>>) -> Result<(), E
                 .collect();
             events::emit_with_headers(&subject, &headers, &payload)?;
         }
+        Step::EmitLater {
+            subject,
+            payload,
+            after_ms,
+            at_ms,
+        } => {
+            let when = match (after_ms, at_ms) {
+                (_, Some(ms)) => events::at(SystemTime::UNIX_EPOCH + Duration::from_millis(ms)),
+                (ms, None) => events::after(Duration::from_millis(ms.unwrap_or(0))),
+            };
+            when.emit(&subject, &payload)?;
+        }
         Step::EmitMany { subject, count, bytes } => {
             let payload = vec![b'x'; bytes];
             for _ in 0..count {

@@ -90,6 +90,13 @@ pub enum Step {
         payload: Value,
         headers: Option<BTreeMap<String, String>>,
     },
+    /// Emits later: after so many milliseconds, or at a time in milliseconds since 1970.
+    EmitLater {
+        subject: String,
+        payload: Value,
+        after_ms: Option<u64>,
+        at_ms: Option<u64>,
+    },
     EmitMany {
         subject: String,
         count: u32,

@@ -73,3 +73,19 @@ fn it_fails_until_an_attempt() {
     testing::set_attempt(2);
     run(orders).unwrap();
 }
+
+#[test]
+fn what_is_emitted_later_says_when() {
+    testing::reset();
+    run(json!({ "do": [
+        { "op": "emit_later", "subject": "a", "payload": 1, "after_ms": 1500 },
+        { "op": "emit_later", "subject": "b", "payload": 2, "at_ms": 1000 },
+    ] }))
+    .unwrap();
+    let times: Vec<_> = testing::emitted().iter().map(|event| event.when).collect();
+    let time = SystemTime::UNIX_EPOCH + Duration::from_secs(1);
+    assert_eq!(
+        times,
+        [events::When::After(Duration::from_millis(1500)), events::When::At(time)]
+    );
+}

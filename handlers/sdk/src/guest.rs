@@ -1,6 +1,9 @@
 //! The component's side of the interface: what `handler!` expands to, and the imports that the other modules wrap.
 
-use std::sync::Once;
+use std::{
+    sync::Once,
+    time::{Duration, SystemTime},
+};
 
 use bindings::jetmesh::handler as imports;
 
@@ -22,7 +25,12 @@ pub use bindings::exports::jetmesh::handler::handler::{Event, Failure, Guest};
 pub use imports::context::{attempt, handler_name, idempotency_key, max_attempts, trace_id};
 pub use imports::settings::get as setting;
 
-use crate::{Error, Handler, events, log::Level, state};
+use crate::{
+    Error, Handler,
+    events::{self, When},
+    log::Level,
+    state,
+};
 
 /// Handles one event with an author's function.
 pub fn handle<A>(function: impl Handler<A>, event: Event) -> Result<(), Failure> {
@@ -56,15 +64,17 @@ fn failure(error: Error) -> Failure {
     if error.is_reject() {
         Failure::Reject(imports::types::Reject { code, message })
     } else {
-        let delay_ms = error
-            .delay()
-            .map(|delay| u64::try_from(delay.as_millis()).unwrap_or(u64::MAX));
+        let delay_ms = error.delay().map(millis);
         Failure::Retry(imports::types::Retry {
             code,
             message,
             delay_ms,
         })
     }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 pub(crate) fn log(level: Level, message: &str) {
@@ -91,19 +101,44 @@ pub(crate) fn state_delete(key: &str) -> Result<(), state::Error> {
 }
 
 pub(crate) fn emit(subject: &str, headers: &[(&str, &str)], payload: &[u8]) -> Result<(), events::Error> {
-    let headers: Vec<_> = headers
+    imports::events::emit(subject, &list(headers), payload).map_err(emit_error)
+}
+
+pub(crate) fn emit_when(
+    when: When,
+    subject: &str,
+    headers: &[(&str, &str)],
+    payload: &[u8],
+) -> Result<(), events::Error> {
+    match when {
+        When::Now => return emit(subject, headers, payload),
+        When::After(delay) => imports::events::emit_after(subject, &list(headers), payload, millis(delay)),
+        When::At(time) => {
+            // What was before 1970 is past, too.
+            let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+            imports::events::emit_at(subject, &list(headers), payload, millis(since))
+        }
+    }
+    .map_err(emit_error)
+}
+
+fn list(headers: &[(&str, &str)]) -> Vec<imports::types::Header> {
+    headers
         .iter()
         .map(|&(name, value)| imports::types::Header {
             name: name.into(),
             value: value.into(),
         })
-        .collect();
-    imports::events::emit(subject, &headers, payload).map_err(|error| match error {
+        .collect()
+}
+
+fn emit_error(error: imports::events::Error) -> events::Error {
+    match error {
         imports::events::Error::NotGranted(what) => events::Error::NotGranted(what),
         imports::events::Error::Invalid(why) => events::Error::Invalid(why),
         imports::events::Error::TooLarge(limit) => events::Error::TooLarge(limit),
         imports::events::Error::Other(why) => events::Error::Other(why),
-    })
+    }
 }
 
 fn state_error(error: imports::state::Error) -> state::Error {

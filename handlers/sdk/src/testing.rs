@@ -15,7 +15,7 @@
 
 use std::{cell::RefCell, collections::BTreeMap};
 
-use crate::{Error, Event, Handler, log::Level};
+use crate::{Error, Event, Handler, events::When, log::Level};
 
 /// An event that the handler emitted.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,6 +26,8 @@ pub struct Emitted {
     pub headers: Vec<(String, String)>,
     /// The body.
     pub payload: Vec<u8>,
+    /// When it is published.
+    pub when: When,
 }
 
 impl Emitted {
@@ -114,7 +116,11 @@ pub fn logged() -> Vec<(Level, String)> {
 /// The imports as the other modules see them.
 pub(crate) mod host {
     use super::{Emitted, with};
-    use crate::{events, log::Level, state};
+    use crate::{
+        events::{self, When},
+        log::Level,
+        state,
+    };
 
     pub fn log(level: Level, message: &str) {
         with(|world| world.logged.push((level, message.into())));
@@ -162,6 +168,10 @@ pub(crate) mod host {
     }
 
     pub fn emit(subject: &str, headers: &[(&str, &str)], payload: &[u8]) -> Result<(), events::Error> {
+        emit_when(When::Now, subject, headers, payload)
+    }
+
+    pub fn emit_when(when: When, subject: &str, headers: &[(&str, &str)], payload: &[u8]) -> Result<(), events::Error> {
         let headers = headers
             .iter()
             .map(|&(name, value)| (name.into(), value.into()))
@@ -171,6 +181,7 @@ pub(crate) mod host {
                 subject: subject.into(),
                 headers,
                 payload: payload.into(),
+                when,
             })
         });
         Ok(())

@@ -14,6 +14,8 @@ pub const ADVISORIES: &str = "MESH_ADVISORIES";
 pub const DEAD: &str = "MESH_DEAD";
 /// Events that are to be run once more, each for one handler.
 pub const REPLAY: &str = "MESH_REPLAY";
+/// Events that are not due yet, and those that are and lie there until a host has published them.
+pub const DELAYED: &str = "MESH_DELAYED";
 /// KV bucket of the attempt records.
 pub const ATTEMPTS: &str = "mesh_attempts";
 /// The mesh's own bucket: ledger of handlers that have none of their own, and what the mesh knows of source streams.
@@ -47,7 +49,7 @@ pub async fn provision(connection: &Connection, plan: &Plan) -> Result<(), Error
     Ok(())
 }
 
-fn mesh_streams(plan: &Plan) -> [(&'static str, Value); 3] {
+fn mesh_streams(plan: &Plan) -> [(&'static str, Value); 4] {
     let events = &plan.nats.js_event_prefix;
     [
         (
@@ -68,6 +70,17 @@ fn mesh_streams(plan: &Plan) -> [(&'static str, Value); 3] {
         (
             REPLAY,
             json!({ "subjects": ["$MESH.replay.>"], "max_msgs_per_subject": 1, "retention": "workqueue" }),
+        ),
+        (
+            DELAYED,
+            // The server publishes what is due within the same stream, or nowhere.
+            json!({
+                "subjects": ["$MESH.delay.>", "$MESH.due.>", "$MESH.fired.>"],
+                "max_msgs_per_subject": 1,
+                "retention": "workqueue",
+                "allow_msg_schedules": true,
+                "allow_msg_ttl": true,
+            }),
         ),
     ]
 }
@@ -129,9 +142,15 @@ async fn own(connection: &Connection, plan: &Plan, name: &str, mut config: Value
         }
     }
     let missing = |key: &str| config.get(key).is_some_and(|v| found.config.get(key) != Some(v));
-    if missing("subjects") || missing("max_msgs_per_subject") || missing("allow_msg_ttl") {
+    let wanted = [
+        "subjects",
+        "max_msgs_per_subject",
+        "allow_msg_ttl",
+        "allow_msg_schedules",
+    ];
+    if wanted.into_iter().any(missing) {
         let mut merged: Map<String, Value> = found.config.as_object().cloned().unwrap_or_default();
-        for key in ["subjects", "max_msgs_per_subject", "allow_msg_ttl"] {
+        for key in wanted {
             if let Some(value) = config.get(key) {
                 merged.insert(key.to_owned(), value.clone());
             }

@@ -12,6 +12,7 @@ use crate::broker::provision::{DEAD, kv_stream};
 use crate::broker::scan::{From, Scan};
 use crate::broker::{self, By, Connection};
 use crate::dead_letter::SETTLED;
+use crate::delayed;
 use crate::ledger::entry::{Head, Subjects};
 use crate::micro;
 use crate::plan::{Handler, Plan};
@@ -29,13 +30,28 @@ pub async fn run(args: &Args, status: &Status) -> Result<u8, Error> {
         handlers.push(stand(&connection, handler, &hosts).await?);
     }
     let orphans = orphans(&connection, plan).await?;
+    let delayed = delayed::waiting(&connection).await?;
     if status.json {
         let hosts: Vec<&Value> = hosts.iter().collect();
-        let body = json!({ "mesh": plan.mesh, "handlers": handlers, "orphans": orphans, "hosts": hosts });
+        let (waiting, due) = delayed;
+        let body = json!({
+            "mesh": plan.mesh,
+            "handlers": handlers,
+            "delayed": { "waiting": waiting, "due": due },
+            "orphans": orphans,
+            "hosts": hosts,
+        });
         println!("{}", serde_json::to_string_pretty(&body).unwrap_or_default());
         return Ok(OK);
     }
     print(plan, &hosts, &handlers, &orphans);
+    match delayed {
+        (0, 0) => {}
+        (waiting, 0) => println!("delayed events: {waiting} wait for their time"),
+        (waiting, due) => {
+            println!("delayed events: {waiting} wait for their time, {due} are due and not published yet")
+        }
+    }
     Ok(OK)
 }
 

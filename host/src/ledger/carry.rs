@@ -14,11 +14,12 @@ use super::flight::{Answered, Event, Flight};
 use super::look::Look;
 use super::mistake::Mistake;
 use super::read;
-use super::targets::Targets;
+use super::targets::{Targets, refusal};
 use crate::broker::connection::token;
-use crate::broker::error::NO_STREAM;
+use crate::broker::error::TOO_LARGE;
 use crate::broker::{By, Connection, Error};
 use crate::dead_letter;
+use crate::delayed::{self, Delayed};
 use crate::fault;
 use crate::plan::Nats;
 
@@ -189,6 +190,42 @@ impl<'a> Relay<'a> {
                 fault::point("relay-published");
                 Ok(())
             }
+            Consequence::Delayed {
+                id,
+                due,
+                subject,
+                headers,
+                body,
+            } => {
+                let payload = self.payload(entry, body).await?;
+                let event = Delayed {
+                    id: &id,
+                    due: &due,
+                    subject: &subject,
+                    headers: &headers,
+                    ledger: &self.stream,
+                };
+                match delayed::schedule(&self.connection, &event, payload.clone()).await {
+                    // What the mesh adds for the time of waiting was too much.
+                    Err(Error::Api {
+                        code: TOO_LARGE, text, ..
+                    }) => {
+                        tracing::warn!(
+                            subject,
+                            id,
+                            entry,
+                            text,
+                            "a delayed event cannot be kept and becomes a dead letter"
+                        );
+                        let (letter, headers) =
+                            dead_letter::undeliverable(&self.stream, &id, &subject, &headers, &text);
+                        dead_letter::store(&self.connection, &letter, &headers, payload).await?;
+                    }
+                    scheduled => scheduled?,
+                }
+                fault::point("event-scheduled");
+                Ok(())
+            }
             Consequence::Letter { subject, headers, body } => {
                 let payload = self.payload(entry, body).await?;
                 fault::point("before-letter");
@@ -233,19 +270,7 @@ impl<'a> Relay<'a> {
                 self.flight.confirm(carried);
                 return Ok(());
             }
-            // Nobody answers: the stream is without a leader for the moment, or there is none.
-            Err(Error::Api { code: 0, .. }) => match self.connection.stream_of(subject).await? {
-                Some(stream) => {
-                    let what = format!("publishing on {subject} into {stream}");
-                    return Err(Error::Timeout { what });
-                }
-                None => format!("no stream captures {subject}"),
-            },
-            // The stream is full, or takes no such message: a person must act.
-            Err(Error::Api { code, text, .. }) if !matches!(code, 10008 | 10009 | 10023 | 10077 | NO_STREAM) => {
-                format!("{text} ({code})")
-            }
-            Err(error) => return Err(error),
+            Err(error) => refusal(&self.connection, subject, error).await?,
         };
         if self.refused.insert(subject.clone()) {
             return Err(Error::Timeout {

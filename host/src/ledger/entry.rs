@@ -14,7 +14,7 @@ use crate::message::Headers;
 use crate::outcome::Cause;
 
 /// The format that this host writes, and the newest that it can read.
-pub const READER: u32 = 1;
+pub const READER: u32 = 2;
 /// Values above this are not repeated in the entry.
 pub const VALUE_IN_ENTRY_MAX: usize = 16 * 1024;
 
@@ -314,6 +314,15 @@ pub enum Consequence {
     /// An event that a handler emitted.
     Event {
         id: String,
+        subject: String,
+        headers: Headers,
+        body: Body,
+    },
+    /// One that is published when it is due. Since format 2.
+    Delayed {
+        id: String,
+        /// RFC 3339.
+        due: String,
         subject: String,
         headers: Headers,
         body: Body,

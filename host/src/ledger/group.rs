@@ -155,6 +155,12 @@ pub fn room(tx: &Transaction) -> Room {
                 payload,
                 ..
             }
+            | Planned::Delayed {
+                subject,
+                headers,
+                payload,
+                ..
+            }
             | Planned::Letter {
                 subject,
                 headers,

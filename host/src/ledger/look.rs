@@ -8,9 +8,10 @@ use tokio::time::Instant;
 use super::carry::{Fetched, Relay};
 use super::entry::PART;
 use super::relay::CONSUMER;
-use crate::broker::Error;
 use crate::broker::scan::{From, survey};
+use crate::broker::{Connection, Error};
 use crate::message::{DeliveryInfo, header};
+use crate::plan::Nats;
 
 /// How far the clocks of two servers may lie apart.
 const CLOCKS_MS: u64 = 60_000;
@@ -71,25 +72,35 @@ impl Relay<'_> {
     /// forgets message ids after its duplicate window.
     pub(super) async fn is_there(&mut self, subject: &str, id: &str) -> Result<bool, Error> {
         if !self.look.seen.contains_key(subject) {
-            let mut ids = HashSet::new();
-            let target = self.connection.stream_of(subject).await?;
-            let info = match &target {
-                Some(stream) => self.connection.stream(stream).await?,
-                None => None,
-            };
-            // One that removes what was acked, and lets nobody look on, cannot tell.
-            let tells = info.is_some_and(|info| info.retention() == "limits");
-            if let (Some(stream), true) = (target, tells) {
-                // The target's clock may be another's than the ledger's.
-                let from = From::Time(self.look.from_ms.saturating_sub(CLOCKS_MS));
-                let filter = [subject.to_owned()];
-                for message in survey(&self.nats, &self.connection, &stream, &filter, from, u64::MAX).await? {
-                    let headers = message.headers.unwrap_or_default();
-                    ids.extend(header(&headers, "Nats-Msg-Id").map(str::to_owned));
-                }
-            }
+            let ids = ids_since(&self.nats, &self.connection, subject, self.look.from_ms).await?;
             self.look.seen.insert(subject.to_owned(), ids);
         }
         Ok(self.look.seen.get(subject).is_some_and(|ids| ids.contains(id)))
     }
+}
+
+/// The ids of the events that the target of a subject holds, from a time on by the clock of any server.
+pub async fn ids_since(
+    nats: &Nats,
+    connection: &Connection,
+    subject: &str,
+    from_ms: u64,
+) -> Result<HashSet<String>, Error> {
+    let mut ids = HashSet::new();
+    let target = connection.stream_of(subject).await?;
+    let info = match &target {
+        Some(stream) => connection.stream(stream).await?,
+        None => None,
+    };
+    // One that removes what was acked, and lets nobody look on, cannot tell.
+    let tells = info.is_some_and(|info| info.retention() == "limits");
+    if let (Some(stream), true) = (target, tells) {
+        let from = From::Time(from_ms.saturating_sub(CLOCKS_MS));
+        let filter = [subject.to_owned()];
+        for message in survey(nats, connection, &stream, &filter, from, u64::MAX).await? {
+            let headers = message.headers.unwrap_or_default();
+            ids.extend(header(&headers, "Nats-Msg-Id").map(str::to_owned));
+        }
+    }
+    Ok(ids)
 }

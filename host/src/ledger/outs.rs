@@ -5,12 +5,21 @@ use bytes::Bytes;
 use super::append::{Expect, Mark, Record, json};
 use super::entry::{Body, Consequence, Subjects, Text};
 use crate::dead_letter::DEATH;
+use crate::message::rfc3339;
 
 /// A consequence before it is laid out in messages; its body is left out of `consequence`.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Planned {
     Event {
         id: String,
+        subject: String,
+        headers: crate::message::Headers,
+        payload: Bytes,
+    },
+    Delayed {
+        id: String,
+        /// In milliseconds since the Unix epoch.
+        due_ms: u64,
         subject: String,
         headers: crate::message::Headers,
         payload: Bytes,
@@ -100,6 +109,19 @@ fn consequence(planned: &Planned, n: u64, lay: &mut dyn FnMut(&Bytes) -> Body) -
             payload,
         } => Consequence::Event {
             id: id.clone(),
+            subject: subject.clone(),
+            headers: headers.clone(),
+            body: lay(payload),
+        },
+        Planned::Delayed {
+            id,
+            due_ms,
+            subject,
+            headers,
+            payload,
+        } => Consequence::Delayed {
+            id: id.clone(),
+            due: rfc3339(*due_ms),
             subject: subject.clone(),
             headers: headers.clone(),
             body: lay(payload),

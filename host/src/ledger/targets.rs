@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::relay::PIN_TTL;
+use crate::broker::error::NO_STREAM;
 use crate::broker::{Connection, Error};
 use crate::effects::subject_matches;
 
@@ -46,6 +47,24 @@ impl Targets {
             duplicate_window
         });
         Ok(patience(window))
+    }
+}
+
+/// Why an event cannot be delivered, from what came of publishing it; or the error, if that may pass.
+pub async fn refusal(connection: &Connection, subject: &str, error: Error) -> Result<String, Error> {
+    match error {
+        // Nobody answers: the stream is without a leader for the moment, or there is none.
+        Error::Api { code: 0, .. } => match connection.stream_of(subject).await? {
+            Some(stream) => Err(Error::Timeout {
+                what: format!("publishing on {subject} into {stream}"),
+            }),
+            None => Ok(format!("no stream captures {subject}")),
+        },
+        // The stream is full, or takes no such message: a person must act.
+        Error::Api { code, text, .. } if !matches!(code, 10008 | 10009 | 10023 | 10077 | NO_STREAM) => {
+            Ok(format!("{text} ({code})"))
+        }
+        error => Err(error),
     }
 }
 

@@ -1,0 +1,156 @@
+//! Delayed events, as the stream `MESH_DELAYED` holds them until they are published. `<id>` is the event's own id:
+//!
+//! | subject | what lies there |
+//! |---|---|
+//! | `$MESH.delay.<id>` | the event, as a schedule of the server, which fires it with no host up |
+//! | `$MESH.due.<id>` | the event, put there by the server when it is due, until a host has published it (`due`) |
+//! | `$MESH.fired.<id>` | that somebody has begun to publish it, or has done so |
+//!
+//! From the moment it is scheduled until three days after it is published there is always one of the three: so a relay
+//! that repeats itself, however late, schedules nothing twice.
+
+use async_nats::HeaderMap;
+use bytes::Bytes;
+use serde_json::{Value, json};
+
+use crate::broker::connection::writable;
+use crate::broker::error::{NO_STREAM, WRONG_LAST};
+use crate::broker::provision::DELAYED;
+use crate::broker::{By, Connection, Error};
+use crate::dead_letter::{SETTLED, SETTLED_TTL};
+use crate::message::{Headers, header};
+
+/// Headers of the waiting event that the published one does not have begin with this.
+const WAITING: &str = "Mesh-Delayed-";
+/// Where it is to be published.
+pub const TO: &str = "Mesh-Delayed-To";
+/// When, for whoever looks at it: the server takes its own header away when the event is due.
+const UNTIL: &str = "Mesh-Delayed-Until";
+/// Stream of the ledger that it follows from.
+pub const LEDGER: &str = "Mesh-Delayed-Ledger";
+
+/// Where the server puts what is due.
+pub const DUE: &str = "$MESH.due.";
+
+/// An event that is not due yet.
+#[derive(Debug, Clone, Copy)]
+pub struct Delayed<'a> {
+    pub id: &'a str,
+    /// RFC 3339.
+    pub due: &'a str,
+    pub subject: &'a str,
+    /// Those that it will have when it is published.
+    pub headers: &'a Headers,
+    /// Stream of the ledger that it follows from.
+    pub ledger: &'a str,
+}
+
+/// Hands an event over to the server, once: one that waits, is due, or has been published is left as it is.
+///
+/// Format: <https://github.com/nats-io/nats-architecture-and-design/blob/main/adr/ADR-51.md>.
+pub async fn schedule(connection: &Connection, event: &Delayed<'_>, payload: Bytes) -> Result<(), Error> {
+    let id = event.id;
+    let mut map = writable(event.headers);
+    map.insert(TO, event.subject);
+    map.insert(UNTIL, event.due);
+    map.insert(LEDGER, event.ledger);
+    map.insert("Nats-Schedule", format!("@at {}", event.due));
+    map.insert("Nats-Schedule-Target", format!("{DUE}{id}"));
+    map.insert("Nats-Expected-Last-Subject-Sequence", "0");
+    map.insert("Nats-Expected-Last-Subject-Sequence-Subject", format!("$MESH.*.{id}"));
+    let subject = format!("$MESH.delay.{id}");
+    match connection.publish(&subject, map, payload).await {
+        Ok(_) | Err(Error::Api { code: WRONG_LAST, .. }) => Ok(()),
+        // Another copy is on its way, and may yet be lost: look again.
+        Err(Error::Api { code: 10164, .. }) => Err(Error::Timeout { what: subject }),
+        Err(error) => Err(error),
+    }
+}
+
+/// How a due event stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Claim {
+    /// Nobody has begun to publish it, and whoever comes now sees that we have.
+    Ours,
+    /// Somebody had begun at this time, in milliseconds since the Unix epoch, and nobody knows how far he came.
+    Begun(u64),
+    /// It is published.
+    Fired,
+}
+
+/// Notes that a due event is being published: a host that ends in between leaves that much behind.
+pub async fn claim(connection: &Connection, id: &str) -> Result<Claim, Error> {
+    let subject = format!("$MESH.fired.{id}");
+    let mut map = HeaderMap::new();
+    map.insert("Nats-Expected-Last-Subject-Sequence", "0");
+    match connection.publish(&subject, map, Bytes::new()).await {
+        Ok(_) => return Ok(Claim::Ours),
+        Err(Error::Api { code: WRONG_LAST, .. }) => {}
+        Err(Error::Api { code: 10164, .. }) => return Err(Error::Timeout { what: subject }),
+        Err(error) => return Err(error),
+    }
+    let Some(found) = connection.stored(DELAYED, By::Last(&subject)).await? else {
+        return Err(Error::Timeout { what: subject });
+    };
+    let settled = found.headers().is_ok_and(|headers| header(&headers, SETTLED).is_some());
+    Ok(match settled {
+        true => Claim::Fired,
+        false => Claim::Begun(found.time_ms),
+    })
+}
+
+/// Notes that a due event is published, or has become a dead letter, for longer than any late copy of it can live.
+pub async fn settle(connection: &Connection, id: &str, reason: &str) -> Result<(), Error> {
+    let mut map = HeaderMap::new();
+    map.insert(SETTLED, reason);
+    map.insert("Nats-TTL", SETTLED_TTL);
+    connection
+        .publish(&format!("$MESH.fired.{id}"), map, Bytes::new())
+        .await?;
+    Ok(())
+}
+
+/// The headers of the event itself, out of those that it has when it is due.
+pub fn originals(due: &Headers) -> Headers {
+    let own = |name: &str| !name.starts_with(WAITING) && !name.starts_with("Nats-");
+    due.iter().filter(|(name, _)| own(name)).cloned().collect()
+}
+
+/// How many events wait for their time, and how many are due and not published yet.
+pub async fn waiting(connection: &Connection) -> Result<(u64, u64), Error> {
+    let count = async |filter: &str| {
+        let body = json!({ "subjects_filter": filter });
+        let info: Value = match connection.api(&format!("STREAM.INFO.{DELAYED}"), &body).await {
+            Ok(info) => info,
+            Err(Error::Api { code: NO_STREAM, .. }) => return Ok(0),
+            Err(error) => return Err(error),
+        };
+        let listed = info["state"]["subjects"]
+            .as_object()
+            .map_or(0, |list| list.len() as u64);
+        // More than 100,000 come in pages.
+        Ok(info["total"].as_u64().unwrap_or(0).max(listed))
+    };
+    Ok((count("$MESH.delay.>").await?, count("$MESH.due.>").await?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_due_event_has_the_headers_of_one_that_was_never_delayed() {
+        let headers = |list: &[(&str, &str)]| -> Headers {
+            list.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect()
+        };
+        let own = [("Mesh-Event-Id", "h.k.7.0"), ("Trace", "a"), ("Trace", "b")];
+        let added = [
+            (LEDGER, "KV_b"),
+            (TO, "events.x"),
+            (UNTIL, "2026-01-01T00:00:00.000Z"),
+            ("Nats-Schedule-Next", "purge"),
+            ("Nats-Scheduler", "$MESH.delay.h.k.7.0"),
+        ];
+        assert_eq!(originals(&headers(&[&own[..], &added[..]].concat())), headers(&own));
+    }
+}
