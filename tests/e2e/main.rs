@@ -8,6 +8,7 @@ mod cli;
 mod compile;
 mod config;
 mod dead_letters;
+mod delayed;
 mod dev;
 mod disasters;
 mod effects;

@@ -9,7 +9,7 @@ use crate::audit::{judge_with_letters, work};
 use crate::mesh::{Config, Mesh, PATIENT, says};
 
 /// Publishes bytes that no client library would send.
-fn publish_raw(mesh: &Mesh, subject: &[u8], headers: &[u8], payload: &[u8]) {
+pub fn publish_raw(mesh: &Mesh, subject: &[u8], headers: &[u8], payload: &[u8]) {
     let mut server = TcpStream::connect(mesh.server.addr()).expect("the server listens");
     let mut command = b"CONNECT {\"verbose\":false,\"headers\":true}\r\nHPUB ".to_vec();
     command.extend_from_slice(subject);
