@@ -23,8 +23,11 @@ test: handlers fixtures ## run every test, against a real nats-server
 	cd handlers && cargo test --locked --target $(HOST)
 	cargo test --locked --workspace
 
-chaos: handlers ## the kill matrix, ten seeds of it, and every planted mistake: make chaos ARGS=…
+# The model is optimised, but has debug assertions; its searches print how many states they have.
+chaos: handlers ## the kill matrix, every planted mistake, and the ledger's model within large bounds: make chaos ARGS=…
 	@tools/install.sh all
+	cargo test --locked --config profile.dev.package.jetmesh.opt-level=2 -p jetmesh --lib -- \
+	    --ignored --nocapture --test-threads 1 ledger::model::large
 	cargo test --locked -p jetmesh --test chaos -- --rounds 570 --mistakes $(ARGS)
 
 build: handlers ## build the handlers and the release binary

@@ -66,13 +66,14 @@ pub async fn handle(lane: &Lane, delivery: Delivery) {
     let mut at_work = None;
     if let Some(bucket) = &lane.bucket {
         let decided = bucket.decided(&lane.plan.name, &event);
-        if moot(decided, delivery.replay.and_then(|r| r.death)).is_some() {
+        let death = delivery.replay.and_then(|r| r.death);
+        if moot(decided, death).is_some() {
             report::repeated(lane, &event);
             delivery.acker.settle(lane, &Settlement::Ack).await;
             return;
         }
-        // A replay's event may lie below the floor: another's `done` for it must be remembered all the same.
-        if decided.is_none() || delivery.replay.is_some_and(|r| r.death.is_some()) {
+        // Below the floor the index remembers what becomes of a replay only while it is at work.
+        if decided.is_none() || death.is_some() {
             at_work = Some(bucket.at_work(&lane.plan.name, &event));
         }
     }

@@ -32,7 +32,7 @@ pub struct Sent<W> {
 }
 
 /// `W`: who waits for a transaction.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Book<W> {
     pub(super) bucket: String,
     /// Counts the connections that this has been read over.
@@ -79,11 +79,25 @@ impl<W> Book<W> {
         }
     }
 
-    /// A new connection: everything is read anew, nothing is believed. `entries` are those from the head's `index_from`
-    /// on. What was on its way and is found there is committed; what rests on anything that was read before runs again.
+    /// From which entry on a new connection reads: where a starting host begins, or, if that is earlier, where this one
+    /// has ended. What is at work here may have been decided in between, and a floor may have passed it.
+    pub fn reads_from(&self, head: &Head) -> u64 {
+        match self.session {
+            0 => head.index_from.max(1),
+            _ => head.index_from.max(1).min(self.head.n + 1),
+        }
+    }
+
+    /// A new connection: everything is read anew, nothing is believed. `entries` are those from `reads_from` on, or, if
+    /// some of them are collected, from the head's `index_from` on; then nobody can say any more which of what is at work
+    /// here is decided, so the floors do. What was on its way and is found there is committed; what rests on anything that
+    /// was read before runs again.
     pub fn open(&mut self, head: Head, head_sequence: u64, entries: &[Entry], payload_max: usize) -> Fates<W> {
         let mut index = Index::new(&head);
-        index.keep_open(&self.index);
+        let next = entries.first().is_some_and(|first| first.n <= self.head.n + 1);
+        if next || head.n <= self.head.n {
+            index.keep_open(&self.index);
+        }
         entries.iter().for_each(|entry| index.apply(entry));
         self.index = index;
         self.recent.clear();

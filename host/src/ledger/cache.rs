@@ -45,7 +45,8 @@ impl Cache {
         {
             self.insert(key, cached);
         }
-        self.young.get(key)
+        // A value that fills the room alone has become old at once.
+        self.peek(key)
     }
 
     /// The same without moving it.

@@ -78,8 +78,9 @@ async fn append(bucket: &Bucket, connection: &Connection) -> Result<(), Error> {
     let began = Instant::now();
     let (mut unknown, mut looks) = (0u32, 0u32);
     loop {
-        // Counts only if a batch is laid out now: one name never stands for two.
-        let (id, at) = (token(), rfc3339(now_ms()));
+        let at = rfc3339(now_ms());
+        // A batch that is laid out anew is another append, also in this round: by its name it is known again.
+        let id = token();
         let by = By {
             append: &id,
             host: &bucket.host,

@@ -84,6 +84,17 @@ impl<W> Group<W> {
             && room.bytes <= BYTES_MAX
     }
 
+    /// Whether the keys that both touch are the same ones to both.
+    pub fn agrees(&self, versions: &BTreeMap<String, Version>) -> bool {
+        versions.iter().all(|(key, version)| match self.keys.get(key) {
+            None => true,
+            Some(Touched {
+                write: Some((by, _)), ..
+            }) => *version == Version::Pending(*by),
+            Some(Touched { write: None, base }) => version == base,
+        })
+    }
+
     /// `versions`: of each key that the transaction touches, the one that it finds.
     pub fn add(&mut self, member: Member<W>, versions: &BTreeMap<String, Version>) {
         let known = versions.keys().filter(|key| self.keys.contains_key(*key)).count();
@@ -101,12 +112,6 @@ impl<W> Group<W> {
             }
         }
         self.members.push(member);
-    }
-
-    /// Whether the group has found another value of a key than this, and has not written it.
-    pub fn rests_on_another(&self, key: &str, version: Version) -> bool {
-        let touched = self.keys.get(key).filter(|touched| touched.write.is_none());
-        touched.is_some_and(|touched| touched.base != version)
     }
 
     /// Only transactions that wait for others: nothing is to be sent.

@@ -110,9 +110,15 @@ impl Index {
         self.handlers.get_mut(handler).expect("it was put there")
     }
 
-    /// An undecided event is at work here from now on.
+    /// An undecided event is at work here from now on, or the replay of one that is dead.
     pub fn open(&mut self, handler: &str, event: &EventId) {
-        self.of(handler).open.insert(event.clone());
+        let below = self.decided(handler, event) == Some(Decided::Below);
+        let of = self.of(handler);
+        of.open.insert(event.clone());
+        if below {
+            // Its floor would not say so any more.
+            of.above.insert(event.clone(), Decided::Below);
+        }
     }
 
     /// It is not any more.
@@ -120,20 +126,26 @@ impl Index {
         self.of(handler).open.remove(event);
     }
 
-    /// What is at work here and what is known of it, carried over into another index of the same bucket.
+    /// What is at work here, carried over into another index of the same bucket, with what is decided of it by entries
+    /// that are not read again: its floor would not say so.
     pub fn keep_open(&mut self, before: &Index) {
+        let reads_from = self.reads_from;
         for (handler, of) in &before.handlers {
-            let known = of.above.iter().filter(|(event, _)| of.open.contains(*event));
             let now = self.of(handler);
-            now.above
-                .extend(known.map(|(event, decided)| (event.clone(), *decided)));
             now.open.clone_from(&of.open);
+            for event in &of.open {
+                let Some(decided) = of.above.get(event).copied() else {
+                    continue;
+                };
+                let stays = match decided {
+                    Decided::Done { entry } | Decided::Dead { entry } => entry < reads_from,
+                    Decided::Below => event.sequence <= now.floor.of(&event.incarnation),
+                };
+                if stays {
+                    now.above.insert(event.clone(), decided);
+                }
+            }
         }
-    }
-
-    /// The floors decide what is at work here, too.
-    pub fn close_all(&mut self) {
-        self.handlers.values_mut().for_each(|of| of.open.clear());
     }
 
     /// The floors that a head does not know of yet.
@@ -294,6 +306,38 @@ mod tests {
         index.close("h", &event(5));
         index.raise("h", "k", 10);
         assert_eq!(index.decided("h", &event(5)), Some(Decided::Below));
+    }
+
+    #[test]
+    fn a_replay_below_the_floor_is_decided_and_its_done_is_seen() {
+        let mut index = Index::default();
+        index.raise("h", "k", 9);
+        index.open("h", &event(5));
+        assert_eq!(index.decided("h", &event(5)), Some(Decided::Below));
+        let mut anew = Index::default();
+        anew.raise("h", "k", 9);
+        anew.keep_open(&index);
+        assert_eq!(anew.decided("h", &event(5)), Some(Decided::Below));
+        anew.apply(&entry(2, 5, Verdict::Done));
+        assert_eq!(anew.decided("h", &event(5)), Some(Decided::Done { entry: 2 }));
+    }
+
+    #[test]
+    fn a_decision_of_what_is_at_work_outlives_a_reconnect() {
+        let mut index = Index::default();
+        index.open("h", &event(5));
+        index.apply(&entry(1, 5, Verdict::Dead));
+        let mut floor = Floor::default();
+        floor.raise("k", 9);
+        let head = Head {
+            n: 2,
+            index_from: 2,
+            floors: BTreeMap::from([("h".to_owned(), floor)]),
+            ..Head::default()
+        };
+        let mut anew = Index::new(&head);
+        anew.keep_open(&index);
+        assert_eq!(anew.decided("h", &event(5)), Some(Decided::Dead { entry: 1 }));
     }
 
     #[test]

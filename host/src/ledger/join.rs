@@ -69,13 +69,10 @@ impl<W> Book<W> {
         if let Err(TooLarge(why)) = self.fits_alone(&tx, &versions) {
             return Join::Over(waiter, Err(Fault::TooLarge(why)));
         }
-        // The server is asked once for each key of a group: a value of which nothing is known here any more may be older
-        // than the one that the group rests on, or newer.
-        let takes = |group: &Group<W>| {
-            let other = |(key, version): (&String, &Version)| group.rests_on_another(key, *version);
-            group.fits(more, &versions, self.payload_max) && !versions.iter().any(other)
-        };
-        if !self.forming.back().is_some_and(takes) {
+        // Whether a key that was read and is not at hand any more is still what it was, the server will say: but it is
+        // asked only once for each key of a group.
+        let joins = |group: &Group<W>| group.fits(more, &versions, self.payload_max) && group.agrees(&versions);
+        if !self.forming.back().is_some_and(joins) {
             self.forming.push_back(Group::default());
         }
         for (key, value) in &tx.writes {

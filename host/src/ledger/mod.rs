@@ -22,6 +22,8 @@ pub mod keys;
 pub mod look;
 pub mod mend;
 pub mod mistake;
+#[cfg(test)]
+mod model;
 pub mod outs;
 pub mod read;
 pub mod relay;

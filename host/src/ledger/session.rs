@@ -124,22 +124,15 @@ impl Bucket {
         Ok(connection)
     }
 
-    /// The entries that the floors of a head do not cover, and those that are new since the session before: one of them
-    /// may have decided what is at work here, below a floor.
+    /// The entries that a new connection reads; if some are collected, those that the floors do not cover.
     async fn entries_to_apply(&self, connection: &Connection, head: &Head) -> Result<Vec<Entry>, Error> {
-        let known = {
-            let book = self.book();
-            (book.session > 0).then_some(book.head.n + 1)
-        };
-        let from = known.unwrap_or(u64::MAX).min(head.index_from).max(1);
+        let from = self.book().reads_from(head);
         let read = async |from: u64| match head.n >= from {
             true => read::entries(connection, &self.stream, &self.subjects, from, head.n, 0).await,
             false => Ok(Vec::new()),
         };
         let entries = match read(from).await {
-            Err(Error::Missing { .. }) if from < head.index_from => {
-                // Collected meanwhile: nobody can say any more which of what is at work is decided, so the floors do.
-                self.book().index.close_all();
+            Err(Error::Missing { .. } | Error::Answer { .. }) if from < head.index_from => {
                 read(head.index_from.max(1)).await?
             }
             read => read?,

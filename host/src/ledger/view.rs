@@ -11,7 +11,7 @@ use crate::effects::Version;
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct View {
-    cache: Cache,
+    pub(super) cache: Cache,
     /// By key, the newest write that waits for its commit.
     overlay: HashMap<String, Pending>,
 }
