@@ -63,8 +63,12 @@ async fn a_bucket_that_is_edited_at_work_loses_nothing_and_goes_on_when_it_is_me
     for number in 5..10 {
         mesh.order(work(number, 2)).await;
     }
-    host.wait_for_line(says(&["the ledger is stopped", "bucket=probe"]), PATIENT)
-        .await;
+    let told = [
+        "the ledger is stopped",
+        "bucket=probe",
+        "mend it with `nats stream edit KV_probe",
+    ];
+    host.wait_for_line(says(&told), PATIENT).await;
     let mut mended = info().await["config"].clone();
     for key in ["subjects", "allow_atomic"] {
         mended[key] = before[key].clone();

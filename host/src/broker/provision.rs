@@ -203,6 +203,28 @@ async fn ledger_bucket(connection: &Connection, plan: &Plan, bucket: &str) -> Re
     Ok(())
 }
 
+/// What a bucket that is at work has lost of its settings, and the command that mends it. Clients that do not know of a
+/// setting drop it when they edit.
+pub fn lost_settings(bucket: &str, info: &StreamInfo) -> Option<String> {
+    let (name, ledger) = (kv_stream(bucket), state_subjects(bucket));
+    if let Err(refused) = check_ledger_bucket(bucket, info) {
+        return Some(refused.to_string());
+    }
+    let lacks_subject = !info.subjects().contains(&ledger);
+    let lacks_batches = info.config["allow_atomic"] != json!(true);
+    let what: Vec<&str> = [(lacks_subject, ledger.as_str()), (lacks_batches, "atomic publish")]
+        .into_iter()
+        .filter_map(|(lacks, what)| lacks.then_some(what))
+        .collect();
+    let mend = format!("nats stream edit {name} --subjects '$KV.{bucket}.>,{ledger}' --allow-batch");
+    (!what.is_empty()).then(|| {
+        format!(
+            "bucket {bucket} was edited while it is at work and lacks {}: mend it with `{mend}`, or start a host anew",
+            what.join(" and ")
+        )
+    })
+}
+
 /// Whether a bucket's settings would let the server drop or refuse parts of a ledger. Says the exact difference and the
 /// command that mends it.
 pub fn check_ledger_bucket(bucket: &str, info: &StreamInfo) -> Result<(), Error> {

@@ -10,6 +10,7 @@ use super::book::Read;
 use super::bucket::{Bucket, tell};
 use super::send;
 use crate::broker::connection::{redial_delay, token};
+use crate::broker::provision::lost_settings;
 use crate::broker::{self, Connection, Error};
 use crate::fault;
 use crate::message::{now_ms, rfc3339};
@@ -132,9 +133,14 @@ async fn append(bucket: &Bucket, connection: &Connection) -> Result<(), Error> {
                 tokio::time::sleep(MOMENT * unknown.min(50)).await;
             }
             Answer::Named(text) => {
-                let why = format!("bucket {}: the server refuses to store the commit: {text}", bucket.name);
+                let found = connection.stream(&bucket.stream).await?;
+                let edited = found.and_then(|info| lost_settings(&bucket.name, &info));
+                let refused = || format!("bucket {}: the server refuses to store the commit: {text}", bucket.name);
+                let why = edited.unwrap_or_else(refused);
                 bucket.report(&why);
                 tell(bucket.book().give_up(&why));
+                // It stays so until a person acts.
+                tokio::time::sleep(MOMENT * 50).await;
                 return Ok(());
             }
         }
