@@ -55,19 +55,19 @@ impl Mistake {
 
 /// What is planted, if anything.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
-pub struct Planted(#[cfg(debug_assertions)] Option<Mistake>);
+pub struct Planted(#[cfg(any(debug_assertions, test))] Option<Mistake>);
 
 impl Planted {
     /// In a release build nothing is planted.
-    #[cfg(debug_assertions)]
+    #[cfg(any(debug_assertions, test))]
     pub fn new(mistake: Option<Mistake>) -> Planted {
         Planted(mistake)
     }
 
     pub fn is(self, mistake: Mistake) -> bool {
-        #[cfg(debug_assertions)]
+        #[cfg(any(debug_assertions, test))]
         return self.0 == Some(mistake);
-        #[cfg(not(debug_assertions))]
+        #[cfg(not(any(debug_assertions, test)))]
         {
             let _ = mistake;
             false
