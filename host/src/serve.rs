@@ -283,12 +283,11 @@ fn check_ledger(lane: &Lane, bound: Option<&str>, making: &str) -> Result<(), Er
     match bound {
         Some(bound) if bound != making => Err(Error::Refused(format!(
             "handler {}: the bucket {} was made anew or purged, and with it went the memory of what this handler has \
-             decided: restore it, or accept that everything still pending may happen again and remove the consumer with \
-             `nats consumer rm {} {}`",
+             decided: restore it, or stop the hosts and let the handler begin anew, at its `start`, with \
+             `jetmesh reset {}`",
             lane.plan.name,
             lane.bucket.as_ref().map_or("?", |b| b.name.as_str()),
-            lane.plan.stream,
-            lane.plan.consumer
+            lane.plan.name
         ))),
         _ => Ok(()),
     }

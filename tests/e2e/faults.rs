@@ -311,7 +311,7 @@ async fn a_bucket_that_is_made_anew_stops_its_handler_and_says_what_is_forgotten
     let line = next
         .wait_for_line(says(&["the handler is stopped", "was made anew or purged"]), SOON)
         .await;
-    assert!(line.contains("nats consumer rm ORDERS probe"), "{line}");
+    assert!(line.contains("jetmesh reset probe"), "{line}");
 }
 
 #[tokio::test]

@@ -21,5 +21,6 @@ mod modules;
 mod payloads;
 mod poison;
 mod refused;
+mod reset;
 mod retry;
 mod sweep;

@@ -33,6 +33,9 @@ pub struct ConsumerInfo {
     pub num_pending: u64,
     pub num_ack_pending: u64,
     pub num_redelivered: u64,
+    /// Pull requests that wait for messages: hosts that serve.
+    #[serde(default)]
+    pub num_waiting: u64,
     #[serde(default)]
     pub paused: bool,
 }

@@ -73,6 +73,8 @@ pub enum Command {
     /// Dead letters: list, show, replay
     #[command(subcommand)]
     Dlq(Dlq),
+    /// Let a handler begin anew, at its start; says first what would go
+    Reset(Reset),
     /// What a host starts for each module: a component on standard input, compiled to standard output
     #[command(name = compile::COMMAND, hide = true)]
     CompileModule {
@@ -107,6 +109,18 @@ pub struct Status {
     /// As JSON
     #[arg(long)]
     pub json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct Reset {
+    /// As the configuration names it; no host may serve it meanwhile
+    pub handler: String,
+    /// Also remove every key of its bucket, which must be its alone
+    #[arg(long)]
+    pub state: bool,
+    /// Do not ask
+    #[arg(long)]
+    pub yes: bool,
 }
 
 #[derive(Debug, Subcommand)]

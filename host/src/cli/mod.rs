@@ -4,6 +4,7 @@ mod args;
 mod check;
 mod dev;
 mod dlq;
+mod reset;
 mod run;
 mod status;
 mod table;
@@ -87,6 +88,7 @@ pub fn main(args: &Args) -> ExitCode {
             Command::Config => check::print_config(args),
             Command::Status(status) => status::run(args, status).await,
             Command::Dlq(dlq) => dlq::run(args, dlq).await,
+            Command::Reset(reset) => reset::run(args, reset).await,
             Command::CompileModule { aside } => compile_module(*aside),
         }
     });

@@ -99,7 +99,7 @@ fn print(plan: &Plan, hosts: &[Value], handlers: &[Value], orphans: &[Value]) {
 }
 
 /// What every running host says of itself.
-async fn hosts(connection: &Connection, mesh: &str) -> Vec<Value> {
+pub(super) async fn hosts(connection: &Connection, mesh: &str) -> Vec<Value> {
     let inbox = connection.client.new_inbox();
     let Ok(mut answers) = connection.client.subscribe(inbox.clone()).await else {
         return Vec::new();

@@ -68,6 +68,7 @@ pub struct Said {
     pub floors: BTreeMap<String, Floor>,
     pub index_from: Option<u64>,
     pub incarnations: BTreeMap<String, Incarnation>,
+    pub reset: Vec<String>,
 }
 
 /// Who appends.
@@ -126,6 +127,7 @@ pub fn batch<W>(
         floors: said.floors,
         index_from: said.index_from,
         incarnations: said.incarnations,
+        reset: said.reset,
     };
     let mut body = json(&entry);
     if body.len() + HEADER_ROOM > payload_max {

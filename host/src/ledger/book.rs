@@ -195,6 +195,7 @@ impl<W> Book<W> {
             floors: self.index.risen(&self.head),
             index_from: (from > self.head.index_from).then_some(from),
             incarnations: incarnations.map(|(s, i)| (s.clone(), i.clone())).collect(),
+            reset: Vec::new(),
         }
     }
 

@@ -87,6 +87,9 @@ pub struct Entry {
     /// What is new of source streams.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub incarnations: BTreeMap<String, Incarnation>,
+    /// Handlers of which everything is forgotten that entries before this one have decided.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub reset: Vec<String>,
 }
 
 impl Entry {
@@ -202,6 +205,7 @@ impl Head {
         let mut head = self.clone();
         head.n = entry.n;
         head.min_reader = entry.min_reader;
+        entry.reset.iter().for_each(|handler| drop(head.floors.remove(handler)));
         for (handler, risen) in &entry.floors {
             head.floors.entry(handler.clone()).or_default().merge(risen);
         }

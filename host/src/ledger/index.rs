@@ -67,6 +67,14 @@ impl Index {
     /// Takes an entry in. Totals are the head's: they are not counted here.
     pub fn apply(&mut self, entry: &Entry) {
         self.newest = self.newest.max(entry.n);
+        for handler in &entry.reset {
+            // What is at work stays so: nobody else decides it meanwhile.
+            let open = self.handlers.remove(handler).map(|of| of.open);
+            self.of(handler).open = open.unwrap_or_default();
+        }
+        if !entry.reset.is_empty() {
+            self.find_first();
+        }
         for decision in &entry.decisions {
             let Some(event) = EventId::parse(&decision.event) else {
                 continue;
@@ -244,6 +252,7 @@ mod tests {
             floors: BTreeMap::new(),
             index_from: None,
             incarnations: BTreeMap::new(),
+            reset: vec![],
         }
     }
 
@@ -338,6 +347,30 @@ mod tests {
         let mut anew = Index::new(&head);
         anew.keep_open(&index);
         assert_eq!(anew.decided("h", &event(5)), Some(Decided::Dead { entry: 1 }));
+    }
+
+    #[test]
+    fn a_reset_forgets_one_handler_and_what_comes_after_it_is_remembered() {
+        let mut index = Index::default();
+        index.raise("h", "k", 6);
+        index.raise("other", "k", 6);
+        index.apply(&entry(1, 9, Verdict::Dead));
+        let mut reset = entry(2, 3, Verdict::Done);
+        reset.reset = vec!["h".into()];
+        index.apply(&reset);
+        assert_eq!(index.decided("h", &event(9)), None);
+        assert_eq!(index.decided("h", &event(6)), None);
+        assert_eq!(index.decided("h", &event(3)), Some(Decided::Done { entry: 2 }));
+        assert_eq!(index.decided("other", &event(6)), Some(Decided::Below));
+    }
+
+    #[test]
+    fn a_head_follows_from_the_one_before_and_a_reset() {
+        let head = Head::default().after(&entry(1, 5, Verdict::Done));
+        let mut reset = entry(2, 5, Verdict::Done);
+        (reset.reset, reset.decisions) = (vec!["h".into()], vec![]);
+        let head = head.after(&reset);
+        assert_eq!((head.n, head.floors.contains_key("h")), (2, false));
     }
 
     #[test]

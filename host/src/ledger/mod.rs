@@ -27,6 +27,7 @@ mod model;
 pub mod outs;
 pub mod read;
 pub mod relay;
+pub mod reset;
 pub mod send;
 pub mod session;
 pub mod targets;

@@ -1,0 +1,313 @@
+//! `jetmesh reset`: a handler begins anew. Everything goes that the mesh knows of its events, and it is said before.
+
+use std::io::Write as _;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::args::Reset;
+use super::{Args, Error, OK, status};
+use crate::broker::connection::token;
+use crate::broker::consumer::{ConsumerInfo, Owner, check_owner};
+use crate::broker::provision::{ADVISORIES, ATTEMPTS, DEAD, REPLAY, kv_stream};
+use crate::broker::{self, By, Connection};
+use crate::ledger::Bucket;
+use crate::ledger::entry::{Head, Subjects, key_subject};
+use crate::ledger::relay::CONSUMER;
+use crate::plan::{Handler, Plan, Start};
+
+/// How long to wait for consequences that a relay is carrying out.
+const RELAY_WAIT: Duration = Duration::from_secs(5);
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
+pub async fn run(args: &Args, reset: &Reset) -> Result<u8, Error> {
+    let loaded = args.load()?;
+    let plan = &loaded.plan;
+    let handler = plan.handlers.iter().find(|h| h.name == reset.handler).ok_or_else(|| {
+        let names: Vec<&str> = plan.handlers.iter().map(|h| h.name.as_str()).collect();
+        Error::Usage(format!(
+            "there is no handler {}; there are {}",
+            reset.handler,
+            names.join(", ")
+        ))
+    })?;
+    if reset.state && handler.bucket.is_none() {
+        return Err(Error::Usage(format!(
+            "handler {} has no bucket: leave --state out",
+            handler.name
+        )));
+    }
+    let connection = broker::open(&plan.nats, "jetmesh reset").await?;
+    let found = look(&connection, plan, handler).await?;
+    if reset.state {
+        alone(plan, handler, &found)?;
+    }
+    found.print(handler, reset.state);
+    if !reset.yes && !confirmed() {
+        return Err(Error::Failed("nothing is removed".to_owned()));
+    }
+    // Somebody may have started a host while this waited.
+    let consumer = connection.consumer(&handler.stream, &handler.consumer).await?;
+    served(&connection, plan, handler, consumer.as_ref()).await?;
+    carry_out(&connection, plan, handler, &found, reset.state).await?;
+    println!("handler {} begins anew at its next start", handler.name);
+    Ok(OK)
+}
+
+/// One kind of what goes: how many messages of a stream are on a subject.
+struct Heap {
+    stream: String,
+    filter: String,
+    what: &'static str,
+    count: u64,
+}
+
+/// What the mesh knows of a handler.
+struct Found {
+    consumer: Option<ConsumerInfo>,
+    /// Its ledger's head, if there is one.
+    head: Option<Head>,
+    /// In the order in which they go. The deaths go before the ledger forgets them: an event that dies again expects
+    /// none.
+    heaps: Vec<Heap>,
+    keys: Option<Heap>,
+}
+
+async fn look(connection: &Connection, plan: &Plan, handler: &Handler) -> Result<Found, Error> {
+    let name = &handler.name;
+    let consumer = connection.consumer(&handler.stream, &handler.consumer).await?;
+    if let Some(consumer) = &consumer {
+        let owner = Owner {
+            mesh: &plan.mesh,
+            incarnation: "",
+            ledger: None,
+        };
+        check_owner(handler, consumer, &owner)?;
+    }
+    served(connection, plan, handler, consumer.as_ref()).await?;
+    let mut heaps = Vec::new();
+    let events = &plan.nats.js_event_prefix;
+    let of = format!("{}.{}", handler.stream, handler.consumer);
+    let everywhere = [
+        (ADVISORIES, format!("{events}.ADVISORY.CONSUMER.*.{of}"), "advisories"),
+        (REPLAY, format!("$MESH.replay.{name}.>"), "waiting replays"),
+        (DEAD, format!("$MESH.dead.{}.{name}.>", handler.stream), "dead letters"),
+    ];
+    for (stream, filter, what) in everywhere {
+        heaps.push(heap(connection, stream, filter, what).await?);
+    }
+    let attempts = key_subject(ATTEMPTS, &format!("{name}.>"));
+    heaps.push(heap(connection, &kv_stream(ATTEMPTS), attempts, "attempt records").await?);
+    let mut head = None;
+    if let Some(ledger) = &handler.ledger {
+        let stream = kv_stream(ledger);
+        let subject = Subjects::new(ledger).head();
+        if connection.stream(&stream).await?.is_some()
+            && let Some(stored) = connection.stored(&stream, By::Last(&subject)).await?
+        {
+            head = Some(crate::ledger::read::parse(&subject, &stored.payload)?);
+            carried_out(connection, ledger).await?;
+        }
+        let deaths = Subjects::new(ledger).death(name, ">");
+        heaps.push(heap(connection, &stream, deaths, "death records").await?);
+    }
+    let keys = match &handler.bucket {
+        Some(bucket) => {
+            let filter = key_subject(bucket, ">");
+            Some(heap(connection, &kv_stream(bucket), filter, "keys, deleted ones included").await?)
+        }
+        None => None,
+    };
+    heaps.retain(|heap| heap.count > 0);
+    Ok(Found {
+        consumer,
+        head,
+        heaps,
+        keys,
+    })
+}
+
+/// A host that serves the handler would go on with what it knows.
+async fn served(
+    connection: &Connection,
+    plan: &Plan,
+    handler: &Handler,
+    consumer: Option<&ConsumerInfo>,
+) -> Result<(), Error> {
+    let serves = |host: &&Value| {
+        let endpoints = host["endpoints"].as_array();
+        endpoints
+            .into_iter()
+            .flatten()
+            .any(|e| e["name"] == json!(handler.name))
+    };
+    let hosts = status::hosts(connection, &plan.mesh).await;
+    let names: Vec<&str> = hosts.iter().filter(serves).filter_map(|h| h["id"].as_str()).collect();
+    if !names.is_empty() {
+        let text = format!(
+            "handler {} is served by {}: stop that first",
+            handler.name,
+            names.join(", ")
+        );
+        return Err(broker::Error::Refused(text).into());
+    }
+    if consumer.is_some_and(|c| c.num_waiting > 0) {
+        let text = format!(
+            "somebody waits for events of consumer {} on stream {}: stop that first",
+            handler.consumer, handler.stream
+        );
+        return Err(broker::Error::Refused(text).into());
+    }
+    Ok(())
+}
+
+/// A letter that is still to be stored would be taken for one of the time after.
+async fn carried_out(connection: &Connection, ledger: &str) -> Result<(), Error> {
+    let stream = kv_stream(ledger);
+    let Some(last) = connection.stream(&stream).await?.map(|info| info.state.last_seq) else {
+        return Ok(());
+    };
+    let began = std::time::Instant::now();
+    loop {
+        let waits = match connection.consumer(&stream, CONSUMER).await? {
+            Some(relay) if relay.ack_floor.stream_seq >= last => 0,
+            Some(relay) => relay.num_pending + relay.num_ack_pending,
+            None => count(connection, &stream, &Subjects::new(ledger).outs()).await?,
+        };
+        if waits == 0 {
+            return Ok(());
+        }
+        if began.elapsed() > RELAY_WAIT {
+            let text = format!(
+                "{waits} message(s) of ledger {ledger} are not carried out yet: start a host and end it again, it does \
+                 that before it ends"
+            );
+            return Err(broker::Error::Refused(text).into());
+        }
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
+}
+
+/// Nobody else knows the keys of its bucket.
+fn alone(plan: &Plan, handler: &Handler, found: &Found) -> Result<(), Error> {
+    let configured = plan
+        .handlers
+        .iter()
+        .filter(|h| h.bucket == handler.bucket)
+        .map(|h| &h.name);
+    let decided = found.head.iter().flat_map(|head| head.floors.keys());
+    let mut others: Vec<&str> = configured.chain(decided).map(String::as_str).collect();
+    others.retain(|name| *name != handler.name);
+    others.sort_unstable();
+    others.dedup();
+    if others.is_empty() {
+        return Ok(());
+    }
+    let text = format!(
+        "bucket {} is not {}'s alone: {} has decided or keeps something there too; leave --state out",
+        handler.bucket.as_deref().unwrap_or_default(),
+        handler.name,
+        others.join(", ")
+    );
+    Err(broker::Error::Refused(text).into())
+}
+
+impl Found {
+    fn print(&self, handler: &Handler, state: bool) {
+        println!("handler {}: this goes", handler.name);
+        match &self.consumer {
+            Some(c) => println!(
+                "  consumer {} on stream {} ({} delivered and not answered, {} to be delivered)",
+                handler.consumer, handler.stream, c.num_ack_pending, c.num_pending
+            ),
+            None => println!("  no consumer: there is none"),
+        }
+        if let Some(ledger) = &handler.ledger {
+            let floor = self.head.as_ref().and_then(|head| head.floors.get(&handler.name));
+            let (done, dead) = floor.map_or((0, 0), |floor| (floor.done, floor.dead));
+            println!("  in ledger {ledger}, what it has decided: {done} done, {dead} dead");
+        }
+        for heap in self.heaps.iter().chain(self.keys.iter().filter(|_| state)) {
+            println!("  {} in {}: {}", heap.what, heap.stream, heap.count);
+        }
+        match &self.keys {
+            Some(keys) if !state && keys.count > 0 => println!(
+                "its bucket keeps what it holds, {} key(s): what is done again comes on top of that; --state removes them",
+                keys.count
+            ),
+            _ => {}
+        }
+        match handler.start {
+            None => println!("the configuration says no `start`: a host asks for one if the stream holds messages"),
+            Some(Start::New) => println!("it starts with what is published after its next start"),
+            Some(_) => println!("what lies behind its `start` is done again, whether it was done or dead"),
+        }
+    }
+}
+
+fn confirmed() -> bool {
+    print!("Remove all of this? [y/N] ");
+    // Whoever cannot read the question does not answer it.
+    let _ = std::io::stdout().flush();
+    let mut answer = String::new();
+    let read = std::io::stdin().read_line(&mut answer);
+    read.is_ok() && matches!(answer.trim(), "y" | "Y" | "yes")
+}
+
+/// Broken off anywhere, it can be done again: the consumer goes first, so that nothing is delivered meanwhile, and the
+/// ledger forgets last.
+async fn carry_out(
+    connection: &Connection,
+    plan: &Plan,
+    handler: &Handler,
+    found: &Found,
+    state: bool,
+) -> Result<(), Error> {
+    connection.remove_consumer(&handler.stream, &handler.consumer).await?;
+    let bucket = match (&handler.ledger, &found.head) {
+        (Some(ledger), Some(_)) => Some(Bucket::new(ledger, &format!("reset-{}", token()), plan.nats.clone())),
+        _ => None,
+    };
+    if let Some(bucket) = &bucket {
+        bucket.fence().await?;
+    }
+    for heap in found.heaps.iter().chain(found.keys.iter().filter(|_| state)) {
+        if heap.count > 0 {
+            let body = json!({ "filter": heap.filter });
+            let _: Value = connection.api(&format!("STREAM.PURGE.{}", heap.stream), &body).await?;
+        }
+    }
+    if let Some(bucket) = &bucket {
+        bucket.forget(&handler.name).await?;
+    }
+    Ok(())
+}
+
+async fn heap(connection: &Connection, stream: &str, filter: String, what: &'static str) -> Result<Heap, Error> {
+    let count = match connection.stream(stream).await? {
+        Some(_) => count(connection, stream, &filter).await?,
+        None => 0,
+    };
+    Ok(Heap {
+        stream: stream.to_owned(),
+        filter,
+        what,
+        count,
+    })
+}
+
+/// How many messages of a stream match. The server lists subjects page by page.
+async fn count(connection: &Connection, stream: &str, filter: &str) -> Result<u64, broker::Error> {
+    let (mut messages, mut subjects) = (0, 0);
+    loop {
+        let body = json!({ "subjects_filter": filter, "offset": subjects });
+        let info: Value = connection.api(&format!("STREAM.INFO.{stream}"), &body).await?;
+        let page = info["state"]["subjects"].as_object();
+        let read = page.map_or(0, serde_json::Map::len);
+        messages += page.into_iter().flatten().filter_map(|(_, n)| n.as_u64()).sum::<u64>();
+        subjects += read;
+        if read == 0 || info["total"].as_u64().is_none_or(|total| subjects as u64 >= total) {
+            return Ok(messages);
+        }
+    }
+}
