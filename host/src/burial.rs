@@ -9,6 +9,7 @@ use crate::attempts::{self, Record};
 use crate::broker::{By, Error};
 use crate::dead_letter::{self, Body, Obituary};
 use crate::fault;
+use crate::identity;
 use crate::lane::Lane;
 use crate::ledger::append::Transaction;
 use crate::ledger::entry::{Decision, Verdict};
@@ -84,6 +85,8 @@ pub async fn attempts(lane: &Lane, event: &EventId, attempt: u32, module: &str) 
 pub fn transaction(lane: &Lane, event: &EventId, dead: &Dead<'_>, body: Option<Body>) -> Transaction {
     let ledger = lane.bucket.as_ref().map_or("", |b| b.name.as_str());
     let headers = dead_letter::headers(&obituary(lane, event, dead, Some((ledger, 0))), body.as_ref());
+    let read = body.as_ref().and_then(|b| Some((b, b.headers.as_ref().ok()?)));
+    let id = read.and_then(|(b, headers)| identity::of(&lane.plan, &b.subject, headers, b.time_ms));
     let letter = Planned::Letter {
         subject: dead_letter::subject(&lane.plan.stream, &lane.plan.name, event),
         headers,
@@ -96,6 +99,8 @@ pub fn transaction(lane: &Lane, event: &EventId, dead: &Dead<'_>, body: Option<B
             handler: lane.plan.name.clone(),
             event: event.to_string(),
             verdict: Verdict::Dead,
+            id,
+            same_as: None,
             cause: Some(dead.cause),
             code: Some(dead.failure.code.clone()),
             message: Some(dead.failure.message.clone()),

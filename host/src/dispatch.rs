@@ -17,7 +17,7 @@ use crate::ledger::{Committed, Fault};
 use crate::message::{DeliveryInfo, EventId, Message, headers_of};
 use crate::outcome::{Cause, Failure, Outcome, Verdict, decide};
 use crate::settle::{Acker, OWN_TERM, Settlement};
-use crate::{record, report, transaction};
+use crate::{record, repeat, report, transaction};
 
 /// An event that passed through so many handlers of the mesh is going in circles.
 const HOPS_MAX: u32 = 16;
@@ -75,6 +75,9 @@ pub async fn handle(lane: &Lane, delivery: Delivery) {
         // Below the floor the index remembers what becomes of a replay only while it is at work.
         if decided.is_none() || death.is_some() {
             at_work = Some(bucket.at_work(&lane.plan.name, &event));
+        }
+        if let Some(first) = repeat::of(lane, &delivery) {
+            return Box::pin(repeat::answer(lane, delivery, first)).await;
         }
     }
     let permit = match lane.instances.try_acquire() {
@@ -259,8 +262,8 @@ async fn conclude(lane: &Lane, delivery: Delivery, record: Option<attempts::Held
     report::guest_lines(lane, &delivery.message.event, attempt, &ran.lines);
     let event = delivery.message.event.clone();
     let redelivered = delivery.delivered > 1 || delivery.replay.is_some_and(|r| !r.letter);
-    if let Some(Committed::Before(_)) = ran.committed {
-        report::repeated(lane, &event);
+    if let Some(Committed::Before(decided)) = ran.committed {
+        report::before(lane, &event, decided);
         delivery.acker.settle(lane, &Settlement::Ack).await;
         return;
     }
@@ -384,7 +387,7 @@ async fn died_before(lane: &Lane, delivery: Delivery, record: Option<attempts::H
 }
 
 /// Our fault, not the event's: later.
-async fn put_off(lane: &Lane, delivery: Delivery, why: String, delay: Duration) {
+pub async fn put_off(lane: &Lane, delivery: Delivery, why: String, delay: Duration) {
     tracing::info!(handler = %lane.plan.name, event = %delivery.message.event, outcome = "host-fault", error = why,
         next_in = ?delay, "put off");
     delivery.acker.settle(lane, &Settlement::Nak(delay)).await;

@@ -34,22 +34,25 @@ const NATS: [&str; 19] = [
 const WASM: [&str; 4] = ["engine.rs", "guest.rs", "handler.rs", "sandbox.rs"];
 
 /// The ledger's step functions: what decides whether effects happen once runs without a server.
-const LEDGER_STEPS: [&str; 11] = [
+const LEDGER_STEPS: [&str; 14] = [
     "ledger/append.rs",
     "ledger/book.rs",
     "ledger/cache.rs",
     "ledger/entry.rs",
     "ledger/fate.rs",
     "ledger/group.rs",
+    "ledger/id.rs",
+    "ledger/ids.rs",
     "ledger/index.rs",
     "ledger/join.rs",
     "ledger/mistake.rs",
     "ledger/outs.rs",
+    "ledger/standing.rs",
     "ledger/view.rs",
 ];
 
 /// Verdicts and effects are data.
-const DATA: [&str; 2] = ["effects.rs", "outcome.rs"];
+const DATA: [&str; 3] = ["effects.rs", "identity.rs", "outcome.rs"];
 
 /// What a pure file has none of: waiting, a clock, chance, files, sockets, processes, threads.
 const IMPURE: [&str; 12] = [

@@ -45,6 +45,8 @@ pub struct Counters {
     pub dead: AtomicU64,
     /// Answered without running: decided before.
     pub repeated: AtomicU64,
+    /// Of these: under another sequence, known again by their id.
+    pub known_by_id: AtomicU64,
     pub conflicts: AtomicU64,
     pub busy_ns: AtomicU64,
 }

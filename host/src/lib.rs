@@ -20,6 +20,7 @@ pub mod engine;
 pub mod fault;
 pub mod guest;
 pub mod handler;
+pub mod identity;
 #[cfg(test)]
 mod invariants;
 pub mod lane;
@@ -30,6 +31,7 @@ pub mod outcome;
 pub mod plan;
 pub mod poison;
 pub mod record;
+pub mod repeat;
 pub mod replay;
 pub mod report;
 pub mod sandbox;

@@ -127,6 +127,7 @@ fn stats(lane: &Lane) -> Value {
         "retried": retried,
         "dead": dead,
         "repeated": of(&counters.repeated),
+        "known_by_id": of(&counters.known_by_id),
         "conflicts": of(&counters.conflicts),
         "refused_commits": lane.bucket.as_ref().map_or(0, |b| b.refusals()),
     });

@@ -117,6 +117,15 @@ pub enum Instance {
     Reused { recycle_after: u32 },
 }
 
+/// By what an event is known again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Identity {
+    /// By its place in its stream.
+    Sequence,
+    /// Besides, by its publisher's message id, within a window.
+    MessageId,
+}
+
 #[derive(Debug, Clone, PartialEq)]
 pub struct Handler {
     pub name: String,
@@ -148,6 +157,10 @@ pub struct Handler {
     /// The ledger that the handler's decisions go to: its bucket, else `mesh` if it may publish or asks for a ledger,
     /// else none.
     pub ledger: Option<String>,
+    /// `MessageId` only with a ledger.
+    pub identity: Identity,
+    /// How long a message id is known again, by the time of the messages.
+    pub identity_window: Duration,
     /// Subjects (with wildcards) that the handler may emit to.
     pub publish: Vec<String>,
     pub settings: BTreeMap<String, String>,

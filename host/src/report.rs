@@ -3,6 +3,7 @@
 use crate::delivery::{Delivery, Ran};
 use crate::guest::Line;
 use crate::lane::{Counters, Lane};
+use crate::ledger::Decided;
 use crate::message::EventId;
 use crate::outcome::{Failure, Verdict};
 
@@ -41,4 +42,24 @@ pub fn guest_lines(lane: &Lane, event: &EventId, attempt: u32, lines: &[Line]) {
 pub fn repeated(lane: &Lane, event: &EventId) {
     Counters::add(&lane.counters.repeated, 1);
     tracing::debug!(handler = %lane.plan.name, %event, "already decided, acked without running");
+}
+
+/// A transaction came too late: its event is decided.
+pub fn before(lane: &Lane, event: &EventId, decided: Decided) {
+    let Decided::Same { entry } = decided else {
+        return repeated(lane, event);
+    };
+    Counters::add(&lane.counters.repeated, 1);
+    let handler = &lane.plan.name;
+    // A publisher that repeats itself does so often: the first one says that it happens.
+    if lane
+        .counters
+        .known_by_id
+        .fetch_add(1, std::sync::atomic::Ordering::Relaxed)
+        == 0
+    {
+        tracing::info!(%handler, %event, entry, "it repeats an event that is decided, acked without effects");
+    } else {
+        tracing::debug!(%handler, %event, entry, "it repeats an event that is decided, acked without effects");
+    }
 }

@@ -3,6 +3,7 @@
 use crate::delivery::Delivery;
 use crate::effects::Effects;
 use crate::handler::ModuleDigest;
+use crate::identity::{self, EVENT_ID};
 use crate::lane::Lane;
 use crate::ledger::append::Transaction;
 use crate::ledger::entry::{Decision, Verdict};
@@ -19,7 +20,7 @@ pub fn done(lane: &Lane, delivery: &Delivery, attempt: u32, digest: &ModuleDiges
         let mut headers = emit.headers;
         headers.reserve(5);
         let id = format!("{}.{}.{i}", lane.plan.name, message.event);
-        headers.push(("Mesh-Event-Id".to_owned(), id.clone()));
+        headers.push((EVENT_ID.to_owned(), id.clone()));
         headers.push(("Mesh-Cause-Event".to_owned(), message.event.to_string()));
         headers.push(("Mesh-Cause-Handler".to_owned(), lane.plan.name.clone()));
         headers.push((HOPS.to_owned(), hops.to_string()));
@@ -58,6 +59,8 @@ pub fn done(lane: &Lane, delivery: &Delivery, attempt: u32, digest: &ModuleDiges
             handler: lane.plan.name.clone(),
             event: message.event.to_string(),
             verdict: Verdict::Done,
+            id: identity::of(&lane.plan, &message.subject, &message.headers, message.time_ms),
+            same_as: None,
             cause: None,
             code: None,
             message: None,

@@ -15,6 +15,7 @@ mod effects;
 mod faults;
 mod guests;
 mod hosts;
+mod identity;
 mod ledger;
 mod mesh;
 mod modules;

@@ -102,6 +102,9 @@ pub struct Check {
     /// Also check what only the server knows; changes nothing there
     #[arg(long)]
     pub connect: bool,
+    /// Events a second, to say what it costs to know message ids again
+    #[arg(long, default_value_t = 100, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    pub rate: u64,
 }
 
 #[derive(Debug, clap::Args)]

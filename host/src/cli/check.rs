@@ -10,7 +10,8 @@ use crate::broker::consumer::{Owner, check_owner, covers, work_queue};
 use crate::broker::provision::{check_ledger_bucket, kv_stream};
 use crate::broker::{self, Connection};
 use crate::config;
-use crate::plan::{Plan, Stream};
+use crate::ledger::ids::{ENTRY_BYTES, ID_BYTES};
+use crate::plan::{Handler, Identity, Plan, Stream};
 
 pub fn print_config(args: &Args) -> Result<u8, Error> {
     let loaded = args.load()?;
@@ -40,6 +41,7 @@ pub async fn run(args: &Args, check: &Check) -> Result<u8, Error> {
             handler.ledger.as_deref().unwrap_or("none: its events are only acked")
         );
     }
+    remembered(plan, check.rate).iter().for_each(|line| println!("{line}"));
     if !check.connect {
         return Ok(OK);
     }
@@ -59,6 +61,24 @@ pub async fn run(args: &Args, check: &Check) -> Result<u8, Error> {
         println!("error: {problem}");
     }
     Ok(REFUSED)
+}
+
+/// What it costs to know message ids again.
+fn remembered(plan: &Plan, rate: u64) -> Vec<String> {
+    let by_id = plan.handlers.iter().filter(|h| h.identity == Identity::MessageId);
+    let cost = |handler: &Handler| {
+        let ids = u128::from(rate) * handler.identity_window.as_millis() / 1000;
+        let megabytes = |each: u64| (ids * u128::from(each)).div_ceil(1_000_000);
+        format!(
+            "{}: identity window {}: at {rate} events/s about {ids} entries of its ledger, {} MB of memory on each host \
+             and {} MB of disk; a host that starts or connects again reads them",
+            handler.name,
+            humantime::format_duration(handler.identity_window),
+            megabytes(ID_BYTES),
+            megabytes(ENTRY_BYTES)
+        )
+    };
+    by_id.map(cost).collect()
 }
 
 /// Shorter than this, a stream might not know an event again that a relay repeats after its connection was lost.

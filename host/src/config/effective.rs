@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::values::format_bytes;
 use crate::broker::connection::redact;
 use crate::message::rfc3339;
-use crate::plan::{Handler, Instance, LogFormat, Nats, Plan, Start, Stream};
+use crate::plan::{Handler, Identity, Instance, LogFormat, Nats, Plan, Start, Stream};
 
 /// In place of a secret.
 const HIDDEN: &str = "***";
@@ -162,6 +162,14 @@ fn handler(out: &mut Out<'_>, handler: &Handler) {
     out.raw("ack_pending_max", &handler.ack_pending_max);
     out.optional("bucket", handler.bucket.as_deref());
     out.raw("ledger", &(handler.ledger.is_some() && handler.bucket.is_none()));
+    out.text(
+        "identity",
+        match handler.identity {
+            Identity::Sequence => "sequence",
+            Identity::MessageId => "message-id",
+        },
+    );
+    out.duration("identity_window", handler.identity_window);
     out.list("publish", &handler.publish);
     if !handler.settings.is_empty() {
         out.table(&format!("handlers.{}.settings", handler.name));

@@ -8,10 +8,13 @@ use super::names::{check_name, check_stream, check_subject, overlap};
 use super::narrow;
 use super::reader::{Reader, Section};
 use crate::message::parse_rfc3339;
-use crate::plan::{Handler, Instance, Retention, RetryPolicy, Start, Stream};
+use crate::plan::{Handler, Identity, Instance, Retention, RetryPolicy, Start, Stream};
 
 /// Buckets that are the mesh's own.
 const RESERVED: [&str; 3] = ["mesh", "mesh_attempts", "mesh_modules"];
+
+/// How long a message id is known again, unless said.
+const IDENTITY_WINDOW: Duration = Duration::from_secs(24 * 3600);
 
 pub fn streams(root: &mut Section, reader: &mut Reader) -> Vec<Stream> {
     let mut found: Vec<Stream> = Vec::new();
@@ -278,12 +281,22 @@ fn one(name: String, mut section: Section, base: &Path, defaults: &Tuning, reade
         }
     }
     let own_ledger = section.boolean(reader, "ledger", false);
+    let identities = [("sequence", Identity::Sequence), ("message-id", Identity::MessageId)];
+    let identity = section.word(reader, "identity", &identities, Identity::Sequence);
+    let identity_window = section.duration(reader, "identity_window", Duration::from_secs(1), IDENTITY_WINDOW);
     let settings: BTreeMap<String, String> = section.texts(reader, "settings").into_iter().collect();
     section.finish(reader);
     let ledger = match &bucket {
         Some(bucket) => Some(bucket.clone()),
         None => (own_ledger || !publish.is_empty()).then(|| "mesh".to_owned()),
     };
+    if identity == Identity::MessageId && ledger.is_none() {
+        reader.problem(
+            format!("{key}.identity"),
+            "message ids are remembered in a ledger, and this handler has none",
+            "ledger = true",
+        );
+    }
     Handler {
         module: base.join(module),
         stream,
@@ -310,6 +323,8 @@ fn one(name: String, mut section: Section, base: &Path, defaults: &Tuning, reade
         ack_pending_max: narrow(tuning.ack_pending_max),
         bucket,
         ledger,
+        identity,
+        identity_window,
         publish,
         settings,
         name,

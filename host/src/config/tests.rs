@@ -1,4 +1,5 @@
 mod layers;
+mod ledgers;
 
 use std::path::Path;
 use std::time::Duration;
@@ -72,6 +73,8 @@ module = "b.wasm"
 stream = "KV_x"
 start = "18446744073709551615"
 ledger = true
+identity = "message-id"
+identity_window = "90m 5ms"
 "#;
 
 fn base() -> &'static Path {
@@ -132,7 +135,15 @@ fn what_the_sample_says_as_defaults_are_the_defaults() {
         if line.starts_with('[') {
             keep = line.starts_with("[streams") || line.starts_with("[handlers");
         }
-        let default = ["retention", "replicas", "duplicate_window", "consumer", "ledger"];
+        let default = [
+            "retention",
+            "replicas",
+            "duplicate_window",
+            "consumer",
+            "ledger",
+            "identity",
+            "identity_window",
+        ];
         if keep && !default.iter().any(|key| line.starts_with(&format!("{key} = "))) {
             stripped.push_str(line);
             stripped.push('\n');
@@ -150,19 +161,6 @@ fn six_lines_make_a_handler() {
         (handler.concurrency, handler.in_flight, handler.instance),
         (16, 64, Instance::Fresh)
     );
-}
-
-#[test]
-fn who_has_a_ledger_is_fixed_by_the_plan() {
-    let ledger = |more: &str| {
-        parse(&format!("{SMALL}{more}"), base()).unwrap().handlers[0]
-            .ledger
-            .clone()
-    };
-    assert_eq!(ledger(""), None);
-    assert_eq!(ledger("bucket = \"b\"").as_deref(), Some("b"));
-    assert_eq!(ledger("publish = [\"a.b\"]").as_deref(), Some("mesh"));
-    assert_eq!(ledger("ledger = true").as_deref(), Some("mesh"));
 }
 
 #[test]

@@ -31,6 +31,27 @@ pub struct Transaction {
     pub death: Option<(u64, u64)>,
 }
 
+impl Transaction {
+    /// Its event repeats another: that is decided, and nothing of what it wanted happens.
+    pub fn repeats(&mut self, first: &EventId) {
+        self.reads.clear();
+        self.writes.clear();
+        self.consequences.clear();
+        if let Some(decision) = &mut self.decision {
+            decision.verdict = Verdict::Done;
+            decision.same_as = Some(first.to_string());
+            (decision.cause, decision.code, decision.message) = (None, None, None);
+        }
+    }
+
+    /// Whether it was taken for a repetition of another event.
+    pub fn is_repetition(&self) -> bool {
+        self.decision
+            .as_ref()
+            .is_some_and(|decision| decision.same_as.is_some())
+    }
+}
+
 /// What a message of a batch expects of the stream, checked by the server when the batch commits.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Expect {

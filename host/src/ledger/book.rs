@@ -1,7 +1,7 @@
 //! What a host knows of a bucket's ledger, and what it is about to append: transactions join, groups go out one at a
 //! time, and what comes back is resolved. Pure: the host, the model and the property tests run the same steps.
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 
@@ -11,9 +11,9 @@ use super::fate::{Committed, Fates, Fault};
 use super::group::{Group, Member, TxId};
 use super::index::Index;
 use super::mistake::{Mistake, Planted};
+use super::standing::Standing;
 use super::view::View;
 use crate::effects::Version;
-use crate::message::EventId;
 
 /// What came of an entry that was read.
 #[derive(Debug)]
@@ -46,8 +46,7 @@ pub struct Book<W> {
     pub(super) view: View,
     pub(super) sent: Option<Sent<W>>,
     pub(super) forming: VecDeque<Group<W>>,
-    /// By handler, the events that stand in a group: each at most once.
-    pub(super) standing: HashMap<String, HashSet<EventId>>,
+    pub(super) standing: Standing,
     pub(super) next_id: TxId,
     pub(super) payload_max: usize,
     pub(super) planted: Planted,
@@ -71,7 +70,7 @@ impl<W> Book<W> {
             view: View::new(cache_bytes_max),
             sent: None,
             forming: VecDeque::new(),
-            standing: HashMap::new(),
+            standing: Standing::default(),
             next_id: 1,
             payload_max: 1024 * 1024,
             planted,
@@ -112,12 +111,8 @@ impl<W> Book<W> {
         let own = |sent: &mut Sent<W>| entries.iter().any(|entry| entry.append == sent.batch.entry.append);
         if let Some(sent) = self.sent.take_if(own) {
             let entry = sent.batch.entry.n;
-            fates.extend(
-                sent.group
-                    .members
-                    .into_iter()
-                    .map(|m| (m.waiter, Ok(Committed::Here { entry }))),
-            );
+            let told = |m: Member<W>| (m.waiter, Ok(self.decided_by(&m.tx, entry)));
+            fates.extend(sent.group.members.into_iter().map(told));
         }
         fates.extend(self.rejoin());
         fates
@@ -228,17 +223,10 @@ impl<W> Book<W> {
         self.remember(entry);
         let first = entry.first_revision(sequence);
         let own = |sent: &mut Sent<W>| sent.batch.entry.append == entry.append;
+        self.index.apply(entry);
         if let Some(sent) = self.sent.take_if(own) {
-            self.index.rise(entry);
-            for tx in sent.group.members.iter().map(|member| &member.tx) {
-                if let Some(decision) = &tx.decision {
-                    self.index
-                        .decide(&tx.handler, tx.event.clone(), decision.verdict, entry.n);
-                }
-            }
             return Read::Applied(self.committed(sent.group, entry.n, first));
         }
-        self.index.apply(entry);
         for (write, revision) in entry.writes.iter().zip(first..) {
             let value = match (&write.value, write.bytes) {
                 (Some(text), _) => text.bytes().ok(),
@@ -291,8 +279,8 @@ impl<W> Book<W> {
         }
         let mut fates = Vec::with_capacity(group.members.len());
         for member in group.members {
-            self.stands_no_more(&member.tx);
-            fates.push((member.waiter, Ok(Committed::Here { entry })));
+            self.standing.remove(&member.tx);
+            fates.push((member.waiter, Ok(self.decided_by(&member.tx, entry))));
         }
         fates
     }

@@ -10,6 +10,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+pub use super::id::{Hash, Id};
 use crate::message::Headers;
 use crate::outcome::Cause;
 
@@ -119,6 +120,12 @@ pub struct Decision {
     /// `<incarnation>.<sequence>`.
     pub event: String,
     pub verdict: Verdict,
+    /// What it is known by besides, for a while.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<Id>,
+    /// The event that it repeats: nothing was run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub same_as: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cause: Option<Cause>,
     #[serde(default, skip_serializing_if = "Option::is_none")]

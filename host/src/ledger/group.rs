@@ -56,6 +56,8 @@ const MESSAGE_BYTES: usize = 256;
 /// A decision in its entry beside its texts, and a written key beside its name and value.
 const DECISION_BYTES: usize = 192;
 const WRITE_BYTES: usize = 96;
+/// What an event is known by, in the entry.
+const ID_BYTES: usize = 160;
 
 impl<W> Default for Group<W> {
     fn default() -> Group<W> {
@@ -136,9 +138,11 @@ pub fn room(tx: &Transaction) -> Room {
         return Room::default();
     };
     let message = decision.message.as_ref().map_or(0, |text| in_json(text.as_bytes()));
+    let same_as = decision.same_as.as_ref().map_or(0, String::len);
+    let id = decision.id.as_ref().map_or(0, |_| ID_BYTES) + same_as;
     let mut room = Room {
         messages: usize::from(decision.verdict == Verdict::Dead || tx.death.is_some()),
-        entry: DECISION_BYTES + decision.handler.len() + decision.event.len() + message,
+        entry: DECISION_BYTES + decision.handler.len() + decision.event.len() + message + id,
         bytes: 0,
     };
     let only_read = tx.reads.keys().filter(|key| !tx.writes.contains_key(*key)).count();

@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use super::entry::{Entry, Floor, Head, Verdict};
+use super::entry::{Entry, Floor, Head, Id, Verdict};
+use super::ids::Ids;
 use crate::message::EventId;
 
 /// How an event stands.
@@ -16,6 +17,10 @@ pub enum Decided {
     },
     /// Below the floor: done or dead, long ago.
     Below,
+    /// It repeats another event, which this entry has decided.
+    Same {
+        entry: u64,
+    },
 }
 
 /// By handler. An event that is at work here is decided by an entry only, not by a floor that has passed it since: its
@@ -35,6 +40,7 @@ struct HandlerIndex {
     above: HashMap<EventId, Decided>,
     /// At work here, and undecided when they began.
     open: HashSet<EventId>,
+    ids: Ids,
 }
 
 impl Index {
@@ -79,6 +85,10 @@ impl Index {
             let Some(event) = EventId::parse(&decision.event) else {
                 continue;
             };
+            if let (Some(id), None) = (&decision.id, &decision.same_as) {
+                let HandlerIndex { ids, floor, .. } = self.of(&decision.handler);
+                ids.learn(id, &event, entry.n, floor);
+            }
             self.decide(&decision.handler, event, decision.verdict, entry.n);
         }
         self.rise(entry);
@@ -95,6 +105,11 @@ impl Index {
                 self.find_first();
             }
         }
+    }
+
+    /// The other event that this one repeats, and the entry that has decided it.
+    pub fn first_of(&self, handler: &str, id: &Id, event: &EventId) -> Option<(EventId, u64)> {
+        self.handlers.get(handler)?.ids.first_of(id, event)
     }
 
     /// Takes one decision of an entry in.
@@ -193,12 +208,13 @@ impl Index {
 
     fn find_first(&mut self) {
         let entries = self.handlers.values().flat_map(|of| of.above.values());
-        let first = entries
-            .filter_map(|decided| match decided {
-                Decided::Done { entry } | Decided::Dead { entry } => Some(*entry),
-                Decided::Below => None,
-            })
-            .min();
+        let above = entries.filter_map(|decided| match decided {
+            Decided::Done { entry } | Decided::Dead { entry } => Some(*entry),
+            Decided::Below | Decided::Same { .. } => None,
+        });
+        // Below the floors, an id is known only from its entry.
+        let ids = self.handlers.values().filter_map(|of| of.ids.first_entry());
+        let first = above.chain(ids).min();
         self.reads_from = first.unwrap_or(self.newest + 1).max(1);
     }
 
@@ -213,12 +229,13 @@ impl HandlerIndex {
         let (floor, open) = (&self.floor, &self.open);
         self.above
             .retain(|event, _| event.sequence > floor.of(&event.incarnation) || open.contains(event));
+        self.ids.passed(floor);
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::entry::Decision;
+    use super::super::entry::{Decision, Hash};
     use super::*;
 
     fn event(sequence: u64) -> EventId {
@@ -233,6 +250,8 @@ mod tests {
             handler: "h".into(),
             event: event(sequence).to_string(),
             verdict,
+            id: None,
+            same_as: None,
             cause: None,
             code: None,
             message: None,
@@ -347,6 +366,32 @@ mod tests {
         let mut anew = Index::new(&head);
         anew.keep_open(&index);
         assert_eq!(anew.decided("h", &event(5)), Some(Decided::Dead { entry: 1 }));
+    }
+
+    #[test]
+    fn an_id_keeps_its_entry_until_the_floor_is_past_its_window() {
+        let id = |hash, time_ms| Id {
+            hash: Hash([hash, 0]),
+            time_ms,
+            window_ms: 10,
+            emitted: false,
+        };
+        let with = |n, sequence, hash, time_ms| {
+            let mut entry = entry(n, sequence, Verdict::Done);
+            entry.decisions[0].id = Some(id(hash, time_ms));
+            entry
+        };
+        let mut entries = [with(1, 1, 7, 100), with(2, 2, 7, 105), with(3, 3, 8, 111)];
+        entries[1].decisions[0].same_as = Some(event(1).to_string());
+        let mut index = Index::default();
+        entries.iter().for_each(|entry| index.apply(entry));
+        assert_eq!(index.first_of("h", &id(7, 110), &event(9)), Some((event(1), 1)));
+        assert_eq!(index.first_of("other", &id(7, 110), &event(9)), None);
+        index.raise("h", "k", 2);
+        assert_eq!(index.reads_from(), 1, "whoever starts must learn the id");
+        index.raise("h", "k", 3);
+        assert_eq!(index.reads_from(), 3);
+        assert_eq!(index.first_of("h", &id(7, 110), &event(9)), None);
     }
 
     #[test]

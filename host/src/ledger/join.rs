@@ -7,8 +7,10 @@ use super::book::Book;
 use super::entry::Verdict;
 use super::fate::{Committed, Fate, Fates, Fault};
 use super::group::{Group, Member, TxId, room};
+use super::index::Decided;
 use super::mistake::Mistake;
 use crate::effects::Version;
+use crate::message::EventId;
 
 /// What came of joining.
 #[derive(Debug)]
@@ -38,10 +40,15 @@ impl<W> Book<W> {
             if let Some(decided) = moot(self.index.decided(&tx.handler, &tx.event), tx.death) {
                 return Join::Over(waiter, Ok(Committed::Before(decided)));
             }
-            let standing = self.standing.get(&tx.handler);
-            if standing.is_some_and(|events| events.contains(&tx.event)) {
+            if self.standing.contains(&tx.handler, &tx.event) {
                 let why = "it is being committed already".to_owned();
                 return Join::Over(waiter, Err(Fault::Host(why)));
+            }
+            match self.first_of(&tx) {
+                Some(first) => tx.repeats(&first),
+                // What it was taken for is not decided after all: it has to run.
+                None if tx.is_repetition() => return Join::Over(waiter, Err(Fault::Conflict)),
+                None => {}
             }
         }
         let rests = checked && !tx.reads.is_empty() && !self.planted.is(Mistake::JoinBlind);
@@ -78,16 +85,33 @@ impl<W> Book<W> {
         for (key, value) in &tx.writes {
             self.view.write(key, id, value.clone());
         }
-        if tx.decision.is_some() {
-            match self.standing.get_mut(&tx.handler) {
-                Some(events) => drop(events.insert(tx.event.clone())),
-                None => drop(self.standing.insert(tx.handler.clone(), [tx.event.clone()].into())),
-            }
-        }
+        self.standing.insert(&tx);
         if let Some(group) = self.forming.back_mut() {
             group.add(Member { id, tx, waiter }, &versions);
         }
         Join::Joined
+    }
+
+    /// The other event that this one repeats: one that is decided, or that stands before it. A replay's event is dead
+    /// itself.
+    fn first_of(&self, tx: &Transaction) -> Option<EventId> {
+        let id = tx.decision.as_ref().and_then(|decision| decision.id.as_ref());
+        let id = id.filter(|_| tx.death.is_none())?;
+        let decided = self.index.first_of(&tx.handler, id, &tx.event).map(|(first, _)| first);
+        decided.or_else(|| self.standing.first_of(&tx.handler, id, &tx.event))
+    }
+
+    /// What is said to whoever waits for a transaction that an entry holds.
+    pub(super) fn decided_by(&self, tx: &Transaction, entry: u64) -> Committed {
+        let id = tx.decision.as_ref().and_then(|decision| decision.id.as_ref());
+        match id.filter(|_| tx.is_repetition()) {
+            None => Committed::Here { entry },
+            Some(id) => {
+                let first = self.index.first_of(&tx.handler, id, &tx.event);
+                let entry = first.map_or(entry, |(_, entry)| entry);
+                Committed::Before(Decided::Same { entry })
+            }
+        }
     }
 
     /// One that is larger than a group may grow must fit a batch of its own.
@@ -151,14 +175,137 @@ impl<W> Book<W> {
         for key in tx.writes.keys() {
             self.view.withdraw(key, id);
         }
-        self.stands_no_more(tx);
+        self.standing.remove(tx);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::append::Batch;
+    use super::super::book::Read;
+    use super::super::entry::{Decision, Entry, Hash, Head, Id};
+    use super::super::mistake::Planted;
+    use super::*;
+
+    fn event(sequence: u64) -> EventId {
+        EventId {
+            incarnation: "k".into(),
+            sequence,
+        }
     }
 
-    pub(super) fn stands_no_more(&mut self, tx: &Transaction) {
-        if tx.decision.is_some()
-            && let Some(events) = self.standing.get_mut(&tx.handler)
-        {
-            events.remove(&tx.event);
+    /// Adds to a key, under an id, stored at a time.
+    fn adds(sequence: u64, hash: u64, time_ms: u64, read: Option<Version>) -> Transaction {
+        let id = Id {
+            hash: Hash([hash, 0]),
+            time_ms,
+            window_ms: 10,
+            emitted: false,
+        };
+        Transaction {
+            handler: "h".into(),
+            event: event(sequence),
+            decision: Some(Decision {
+                handler: "h".into(),
+                event: event(sequence).to_string(),
+                verdict: Verdict::Done,
+                id: Some(id),
+                same_as: None,
+                cause: None,
+                code: None,
+                message: None,
+                attempt: 1,
+                module: "m".into(),
+                follows_death: None,
+            }),
+            session: 1,
+            reads: read.map(|version| ("key".to_owned(), version)).into_iter().collect(),
+            writes: BTreeMap::from([("key".to_owned(), Some("1".into()))]),
+            consequences: vec![],
+            death: None,
         }
+    }
+
+    /// A host's book, just opened; the key is known to it.
+    fn book() -> Book<u64> {
+        let mut book = Book::new("b", 1 << 20, Planted::default());
+        book.open(Head::default(), 1, &[], 1 << 20);
+        book.learn("key", 0, None);
+        book
+    }
+
+    fn send(book: &mut Book<u64>, append: &str) -> Batch {
+        let by = By {
+            append,
+            host: "",
+            at: "",
+        };
+        book.next(by).1.expect("something is to be sent").batch.clone()
+    }
+
+    fn same_as(entry: &Entry) -> Vec<Option<&str>> {
+        entry
+            .decisions
+            .iter()
+            .map(|decision| decision.same_as.as_deref())
+            .collect()
+    }
+
+    fn joined(book: &mut Book<u64>, tx: Transaction) {
+        let waiter = tx.event.sequence;
+        assert!(matches!(book.join(tx, waiter), Join::Joined));
+    }
+
+    #[test]
+    fn a_repetition_beside_its_first_stands_after_it_without_effects() {
+        let mut book = book();
+        joined(&mut book, adds(1, 7, 100, None));
+        joined(&mut book, adds(2, 7, 110, None));
+        joined(&mut book, adds(3, 7, 111, None));
+        let batch = send(&mut book, "a");
+        assert_eq!(
+            same_as(&batch.entry),
+            [None, Some("k.1"), None],
+            "the third is past the window"
+        );
+        assert_eq!(batch.entry.writes.len(), 1);
+        let Read::Applied(fates) = book.apply(&batch.entry, 10) else {
+            panic!("it is the next entry");
+        };
+        let here = Ok(Committed::Here { entry: 1 });
+        let before = Ok(Committed::Before(Decided::Same { entry: 1 }));
+        assert_eq!(fates, [(1, here.clone()), (2, before), (3, here)]);
+    }
+
+    #[test]
+    fn a_repetition_whose_first_another_host_has_decided_goes_out_again_without_effects() {
+        let (mut here, mut there) = (book(), book());
+        joined(&mut there, adds(1, 7, 100, None));
+        let first = send(&mut there, "there");
+        joined(&mut here, adds(2, 7, 105, None));
+        let refused = send(&mut here, "here");
+        assert_eq!(same_as(&refused.entry), [None]);
+        assert!(matches!(here.apply(&first.entry, 10), Read::Applied(fates) if fates.is_empty()));
+        assert!(here.refused().is_empty());
+        let again = send(&mut here, "again");
+        assert_eq!(same_as(&again.entry), [Some("k.1")]);
+        assert_eq!((again.entry.n, again.entry.writes.len()), (2, 0));
+        let Read::Applied(fates) = here.apply(&again.entry, 20) else {
+            panic!("it is the next entry");
+        };
+        assert_eq!(fates, [(2, Ok(Committed::Before(Decided::Same { entry: 1 })))]);
+    }
+
+    #[test]
+    fn a_repetition_of_what_is_not_decided_after_all_runs_again() {
+        let mut book = book();
+        joined(&mut book, adds(1, 7, 100, Some(Version::Stored(0))));
+        joined(&mut book, adds(2, 7, 105, None));
+        send(&mut book, "a");
+        // Somebody else has written the key.
+        book.relearn(vec![("key".to_owned(), 99, None)]);
+        let conflict = Err(Fault::Conflict);
+        assert_eq!(book.refused(), [(1, conflict.clone()), (2, conflict)]);
+        assert!(!book.has_work());
     }
 }

@@ -1,6 +1,6 @@
 //! The ledger of a state bucket: one append-only log whose entries say which events are decided, how, and what follows.
 //! `decisions/0001-ledger.md` tells the protocol. `book` and what it is made of (`append`, `cache`, `entry`, `fate`,
-//! `group`, `index`, `join`, `outs`, `view`) are pure; the rest speaks to NATS.
+//! `group`, `id`, `ids`, `index`, `join`, `outs`, `standing`, `view`) are pure; the rest speaks to NATS.
 
 pub mod append;
 pub mod at_work;
@@ -15,6 +15,8 @@ pub mod fate;
 pub mod flight;
 pub mod follow;
 pub mod group;
+pub mod id;
+pub mod ids;
 pub mod incarnation;
 pub mod index;
 pub mod join;
@@ -27,9 +29,11 @@ mod model;
 pub mod outs;
 pub mod read;
 pub mod relay;
+pub mod repeats;
 pub mod reset;
 pub mod send;
 pub mod session;
+pub mod standing;
 pub mod targets;
 pub mod view;
 

@@ -152,7 +152,7 @@ impl World {
             if bounds.may.lose_tail > 0 && lost {
                 steps.push(Step::Sweep { event, host });
             }
-            let stands = book.standing.get(HANDLER).is_some_and(|events| events.contains(&id));
+            let stands = book.standing.contains(HANDLER, &id);
             if bounds.burial && !is.acked && is.deliveries >= bounds.deliveries && !stands {
                 steps.push(Step::Bury { event, host });
             }
@@ -197,7 +197,7 @@ impl World {
         let covered = |event: &usize| {
             let is = &self.events[*event];
             let id = event_id(*event);
-            let joined = early && book.standing.get(HANDLER).is_some_and(|events| events.contains(&id));
+            let joined = early && book.standing.contains(HANDLER, &id);
             let settled = is.acked || is.deliveries >= bounds.deliveries;
             joined || settled && !of.held.contains(event) && book.index.decided(HANDLER, &id).is_some()
         };

@@ -1,0 +1,39 @@
+//! An event that repeats another one, known by its id: decided without running, by an entry that names the first.
+
+use std::time::Duration;
+
+use crate::delivery::Delivery;
+use crate::effects::Effects;
+use crate::lane::Lane;
+use crate::ledger::Committed;
+use crate::message::EventId;
+use crate::settle::Settlement;
+use crate::{dispatch, identity, report, transaction};
+
+/// The decided event that a delivery repeats.
+pub fn of(lane: &Lane, delivery: &Delivery) -> Option<EventId> {
+    // What is dead already is itself, whatever else bears its id.
+    if delivery.replay.is_some_and(|replay| replay.death.is_some()) {
+        return None;
+    }
+    let message = &delivery.message;
+    let id = identity::of(&lane.plan, &message.subject, &message.headers, message.time_ms)?;
+    lane.bucket.as_ref()?.first_of(&lane.plan.name, &id, &message.event)
+}
+
+/// Decides it, and answers.
+pub async fn answer(lane: &Lane, delivery: Delivery, first: EventId) {
+    let Some(bucket) = &lane.bucket else { return };
+    let module = lane.module.load().digest.clone();
+    let mut tx = transaction::done(lane, &delivery, 0, &module, &Effects::default());
+    tx.repeats(&first);
+    match bucket.commit(tx).await {
+        Ok(Committed::Here { .. }) => {}
+        Ok(Committed::Before(decided)) => report::before(lane, &delivery.message.event, decided),
+        Err(fault) => {
+            let why = format!("it repeats {first}, and that could not be noted down: {fault:?}");
+            return dispatch::put_off(lane, delivery, why, Duration::from_secs(1)).await;
+        }
+    }
+    delivery.acker.settle(lane, &Settlement::Ack).await;
+}
