@@ -113,8 +113,13 @@ fn judge(status: ExitStatus, text: &str) -> Option<Error> {
         (Some(0), _) => return None,
         (Some(1), _) => Error::Invalid(clean(text)),
         (_, Some(signal)) if signal == Signal::XCPU.as_raw() => Error::Cpu(Duration::from_secs(cpu_seconds())),
-        // How Rust's allocator ends a process that gets no more.
-        _ if text.contains("memory allocation of") => Error::Memory(memory_bytes() / (1024 * 1024)),
+        // How Rust ends a process, and how it ends a thread that it cannot make, when there is no more memory.
+        _ if ["memory allocation of", "failed to allocate"]
+            .iter()
+            .any(|end| text.contains(end)) =>
+        {
+            Error::Memory(memory_bytes() / (1024 * 1024))
+        }
         _ => Error::Crashed {
             status,
             text: if text.is_empty() {

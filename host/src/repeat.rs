@@ -25,7 +25,7 @@ pub fn of(lane: &Lane, delivery: &Delivery) -> Option<EventId> {
 pub async fn answer(lane: &Lane, delivery: Delivery, first: EventId) {
     let Some(bucket) = &lane.bucket else { return };
     let module = lane.module.load().digest.clone();
-    let mut tx = transaction::done(lane, &delivery, 0, &module, &Effects::default());
+    let mut tx = transaction::done(lane, &delivery, 0, &module, Effects::default());
     tx.repeats(&first);
     match bucket.commit(tx).await {
         Ok(Committed::Here { .. }) => {}

@@ -34,7 +34,9 @@ impl World {
     /// then still holds the old connection.
     pub fn open(&mut self, bounds: &Bounds, host: usize) {
         let server = Arc::clone(&self.server);
-        let from = usize::try_from(server.head.index_from.max(1) - 1).expect("few entries");
+        let newest = usize::try_from(server.head.index_from.max(1) - 1).expect("few entries");
+        let from = usize::try_from(self.book(host).reads_from(&server.head) - 1).expect("few entries");
+        let from = if from < server.collected { newest } else { from };
         if from < server.collected {
             // What is to be read is gone: nothing can be opened.
             return;

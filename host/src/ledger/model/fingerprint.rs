@@ -200,7 +200,8 @@ impl Ink {
         for event in 0..world.events.len() {
             match book.index.decided(HANDLER, &event_id(event)) {
                 None => self.short(0),
-                Some(Decided::Below) => self.short(1),
+                // No event of the model has an id.
+                Some(Decided::Below | Decided::Same { .. }) => self.short(1),
                 Some(Decided::Done { entry }) => self.number(entry * 2),
                 Some(Decided::Dead { entry }) => self.number(entry * 2 + 1),
             }

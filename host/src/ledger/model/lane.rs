@@ -44,7 +44,7 @@ impl World {
         }
         match self.server.death(HANDLER, &event_id(event).to_string()) {
             Some((entry, sequence)) if entry == named => self.take(bounds, host, event, Kind::Replay(entry, sequence)),
-            _ => self.answer(event, Kind::Replay(named, 0)),
+            _ => self.answer(bounds, event, Kind::Replay(named, 0)),
         }
     }
 
@@ -59,7 +59,7 @@ impl World {
         };
         let decided = self.book(host).index.decided(HANDLER, &id);
         if moot(decided, death).is_some() {
-            return self.answer(event, kind);
+            return self.answer(bounds, event, kind);
         }
         if decided.is_none() || death.is_some() {
             self.book(host).index.open(HANDLER, &id);
@@ -161,7 +161,7 @@ impl World {
     /// The server has given up on an event, or a sweep has found it.
     pub fn bury(&mut self, bounds: &Bounds, host: usize, event: usize) {
         if self.book(host).index.decided(HANDLER, &event_id(event)).is_some() {
-            return self.answer(event, Kind::Burial);
+            return self.answer(bounds, event, Kind::Burial);
         }
         let tx = transaction(bounds, event, Kind::Burial, Some(Verdict::Dead), Cause::Exhausted);
         self.join(
@@ -220,7 +220,7 @@ impl World {
                 self.put_off(bounds, host, waiter);
             }
             Ok(_) => {
-                self.answer(waiter.event, waiter.kind);
+                self.answer(bounds, waiter.event, waiter.kind);
                 self.release(host, &waiter);
             }
             Err(Fault::Conflict) if waiter.kind != Kind::Burial => {
@@ -250,11 +250,11 @@ impl World {
         }
     }
 
-    /// The event is decided, as far as the host knows.
-    fn answer(&mut self, event: usize, kind: Kind) {
+    /// The event is decided, as far as the host knows. It may not know of a lost tail yet: that a sweep must heal.
+    fn answer(&mut self, bounds: &Bounds, event: usize, kind: Kind) {
         match kind {
             Kind::Delivery | Kind::Burial => {
-                if self.events[event].stands == Stands::Open {
+                if self.events[event].stands == Stands::Open && bounds.may.lose_tail == 0 {
                     self.breaks(Broken::AckedUndecided);
                 }
                 self.events[event].acked = true;
@@ -316,6 +316,8 @@ fn transaction(bounds: &Bounds, event: usize, kind: Kind, verdict: Option<Verdic
             handler: HANDLER.to_owned(),
             event: id.to_string(),
             verdict,
+            id: None,
+            same_as: None,
             cause: (verdict == Verdict::Dead).then_some(cause),
             code: None,
             message: None,

@@ -56,6 +56,16 @@ fn large_bounds_hold() {
             ..May::default()
         };
     }));
+    holds(with("a reconnect below a floor", |bounds| {
+        bounds.programs = vec![Program::Need, Program::Need];
+        bounds.start = [None, Some(1)];
+        bounds.may = May {
+            disconnect: 1,
+            floor: 1,
+            collect: 1,
+            ..May::default()
+        };
+    }));
     holds(with("a relay, crashes, windows", |bounds| {
         (bounds.programs, bounds.relay) = (vec![Program::Add], true);
         bounds.may = May {

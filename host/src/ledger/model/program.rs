@@ -48,8 +48,8 @@ impl Program {
         let [a, b] = values.map(|value| value.unwrap_or(0));
         match self {
             Program::Take => (a >= 1).then(|| [Some(Some(a - 1)), None]),
-            Program::SkewFirst => (a + b >= 2).then(|| [Some(Some(a.wrapping_sub(1))), None]),
-            Program::SkewSecond => (a + b >= 2).then(|| [None, Some(Some(b.wrapping_sub(1)))]),
+            Program::SkewFirst => (u16::from(a) + u16::from(b) >= 2).then(|| [Some(Some(a.wrapping_sub(1))), None]),
+            Program::SkewSecond => (u16::from(a) + u16::from(b) >= 2).then(|| [None, Some(Some(b.wrapping_sub(1)))]),
             Program::Mix => Some([Some(Some(a.wrapping_mul(2).wrapping_add(b))), None]),
             Program::Add => Some([Some(Some(a.wrapping_add(1))), None]),
             Program::Need => (b > 0).then_some([None, None]),

@@ -196,7 +196,7 @@ fn wide() -> Bounds {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(48))]
+    #![proptest_config(ProptestConfig::with_cases(256))]
 
     #[test]
     fn any_interleaving_equals_a_serial_order(choices in prop::collection::vec(any::<u16>(), 1..160), small in any::<bool>()) {
