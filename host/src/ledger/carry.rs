@@ -194,10 +194,11 @@ impl<'a> Relay<'a> {
                 id,
                 due,
                 subject,
-                headers,
+                mut headers,
                 body,
             } => {
                 let payload = self.payload(entry, body).await?;
+                headers.push(("Mesh-Cause-Entry".to_owned(), entry.to_string()));
                 let event = Delayed {
                     id: &id,
                     due: &due,
