@@ -6,7 +6,7 @@ use crate::guest::Line;
 use crate::handler::ModuleDigest;
 use crate::ledger::Committed;
 use crate::message::Message;
-use crate::outcome::Outcome;
+use crate::outcome::{Outcome, Verdict};
 use crate::settle::Acker;
 
 /// An event to be handled, from wherever it came.
@@ -18,6 +18,22 @@ pub struct Delivery {
     /// Of a replay: the death that its `done` follows (entry and sequence of the record); a replay leaves attempts and
     /// letters alone when it fails.
     pub replay: Option<Replay>,
+}
+
+impl Delivery {
+    /// A dead letter is being tried again: when that fails, its death and itself stand as they were.
+    pub fn is_of_letter(&self) -> bool {
+        self.replay.is_some_and(|replay| replay.letter)
+    }
+
+    /// Whether a verdict on it is a decision, to stand in the ledger.
+    pub fn decides(&self, verdict: &Verdict) -> bool {
+        match verdict {
+            Verdict::Done => true,
+            Verdict::Dead { .. } => !self.is_of_letter(),
+            Verdict::Retry { .. } => false,
+        }
+    }
 }
 
 /// What makes a delivery a replay.

@@ -12,7 +12,7 @@ use crate::delivery::{Delivery, Ran};
 use crate::fault;
 use crate::handler::{ModuleDigest, Run};
 use crate::lane::{Counters, Lane, Link};
-use crate::ledger::append::moot;
+use crate::ledger::append::{Transaction, moot};
 use crate::ledger::{Committed, Fault};
 use crate::message::{DeliveryInfo, EventId, Message, headers_of};
 use crate::outcome::{Cause, Failure, Outcome, Verdict, decide};
@@ -102,7 +102,7 @@ pub async fn handle(lane: &Lane, delivery: Delivery) {
             Err(fault) => return Box::pin(put_off(lane, delivery, fault, Duration::from_secs(1))).await,
         }
     };
-    let of_letter = delivery.replay.is_some_and(|r| r.letter);
+    let of_letter = delivery.is_of_letter();
     let attempt = match &record {
         Some(held) => held.record.attempts,
         // A replay has attempts of its own, counted by its stream.
@@ -158,23 +158,11 @@ async fn attempt_once(lane: &Lane, delivery: &Delivery, attempt: u32, permit: to
             return ran(run.outcome, None);
         };
         let verdict = verdict(lane, &run.outcome, attempt);
-        let of_letter = delivery.replay.is_some_and(|r| r.letter);
-        let decides = match verdict {
-            Verdict::Done => true,
-            // A replay that fails decides nothing: death and letter stand.
-            Verdict::Dead { .. } => !of_letter,
-            Verdict::Retry { .. } => false,
-        };
+        let decides = delivery.decides(&verdict);
         let mut tx = match &verdict {
             Verdict::Done => transaction::done(lane, delivery, attempt, &digest, std::mem::take(&mut run.effects)),
             Verdict::Dead { cause, failure } if decides => {
-                let record = Box::pin(known_attempts(lane, message, attempt, &digest)).await;
-                let dead = Dead {
-                    cause: *cause,
-                    failure: Cow::Borrowed(failure),
-                    record,
-                };
-                let mut tx = burial::transaction(lane, &message.event, &dead, Some(burial::body_of(message)));
+                let mut tx = Box::pin(death(lane, message, attempt, &digest, (*cause, failure))).await;
                 tx.reads.clone_from(&run.effects.reads);
                 tx
             }
@@ -225,13 +213,8 @@ async fn attempt_once(lane: &Lane, delivery: &Delivery, attempt: u32, permit: to
                 code: code.clone(),
                 message: why.clone(),
             };
-            let record = Box::pin(known_attempts(lane, message, attempt, &digest)).await;
-            let dead = Dead {
-                cause: Cause::Rejected,
-                failure: Cow::Borrowed(&failure),
-                record,
-            };
-            let tx = burial::transaction(lane, &message.event, &dead, Some(burial::body_of(message)));
+            let why_dead = (Cause::Rejected, &failure);
+            let tx = Box::pin(death(lane, message, attempt, &digest, why_dead)).await;
             if let Ok(committed) = Box::pin(bucket.commit(tx)).await {
                 return ran(outcome, Some(committed));
             }
@@ -253,8 +236,21 @@ fn verdict(lane: &Lane, outcome: &Outcome, attempt: u32) -> Verdict {
     }
 }
 
-async fn known_attempts(lane: &Lane, message: &Message, attempt: u32, digest: &ModuleDigest) -> burial::Attempts {
-    burial::attempts(lane, &message.event, attempt, &digest.to_string()).await
+/// The transaction of an event that dies by this attempt.
+async fn death(
+    lane: &Lane,
+    message: &Message,
+    attempt: u32,
+    digest: &ModuleDigest,
+    (cause, failure): (Cause, &Failure),
+) -> Transaction {
+    let record = burial::attempts(lane, &message.event, attempt, &digest.to_string()).await;
+    let dead = Dead {
+        cause,
+        failure: Cow::Borrowed(failure),
+        record,
+    };
+    burial::transaction(lane, &message.event, &dead, Some(burial::body_of(message)))
 }
 
 /// Log, record and answer.
@@ -268,8 +264,7 @@ async fn conclude(lane: &Lane, delivery: Delivery, record: Option<attempts::Held
         return;
     }
     let verdict = verdict(lane, &ran.outcome, attempt);
-    let of_letter = delivery.replay.is_some_and(|r| r.letter);
-    let decides = matches!(verdict, Verdict::Done) || (matches!(verdict, Verdict::Dead { .. }) && !of_letter);
+    let decides = delivery.decides(&verdict);
     if lane.bucket.is_some() && decides && ran.committed.is_none() {
         // Never answered without its entry.
         return Box::pin(put_off(
@@ -284,7 +279,7 @@ async fn conclude(lane: &Lane, delivery: Delivery, record: Option<attempts::Held
     match verdict {
         Verdict::Done => {
             Counters::add(&lane.counters.done, 1);
-            if lane.bucket.is_none() && delivery.replay.is_some_and(|r| r.letter) {
+            if lane.bucket.is_none() && delivery.is_of_letter() {
                 Box::pin(burial::settle_directly(lane, &event)).await;
             }
             delivery.acker.settle(lane, &Settlement::Ack).await;
@@ -292,7 +287,7 @@ async fn conclude(lane: &Lane, delivery: Delivery, record: Option<attempts::Held
                 Box::pin(record::forget(lane, &event)).await;
             }
         }
-        Verdict::Dead { .. } if delivery.replay.is_some_and(|r| r.letter) => {
+        Verdict::Dead { .. } if delivery.is_of_letter() => {
             // The letter is where it was; this try of it is over.
             delivery.acker.settle(lane, &Settlement::Ack).await;
         }
@@ -336,7 +331,7 @@ async fn conclude(lane: &Lane, delivery: Delivery, record: Option<attempts::Held
         }
         Verdict::Retry { delay } => {
             Counters::add(&lane.counters.retried, 1);
-            if !delivery.replay.is_some_and(|r| r.letter) {
+            if !delivery.is_of_letter() {
                 Box::pin(record::failed(lane, &delivery, record, attempt, &ran, delay)).await;
             }
             delivery.acker.settle(lane, &Settlement::Nak(delay)).await;

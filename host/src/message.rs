@@ -30,6 +30,17 @@ impl EventId {
     }
 }
 
+#[cfg(test)]
+impl EventId {
+    /// An event of the tests' one stream.
+    pub fn of_test(sequence: u64) -> EventId {
+        EventId {
+            incarnation: "k".into(),
+            sequence,
+        }
+    }
+}
+
 impl fmt::Display for EventId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.{}", self.incarnation, self.sequence)

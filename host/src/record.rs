@@ -11,7 +11,7 @@ use crate::message::{EventId, Message, now_ms, rfc3339};
 /// Counts a redelivery's attempt before it runs, so that an event which ends the host is counted too.
 pub async fn begin(lane: &Lane, delivery: &Delivery) -> Result<Option<attempts::Held>, String> {
     let first = delivery.delivered <= 1 && delivery.replay.is_none();
-    if first || delivery.replay.is_some_and(|r| r.letter) {
+    if first || delivery.is_of_letter() {
         return Ok(None);
     }
     let link = lane.link().ok_or("the connection is gone")?;

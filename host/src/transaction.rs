@@ -45,7 +45,7 @@ pub fn done(lane: &Lane, delivery: &Delivery, attempt: u32, digest: &ModuleDiges
         });
     }
     let death = delivery.replay.and_then(|r| r.death);
-    if delivery.replay.is_some_and(|r| r.letter) {
+    if delivery.is_of_letter() {
         let subject = crate::dead_letter::subject(&lane.plan.stream, &lane.plan.name, &message.event);
         consequences.push(Planned::Settle {
             subject,

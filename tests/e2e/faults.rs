@@ -1,17 +1,15 @@
 //! Hosts and servers that die, freeze, or lose one another at the worst moment.
 
-use std::collections::BTreeSet;
 use std::os::unix::process::ExitStatusExt;
 use std::time::Duration;
 
-use async_nats::jetstream::stream::RetentionPolicy;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::audit::{judge, publish_work, work};
-use crate::hosts::wait_frozen;
+use crate::hosts::{wait_at_work, wait_frozen};
 use crate::mesh::{Config, Mesh, PATIENT, says};
 use crate::support::wait::SOON;
-use crate::support::{Direction, Host, Proxy, Signal, eventually};
+use crate::support::{Direction, Proxy, Signal, eventually};
 
 /// A host is killed at the seventh pass of a point, another goes on: nothing lost, nothing twice.
 async fn killed_at(point: &str, nth: u32) {
@@ -80,16 +78,6 @@ async fn the_advisory_alone_yields_the_dead_letter() {
     assert_eq!(mesh.letters().await.len(), 1);
 }
 
-/// Waits until the host works on so many events. The server's word that they are on their way is not enough.
-async fn wait_in_flight(mesh: &Mesh, count: usize) {
-    eventually("events to be in flight", SOON, async || {
-        let answer = mesh.client.request("$SRV.STATS.jetmesh", "".into()).await.ok()?;
-        let stats: Value = serde_json::from_slice(&answer.payload).expect("JSON");
-        (stats["endpoints"][0]["data"]["in_flight"] == count).then_some(())
-    })
-    .await;
-}
-
 #[tokio::test]
 async fn draining_redelivers_no_event_that_had_started() {
     let mesh = Mesh::new(Config::probe_with("concurrency = 3\nin_flight = 8")).await;
@@ -101,7 +89,7 @@ async fn draining_redelivers_no_event_that_had_started() {
         mesh.order(json!([log, { "op": "sleep", "ms": 2500 }, add])).await;
     }
     // Three run, and the others wait; a guest's lines are written only when its run has ended, so the host tells.
-    wait_in_flight(&mesh, 6).await;
+    wait_at_work(&mesh, 6).await;
     host.signal(Signal::TERM);
     host.wait_for_line(says(&["draining"]), SOON).await;
     // This one takes what is handed back, and would take what the other lets go.
@@ -173,168 +161,6 @@ async fn a_server_that_freezes_for_a_while_loses_nothing_and_repeats_nothing() {
 }
 
 #[tokio::test]
-async fn a_consumer_that_is_removed_is_made_again_and_nothing_is_done_twice() {
-    let (mesh, host) = Mesh::start(Config::probe_with("start = \"all\"")).await;
-    publish_work(&mesh, 5, 2).await;
-    mesh.wait_decisions("probe", 5).await;
-    let mark = host.lines().len();
-    mesh.js
-        .delete_consumer_from_stream("probe", "ORDERS")
-        .await
-        .expect("it goes");
-    host.wait_for_line_after(mark, says(&["serving", "handler=probe "]), PATIENT)
-        .await;
-    for number in 5..8 {
-        mesh.order(work(number, 2)).await;
-    }
-    // The old events come again, and are answered from the ledger.
-    judge(&mesh, 8, 2).await;
-}
-
-#[tokio::test]
-async fn a_stream_that_is_made_anew_has_new_events_and_no_old_answers() {
-    let (mesh, host) = Mesh::start(Config::probe()).await;
-    mesh.order(json!({ "op": "add", "key": "n", "by": 1 })).await;
-    mesh.wait_value("probe", "n", "1").await;
-    let mark = host.lines().len();
-    mesh.js.delete_stream("ORDERS").await.expect("it goes");
-    host.wait_for_line_after(mark, says(&["serving", "handler=probe "]), PATIENT)
-        .await;
-    // The host has made it again; its first event has the old one's sequence.
-    let sequence = mesh.order(json!({ "op": "add", "key": "n", "by": 1 })).await;
-    assert_eq!(sequence, 1);
-    mesh.wait_value("probe", "n", "2").await;
-    let decisions = mesh.decisions("probe").await;
-    let events: Vec<_> = decisions.iter().filter_map(|d| d["event"].as_str()).collect();
-    assert_eq!(events.len(), 2);
-    assert_ne!(events[0], events[1], "another incarnation, another event");
-    mesh.wait_settled("ORDERS", "probe").await;
-}
-
-/// Each event that was decided, without its incarnation, and how many incarnations there are.
-fn decided(decisions: &[Value]) -> (Vec<&str>, usize) {
-    let events = decisions.iter().filter_map(|d| d["event"].as_str()?.split_once('.'));
-    let (makings, mut sequences): (BTreeSet<&str>, Vec<&str>) = events.unzip();
-    sequences.sort_unstable();
-    (sequences, makings.len())
-}
-
-#[tokio::test]
-async fn a_stream_that_is_made_anew_while_a_host_has_no_request_open_has_new_events() {
-    let one = "start = \"all\"\nconcurrency = 1\nin_flight = 1\ntimeout = \"30s\"\nack_wait = \"5s\"";
-    let mesh = Mesh::new(Config::probe_with(one)).await;
-    let busy = mesh.host(&[]).await;
-    let add = json!({ "op": "add", "key": "n", "by": 1 });
-    // With one event at work it asks for no other, and hears nothing.
-    mesh.order(json!([{ "op": "sleep", "ms": 8000 }, add])).await;
-    crate::hosts::wait_at_work(&mesh, 1).await;
-    let other = mesh.host(&[]).await;
-    let mark = other.lines().len();
-    mesh.js.delete_stream("ORDERS").await.expect("it goes");
-    other
-        .wait_for_line_after(mark, says(&["serving", "handler=probe "]), PATIENT)
-        .await;
-    // The other one is as busy with the first event, so the second waits for the one that knows nothing.
-    mesh.order(json!([{ "op": "sleep", "ms": 12_000 }, add])).await;
-    crate::hosts::wait_at_work(&mesh, 2).await;
-    assert_eq!(mesh.order(add).await, 2);
-    mesh.wait_value("probe", "n", "3").await;
-    mesh.wait_settled("ORDERS", "probe").await;
-    let decisions = mesh.decisions("probe").await;
-    assert_eq!(decided(&decisions), (vec!["1", "1", "2"], 2), "{decisions:?}");
-    let of = |place: usize| decisions[place]["event"].as_str().and_then(|e| e.split('.').next());
-    assert_eq!(
-        of(1),
-        of(2),
-        "both events of the new stream are known as such: {decisions:?}"
-    );
-    drop((busy, other));
-}
-
-#[tokio::test]
-async fn a_stream_that_is_made_anew_while_a_host_binds_has_new_events() {
-    let (mesh, host) = Mesh::start(Config::probe_with("start = \"all\"")).await;
-    let add = json!({ "op": "add", "key": "n", "by": 1 });
-    mesh.order(add.clone()).await;
-    mesh.wait_value("probe", "n", "1").await;
-    host.signal(Signal::TERM);
-    host.wait_exit(PATIENT).await;
-    let config = mesh.config.text(&mesh.server.url());
-    let next = Host::start(&config, mesh.dir.path(), &[("MESH_FAULT", "before-bind:stop")]);
-    wait_frozen(&next).await;
-    mesh.js.delete_stream("ORDERS").await.expect("it goes");
-    mesh.add_stream("ORDERS", &["orders.>"], RetentionPolicy::Limits).await;
-    assert_eq!(mesh.order(add).await, 1, "the sequence of the old one");
-    next.signal(Signal::CONT);
-    mesh.wait_value("probe", "n", "2").await;
-    let decisions = mesh.decisions("probe").await;
-    assert_eq!(decided(&decisions), (vec!["1", "1"], 2), "{decisions:?}");
-}
-
-#[tokio::test]
-async fn a_consumer_that_counts_anew_is_bound_anew() {
-    let (mesh, host) = Mesh::start(Config::probe_with("start = \"all\"\nconcurrency = 1\nin_flight = 1")).await;
-    let add = json!({ "op": "add", "key": "n", "by": 1 });
-    mesh.order(add.clone()).await;
-    mesh.wait_value("probe", "n", "1").await;
-    mesh.order(json!([{ "op": "sleep", "ms": 3000 }, add])).await;
-    crate::hosts::wait_at_work(&mesh, 1).await;
-    // Somebody makes it anew with everything that it carried: only its count tells.
-    let config = mesh.consumer("ORDERS", "probe").await["config"].clone();
-    mesh.js
-        .delete_consumer_from_stream("probe", "ORDERS")
-        .await
-        .expect("it goes");
-    let body = json!({ "stream_name": "ORDERS", "config": config, "action": "create" });
-    let made: Value = mesh
-        .js
-        .request("CONSUMER.CREATE.ORDERS.probe", &body)
-        .await
-        .expect("JetStream answers");
-    assert_eq!(made["name"], "probe", "{made}");
-    host.wait_for_line(says(&["consumer probe on stream ORDERS is gone"]), SOON)
-        .await;
-    mesh.wait_value("probe", "n", "2").await;
-    mesh.wait_settled("ORDERS", "probe").await;
-}
-
-#[tokio::test]
-async fn a_bucket_that_is_made_anew_stops_its_handler_and_says_what_is_forgotten() {
-    let (mesh, host) = Mesh::start(Config::probe()).await;
-    mesh.order(json!({ "op": "add", "key": "n", "by": 1 })).await;
-    mesh.wait_value("probe", "n", "1").await;
-    host.signal(Signal::TERM);
-    host.wait_exit(PATIENT).await;
-    mesh.js.delete_stream("KV_probe").await.expect("it goes");
-    let config = mesh.config.text(&mesh.server.url());
-    let next = crate::support::Host::start(&config, mesh.dir.path(), &[]);
-    let line = next
-        .wait_for_line(says(&["the handler is stopped", "was made anew or purged"]), SOON)
-        .await;
-    assert!(line.contains("jetmesh reset probe"), "{line}");
-}
-
-#[tokio::test]
-async fn a_bucket_that_goes_while_its_host_runs_leaves_its_events_undecided() {
-    let (mesh, host) = Mesh::start(Config::probe_with("max_attempts = 2")).await;
-    mesh.order(json!({ "op": "add", "key": "n", "by": 1 })).await;
-    mesh.wait_value("probe", "n", "1").await;
-    mesh.js.delete_stream("KV_probe").await.expect("it goes");
-    mesh.order(json!({ "op": "add", "key": "n", "by": 1 })).await;
-    // It is tried more often than a failing handler would be.
-    eventually("a third attempt to end", SOON, async || {
-        let lines = host.lines();
-        let failed = lines.iter().filter(|line| line.contains("will be retried"));
-        (failed.count() >= 3).then_some(())
-    })
-    .await;
-    let consumer = mesh.consumer("ORDERS", "probe").await;
-    assert_eq!(consumer["num_ack_pending"], 1, "what cannot be committed is not acked");
-    assert!(mesh.letters().await.is_empty());
-    assert_eq!(mesh.value("probe", "n").await, None, "nobody has made the bucket anew");
-}
-
-#[tokio::test]
 async fn a_read_that_nats_does_not_answer_is_not_the_events_fault() {
     let mesh = Mesh::new(Config::probe_with("max_attempts = 1")).await;
     let proxy = Proxy::start(mesh.server.addr());
@@ -343,7 +169,7 @@ async fn a_read_that_nats_does_not_answer_is_not_the_events_fault() {
         .await;
     mesh.order(json!([{ "op": "sleep", "ms": 1000 }, { "op": "add", "key": "n", "by": 1 }]))
         .await;
-    wait_in_flight(&mesh, 1).await;
+    wait_at_work(&mesh, 1).await;
     proxy.refuse();
     proxy.cut();
     // Its read has failed. Another attempt must follow, although the handler may have one only.
@@ -362,7 +188,7 @@ async fn a_time_limit_that_runs_out_in_a_slow_read_is_not_the_events_fault() {
     let host = mesh.host_of(&mesh.config, &proxy.url(), &[]).await;
     mesh.order(json!([{ "op": "sleep", "ms": 500 }, { "op": "add", "key": "n", "by": 1 }]))
         .await;
-    wait_in_flight(&mesh, 1).await;
+    wait_at_work(&mesh, 1).await;
     // NATS is slow, but not slower than a request may take.
     proxy.pause(Direction::ToServer);
     host.wait_for_line(says(&["host-fault", "a read had not come back"]), SOON)
@@ -371,49 +197,6 @@ async fn a_time_limit_that_runs_out_in_a_slow_read_is_not_the_events_fault() {
     mesh.wait_value("probe", "n", "1").await;
     mesh.wait_settled("ORDERS", "probe").await;
     assert!(mesh.letters().await.is_empty());
-}
-
-#[tokio::test]
-async fn the_mesh_bucket_can_go_and_no_event_is_taken_for_a_new_one() {
-    let (mesh, host) = Mesh::start(Config::probe_with("start = \"all\"")).await;
-    publish_work(&mesh, 4, 2).await;
-    judge(&mesh, 4, 2).await;
-    host.signal(Signal::TERM);
-    host.wait_exit(PATIENT).await;
-    // With it goes which making of the stream this is; the consumer would know too.
-    mesh.js.delete_stream("KV_mesh").await.expect("it goes");
-    mesh.js
-        .delete_consumer_from_stream("probe", "ORDERS")
-        .await
-        .expect("it goes");
-    // Everything is delivered again.
-    let _host = mesh.host(&[]).await;
-    mesh.order(work(4, 2)).await;
-    judge(&mesh, 5, 2).await;
-}
-
-#[tokio::test]
-async fn an_answer_that_outlives_its_stream_settles_no_event_of_the_new_one() {
-    let (mesh, host) = Mesh::start(Config::probe_with("backoff = \"8s\"")).await;
-    mesh.order(json!([{ "op": "add", "key": "old", "by": 1 }, { "op": "sleep", "ms": 4000 }]))
-        .await;
-    wait_in_flight(&mesh, 1).await;
-    let mark = host.lines().len();
-    mesh.js.delete_stream("ORDERS").await.expect("it goes");
-    host.wait_for_line_after(mark, says(&["serving", "handler=probe "]), PATIENT)
-        .await;
-    // The new stream's first event waits for its second attempt, 4 s or more, while the old one ends.
-    let sequence = mesh
-        .order(json!([{ "op": "fail_until", "attempt": 2 }, { "op": "add", "key": "new", "by": 1 }]))
-        .await;
-    assert_eq!(sequence, 1, "the sequence of the old one");
-    host.wait_for_line_after(mark, says(&["will be retried"]), PATIENT)
-        .await;
-    assert_eq!(mesh.value("probe", "old").await, None, "the old one still runs");
-    mesh.wait_value("probe", "old", "1").await;
-    // Acked by the old one's answer, it would not be delivered again.
-    mesh.wait_value("probe", "new", "1").await;
-    mesh.wait_settled("ORDERS", "probe").await;
 }
 
 #[tokio::test]

@@ -52,6 +52,16 @@ async fn two_hosts_two_processes_share_the_work_on_one_bucket() {
     drop((first, second));
 }
 
+/// The one order of a test, which adds one to `n` and emits, is done once and is not dead.
+async fn done_once(mesh: &Mesh) {
+    let decisions = mesh.decisions("probe").await;
+    assert_eq!(decisions.len(), 1, "{decisions:?}");
+    assert_eq!(decisions[0]["verdict"], "done");
+    assert_eq!(mesh.value("probe", "n").await.as_deref(), Some("1"));
+    assert_eq!(mesh.wait_emitted(1).await.len(), 1);
+    assert!(mesh.letters().await.is_empty());
+}
+
 /// A host freezes in its last attempt, with its effects ready; another host does the event; the first one wakes.
 #[tokio::test]
 async fn an_event_is_done_or_dead_never_both() {
@@ -72,12 +82,7 @@ async fn an_event_is_done_or_dead_never_both() {
     mesh.wait_settled("ORDERS", "probe").await;
     frozen.signal(Signal::CONT);
     frozen.wait_for_line(says(&["already decided"]), PATIENT).await;
-    let decisions = mesh.decisions("probe").await;
-    assert_eq!(decisions.len(), 1, "{decisions:?}");
-    assert_eq!(decisions[0]["verdict"], "done");
-    assert_eq!(mesh.value("probe", "n").await.as_deref(), Some("1"));
-    assert_eq!(mesh.wait_emitted(1).await.len(), 1);
-    assert!(mesh.letters().await.is_empty());
+    done_once(&mesh).await;
     drop(other);
 }
 
@@ -137,12 +142,7 @@ async fn an_event_that_a_frozen_host_has_done_is_not_buried_by_one_that_does_not
     mesh.wait_settled("ORDERS", "probe").await;
     doer.signal(Signal::CONT);
     doer.wait_for_line(says(&[" done "]), PATIENT).await;
-    let decisions = mesh.decisions("probe").await;
-    assert_eq!(decisions.len(), 1, "{decisions:?}");
-    assert_eq!(decisions[0]["verdict"], "done");
-    assert_eq!(mesh.value("probe", "n").await.as_deref(), Some("1"));
-    assert_eq!(mesh.wait_emitted(1).await.len(), 1);
-    assert!(mesh.letters().await.is_empty());
+    done_once(&mesh).await;
 }
 
 /// Waits until each thread of a host stands still.

@@ -22,6 +22,7 @@ mod modules;
 mod payloads;
 mod poison;
 mod refused;
+mod remade;
 mod reset;
 mod retry;
 mod sweep;

@@ -308,12 +308,17 @@ impl<W> Book<W> {
 
     /// The bucket cannot be used: everybody who waits is told why.
     pub fn give_up(&mut self, why: &str) -> Fates<W> {
-        let sent = self.sent.take().map(|sent| sent.group);
-        let groups: Vec<Group<W>> = sent.into_iter().chain(self.forming.drain(..)).collect();
+        let all = self.withdraw_all().into_iter();
+        all.map(|m| (m.waiter, Err(Fault::Host(why.to_owned())))).collect()
+    }
+
+    /// Takes everything back that waits, in its order.
+    pub(super) fn withdraw_all(&mut self) -> Vec<Member<W>> {
         self.view.withdraw_all();
         self.standing.clear();
-        let members = groups.into_iter().flat_map(|group| group.members);
-        members.map(|m| (m.waiter, Err(Fault::Host(why.to_owned())))).collect()
+        let sent = self.sent.take().map(|sent| sent.group);
+        let groups = sent.into_iter().chain(self.forming.drain(..));
+        groups.flat_map(|group| group.members).collect()
     }
 
     pub fn has_work(&self) -> bool {

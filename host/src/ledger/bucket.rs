@@ -9,13 +9,12 @@ use tokio::sync::{Mutex, Notify, RwLock, RwLockWriteGuard, oneshot};
 
 use super::append::Transaction;
 use super::book::Book;
-use super::entry::{Death, Incarnation, Subjects, Verdict};
+use super::entry::{Death, Id, Incarnation, Subjects, Verdict};
 use super::fate::{Committed, Fate, Fates, Fault};
 use super::index::Decided;
 use super::join::Join;
 use super::mistake::Mistake;
 use super::read;
-use super::session::Session;
 use crate::broker::provision::kv_stream;
 use crate::broker::{By, Connection, Error};
 use crate::fault;
@@ -35,8 +34,9 @@ pub struct Bucket {
     pub(super) subjects: Subjects,
     pub(super) host: String,
     pub(super) nats: Nats,
-    pub(super) session: Mutex<Option<Session>>,
-    /// The connection of the session, for those who only read.
+    /// Held by the one that opens a connection.
+    pub(super) opening: Mutex<()>,
+    /// The connection of the present session.
     pub(super) link: StdMutex<Option<Connection>>,
     book: StdMutex<Book<Waiter>>,
     /// Something has joined.
@@ -67,7 +67,7 @@ impl Bucket {
             subjects: Subjects::new(name),
             host: host.to_owned(),
             nats,
-            session: Mutex::new(None),
+            opening: Mutex::new(()),
             link: StdMutex::new(None),
             book: StdMutex::new(Book::new(name, CACHE_BYTES_MAX, fault::planted())),
             joined: Notify::new(),
@@ -88,6 +88,11 @@ impl Bucket {
     /// How an event stands, as far as this host has read.
     pub fn decided(&self, handler: &str, event: &EventId) -> Option<Decided> {
         self.book().index.decided(handler, event)
+    }
+
+    /// The event that was the first of this id, if it is another one and decided.
+    pub fn first_of(&self, handler: &str, id: &Id, event: &EventId) -> Option<EventId> {
+        self.book().index.first_of(handler, id, event).map(|(first, _)| first)
     }
 
     pub fn floor(&self, handler: &str, incarnation: &str) -> u64 {
@@ -183,11 +188,14 @@ impl Bucket {
     async fn join(&self, mut tx: Transaction) -> Result<oneshot::Receiver<Fate>, Fate> {
         let (mut waiter, told) = oneshot::channel();
         loop {
-            let joined = self.book().join(tx, waiter);
+            let (joined, planted) = {
+                let mut book = self.book();
+                (book.join(tx, waiter), book.planted)
+            };
             match joined {
                 Join::Joined => {
                     self.joined.notify_one();
-                    if fault::planted().is(Mistake::AckBeforeCommit) {
+                    if planted.is(Mistake::AckBeforeCommit) {
                         return Err(Ok(Committed::Here { entry: 0 }));
                     }
                     return Ok(told);

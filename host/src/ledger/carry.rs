@@ -53,8 +53,8 @@ pub struct Fetched<'a> {
     pub at: Instant,
 }
 
-/// What is to be thought of consequences.
-enum Standing {
+/// What stands behind consequences.
+enum Backing {
     /// Their entry is in the ledger.
     Committed,
     NotYet,
@@ -97,10 +97,10 @@ impl<'a> Relay<'a> {
                 return Ok(true);
             }
         };
-        match self.standing(&out).await? {
-            Standing::Committed => {}
-            Standing::NotYet => return Ok(false),
-            Standing::Torn => {
+        match self.backing(&out).await? {
+            Backing::Committed => {}
+            Backing::NotYet => return Ok(false),
+            Backing::Torn => {
                 tracing::warn!(entry = out.n, "consequences of an append that was torn are left out");
                 self.leave_out(fetched.reply);
                 return Ok(true);
@@ -121,10 +121,10 @@ impl<'a> Relay<'a> {
         self.flight.end(carried);
     }
 
-    async fn standing(&mut self, out: &Out) -> Result<Standing, Error> {
+    async fn backing(&mut self, out: &Out) -> Result<Backing, Error> {
         let is = |append: &str| match append == out.append {
-            true => Standing::Committed,
-            false => Standing::Torn,
+            true => Backing::Committed,
+            false => Backing::Torn,
         };
         for _ in 0..MOMENTS {
             let known = self.bucket.as_ref().and_then(|bucket| bucket.append_of(out.n));
@@ -141,13 +141,13 @@ impl<'a> Relay<'a> {
                 let subject = self.subjects.entry(out.n);
                 // A collected entry was carried out long ago.
                 let Some(stored) = self.connection.stored(&self.stream, By::Last(&subject)).await? else {
-                    return Ok(Standing::Torn);
+                    return Ok(Backing::Torn);
                 };
                 return Ok(is(&read::parse::<Entry>(&subject, &stored.payload)?.append));
             }
             tokio::time::sleep(MOMENT).await;
         }
-        Ok(Standing::NotYet)
+        Ok(Backing::NotYet)
     }
 
     async fn carry_one(

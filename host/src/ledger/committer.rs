@@ -40,17 +40,13 @@ pub async fn run(bucket: Arc<Bucket>) {
             }
             Err(error) => error,
         };
-        bucket.drop_session().await;
+        bucket.drop_session();
         let began = *since.get_or_insert_with(Instant::now);
         if !ended.passes() || began.elapsed() > PATIENCE {
             tell(bucket.book().give_up(&ended.to_string()));
         }
-        tokio::time::sleep(if attempt == 0 {
-            LOOK_AGAIN
-        } else {
-            redial_delay(attempt)
-        })
-        .await;
+        let pause = if attempt == 0 { MOMENT } else { redial_delay(attempt) };
+        tokio::time::sleep(pause).await;
         attempt += 1;
     }
 }

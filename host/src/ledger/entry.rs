@@ -139,6 +139,26 @@ pub struct Decision {
     pub follows_death: Option<u64>,
 }
 
+#[cfg(test)]
+impl Decision {
+    /// A decision of a handler in the first attempt, with nothing more to it.
+    pub fn of_test(handler: &str, event: &str, verdict: Verdict) -> Decision {
+        Decision {
+            handler: handler.to_owned(),
+            event: event.to_owned(),
+            verdict,
+            id: None,
+            same_as: None,
+            cause: None,
+            code: None,
+            message: None,
+            attempt: 1,
+            module: "m".to_owned(),
+            follows_death: None,
+        }
+    }
+}
+
 /// A key's final value in this entry, and the revision that it had before.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Write {

@@ -72,11 +72,15 @@ impl<W> Default for Group<W> {
 impl<W> Group<W> {
     /// Whether there is room for one more, that touches these keys. A group of one is what it is: `batch` says whether
     /// it can be sent.
-    pub fn fits<V>(&self, mut more: Room, keys: &BTreeMap<String, V>, payload_max: usize) -> bool {
-        let known = keys.keys().filter(|key| self.keys.contains_key(*key)).count();
-        // A key is one message, whoever touches it.
-        more.messages -= known.min(more.messages);
-        self.members.is_empty() || Group::<W>::holds(self.room.plus(more), payload_max)
+    pub fn fits(&self, more: Room, versions: &BTreeMap<String, Version>, payload_max: usize) -> bool {
+        self.members.is_empty() || Group::<W>::holds(self.with(more, versions), payload_max)
+    }
+
+    /// How much it fills with one more. A key is one message, whoever touches it.
+    fn with(&self, more: Room, versions: &BTreeMap<String, Version>) -> Room {
+        let known = versions.keys().filter(|key| self.keys.contains_key(*key)).count();
+        let messages = more.messages.saturating_sub(known);
+        self.room.plus(Room { messages, ..more })
     }
 
     /// Whether an append can be as large.
@@ -97,12 +101,9 @@ impl<W> Group<W> {
         })
     }
 
-    /// `versions`: of each key that the transaction touches, the one that it finds.
-    pub fn add(&mut self, member: Member<W>, versions: &BTreeMap<String, Version>) {
-        let known = versions.keys().filter(|key| self.keys.contains_key(*key)).count();
-        let mut more = room(&member.tx);
-        more.messages -= known.min(more.messages);
-        self.room = self.room.plus(more);
+    /// `versions`: of each key that the transaction touches, the one that it finds. `more`: its [`room`].
+    pub fn add(&mut self, member: Member<W>, versions: &BTreeMap<String, Version>, more: Room) {
+        self.room = self.with(more, versions);
         for (key, version) in versions {
             let write = member.tx.writes.get(key).map(|value| (member.id, value.clone()));
             match self.keys.get_mut(key) {

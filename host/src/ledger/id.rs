@@ -15,6 +15,19 @@ pub struct Id {
     pub emitted: bool,
 }
 
+#[cfg(test)]
+impl Id {
+    /// A publisher's id, known within 10 ms.
+    pub fn of_test(hash: u64, time_ms: u64) -> Id {
+        Id {
+            hash: Hash([hash, 0]),
+            time_ms,
+            window_ms: 10,
+            emitted: false,
+        }
+    }
+}
+
 /// 128 bits, in hexadecimal digits where they are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]

@@ -184,19 +184,11 @@ mod tests {
     use super::*;
 
     fn event(sequence: u64) -> EventId {
-        EventId {
-            incarnation: "k".into(),
-            sequence,
-        }
+        EventId::of_test(sequence)
     }
 
     fn id(hash: u64, time_ms: u64) -> Id {
-        Id {
-            hash: Hash([hash, 0]),
-            time_ms,
-            window_ms: 10,
-            emitted: false,
-        }
+        Id::of_test(hash, time_ms)
     }
 
     fn floor(sequence: u64) -> Floor {

@@ -91,11 +91,6 @@ impl Index {
             }
             self.decide(&decision.handler, event, decision.verdict, entry.n);
         }
-        self.rise(entry);
-    }
-
-    /// Takes in which floors have risen.
-    pub fn rise(&mut self, entry: &Entry) {
         for (handler, risen) in &entry.floors {
             let of = self.of(handler);
             let before = of.floor.clone();
@@ -112,9 +107,7 @@ impl Index {
         self.handlers.get(handler)?.ids.first_of(id, event)
     }
 
-    /// Takes one decision of an entry in.
-    pub fn decide(&mut self, handler: &str, event: EventId, verdict: Verdict, entry: u64) {
-        self.newest = self.newest.max(entry);
+    fn decide(&mut self, handler: &str, event: EventId, verdict: Verdict, entry: u64) {
         let of = self.of(handler);
         let below = event.sequence <= of.floor.of(&event.incarnation);
         if !below || of.open.contains(&event) {
@@ -219,7 +212,8 @@ impl Index {
     }
 
     /// How many decisions are remembered one by one.
-    pub fn remembered(&self) -> usize {
+    #[cfg(test)]
+    fn remembered(&self) -> usize {
         self.handlers.values().map(|of| of.above.len()).sum()
     }
 }

@@ -6,7 +6,7 @@ use super::append::{By, Said, TooLarge, Transaction, batch, moot};
 use super::book::Book;
 use super::entry::Verdict;
 use super::fate::{Committed, Fate, Fates, Fault};
-use super::group::{Group, Member, TxId, room};
+use super::group::{Group, Member, Room, TxId, room};
 use super::index::Decided;
 use super::mistake::Mistake;
 use crate::effects::Version;
@@ -73,7 +73,7 @@ impl<W> Book<W> {
             return Join::Missing(missing, Box::new(tx), waiter);
         }
         let more = room(&tx);
-        if let Err(TooLarge(why)) = self.fits_alone(&tx, &versions) {
+        if let Err(TooLarge(why)) = self.fits_alone(&tx, &versions, more) {
             return Join::Over(waiter, Err(Fault::TooLarge(why)));
         }
         // Whether a key that was read and is not at hand any more is still what it was, the server will say: but it is
@@ -87,7 +87,7 @@ impl<W> Book<W> {
         }
         self.standing.insert(&tx);
         if let Some(group) = self.forming.back_mut() {
-            group.add(Member { id, tx, waiter }, &versions);
+            group.add(Member { id, tx, waiter }, &versions, more);
         }
         Join::Joined
     }
@@ -115,20 +115,14 @@ impl<W> Book<W> {
     }
 
     /// One that is larger than a group may grow must fit a batch of its own.
-    fn fits_alone(&self, tx: &Transaction, versions: &BTreeMap<String, Version>) -> Result<(), TooLarge> {
-        if Group::<()>::holds(room(tx), self.payload_max) {
+    fn fits_alone(&self, tx: &Transaction, versions: &BTreeMap<String, Version>, more: Room) -> Result<(), TooLarge> {
+        if Group::<()>::holds(more, self.payload_max) {
             return Ok(());
         }
         let mut group = Group::default();
         let (id, waiter) = (0, ());
-        group.add(
-            Member {
-                id,
-                tx: tx.clone(),
-                waiter,
-            },
-            versions,
-        );
+        let tx = tx.clone();
+        group.add(Member { id, tx, waiter }, versions, more);
         let by = By {
             append: "",
             host: "",
@@ -155,13 +149,9 @@ impl<W> Book<W> {
 
     /// Everything that waits joins anew, in its order.
     pub(super) fn rejoin(&mut self) -> Fates<W> {
-        let sent = self.sent.take().map(|sent| sent.group);
-        let groups: Vec<Group<W>> = sent.into_iter().chain(self.forming.drain(..)).collect();
-        self.view.withdraw_all();
-        self.standing.clear();
         let unchecked = self.planted.is(Mistake::RefusedKeepsReads);
         let mut fates = Vec::new();
-        for member in groups.into_iter().flat_map(|group| group.members) {
+        for member in self.withdraw_all() {
             match self.place(member.id, member.tx, member.waiter, !unchecked) {
                 Join::Joined => {}
                 Join::Over(waiter, fate) => fates.push((waiter, fate)),
@@ -183,41 +173,25 @@ impl<W> Book<W> {
 mod tests {
     use super::super::append::Batch;
     use super::super::book::Read;
-    use super::super::entry::{Decision, Entry, Hash, Head, Id};
+    use super::super::entry::{Decision, Entry, Head, Id};
     use super::super::mistake::Planted;
     use super::*;
 
     fn event(sequence: u64) -> EventId {
-        EventId {
-            incarnation: "k".into(),
-            sequence,
-        }
+        EventId::of_test(sequence)
     }
 
     /// Adds to a key, under an id, stored at a time.
     fn adds(sequence: u64, hash: u64, time_ms: u64, read: Option<Version>) -> Transaction {
-        let id = Id {
-            hash: Hash([hash, 0]),
-            time_ms,
-            window_ms: 10,
-            emitted: false,
+        let id = Id::of_test(hash, time_ms);
+        let decision = Decision {
+            id: Some(id),
+            ..Decision::of_test("h", &event(sequence).to_string(), Verdict::Done)
         };
         Transaction {
             handler: "h".into(),
             event: event(sequence),
-            decision: Some(Decision {
-                handler: "h".into(),
-                event: event(sequence).to_string(),
-                verdict: Verdict::Done,
-                id: Some(id),
-                same_as: None,
-                cause: None,
-                code: None,
-                message: None,
-                attempt: 1,
-                module: "m".into(),
-                follows_death: None,
-            }),
+            decision: Some(decision),
             session: 1,
             reads: read.map(|version| ("key".to_owned(), version)).into_iter().collect(),
             writes: BTreeMap::from([("key".to_owned(), Some("1".into()))]),

@@ -29,7 +29,6 @@ mod model;
 pub mod outs;
 pub mod read;
 pub mod relay;
-pub mod repeats;
 pub mod reset;
 pub mod send;
 pub mod session;

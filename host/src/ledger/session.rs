@@ -10,28 +10,20 @@ use super::read;
 use crate::broker::provision::check_ledger_bucket;
 use crate::broker::{self, By, Connection, Error};
 
-pub struct Session {
-    connection: Connection,
-}
-
 impl Bucket {
     /// The present session's connection; opens one if there is none.
     pub(super) async fn connection(&self) -> Result<Connection, Error> {
-        let present = self.link.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        if let Some(connection) = present.filter(|connection| !connection.is_closed()) {
+        if let Some(connection) = self.present() {
             return Ok(connection);
         }
-        let mut session = self.session.lock().await;
-        if let Some(open) = session.as_ref().filter(|session| !session.connection.is_closed()) {
-            return Ok(open.connection.clone());
+        let _opening = self.opening.lock().await;
+        if let Some(connection) = self.present() {
+            return Ok(connection);
         }
         match self.open().await {
             Ok(connection) => {
                 *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = None;
                 *self.link.lock().unwrap_or_else(PoisonError::into_inner) = Some(connection.clone());
-                *session = Some(Session {
-                    connection: connection.clone(),
-                });
                 Ok(connection)
             }
             Err(error) => {
@@ -43,9 +35,13 @@ impl Bucket {
         }
     }
 
-    pub(super) async fn drop_session(&self) {
+    fn present(&self) -> Option<Connection> {
+        let link = self.link.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        link.filter(|connection| !connection.is_closed())
+    }
+
+    pub(super) fn drop_session(&self) {
         *self.link.lock().unwrap_or_else(PoisonError::into_inner) = None;
-        *self.session.lock().await = None;
     }
 
     /// Reads the head and every entry up to it.

@@ -1,29 +1,14 @@
 //! Tests of the index.
 
-use super::super::entry::{Decision, Hash};
+use super::super::entry::Decision;
 use super::*;
 
 fn event(sequence: u64) -> EventId {
-    EventId {
-        incarnation: "k".into(),
-        sequence,
-    }
+    EventId::of_test(sequence)
 }
 
 fn entry(n: u64, sequence: u64, verdict: Verdict) -> Entry {
-    let decision = Decision {
-        handler: "h".into(),
-        event: event(sequence).to_string(),
-        verdict,
-        id: None,
-        same_as: None,
-        cause: None,
-        code: None,
-        message: None,
-        attempt: 1,
-        module: "m".into(),
-        follows_death: None,
-    };
+    let decision = Decision::of_test("h", &event(sequence).to_string(), verdict);
     let (append, host, at) = ("a".into(), "x".into(), "t".into());
     Entry {
         n,
@@ -135,12 +120,7 @@ fn a_decision_of_what_is_at_work_outlives_a_reconnect() {
 
 #[test]
 fn an_id_keeps_its_entry_until_the_floor_is_past_its_window() {
-    let id = |hash, time_ms| Id {
-        hash: Hash([hash, 0]),
-        time_ms,
-        window_ms: 10,
-        emitted: false,
-    };
+    let id = |hash, time_ms| Id::of_test(hash, time_ms);
     let with = |n, sequence, hash, time_ms| {
         let mut entry = entry(n, sequence, Verdict::Done);
         entry.decisions[0].id = Some(id(hash, time_ms));

@@ -313,17 +313,9 @@ fn transaction(bounds: &Bounds, event: usize, kind: Kind, verdict: Option<Verdic
         handler: HANDLER.to_owned(),
         event: id.clone(),
         decision: verdict.map(|verdict| Decision {
-            handler: HANDLER.to_owned(),
-            event: id.to_string(),
-            verdict,
-            id: None,
-            same_as: None,
             cause: (verdict == Verdict::Dead).then_some(cause),
-            code: None,
-            message: None,
-            attempt: 1,
-            module: String::new(),
             follows_death: death.map(|(entry, _)| entry),
+            ..Decision::of_test(HANDLER, &id.to_string(), verdict)
         }),
         session: 0,
         reads: BTreeMap::new(),
