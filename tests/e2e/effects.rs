@@ -15,7 +15,7 @@ fn add_and_emit() -> Value {
 }
 
 /// The three sample handlers.
-fn shop() -> Config {
+pub fn shop() -> Config {
     Config::new()
         .handler(
             "inventory",

@@ -20,6 +20,7 @@ mod ledger;
 mod mesh;
 mod modules;
 mod payloads;
+mod permissions;
 mod poison;
 mod refused;
 mod remade;

@@ -1,0 +1,55 @@
+//! What the README says of a host's permissions is enough, and it is what the server grants.
+
+use serde_json::json;
+
+use crate::effects::shop;
+use crate::mesh::{Mesh, PATIENT};
+use crate::support::server::Options;
+use crate::support::{NatsServer, Signal};
+
+/// The block under the README's heading.
+fn listed() -> &'static str {
+    let readme = include_str!("../../README.md");
+    let (_, rest) = readme
+        .split_once("### Permissions of a host's NATS user")
+        .expect("the README has that heading");
+    rest.split("```").nth(1).expect("a block follows")
+}
+
+#[tokio::test]
+async fn the_permissions_that_the_readme_lists_are_enough() {
+    let host = format!("{{ user: host, password: pw, permissions: {{ {} }} }}", listed());
+    let options = Options {
+        // Whoever has no name is the test itself.
+        config: format!("no_auth_user: test\nauthorization {{ users: [{{ user: test, password: pw }}, {host}] }}"),
+        ..Options::default()
+    };
+    let server = NatsServer::start_with(&options).await;
+    let config = shop().nats("user = \"host\"").nats("password = \"pw\"");
+    let mesh = Mesh::over(server, config).await;
+    let first = mesh.host(&[]).await;
+    mesh.put("inventory", "stock.sku-1", "10").await;
+    let order = |id: &str, qty: i64| {
+        let lines = json!([{ "sku": "sku-1", "qty": qty }]);
+        json!({ "order_id": id, "user_id": "u-7", "lines": lines, "total_cents": 100 }).to_string()
+    };
+    mesh.publish("orders.created", order("o-1", 2)).await;
+    mesh.wait_emitted(3).await;
+    mesh.publish("orders.created", order("o-2", 99)).await;
+    let letters = mesh.wait_letters(1).await;
+    mesh.wait_emitted(5).await;
+    // Killed, so that the next one looks for what this one may have left.
+    first.signal(Signal::KILL);
+    first.wait_exit(PATIENT).await;
+    let second = mesh.host(&[]).await;
+    mesh.put("inventory", "stock.sku-1", "200").await;
+    let event = letters[0].header("Mesh-Event").expect("a letter names its event");
+    mesh.jetmesh_ok(&["dlq", "replay", &format!("inventory.{event}")]).await;
+    mesh.wait_letters(0).await;
+    mesh.wait_emitted(6).await;
+    second.signal(Signal::TERM);
+    assert_eq!(second.wait_exit(PATIENT).await.code(), Some(0));
+    for line in first.lines().into_iter().chain(second.lines()) {
+        assert!(!line.to_lowercase().contains("permissions violation"), "{line}");
+    }
+}
