@@ -6,12 +6,13 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::bucket::Bucket;
+use super::entry::Head;
+use super::mistake::Mistake;
 use super::read;
 use super::relay::CONSUMER;
 use crate::broker::scan::{From, first_since};
 use crate::broker::{By, Error};
 use crate::fault;
-use crate::ledger::mistake::Mistake;
 
 impl Bucket {
     /// Removes entries and consequences of the beginning; `keep`: how old they are then at least, by the stream's time.
@@ -23,7 +24,7 @@ impl Bucket {
             return Ok(0);
         };
         // The head in the bucket, not the one known here: whoever starts now begins to read where it says.
-        let head: super::entry::Head = read::parse(&subject, &stored.payload)?;
+        let head: Head = read::parse(&subject, &stored.payload)?;
         let mut until = stored.sequence;
         if head.index_from <= head.n && !fault::planted().is(Mistake::CollectAbove) {
             let first = self.subjects.entry(head.index_from);
