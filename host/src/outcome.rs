@@ -54,16 +54,36 @@ pub enum Cause {
     Undeliverable,
 }
 
-impl fmt::Display for Cause {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl Cause {
+    pub const ALL: [Cause; 6] = [
+        Cause::Exhausted,
+        Cause::Rejected,
+        Cause::MaxDeliver,
+        Cause::Terminated,
+        Cause::Lost,
+        Cause::Undeliverable,
+    ];
+
+    /// The word that letters and entries carry.
+    pub fn name(self) -> &'static str {
+        match self {
             Cause::Exhausted => "exhausted",
             Cause::Rejected => "rejected",
             Cause::MaxDeliver => "max-deliver",
             Cause::Terminated => "terminated",
             Cause::Lost => "lost",
             Cause::Undeliverable => "undeliverable",
-        })
+        }
+    }
+
+    pub fn parse(name: &str) -> Option<Cause> {
+        Cause::ALL.into_iter().find(|cause| cause.name() == name)
+    }
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
     }
 }
 

@@ -205,7 +205,7 @@ async fn the_help_names_every_command_and_every_exit_code() {
       check   Validate configuration and modules, without touching NATS
       config  Print the effective configuration, secrets hidden
       status  How each handler stands
-      dlq     Dead letters: list, show, replay
+      dlq     Dead letters: find, understand, replay
       reset   Let a handler begin anew, at its start; says first what would go
       help    Print this message or the help of the given subcommand(s)
 

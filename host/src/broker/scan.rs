@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_nats::Subscriber;
 use futures_util::StreamExt;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::connection::Connection;
 use super::consumer::{ConsumerInfo, nanos};
@@ -249,13 +249,10 @@ pub async fn one_by_one(
 
 /// The last stored message of each subject that matches, read one by one from the leader. For a handful.
 pub async fn last_of_each(connection: &Connection, stream: &str, filter: &str) -> Result<Vec<Stored>, Error> {
-    let body: Value = json!({ "subjects_filter": filter });
-    let info: super::stream::StreamInfo = connection.api(&format!("STREAM.INFO.{stream}"), &body).await?;
-    let mut subjects: Vec<&String> = info.state.subjects.keys().collect();
-    subjects.sort();
+    let subjects = connection.subjects(stream, filter).await?;
     let mut found = Vec::with_capacity(subjects.len());
     for subject in subjects {
-        found.extend(connection.stored(stream, By::Last(subject)).await?);
+        found.extend(connection.stored(stream, By::Last(&subject)).await?);
     }
     Ok(found)
 }

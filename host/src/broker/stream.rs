@@ -54,6 +54,15 @@ impl Connection {
         }
     }
 
+    /// The subjects of stored messages that match a filter, in alphabetical order. For a handful.
+    pub async fn subjects(&self, stream: &str, filter: &str) -> Result<Vec<String>, Error> {
+        let body = serde_json::json!({ "subjects_filter": filter });
+        let info: StreamInfo = self.api(&format!("STREAM.INFO.{stream}"), &body).await?;
+        let mut subjects: Vec<String> = info.state.subjects.into_keys().collect();
+        subjects.sort();
+        Ok(subjects)
+    }
+
     /// The stream that captures a subject.
     pub async fn stream_of(&self, subject: &str) -> Result<Option<String>, Error> {
         Ok(self.streams_of(subject).await?.into_iter().next())

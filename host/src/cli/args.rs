@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
+use super::dlq::Dlq;
 use crate::compile;
 use crate::config::{Loaded, Overrides, load};
 
@@ -70,7 +71,7 @@ pub enum Command {
     Config,
     /// How each handler stands
     Status(Status),
-    /// Dead letters: list, show, replay
+    /// Dead letters: find, understand, replay
     #[command(subcommand)]
     Dlq(Dlq),
     /// Let a handler begin anew, at its start; says first what would go
@@ -124,29 +125,6 @@ pub struct Reset {
     /// Do not ask
     #[arg(long)]
     pub yes: bool,
-}
-
-#[derive(Debug, Subcommand)]
-pub enum Dlq {
-    /// List dead letters, oldest first
-    Ls {
-        /// Only this handler's
-        #[arg(long)]
-        handler: Option<String>,
-        /// As JSON
-        #[arg(long)]
-        json: bool,
-    },
-    /// Everything that is known of one dead letter
-    Show {
-        /// As `dlq ls` prints it: HANDLER.INCARNATION.SEQUENCE
-        id: String,
-    },
-    /// Give a dead letter back to the handler that failed on it, and to no other
-    Replay {
-        /// As `dlq ls` prints it: HANDLER.INCARNATION.SEQUENCE
-        id: String,
-    },
 }
 
 impl Args {

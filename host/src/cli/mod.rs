@@ -1,6 +1,7 @@
 //! The command line. Each command is a file; what they print is for people, exit codes are for scripts.
 
 mod args;
+mod ask;
 mod check;
 mod dev;
 mod dlq;

@@ -1,12 +1,11 @@
 //! `jetmesh reset`: a handler begins anew. Everything goes that the mesh knows of its events, and it is said before.
 
-use std::io::Write as _;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use super::args::Reset;
-use super::{Args, Error, OK, status};
+use super::{Args, Error, OK, ask, status};
 use crate::broker::connection::token;
 use crate::broker::consumer::{ConsumerInfo, Owner, check_owner};
 use crate::broker::provision::{ADVISORIES, ATTEMPTS, DEAD, REPLAY, kv_stream};
@@ -43,7 +42,7 @@ pub async fn run(args: &Args, reset: &Reset) -> Result<u8, Error> {
         alone(plan, handler, &found)?;
     }
     found.print(handler, reset.state);
-    if !reset.yes && !confirmed() {
+    if !reset.yes && !ask::confirmed("Remove all of this?") {
         return Err(Error::Failed("nothing is removed".to_owned()));
     }
     // Somebody may have started a host while this waited.
@@ -243,15 +242,6 @@ impl Found {
             Some(_) => println!("what lies behind its `start` is done again, whether it was done or dead"),
         }
     }
-}
-
-fn confirmed() -> bool {
-    print!("Remove all of this? [y/N] ");
-    // Whoever cannot read the question does not answer it.
-    let _ = std::io::stdout().flush();
-    let mut answer = String::new();
-    let read = std::io::stdin().read_line(&mut answer);
-    read.is_ok() && matches!(answer.trim(), "y" | "Y" | "yes")
 }
 
 /// Broken off anywhere, it can be done again: the consumer goes first, so that nothing is delivered meanwhile, and the

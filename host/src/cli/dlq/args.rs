@@ -1,0 +1,146 @@
+//! What can be said of dead letters on the command line.
+
+use clap::Subcommand;
+use clap::builder::PossibleValuesParser;
+
+use crate::cli::Error;
+use crate::dlq::Filter;
+use crate::dlq::select::is_id;
+use crate::message::{now_ms, parse_rfc3339};
+use crate::outcome::Cause;
+
+#[derive(Debug, Subcommand)]
+pub enum Dlq {
+    /// List dead letters, oldest first, or the groups that they fall into
+    Ls(Ls),
+    /// Everything that is known of one dead letter
+    Show {
+        /// As `dlq ls` prints it: HANDLER.INCARNATION.SEQUENCE
+        id: String,
+    },
+    /// Give a dead letter back to the handler that failed on it, and to no other
+    Replay {
+        /// As `dlq ls` prints it: HANDLER.INCARNATION.SEQUENCE
+        id: String,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+pub struct Ls {
+    #[command(flatten)]
+    pub conditions: Conditions,
+    /// List groups: letters of one handler, cause, code and module whose errors say the same but for numbers and names;
+    /// with the ID of a group, list its letters
+    #[arg(long, value_name = "ID", num_args = 0..=1, default_missing_value = "")]
+    pub group: Option<String>,
+    /// Only the newest so many; 0: all of them [default: 100, with --json all]
+    #[arg(long, value_name = "NUMBER")]
+    pub limit: Option<usize>,
+    /// As JSON, one object on a line
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Conditions on a dead letter; one that is not given does not matter.
+#[derive(Debug, Default, clap::Args)]
+pub struct Conditions {
+    /// Only this handler's
+    #[arg(long, value_name = "NAME")]
+    pub handler: Option<String>,
+    /// Only those that died of this
+    #[arg(long, value_name = "CAUSE", value_parser = PossibleValuesParser::new(Cause::ALL.map(Cause::name)))]
+    pub cause: Option<String>,
+    /// Only those whose last failure had this code
+    #[arg(long, value_name = "CODE")]
+    pub code: Option<String>,
+    /// Only those that failed on this module; the beginning of its digest is enough
+    #[arg(long, value_name = "DIGEST")]
+    pub digest: Option<String>,
+    /// Only those that died at or after this time: RFC 3339, or so long ago, such as 90m or 2days
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    pub since: Option<u64>,
+    /// Only those that died before this time: RFC 3339, or so long ago
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    pub until: Option<u64>,
+    /// Only those whose event has a subject of this pattern; `*` and `>` as in NATS
+    #[arg(long, value_name = "SUBJECT")]
+    pub subject: Option<String>,
+    /// Only those with this text in the error, a header of the event or its payload; case does not matter
+    #[arg(long, value_name = "TEXT")]
+    pub text: Option<String>,
+}
+
+impl Conditions {
+    pub fn filter(&self, group: Option<&str>) -> Filter {
+        Filter {
+            handler: self.handler.clone(),
+            cause: self.cause.as_deref().and_then(Cause::parse),
+            code: self.code.clone(),
+            digest: self.digest.clone(),
+            since_ms: self.since,
+            until_ms: self.until,
+            subject: self.subject.clone(),
+            text: self.text.clone(),
+            group: group.map(str::to_owned),
+        }
+    }
+}
+
+/// Which dead letters a command is about.
+#[derive(Debug, clap::Args)]
+pub struct Selection {
+    /// As `dlq ls` prints them: HANDLER.INCARNATION.SEQUENCE
+    #[arg(value_name = "ID")]
+    pub ids: Vec<String>,
+    #[command(flatten)]
+    pub conditions: Conditions,
+    /// Only those of this group, as `dlq ls --group` prints it
+    #[arg(long, value_name = "ID")]
+    pub group: Option<String>,
+    /// All that there are
+    #[arg(long)]
+    pub all: bool,
+}
+
+/// A selection that has been understood.
+#[derive(Debug)]
+pub enum Selected {
+    Ids(Vec<String>),
+    Filter(Filter),
+}
+
+impl Selection {
+    pub fn selected(&self) -> Result<Selected, Error> {
+        let filter = self.conditions.filter(self.group.as_deref());
+        let usage = |text: &str| Err(Error::Usage(text.to_owned()));
+        match (self.ids.is_empty(), filter.is_empty(), self.all) {
+            (true, true, false) => usage("say which: an ID, --group, a condition such as --handler, or --all"),
+            (false, true, false) => {
+                self.ids.iter().try_for_each(|id| check_id(id))?;
+                Ok(Selected::Ids(self.ids.clone()))
+            }
+            (false, _, _) => usage("IDs say already which: leave the conditions out"),
+            (true, false, true) => usage("--all means all: leave the conditions out"),
+            (true, _, _) => Ok(Selected::Filter(filter)),
+        }
+    }
+}
+
+pub fn check_id(id: &str) -> Result<(), Error> {
+    if is_id(id) {
+        return Ok(());
+    }
+    Err(Error::Usage(format!(
+        "`{id}` is not HANDLER.INCARNATION.SEQUENCE, as `jetmesh dlq ls` prints it"
+    )))
+}
+
+/// A point in time, in milliseconds since the Unix epoch.
+fn time(text: &str) -> Result<u64, String> {
+    if let Some(ms) = parse_rfc3339(text) {
+        return Ok(ms);
+    }
+    let ago = humantime::parse_duration(text)
+        .map_err(|_| "neither a time such as 2026-05-01T08:00:00Z nor a duration such as 90m".to_owned())?;
+    Ok(now_ms().saturating_sub(u64::try_from(ago.as_millis()).unwrap_or(u64::MAX)))
+}

@@ -1,0 +1,165 @@
+//! `jetmesh dlq ls`: which dead letters there are, or which faults.
+
+use std::collections::VecDeque;
+
+use serde_json::json;
+
+use super::args::Ls;
+use crate::broker::Connection;
+use crate::cli::{Error, OK, table};
+use crate::dead_letter::{self, Letter};
+use crate::dlq::group::Group;
+use crate::dlq::{Filter, Groups, select};
+use crate::message::rfc3339;
+
+/// How many letters a table shows if nothing is said.
+const TABLE_LIMIT: usize = 100;
+
+pub async fn run(connection: &Connection, ls: &Ls) -> Result<u8, Error> {
+    let group = ls.group.as_deref().filter(|id| !id.is_empty());
+    let filter = ls.conditions.filter(group);
+    match &ls.group {
+        Some(id) if id.is_empty() => groups(connection, &filter, ls.json).await,
+        _ => letters(connection, &filter, ls).await,
+    }
+}
+
+async fn letters(connection: &Connection, filter: &Filter, ls: &Ls) -> Result<u8, Error> {
+    let limit = ls.limit.unwrap_or(if ls.json { 0 } else { TABLE_LIMIT });
+    if ls.json && limit == 0 {
+        select::each(connection, filter, false, |letter| println!("{}", json_of(&letter))).await?;
+        return Ok(OK);
+    }
+    let mut count = 0u64;
+    let mut newest = VecDeque::new();
+    select::each(connection, filter, false, |letter| {
+        count += 1;
+        if limit > 0 && newest.len() == limit {
+            newest.pop_front();
+        }
+        newest.push_back(letter);
+    })
+    .await?;
+    if ls.json {
+        newest.iter().for_each(|letter| println!("{}", json_of(letter)));
+    } else if count == 0 {
+        none(filter);
+    } else {
+        let rows: Vec<Vec<String>> = newest.iter().map(row).collect();
+        table::print(
+            &["ID", "DEAD SINCE", "CAUSE", "CODE", "ATTEMPTS", "SUBJECT", "ERROR"],
+            &rows,
+        );
+        if rows.len() as u64 != count {
+            println!(
+                "\nthe newest {} of {count}; all of them with --limit 0, by fault with --group",
+                rows.len()
+            );
+        }
+    }
+    Ok(OK)
+}
+
+fn none(filter: &Filter) {
+    println!(
+        "no dead letters{}",
+        if filter.is_empty() { "" } else { " of this kind" }
+    );
+}
+
+fn row(letter: &Letter) -> Vec<String> {
+    let of = |name: &str| letter.header(name).to_owned();
+    vec![
+        letter.id().to_owned(),
+        rfc3339(letter.time_ms),
+        of(dead_letter::CAUSE),
+        of(dead_letter::CODE),
+        of(dead_letter::ATTEMPTS),
+        of(dead_letter::SUBJECT),
+        of(dead_letter::ERROR),
+    ]
+}
+
+async fn groups(connection: &Connection, filter: &Filter, as_json: bool) -> Result<u8, Error> {
+    let mut groups = Groups::default();
+    select::each(connection, filter, false, |letter| groups.add(&letter)).await?;
+    let uncounted = groups.uncounted;
+    let groups = groups.sorted();
+    if as_json {
+        groups.iter().for_each(|group| println!("{}", json_of_group(group)));
+    } else if groups.is_empty() {
+        println!(
+            "no dead letters{}",
+            if filter.is_empty() { "" } else { " of this kind" }
+        );
+    } else {
+        let row = |group: &Group| {
+            vec![
+                group.key.id(),
+                group.count.to_string(),
+                rfc3339(group.first_ms),
+                rfc3339(group.last_ms),
+                group.key.handler.clone(),
+                group.key.cause.clone(),
+                group.key.code.clone(),
+                group.key.module.clone(),
+                group.error.clone(),
+            ]
+        };
+        let rows: Vec<Vec<String>> = groups.iter().map(row).collect();
+        let header = [
+            "GROUP",
+            "COUNT",
+            "FIRST",
+            "LAST",
+            "HANDLER",
+            "CAUSE",
+            "CODE",
+            "MODULE",
+            "NEWEST ERROR",
+        ];
+        table::print(&header, &rows);
+        let all: u64 = groups.iter().map(|g| g.count).sum();
+        println!("\n{all} dead letters; those of one group with `jetmesh dlq ls --group ID`");
+    }
+    if uncounted > 0 {
+        eprintln!("{uncounted} more are of groups beyond the first {}", groups.len());
+    }
+    Ok(OK)
+}
+
+fn json_of(letter: &Letter) -> serde_json::Value {
+    let of = |name: &str| letter.header(name);
+    json!({
+        "id": letter.id(),
+        "subject": letter.subject,
+        "sequence": letter.sequence,
+        "dead_since": rfc3339(letter.time_ms),
+        "handler": of(dead_letter::HANDLER),
+        "cause": of(dead_letter::CAUSE),
+        "code": of(dead_letter::CODE),
+        "error": of(dead_letter::ERROR),
+        "attempts": of(dead_letter::ATTEMPTS).parse::<u32>().unwrap_or(0),
+        "module": of(dead_letter::MODULE),
+        "event": of(dead_letter::EVENT),
+        "event_subject": of(dead_letter::SUBJECT),
+        "first_attempt": of(dead_letter::FIRST_ATTEMPT),
+        "last_attempt": of(dead_letter::LAST_ATTEMPT),
+    })
+}
+
+fn json_of_group(group: &Group) -> serde_json::Value {
+    json!({
+        "group": group.key.id(),
+        "count": group.count,
+        "first": rfc3339(group.first_ms),
+        "last": rfc3339(group.last_ms),
+        "handler": group.key.handler,
+        "cause": group.key.cause,
+        "code": group.key.code,
+        "message": group.key.message,
+        "module": group.key.module,
+        "sample": group.sample,
+        "error": group.error,
+    })
+}

@@ -1,0 +1,37 @@
+//! `jetmesh dlq`: find dead letters, understand them, and give them back.
+
+mod args;
+mod ls;
+mod replay;
+mod show;
+
+pub use args::Dlq;
+
+use super::{Args, Error};
+use crate::broker::provision::DEAD;
+use crate::broker::{self, Connection};
+use crate::dead_letter::Letter;
+use crate::dlq::select;
+
+pub async fn run(args: &Args, dlq: &Dlq) -> Result<u8, Error> {
+    let loaded = args.load()?;
+    let connection = broker::open(&loaded.plan.nats, "jetmesh dlq").await?;
+    if connection.stream(DEAD).await?.is_none() {
+        return Err(Error::Failed(format!(
+            "there is no stream {DEAD}: no host of this mesh has run here"
+        )));
+    }
+    match dlq {
+        Dlq::Ls(ls) => ls::run(&connection, ls).await,
+        Dlq::Show { id } => show::run(&find(&connection, id).await?),
+        Dlq::Replay { id } => replay::run(&connection, &find(&connection, id).await?).await,
+    }
+}
+
+/// One letter, whole.
+async fn find(connection: &Connection, id: &str) -> Result<Letter, Error> {
+    args::check_id(id)?;
+    select::find(connection, id)
+        .await?
+        .ok_or_else(|| Error::Failed(format!("no dead letter `{id}`; `jetmesh dlq ls` lists them")))
+}

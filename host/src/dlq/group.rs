@@ -1,0 +1,195 @@
+//! One fault or many: dead letters of one handler, cause, code and module whose messages say the same but for numbers and
+//! names.
+
+use std::collections::HashMap;
+
+use sha2::{Digest as _, Sha256};
+
+use crate::dead_letter::{self, Letter};
+
+/// More different faults than a person can look at; the rest is counted together.
+const GROUPS_MAX: usize = 10_000;
+
+/// What the letters of a group have in common.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Key {
+    pub handler: String,
+    pub cause: String,
+    pub code: String,
+    /// See [`normalise`].
+    pub message: String,
+    pub module: String,
+}
+
+impl Key {
+    pub fn of(letter: &Letter) -> Key {
+        let of = |name| letter.header(name).to_owned();
+        Key {
+            handler: of(dead_letter::HANDLER),
+            cause: of(dead_letter::CAUSE),
+            code: of(dead_letter::CODE),
+            message: normalise(letter.header(dead_letter::ERROR)),
+            module: of(dead_letter::MODULE),
+        }
+    }
+
+    /// What people call the group by: eight hexadecimal digits, the same wherever and whenever they are computed.
+    pub fn id(&self) -> String {
+        let parts = [&self.handler, &self.cause, &self.code, &self.message, &self.module];
+        let mut hash = Sha256::new();
+        for part in parts {
+            hash.update((part.len() as u64).to_be_bytes());
+            hash.update(part);
+        }
+        hash.finalize()[..4].iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+}
+
+/// A message without what differs from event to event: every word that has a digit in it becomes `#`, and so does what
+/// stands in quotation marks.
+pub fn normalise(message: &str) -> String {
+    let mut out = String::with_capacity(message.len());
+    let mut rest = message;
+    while let Some(first) = rest.chars().next() {
+        let quoted = matches!(first, '"' | '`' | '\'')
+            .then(|| rest[1..].find(first).map(|end| end + 2))
+            .flatten();
+        // An apostrophe within a word opens nothing.
+        let opens = first != '\'' || !out.ends_with(|c: char| c.is_alphanumeric());
+        if let (Some(end), true) = (quoted, opens) {
+            out.push('#');
+            rest = &rest[end..];
+            continue;
+        }
+        let word = rest.find(|c: char| !is_word(c)).unwrap_or(rest.len());
+        if word == 0 {
+            out.push(first);
+            rest = &rest[first.len_utf8()..];
+            continue;
+        }
+        let (word, after) = rest.split_at(word);
+        if word.contains(|c: char| c.is_ascii_digit()) {
+            out.push('#');
+        } else {
+            out.push_str(word);
+        }
+        rest = after;
+    }
+    out
+}
+
+/// Whether a character is part of a name or a number, so that an id goes as a whole.
+fn is_word(c: char) -> bool {
+    c.is_alphanumeric() || matches!(c, '-' | '_')
+}
+
+/// A group, and what is known of its letters.
+#[derive(Debug, Clone)]
+pub struct Group {
+    pub key: Key,
+    pub count: u64,
+    /// When the first and the last of them died, in milliseconds since the Unix epoch.
+    pub first_ms: u64,
+    pub last_ms: u64,
+    /// The newest letter's id and error, word for word.
+    pub sample: String,
+    pub error: String,
+}
+
+/// Letters, counted by group. Takes memory for each group and none for a letter.
+#[derive(Debug, Default)]
+pub struct Groups {
+    groups: HashMap<Key, Group>,
+    /// Letters of groups beyond the limit.
+    pub uncounted: u64,
+}
+
+impl Groups {
+    pub fn add(&mut self, letter: &Letter) {
+        let key = Key::of(letter);
+        if self.groups.len() >= GROUPS_MAX && !self.groups.contains_key(&key) {
+            self.uncounted += 1;
+            return;
+        }
+        let group = self.groups.entry(key.clone()).or_insert_with(|| Group {
+            key,
+            count: 0,
+            first_ms: letter.time_ms,
+            last_ms: 0,
+            sample: String::new(),
+            error: String::new(),
+        });
+        group.count += 1;
+        group.first_ms = group.first_ms.min(letter.time_ms);
+        if letter.time_ms >= group.last_ms {
+            group.last_ms = letter.time_ms;
+            letter.id().clone_into(&mut group.sample);
+            letter.header(dead_letter::ERROR).clone_into(&mut group.error);
+        }
+    }
+
+    /// The largest first.
+    pub fn sorted(self) -> Vec<Group> {
+        let mut groups: Vec<Group> = self.groups.into_values().collect();
+        groups.sort_by(|a, b| (b.count, b.last_ms, &b.sample).cmp(&(a.count, a.last_ms, &a.sample)));
+        groups
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_keeps_its_words_and_loses_its_names_and_numbers() {
+        let rows = [
+            ("sku sku-1: 5 wanted, 4 left", "sku #: # wanted, # left"),
+            (
+                "no field `order_id` at line 1 column 14",
+                "no field # at line # column #",
+            ),
+            (
+                "invalid type: string \"x y\", expected u64",
+                "invalid type: string #, expected #",
+            ),
+            ("it can't be read, don't ask", "it can't be read, don't ask"),
+            ("an open ' stays", "an open ' stays"),
+            ("order 0190a2b4-7c1d-7f3e-8a11-5d3c2b1a0f9e is late", "order # is late"),
+            ("库存不足 sku-7", "库存不足 #"),
+            ("", ""),
+        ];
+        for (message, normal) in rows {
+            assert_eq!(normalise(message), normal);
+        }
+    }
+
+    fn letter(sequence: u64, code: &str, error: &str) -> Letter {
+        let headers = [(dead_letter::CODE, code), (dead_letter::ERROR, error)];
+        Letter {
+            subject: format!("$MESH.dead.ORDERS.inventory.k.{sequence}"),
+            sequence,
+            time_ms: sequence * 10,
+            headers: headers.map(|(n, v)| (n.to_owned(), v.to_owned())).to_vec(),
+            payload: bytes::Bytes::new(),
+        }
+    }
+
+    #[test]
+    fn letters_of_one_fault_are_one_group_with_its_first_and_its_newest() {
+        let mut groups = Groups::default();
+        groups.add(&letter(1, "a", "sku s-1: 5 wanted"));
+        groups.add(&letter(2, "b", "sku s-1: 5 wanted"));
+        groups.add(&letter(3, "a", "sku s-2: 6 wanted"));
+        let groups = groups.sorted();
+        assert_eq!(groups.len(), 2);
+        let first = &groups[0];
+        assert_eq!((first.count, first.first_ms, first.last_ms), (2, 10, 30));
+        assert_eq!(
+            (first.sample.as_str(), first.error.as_str()),
+            ("inventory.k.3", "sku s-2: 6 wanted")
+        );
+        assert_eq!(first.key.message, "sku #: # wanted");
+        assert_ne!(first.key.id(), groups[1].key.id());
+        assert_eq!(first.key.id(), Key::of(&letter(9, "a", "sku s-9: 9 wanted")).id());
+    }
+}
