@@ -48,6 +48,12 @@ pub struct Attempt {
     pub message: String,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub log: Vec<String>,
+    /// Where the guest was when it trapped, innermost first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub backtrace: Vec<String>,
+    /// It was a replay of the dead letter.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub replay: bool,
 }
 
 /// A record and the revision that it has in the bucket; 0: it is not there yet.
@@ -75,6 +81,8 @@ impl Record {
             code: String::new(),
             message: String::new(),
             log: Vec::new(),
+            backtrace: Vec::new(),
+            replay: false,
         });
         let over = self.history.len().saturating_sub(HISTORY);
         self.history.drain(..over);

@@ -21,6 +21,7 @@ pub mod engine;
 pub mod fault;
 pub mod guest;
 pub mod handler;
+pub mod history;
 pub mod identity;
 #[cfg(test)]
 mod invariants;
