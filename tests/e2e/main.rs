@@ -26,4 +26,5 @@ mod refused;
 mod remade;
 mod reset;
 mod retry;
+mod storage;
 mod sweep;

@@ -44,7 +44,7 @@ pub fn path_with_tools() -> std::ffi::OsString {
 }
 
 /// Says that a test, or the rest of it, does not run.
-fn skipped(reason: &str) {
+pub fn skipped(reason: &str) {
     // Not `eprintln!`, which the test runner shows only for a test that fails. A closed stderr is not worth a failure.
     let _ = writeln!(std::io::stderr(), "SKIPPED: {reason}");
 }

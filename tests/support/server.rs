@@ -21,6 +21,8 @@ pub struct Options {
     pub config: String,
     /// The largest message the server takes, in bytes; the server's own default is 1 MiB.
     pub max_payload: Option<usize>,
+    /// Where it stores; else in its own folder.
+    pub store: Option<PathBuf>,
 }
 
 /// A nats-server with JetStream on a free port of 127.0.0.1, with a file store that is deleted with it.
@@ -136,7 +138,7 @@ fn configure(dir: &Path, options: &Options) {
         .max_payload
         .map(|bytes| format!("max_payload: {bytes}\n"))
         .unwrap_or_default();
-    let store = dir.join("store");
+    let store = options.store.clone().unwrap_or_else(|| dir.join("store"));
     let config = format!("jetstream {{ store_dir: {store:?} }}\n{payload}{}\n", options.config);
     fs::write(dir.join("server.conf"), config).expect("the folder is ours");
 }
