@@ -268,9 +268,9 @@ impl Module {
         });
         // Two ticks: the first may be due at once, and instantiation runs guest code.
         store.set_epoch_deadline(2);
-        let bindings = before(until, self.pre.instantiate_async(&mut store))
-            .await
-            .ok_or(wasmtime::Trap::Interrupt)??;
+        // Boxed: it is large, and a reused instance does without it.
+        let bindings = Box::pin(before(until, self.pre.instantiate_async(&mut store)));
+        let bindings = bindings.await.ok_or(wasmtime::Trap::Interrupt)??;
         Ok(Box::new(Live {
             store,
             bindings,

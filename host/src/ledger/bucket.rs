@@ -207,7 +207,7 @@ impl Bucket {
                         let connection = self.connection().await?;
                         self.fetch(&connection, keys).await
                     };
-                    match learnt.await {
+                    match Box::pin(learnt).await {
                         Ok(keys) => {
                             let mut book = self.book();
                             keys.into_iter()

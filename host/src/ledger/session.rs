@@ -20,7 +20,8 @@ impl Bucket {
         if let Some(connection) = self.present() {
             return Ok(connection);
         }
-        match self.open().await {
+        // Boxed: whoever waits for an event would carry its many kilobytes along, and it runs once a connection.
+        match Box::pin(self.open()).await {
             Ok(connection) => {
                 *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = None;
                 *self.link.lock().unwrap_or_else(PoisonError::into_inner) = Some(connection.clone());
