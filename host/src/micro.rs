@@ -114,6 +114,7 @@ fn stats(lane: &Lane) -> Value {
     let (done, retried, dead) = (of(&counters.done), of(&counters.retried), of(&counters.dead));
     let attempts = done + retried + dead;
     let busy = of(&counters.busy_ns);
+    let (reads, fetched) = lane.bucket.as_ref().map_or((0, 0), |b| b.reads());
     let mut body = endpoint(lane);
     body["num_requests"] = json!(attempts);
     body["num_errors"] = json!(retried + dead);
@@ -130,6 +131,9 @@ fn stats(lane: &Lane) -> Value {
         "known_by_id": of(&counters.known_by_id),
         "conflicts": of(&counters.conflicts),
         "refused_commits": lane.bucket.as_ref().map_or(0, |b| b.refusals()),
+        // Of its bucket, which it may share.
+        "keys_read": reads,
+        "keys_fetched": fetched,
     });
     body
 }

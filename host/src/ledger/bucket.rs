@@ -51,6 +51,9 @@ pub struct Bucket {
     pub(super) making: StdMutex<Option<String>>,
     /// Refused batches since the start, for `status`.
     pub(super) refusals: AtomicU64,
+    /// Keys that handlers have asked for since the start, and how many of them were not at hand.
+    pub(super) reads: AtomicU64,
+    pub(super) fetched: AtomicU64,
     /// The last error of opening, so that it is logged once and not with each event.
     pub(super) trouble: StdMutex<Option<String>>,
 }
@@ -77,12 +80,19 @@ impl Bucket {
             heard: StdMutex::new(None),
             making: StdMutex::new(None),
             refusals: AtomicU64::new(0),
+            reads: AtomicU64::new(0),
+            fetched: AtomicU64::new(0),
             trouble: StdMutex::new(None),
         }
     }
 
     pub fn refusals(&self) -> u64 {
         self.refusals.load(Ordering::Relaxed)
+    }
+
+    /// Keys that handlers have asked for since the start, and how many of them had to be fetched.
+    pub fn reads(&self) -> (u64, u64) {
+        (self.reads.load(Ordering::Relaxed), self.fetched.load(Ordering::Relaxed))
     }
 
     /// How an event stands, as far as this host has read.

@@ -36,7 +36,7 @@ impl Bucket {
         }
     }
 
-    fn present(&self) -> Option<Connection> {
+    pub(super) fn present(&self) -> Option<Connection> {
         let link = self.link.lock().unwrap_or_else(PoisonError::into_inner).clone();
         link.filter(|connection| !connection.is_closed())
     }
