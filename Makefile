@@ -5,7 +5,9 @@ SHELL := bash
 
 export PATH := $(CURDIR)/.tools/bin:$(PATH)
 
-WASM := wasm32-wasip2
+WASM := wasm32-unknown-unknown
+# The tests' own handler asks for everything that WASI gives.
+WASI := wasm32-wasip2
 BENCH := dispatch transactions
 # Handlers are built for wasm; their unit tests run on the machine itself.
 HOST = $(shell rustc -vV | sed -n 's/^host: //p')
@@ -34,9 +36,10 @@ build: handlers ## build the handlers and the release binary
 	@tools/install.sh all
 	cargo build --locked --release -p jetmesh
 
-handlers: ## build the handlers, to handlers/target/wasm32-wasip2/release
+handlers: ## build the handlers, to handlers/target/wasm32-unknown-unknown/release
 	@tools/install.sh rust
-	cd handlers && cargo build --locked --release --target $(WASM)
+	cd handlers && cargo build --locked --release --target $(WASM) --workspace --exclude probe
+	cd handlers && cargo build --locked --release --target $(WASI) -p probe
 
 fixtures: # the handler written in JavaScript, for one test
 	@if command -v npm >/dev/null; then \

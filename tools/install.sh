@@ -3,7 +3,7 @@
 #
 #   tools/install.sh rust|server|cli|all
 #
-#   rust    the pinned toolchain with the wasm32-wasip2 target
+#   rust    the pinned toolchain with the targets of the handlers
 #   server  nats-server, at least the version below, on PATH or in .tools/bin
 #   cli     the nats command line, likewise; only some tests use it, so its absence is a warning
 set -euo pipefail
@@ -11,7 +11,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 SERVER_VERSION=2.15.1
 CLI_VERSION=0.5.1
-TARGET=wasm32-wasip2
+TARGETS=(wasm32-unknown-unknown wasm32-wasip2)
 BIN=$PWD/.tools/bin
 TOOLCHAIN=$(sed -n 's/^channel *= *"\(.*\)"/\1/p' rust-toolchain.toml)
 
@@ -29,16 +29,19 @@ at_least() {
 # Whether program $1 is there in version $2 or newer. The tests, too, look into .tools/bin before PATH.
 present() { if [ -e "$BIN/$1" ]; then at_least "$BIN/$1" "$2"; else at_least "$1" "$2"; fi; }
 
-# Whether the compiler that the command "$@" runs can build for the target.
-has_target() {
-    local root
-    root=$("$@" --print sysroot 2>/dev/null) && [ -d "$root/lib/rustlib/$TARGET/lib" ]
+# Whether the compiler that the command "$@" runs can build for the targets.
+has_targets() {
+    local root target
+    root=$("$@" --print sysroot 2>/dev/null) || return
+    for target in "${TARGETS[@]}"; do
+        [ -d "$root/lib/rustlib/$target/lib" ] || return
+    done
 }
 
 rust() {
     if have rustup; then
         # rustup is asked to install nothing that is there: it would ask its server for news first.
-        has_target rustup run "$TOOLCHAIN" rustc \
+        has_targets rustup run "$TOOLCHAIN" rustc \
             && rustup run "$TOOLCHAIN" cargo clippy --version >/dev/null 2>&1 \
             && rustup run "$TOOLCHAIN" cargo fmt --version >/dev/null 2>&1 && return
         if ! rustup run "$TOOLCHAIN" rustc --version >/dev/null 2>&1; then
@@ -46,10 +49,10 @@ rust() {
             rustup toolchain install "$TOOLCHAIN" --profile minimal -c clippy -c rustfmt
         fi
         rustup component add --toolchain "$TOOLCHAIN" clippy rustfmt
-        rustup target add --toolchain "$TOOLCHAIN" "$TARGET"
+        rustup target add --toolchain "$TOOLCHAIN" "${TARGETS[@]}"
     else
-        at_least rustc "$TOOLCHAIN" && have cargo && has_target rustc \
-            || die "install rustup, or rust $TOOLCHAIN or newer with the $TARGET target"
+        at_least rustc "$TOOLCHAIN" && have cargo && has_targets rustc \
+            || die "install rustup, or rust $TOOLCHAIN or newer with the targets ${TARGETS[*]}"
     fi
 }
 

@@ -21,8 +21,15 @@
 //! ```
 //!
 //! On `Ok`, all state writes and emitted events of the call are committed together; on an error or a panic, none of
-//! them happens. Compile for `wasm32-wasip2` with `crate-type = ["cdylib"]`; on any other target the imports are an
-//! in-memory mock, the module `testing`, so that handlers are tested with a plain `cargo test`.
+//! them happens. With `crate-type = ["cdylib"]`, compile for
+//!
+//! - `wasm32-unknown-unknown` with `linker = "wasm-component-ld"`, which ships with Rust: the handler imports nothing but
+//!   the mesh and is the quickest. It has no standard output and error, no clock and no source of randomness: the
+//!   standard library's panic, or do nothing.
+//! - `wasm32-wasip2`, if it needs one of these.
+//!
+//! On any other target the imports are an in-memory mock, the module `testing`, so that handlers are tested with a plain
+//! `cargo test`.
 
 pub mod context;
 mod error;
@@ -31,6 +38,8 @@ pub mod events;
 #[cfg(target_arch = "wasm32")]
 #[doc(hidden)]
 pub mod guest;
+#[cfg(all(target_arch = "wasm32", target_os = "unknown", feature = "heap"))]
+mod heap;
 pub mod log;
 pub mod settings;
 pub mod state;
