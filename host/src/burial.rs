@@ -161,15 +161,6 @@ pub async fn directly(lane: &Lane, event: &EventId, dead: &Dead<'_>, body: Optio
     dead_letter::store(&link.connection, &subject, &headers, payload).await
 }
 
-/// The replay of a handler without a ledger is done: its letter goes.
-pub async fn settle_directly(lane: &Lane, event: &EventId) {
-    let Some(link) = lane.link() else { return };
-    let subject = dead_letter::subject(&lane.plan.stream, &lane.plan.name, event);
-    if let Err(error) = dead_letter::settle(&link.connection, &subject, "replayed").await {
-        tracing::warn!(handler = %lane.plan.name, %event, %error, "a replayed dead letter stays listed");
-    }
-}
-
 /// The event as its stream still holds it.
 pub async fn body_in_stream(lane: &Lane, event: &EventId) -> Result<Option<Body>, Error> {
     let link = lane.link().ok_or(Error::Gone {

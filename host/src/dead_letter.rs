@@ -5,15 +5,18 @@ use async_nats::HeaderMap;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::{Bytes, BytesMut};
-use serde_json::json;
 
-use crate::broker::connection::writable;
+use crate::broker::connection::{PubAck, writable};
 use crate::broker::error::WRONG_LAST;
 use crate::broker::provision::DEAD;
 use crate::broker::{By, Connection, Error, Stored};
 use crate::guest::clean;
-use crate::message::{EventId, Headers, header, rfc3339};
+use crate::message::{EventId, Headers, header, parse_rfc3339, rfc3339};
 use crate::outcome::{Cause, Failure};
+
+mod end;
+
+pub use end::{REPLAYED, SETTLED_TTL, rewrite, settle, settle_replayed, settled};
 
 pub const HANDLER: &str = "Mesh-Handler";
 pub const STREAM: &str = "Mesh-Stream";
@@ -40,12 +43,14 @@ pub const RAW_HEADERS: &str = "Mesh-Original-Headers-Base64";
 pub const ORIGINAL: &str = "Mesh-Original-";
 /// In place of a letter whose event is done after all, or that was discarded.
 pub const SETTLED: &str = "Mesh-Settled";
+/// When it died, if the letter was written again since: its stream tells only when it was written last.
+pub const DEAD_SINCE: &str = "Mesh-Dead-Since";
 /// The original headers took more bytes than a letter keeps of them: so many.
 pub const CUT: &str = "Mesh-Original-Headers-Cut";
+/// Header of a publish: the sequence of the message that it follows on its subject; 0: there is none.
+const EXPECTED: &str = "Nats-Expected-Last-Subject-Sequence";
 /// Most that a letter keeps of its original's headers: it must always fit a message.
 const ORIGINALS_BYTES_MAX: usize = 64 * 1024;
-/// How long a settled letter's subject stays taken: longer than any late copy of the letter can live.
-pub const SETTLED_TTL: &str = "72h";
 
 /// The dead event: as much of it as is still there.
 #[derive(Debug, Clone)]
@@ -188,33 +193,47 @@ pub fn originals(letter: &Headers) -> Headers {
 /// Stores a letter if its subject is free; stored or already there are both success. A body that does not fit one
 /// message goes before it in parts.
 pub async fn store(connection: &Connection, subject: &str, headers: &Headers, payload: Bytes) -> Result<(), Error> {
-    // A letter can always be written: an original header that the client refuses is not worth losing it.
-    let mut map = writable(headers);
-    let max = connection.client.max_payload();
-    let header_bytes: usize = headers.iter().map(|(n, v)| n.len() + v.len() + 4).sum::<usize>() + 256;
-    let mut body = payload;
-    if header_bytes + body.len() > max {
-        let chunk = (max / 2).max(1024);
-        let mut parts = 0;
-        for part in body.chunks(chunk) {
-            parts += 1;
-            insert(
-                connection,
-                &format!("{subject}.part.{parts}"),
-                HeaderMap::new(),
-                body.slice_ref(part),
-            )
-            .await?;
-        }
-        map.insert(PARTS, parts.to_string());
-        body = Bytes::new();
-    }
+    let (map, body) = fitting(connection, subject, headers, payload).await?;
     insert(connection, subject, map, body).await
 }
 
+/// Whether a letter fits one message.
+pub fn fits(connection: &Connection, headers: &Headers, payload: &Bytes) -> bool {
+    let header_bytes: usize = headers.iter().map(|(n, v)| n.len() + v.len() + 4).sum::<usize>() + 256;
+    header_bytes + payload.len() <= connection.client.max_payload()
+}
+
+/// The one message of a letter; of a body that does not fit, the parts are stored here.
+async fn fitting(
+    connection: &Connection,
+    subject: &str,
+    headers: &Headers,
+    body: Bytes,
+) -> Result<(HeaderMap, Bytes), Error> {
+    // A letter can always be written: an original header that the client refuses is not worth losing it.
+    let mut map = writable(headers);
+    if fits(connection, headers, &body) {
+        return Ok((map, body));
+    }
+    let chunk = (connection.client.max_payload() / 2).max(1024);
+    let mut parts = 0;
+    for part in body.chunks(chunk) {
+        parts += 1;
+        let subject = format!("{subject}.part.{parts}");
+        insert(connection, &subject, HeaderMap::new(), body.slice_ref(part)).await?;
+    }
+    map.insert(PARTS, parts.to_string());
+    Ok((map, Bytes::new()))
+}
+
 async fn insert(connection: &Connection, subject: &str, mut headers: HeaderMap, body: Bytes) -> Result<(), Error> {
-    headers.insert("Nats-Expected-Last-Subject-Sequence", "0");
-    match connection.publish(subject, headers, body).await {
+    headers.insert(EXPECTED, "0");
+    inserted(subject, connection.publish(subject, headers, body).await)
+}
+
+/// What the answer to an insertion means.
+pub fn inserted(subject: &str, answer: Result<PubAck, Error>) -> Result<(), Error> {
+    match answer {
         Ok(_) | Err(Error::Api { code: WRONG_LAST, .. }) => Ok(()),
         // Another copy is on its way, and may yet be lost: look again.
         Err(Error::Api { code: 10164, .. }) => Err(Error::Timeout {
@@ -222,18 +241,6 @@ async fn insert(connection: &Connection, subject: &str, mut headers: HeaderMap, 
         }),
         Err(error) => Err(error),
     }
-}
-
-/// Overwrites a letter by an empty message that keeps its subject taken for a while: a late copy must not bring the
-/// letter back.
-pub async fn settle(connection: &Connection, subject: &str, reason: &str) -> Result<(), Error> {
-    let mut headers = HeaderMap::new();
-    headers.insert(SETTLED, reason);
-    headers.insert("Nats-TTL", SETTLED_TTL);
-    connection.publish(subject, headers, Bytes::new()).await?;
-    let parts = json!({ "filter": format!("{subject}.part.>") });
-    let _: serde_json::Value = connection.api(&format!("STREAM.PURGE.{DEAD}"), &parts).await?;
-    Ok(())
 }
 
 /// A letter as it is read back.
@@ -254,6 +261,16 @@ impl Letter {
 
     pub fn header(&self, name: &str) -> &str {
         header(&self.headers, name).unwrap_or_default()
+    }
+
+    /// When it died, in milliseconds since the Unix epoch.
+    pub fn dead_since_ms(&self) -> u64 {
+        parse_rfc3339(self.header(DEAD_SINCE)).unwrap_or(self.time_ms)
+    }
+
+    /// Its body lies in parts on subjects of their own.
+    pub fn is_in_parts(&self) -> bool {
+        header(&self.headers, PARTS).is_some()
     }
 
     pub fn is_settled(&self) -> bool {

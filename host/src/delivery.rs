@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::dead_letter::Letter;
 use crate::guest::Line;
 use crate::handler::ModuleDigest;
 use crate::ledger::Committed;
@@ -15,15 +16,23 @@ pub struct Delivery {
     pub acker: Acker,
     /// How often the server has delivered it, this time included.
     pub delivered: u64,
-    /// Of a replay: the death that its `done` follows (entry and sequence of the record); a replay leaves attempts and
-    /// letters alone when it fails.
     pub replay: Option<Replay>,
 }
 
 impl Delivery {
-    /// A dead letter is being tried again: when that fails, its death and itself stand as they were.
+    /// A dead letter is being tried again: when that fails, its death and itself stand, and nothing is decided.
     pub fn is_of_letter(&self) -> bool {
-        self.replay.is_some_and(|replay| replay.letter)
+        self.letter().is_some()
+    }
+
+    /// The dead letter that is being tried again.
+    pub fn letter(&self) -> Option<&Letter> {
+        self.replay.as_ref()?.letter.as_deref()
+    }
+
+    /// The death that its `done` follows: entry and sequence of the record.
+    pub fn death(&self) -> Option<(u64, u64)> {
+        self.replay.as_ref()?.death
     }
 
     /// Whether a verdict on it is a decision, to stand in the ledger.
@@ -37,12 +46,13 @@ impl Delivery {
 }
 
 /// What makes a delivery a replay.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Replay {
-    /// `None`: it was never dead; the server lost it, and it is run like a first delivery.
+    /// `None`: its handler has no ledger, or it was never dead.
     pub death: Option<(u64, u64)>,
-    /// A dead letter is to be settled when it is done.
-    pub letter: bool,
+    /// To be settled when it is done; its payload is the delivery's. `None`: the event was never dead; the server lost
+    /// it, and it is run like a first delivery.
+    pub letter: Option<Box<Letter>>,
 }
 
 /// What became of one attempt, for the log and the records.

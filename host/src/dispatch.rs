@@ -17,7 +17,7 @@ use crate::ledger::{Committed, Fault};
 use crate::message::{DeliveryInfo, EventId, Message, headers_of};
 use crate::outcome::{Cause, Failure, Outcome, Verdict, decide};
 use crate::settle::{Acker, OWN_TERM, Settlement};
-use crate::{record, repeat, report, transaction};
+use crate::{record, repeat, replay, report, transaction};
 
 /// An event that passed through so many handlers of the mesh is going in circles.
 const HOPS_MAX: u32 = 16;
@@ -66,7 +66,7 @@ pub async fn handle(lane: &Lane, delivery: Delivery) {
     let mut at_work = None;
     if let Some(bucket) = &lane.bucket {
         let decided = bucket.decided(&lane.plan.name, &event);
-        let death = delivery.replay.and_then(|r| r.death);
+        let death = delivery.death();
         if moot(decided, death).is_some() {
             report::repeated(lane, &event);
             delivery.acker.settle(lane, &Settlement::Ack).await;
@@ -207,7 +207,9 @@ async fn attempt_once(lane: &Lane, delivery: &Delivery, attempt: u32, permit: to
             }
             continue;
         }
-        if let Outcome::Reject { code, message: why } = &outcome {
+        if let Outcome::Reject { code, message: why } = &outcome
+            && !delivery.is_of_letter()
+        {
             // It can never be committed: its death can.
             let failure = Failure {
                 code: code.clone(),
@@ -257,7 +259,7 @@ async fn death(
 async fn conclude(lane: &Lane, delivery: Delivery, record: Option<attempts::Held>, attempt: u32, ran: Ran) {
     report::guest_lines(lane, &delivery.message.event, attempt, &ran.lines);
     let event = delivery.message.event.clone();
-    let redelivered = delivery.delivered > 1 || delivery.replay.is_some_and(|r| !r.letter);
+    let redelivered = delivery.delivered > 1 || (delivery.replay.is_some() && !delivery.is_of_letter());
     if let Some(Committed::Before(decided)) = ran.committed {
         report::before(lane, &event, decided);
         delivery.acker.settle(lane, &Settlement::Ack).await;
@@ -280,7 +282,7 @@ async fn conclude(lane: &Lane, delivery: Delivery, record: Option<attempts::Held
         Verdict::Done => {
             Counters::add(&lane.counters.done, 1);
             if lane.bucket.is_none() && delivery.is_of_letter() {
-                Box::pin(burial::settle_directly(lane, &event)).await;
+                Box::pin(replay::settle_directly(lane, &delivery)).await;
             }
             delivery.acker.settle(lane, &Settlement::Ack).await;
             if redelivered {
@@ -288,7 +290,8 @@ async fn conclude(lane: &Lane, delivery: Delivery, record: Option<attempts::Held
             }
         }
         Verdict::Dead { .. } if delivery.is_of_letter() => {
-            // The letter is where it was; this try of it is over.
+            // The letter stays; this replay of it is over.
+            Box::pin(replay::failed_again(lane, &delivery, attempt, &ran)).await;
             delivery.acker.settle(lane, &Settlement::Ack).await;
         }
         Verdict::Dead { cause, failure } => {

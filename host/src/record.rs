@@ -62,11 +62,7 @@ pub async fn failed(
         ran.outcome.name().clone_into(&mut last.outcome);
         last.code = failure.code;
         last.message = failure.message;
-        let skip = ran.lines.len().saturating_sub(LOG_TAIL);
-        last.log = ran.lines[skip..]
-            .iter()
-            .map(|l| format!("{} {}", l.level, l.text))
-            .collect();
+        last.log = log_tail(ran);
     }
     let due = now_ms() + u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
     held.record.next = Some(rfc3339(due));
@@ -74,6 +70,13 @@ pub async fn failed(
         tracing::warn!(handler = %lane.plan.name, event = %delivery.message.event, %error,
             "an attempt could not be recorded");
     }
+}
+
+/// The last lines that the guest has logged.
+pub fn log_tail(ran: &Ran) -> Vec<String> {
+    let skip = ran.lines.len().saturating_sub(LOG_TAIL);
+    let lines = ran.lines[skip..].iter();
+    lines.map(|l| format!("{} {}", l.level, l.text)).collect()
 }
 
 pub async fn forget(lane: &Lane, event: &EventId) {

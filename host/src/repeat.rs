@@ -13,7 +13,7 @@ use crate::{dispatch, identity, report, transaction};
 /// The decided event that a delivery repeats.
 pub fn of(lane: &Lane, delivery: &Delivery) -> Option<EventId> {
     // What is dead already is itself, whatever else bears its id.
-    if delivery.replay.is_some_and(|replay| replay.death.is_some()) {
+    if delivery.death().is_some() {
         return None;
     }
     let message = &delivery.message;

@@ -5,19 +5,24 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::{HeaderMap, Message as Wire, Subject};
+use bytes::Bytes;
 use serde_json::json;
 
+use crate::attempts::Attempt;
 use crate::broker::consumer::{ConsumerInfo, META_HANDLER, META_MESH, nanos};
 use crate::broker::error::WRONG_LAST;
 use crate::broker::provision::REPLAY;
 use crate::broker::{Connection, Error};
 use crate::burial::{self, Dead};
-use crate::dead_letter;
-use crate::delivery::{Delivery, Replay};
+use crate::dead_letter::{self, DEAD_SINCE};
+use crate::delivery::{Delivery, Ran, Replay};
 use crate::dispatch;
+use crate::fault;
+use crate::history::{self, HISTORY};
 use crate::lane::{Lane, Link};
-use crate::message::{DeliveryInfo, EventId, Message, parse_rfc3339};
+use crate::message::{DeliveryInfo, EventId, Message, now_ms, parse_rfc3339, rfc3339};
 use crate::outcome::{Cause, Failure};
+use crate::record;
 use crate::settle::{Acker, Settlement};
 
 /// Header of a replay: the subject of the dead letter that it replays.
@@ -43,17 +48,24 @@ pub async fn bind(connection: &Connection, lane: &Lane) -> Result<ConsumerInfo, 
     connection.put_consumer(REPLAY, &config, "").await
 }
 
+/// Where a replay waits.
+pub fn subject(handler: &str, event: &str) -> String {
+    format!("$MESH.replay.{handler}.{event}")
+}
+
 /// Asks for an event to be run once more. Asking twice while the first is waiting does nothing.
 pub async fn ask(connection: &Connection, handler: &str, event: &EventId, letter: Option<&str>) -> Result<(), Error> {
+    ask_on(connection, &subject(handler, &event.to_string()), letter).await
+}
+
+/// The same by the subject where it is to wait.
+pub async fn ask_on(connection: &Connection, subject: &str, letter: Option<&str>) -> Result<(), Error> {
     let mut headers = HeaderMap::new();
     headers.insert("Nats-Expected-Last-Subject-Sequence", "0");
     if let Some(letter) = letter {
         headers.insert(LETTER, letter);
     }
-    match connection
-        .publish(&format!("$MESH.replay.{handler}.{event}"), headers, bytes::Bytes::new())
-        .await
-    {
+    match connection.publish(subject, headers, Bytes::new()).await {
         Ok(_) | Err(Error::Api { code: WRONG_LAST, .. }) => Ok(()),
         Err(error) => Err(error),
     }
@@ -107,29 +119,78 @@ async fn of_letter(
     event: &EventId,
     subject: &str,
 ) -> Result<Option<(Message, Replay)>, Error> {
-    let Some(letter) = dead_letter::read(&link.connection, subject).await? else {
+    let letter = dead_letter::read(&link.connection, subject);
+    let (letter, death) = match &lane.bucket {
+        None => (letter.await?, None),
+        Some(bucket) => futures_util::try_join!(letter, bucket.death(&lane.plan.name, event))?,
+    };
+    let Some(mut letter) = letter else {
         return Ok(None);
     };
-    let death = match &lane.bucket {
-        None => None,
-        Some(bucket) => {
-            // The death may be another host's, and newer than what this one has read.
-            bucket.catch_up().await?;
-            let named: u64 = letter.header(dead_letter::DEATH).parse().unwrap_or(0);
-            match bucket.death(&lane.plan.name, event).await? {
-                Some((entry, sequence)) if entry == named => Some((entry, sequence)),
-                _ => return Ok(None),
-            }
+    if let Some(bucket) = &lane.bucket {
+        let named: u64 = letter.header(dead_letter::DEATH).parse().unwrap_or(0);
+        if death.is_none_or(|(entry, _)| entry != named) {
+            return Ok(None);
         }
-    };
+        // The death may be another host's, and newer than what this one has read.
+        if bucket.newest() < named {
+            bucket.catch_up().await?;
+        }
+    }
     let message = Message {
         event: event.clone(),
         subject: letter.header(dead_letter::SUBJECT).to_owned(),
         headers: dead_letter::originals(&letter.headers),
         time_ms: parse_rfc3339(letter.header(dead_letter::TIME)).unwrap_or(0),
-        payload: letter.payload,
+        payload: std::mem::take(&mut letter.payload),
     };
-    Ok(Some((message, Replay { death, letter: true })))
+    let letter = Some(Box::new(letter));
+    Ok(Some((message, Replay { death, letter })))
+}
+
+/// The replay of a letter has failed for good: its letter gets one more attempt in its history, and stays as it is
+/// otherwise. If that cannot be written, the replay is over all the same.
+pub async fn failed_again(lane: &Lane, delivery: &Delivery, attempt: u32, ran: &Ran) {
+    let (Some(letter), Some(link)) = (delivery.letter(), lane.link()) else {
+        return;
+    };
+    let failure = ran.outcome.failure();
+    let (code, message) = failure.map(|f| (f.code, f.message)).unwrap_or_default();
+    let began = now_ms().saturating_sub(u64::try_from(ran.took.as_millis()).unwrap_or(0));
+    let mut attempts = history::of(&letter.headers);
+    attempts.push(Attempt {
+        attempt,
+        at: rfc3339(began),
+        host: lane.host.clone(),
+        module: ran.digest.to_string(),
+        outcome: ran.outcome.name().to_owned(),
+        code,
+        message,
+        log: record::log_tail(ran),
+        backtrace: Vec::new(),
+        replay: true,
+    });
+    let mut headers = letter.headers.clone();
+    headers.retain(|(name, _)| name != HISTORY && name != DEAD_SINCE);
+    headers.push((DEAD_SINCE.to_owned(), rfc3339(letter.dead_since_ms())));
+    headers.push((HISTORY.to_owned(), history::value(&attempts)));
+    fault::point("before-history");
+    let payload = delivery.message.payload.clone();
+    if let Err(error) = dead_letter::rewrite(&link.connection, letter, headers, payload).await {
+        let event = &delivery.message.event;
+        tracing::warn!(handler = %lane.plan.name, %event, %error, "a failed replay is not in its letter's history");
+    }
+}
+
+/// The replay of a handler without a ledger is done: its letter goes.
+pub async fn settle_directly(lane: &Lane, delivery: &Delivery) {
+    let (Some(letter), Some(link)) = (delivery.letter(), lane.link()) else {
+        return;
+    };
+    if let Err(error) = dead_letter::settle_replayed(&link.connection, letter).await {
+        let event = &delivery.message.event;
+        tracing::warn!(handler = %lane.plan.name, %event, %error, "a replayed dead letter stays listed");
+    }
 }
 
 /// An event that is still in its stream. `None`: it is not, and has been buried.
@@ -152,7 +213,7 @@ async fn of_stream(lane: &Lane, link: &Link, event: &EventId) -> Result<Option<(
         message,
         Replay {
             death: None,
-            letter: false,
+            letter: None,
         },
     )))
 }

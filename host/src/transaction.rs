@@ -1,5 +1,6 @@
 //! The transaction of an event that is done: its decision, its writes, and the events that follow from it.
 
+use crate::dead_letter::REPLAYED;
 use crate::delivery::Delivery;
 use crate::effects::Effects;
 use crate::handler::ModuleDigest;
@@ -44,12 +45,12 @@ pub fn done(lane: &Lane, delivery: &Delivery, attempt: u32, digest: &ModuleDiges
             },
         });
     }
-    let death = delivery.replay.and_then(|r| r.death);
-    if delivery.is_of_letter() {
-        let subject = crate::dead_letter::subject(&lane.plan.stream, &lane.plan.name, &message.event);
+    let death = delivery.death();
+    if let Some(letter) = delivery.letter() {
         consequences.push(Planned::Settle {
-            subject,
-            reason: "replayed".to_owned(),
+            subject: letter.subject.clone(),
+            reason: REPLAYED.to_owned(),
+            in_parts: letter.is_in_parts(),
         });
     }
     Transaction {

@@ -44,8 +44,8 @@ impl Filter {
                 .digest
                 .as_deref()
                 .is_none_or(|d| digest_begins(letter.header(dead_letter::MODULE), d))
-            && self.since_ms.is_none_or(|since| letter.time_ms >= since)
-            && self.until_ms.is_none_or(|until| letter.time_ms < until)
+            && self.since_ms.is_none_or(|since| letter.dead_since_ms() >= since)
+            && self.until_ms.is_none_or(|until| letter.dead_since_ms() < until)
             && self
                 .subject
                 .as_deref()

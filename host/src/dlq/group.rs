@@ -107,6 +107,7 @@ pub struct Groups {
 impl Groups {
     pub fn add(&mut self, letter: &Letter) {
         let key = Key::of(letter);
+        let since_ms = letter.dead_since_ms();
         if self.groups.len() >= GROUPS_MAX && !self.groups.contains_key(&key) {
             self.uncounted += 1;
             return;
@@ -114,15 +115,15 @@ impl Groups {
         let group = self.groups.entry(key.clone()).or_insert_with(|| Group {
             key,
             count: 0,
-            first_ms: letter.time_ms,
+            first_ms: since_ms,
             last_ms: 0,
             sample: String::new(),
             error: String::new(),
         });
         group.count += 1;
-        group.first_ms = group.first_ms.min(letter.time_ms);
-        if letter.time_ms >= group.last_ms {
-            group.last_ms = letter.time_ms;
+        group.first_ms = group.first_ms.min(since_ms);
+        if since_ms >= group.last_ms {
+            group.last_ms = since_ms;
             letter.id().clone_into(&mut group.sample);
             letter.header(dead_letter::ERROR).clone_into(&mut group.error);
         }

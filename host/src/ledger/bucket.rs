@@ -138,6 +138,11 @@ impl Bucket {
         self.sync(&connection).await
     }
 
+    /// The newest entry that this host knows.
+    pub fn newest(&self) -> u64 {
+        self.book().head.n
+    }
+
     /// Which append became an entry, as far as this host knows.
     pub fn append_of(&self, n: u64) -> Option<String> {
         self.book().append_of(n).map(str::to_owned)

@@ -10,12 +10,12 @@ use tokio::time::Instant;
 
 use super::bucket::Bucket;
 use super::entry::{Body, Consequence, Entry, Head, Out, Subjects};
-use super::flight::{Answered, Event, Flight};
+use super::flight::{Answered, Cargo, Event, Flight};
 use super::look::Look;
 use super::mistake::Mistake;
 use super::read;
 use super::targets::{Targets, refusal};
-use crate::broker::connection::token;
+use crate::broker::connection::{PubAck, token};
 use crate::broker::error::TOO_LARGE;
 use crate::broker::{By, Connection, Error};
 use crate::dead_letter;
@@ -229,12 +229,26 @@ impl<'a> Relay<'a> {
             }
             Consequence::Letter { subject, headers, body } => {
                 let payload = self.payload(entry, body).await?;
+                self.make_room().await?;
                 fault::point("before-letter");
+                if dead_letter::fits(&self.connection, &headers, &payload) {
+                    return self.flight.letter(carried, subject, &headers, payload).await;
+                }
                 dead_letter::store(&self.connection, &subject, &headers, payload).await?;
                 fault::point("letter-stored");
                 Ok(())
             }
-            Consequence::Settle { subject, reason } => dead_letter::settle(&self.connection, &subject, &reason).await,
+            Consequence::Settle {
+                subject,
+                reason,
+                in_parts,
+            } => {
+                self.make_room().await?;
+                if in_parts {
+                    return dead_letter::settle(&self.connection, &subject, &reason).await;
+                }
+                self.flight.settled(carried, subject, &reason).await
+            }
         }
     }
 
@@ -253,9 +267,23 @@ impl<'a> Relay<'a> {
         Ok(())
     }
 
-    /// An event that its target refuses for good becomes a dead letter, and the relay goes on.
+    /// Takes in what a target has answered.
     pub async fn answered(&mut self, answered: Answered) -> Result<(), Error> {
-        let Answered { carried, event, answer } = answered;
+        let Answered { carried, cargo, answer } = answered;
+        match cargo {
+            Cargo::Event(event) => return self.event_answered(carried, event, answer).await,
+            Cargo::Letter(subject) => {
+                dead_letter::inserted(&subject, answer)?;
+                fault::point("letter-stored");
+            }
+            Cargo::Settled(_) => drop(answer?),
+        }
+        self.flight.confirm(carried);
+        Ok(())
+    }
+
+    /// An event that its target refuses for good becomes a dead letter, and the relay goes on.
+    async fn event_answered(&mut self, carried: u64, event: Event, answer: Result<PubAck, Error>) -> Result<(), Error> {
         let subject = &event.subject;
         let why = match answer {
             Ok(ack) => {

@@ -365,7 +365,13 @@ pub enum Consequence {
         body: Body,
     },
     /// A dead letter whose event is done after all.
-    Settle { subject: String, reason: String },
+    Settle {
+        subject: String,
+        reason: String,
+        /// The letter's body lies in parts, which go as well.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        in_parts: bool,
+    },
 }
 
 /// A payload in a consequence: in the same message, or, if it is large, in messages of its own.

@@ -1,10 +1,10 @@
-//! Events that the relay has published and whose confirmation is awaited: many at a time, and a consequence message is
+//! What the relay has published and whose confirmation is awaited: many at a time, and a consequence message is
 //! confirmed to the ledger's consumer only when it and everything before it is.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use async_nats::{Subject, Subscriber};
+use async_nats::{HeaderMap, Subject, Subscriber};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use slab::Slab;
@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use crate::broker::connection::{PubAck, pub_ack, writable};
 use crate::broker::{Connection, Error};
+use crate::dead_letter;
 use crate::message::Headers;
 
 /// Published and not confirmed at a time. The server drops what comes faster than it stores, from 10,000 messages on.
@@ -20,6 +21,24 @@ const AWAITED_MAX: usize = 2_000;
 const AWAITED_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// A confirmation that takes longer is lost.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What is on its way.
+pub enum Cargo {
+    Event(Event),
+    /// A dead letter, to this subject.
+    Letter(String),
+    /// The settled message of one.
+    Settled(String),
+}
+
+impl Cargo {
+    fn subject(&self) -> &str {
+        match self {
+            Cargo::Event(event) => &event.subject,
+            Cargo::Letter(subject) | Cargo::Settled(subject) => subject,
+        }
+    }
+}
 
 /// An event on its way to its target.
 #[derive(Debug, Clone)]
@@ -46,22 +65,23 @@ pub struct Flight {
 struct Awaited {
     carried: u64,
     since: Instant,
-    event: Event,
+    bytes: usize,
+    cargo: Cargo,
 }
 
 /// A consequence message at work.
 struct Carried {
     reply: Option<Subject>,
-    /// Events of it that are not confirmed.
+    /// Publishes of it that are not confirmed.
     left: usize,
     /// Everything of it is on its way.
     whole: bool,
 }
 
-/// What the target has answered for an event.
+/// What the target has answered.
 pub struct Answered {
     pub carried: u64,
-    pub event: Event,
+    pub cargo: Cargo,
     pub answer: Result<PubAck, Error>,
 }
 
@@ -103,19 +123,44 @@ impl Flight {
         let mut headers = writable(&event.headers);
         headers.insert("Nats-Msg-Id", id);
         headers.insert("Mesh-Cause-Entry", event.entry.to_string());
-        let (subject, payload) = (event.subject.clone(), event.payload.clone());
+        let payload = event.payload.clone();
+        self.send(carried, Cargo::Event(event), headers, payload).await
+    }
+
+    /// Publishes without waiting.
+    async fn send(&mut self, carried: u64, cargo: Cargo, headers: HeaderMap, payload: Bytes) -> Result<(), Error> {
+        let subject = cargo.subject().to_owned();
+        let bytes = payload.len();
         if let Some(one) = self.one(carried) {
             one.left += 1;
         }
-        self.bytes += payload.len();
+        self.bytes += bytes;
         let since = Instant::now();
-        let key = self.awaited.insert(Awaited { carried, since, event });
+        let key = self.awaited.insert(Awaited {
+            carried,
+            since,
+            bytes,
+            cargo,
+        });
         let reply = format!("{}.{key}", self.inbox);
         let client = &self.connection.client;
         let sent = client
             .publish_with_reply_and_headers(subject, reply, headers, payload)
             .await;
         sent.map_err(|_| gone())
+    }
+
+    /// Publishes a dead letter that fits one message, without waiting: nothing happens if its subject is taken.
+    pub async fn letter(&mut self, carried: u64, subject: String, headers: &Headers, body: Bytes) -> Result<(), Error> {
+        let mut headers = writable(headers);
+        headers.insert("Nats-Expected-Last-Subject-Sequence", "0");
+        self.send(carried, Cargo::Letter(subject), headers, body).await
+    }
+
+    /// Settles a dead letter, without waiting.
+    pub async fn settled(&mut self, carried: u64, subject: String, reason: &str) -> Result<(), Error> {
+        let headers = writable(&dead_letter::settled(reason));
+        self.send(carried, Cargo::Settled(subject), headers, Bytes::new()).await
     }
 
     /// Everything of it is on its way.
@@ -136,24 +181,24 @@ impl Flight {
             let Some(awaited) = key.and_then(|key| self.awaited.try_remove(key)) else {
                 continue;
             };
-            self.bytes -= awaited.event.payload.len();
+            self.bytes -= awaited.bytes;
             let answer = match message.status {
                 Some(status) if status.as_u16() == 503 => Err(Error::Api {
-                    what: awaited.event.subject.clone(),
+                    what: awaited.cargo.subject().to_owned(),
                     code: 0,
                     text: "no stream listens there".to_owned(),
                 }),
-                _ => pub_ack(&awaited.event.subject, &message.payload),
+                _ => pub_ack(awaited.cargo.subject(), &message.payload),
             };
             return Ok(Answered {
                 carried: awaited.carried,
-                event: awaited.event,
+                cargo: awaited.cargo,
                 answer,
             });
         }
     }
 
-    /// One event of it is in its target, or buried.
+    /// One publish of it is in its target, or buried.
     pub fn confirm(&mut self, carried: u64) {
         if let Some(one) = self.one(carried) {
             one.left -= 1;
@@ -174,7 +219,7 @@ impl Flight {
     pub fn check(&self) -> Result<(), Error> {
         match self.awaited.iter().map(|(_, awaited)| awaited.since).min() {
             Some(since) if since.elapsed() > PATIENCE => Err(Error::Timeout {
-                what: "the confirmation of an emitted event".to_owned(),
+                what: "the confirmation of what the relay published".to_owned(),
             }),
             Some(_) | None => Ok(()),
         }

@@ -32,6 +32,7 @@ pub enum Planned {
     Settle {
         subject: String,
         reason: String,
+        in_parts: bool,
     },
 }
 
@@ -142,9 +143,14 @@ fn consequence(planned: &Planned, n: u64, lay: &mut dyn FnMut(&Bytes) -> Body) -
                 body: lay(payload),
             }
         }
-        Planned::Settle { subject, reason } => Consequence::Settle {
+        Planned::Settle {
+            subject,
+            reason,
+            in_parts,
+        } => Consequence::Settle {
             subject: subject.clone(),
             reason: reason.clone(),
+            in_parts: *in_parts,
         },
     }
 }

@@ -71,7 +71,7 @@ fn row(letter: &Letter) -> Vec<String> {
     let of = |name: &str| letter.header(name).to_owned();
     vec![
         letter.id().to_owned(),
-        rfc3339(letter.time_ms),
+        rfc3339(letter.dead_since_ms()),
         of(dead_letter::CAUSE),
         of(dead_letter::CODE),
         of(dead_letter::ATTEMPTS),
@@ -134,7 +134,7 @@ fn json_of(letter: &Letter) -> serde_json::Value {
         "id": letter.id(),
         "subject": letter.subject,
         "sequence": letter.sequence,
-        "dead_since": rfc3339(letter.time_ms),
+        "dead_since": rfc3339(letter.dead_since_ms()),
         "handler": of(dead_letter::HANDLER),
         "cause": of(dead_letter::CAUSE),
         "code": of(dead_letter::CODE),

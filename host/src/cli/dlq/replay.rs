@@ -40,7 +40,7 @@ async fn publish_again(connection: &Connection, letter: &Letter) -> Result<u8, E
     let mut map = header_map(&headers).map_err(Error::Failed)?;
     map.insert("Nats-Msg-Id", letter.header(dead_letter::EVENT));
     connection.publish(subject, map, letter.payload.clone()).await?;
-    dead_letter::settle(connection, &letter.subject, "replayed").await?;
+    dead_letter::settle_replayed(connection, letter).await?;
     println!("{} is published on {subject}", letter.id());
     Ok(OK)
 }

@@ -6,7 +6,7 @@ use crate::dead_letter::{self, Letter};
 
 pub fn run(letter: &Letter) -> Result<u8, Error> {
     println!("{}  ({})", letter.id(), letter.subject);
-    println!("dead since {}", crate::message::rfc3339(letter.time_ms));
+    println!("dead since {}", crate::message::rfc3339(letter.dead_since_ms()));
     println!();
     // The letter's own control headers say nothing about the event.
     let told = letter.headers.iter().filter(|(name, _)| !name.starts_with("Nats-"));

@@ -306,6 +306,7 @@ fn transaction(bounds: &Bounds, event: usize, kind: Kind, verdict: Option<Verdic
             consequences.push(Planned::Settle {
                 subject,
                 reason: "replayed".to_owned(),
+                in_parts: false,
             });
         }
     }

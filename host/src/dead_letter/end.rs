@@ -1,0 +1,68 @@
+//! What becomes of a letter that is there: it is written again, or settled.
+
+use bytes::Bytes;
+use serde_json::json;
+
+use super::{EXPECTED, Letter, SETTLED, fitting};
+use crate::broker::connection::writable;
+use crate::broker::error::WRONG_LAST;
+use crate::broker::provision::DEAD;
+use crate::broker::{Connection, Error};
+use crate::message::Headers;
+
+/// Why a letter is settled: its replay has succeeded.
+pub const REPLAYED: &str = "replayed";
+/// How long a settled letter's subject stays taken: longer than any late copy of the letter can live.
+pub const SETTLED_TTL: &str = "72h";
+
+/// Writes a letter again with other headers, if it still stands as it was read: one that is settled, or was written by
+/// somebody else meanwhile, stays so, and none is made anew. `payload`: its whole body.
+pub async fn rewrite(
+    connection: &Connection,
+    letter: &Letter,
+    mut headers: Headers,
+    payload: Bytes,
+) -> Result<(), Error> {
+    headers.retain(|(name, _)| !name.starts_with("Nats-"));
+    let body = if letter.is_in_parts() { Bytes::new() } else { payload };
+    let (mut map, body) = fitting(connection, &letter.subject, &headers, body).await?;
+    map.insert(EXPECTED, letter.sequence.to_string());
+    match connection.publish(&letter.subject, map, body).await {
+        Ok(_)
+        | Err(Error::Api {
+            code: WRONG_LAST | 10164,
+            ..
+        }) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// The headers of the empty message that overwrites a letter and keeps its subject taken for a while: a late copy must
+/// not bring the letter back.
+pub fn settled(reason: &str) -> Headers {
+    vec![
+        (SETTLED.to_owned(), reason.to_owned()),
+        ("Nats-TTL".to_owned(), SETTLED_TTL.to_owned()),
+    ]
+}
+
+/// Settles a letter, and removes the parts of its body.
+pub async fn settle(connection: &Connection, subject: &str, reason: &str) -> Result<(), Error> {
+    let headers = writable(&settled(reason));
+    connection.publish(subject, headers, Bytes::new()).await?;
+    let parts = json!({ "filter": format!("{subject}.part.>") });
+    let _: serde_json::Value = connection.api(&format!("STREAM.PURGE.{DEAD}"), &parts).await?;
+    Ok(())
+}
+
+/// The same for a letter that was read and whose replay has succeeded.
+pub async fn settle_replayed(connection: &Connection, letter: &Letter) -> Result<(), Error> {
+    if letter.is_in_parts() {
+        return settle(connection, &letter.subject, REPLAYED).await;
+    }
+    let headers = writable(&settled(REPLAYED));
+    connection
+        .publish(&letter.subject, headers, Bytes::new())
+        .await
+        .map(|_| ())
+}
