@@ -20,8 +20,11 @@ use crate::{advisory, dispatch, fault, poison, replay, sweep};
 
 /// How often the floor is raised and what was lost is looked for.
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
-/// Replays and advisories that are worked on at a time, beside `in_flight`.
-const SIDE_IN_FLIGHT: usize = 64;
+/// Replays that are worked on at a time, beside `in_flight`: each waits for two reads and a commit, so that ten thousand
+/// a second are some hundred at a time.
+const REPLAYS_IN_FLIGHT: usize = 512;
+/// Advisories, the same.
+const ADVISORIES_IN_FLIGHT: usize = 64;
 /// Without an open request, so long passes before the consumer is looked at again: nobody makes one anew faster.
 const UNHEARD_MAX: Duration = Duration::from_millis(500);
 
@@ -81,7 +84,8 @@ async fn serve(lane: &Arc<Lane>, work: &mut Work) -> Result<(), Error> {
     renewal.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     sweeps.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let sweeping = Arc::new(Semaphore::new(1));
-    let side = Arc::new(Semaphore::new(SIDE_IN_FLIGHT));
+    let replaying = Arc::new(Semaphore::new(REPLAYS_IN_FLIGHT));
+    let advised = Arc::new(Semaphore::new(ADVISORIES_IN_FLIGHT));
     tracing::info!(handler = %lane.plan.name, stream = %lane.plan.stream, consumer = %lane.plan.consumer,
         module = %lane.module.load().digest, "serving");
     let begun = lane.drain.begun();
@@ -89,9 +93,9 @@ async fn serve(lane: &Arc<Lane>, work: &mut Work) -> Result<(), Error> {
     tokio::pin!(begun, closed);
     loop {
         // What replays hold is not the source's.
-        let own = lane
-            .in_flight()
-            .saturating_sub(SIDE_IN_FLIGHT - side.available_permits());
+        let all = REPLAYS_IN_FLIGHT + ADVISORIES_IN_FLIGHT;
+        let others = all - replaying.available_permits() - advised.available_permits();
+        let own = lane.in_flight().saturating_sub(others);
         let room = lane.plan.in_flight.saturating_sub(own);
         if room > 0 && source.unheard() > UNHEARD_MAX {
             beside(work, still_bound(lane, &link)).await?;
@@ -100,8 +104,8 @@ async fn serve(lane: &Arc<Lane>, work: &mut Work) -> Result<(), Error> {
             // The request, and the acks before it, leave now: the server works on it while this works on what is here.
             tokio::task::yield_now().await;
         }
-        replays.ask(side.available_permits()).await?;
-        advisories.ask(side.available_permits()).await?;
+        replays.ask(replaying.available_permits()).await?;
+        advisories.ask(advised.available_permits()).await?;
         tokio::select! {
             biased;
             () = &mut begun => break,
@@ -125,9 +129,9 @@ async fn serve(lane: &Arc<Lane>, work: &mut Work) -> Result<(), Error> {
                 }
             }
             Some(()) = work.next() => {}
-            // They are few, and bounded: a backlog of the source must not keep them waiting.
-            pulled = replays.next() => take(lane, &link, pulled?, work, Inbound::Replay, Some(&side)).await?,
-            pulled = advisories.next() => take(lane, &link, pulled?, work, Inbound::Advisory, Some(&side)).await?,
+            // They are bounded: a backlog of the source must not keep them waiting.
+            pulled = replays.next() => take(lane, &link, pulled?, work, Inbound::Replay, Some(&replaying)).await?,
+            pulled = advisories.next() => take(lane, &link, pulled?, work, Inbound::Advisory, Some(&advised)).await?,
             pulled = source.next() => take(lane, &link, pulled?, work, Inbound::Source, None).await?,
         }
     }
@@ -270,6 +274,12 @@ async fn connect(lane: &Arc<Lane>, connection: Connection) -> Result<(Arc<Link>,
         // The stream was made anew in between, and this consumer names the old making: nobody may believe it.
         connection.remove_consumer(&plan.stream, &plan.consumer).await?;
         return Err(gone(lane));
+    }
+    for stream in [REPLAY, ADVISORIES] {
+        if connection.stream(stream).await?.is_none() {
+            // Somebody has removed it. The sweep finds what it has told of, or would have.
+            provision(&connection, &lane.whole).await?;
+        }
     }
     poison::discard(&connection, REPLAY, &replay::bind(&connection, lane).await?).await?;
     poison::discard(&connection, ADVISORIES, &advisory::bind(&connection, lane).await?).await?;
