@@ -126,6 +126,7 @@ async fn attempt_once(lane: &Lane, delivery: &Delivery, attempt: u32, permit: to
     let mut permit = Some(permit);
     let mut reruns = 0;
     let mut alone = None;
+    let mut doubted = false;
     loop {
         let session = lane.bucket.as_ref().map_or(0, |b| b.session_number());
         fault::point("before-run");
@@ -182,6 +183,11 @@ async fn attempt_once(lane: &Lane, delivery: &Delivery, attempt: u32, permit: to
         };
         if !decides && fate.is_ok() {
             bucket.doubt(run.effects.reads.keys());
+            // A letter is replayed after its cause was mended, perhaps by hand and unknown to this host until now.
+            let fails = matches!(verdict, Verdict::Dead { .. });
+            if fails && !std::mem::replace(&mut doubted, true) {
+                continue;
+            }
             return ran(run.outcome, None);
         }
         let outcome = match fate {

@@ -24,6 +24,7 @@ mod permissions;
 mod poison;
 mod refused;
 mod remade;
+mod replay;
 mod reset;
 mod retry;
 mod storage;

@@ -75,6 +75,11 @@ fn carry_out(step: Step, event: &Event, held: &mut Vec<Vec<u8>>) -> Result<(), E
                 format!("attempt {} is before {attempt}", context::attempt()),
             ));
         }
+        Step::Need { key } => {
+            if state::get(&key)?.is_none() {
+                return Err(Error::retry("not-there", format!("there is no {key}")));
+            }
+        }
         Step::Panic { message } => panic!("{message}"),
         Step::Trap => trap(),
         Step::Spin => loop {

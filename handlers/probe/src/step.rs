@@ -23,6 +23,10 @@ pub enum Step {
     FailUntil {
         attempt: u32,
     },
+    /// Asks for a retry until a key has a value.
+    Need {
+        key: String,
+    },
     Panic {
         message: String,
     },

@@ -109,6 +109,19 @@ impl Scan {
         })
     }
 
+    /// The next message, also of those that come later, however long that takes.
+    pub async fn wait(&mut self) -> Result<Scanned, Error> {
+        self.done = false;
+        self.until = u64::MAX;
+        loop {
+            if let Some(scanned) = self.next().await? {
+                return Ok(scanned);
+            }
+            // Nothing is left for now: the next request waits for more.
+            self.done = false;
+        }
+    }
+
     /// `None`: all has been seen.
     pub async fn next(&mut self) -> Result<Option<Scanned>, Error> {
         let gone = || Error::Gone {

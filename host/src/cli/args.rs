@@ -73,7 +73,7 @@ pub enum Command {
     Status(Status),
     /// Dead letters: find, understand, replay
     #[command(subcommand)]
-    Dlq(Dlq),
+    Dlq(Box<Dlq>),
     /// Let a handler begin anew, at its start; says first what would go
     Reset(Reset),
     /// What a host starts for each module: a component on standard input, compiled to standard output

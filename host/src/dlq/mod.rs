@@ -1,8 +1,12 @@
 //! Dead letters as a person works with them: which of them are meant, and which of them are the same fault.
 
+pub mod course;
 pub mod filter;
 pub mod group;
+pub mod pace;
+pub mod replay;
 pub mod select;
+pub mod watch;
 
 pub use filter::Filter;
 pub use group::Groups;

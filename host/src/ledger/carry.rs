@@ -276,7 +276,9 @@ impl<'a> Relay<'a> {
                 dead_letter::inserted(&subject, answer)?;
                 fault::point("letter-stored");
             }
-            Cargo::Settled(_) => drop(answer?),
+            Cargo::Settled(_) => {
+                answer?;
+            }
         }
         self.flight.confirm(carried);
         Ok(())

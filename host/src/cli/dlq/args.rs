@@ -3,6 +3,7 @@
 use clap::Subcommand;
 use clap::builder::PossibleValuesParser;
 
+use super::replay::Replay;
 use crate::cli::Error;
 use crate::dlq::Filter;
 use crate::dlq::select::is_id;
@@ -18,11 +19,8 @@ pub enum Dlq {
         /// As `dlq ls` prints it: HANDLER.INCARNATION.SEQUENCE
         id: String,
     },
-    /// Give a dead letter back to the handler that failed on it, and to no other
-    Replay {
-        /// As `dlq ls` prints it: HANDLER.INCARNATION.SEQUENCE
-        id: String,
-    },
+    /// Give dead letters back to the handlers that failed on them, and to no others, and wait for what becomes of them
+    Replay(Replay),
 }
 
 #[derive(Debug, clap::Args)]

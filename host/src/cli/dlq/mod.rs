@@ -24,7 +24,7 @@ pub async fn run(args: &Args, dlq: &Dlq) -> Result<u8, Error> {
     match dlq {
         Dlq::Ls(ls) => ls::run(&connection, ls).await,
         Dlq::Show { id } => show::run(&find(&connection, id).await?),
-        Dlq::Replay { id } => replay::run(&connection, &find(&connection, id).await?).await,
+        Dlq::Replay(replay) => replay::run(&loaded.plan, &connection, replay).await,
     }
 }
 

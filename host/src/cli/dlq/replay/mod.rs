@@ -1,0 +1,250 @@
+//! `jetmesh dlq replay`: dead letters go back to where they failed, and what becomes of them.
+
+mod account;
+mod progress;
+
+use std::time::Instant;
+
+use serde_json::json;
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::args::{Selected, Selection};
+use super::find;
+use crate::broker::provision::REPLAY;
+use crate::broker::{self, Connection};
+use crate::cli::{Error, OK, ask, status, table};
+use crate::dlq::course::Course;
+use crate::dlq::pace::Limits;
+use crate::dlq::watch::Watch;
+use crate::dlq::{replay, select};
+use crate::plan::Plan;
+
+/// More groups than a person reads before a yes.
+const KINDS_MAX: usize = 20;
+
+#[derive(Debug, clap::Args)]
+pub struct Replay {
+    #[command(flatten)]
+    selection: Selection,
+    /// At most so many in a second, such as 200/s or 30/min [default: as fast as the handlers take them]
+    #[arg(long, value_name = "NUMBER/s", value_parser = rate)]
+    rate: Option<f64>,
+    /// At most so many at a time that are not decided; it begins with one and doubles each time as many are decided
+    #[arg(long, value_name = "NUMBER", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    batch: u32,
+    /// Stop when more than this share of the decided has failed again; fewer than ten count as ten
+    #[arg(long, value_name = "PERCENT", default_value = "10", value_parser = percent)]
+    max_failures: f64,
+    /// Do not ask
+    #[arg(long)]
+    yes: bool,
+    /// Only say what would be replayed
+    #[arg(long)]
+    dry_run: bool,
+    /// The account as JSON; asks nothing, so it takes --yes
+    #[arg(long)]
+    json: bool,
+}
+
+pub async fn run(plan: &Plan, connection: &Connection, args: &Replay) -> Result<u8, Error> {
+    let selected = args.selection.selected()?;
+    if args.json && !args.yes && !args.dry_run {
+        return Err(Error::Usage("--json asks nothing: say --yes with it".to_owned()));
+    }
+    // Before the letters are read, so that nothing that is written to them is missed.
+    let watch = Watch::start(connection).await?;
+    let mut course = meant(connection, &selected).await?;
+    if args.dry_run && args.json {
+        println!("{}", would(&course));
+        return Ok(OK);
+    }
+    if course.is_empty() {
+        return Ok(nothing(&course, args.json));
+    }
+    if args.dry_run {
+        println!("would be replayed:\n");
+        print_kinds(&course);
+        return Ok(OK);
+    }
+    if course.len() > 1 && !args.yes {
+        println!("these go back to the handlers that failed on them:\n");
+        print_kinds(&course);
+        println!();
+        if !ask::confirmed(&format!("Replay {} dead letters?", course.len())) {
+            return Err(Error::Failed("nothing is replayed".to_owned()));
+        }
+    }
+    let limits = Limits {
+        batch_max: args.batch as usize,
+        per_second: args.rate,
+        failures_max: args.max_failures,
+    };
+    let served = async |handler: &str| served(connection, plan, handler).await;
+    let mut progress = progress::Progress::default();
+    let seen = |course: &Course, standing| progress.show(course.len(), course.counts(), standing);
+    let began = Instant::now();
+    let end = replay::run(connection, watch, &mut course, limits, interrupted()?, served, seen).await;
+    progress.clear();
+    account::tell(&course, end, began.elapsed(), args)
+}
+
+/// The letters that are meant and still there.
+async fn meant(connection: &Connection, selected: &Selected) -> Result<Course, Error> {
+    let mut course = Course::default();
+    match selected {
+        Selected::Filter(filter) => select::each(connection, filter, false, |letter| course.add(&letter)).await?,
+        Selected::Ids(ids) => {
+            for id in ids {
+                match find(connection, id).await {
+                    Ok(letter) => course.add(&letter),
+                    // Of several, some may be settled: the same command again goes on with the rest.
+                    Err(Error::Failed(why)) if ids.len() > 1 => eprintln!("{why}"),
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+    }
+    Ok(course)
+}
+
+fn nothing(course: &Course, as_json: bool) -> u8 {
+    if as_json {
+        println!("{}", account::json_of(course, "over"));
+    } else if course.lost == 0 {
+        println!("no such dead letters: nothing to replay");
+    } else {
+        print_lost(course);
+    }
+    match course.lost {
+        0 => OK,
+        _ => crate::cli::FAILED,
+    }
+}
+
+fn print_kinds(course: &Course) {
+    let kinds = course.kinds();
+    let rows: Vec<Vec<String>> = kinds
+        .iter()
+        .take(KINDS_MAX)
+        .map(|kind| {
+            vec![
+                kind.key.id(),
+                kind.count.to_string(),
+                kind.key.handler.clone(),
+                kind.key.cause.clone(),
+                kind.key.code.clone(),
+                kind.error.clone(),
+            ]
+        })
+        .collect();
+    table::print(&["GROUP", "COUNT", "HANDLER", "CAUSE", "CODE", "NEWEST ERROR"], &rows);
+    let rest: usize = kinds.iter().skip(KINDS_MAX).map(|kind| kind.count).sum();
+    if rest > 0 {
+        println!("and {rest} of {} more groups", kinds.len() - KINDS_MAX);
+    }
+    if course.lost > 0 {
+        println!();
+        print_lost(course);
+    }
+}
+
+fn print_lost(course: &Course) {
+    println!(
+        "left out: {} whose events were lost with their payloads, so that there is nothing to run: {}{}",
+        course.lost,
+        course.lost_samples.join(", "),
+        if course.lost > course.lost_samples.len() {
+            ", …"
+        } else {
+            ""
+        }
+    );
+}
+
+/// What a dry run says to scripts.
+fn would(course: &Course) -> serde_json::Value {
+    let kinds = course.kinds();
+    let groups = kinds.iter().map(|kind| {
+        json!({
+            "group": kind.key.id(),
+            "count": kind.count,
+            "handler": kind.key.handler,
+            "cause": kind.key.cause,
+            "code": kind.key.code,
+        })
+    });
+    json!({ "would_replay": course.len(), "lost": course.lost, "groups": groups.collect::<Vec<_>>() })
+}
+
+/// Whether a host serves a handler and takes its replays.
+async fn served(connection: &Connection, plan: &Plan, handler: &str) -> Result<bool, broker::Error> {
+    let hosts = status::hosts(connection, &plan.mesh).await;
+    let mut endpoints = hosts
+        .iter()
+        .flat_map(|host| host["endpoints"].as_array().into_iter().flatten());
+    if !endpoints.any(|endpoint| endpoint["name"] == json!(handler)) {
+        return Ok(false);
+    }
+    let consumer = connection.consumer(REPLAY, handler).await?;
+    Ok(consumer.is_some_and(|c| c.num_waiting > 0 || c.num_ack_pending > 0))
+}
+
+/// Completes at Ctrl-C, or when the process is asked to end.
+fn interrupted() -> Result<impl Future<Output = ()>, Error> {
+    let failed = |e: std::io::Error| Error::Failed(format!("signals cannot be listened to: {e}"));
+    let mut term = signal(SignalKind::terminate()).map_err(failed)?;
+    let mut int = signal(SignalKind::interrupt()).map_err(failed)?;
+    Ok(async move {
+        tokio::select! {
+            _ = term.recv() => {}
+            _ = int.recv() => {}
+        }
+    })
+}
+
+/// So many in a second.
+fn rate(text: &str) -> Result<f64, String> {
+    let wrong = || "not a rate such as 200/s or 30/min".to_owned();
+    let (number, unit) = text.split_once('/').unwrap_or((text, "s"));
+    let number: f64 = number.trim().parse().map_err(|_| wrong())?;
+    let seconds = match unit.trim() {
+        "s" => 1.0,
+        "min" => 60.0,
+        _ => return Err(wrong()),
+    };
+    if number.is_finite() && number > 0.0 {
+        Ok(number / seconds)
+    } else {
+        Err(wrong())
+    }
+}
+
+/// A share, out of a percentage.
+fn percent(text: &str) -> Result<f64, String> {
+    let number: Option<f64> = text.trim().trim_end_matches('%').trim_end().parse().ok();
+    let number = number.filter(|percent| (0.0..=100.0).contains(percent));
+    number
+        .map(|percent| percent / 100.0)
+        .ok_or_else(|| "not a percentage from 0 to 100".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rates_and_percentages_are_read_with_and_without_their_units() {
+        assert_eq!(rate("200/s"), Ok(200.0));
+        assert_eq!(rate("200"), Ok(200.0));
+        assert_eq!(rate("30/min"), Ok(0.5));
+        for wrong in ["", "0", "-1/s", "x/s", "5/h", "inf"] {
+            assert!(rate(wrong).is_err(), "{wrong}");
+        }
+        assert_eq!(percent("10"), Ok(0.1));
+        assert_eq!(percent("2.5 %"), Ok(0.025));
+        assert_eq!(percent("100%"), Ok(1.0));
+        for wrong in ["", "101", "-1", "NaN", "ten"] {
+            assert!(percent(wrong).is_err(), "{wrong}");
+        }
+    }
+}

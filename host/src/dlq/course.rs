@@ -1,0 +1,358 @@
+//! The letters of one replay command, and what has become of each. Pure.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+use super::group;
+use crate::dead_letter::{self, Letter};
+use crate::outcome::Cause;
+
+/// A letter without a word is asked for once more at the first look, and given up at this one.
+const LOOKS_MAX: u8 = 3;
+
+/// What a replay has come to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fate {
+    Succeeded,
+    /// The letter stands, with one more attempt in its history.
+    Failed {
+        code: String,
+        error: String,
+    },
+    /// The letter was taken away by other means: discarded, or purged.
+    Gone,
+    /// The replay is over, and of its letter nothing was written.
+    Silent,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Untried,
+    Out { since: Duration, looks: u8 },
+    Over,
+}
+
+/// One letter that is meant.
+#[derive(Debug, Clone)]
+pub struct Meant {
+    pub subject: String,
+    /// In its stream, when it was seen last.
+    pub sequence: u64,
+    /// Which of the kinds.
+    pub kind: usize,
+    state: State,
+}
+
+impl Meant {
+    pub fn id(&self) -> &str {
+        dead_letter::id_of(&self.subject)
+    }
+}
+
+/// What letters have in common.
+#[derive(Debug, Clone)]
+pub struct Kind {
+    pub key: group::Key,
+    pub count: usize,
+    /// The newest letter's error.
+    pub error: String,
+}
+
+impl Kind {
+    /// An emitted event that no stream took: it is published, not run.
+    pub fn is_undeliverable(&self) -> bool {
+        self.key.cause == Cause::Undeliverable.name()
+    }
+}
+
+/// Letters of one group that have failed again with one code.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failures {
+    pub count: usize,
+    /// The last one's id and error.
+    pub sample: String,
+    pub error: String,
+}
+
+/// How many of the letters stand how.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    pub succeeded: usize,
+    pub failed: usize,
+    pub gone: usize,
+    pub silent: usize,
+    /// Asked for and undecided.
+    pub out: usize,
+    pub untried: usize,
+}
+
+impl Counts {
+    /// Asked for, whatever has become of them.
+    pub fn replayed(&self) -> usize {
+        self.succeeded + self.failed + self.silent + self.out
+    }
+}
+
+#[derive(Debug, Default)]
+pub struct Course {
+    letters: Vec<Meant>,
+    by_subject: HashMap<String, usize>,
+    kinds: Vec<Kind>,
+    by_key: HashMap<group::Key, usize>,
+    next: usize,
+    counts: Counts,
+    /// By group and code.
+    failures: BTreeMap<(usize, String), Failures>,
+    /// Letters of events that were lost with their payloads: so many, and the first few.
+    pub lost: usize,
+    pub lost_samples: Vec<String>,
+}
+
+impl Course {
+    /// One more letter is meant; one that cannot be replayed is counted.
+    pub fn add(&mut self, letter: &Letter) {
+        if letter.header(dead_letter::CAUSE) == Cause::Lost.name() {
+            self.lost += 1;
+            if self.lost_samples.len() < 3 {
+                self.lost_samples.push(letter.id().to_owned());
+            }
+            return;
+        }
+        if self.by_subject.contains_key(&letter.subject) {
+            return;
+        }
+        let key = group::Key::of(letter);
+        let kinds = &mut self.kinds;
+        let kind = *self.by_key.entry(key.clone()).or_insert_with(|| {
+            let error = String::new();
+            kinds.push(Kind { key, count: 0, error });
+            kinds.len() - 1
+        });
+        self.kinds[kind].count += 1;
+        letter
+            .header(dead_letter::ERROR)
+            .clone_into(&mut self.kinds[kind].error);
+        self.by_subject.insert(letter.subject.clone(), self.letters.len());
+        self.letters.push(Meant {
+            subject: letter.subject.clone(),
+            sequence: letter.sequence,
+            kind,
+            state: State::Untried,
+        });
+        self.counts.untried += 1;
+    }
+
+    pub fn len(&self) -> usize {
+        self.letters.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.letters.is_empty()
+    }
+
+    pub fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    /// The largest first.
+    pub fn kinds(&self) -> Vec<&Kind> {
+        let mut kinds: Vec<&Kind> = self.kinds.iter().collect();
+        kinds.sort_by_key(|kind| std::cmp::Reverse(kind.count));
+        kinds
+    }
+
+    pub fn letter(&self, at: usize) -> &Meant {
+        &self.letters[at]
+    }
+
+    pub fn kind(&self, at: usize) -> &Kind {
+        &self.kinds[self.letters[at].kind]
+    }
+
+    /// What has failed again: the group, the code, and which.
+    pub fn failures(&self) -> impl Iterator<Item = (&Kind, &str, &Failures)> {
+        self.failures
+            .iter()
+            .map(|((kind, code), failures)| (&self.kinds[*kind], code.as_str(), failures))
+    }
+
+    /// The next letter that nothing is known of yet, which goes out now. `None`: there is none.
+    pub fn send(&mut self, now: Duration) -> Option<usize> {
+        while let Some(letter) = self.letters.get_mut(self.next) {
+            let at = self.next;
+            self.next += 1;
+            if letter.state == State::Untried {
+                letter.state = State::Out { since: now, looks: 0 };
+                self.counts.untried -= 1;
+                self.counts.out += 1;
+                return Some(at);
+            }
+        }
+        None
+    }
+
+    /// Something was written on a letter's subject. `Some`: as [`Course::learn`].
+    pub fn written(&mut self, subject: &str, sequence: u64, fate: Fate) -> Option<Fate> {
+        let at = *self.by_subject.get(subject)?;
+        let letter = &mut self.letters[at];
+        if sequence <= letter.sequence {
+            return None;
+        }
+        letter.sequence = sequence;
+        self.learn(at, fate)
+    }
+
+    /// Something is known of a letter. `Some`: it was out, and this is what its replay has come to.
+    pub fn learn(&mut self, at: usize, fate: Fate) -> Option<Fate> {
+        let letter = &mut self.letters[at];
+        let was_out = match (letter.state, &fate) {
+            (State::Over, _) => return None,
+            // Somebody else's replay of it has failed: it can still be tried.
+            (State::Untried, Fate::Failed { .. } | Fate::Silent) => return None,
+            (State::Untried, Fate::Succeeded | Fate::Gone) => false,
+            (State::Out { .. }, _) => true,
+        };
+        letter.state = State::Over;
+        if !was_out {
+            self.counts.untried -= 1;
+            self.counts.gone += 1;
+            return None;
+        }
+        self.counts.out -= 1;
+        match &fate {
+            Fate::Succeeded => self.counts.succeeded += 1,
+            Fate::Gone => self.counts.gone += 1,
+            Fate::Silent => self.counts.silent += 1,
+            Fate::Failed { code, error } => {
+                self.counts.failed += 1;
+                let (kind, sample) = (letter.kind, letter.id().to_owned());
+                let failures = self.failures.entry((kind, code.clone())).or_insert(Failures {
+                    count: 0,
+                    sample: String::new(),
+                    error: String::new(),
+                });
+                failures.count += 1;
+                failures.sample = sample;
+                error.clone_into(&mut failures.error);
+            }
+        }
+        Some(fate)
+    }
+
+    /// Letters that have been out for at least so long.
+    pub fn out_since(&self, before: Duration) -> Vec<usize> {
+        let tried = self.letters.iter().enumerate().take(self.next);
+        tried
+            .filter(|(_, letter)| matches!(letter.state, State::Out { since, .. } if since <= before))
+            .map(|(at, _)| at)
+            .collect()
+    }
+
+    /// The replay of a letter does not wait any more, and its letter stands as it was found.
+    pub fn unheard(&mut self, at: usize) -> Unheard {
+        let State::Out { looks, .. } = &mut self.letters[at].state else {
+            return Unheard::Wait;
+        };
+        *looks += 1;
+        match *looks {
+            1 => Unheard::AskAgain,
+            LOOKS_MAX.. => Unheard::GiveUp,
+            _ => Unheard::Wait,
+        }
+    }
+}
+
+/// What to do about a letter without a word. It may have been asked for while another replay of it was about to end:
+/// then asking did nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unheard {
+    /// It does nothing if the event is done.
+    AskAgain,
+    Wait,
+    GiveUp,
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    fn letter(number: u64, cause: Cause) -> Letter {
+        let headers = [
+            (dead_letter::CAUSE, cause.name().to_owned()),
+            (dead_letter::CODE, "sold-out".to_owned()),
+            (dead_letter::ERROR, format!("nothing is left of sku-{number}")),
+        ];
+        Letter {
+            subject: format!("$MESH.dead.ORDERS.inventory.k.{number}"),
+            sequence: number,
+            time_ms: 1,
+            headers: headers.map(|(n, v)| (n.to_owned(), v)).to_vec(),
+            payload: Bytes::new(),
+        }
+    }
+
+    fn course(count: u64) -> Course {
+        let mut course = Course::default();
+        (1..=count).for_each(|n| course.add(&letter(n, Cause::Rejected)));
+        course
+    }
+
+    fn failed(code: &str) -> Fate {
+        Fate::Failed {
+            code: code.to_owned(),
+            error: format!("{code}!"),
+        }
+    }
+
+    #[test]
+    fn each_letter_goes_out_once_and_is_decided_once() {
+        let mut course = course(3);
+        course.add(&letter(2, Cause::Rejected));
+        course.add(&letter(9, Cause::Lost));
+        assert_eq!((course.len(), course.lost), (3, 1));
+        assert_eq!(course.lost_samples, ["inventory.k.9"]);
+        let sent: Vec<usize> = std::iter::from_fn(|| course.send(Duration::ZERO)).collect();
+        assert_eq!(sent, [0, 1, 2]);
+        assert_eq!(course.learn(0, Fate::Succeeded), Some(Fate::Succeeded));
+        assert_eq!(course.learn(0, failed("late")), None);
+        assert_eq!(course.learn(1, failed("a")), Some(failed("a")));
+        assert_eq!(course.learn(2, failed("a")), Some(failed("a")));
+        let counts = course.counts();
+        assert_eq!(
+            (counts.succeeded, counts.failed, counts.out, counts.replayed()),
+            (1, 2, 0, 3)
+        );
+        let failures: Vec<_> = course.failures().collect();
+        assert_eq!(failures.len(), 1);
+        let (kind, code, of) = &failures[0];
+        assert_eq!((kind.count, *code, of.count), (3, "a", 2));
+        assert_eq!((of.sample.as_str(), of.error.as_str()), ("inventory.k.3", "a!"));
+    }
+
+    #[test]
+    fn one_that_others_took_away_is_not_tried_and_one_that_failed_for_others_is() {
+        let mut course = course(3);
+        assert_eq!(course.learn(0, Fate::Succeeded), None);
+        let second = "$MESH.dead.ORDERS.inventory.k.2";
+        assert_eq!(course.written(second, 7, failed("theirs")), None);
+        assert_eq!(course.send(Duration::ZERO), Some(1));
+        let counts = course.counts();
+        assert_eq!((counts.gone, counts.untried, counts.out), (1, 1, 1));
+        assert_eq!(course.written(second, 7, failed("theirs")), None, "as it stood");
+        assert_eq!(course.written(second, 8, Fate::Gone), Some(Fate::Gone));
+    }
+
+    #[test]
+    fn one_without_a_word_is_asked_for_once_more_and_then_given_up() {
+        let mut course = course(1);
+        course.send(Duration::from_secs(1));
+        assert_eq!(course.out_since(Duration::ZERO), Vec::<usize>::new());
+        assert_eq!(course.out_since(Duration::from_secs(1)), [0]);
+        let looks: Vec<Unheard> = (0..3).map(|_| course.unheard(0)).collect();
+        assert_eq!(looks, [Unheard::AskAgain, Unheard::Wait, Unheard::GiveUp]);
+        assert_eq!(course.learn(0, Fate::Silent), Some(Fate::Silent));
+        assert_eq!(course.counts().silent, 1);
+    }
+}

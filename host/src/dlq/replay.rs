@@ -1,0 +1,262 @@
+//! Dead letters go back, at a pace, and it is waited for what becomes of each.
+//!
+//! Asking is many publishes at a time; the fates are read from what is written to the letters. What is asked for stands in
+//! `MESH_REPLAY` and goes on without this: to break off loses nothing, and whoever begins again takes up what is not
+//! settled.
+
+use std::collections::{BTreeSet, HashSet};
+use std::future::Future;
+use std::pin::{Pin, pin};
+use std::time::Duration;
+
+use futures_util::stream::{self, FuturesUnordered};
+use futures_util::{FutureExt, StreamExt};
+use tokio::time::{Instant, interval};
+
+use super::course::{Course, Fate, Unheard};
+use super::pace::{Limits, Pace};
+use super::watch::{Watch, fate};
+use crate::broker::connection::header_map;
+use crate::broker::provision::{DEAD, REPLAY};
+use crate::broker::{By, Connection, Error};
+use crate::dead_letter::{self, Letter};
+use crate::replay;
+
+/// Publishes that are awaited at a time.
+const ASKS_MAX: usize = 256;
+/// How often the pace is looked at, and the progress told.
+const TICK: Duration = Duration::from_millis(20);
+/// After so long without any fate it is looked for the reason, and then again and again.
+const QUIET: Duration = Duration::from_secs(5);
+/// So many looks in a row find that nobody serves a handler: a host that begins again takes a while.
+const UNSERVED_LOOKS: u32 = 2;
+
+/// Why a run of replays has come to its end.
+#[derive(Debug)]
+pub enum End {
+    /// Everything is decided.
+    Over,
+    /// More have failed than may.
+    TooManyFailures,
+    Interrupted,
+    /// No host serves this handler.
+    Unserved(String),
+    Broken(Error),
+}
+
+/// How it goes, for whoever looks on.
+#[derive(Debug, Clone, Copy)]
+pub struct Standing {
+    pub since_start: Duration,
+    /// Between two attempts of their replay, as of the last look.
+    pub waiting: usize,
+}
+
+/// Replays what a course has, from `watch` on, until everything that was asked for is decided, or `stop` completes.
+/// `served`: whether a host serves a handler. `seen` is called several times a second.
+pub async fn run(
+    connection: &Connection,
+    watch: Watch,
+    course: &mut Course,
+    limits: Limits,
+    stop: impl Future<Output = ()>,
+    served: impl AsyncFn(&str) -> Result<bool, Error>,
+    mut seen: impl FnMut(&Course, Standing),
+) -> End {
+    let began = Instant::now();
+    let mut run = Run {
+        connection,
+        course,
+        pace: Pace::new(limits),
+        asks: FuturesUnordered::new(),
+        heard: began,
+        waiting: 0,
+        unserved: 0,
+    };
+    let written = stream::unfold(watch, |mut watch| async move { Some((watch.next().await, watch)) });
+    let (mut written, mut stop) = (pin!(written), pin!(stop));
+    let mut ticks = interval(TICK);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        run.send(began);
+        let counts = run.course.counts();
+        if counts.out == 0 && (counts.untried == 0 || run.pace.must_stop()) {
+            return match counts.untried {
+                0 => End::Over,
+                _ => End::TooManyFailures,
+            };
+        }
+        let step = tokio::select! {
+            biased;
+            () = &mut stop => return End::Interrupted,
+            () = connection.closed() => Err(Error::Gone { what: "replaying".to_owned() }),
+            Some(written) = written.next() => written.map(|written| {
+                let fate = run.course.written(&written.subject, written.sequence, written.fate);
+                run.count(fate);
+            }),
+            Some((at, answer)) = run.asks.next() => answer.map(|fate| {
+                let fate = fate.and_then(|fate| run.course.learn(at, fate));
+                run.count(fate);
+            }),
+            _ = ticks.tick() => {
+                let since_start = began.elapsed();
+                seen(run.course, Standing { since_start, waiting: run.waiting });
+                match run.heard.elapsed() > QUIET {
+                    false => Ok(()),
+                    true => match run.look(began, &served).await {
+                        Ok(None) => Ok(()),
+                        Ok(Some(end)) => return end,
+                        Err(error) => Err(error),
+                    },
+                }
+            }
+        };
+        if let Err(error) = step {
+            return End::Broken(error);
+        }
+    }
+}
+
+type Ask = Pin<Box<dyn Future<Output = (usize, Result<Option<Fate>, Error>)> + Send>>;
+
+struct Run<'a> {
+    connection: &'a Connection,
+    course: &'a mut Course,
+    pace: Pace,
+    asks: FuturesUnordered<Ask>,
+    /// When a fate came last, or it was looked for one.
+    heard: Instant,
+    waiting: usize,
+    /// Looks in a row that found nobody serving.
+    unserved: u32,
+}
+
+impl Run<'_> {
+    /// Asks for as many as may be now.
+    fn send(&mut self, began: Instant) {
+        let now = began.elapsed();
+        let room = self.pace.room(now, self.course.counts().out);
+        for _ in 0..room.min(ASKS_MAX.saturating_sub(self.asks.len())) {
+            let Some(at) = self.course.send(now) else { break };
+            self.pace.asked(1);
+            let ask = self.ask(at);
+            self.asks.push(ask);
+        }
+    }
+
+    /// `Some` fate: it is known with the answer.
+    fn ask(&self, at: usize) -> Ask {
+        let connection = self.connection.clone();
+        let letter = self.course.letter(at);
+        let subject = letter.subject.clone();
+        if self.course.kind(at).is_undeliverable() {
+            return async move { (at, publish_again(&connection, &subject).await.map(Some)) }.boxed();
+        }
+        let waits = format!("$MESH.replay.{}", letter.id());
+        async move {
+            let asked = replay::ask_on(&connection, &waits, Some(&subject)).await;
+            (at, asked.map(|()| None))
+        }
+        .boxed()
+    }
+
+    fn count(&mut self, fate: Option<Fate>) {
+        let Some(fate) = fate else { return };
+        self.heard = Instant::now();
+        self.unserved = 0;
+        match fate {
+            Fate::Succeeded => self.pace.decided(true),
+            Fate::Failed { .. } | Fate::Silent => self.pace.decided(false),
+            Fate::Gone => {}
+        }
+    }
+
+    /// Nothing was heard for a while: why?
+    async fn look(
+        &mut self,
+        began: Instant,
+        served: &impl AsyncFn(&str) -> Result<bool, Error>,
+    ) -> Result<Option<End>, Error> {
+        self.heard = Instant::now();
+        let Some(long_ago) = began.elapsed().checked_sub(QUIET) else {
+            return Ok(None);
+        };
+        let out = self.course.out_since(long_ago);
+        let handlers: BTreeSet<String> = out.iter().map(|at| self.course.kind(*at).key.handler.clone()).collect();
+        let mut waits = HashSet::new();
+        let mut unserved = None;
+        for handler in handlers {
+            let filter = format!("$MESH.replay.{handler}.>");
+            waits.extend(self.connection.subjects(REPLAY, &filter).await?);
+            if unserved.is_none() && !served(&handler).await? {
+                unserved = Some(handler);
+            }
+        }
+        self.waiting = 0;
+        for at in out {
+            let letter = self.course.letter(at);
+            if waits.contains(&format!("$MESH.replay.{}", letter.id())) {
+                self.waiting += 1;
+                continue;
+            }
+            let subject = letter.subject.clone();
+            let Some(stored) = self.connection.stored(DEAD, By::Last(&subject)).await? else {
+                let fate = self.course.learn(at, Fate::Gone);
+                self.count(fate);
+                continue;
+            };
+            let found = stored.headers().map(|headers| fate(&headers)).unwrap_or(Fate::Silent);
+            let found = self.course.written(&subject, stored.sequence, found);
+            if found.is_some() {
+                self.count(found);
+                continue;
+            }
+            match self.course.unheard(at) {
+                Unheard::AskAgain => {
+                    let ask = self.ask(at);
+                    self.asks.push(ask);
+                }
+                Unheard::Wait => {}
+                Unheard::GiveUp => {
+                    let fate = self.course.learn(at, Fate::Silent);
+                    self.count(fate);
+                }
+            }
+        }
+        let Some(handler) = unserved else {
+            self.unserved = 0;
+            return Ok(None);
+        };
+        self.unserved += 1;
+        Ok((self.unserved >= UNSERVED_LOOKS).then_some(End::Unserved(handler)))
+    }
+}
+
+/// An emitted event that no stream took: it goes where it was meant to go, under its own id.
+async fn publish_again(connection: &Connection, letter: &str) -> Result<Fate, Error> {
+    let Some(letter) = dead_letter::read(connection, letter).await? else {
+        return Ok(Fate::Gone);
+    };
+    match publish(connection, &letter).await {
+        Ok(()) => dead_letter::settle_replayed(connection, &letter)
+            .await
+            .map(|()| Fate::Succeeded),
+        // It is refused, now as before.
+        Err(Error::Api { text, .. } | Error::Answer { why: text, .. }) => Ok(Fate::Failed {
+            code: letter.header(dead_letter::CODE).to_owned(),
+            error: text,
+        }),
+        Err(error) => Err(error),
+    }
+}
+
+async fn publish(connection: &Connection, letter: &Letter) -> Result<(), Error> {
+    let subject = letter.header(dead_letter::SUBJECT);
+    let mut map = header_map(&dead_letter::originals(&letter.headers)).map_err(|why| Error::Answer {
+        what: subject.to_owned(),
+        why,
+    })?;
+    map.insert("Nats-Msg-Id", letter.header(dead_letter::EVENT));
+    let payload = letter.payload.clone();
+    connection.publish(subject, map, payload).await.map(|_| ())
+}

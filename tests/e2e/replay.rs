@@ -1,0 +1,380 @@
+//! Replays by the thousand, at a pace: each dead letter goes back once, and it is known what became of it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use futures_util::future::join_all;
+use serde_json::{Value, json};
+
+use crate::mesh::{Config, Found, Mesh, PATIENT};
+use crate::support::server::Options;
+use crate::support::wait::SOON;
+use crate::support::{Host, NatsServer, Signal, eventually, modules};
+
+/// For the probe, it fails until the key `fix` has a value; then it writes a key of its own and emits. For others it is
+/// nothing.
+fn poison(number: usize) -> Value {
+    json!([{ "op": "for", "handler": "probe", "do": [
+        { "op": "need", "key": "fix" },
+        { "op": "add", "key": format!("own.{number}"), "by": 1 },
+        { "op": "emit", "subject": "events.worked", "payload": number },
+    ] }])
+}
+
+/// The probe gives an event up at its first failure.
+fn config() -> Config {
+    Config::probe_with("max_attempts = 1")
+}
+
+/// Publishes the poison `from..to`, many at a time.
+async fn publish(mesh: &Mesh, from: usize, to: usize) {
+    let numbers: Vec<usize> = (from..to).collect();
+    for chunk in numbers.chunks(500) {
+        join_all(chunk.iter().map(|number| mesh.order(poison(*number)))).await;
+    }
+}
+
+/// A mesh with a host and so many dead letters.
+async fn with_letters(count: usize) -> (Mesh, Host) {
+    let (mesh, host) = Mesh::start(config()).await;
+    publish(&mesh, 0, count).await;
+    mesh.wait_letters(count).await;
+    (mesh, host)
+}
+
+async fn fix(mesh: &Mesh) {
+    mesh.put("probe", "fix", "yes").await;
+}
+
+/// Runs `jetmesh dlq replay` and returns its exit code and its account.
+async fn replay(mesh: &Mesh, args: &[&str]) -> (Option<i32>, Value) {
+    let args = [&["dlq", "replay", "--yes", "--json"], args].concat();
+    let (status, stdout, stderr) = mesh.jetmesh(&args).await;
+    let account = serde_json::from_str(&stdout);
+    (
+        status.code(),
+        account.unwrap_or_else(|_| panic!("no account\n{stdout}{stderr}")),
+    )
+}
+
+/// The id of a letter.
+fn id(letter: &Found) -> String {
+    letter
+        .subject
+        .splitn(4, '.')
+        .last()
+        .expect("a letter's subject has an id")
+        .to_owned()
+}
+
+/// What writing a letter again may add.
+const NEW: [&str; 3] = ["Mesh-History", "Mesh-Dead-Since", "Mesh-Parts"];
+
+/// A letter's body, also of one in parts.
+async fn whole(mesh: &Mesh, letter: &Found) -> Vec<u8> {
+    let parts = mesh.messages("MESH_DEAD", &format!("{}.part.*", letter.subject)).await;
+    let parts: Vec<u8> = parts.iter().flat_map(|part| part.payload.to_vec()).collect();
+    if letter.header("Mesh-Parts").is_some() {
+        return parts;
+    }
+    letter.payload.to_vec()
+}
+
+/// So many letters, by their subjects.
+async fn by_subject(mesh: &Mesh, count: usize) -> Vec<Found> {
+    let mut letters = mesh.wait_letters(count).await;
+    letters.sort_by(|a, b| a.subject.cmp(&b.subject));
+    letters
+}
+
+fn history(letter: &Found) -> Vec<Value> {
+    let header = letter.header("Mesh-History").unwrap_or("[]");
+    serde_json::from_str(header).expect("the history is JSON")
+}
+
+/// Judges, event by event, that each of the poison is dead once and then done once upon that death, with its write and
+/// its emitted event, and that no letter is left.
+async fn judge(mesh: &Mesh, count: usize) {
+    mesh.wait_letters(0).await;
+    mesh.wait_settled("KV_probe", "mesh-relay").await;
+    let entries = mesh.messages("KV_probe", "$MESH.state.probe.ledger.>").await;
+    let mut fates: BTreeMap<String, Vec<(u64, String, Value)>> = BTreeMap::new();
+    for entry in &entries {
+        let entry = entry.json();
+        let number = entry["n"].as_u64().expect("an entry has a number");
+        for decision in entry["decisions"].as_array().expect("an entry has decisions") {
+            let text = |name: &str| decision[name].as_str().expect("it is text").to_owned();
+            let fate = (number, text("verdict"), decision["follows_death"].clone());
+            fates.entry(text("event")).or_default().push(fate);
+        }
+    }
+    assert_eq!(fates.len(), count, "events decided");
+    for (event, fates) in &fates {
+        let [(died, dead, _), (_, done, follows)] = fates.as_slice() else {
+            panic!("{event} is decided otherwise than dead and done: {fates:?}");
+        };
+        assert_eq!((dead.as_str(), done.as_str()), ("dead", "done"), "{event}");
+        assert_eq!(follows, &json!(died), "{event} is done upon another death than its own");
+    }
+    let emitted = mesh.emitted().await;
+    let causes: BTreeSet<&str> = emitted
+        .iter()
+        .map(|event| event.header("Mesh-Cause-Event").expect("it names its cause"))
+        .collect();
+    assert_eq!((emitted.len(), causes.len()), (count, count), "each emitted once");
+    let own = mesh.messages("KV_probe", "$KV.probe.own.*").await;
+    assert_eq!(own.len(), count, "each has written");
+    let twice: Vec<&str> = own
+        .iter()
+        .filter(|key| key.payload != "1")
+        .map(|key| key.subject.as_str())
+        .collect();
+    assert!(twice.is_empty(), "written more than once: {twice:?}");
+}
+
+#[tokio::test]
+async fn ten_thousand_poison_events_die_once_under_every_fault_and_are_done_once_by_a_replay() {
+    const COUNT: usize = 10_000;
+    // A line for each of ten thousand is too much to read.
+    const QUIET: (&str, &str) = ("JETMESH_LOG__FILTER", "off,jetmesh=error,jetmesh::serve=info");
+    let many = Config::probe_with("max_attempts = 1\nin_flight = 512");
+    let config = many.handler("other", &modules::handler("probe"), "");
+    let mut mesh = Mesh::new(config).await;
+    // It ends while it buries.
+    let host = mesh.host(&[QUIET, ("MESH_FAULT", "burial-decided:kill:2000")]).await;
+    publish(&mesh, 0, COUNT).await;
+    host.wait_exit(PATIENT).await;
+    let host = mesh.host(&[QUIET]).await;
+    let deleted = mesh.js.delete_stream("MESH_ADVISORIES").await;
+    deleted.expect("the stream is there to be deleted");
+    eventually("half of the letters", PATIENT, async || {
+        (mesh.messages_left("MESH_DEAD").await > COUNT as u64 / 2).then_some(())
+    })
+    .await;
+    mesh.server.kill9();
+    mesh.server.restart().await;
+    eventually("all letters", PATIENT, async || {
+        let found = mesh.js.get_stream("MESH_DEAD").await.ok()?;
+        (found.cached_info().state.messages >= COUNT as u64).then_some(())
+    })
+    .await;
+    mesh.wait_settled("ORDERS", "probe").await;
+    assert_eq!(mesh.letters().await.len(), COUNT);
+    drop(host);
+
+    fix(&mesh).await;
+    let _host = mesh.host(&[QUIET]).await;
+    mesh.wait_settled("ORDERS", "other").await;
+    let others = mesh.consumer("ORDERS", "other").await["delivered"].clone();
+    let groups = mesh.jetmesh_ok(&["dlq", "ls", "--group", "--json"]).await;
+    let group: Value = serde_json::from_str(&groups).expect("all of them are one group");
+    assert_eq!(group["count"], COUNT);
+    let group = group["group"].as_str().expect("a group has an id");
+    let (code, account) = replay(&mesh, &["--group", group]).await;
+    assert_eq!(code, Some(0), "{account}");
+    assert_eq!(
+        (&account["succeeded"], &account["end"]),
+        (&json!(COUNT), &json!("over"))
+    );
+    judge(&mesh, COUNT).await;
+    assert_eq!(mesh.consumer("ORDERS", "other").await["delivered"], others);
+    assert_eq!(mesh.messages_left("MESH_REPLAY").await, 0);
+
+    // A second replay of the same finds nothing.
+    let entries = mesh.decisions("probe").await.len();
+    let said = mesh.jetmesh_ok(&["dlq", "replay", "--group", group, "--yes"]).await;
+    assert_eq!(said, "no such dead letters: nothing to replay\n");
+    assert_eq!(mesh.decisions("probe").await.len(), entries);
+}
+
+#[tokio::test]
+async fn a_replay_stops_when_too_many_fail_and_the_same_command_goes_on_after_the_fix() {
+    let (mesh, _host) = with_letters(60).await;
+    let (code, account) = replay(&mesh, &["--handler", "probe"]).await;
+    assert_eq!(code, Some(1));
+    assert_eq!(account["end"], "too-many-failures");
+    let number = |name: &str| account[name].as_u64().expect("it is a number");
+    let failed = number("failed_again");
+    assert!((2..=15).contains(&failed), "{account}");
+    assert_eq!(
+        (failed + number("not_tried"), number("undecided")),
+        (60, 0),
+        "{account}"
+    );
+    assert_eq!(account["failures"][0]["code"], "not-there");
+    let letters = mesh.letters().await;
+    let tried = letters.iter().filter(|letter| !history(letter).is_empty()).count();
+    assert_eq!((letters.len(), tried as u64), (60, failed), "the others were not tried");
+
+    fix(&mesh).await;
+    let (code, account) = replay(&mesh, &["--handler", "probe"]).await;
+    assert_eq!((code, &account["succeeded"]), (Some(0), &json!(60)), "{account}");
+    judge(&mesh, 60).await;
+}
+
+#[tokio::test]
+async fn a_letter_whose_replay_failed_has_one_more_line_of_history_and_is_otherwise_as_it_was() {
+    let options = Options {
+        max_payload: Some(64 * 1024),
+        ..Options::default()
+    };
+    let mesh = Mesh::over(NatsServer::start_with(&options).await, config()).await;
+    let _host = mesh.host(&[]).await;
+    let headers = [("Nats-Msg-Id", "o-1"), ("Trace", "a"), ("Trace", "b")];
+    let small = json!({ "do": poison(0) }).to_string();
+    mesh.publish_with("orders.probe", &headers, small).await;
+    // The second letter just fits one message, and with a history it does not.
+    let large = json!({ "do": poison(1), "pad": "x".repeat(63 * 1024) }).to_string();
+    mesh.publish("orders.probe", large).await;
+    let before = by_subject(&mesh, 2).await;
+    let since = mesh.jetmesh_ok(&["dlq", "ls", "--json"]).await;
+    for round in 1..=2 {
+        let (code, account) = replay(&mesh, &["--all", "--max-failures", "100"]).await;
+        assert_eq!((code, &account["failed_again"]), (Some(1), &json!(2)), "{account}");
+        for (was, is) in before.iter().zip(by_subject(&mesh, 2).await) {
+            let line = history(&is);
+            assert_eq!(line.len(), round, "one line for each replay");
+            let last = &line[round - 1];
+            assert_eq!((&last["replay"], &last["code"]), (&json!(true), &json!("not-there")));
+            assert_eq!(
+                (&last["outcome"], &last["message"]),
+                (&json!("retry"), &json!("there is no fix"))
+            );
+            assert_eq!(
+                (&was.subject, whole(&mesh, was).await),
+                (&is.subject, whole(&mesh, &is).await)
+            );
+            let kept = |letter: &Found| {
+                let own = |name: &str| name.starts_with("Nats-") || NEW.contains(&name);
+                let all = letter.headers.iter().filter(|(name, _)| !own(name.as_ref()));
+                all.map(|(name, values)| format!("{name}: {values:?}"))
+                    .collect::<BTreeSet<_>>()
+            };
+            assert_eq!(kept(was), kept(&is));
+        }
+    }
+    let again = mesh.jetmesh_ok(&["dlq", "ls", "--json"]).await;
+    let times = |list: &str| -> Vec<String> {
+        let lines = list
+            .lines()
+            .map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
+        let mut times: Vec<String> = lines
+            .map(|letter| format!("{} {}", letter["id"], letter["dead_since"]))
+            .collect();
+        times.sort();
+        times
+    };
+    assert_eq!(times(&since), times(&again), "they died when they died");
+    fix(&mesh).await;
+    let ids: Vec<String> = before.iter().map(id).collect();
+    let (code, account) = replay(&mesh, &[&ids[0], &ids[1]]).await;
+    assert_eq!((code, &account["succeeded"]), (Some(0), &json!(2)), "{account}");
+    assert_eq!(mesh.letters().await.len(), 0);
+    let left = mesh.messages("MESH_DEAD", ">").await;
+    assert_eq!(left.len(), 2, "nothing but what settles them: the parts are gone");
+}
+
+#[tokio::test]
+async fn what_was_asked_for_before_ctrl_c_goes_on_and_the_same_command_does_the_rest() {
+    let (mesh, _host) = with_letters(40).await;
+    fix(&mesh).await;
+    let file = mesh.write_config();
+    let file = file.to_str().expect("a temporary folder's path is UTF-8");
+    let args = ["dlq", "replay", "--all", "--yes", "--rate", "10/s", "--config", file];
+    let command = Host::start_command(&args, mesh.dir.path(), &[]);
+    eventually("some to be done", SOON, async || {
+        (mesh.letters().await.len() < 35).then_some(())
+    })
+    .await;
+    command.signal(Signal::INT);
+    assert_eq!(command.wait_exit(SOON).await.code(), Some(1));
+    let lines = command.lines();
+    assert!(
+        lines.iter().any(|line| line.starts_with("interrupted: ")
+            && line.ends_with("the same command again takes up what is not settled")),
+        "{lines:?}"
+    );
+    let left = mesh.letters().await.len();
+    assert!(left > 10, "it stopped asking: {left} are left");
+    let (code, account) = replay(&mesh, &["--all"]).await;
+    assert_eq!(code, Some(0), "{account}");
+    judge(&mesh, 40).await;
+}
+
+#[tokio::test]
+async fn a_replay_says_when_no_host_serves_the_handler_and_what_waits_is_done_when_one_does() {
+    let (mesh, host) = with_letters(3).await;
+    fix(&mesh).await;
+    drop(host);
+    let (status, stdout, stderr) = mesh.jetmesh(&["dlq", "replay", "--all", "--yes"]).await;
+    assert_eq!(status.code(), Some(1));
+    assert!(stdout.contains("1 are asked for and not decided\n"), "{stdout}");
+    assert!(
+        stderr.contains("no host serves handler probe: 1 asked for wait for one, see `jetmesh status`"),
+        "{stderr}"
+    );
+    let _host = mesh.host(&[]).await;
+    mesh.wait_letters(2).await;
+    let (code, account) = replay(&mesh, &["--all"]).await;
+    assert_eq!((code, &account["succeeded"]), (Some(0), &json!(2)), "{account}");
+    judge(&mesh, 3).await;
+}
+
+#[tokio::test]
+async fn without_a_yes_and_in_a_dry_run_nothing_is_asked_for() {
+    let (mesh, _host) = with_letters(3).await;
+    let last = async |stream: &str| {
+        let found = mesh.js.get_stream(stream).await.expect("the stream is there");
+        found.cached_info().state.last_sequence
+    };
+    let before = (last("MESH_REPLAY").await, last("MESH_DEAD").await);
+    let dry = mesh.jetmesh_ok(&["dlq", "replay", "--all", "--dry-run"]).await;
+    let group = &dry.lines().nth(3).expect("a line of the table")[..8];
+    insta::assert_snapshot!(dry.replace(group, "[group] "), @r"
+    would be replayed:
+
+    GROUP     COUNT  HANDLER  CAUSE      CODE       NEWEST ERROR
+    [group]   3      probe    exhausted  not-there  there is no fix
+    ");
+    let (status, stdout, stderr) = mesh.jetmesh(&["dlq", "replay", "--all"]).await;
+    assert_eq!(
+        (status.code(), stderr.as_str()),
+        (Some(1), "error: nothing is replayed\n")
+    );
+    insta::assert_snapshot!(stdout.replace(group, "[group] "), @r"
+    these go back to the handlers that failed on them:
+
+    GROUP     COUNT  HANDLER  CAUSE      CODE       NEWEST ERROR
+    [group]   3      probe    exhausted  not-there  there is no fix
+
+    Replay 3 dead letters? [y/N]
+    ");
+    assert_eq!((last("MESH_REPLAY").await, last("MESH_DEAD").await), before);
+    let (status, _, stderr) = mesh.jetmesh(&["dlq", "replay"]).await;
+    assert_eq!(status.code(), Some(2), "{stderr}");
+    assert!(stderr.contains("say which: an ID, --group"), "{stderr}");
+}
+
+#[tokio::test]
+async fn two_replays_of_the_same_letters_at_once_do_each_of_them_once() {
+    let (mesh, _host) = with_letters(50).await;
+    fix(&mesh).await;
+    let ((first, one), (second, other)) = tokio::join!(replay(&mesh, &["--all"]), replay(&mesh, &["--all"]));
+    assert_eq!((first, second), (Some(0), Some(0)), "{one}\n{other}");
+    judge(&mesh, 50).await;
+}
+
+#[tokio::test]
+async fn a_replay_that_is_tried_again_within_itself_has_not_failed_yet() {
+    let mesh = Mesh::new(config()).await;
+    let host = mesh.host(&[]).await;
+    mesh.order(json!({ "op": "fail_until", "attempt": 3 })).await;
+    mesh.wait_letters(1).await;
+    drop(host);
+    let patient = Config::probe_with("max_attempts = 3");
+    let _host = mesh.host_of(&patient, &mesh.server.url(), &[]).await;
+    let (code, account) = replay(&mesh, &["--all"]).await;
+    assert_eq!((code, &account["succeeded"]), (Some(0), &json!(1)), "{account}");
+    let decisions = mesh.decisions("probe").await;
+    assert_eq!(decisions.len(), 2, "{decisions:?}");
+    assert_eq!(decisions[1]["attempt"], 3);
+}
