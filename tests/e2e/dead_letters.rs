@@ -155,7 +155,7 @@ async fn a_replayed_letter_whose_cause_is_gone_is_done_once_and_leaves_the_list(
     let mark = host.lines().len();
     let (status, stdout, _) = mesh.jetmesh(&["dlq", "replay", &id]).await;
     assert_eq!(status.code(), Some(1));
-    assert!(stdout.contains("1 failed again: they stay"), "{stdout}");
+    assert!(stdout.contains("1 failed again; they stay"), "{stdout}");
     host.wait_for_line_after(mark, says(&["dead", "out-of-stock"]), SOON)
         .await;
     eventually("the replay to be over", SOON, async || {

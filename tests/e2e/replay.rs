@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 
+use crate::hosts::wait_frozen;
 use crate::mesh::{Config, Found, Mesh, PATIENT};
 use crate::support::server::Options;
 use crate::support::wait::SOON;
@@ -274,6 +275,33 @@ async fn a_letter_whose_replay_failed_has_one_more_line_of_history_and_is_otherw
 }
 
 #[tokio::test]
+async fn a_failed_replay_brings_no_letter_back_that_was_settled_or_removed_meanwhile() {
+    for purge in [false, true] {
+        let mesh = Mesh::new(config()).await;
+        let host = mesh.host_with_fault("before-history:stop").await;
+        publish(&mesh, 0, 1).await;
+        let letter = mesh.wait_letters(1).await.remove(0);
+        let replay = format!("$MESH.replay.{}", id(&letter));
+        mesh.publish_with(&replay, &[("Mesh-Letter", &letter.subject)], "")
+            .await;
+        wait_frozen(&host).await;
+        if purge {
+            let dead = mesh.js.get_stream("MESH_DEAD").await.expect("the stream is there");
+            dead.purge().await.expect("it can be purged");
+        } else {
+            mesh.publish_with(&letter.subject, &[("Mesh-Settled", "discarded")], "")
+                .await;
+        }
+        host.signal(Signal::CONT);
+        eventually("the replay to be over", SOON, async || {
+            mesh.messages_left("MESH_REPLAY").await.eq(&0).then_some(())
+        })
+        .await;
+        assert_eq!(mesh.letters().await.len(), 0, "purged: {purge}");
+    }
+}
+
+#[tokio::test]
 async fn what_was_asked_for_before_ctrl_c_goes_on_and_the_same_command_does_the_rest() {
     let (mesh, _host) = with_letters(40).await;
     fix(&mesh).await;
@@ -288,11 +316,9 @@ async fn what_was_asked_for_before_ctrl_c_goes_on_and_the_same_command_does_the_
     command.signal(Signal::INT);
     assert_eq!(command.wait_exit(SOON).await.code(), Some(1));
     let lines = command.lines();
-    assert!(
-        lines.iter().any(|line| line.starts_with("interrupted: ")
-            && line.ends_with("the same command again takes up what is not settled")),
-        "{lines:?}"
-    );
+    for text in ["interrupted: ", "the same command again takes up what is not settled"] {
+        assert!(lines.iter().any(|line| line.starts_with(text)), "{text} {lines:?}");
+    }
     let left = mesh.letters().await.len();
     assert!(left > 10, "it stopped asking: {left} are left");
     let (code, account) = replay(&mesh, &["--all"]).await;
@@ -307,9 +333,9 @@ async fn a_replay_says_when_no_host_serves_the_handler_and_what_waits_is_done_wh
     drop(host);
     let (status, stdout, stderr) = mesh.jetmesh(&["dlq", "replay", "--all", "--yes"]).await;
     assert_eq!(status.code(), Some(1));
-    assert!(stdout.contains("1 are asked for and not decided\n"), "{stdout}");
+    assert!(stdout.contains("1 asked for and not decided yet\n"), "{stdout}");
     assert!(
-        stderr.contains("no host serves handler probe: 1 asked for wait for one, see `jetmesh status`"),
+        stderr.contains("no host serves handler probe; what is asked for waits for one, see `jetmesh status`"),
         "{stderr}"
     );
     let _host = mesh.host(&[]).await;

@@ -20,6 +20,10 @@ pub enum Dlq {
         id: String,
     },
     /// Give dead letters back to the handlers that failed on them, and to no others, and wait for what becomes of them
+    #[command(
+        after_help = "Exit codes: 0 none of them is a dead letter any more; 1 some are. What was asked for goes on when \
+                            this is broken off, and the same command again takes up what is not settled."
+    )]
     Replay(Replay),
 }
 

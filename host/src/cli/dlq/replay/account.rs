@@ -17,31 +17,28 @@ pub fn tell(course: &Course, end: End, took: Duration, args: &Replay) -> Result<
     } else {
         print(course, took);
     }
-    let limit = args.max_failures * 100.0;
     match end {
-        End::Over => {}
+        End::Over => return Ok(if whole { OK } else { FAILED }),
         End::TooManyFailures => eprintln!(
-            "stopped: {} of {} failed again, more than {limit} %; the same command again goes on with what is not settled",
+            "\nstopped: {} of {} failed again, more than {} %",
             counts.failed + counts.silent,
             counts.succeeded + counts.failed + counts.silent,
+            args.max_failures * 100.0,
         ),
         End::Interrupted => eprintln!(
-            "interrupted: {}; the same command again takes up what is not settled",
+            "\ninterrupted: {}",
             match counts.out {
                 0 => "nothing is under way".to_owned(),
                 out => format!("{out} are asked for and go on without this"),
             }
         ),
-        End::Unserved(handler) => {
-            return Err(Error::Failed(format!(
-                "no host serves handler {handler}: {} asked for wait for one, see `jetmesh status`; the same command \
-                 again takes up what is not settled",
-                counts.out
-            )));
-        }
-        End::Broken(error) => return Err(error.into()),
+        End::Unserved(handler) => eprintln!(
+            "\nerror: no host serves handler {handler}; what is asked for waits for one, see `jetmesh status`"
+        ),
+        End::Broken(error) => eprintln!("\nerror: {error}; what is asked for goes on without this"),
     }
-    Ok(if whole { OK } else { FAILED })
+    eprintln!("the same command again takes up what is not settled");
+    Ok(FAILED)
 }
 
 fn print(course: &Course, took: Duration) {
@@ -52,16 +49,16 @@ fn print(course: &Course, took: Duration) {
         (counts.succeeded, "succeeded"),
         (
             counts.failed,
-            "failed again: they stay, with a line more in their history",
+            "failed again; they stay, with a line more in their history",
         ),
         (
             counts.silent,
-            "are over without a word: their letters stand as they were, and the hosts' logs say why",
+            "over without a word; they stay as they were, and the hosts' logs say why",
         ),
-        (counts.out, "are asked for and not decided"),
+        (counts.out, "asked for and not decided yet"),
         (counts.untried, "not tried"),
-        (counts.gone, "gone meanwhile: others have replayed or discarded them"),
-        (course.lost, "left out: their events were lost with their payloads"),
+        (counts.gone, "gone meanwhile; others have replayed or discarded them"),
+        (course.lost, "left out; their events were lost with their payloads"),
     ];
     for (count, what) in lines.iter().filter(|(count, _)| *count > 0) {
         println!("{count:>8} {what}");
