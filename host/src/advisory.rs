@@ -169,7 +169,7 @@ async fn act(lane: &Lane, link: &Link, advisory: &Advisory) -> Result<Answer, Er
         let failure = Failure {
             code: last.as_ref().map_or_else(String::new, |l| l.code.clone()),
             message: last.map_or_else(String::new, |l| match l.outcome.as_str() {
-                "running" => format!(
+                attempts::RUNNING => format!(
                     "host {} ended, or lost its connection, during attempt {}",
                     l.host, l.attempt
                 ),
@@ -183,7 +183,7 @@ async fn act(lane: &Lane, link: &Link, advisory: &Advisory) -> Result<Answer, Er
         }
     };
     match burial::body_in_stream(lane, &event).await? {
-        None => replay::lost(lane, &event).await?,
+        None => replay::lost(lane, &event, dead.record).await?,
         Some(body) => {
             if burial::bury(lane, &event, &dead, Some(body)).await? == burial::Buried::Now {
                 Counters::add(&lane.counters.dead, 1);

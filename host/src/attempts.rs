@@ -14,6 +14,8 @@ use crate::message::{EventId, now_ms, rfc3339};
 const HISTORY: usize = 5;
 /// How many of a failed attempt's last log lines are kept.
 pub const LOG_TAIL: usize = 10;
+/// The outcome of an attempt that has not ended, or whose host ended during it.
+pub const RUNNING: &str = "running";
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Record {
@@ -40,7 +42,7 @@ pub struct Attempt {
     pub at: String,
     pub host: String,
     pub module: String,
-    /// `running` until it ends; a host that dies leaves it so.
+    /// [`RUNNING`] until it ends; a host that dies leaves it so.
     pub outcome: String,
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub code: String,
@@ -77,13 +79,30 @@ impl Record {
             at,
             host: host.to_owned(),
             module: module.to_owned(),
-            outcome: "running".to_owned(),
+            outcome: RUNNING.to_owned(),
             code: String::new(),
             message: String::new(),
             log: Vec::new(),
             backtrace: Vec::new(),
             replay: false,
         });
+        let over = self.history.len().saturating_sub(HISTORY);
+        self.history.drain(..over);
+    }
+
+    /// An attempt has ended: the one that was begun, or, if it was the event's first, one that nobody wrote down.
+    pub fn end(&mut self, ended: Attempt) {
+        self.attempts = self.attempts.max(ended.attempt);
+        if self.first.is_empty() {
+            self.first.clone_from(&ended.at);
+        }
+        match self.history.last_mut() {
+            Some(last) if last.outcome == RUNNING => {
+                let at = std::mem::take(&mut last.at);
+                *last = Attempt { at, ..ended };
+            }
+            _ => self.history.push(ended),
+        }
         let over = self.history.len().saturating_sub(HISTORY);
         self.history.drain(..over);
     }

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 
 use bytes::Bytes;
 
-use crate::attempts::{self, Record};
+use crate::attempts::{Attempt, Held, Record};
 use crate::broker::{By, Error};
 use crate::dead_letter::{self, Body, Obituary};
 use crate::fault;
@@ -15,7 +15,7 @@ use crate::ledger::append::Transaction;
 use crate::ledger::entry::{Decision, Verdict};
 use crate::ledger::outs::Planned;
 use crate::ledger::{Committed, Fault};
-use crate::message::{EventId, Message, now_ms, parse_rfc3339};
+use crate::message::{EventId, Message, parse_rfc3339};
 use crate::outcome::{Cause, Failure};
 
 /// What is known of an event's attempts.
@@ -25,6 +25,8 @@ pub struct Attempts {
     pub first_ms: u64,
     pub last_ms: u64,
     pub module: String,
+    /// The last few, oldest first.
+    pub history: Vec<Attempt>,
 }
 
 /// Why and after what an event is dead.
@@ -59,26 +61,15 @@ pub fn of_record(record: &Record) -> Attempts {
         first_ms: parse_rfc3339(&record.first).unwrap_or(0),
         last_ms: last.and_then(|l| parse_rfc3339(&l.at)).unwrap_or(0),
         module: last.map(|l| l.module.clone()).unwrap_or_default(),
+        history: record.history.clone(),
     }
 }
 
-/// The attempts of an event that has just failed for good; its record knows when the first was.
-pub async fn attempts(lane: &Lane, event: &EventId, attempt: u32, module: &str) -> Attempts {
-    let now = now_ms();
-    let first_ms = match (attempt, lane.link()) {
-        (2.., Some(link)) => attempts::load(&link.connection, &lane.plan.name, event)
-            .await
-            .ok()
-            .and_then(|held| parse_rfc3339(&held.record.first))
-            .unwrap_or(now),
-        _ => now,
-    };
-    Attempts {
-        attempts: attempt,
-        first_ms,
-        last_ms: now,
-        module: module.to_owned(),
-    }
+/// The attempts of an event that has just failed for good: those in its record, if it has one, and this one.
+pub fn attempts(record: Option<&Held>, failed: Attempt) -> Attempts {
+    let mut record = record.map(|held| held.record.clone()).unwrap_or_default();
+    record.end(failed);
+    of_record(&record)
 }
 
 /// The transaction of a death. The letter names the entry that will hold it, which only the append knows and puts in.
@@ -127,6 +118,7 @@ fn obituary<'a>(lane: &'a Lane, event: &'a EventId, dead: &'a Dead<'_>, death: O
         module: &dead.record.module,
         first_attempt_ms: dead.record.first_ms,
         last_attempt_ms: dead.record.last_ms,
+        history: &dead.record.history,
         death,
     }
 }

@@ -6,11 +6,13 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::{Bytes, BytesMut};
 
+use crate::attempts::Attempt;
 use crate::broker::connection::{PubAck, writable};
 use crate::broker::error::WRONG_LAST;
 use crate::broker::provision::DEAD;
 use crate::broker::{By, Connection, Error, Stored};
 use crate::guest::clean;
+use crate::history::{self, HISTORY};
 use crate::message::{EventId, Headers, header, parse_rfc3339, rfc3339};
 use crate::outcome::{Cause, Failure};
 
@@ -87,6 +89,8 @@ pub struct Obituary<'a> {
     /// Milliseconds since the Unix epoch; 0: never tried.
     pub first_attempt_ms: u64,
     pub last_attempt_ms: u64,
+    /// The attempts that are known word for word, oldest first.
+    pub history: &'a [Attempt],
     /// Ledger and entry of the death.
     pub death: Option<(&'a str, u64)>,
 }
@@ -116,6 +120,9 @@ pub fn headers(obituary: &Obituary<'_>, body: Option<&Body>) -> Headers {
         if ms > 0 {
             put(name, rfc3339(ms));
         }
+    }
+    if !obituary.history.is_empty() {
+        put(HISTORY, history::value(obituary.history));
     }
     if let Some((ledger, entry)) = obituary.death {
         put(LEDGER, ledger.to_owned());
@@ -342,6 +349,7 @@ mod tests {
             module: "m",
             first_attempt_ms: 1,
             last_attempt_ms: 2,
+            history: &[],
             death: Some(("inventory", 3)),
         };
         let originals_in: Headers = vec![

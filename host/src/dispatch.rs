@@ -7,10 +7,10 @@ use std::time::Duration;
 use async_nats::{Message as Wire, Subject};
 
 use crate::attempts::{self};
-use crate::burial::{self, Dead};
+use crate::burial::{self, Attempts, Dead};
 use crate::delivery::{Delivery, Ran};
 use crate::fault;
-use crate::handler::{ModuleDigest, Run};
+use crate::handler::Run;
 use crate::lane::{Counters, Lane, Link};
 use crate::ledger::append::{Transaction, moot};
 use crate::ledger::{Committed, Fault};
@@ -113,13 +113,19 @@ pub async fn handle(lane: &Lane, delivery: Delivery) {
         // The host ended during the last attempt, so nobody has said yet what came of it.
         return Box::pin(died_before(lane, delivery, record)).await;
     }
-    let ran = attempt_once(lane, &delivery, attempt, permit).await;
+    let ran = attempt_once(lane, &delivery, record.as_ref(), attempt, permit).await;
     conclude(lane, delivery, record, attempt, ran).await;
     drop(at_work);
 }
 
 /// One attempt: run, and commit what it wants; again at once while what it read keeps changing.
-async fn attempt_once(lane: &Lane, delivery: &Delivery, attempt: u32, permit: tokio::sync::SemaphorePermit<'_>) -> Ran {
+async fn attempt_once(
+    lane: &Lane,
+    delivery: &Delivery,
+    record: Option<&attempts::Held>,
+    attempt: u32,
+    permit: tokio::sync::SemaphorePermit<'_>,
+) -> Ran {
     let message = &delivery.message;
     let module = lane.module.load_full();
     let digest = module.digest.clone();
@@ -148,6 +154,10 @@ async fn attempt_once(lane: &Lane, delivery: &Delivery, attempt: u32, permit: to
         );
         // What waits for its commit holds no instance.
         permit.take();
+        let failed = |outcome: &Outcome| {
+            let told = record::told(lane, attempt, (outcome, &run.lines), run.took, &digest);
+            burial::attempts(record, told)
+        };
         let ran = |outcome, committed| Ran {
             outcome,
             committed,
@@ -163,7 +173,7 @@ async fn attempt_once(lane: &Lane, delivery: &Delivery, attempt: u32, permit: to
         let mut tx = match &verdict {
             Verdict::Done => transaction::done(lane, delivery, attempt, &digest, std::mem::take(&mut run.effects)),
             Verdict::Dead { cause, failure } if decides => {
-                let mut tx = Box::pin(death(lane, message, attempt, &digest, (*cause, failure))).await;
+                let mut tx = death(lane, message, *cause, failure, failed(&run.outcome));
                 tx.reads.clone_from(&run.effects.reads);
                 tx
             }
@@ -221,8 +231,7 @@ async fn attempt_once(lane: &Lane, delivery: &Delivery, attempt: u32, permit: to
                 code: code.clone(),
                 message: why.clone(),
             };
-            let why_dead = (Cause::Rejected, &failure);
-            let tx = Box::pin(death(lane, message, attempt, &digest, why_dead)).await;
+            let tx = death(lane, message, Cause::Rejected, &failure, failed(&outcome));
             if let Ok(committed) = Box::pin(bucket.commit(tx)).await {
                 return ran(outcome, Some(committed));
             }
@@ -245,14 +254,7 @@ fn verdict(lane: &Lane, outcome: &Outcome, attempt: u32) -> Verdict {
 }
 
 /// The transaction of an event that dies by this attempt.
-async fn death(
-    lane: &Lane,
-    message: &Message,
-    attempt: u32,
-    digest: &ModuleDigest,
-    (cause, failure): (Cause, &Failure),
-) -> Transaction {
-    let record = burial::attempts(lane, &message.event, attempt, &digest.to_string()).await;
+fn death(lane: &Lane, message: &Message, cause: Cause, failure: &Failure, record: Attempts) -> Transaction {
     let dead = Dead {
         cause,
         failure: Cow::Borrowed(failure),
@@ -302,11 +304,11 @@ async fn conclude(lane: &Lane, delivery: Delivery, record: Option<attempts::Held
         }
         Verdict::Dead { cause, failure } => {
             if lane.bucket.is_none() {
-                let attempts = Box::pin(burial::attempts(lane, &event, attempt, &ran.digest.to_string())).await;
+                let told = record::told(lane, attempt, (&ran.outcome, &ran.lines), ran.took, &ran.digest);
                 let dead = Dead {
                     cause,
                     failure: Cow::Borrowed(&failure),
-                    record: attempts,
+                    record: burial::attempts(record.as_ref(), told),
                 };
                 if let Err(error) = Box::pin(burial::directly(
                     lane,
@@ -353,7 +355,7 @@ async fn died_before(lane: &Lane, delivery: Delivery, record: Option<attempts::H
     let record = record.unwrap_or_default();
     let last = record.record.last().cloned();
     let failure = match &last {
-        Some(last) if last.outcome != "running" => Failure {
+        Some(last) if last.outcome != attempts::RUNNING => Failure {
             code: last.code.clone(),
             message: last.message.clone(),
         },

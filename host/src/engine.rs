@@ -4,9 +4,11 @@
 use std::time::Duration;
 
 use wasmtime::component::Linker;
-use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig};
+use wasmtime::{
+    Config, Enabled, Engine, FrameInfo, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig, WasmBacktrace,
+};
 
-use crate::guest::{self, Guest};
+use crate::guest::{self, Guest, clean};
 use crate::sandbox::MEMORIES_MAX;
 
 /// How often a guest's deadline is looked at; also how long a computing guest keeps its thread from its neighbours.
@@ -52,6 +54,31 @@ pub fn chain(error: &wasmtime::Error) -> String {
         .map(|e| e.to_string().replace('\n', " "))
         .collect::<Vec<_>>()
         .join(": ")
+}
+
+/// Why a guest trapped, on one line, and which of its functions were running then, innermost first, at most 20.
+pub fn trapped(error: &wasmtime::Error) -> (String, Vec<String>) {
+    let Some(backtrace) = error.downcast_ref::<WasmBacktrace>() else {
+        return (clean(&chain(error)), Vec::new());
+    };
+    // The library puts the backtrace before the cause, as if it were one.
+    let frames = backtrace.to_string();
+    let causes = error.chain().map(|e| e.to_string()).filter(|text| *text != frames);
+    let message = causes.collect::<Vec<_>>().join(": ");
+    (clean(&message), backtrace.frames().iter().map(frame).collect())
+}
+
+/// `function (module)`; a function whose name is not in the module goes by its number.
+fn frame(frame: &FrameInfo) -> String {
+    let function = match frame.func_name() {
+        // The alternate form leaves the hash away.
+        Some(name) => format!("{:#}", rustc_demangle::demangle(name)),
+        None => format!("function {}", frame.func_index()),
+    };
+    clean(&match frame.module().name() {
+        Some(module) => format!("{function} ({})", module.trim_end_matches(".wasm")),
+        None => function,
+    })
 }
 
 /// What code may be made of, and how it is made: the same where it is compiled and where it runs.

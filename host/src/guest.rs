@@ -220,6 +220,20 @@ pub fn clean(text: &str) -> String {
         .collect()
 }
 
+/// What a guest wrote when it panicked. The trap itself only says that an instruction was reached that never should be.
+/// The SDK writes it on one line, Rust's own hook on two.
+pub fn panicked(lines: &[Line]) -> Option<String> {
+    let at = lines
+        .iter()
+        .rposition(|line| line.text.starts_with("panicked at ") || line.text.starts_with("thread '"))?;
+    let text = &lines[at].text;
+    let text = &text[text.find("panicked at ")?..];
+    Some(match lines.get(at + 1) {
+        Some(next) if text.ends_with(':') => clean(&format!("{text} {}", next.text)),
+        _ => text.to_owned(),
+    })
+}
+
 impl WasiView for Guest {
     fn ctx(&mut self) -> WasiCtxView<'_> {
         WasiCtxView {
@@ -324,5 +338,31 @@ impl Guest {
             .effects
             .set(key, value)
             .map_err(|e| state::Error::TooLarge(e.to_string()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_is_found_in_what_the_guest_wrote() {
+        let found = |texts: &[&str]| {
+            let line = |text: &&str| Line {
+                level: tracing::Level::WARN,
+                text: (*text).to_owned(),
+            };
+            panicked(&texts.iter().map(line).collect::<Vec<_>>())
+        };
+        let whole = Some("panicked at src/lib.rs:7:5: no stock".to_owned());
+        assert_eq!(found(&["before", "panicked at src/lib.rs:7:5: no stock"]), whole);
+        let two = [
+            "thread 'main' (1) panicked at src/lib.rs:7:5:",
+            "no stock",
+            "note: run with",
+        ];
+        assert_eq!(found(&two), whole);
+        assert_eq!(found(&["it panicked at midnight", "thread 'a' ended"]), None);
+        assert_eq!(found(&[]), None);
     }
 }

@@ -14,7 +14,7 @@ use wasmtime::{Store, UpdateDeadline};
 
 use crate::compile::{self, Priority};
 use crate::effects::Effects;
-use crate::engine::{Runtime, chain};
+use crate::engine::{Runtime, chain, trapped};
 use crate::guest::jetmesh::handler::types::{Event, Failure, HeaderParam};
 use crate::guest::{self, Call, EventHandler, EventHandlerPre, Facts, Guest, Line, clean};
 use crate::message::{Message, now_ms};
@@ -213,9 +213,10 @@ impl Module {
                 outcome_of(answer)
             }
         };
-        let outcome = match call.host_fault {
-            Some(message) => Outcome::HostFault { message },
-            None => outcome,
+        let outcome = match (call.host_fault, outcome, guest::panicked(&call.lines)) {
+            (Some(message), ..) => Outcome::HostFault { message },
+            (None, Outcome::Trap { backtrace, .. }, Some(message)) => Outcome::Trap { message, backtrace },
+            (None, outcome, _) => outcome,
         };
         let effects = if outcome == Outcome::Done {
             call.effects
@@ -385,9 +386,8 @@ fn instance_failure(error: &wasmtime::Error, timeout: Duration) -> Outcome {
             message: "no free instance slot".to_owned(),
         };
     }
-    Outcome::Trap {
-        message: clean(&chain(error)),
-    }
+    let (message, backtrace) = trapped(error);
+    Outcome::Trap { message, backtrace }
 }
 
 fn unlinked(error: &wasmtime::Error) -> Fault {

@@ -23,6 +23,8 @@ pub enum Outcome {
     /// The guest trapped: a panic, a memory or stack limit, an illegal instruction.
     Trap {
         message: String,
+        /// The guest's functions that were running, innermost first.
+        backtrace: Vec<String>,
     },
     /// The guest ran longer than it may.
     Timeout {
@@ -113,7 +115,7 @@ impl Outcome {
         let (code, message) = match self {
             Outcome::Done => return None,
             Outcome::Retry { code, message, .. } | Outcome::Reject { code, message } => (code.clone(), message.clone()),
-            Outcome::Trap { message } => ("trap".to_owned(), message.clone()),
+            Outcome::Trap { message, .. } => ("trap".to_owned(), message.clone()),
             Outcome::Timeout { limit } => ("timeout".to_owned(), format!("still running after {limit:?}")),
             Outcome::Conflict => (
                 "conflict".to_owned(),
@@ -221,7 +223,10 @@ mod tests {
 
     #[test]
     fn every_row_of_the_table() {
-        let trap = || Outcome::Trap { message: "t".into() };
+        let trap = || Outcome::Trap {
+            message: "t".into(),
+            backtrace: Vec::new(),
+        };
         let timeout = || Outcome::Timeout {
             limit: Duration::from_secs(2),
         };

@@ -2,11 +2,14 @@
 
 use std::time::Duration;
 
-use crate::attempts::{self, LOG_TAIL};
+use crate::attempts::{self, Attempt, LOG_TAIL};
 use crate::delivery::{Delivery, Ran};
 use crate::fault;
+use crate::guest::Line;
+use crate::handler::ModuleDigest;
 use crate::lane::Lane;
 use crate::message::{EventId, Message, now_ms, rfc3339};
+use crate::outcome::Outcome;
 
 /// Counts a redelivery's attempt before it runs, so that an event which ends the host is counted too.
 pub async fn begin(lane: &Lane, delivery: &Delivery) -> Result<Option<attempts::Held>, String> {
@@ -39,6 +42,40 @@ fn describe(lane: &Lane, held: &mut attempts::Held, message: &Message) {
     held.record.subject.clone_from(&message.subject);
 }
 
+/// An attempt that has just failed, as records and letters tell it.
+pub fn told(
+    lane: &Lane,
+    attempt: u32,
+    (outcome, lines): (&Outcome, &[Line]),
+    took: Duration,
+    digest: &ModuleDigest,
+) -> Attempt {
+    let (code, message) = outcome.failure().map_or_else(Default::default, |f| (f.code, f.message));
+    let backtrace = match outcome {
+        Outcome::Trap { backtrace, .. } => backtrace.clone(),
+        Outcome::Done
+        | Outcome::Retry { .. }
+        | Outcome::Reject { .. }
+        | Outcome::Timeout { .. }
+        | Outcome::Conflict
+        | Outcome::HostFault { .. } => Vec::new(),
+    };
+    let took = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+    let last_lines = &lines[lines.len().saturating_sub(LOG_TAIL)..];
+    Attempt {
+        attempt,
+        at: rfc3339(now_ms().saturating_sub(took)),
+        host: lane.host.clone(),
+        module: digest.to_string(),
+        outcome: outcome.name().to_owned(),
+        code,
+        message,
+        log: last_lines.iter().map(|l| format!("{} {}", l.level, l.text)).collect(),
+        backtrace,
+        replay: false,
+    }
+}
+
 /// Writes down why an attempt failed and when the next is due.
 pub async fn failed(
     lane: &Lane,
@@ -51,18 +88,10 @@ pub async fn failed(
     let Some(link) = lane.link() else { return };
     let mut held = record.unwrap_or_default();
     describe(lane, &mut held, &delivery.message);
-    if held.record.attempts == 0 {
-        held.record.begin(&lane.host, &ran.digest.to_string());
-        held.record.attempts = attempt;
-    }
+    held.record
+        .end(told(lane, attempt, (&ran.outcome, &ran.lines), ran.took, &ran.digest));
     if !ran.outcome.counts() {
         held.record.attempts = held.record.attempts.saturating_sub(1);
-    }
-    if let (Some(last), Some(failure)) = (held.record.history.last_mut(), ran.outcome.failure()) {
-        ran.outcome.name().clone_into(&mut last.outcome);
-        last.code = failure.code;
-        last.message = failure.message;
-        last.log = log_tail(ran);
     }
     let due = now_ms() + u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
     held.record.next = Some(rfc3339(due));
@@ -70,13 +99,6 @@ pub async fn failed(
         tracing::warn!(handler = %lane.plan.name, event = %delivery.message.event, %error,
             "an attempt could not be recorded");
     }
-}
-
-/// The last lines that the guest has logged.
-pub fn log_tail(ran: &Ran) -> Vec<String> {
-    let skip = ran.lines.len().saturating_sub(LOG_TAIL);
-    let lines = ran.lines[skip..].iter();
-    lines.map(|l| format!("{} {}", l.level, l.text)).collect()
 }
 
 pub async fn forget(lane: &Lane, event: &EventId) {

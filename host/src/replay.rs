@@ -13,14 +13,14 @@ use crate::broker::consumer::{ConsumerInfo, META_HANDLER, META_MESH, nanos};
 use crate::broker::error::WRONG_LAST;
 use crate::broker::provision::REPLAY;
 use crate::broker::{Connection, Error};
-use crate::burial::{self, Dead};
+use crate::burial::{self, Attempts, Dead};
 use crate::dead_letter::{self, DEAD_SINCE};
 use crate::delivery::{Delivery, Ran, Replay};
 use crate::dispatch;
 use crate::fault;
 use crate::history::{self, HISTORY};
 use crate::lane::{Lane, Link};
-use crate::message::{DeliveryInfo, EventId, Message, now_ms, parse_rfc3339, rfc3339};
+use crate::message::{DeliveryInfo, EventId, Message, parse_rfc3339, rfc3339};
 use crate::outcome::{Cause, Failure};
 use crate::record;
 use crate::settle::{Acker, Settlement};
@@ -154,21 +154,10 @@ pub async fn failed_again(lane: &Lane, delivery: &Delivery, attempt: u32, ran: &
     let (Some(letter), Some(link)) = (delivery.letter(), lane.link()) else {
         return;
     };
-    let failure = ran.outcome.failure();
-    let (code, message) = failure.map(|f| (f.code, f.message)).unwrap_or_default();
-    let began = now_ms().saturating_sub(u64::try_from(ran.took.as_millis()).unwrap_or(0));
     let mut attempts = history::of(&letter.headers);
     attempts.push(Attempt {
-        attempt,
-        at: rfc3339(began),
-        host: lane.host.clone(),
-        module: ran.digest.to_string(),
-        outcome: ran.outcome.name().to_owned(),
-        code,
-        message,
-        log: record::log_tail(ran),
-        backtrace: Vec::new(),
         replay: true,
+        ..record::told(lane, attempt, (&ran.outcome, &ran.lines), ran.took, &ran.digest)
     });
     let mut headers = letter.headers.clone();
     headers.retain(|(name, _)| name != HISTORY && name != DEAD_SINCE);
@@ -199,7 +188,7 @@ async fn of_stream(lane: &Lane, link: &Link, event: &EventId) -> Result<Option<(
         return Ok(None);
     }
     let Some(body) = burial::body_in_stream(lane, event).await? else {
-        lost(lane, event).await?;
+        lost(lane, event, Attempts::default()).await?;
         return Ok(None);
     };
     let message = Message {
@@ -219,7 +208,7 @@ async fn of_stream(lane: &Lane, link: &Link, event: &EventId) -> Result<Option<(
 }
 
 /// Buries an undecided event that its stream has removed.
-pub async fn lost(lane: &Lane, event: &EventId) -> Result<(), Error> {
+pub async fn lost(lane: &Lane, event: &EventId, record: Attempts) -> Result<(), Error> {
     let failure = Failure {
         code: "lost".to_owned(),
         message: format!("stream {} removed it before it was decided", lane.plan.stream),
@@ -227,7 +216,7 @@ pub async fn lost(lane: &Lane, event: &EventId) -> Result<(), Error> {
     let dead = Dead {
         cause: Cause::Lost,
         failure: std::borrow::Cow::Owned(failure),
-        record: burial::Attempts::default(),
+        record,
     };
     if burial::bury(lane, event, &dead, None).await? == burial::Buried::Now {
         tracing::warn!(handler = %lane.plan.name, %event, cause = %Cause::Lost, "dead");

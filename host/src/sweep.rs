@@ -123,7 +123,7 @@ async fn exhausted(lane: &Lane, link: &Link, event: &EventId, record: &attempts:
         record,
     };
     match burial::body_in_stream(lane, event).await? {
-        None => replay::lost(lane, event).await?,
+        None => replay::lost(lane, event, dead.record).await?,
         Some(body) => {
             if burial::bury(lane, event, &dead, Some(body)).await? == burial::Buried::Now {
                 tracing::warn!(handler = %plan.name, %event, attempt = dead.record.attempts, cause = %dead.cause,
@@ -157,7 +157,7 @@ async fn records(lane: &Lane, link: &Link) -> Result<(), Error> {
             if burial::body_in_stream(lane, &event).await?.is_none() {
                 // Without a ledger nobody can tell a lost event from one that was done.
                 if lane.bucket.is_some() {
-                    replay::lost(lane, &event).await?;
+                    replay::lost(lane, &event, burial::of_record(&held.record)).await?;
                 }
                 attempts::remove(&link.connection, &plan.name, &event).await?;
             } else if lane.bucket.is_none() && held.record.attempts >= plan.retry.max_attempts {

@@ -17,6 +17,7 @@ mod guests;
 mod hosts;
 mod identity;
 mod ledger;
+mod letters;
 mod mesh;
 mod modules;
 mod payloads;

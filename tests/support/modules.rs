@@ -10,7 +10,11 @@ use super::{root, skipped};
 /// When it has not been built; the text tells how.
 pub fn handler(name: &str) -> PathBuf {
     // The probe asks for everything that WASI gives; the others import nothing but the mesh.
-    let target = if name == "probe" { "wasm32-wasip2" } else { "wasm32-unknown-unknown" };
+    let target = if name == "probe" {
+        "wasm32-wasip2"
+    } else {
+        "wasm32-unknown-unknown"
+    };
     let path = root().join(format!("handlers/target/{target}/release/{name}.wasm"));
     assert!(
         path.is_file(),
