@@ -87,9 +87,12 @@ async fn by_subject(mesh: &Mesh, count: usize) -> Vec<Found> {
     letters
 }
 
+/// The replays in a letter's history.
 fn history(letter: &Found) -> Vec<Value> {
     let header = letter.header("Mesh-History").unwrap_or("[]");
-    serde_json::from_str(header).expect("the history is JSON")
+    let mut attempts: Vec<Value> = serde_json::from_str(header).expect("the history is JSON");
+    attempts.retain(|attempt| attempt["replay"] == true);
+    attempts
 }
 
 /// Judges, event by event, that each of the poison is dead once and then done once upon that death, with its write and
