@@ -304,6 +304,37 @@ async fn a_failed_replay_brings_no_letter_back_that_was_settled_or_removed_meanw
     }
 }
 
+/// The host freezes between the end of a replay and its ack: asking then does nothing.
+#[tokio::test]
+async fn a_letter_that_is_asked_for_while_another_replay_of_it_ends_is_asked_for_once_more() {
+    let mesh = Mesh::new(Config::probe_with("max_attempts = 1\nack_wait = \"30s\"")).await;
+    // The first ack is that of its death.
+    let host = mesh.host_with_fault("before-ack:stop:2").await;
+    publish(&mesh, 0, 1).await;
+    let letter = mesh.wait_letters(1).await.remove(0);
+    let replay = format!("$MESH.replay.{}", id(&letter));
+    mesh.publish_with(&replay, &[("Mesh-Letter", &letter.subject)], "")
+        .await;
+    wait_frozen(&host).await;
+    assert_eq!(history(&mesh.letters().await[0]).len(), 1, "it has failed");
+    let file = mesh.write_config();
+    let file = file.to_str().expect("a temporary folder's path is UTF-8");
+    let args = ["dlq", "replay", "--all", "--yes", "--config", file];
+    let command = Host::start_command(&args, mesh.dir.path(), &[]);
+    // One reads the letters, the other what is written to them from now on: with it, the command asks.
+    eventually("the command to look on", SOON, async || {
+        let dead = mesh.js.get_stream("MESH_DEAD").await.expect("the stream is there");
+        (dead.cached_info().state.consumer_count == 2).then_some(())
+    })
+    .await;
+    assert_eq!(mesh.messages_left("MESH_REPLAY").await, 1);
+    fix(&mesh).await;
+    host.signal(Signal::CONT);
+    let status = command.wait_exit(SOON).await;
+    assert_eq!(status.code(), Some(0), "{:?}", command.lines());
+    judge(&mesh, 1).await;
+}
+
 #[tokio::test]
 async fn what_was_asked_for_before_ctrl_c_goes_on_and_the_same_command_does_the_rest() {
     let (mesh, _host) = with_letters(40).await;
