@@ -13,7 +13,7 @@ use crate::broker::provision::DEAD;
 use crate::broker::{By, Connection, Error, Stored};
 use crate::guest::clean;
 use crate::history::{self, HISTORY};
-use crate::message::{EventId, Headers, header, parse_rfc3339, rfc3339};
+use crate::message::{EventId, Headers, Message, header, parse_rfc3339, rfc3339};
 use crate::outcome::{Cause, Failure};
 
 mod end;
@@ -278,6 +278,17 @@ impl Letter {
     /// Its body lies in parts on subjects of their own.
     pub fn is_in_parts(&self) -> bool {
         header(&self.headers, PARTS).is_some()
+    }
+
+    /// The event, as its handler is given it again; takes the payload out.
+    pub fn take_message(&mut self, event: EventId) -> Message {
+        Message {
+            event,
+            subject: self.header(SUBJECT).to_owned(),
+            headers: originals(&self.headers),
+            time_ms: parse_rfc3339(self.header(TIME)).unwrap_or(0),
+            payload: std::mem::take(&mut self.payload),
+        }
     }
 
     pub fn is_settled(&self) -> bool {

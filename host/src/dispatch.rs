@@ -20,7 +20,7 @@ use crate::settle::{Acker, OWN_TERM, Settlement};
 use crate::{record, repeat, replay, report, transaction};
 
 /// An event that passed through so many handlers of the mesh is going in circles.
-const HOPS_MAX: u32 = 16;
+pub const HOPS_MAX: u32 = 16;
 /// How often an event is run again at once when what it read has changed.
 const RERUNS_MAX: u32 = 20;
 /// After so many conflicts nobody else on this host joins while it runs.
@@ -136,16 +136,13 @@ async fn attempt_once(
     loop {
         let session = lane.bucket.as_ref().map_or(0, |b| b.session_number());
         fault::point("before-run");
-        let mut run = if message.hops() > HOPS_MAX {
-            let text = format!("it came through more than {HOPS_MAX} handlers: they feed one another in a circle");
-            Run::without(Outcome::Reject {
-                code: "too-many-hops".to_owned(),
-                message: text,
-            })
-        } else {
-            module
-                .run(&lane.facts, message, attempt, lane.plan.instance, lane.plan.timeout)
-                .await
+        let mut run = match circles(message) {
+            Some(outcome) => Run::without(outcome),
+            None => {
+                module
+                    .run(&lane.facts, message, attempt, lane.plan.instance, lane.plan.timeout)
+                    .await
+            }
         };
         fault::point("after-run");
         Counters::add(
@@ -239,6 +236,14 @@ async fn attempt_once(
         }
         return ran(outcome, None);
     }
+}
+
+/// What becomes, without a run, of an event that goes in circles.
+pub fn circles(message: &Message) -> Option<Outcome> {
+    (message.hops() > HOPS_MAX).then(|| Outcome::Reject {
+        code: "too-many-hops".to_owned(),
+        message: format!("it came through more than {HOPS_MAX} handlers: they feed one another in a circle"),
+    })
 }
 
 fn verdict(lane: &Lane, outcome: &Outcome, attempt: u32) -> Verdict {

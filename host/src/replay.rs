@@ -20,7 +20,7 @@ use crate::dispatch;
 use crate::fault;
 use crate::history::{self, HISTORY};
 use crate::lane::{Lane, Link};
-use crate::message::{DeliveryInfo, EventId, Message, parse_rfc3339, rfc3339};
+use crate::message::{DeliveryInfo, EventId, Message, rfc3339};
 use crate::outcome::{Cause, Failure};
 use crate::record;
 use crate::settle::{Acker, Settlement};
@@ -137,13 +137,7 @@ async fn of_letter(
             bucket.catch_up().await?;
         }
     }
-    let message = Message {
-        event: event.clone(),
-        subject: letter.header(dead_letter::SUBJECT).to_owned(),
-        headers: dead_letter::originals(&letter.headers),
-        time_ms: parse_rfc3339(letter.header(dead_letter::TIME)).unwrap_or(0),
-        payload: std::mem::take(&mut letter.payload),
-    };
+    let message = letter.take_message(event.clone());
     let letter = Some(Box::new(letter));
     Ok(Some((message, Replay { death, letter })))
 }

@@ -10,20 +10,37 @@ use crate::ledger::append::Transaction;
 use crate::ledger::entry::{Decision, Verdict};
 use crate::ledger::outs::Planned;
 use crate::message::{HOPS, Message};
+use crate::plan::Handler;
 
 /// What is appended when a handler has succeeded.
 pub fn done(lane: &Lane, delivery: &Delivery, attempt: u32, digest: &ModuleDigest, effects: Effects) -> Transaction {
-    let message = &delivery.message;
+    let mut tx = of(&lane.plan, &delivery.message, attempt, digest, effects);
+    tx.death = delivery.death();
+    if let (Some(decision), Some((entry, _))) = (&mut tx.decision, tx.death) {
+        decision.follows_death = Some(entry);
+    }
+    if let Some(letter) = delivery.letter() {
+        tx.consequences.push(Planned::Settle {
+            subject: letter.subject.clone(),
+            reason: REPLAYED.to_owned(),
+            in_parts: letter.is_in_parts(),
+        });
+    }
+    tx
+}
+
+/// The same for an event that is dead to nobody, wherever it comes from.
+pub fn of(plan: &Handler, message: &Message, attempt: u32, digest: &ModuleDigest, effects: Effects) -> Transaction {
     let hops = message.hops() + 1;
     let mut consequences: Vec<Planned> = Vec::with_capacity(effects.emits.len() + 1);
     for (i, emit) in effects.emits.into_iter().enumerate() {
         let traced = emit.headers.iter().any(|h| h.0 == "traceparent");
         let mut headers = emit.headers;
         headers.reserve(5);
-        let id = format!("{}.{}.{i}", lane.plan.name, message.event);
+        let id = format!("{}.{}.{i}", plan.name, message.event);
         headers.push((EVENT_ID.to_owned(), id.clone()));
         headers.push(("Mesh-Cause-Event".to_owned(), message.event.to_string()));
-        headers.push(("Mesh-Cause-Handler".to_owned(), lane.plan.name.clone()));
+        headers.push(("Mesh-Cause-Handler".to_owned(), plan.name.clone()));
         headers.push((HOPS.to_owned(), hops.to_string()));
         if let (Some(trace), false) = (message.header("traceparent"), traced) {
             headers.push(("traceparent".to_owned(), trace.to_owned()));
@@ -45,35 +62,27 @@ pub fn done(lane: &Lane, delivery: &Delivery, attempt: u32, digest: &ModuleDiges
             },
         });
     }
-    let death = delivery.death();
-    if let Some(letter) = delivery.letter() {
-        consequences.push(Planned::Settle {
-            subject: letter.subject.clone(),
-            reason: REPLAYED.to_owned(),
-            in_parts: letter.is_in_parts(),
-        });
-    }
     Transaction {
-        handler: lane.plan.name.clone(),
+        handler: plan.name.clone(),
         event: message.event.clone(),
         decision: Some(Decision {
-            handler: lane.plan.name.clone(),
+            handler: plan.name.clone(),
             event: message.event.to_string(),
             verdict: Verdict::Done,
-            id: identity::of(&lane.plan, &message.subject, &message.headers, message.time_ms),
+            id: identity::of(plan, &message.subject, &message.headers, message.time_ms),
             same_as: None,
             cause: None,
             code: None,
             message: None,
             attempt,
             module: digest.to_string(),
-            follows_death: death.map(|(entry, _)| entry),
+            follows_death: None,
         }),
         session: 0,
         reads: effects.reads,
         writes: effects.writes,
         consequences,
-        death,
+        death: None,
     }
 }
 

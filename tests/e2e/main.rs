@@ -24,6 +24,7 @@ mod payloads;
 mod permissions;
 mod poison;
 mod refused;
+mod rehearse;
 mod remade;
 mod replay;
 mod reset;

@@ -177,11 +177,19 @@ impl Scan {
     }
 }
 
+impl Scan {
+    /// Leaves nothing of it in the server; one that is only dropped is forgotten there after half a minute.
+    pub async fn end(self) -> Result<(), Error> {
+        self.connection.remove_consumer(&self.stream, &self.name).await
+    }
+}
+
 /// The first sequence of a stream at or after a time; the one after the last, if there is none.
 pub async fn first_since(connection: &Connection, stream: &str, from: From) -> Result<u64, Error> {
     let scan = Scan::start(connection, stream, &[], from, 0, true).await?;
-    connection.remove_consumer(stream, &scan.name).await?;
-    Ok(scan.first)
+    let first = scan.first;
+    scan.end().await?;
+    Ok(first)
 }
 
 /// How many messages are read one by one past a message that broke a scan.

@@ -9,6 +9,7 @@ mod reset;
 mod run;
 mod status;
 mod table;
+mod text;
 
 use std::process::ExitCode;
 

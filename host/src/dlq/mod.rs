@@ -4,6 +4,7 @@ pub mod course;
 pub mod filter;
 pub mod group;
 pub mod pace;
+pub mod rehearse;
 pub mod replay;
 pub mod select;
 pub mod watch;

@@ -41,7 +41,7 @@ pub async fn each(
             seen(letter);
         }
     }
-    Ok(())
+    scan.end().await
 }
 
 /// One letter, whole. `None`: there is none of this id, or it is settled.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::entry::{Death, Decision, Entry, Floor, Head, Incarnation, READER, Subjects, Verdict, Write, key_subject};
-use super::group::Group;
+use super::group::{Group, Member, room};
 use super::index::Decided;
 use super::mistake::{Mistake, Planted};
 use super::outs::{Planned, outs};
@@ -201,6 +201,27 @@ pub fn batch<W>(
         entry: Arc::new(entry),
         entry_at,
     })
+}
+
+/// Whether a transaction fits a batch of its own.
+pub fn fits_alone(
+    bucket: &str,
+    upon: (&Head, u64),
+    tx: &Transaction,
+    versions: &BTreeMap<String, Version>,
+    payload_max: usize,
+    planted: Planted,
+) -> Result<(), TooLarge> {
+    let mut group = Group::default();
+    let (id, waiter, more) = (0, (), room(tx));
+    let tx = tx.clone();
+    group.add(Member { id, tx, waiter }, versions, more);
+    let by = By {
+        append: "",
+        host: "",
+        at: "",
+    };
+    batch(bucket, upon, &group, Said::default(), by, payload_max, planted).map(drop)
 }
 
 /// The record of a death, or of what a replay has made of it.

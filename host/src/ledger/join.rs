@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use super::append::{By, Said, TooLarge, Transaction, batch, moot};
+use super::append::{TooLarge, Transaction, fits_alone, moot};
 use super::book::Book;
 use super::entry::Verdict;
 use super::fate::{Committed, Fate, Fates, Fault};
-use super::group::{Group, Member, Room, TxId, room};
+use super::group::{Group, Member, TxId, room};
 use super::index::Decided;
 use super::mistake::Mistake;
 use crate::effects::Version;
@@ -73,8 +73,13 @@ impl<W> Book<W> {
             return Join::Missing(missing, Box::new(tx), waiter);
         }
         let more = room(&tx);
-        if let Err(TooLarge(why)) = self.fits_alone(&tx, &versions, more) {
-            return Join::Over(waiter, Err(Fault::TooLarge(why)));
+        // One that is larger than a group may grow must fit a batch of its own.
+        if !Group::<W>::holds(more, self.payload_max) {
+            let upon = (&self.head, self.head_sequence);
+            let fits = fits_alone(&self.bucket, upon, &tx, &versions, self.payload_max, self.planted);
+            if let Err(TooLarge(why)) = fits {
+                return Join::Over(waiter, Err(Fault::TooLarge(why)));
+            }
         }
         // Whether a key that was read and is not at hand any more is still what it was, the server will say: but it is
         // asked only once for each key of a group.
@@ -114,33 +119,6 @@ impl<W> Book<W> {
         }
     }
 
-    /// One that is larger than a group may grow must fit a batch of its own.
-    fn fits_alone(&self, tx: &Transaction, versions: &BTreeMap<String, Version>, more: Room) -> Result<(), TooLarge> {
-        if Group::<()>::holds(more, self.payload_max) {
-            return Ok(());
-        }
-        let mut group = Group::default();
-        let (id, waiter) = (0, ());
-        let tx = tx.clone();
-        group.add(Member { id, tx, waiter }, versions, more);
-        let by = By {
-            append: "",
-            host: "",
-            at: "",
-        };
-        let upon = (&self.head, self.head_sequence);
-        batch(
-            &self.bucket,
-            upon,
-            &group,
-            Said::default(),
-            by,
-            self.payload_max,
-            self.planted,
-        )
-        .map(drop)
-    }
-
     fn rests_on_pending(&self, tx: &Transaction) -> bool {
         let pending =
             |(key, read): (&String, &Version)| matches!(read, Version::Pending(_)) && self.view.is_pending(key);
@@ -171,7 +149,7 @@ impl<W> Book<W> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::append::Batch;
+    use super::super::append::{Batch, By};
     use super::super::book::Read;
     use super::super::entry::{Decision, Entry, Head, Id};
     use super::super::mistake::Planted;

@@ -9,12 +9,23 @@ use futures_util::{FutureExt, StreamExt, TryStreamExt};
 use super::bucket::Bucket;
 use super::entry::key_subject;
 use super::read;
+use crate::broker::provision::kv_stream;
 use crate::broker::{By, Connection, Error};
 use crate::effects::Version;
 use crate::guest::State;
 
 /// Reads that are on their way at a time.
 const AT_ONCE: usize = 64;
+
+/// A key's revision (0: never was) and value.
+pub async fn fetch(connection: &Connection, bucket: &str, key: &str) -> Result<(u64, Option<Bytes>), Error> {
+    let subject = key_subject(bucket, key);
+    Ok(match connection.stored(&kv_stream(bucket), By::Last(&subject)).await? {
+        None => (0, None),
+        Some(stored) if read::is_tombstone(&stored.raw_headers) => (stored.sequence, None),
+        Some(stored) => (stored.sequence, Some(stored.payload)),
+    })
+}
 
 impl Bucket {
     /// Keys with their revisions (0: never was) and values, several at once.
@@ -24,14 +35,8 @@ impl Bucket {
         keys: Vec<String>,
     ) -> Result<Vec<(String, u64, Option<Bytes>)>, Error> {
         let one = |key: String| async {
-            let stored = connection
-                .stored(&self.stream, By::Last(&key_subject(&self.name, &key)))
-                .await?;
-            Ok(match stored {
-                None => (key, 0, None),
-                Some(stored) if read::is_tombstone(&stored.raw_headers) => (key, stored.sequence, None),
-                Some(stored) => (key, stored.sequence, Some(stored.payload)),
-            })
+            let (revision, value) = fetch(connection, &self.name, &key).await?;
+            Ok((key, revision, value))
         };
         futures_util::stream::iter(keys)
             .map(one)

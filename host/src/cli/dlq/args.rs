@@ -3,6 +3,7 @@
 use clap::Subcommand;
 use clap::builder::PossibleValuesParser;
 
+use super::rehearse::Rehearse;
 use super::replay::Replay;
 use crate::cli::Error;
 use crate::dlq::Filter;
@@ -19,6 +20,8 @@ pub enum Dlq {
         /// As `dlq ls` prints it: HANDLER.INCARNATION.SEQUENCE
         id: String,
     },
+    // Its help is with its arguments.
+    Rehearse(Box<Rehearse>),
     /// Give dead letters back to the handlers that failed on them, and to no others, and wait for what becomes of them
     #[command(
         after_help = "Exit codes: 0 none of them is a dead letter any more; 1 some are. What was asked for goes on when \
@@ -112,7 +115,7 @@ pub enum Selected {
 }
 
 impl Selection {
-    pub fn selected(&self) -> Result<Selected, Error> {
+    pub(super) fn selected(&self) -> Result<Selected, Error> {
         let filter = self.conditions.filter(self.group.as_deref());
         let usage = |text: &str| Err(Error::Usage(text.to_owned()));
         match (self.ids.is_empty(), filter.is_empty(), self.all) {

@@ -2,6 +2,7 @@
 
 mod args;
 mod ls;
+mod rehearse;
 mod replay;
 mod show;
 
@@ -24,6 +25,7 @@ pub async fn run(args: &Args, dlq: &Dlq) -> Result<u8, Error> {
     match dlq {
         Dlq::Ls(ls) => ls::run(&connection, ls).await,
         Dlq::Show { id } => show::run(&find(&connection, id).await?),
+        Dlq::Rehearse(rehearse) => rehearse::run(&connection, &loaded.plan, rehearse).await,
         Dlq::Replay(replay) => replay::run(&loaded.plan, &connection, replay).await,
     }
 }

@@ -1,0 +1,172 @@
+//! `jetmesh dlq rehearse`: what would become of dead letters with a module, while nothing happens.
+
+mod account;
+mod show;
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::path::PathBuf;
+
+use futures_util::StreamExt as _;
+
+use self::account::Account;
+use super::args::{Selected, Selection};
+use crate::app;
+use crate::broker::Connection;
+use crate::cli::{Error, FAILED, OK, table};
+use crate::compile::Priority;
+use crate::dead_letter::{self, Letter};
+use crate::dlq::rehearse::{AT_ONCE, Rehearsal, Rehearsed, unfit};
+use crate::dlq::{Filter, select};
+use crate::engine::Runtime;
+use crate::handler::Module;
+use crate::plan::Plan;
+
+/// Instances that end while others start.
+const SPARE_INSTANCES: usize = 8;
+
+/// Runs dead letters against a module, with every effect held back: nothing in NATS changes.
+///
+/// Each message is run once, as the first attempt of a replay: with its handler's settings, grants and limits, and with
+/// the state as it is now. Writes and emits are only shown. Messages do not see one another's held-back writes: of two
+/// orders for the last piece both would succeed here, and only one in a replay.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Ends with 0 if all would succeed and everything they emit would arrive, else with 1.")]
+pub struct Rehearse {
+    #[command(flatten)]
+    pub selection: Selection,
+    /// The component to run them on [default: the one that the handler's configuration names]
+    #[arg(long, value_name = "FILE")]
+    pub module: Option<PathBuf>,
+    /// Only the newest so many; 0: all of them
+    #[arg(long, value_name = "NUMBER", default_value_t = 0)]
+    pub limit: usize,
+    /// As JSON: one object on a line for each message, and a last one with the summary
+    #[arg(long)]
+    pub json: bool,
+}
+
+pub async fn run(connection: &Connection, plan: &Plan, args: &Rehearse) -> Result<u8, Error> {
+    let chosen = choose(connection, args).await?;
+    let run = chosen.iter().filter(|one| one.unfit.is_none());
+    let handlers: BTreeSet<&str> = run.map(|one| one.handler.as_str()).collect();
+    if let (Some(module), true) = (&args.module, handlers.len() > 1) {
+        let handlers = Vec::from_iter(handlers).join(", ");
+        return Err(Error::Usage(format!(
+            "--module {}: a module is one handler's, and the letters are of {handlers}: add --handler",
+            module.display()
+        )));
+    }
+    let stages = stages(connection, plan, args, &handlers).await?;
+    let mut account = Account::default();
+    let runs = chosen.iter().map(|one| rehearse(connection, &stages, one));
+    let mut runs = futures_util::stream::iter(runs).buffered(AT_ONCE);
+    while let Some(run) = runs.next().await {
+        let (id, run) = run?;
+        account.add(&id, &run);
+        match args.json {
+            true => println!("{}", show::json_of(&id, &run)),
+            false => show::lines(&id, &run, table::terminal_columns())
+                .iter()
+                .for_each(|line| println!("{line}")),
+        }
+    }
+    match args.json {
+        true => println!("{}", account.json(&stages)),
+        false => account.print(&stages),
+    }
+    Ok(if account.all_succeed() { OK } else { FAILED })
+}
+
+/// A letter that is meant, without its payload.
+struct Chosen {
+    subject: String,
+    handler: String,
+    /// Why it cannot be run.
+    unfit: Option<&'static str>,
+}
+
+async fn choose(connection: &Connection, args: &Rehearse) -> Result<Vec<Chosen>, Error> {
+    let chosen = |letter: &Letter| Chosen {
+        subject: letter.subject.clone(),
+        handler: letter.header(dead_letter::HANDLER).to_owned(),
+        unfit: unfit(letter),
+    };
+    let mut newest = VecDeque::new();
+    match args.selection.selected()? {
+        Selected::Ids(ids) => {
+            for id in ids {
+                newest.push_back(chosen(&super::find(connection, &id).await?));
+            }
+        }
+        Selected::Filter(filter) => each(connection, &filter, args.limit, &mut newest, chosen).await?,
+    }
+    Ok(newest.into())
+}
+
+async fn each(
+    connection: &Connection,
+    filter: &Filter,
+    limit: usize,
+    newest: &mut VecDeque<Chosen>,
+    chosen: impl Fn(&Letter) -> Chosen,
+) -> Result<(), Error> {
+    select::each(connection, filter, false, |letter| {
+        if limit > 0 && newest.len() == limit {
+            newest.pop_front();
+        }
+        newest.push_back(chosen(&letter));
+    })
+    .await?;
+    Ok(())
+}
+
+/// By handler, its module on trial.
+async fn stages<'a>(
+    connection: &Connection,
+    plan: &'a Plan,
+    args: &Rehearse,
+    handlers: &BTreeSet<&str>,
+) -> Result<HashMap<&'a str, Rehearsal<'a>>, Error> {
+    let memory = plan.handlers.iter().map(|h| h.memory_bytes_max).max().unwrap_or(0);
+    // Reused instances are kept by each of the modules.
+    let instances = AT_ONCE * handlers.len().max(1) + SPARE_INSTANCES;
+    let runtime = Runtime::new(instances, memory).map_err(app::Error::Engine)?;
+    let (mut stages, mut faults) = (HashMap::new(), Vec::new());
+    for handler in plan.handlers.iter().filter(|h| handlers.contains(h.name.as_str())) {
+        let path = args.module.as_ref().unwrap_or(&handler.module);
+        match Module::load(&runtime, path, Priority::Usual).await {
+            Ok(module) => drop(stages.insert(handler.name.as_str(), Rehearsal::new(connection, handler, module))),
+            Err(fault) => faults.push(fault),
+        }
+    }
+    if faults.is_empty() {
+        Ok(stages)
+    } else {
+        Err(Error::App(app::Error::Modules(faults)))
+    }
+}
+
+/// What came of one letter.
+enum Came {
+    Ran(Rehearsed),
+    Skipped(String),
+}
+
+async fn rehearse(
+    connection: &Connection,
+    stages: &HashMap<&str, Rehearsal<'_>>,
+    chosen: &Chosen,
+) -> Result<(String, Came), Error> {
+    let id = dead_letter::id_of(&chosen.subject).to_owned();
+    if let Some(why) = chosen.unfit {
+        return Ok((id, Came::Skipped(why.to_owned())));
+    }
+    let Some(stage) = stages.get(chosen.handler.as_str()) else {
+        let why = format!("handler {} is not in the configuration", chosen.handler);
+        return Ok((id, Came::Skipped(why)));
+    };
+    let Some(letter) = dead_letter::read(connection, &chosen.subject).await? else {
+        return Ok((id, Came::Skipped("it has been settled meanwhile".to_owned())));
+    };
+    Ok((id, Came::Ran(stage.run(letter).await?)))
+}

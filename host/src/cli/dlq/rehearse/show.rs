@@ -1,0 +1,123 @@
+//! One letter's rehearsal, for people and for scripts.
+
+use bytes::Bytes;
+use serde_json::{Value, json};
+
+use super::Came;
+use crate::cli::table::cut;
+use crate::cli::text::{fit, gist, in_time, value};
+use crate::dlq::rehearse::{Change, Held};
+use crate::ledger::entry::Text;
+use crate::message::{now_ms, rfc3339};
+use crate::outcome::Outcome;
+
+/// How many of a failed run's last log lines are shown.
+const LOG_LINES: usize = 10;
+/// How much of a value is shown at least, and at most where no line ends; with `--json` it is whole.
+const VALUE_COLUMNS_MIN: usize = 8;
+const VALUE_COLUMNS_MAX: usize = 200;
+
+/// Every verdict, the best first.
+pub const VERDICTS: [&str; 6] = [
+    "would succeed",
+    "would be tried again",
+    "would be rejected",
+    "would trap",
+    "would time out",
+    "could not be run",
+];
+
+/// What would become of it, in words.
+pub fn verdict(outcome: &Outcome) -> &'static str {
+    match outcome {
+        Outcome::Done => "would succeed",
+        Outcome::Retry { .. } => "would be tried again",
+        Outcome::Reject { .. } => "would be rejected",
+        Outcome::Trap { .. } => "would trap",
+        Outcome::Timeout { .. } => "would time out",
+        Outcome::Conflict | Outcome::HostFault { .. } => "could not be run",
+    }
+}
+
+pub fn lines(id: &str, came: &Came, columns: Option<usize>) -> Vec<String> {
+    let run = match came {
+        Came::Skipped(why) => return vec![fit(format!("{id}  skipped: {why}"), columns)],
+        Came::Ran(run) => run,
+    };
+    let mut lines = vec![format!("{id}  {}", verdict(&run.outcome))];
+    if let Some(failure) = run.outcome.failure() {
+        // Whole, also on a terminal: it is what the rehearsal is for.
+        lines[0] = format!("{}: {}: {}", lines[0], failure.code, gist(&failure.message));
+        let skip = run.log.len().saturating_sub(LOG_LINES);
+        if skip > 0 {
+            lines.push(format!("  log: {skip} lines, and at last"));
+        }
+        let log = run.log[skip..].iter().map(|l| format!("  log {} {}", l.level, l.text));
+        lines.extend(log.map(|line| fit(line, columns)));
+        return lines;
+    }
+    lines.extend(run.writes.iter().map(|change| changed(change, columns)));
+    for held in &run.emits {
+        lines.push(fit(emitted(held), columns));
+        if let Some(problem) = &held.problem {
+            lines.push(format!("    it would become a dead letter: {problem}"));
+        }
+    }
+    if run.writes.is_empty() && run.emits.is_empty() {
+        lines.push("  no effects".to_owned());
+    }
+    lines
+}
+
+fn changed(change: &Change, columns: Option<usize>) -> String {
+    let verb = if change.new.is_some() { "write" } else { "delete" };
+    let begin = format!("  {verb} {}: ", change.key);
+    // Both values get half of what is left of the line.
+    let of_line = |columns: usize| (columns.saturating_sub(begin.chars().count() + 3) / 2).max(VALUE_COLUMNS_MIN);
+    let room = columns.map_or(VALUE_COLUMNS_MAX, of_line);
+    let shown = |bytes: &Option<Bytes>| match bytes {
+        None => "(none)".to_owned(),
+        Some(bytes) => cut(&value(bytes), room),
+    };
+    format!("{begin}{} → {}", shown(&change.old), shown(&change.new))
+}
+
+fn emitted(held: &Held) -> String {
+    let emit = &held.emit;
+    let when = emit.due_ms.map_or_else(String::new, |due| {
+        format!("{}, at {}, ", in_time(due, now_ms()), rfc3339(due))
+    });
+    format!("  emit {when}{} {}", emit.subject, value(&emit.payload))
+}
+
+pub fn json_of(id: &str, came: &Came) -> Value {
+    let run = match came {
+        Came::Skipped(why) => return json!({ "id": id, "outcome": "skipped", "why": why }),
+        Came::Ran(run) => run,
+    };
+    let text = |bytes: &Option<Bytes>| bytes.as_ref().map(|bytes| Text::of(bytes));
+    let write = |c: &Change| json!({ "key": c.key, "old": text(&c.old), "new": text(&c.new) });
+    let emit = |held: &Held| {
+        let Held { emit, problem } = held;
+        json!({
+            "subject": emit.subject,
+            "headers": emit.headers,
+            "payload": Text::of(&emit.payload),
+            "due": emit.due_ms.map(rfc3339),
+            "problem": problem,
+        })
+    };
+    let failure = run.outcome.failure();
+    let log = run.log.iter().map(|l| format!("{} {}", l.level, l.text));
+    json!({
+        "id": id,
+        "outcome": run.outcome.name(),
+        "succeeds": run.succeeds(),
+        "code": failure.as_ref().map(|f| &f.code),
+        "error": failure.as_ref().map(|f| &f.message),
+        "took_ms": run.took.as_millis(),
+        "writes": run.writes.iter().map(write).collect::<Vec<_>>(),
+        "emits": run.emits.iter().map(emit).collect::<Vec<_>>(),
+        "log": log.collect::<Vec<_>>(),
+    })
+}

@@ -1,0 +1,250 @@
+//! What would become of dead letters with a module: each is run as its handler runs events, with every effect held back.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use futures_util::{FutureExt as _, StreamExt as _, TryStreamExt as _};
+use tokio::sync::Mutex;
+
+use crate::broker::error::NO_STREAM;
+use crate::broker::{Connection, Error};
+use crate::dead_letter::{self, Letter};
+use crate::dispatch;
+use crate::effects::{Effects, Emit, Version};
+use crate::fault;
+use crate::guest::{Facts, Line, State};
+use crate::handler::{Module, Run};
+use crate::ledger::append::{TooLarge, fits_alone};
+use crate::ledger::entry::Head;
+use crate::ledger::keys::fetch;
+use crate::message::{EventId, Message};
+use crate::outcome::{Cause, Outcome};
+use crate::plan::Handler;
+use crate::transaction;
+
+/// How many letters run at a time: guests that wait for reads leave the processor to others.
+pub const AT_ONCE: usize = 16;
+/// How many subjects are remembered with what takes them.
+const TARGETS_MAX: usize = 10_000;
+/// Room in a message for the headers that the mesh adds.
+const HEADER_ROOM: usize = 1024;
+
+/// A handler's module on trial.
+pub struct Rehearsal<'a> {
+    connection: Connection,
+    handler: &'a Handler,
+    pub module: Module,
+    facts: Arc<Facts>,
+    /// By subject, whether a stream takes it.
+    taken: Mutex<HashMap<String, bool>>,
+}
+
+/// What would come of one letter.
+#[derive(Debug)]
+pub struct Rehearsed {
+    pub outcome: Outcome,
+    pub writes: Vec<Change>,
+    pub emits: Vec<Held>,
+    pub log: Vec<Line>,
+    pub took: Duration,
+}
+
+/// A key as it is now, and as it would be; `None`: it has no value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    pub key: String,
+    pub old: Option<Bytes>,
+    pub new: Option<Bytes>,
+}
+
+/// An event that would be emitted.
+#[derive(Debug, Clone)]
+pub struct Held {
+    pub emit: Emit,
+    /// Why it would become a dead letter instead of arriving.
+    pub problem: Option<String>,
+}
+
+impl Rehearsed {
+    /// Whether it would be done, and everything that it emits would arrive.
+    pub fn succeeds(&self) -> bool {
+        self.outcome == Outcome::Done && self.emits.iter().all(|held| held.problem.is_none())
+    }
+}
+
+/// Why a letter cannot be rehearsed. `None`: it can be.
+pub fn unfit(letter: &Letter) -> Option<&'static str> {
+    match Cause::parse(letter.header(dead_letter::CAUSE)) {
+        Some(Cause::Lost) => Some("the event was lost with its payload"),
+        Some(Cause::Undeliverable) => Some("no handler failed on it: it is an emitted event that no stream took"),
+        Some(Cause::Exhausted | Cause::Rejected | Cause::MaxDeliver | Cause::Terminated) | None => {
+            let named = EventId::parse(letter.header(dead_letter::EVENT)).is_some();
+            (!named).then_some("it names no event")
+        }
+    }
+}
+
+impl<'a> Rehearsal<'a> {
+    pub fn new(connection: &Connection, handler: &'a Handler, module: Module) -> Rehearsal<'a> {
+        let state = handler.bucket.clone().map(|bucket| {
+            let connection = connection.clone();
+            Arc::new(Now { connection, bucket }) as Arc<dyn State>
+        });
+        Rehearsal {
+            connection: connection.clone(),
+            handler,
+            module,
+            facts: Arc::new(Facts {
+                handler: handler.name.clone(),
+                max_attempts: handler.retry.max_attempts,
+                settings: handler.settings.clone(),
+                publish: handler.publish.clone(),
+                memory_bytes_max: handler.memory_bytes_max,
+                state,
+            }),
+            taken: Mutex::default(),
+        }
+    }
+
+    /// Runs one letter's event as its replay would be run at first. Nothing of it happens.
+    ///
+    /// # Cancel safety
+    /// Dropped half-way, nothing has happened either.
+    pub async fn run(&self, mut letter: Letter) -> Result<Rehearsed, Error> {
+        let Some(event) = EventId::parse(letter.header(dead_letter::EVENT)) else {
+            return Err(Error::Refused(format!("{}: it names no event", letter.id())));
+        };
+        let message = letter.take_message(event);
+        let (plan, attempt) = (self.handler, 1);
+        let run = match dispatch::circles(&message) {
+            Some(outcome) => Run::without(outcome),
+            None => {
+                self.module
+                    .run(&self.facts, &message, attempt, plan.instance, plan.timeout)
+                    .await
+            }
+        };
+        let mut rehearsed = Rehearsed {
+            outcome: run.outcome,
+            writes: Vec::new(),
+            emits: Vec::new(),
+            log: run.lines,
+            took: run.took,
+        };
+        if rehearsed.outcome != Outcome::Done {
+            return Ok(rehearsed);
+        }
+        let (writes, versions) = self.changes(&run.effects).await?;
+        if let Err(TooLarge(why)) = self.commits(&message, &run.effects, &versions) {
+            rehearsed.outcome = Outcome::Reject {
+                code: "too-large".to_owned(),
+                message: why,
+            };
+            return Ok(rehearsed);
+        }
+        rehearsed.writes = writes;
+        for emit in run.effects.emits {
+            let problem = self.problem(&emit).await?;
+            rehearsed.emits.push(Held { emit, problem });
+        }
+        Ok(rehearsed)
+    }
+
+    /// What it writes over what is there now, and the versions that its transaction would rest on.
+    async fn changes(&self, effects: &Effects) -> Result<(Vec<Change>, BTreeMap<String, Version>), Error> {
+        let mut versions = effects.reads.clone();
+        let Some(bucket) = &self.handler.bucket else {
+            return Ok((Vec::new(), versions));
+        };
+        let one = |(key, new): (&String, &Option<Bytes>)| {
+            let (key, new) = (key.clone(), new.clone());
+            async move {
+                let (revision, old) = now(&self.connection, bucket, &key).await?;
+                Ok::<_, Error>((revision, Change { key, old, new }))
+            }
+        };
+        let found: Vec<(u64, Change)> = futures_util::stream::iter(effects.writes.iter().map(one))
+            .buffered(AT_ONCE)
+            .try_collect()
+            .await?;
+        for (revision, change) in &found {
+            versions.entry(change.key.clone()).or_insert(Version::Stored(*revision));
+        }
+        Ok((found.into_iter().map(|(_, change)| change).collect(), versions))
+    }
+
+    /// Whether its transaction could be appended.
+    fn commits(
+        &self,
+        message: &Message,
+        effects: &Effects,
+        versions: &BTreeMap<String, Version>,
+    ) -> Result<(), TooLarge> {
+        let Some(ledger) = &self.handler.ledger else {
+            return Ok(());
+        };
+        let tx = transaction::of(self.handler, message, 1, &self.module.digest, effects.clone());
+        let payload_max = self.connection.client.max_payload();
+        fits_alone(
+            ledger,
+            (&Head::default(), 0),
+            &tx,
+            versions,
+            payload_max,
+            fault::planted(),
+        )
+    }
+
+    /// Why an emitted event would not arrive.
+    async fn problem(&self, emit: &Emit) -> Result<Option<String>, Error> {
+        let headers: usize = emit.headers.iter().map(|(n, v)| n.len() + v.len() + 4).sum();
+        let max = self.connection.client.max_payload();
+        if headers + emit.payload.len() + HEADER_ROOM > max {
+            return Ok(Some(format!(
+                "with its headers it is larger than the server's max_payload of {max}"
+            )));
+        }
+        let mut taken = self.taken.lock().await;
+        let taken = match taken.get(&emit.subject) {
+            Some(taken) => *taken,
+            None => {
+                let found = self.connection.stream_of(&emit.subject).await?.is_some();
+                if taken.len() >= TARGETS_MAX {
+                    taken.clear();
+                }
+                taken.insert(emit.subject.clone(), found);
+                found
+            }
+        };
+        Ok((!taken).then(|| format!("no stream captures {}", emit.subject)))
+    }
+}
+
+/// A bucket as it is now, read from its leader.
+struct Now {
+    connection: Connection,
+    bucket: String,
+}
+
+impl State for Now {
+    fn get<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<(Option<Bytes>, Version), String>> {
+        async move {
+            let (revision, value) = now(&self.connection, &self.bucket, key)
+                .await
+                .map_err(|e| e.to_string())?;
+            Ok((value, Version::Stored(revision)))
+        }
+        .boxed()
+    }
+}
+
+/// A key's revision and value. A host would make a bucket that is not there.
+async fn now(connection: &Connection, bucket: &str, key: &str) -> Result<(u64, Option<Bytes>), Error> {
+    match fetch(connection, bucket, key).await {
+        Err(Error::Api { code: NO_STREAM, .. }) => Ok((0, None)),
+        found => found,
+    }
+}
