@@ -42,4 +42,5 @@ pub mod settle;
 pub mod swap;
 pub mod sweep;
 pub mod telemetry;
+pub mod trace;
 pub mod transaction;

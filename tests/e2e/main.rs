@@ -29,5 +29,6 @@ mod remade;
 mod replay;
 mod reset;
 mod retry;
+mod retrying;
 mod storage;
 mod sweep;

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 
 use super::dlq::Dlq;
+use super::retrying::Retrying;
 use crate::compile;
 use crate::config::{Loaded, Overrides, load};
 
@@ -74,6 +75,8 @@ pub enum Command {
     /// Dead letters: find, understand, replay
     #[command(subcommand)]
     Dlq(Box<Dlq>),
+    // Its help is with its arguments.
+    Retrying(Retrying),
     /// Let a handler begin anew, at its start; says first what would go
     Reset(Reset),
     /// What a host starts for each module: a component on standard input, compiled to standard output

@@ -6,6 +6,7 @@ mod check;
 mod dev;
 mod dlq;
 mod reset;
+mod retrying;
 mod run;
 mod status;
 mod table;
@@ -90,6 +91,7 @@ pub fn main(args: &Args) -> ExitCode {
             Command::Config => check::print_config(args),
             Command::Status(status) => status::run(args, status).await,
             Command::Dlq(dlq) => dlq::run(args, dlq).await,
+            Command::Retrying(retrying) => retrying::run(args, retrying).await,
             Command::Reset(reset) => reset::run(args, reset).await,
             Command::CompileModule { aside } => compile_module(*aside),
         }

@@ -1,0 +1,229 @@
+//! `jetmesh retrying`: what is between two attempts.
+
+use std::collections::{BTreeMap, BinaryHeap};
+
+use serde_json::{Value, json};
+
+use super::text::{gist, in_time};
+use super::{Args, Error, OK, table};
+use crate::attempts::{Attempt, Record};
+use crate::broker::provision::{ATTEMPTS, kv_stream};
+use crate::broker::scan::{From, Scan};
+use crate::broker::{self, Connection};
+use crate::ledger::entry::key_subject;
+use crate::message::{now_ms, parse_rfc3339};
+use crate::plan::Plan;
+use crate::trace::over::Over;
+
+/// How many events a table shows if nothing is said.
+const TABLE_LIMIT: usize = 100;
+
+/// What failed and is tried again: which attempt, why the last one failed, when the next is due.
+///
+/// An event is here from its first failure until it is decided. One whose first attempt runs or waits has no record and is
+/// not here; `jetmesh status` counts those. A record whose event is decided is left out where its handler's floor, or a
+/// handler without a ledger its consumer, says so; another one may stand here for up to a minute, until a host's sweep
+/// takes it away. `running on HOST` is what that host wrote before it began: one that has ended since is found out when
+/// the server delivers the event again, after the ack wait.
+#[derive(Debug, clap::Args)]
+pub struct Retrying {
+    /// Only this handler's
+    #[arg(long, value_name = "NAME")]
+    pub handler: Option<String>,
+    /// Only so many, the next due ones; 0: all of them [default: 100, with --json all]
+    #[arg(long, value_name = "NUMBER")]
+    pub limit: Option<usize>,
+    /// As JSON, one object on a line
+    #[arg(long)]
+    pub json: bool,
+}
+
+pub async fn run(args: &Args, retrying: &Retrying) -> Result<u8, Error> {
+    let loaded = args.load()?;
+    let plan = &loaded.plan;
+    let connection = broker::open(&plan.nats, "jetmesh retrying").await?;
+    if connection.stream(&kv_stream(ATTEMPTS)).await?.is_none() {
+        return Err(Error::Failed(format!(
+            "there is no bucket {ATTEMPTS}: no host of this mesh has run here"
+        )));
+    }
+    let limit = retrying.limit.unwrap_or(if retrying.json { 0 } else { TABLE_LIMIT });
+    let now = now_ms();
+    let (mut next, mut count) = (BinaryHeap::new(), 0u64);
+    each(&connection, plan, retrying.handler.as_deref(), |record| {
+        count += 1;
+        if retrying.json && limit == 0 {
+            return println!("{}", json_of(plan, &record));
+        }
+        let due = record.next.as_deref().and_then(parse_rfc3339).unwrap_or(0);
+        next.push(Due { due, count, record });
+        if limit > 0 && next.len() > limit {
+            // The last due goes.
+            next.pop();
+        }
+    })
+    .await?;
+    let next = next.into_sorted_vec();
+    if retrying.json {
+        next.iter().for_each(|one| println!("{}", json_of(plan, &one.record)));
+        return Ok(OK);
+    }
+    if count == 0 {
+        println!("nothing is being retried");
+        return Ok(OK);
+    }
+    let rows: Vec<Vec<String>> = next.iter().map(|one| row(plan, &one.record, now)).collect();
+    table::print(&["ID", "ATTEMPT", "NEXT", "SUBJECT", "CODE", "LAST ERROR"], &rows);
+    if next.len() as u64 != count {
+        println!("\nthe next {} of {count}; all of them with --limit 0", next.len());
+    }
+    Ok(OK)
+}
+
+/// A record in the order of what is due: those that run first.
+struct Due {
+    due: u64,
+    /// In the order of the bucket.
+    count: u64,
+    record: Record,
+}
+
+impl Due {
+    fn key(&self) -> (u64, u64) {
+        (self.due, self.count)
+    }
+}
+
+impl PartialEq for Due {
+    fn eq(&self, other: &Due) -> bool {
+        self.key() == other.key()
+    }
+}
+
+impl Eq for Due {}
+
+impl PartialOrd for Due {
+    fn partial_cmp(&self, other: &Due) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Due {
+    fn cmp(&self, other: &Due) -> std::cmp::Ordering {
+        self.key().cmp(&other.key())
+    }
+}
+
+/// Calls `seen` for each record whose event is not known to be decided, once through the bucket.
+async fn each(
+    connection: &Connection,
+    plan: &Plan,
+    handler: Option<&str>,
+    mut seen: impl FnMut(Record),
+) -> Result<(), Error> {
+    let over = over(connection, plan, handler).await?;
+    let subjects = [key_subject(ATTEMPTS, &format!("{}.*.*", handler.unwrap_or("*")))];
+    let mut scan = Scan::start(
+        connection,
+        &kv_stream(ATTEMPTS),
+        &subjects,
+        From::Sequence(1),
+        u64::MAX,
+        false,
+    )
+    .await?;
+    while let Some(scanned) = scan.next().await? {
+        let Ok(record) = serde_json::from_slice::<Record>(&scanned.message.payload) else {
+            continue;
+        };
+        if !over
+            .get(record.handler.as_str())
+            .is_some_and(|over| over.is(&record.event))
+        {
+            seen(record);
+        }
+    }
+    scan.end().await?;
+    Ok(())
+}
+
+/// By handler, what is over.
+async fn over<'a>(
+    connection: &Connection,
+    plan: &'a Plan,
+    handler: Option<&str>,
+) -> Result<BTreeMap<&'a str, Over>, Error> {
+    let mut over = BTreeMap::new();
+    for plan in plan
+        .handlers
+        .iter()
+        .filter(|h| handler.is_none_or(|name| h.name == name))
+    {
+        over.insert(plan.name.as_str(), Over::of(connection, plan).await?);
+    }
+    Ok(over)
+}
+
+/// The last attempt that failed, and the host of the one that runs.
+pub fn state(record: &Record) -> (Option<&Attempt>, Option<&str>) {
+    let running = |attempt: &&Attempt| attempt.outcome == "running";
+    let host = record.last().filter(running).map(|attempt| attempt.host.as_str());
+    (record.history.iter().rfind(|attempt| !running(attempt)), host)
+}
+
+/// When the next attempt is due, in words.
+pub fn next(record: &Record, now: u64) -> String {
+    match (state(record).1, record.next.as_deref().and_then(parse_rfc3339)) {
+        (Some(host), _) => format!("running on {host}"),
+        (None, Some(due)) if due > now => format!("{}, {}", in_time(due, now), of_day(due, now)),
+        (None, Some(due)) => format!("due since {}", of_day(due, now)),
+        (None, None) => "not said".to_owned(),
+    }
+}
+
+/// A time without what is the same now: `14:03:22Z`, or with its date.
+fn of_day(at: u64, now: u64) -> String {
+    let (at, now) = (crate::message::rfc3339(at), crate::message::rfc3339(now));
+    let seconds = at.split('.').next().unwrap_or(&at).to_owned();
+    match seconds.split_once('T') {
+        Some((day, time)) if now.starts_with(day) => format!("{time}Z"),
+        _ => format!("{seconds}Z"),
+    }
+}
+
+fn max(plan: &Plan, record: &Record) -> Option<u32> {
+    let handler = plan.handlers.iter().find(|h| h.name == record.handler)?;
+    Some(handler.retry.max_attempts)
+}
+
+fn row(plan: &Plan, record: &Record, now: u64) -> Vec<String> {
+    let (failed, _) = state(record);
+    let max = max(plan, record).map_or_else(|| "?".to_owned(), |max| max.to_string());
+    vec![
+        format!("{}.{}", record.handler, record.event),
+        format!("{} of {max}", record.attempts),
+        next(record, now),
+        record.subject.clone(),
+        failed.map(|f| f.code.clone()).unwrap_or_default(),
+        failed.map(|f| gist(&f.message).to_owned()).unwrap_or_default(),
+    ]
+}
+
+fn json_of(plan: &Plan, record: &Record) -> Value {
+    let (failed, running) = state(record);
+    json!({
+        "id": format!("{}.{}", record.handler, record.event),
+        "handler": record.handler,
+        "event": record.event,
+        "stream": record.stream,
+        "subject": record.subject,
+        "attempts": record.attempts,
+        "max_attempts": max(plan, record),
+        "first_attempt": record.first,
+        "next": record.next,
+        "running_on": running,
+        "code": failed.map(|f| &f.code),
+        "error": failed.map(|f| &f.message),
+        "history": record.history,
+    })
+}

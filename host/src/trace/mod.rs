@@ -1,0 +1,3 @@
+//! Where an event is: what its handler has made of it. Only reads.
+
+pub mod over;

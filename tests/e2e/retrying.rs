@@ -1,0 +1,150 @@
+//! What is between two attempts.
+
+use serde_json::{Value, json};
+
+use crate::mesh::{Config, Mesh, PATIENT};
+use crate::support::wait::SOON;
+use crate::support::{Signal, eventually, modules};
+
+/// A probe whose retries are far apart, and one without a ledger.
+fn patient() -> Config {
+    let slow = "backoff = \"1h\"\nbackoff_max = \"1h\"\nmax_attempts = 3";
+    let bare = format!("subjects = [\"orders.bare\"]\n{slow}");
+    Config::probe_with(&format!("subjects = [\"orders.probe\"]\n{slow}")).handler(
+        "bare",
+        &modules::handler("probe"),
+        &bare,
+    )
+}
+
+async fn wait_records(mesh: &Mesh, count: usize) {
+    eventually("attempt records", SOON, async || {
+        let records = mesh.attempts().await;
+        (records.len() == count && records.iter().all(|r| r["next"].is_string())).then_some(())
+    })
+    .await;
+}
+
+async fn listed(mesh: &Mesh, args: &[&str]) -> Vec<Value> {
+    let list = mesh.jetmesh_ok(&[&["retrying", "--json"], args].concat()).await;
+    list.lines()
+        .map(|line| serde_json::from_str(line).expect("each line is JSON"))
+        .collect()
+}
+
+#[tokio::test]
+async fn what_failed_and_is_tried_again_is_listed_with_its_last_error_and_its_next_attempt() {
+    let (mesh, _host) = Mesh::start(patient()).await;
+    assert_eq!(mesh.jetmesh_ok(&["retrying"]).await, "nothing is being retried\n");
+    let retry = json!({ "op": "retry", "code": "later", "message": "no stock" });
+    mesh.order(retry.clone()).await;
+    wait_records(&mesh, 1).await;
+    mesh.publish("orders.bare", json!({ "op": "trap" }).to_string()).await;
+    wait_records(&mesh, 2).await;
+    mesh.order(json!({ "op": "ok" })).await;
+    mesh.wait_decisions("probe", 1).await;
+    let table = mesh.jetmesh_ok(&["retrying"]).await;
+    let records = mesh.attempts().await;
+    let event = records[0]["event"].as_str().expect("a record names its event");
+    let (incarnation, _) = event.split_once('.').expect("it has a sequence");
+    let mut lines = Vec::new();
+    for line in table.replace(incarnation, "INC").lines() {
+        // The jitter lies within the upper half.
+        let times = |word: &str| match word.strip_suffix('Z') {
+            Some(time) if time.contains(':') => "[time]".to_owned(),
+            _ if word.starts_with(|c: char| c.is_ascii_digit()) && word.contains(['m', 's', 'h']) => {
+                "[span]".to_owned()
+            }
+            _ => word.to_owned(),
+        };
+        let words: Vec<String> = line
+            .split_whitespace()
+            .map(|word| times(word.trim_end_matches(',')))
+            .collect();
+        lines.push(words.join(" ").replace("[span] [span]", "[span]"));
+    }
+    lines.sort();
+    insta::assert_snapshot!(lines.join("\n"), @r"
+    ID ATTEMPT NEXT SUBJECT CODE LAST ERROR
+    bare.INC.2 1 of 3 in [span] [time] orders.bare trap wasm `unreachable` instruction executed
+    probe.INC.1 1 of 3 in [span] [time] orders.probe later no stock
+    ");
+    let all = listed(&mesh, &[]).await;
+    let ids: Vec<&Value> = all.iter().map(|one| &one["id"]).collect();
+    assert_eq!(ids, [&json!(format!("probe.{event}")), &all[1]["id"]]);
+    let first = &all[0];
+    let told = (
+        &first["attempts"],
+        &first["max_attempts"],
+        &first["code"],
+        &first["error"],
+    );
+    assert_eq!(told, (&json!(1), &json!(3), &json!("later"), &json!("no stock")));
+    assert_eq!(listed(&mesh, &["--handler", "bare"]).await.len(), 1);
+    let next = mesh.jetmesh_ok(&["retrying", "--limit", "1"]).await;
+    assert!(
+        next.ends_with("\nthe next 1 of 2; all of them with --limit 0\n"),
+        "{next}"
+    );
+}
+
+#[tokio::test]
+async fn an_attempt_that_runs_names_its_host() {
+    let config = Config::probe_with("max_attempts = 3");
+    let mesh = Mesh::new(config).await;
+    let host = mesh.host_with_fault("attempt-written:stop").await;
+    mesh.order(json!({ "op": "retry", "code": "later", "message": "no stock" }))
+        .await;
+    let running = eventually("a second attempt", SOON, async || {
+        let list = listed(&mesh, &[]).await;
+        list.into_iter().find(|one| one["running_on"].is_string())
+    })
+    .await;
+    let table = mesh.jetmesh_ok(&["retrying"]).await;
+    let name = running["running_on"].as_str().expect("a name");
+    assert!(table.contains(&format!("2 of 3   running on {name}")), "{table}");
+    assert!(
+        table.trim_end().ends_with("later  no stock"),
+        "the error before: {table}"
+    );
+    host.signal(Signal::KILL);
+    host.wait_exit(PATIENT).await;
+}
+
+#[tokio::test]
+async fn the_record_of_a_decided_event_is_not_listed() {
+    let (mesh, host) = Mesh::start(Config::probe()).await;
+    mesh.order(json!({ "op": "ok" })).await;
+    let decisions = mesh.wait_decisions("probe", 1).await;
+    host.signal(Signal::TERM);
+    host.wait_exit(PATIENT).await;
+    // Another host's start sweeps, and the floor rises over the event.
+    let host = mesh.host(&[]).await;
+    mesh.order(json!({ "op": "ok" })).await;
+    mesh.wait_decisions("probe", 2).await;
+    let event = decisions[0]["event"].as_str().expect("a decision names its event");
+    eventually("the floor to rise", SOON, async || {
+        let head = mesh.messages("KV_probe", "$MESH.state.probe.head").await.pop()?.json();
+        (head["floors"]["probe"]["floor"].as_u64()? >= 1).then_some(())
+    })
+    .await;
+    host.signal(Signal::TERM);
+    host.wait_exit(PATIENT).await;
+    // As a host leaves it that ends between the decision and the record's removal.
+    let record = |event: &str| {
+        json!({ "handler": "probe", "event": event, "stream": "ORDERS", "subject": "orders.probe", "attempts": 2,
+                "first": "2026-01-01T00:00:00.000Z", "next": "2026-01-01T00:00:01.000Z", "history": [] })
+    };
+    mesh.put("mesh_attempts", &format!("probe.{event}"), &record(event).to_string())
+        .await;
+    let undecided = event.replace(".1", ".9");
+    mesh.put(
+        "mesh_attempts",
+        &format!("probe.{undecided}"),
+        &record(&undecided).to_string(),
+    )
+    .await;
+    let listed = listed(&mesh, &[]).await;
+    assert_eq!(listed.len(), 1, "{listed:?}");
+    assert_eq!(listed[0]["event"], json!(undecided));
+}
