@@ -199,15 +199,17 @@ async fn the_help_names_every_command_and_every_exit_code() {
     Usage: jetmesh [OPTIONS] <COMMAND>
 
     Commands:
-      run     Run a host: the production start
-      dev     Try everything on this machine: starts its own nats-server, seeds stock, publishes sample
-              orders
-      check   Validate configuration and modules, without touching NATS
-      config  Print the effective configuration, secrets hidden
-      status  How each handler stands
-      dlq     Dead letters: find, understand, replay
-      reset   Let a handler begin anew, at its start; says first what would go
-      help    Print this message or the help of the given subcommand(s)
+      run       Run a host: the production start
+      dev       Try everything on this machine: starts its own nats-server, seeds stock, publishes
+                sample orders
+      check     Validate configuration and modules, without touching NATS
+      config    Print the effective configuration, secrets hidden
+      status    How each handler stands
+      dlq       Dead letters: find, understand, replay
+      retrying  What failed and is tried again: attempt, last error, when the next is due
+      trace     Where an event is: what each handler has made of it, and what has followed, as a tree
+      reset     Let a handler begin anew, at its start; says first what would go
+      help      Print this message or the help of the given subcommand(s)
 
     Options:
       -c, --config <FILE>        The configuration file [default: ./jetmesh.toml, else

@@ -32,3 +32,4 @@ mod retry;
 mod retrying;
 mod storage;
 mod sweep;
+mod trace;

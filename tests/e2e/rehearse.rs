@@ -19,7 +19,7 @@ fn config() -> Config {
 }
 
 /// Everything that a server knows of every stream, but what it is asked for by looking.
-async fn everything(mesh: &Mesh) -> Value {
+pub async fn everything(mesh: &Mesh) -> Value {
     let list: Value = mesh
         .js
         .request("STREAM.LIST", &json!({}))
@@ -66,9 +66,9 @@ fn told(mesh: &Mesh, letters: &[(u64, String)], text: &str) -> String {
 }
 
 /// Times and digests are different each time.
-fn hidden(text: &str) -> String {
+pub fn hidden(text: &str) -> String {
     let hide = |word: &str| {
-        let bare = word.trim_end_matches([',', ';', ')']);
+        let bare = word.trim_end_matches([',', ';', ':', ')']);
         let rest = &word[bare.len()..];
         let digest = bare.len() == 12 && bare.bytes().all(|b| b.is_ascii_hexdigit());
         let time = bare.len() == 24 && bare.ends_with('Z') && bare.parse::<jiff::Timestamp>().is_ok();

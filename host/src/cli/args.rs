@@ -6,6 +6,7 @@ use clap::{Parser, Subcommand};
 
 use super::dlq::Dlq;
 use super::retrying::Retrying;
+use super::trace::Trace;
 use crate::compile;
 use crate::config::{Loaded, Overrides, load};
 
@@ -77,6 +78,8 @@ pub enum Command {
     Dlq(Box<Dlq>),
     // Its help is with its arguments.
     Retrying(Retrying),
+    // So is this one's.
+    Trace(Box<Trace>),
     /// Let a handler begin anew, at its start; says first what would go
     Reset(Reset),
     /// What a host starts for each module: a component on standard input, compiled to standard output

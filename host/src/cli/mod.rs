@@ -11,6 +11,7 @@ mod run;
 mod status;
 mod table;
 mod text;
+mod trace;
 
 use std::process::ExitCode;
 
@@ -92,6 +93,7 @@ pub fn main(args: &Args) -> ExitCode {
             Command::Status(status) => status::run(args, status).await,
             Command::Dlq(dlq) => dlq::run(args, dlq).await,
             Command::Retrying(retrying) => retrying::run(args, retrying).await,
+            Command::Trace(trace) => trace::run(args, trace).await,
             Command::Reset(reset) => reset::run(args, reset).await,
             Command::CompileModule { aside } => compile_module(*aside),
         }

@@ -18,7 +18,7 @@ use crate::trace::over::Over;
 /// How many events a table shows if nothing is said.
 const TABLE_LIMIT: usize = 100;
 
-/// What failed and is tried again: which attempt, why the last one failed, when the next is due.
+/// What failed and is tried again: attempt, last error, when the next is due
 ///
 /// An event is here from its first failure until it is decided. One whose first attempt runs or waits has no record and is
 /// not here; `jetmesh status` counts those. A record whose event is decided is left out where its handler's floor, or a

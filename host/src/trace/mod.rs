@@ -1,3 +1,190 @@
-//! Where an event is: what its handler has made of it. Only reads.
+//! Where an event is: what each handler has made of it, and what has followed from it. Only reads.
 
+pub mod find;
+pub mod follow;
+pub mod ledger;
 pub mod over;
+pub mod reading;
+pub mod search;
+pub mod stand;
+
+use std::collections::{HashMap, HashSet};
+
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+use serde::Serialize;
+
+use crate::broker::{By, Error, StreamInfo};
+use crate::dispatch::HOPS_MAX;
+use crate::effects::subject_matches;
+use crate::ledger::entry::{Head, Text};
+use crate::message::{EventId, Headers, rfc3339};
+use crate::plan::{Handler, Plan};
+
+use self::find::Place;
+use self::follow::Follow;
+use self::reading::{Reading, Seen};
+use self::stand::Stand;
+
+/// How many events one trace follows.
+const EVENTS_MAX: usize = 200;
+
+/// An event, and how every handler stands to it.
+#[derive(Debug, Serialize)]
+pub struct Traced {
+    pub stream: String,
+    pub sequence: u64,
+    /// `<incarnation>.<sequence>`, if some handler of the configuration reads its stream.
+    pub event: Option<String>,
+    /// Its stream was made anew since.
+    pub former: bool,
+    /// `None`: its stream does not hold it any more.
+    pub message: Option<Message>,
+    pub handlers: Vec<Part>,
+    /// Why it was not followed.
+    pub note: Option<&'static str>,
+}
+
+#[derive(Debug, Serialize)]
+pub struct Message {
+    pub subject: String,
+    pub time: String,
+    pub headers: Headers,
+    pub payload: Text,
+    #[serde(skip)]
+    pub time_ms: u64,
+}
+
+impl Message {
+    fn of(seen: &Seen) -> Message {
+        Message {
+            subject: seen.subject.clone(),
+            time: rfc3339(seen.time_ms),
+            headers: seen.headers.clone(),
+            payload: Text::of(&seen.payload),
+            time_ms: seen.time_ms,
+        }
+    }
+}
+
+/// One handler's part.
+#[derive(Debug, Serialize)]
+pub struct Part {
+    pub handler: String,
+    pub stand: Stand,
+    pub follows: Vec<Follow>,
+    /// What of that could not be found out.
+    pub note: Option<&'static str>,
+}
+
+impl Traced {
+    /// Whether anything is known of it at all.
+    pub fn is_known(&self) -> bool {
+        self.message.is_some() || self.handlers.iter().any(|part| part.stand.is_known())
+    }
+}
+
+/// A trace at work.
+pub struct Tracer<'a> {
+    pub plan: &'a Plan,
+    pub reading: Reading<'a>,
+    /// By ledger; read once.
+    heads: HashMap<String, Option<Head>>,
+    /// By name; read once. `None`: there is none.
+    streams: HashMap<String, Option<StreamInfo>>,
+    /// By source stream, its present making's token.
+    makings: HashMap<String, Option<String>>,
+    seen: HashSet<(String, u64)>,
+}
+
+impl<'a> Tracer<'a> {
+    pub fn new(plan: &'a Plan, reading: Reading<'a>) -> Tracer<'a> {
+        Tracer {
+            plan,
+            reading,
+            heads: HashMap::new(),
+            streams: HashMap::new(),
+            makings: HashMap::new(),
+            seen: HashSet::new(),
+        }
+    }
+
+    /// Follows one event, and what has followed from it.
+    pub fn trace(&mut self, place: Place, depth: u32) -> BoxFuture<'_, Result<Traced, Error>> {
+        async move {
+            let Place { stream, sequence, .. } = &place;
+            let stored = match place.former {
+                true => None,
+                false => match self.stream(stream).await? {
+                    Some(_) => {
+                        let by = By::Sequence(*sequence);
+                        self.reading.connection.stored(stream, by).await?
+                    }
+                    None => None,
+                },
+            };
+            let message = stored.map(|stored| Message::of(&Seen::of(stored)));
+            let mut traced = Traced {
+                stream: stream.clone(),
+                sequence: *sequence,
+                event: place.event.as_ref().map(EventId::to_string),
+                former: place.former,
+                message,
+                handlers: Vec::new(),
+                note: None,
+            };
+            if !self.seen.insert((stream.clone(), *sequence)) {
+                traced.note = Some("told above");
+                return Ok(traced);
+            }
+            if self.seen.len() > EVENTS_MAX {
+                traced.note = Some("not followed: the limit of 200 events is reached");
+                return Ok(traced);
+            }
+            let Some(event) = &place.event else {
+                return Ok(traced);
+            };
+            let plan = self.plan;
+            for handler in plan
+                .handlers
+                .iter()
+                .filter(|h| takes(h, stream, traced.message.as_ref()))
+            {
+                let stand = self.stand(handler, event, traced.message.as_ref()).await?;
+                let mut part = Part {
+                    handler: handler.name.clone(),
+                    stand,
+                    follows: Vec::new(),
+                    note: None,
+                };
+                if depth <= HOPS_MAX {
+                    self.follow(handler, event, traced.message.as_ref(), &mut part, depth)
+                        .await?;
+                }
+                traced.handlers.push(part);
+            }
+            Ok(traced)
+        }
+        .boxed()
+    }
+
+    /// Whether an event is in what has been traced so far.
+    pub fn has_told(&self, place: &Place) -> bool {
+        self.seen.contains(&(place.stream.clone(), place.sequence))
+    }
+
+    /// What the server says of a stream.
+    async fn stream(&mut self, name: &str) -> Result<Option<StreamInfo>, Error> {
+        if !self.streams.contains_key(name) {
+            let info = self.reading.connection.stream(name).await?;
+            self.streams.insert(name.to_owned(), info);
+        }
+        Ok(self.streams.get(name).cloned().flatten())
+    }
+}
+
+/// Whether a handler reads such an event. Of one that is gone only its stream is known.
+fn takes(handler: &Handler, stream: &str, message: Option<&Message>) -> bool {
+    let matches = |message: &Message| handler.subjects.iter().any(|s| subject_matches(s, &message.subject));
+    handler.stream == stream && (handler.subjects.is_empty() || message.is_none_or(matches))
+}

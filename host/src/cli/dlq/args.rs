@@ -141,7 +141,7 @@ pub fn check_id(id: &str) -> Result<(), Error> {
 }
 
 /// A point in time, in milliseconds since the Unix epoch.
-fn time(text: &str) -> Result<u64, String> {
+pub fn time(text: &str) -> Result<u64, String> {
     if let Some(ms) = parse_rfc3339(text) {
         return Ok(ms);
     }

@@ -6,7 +6,7 @@ mod rehearse;
 mod replay;
 mod show;
 
-pub use args::Dlq;
+pub use args::{Dlq, time};
 
 use super::{Args, Error};
 use crate::broker::provision::DEAD;

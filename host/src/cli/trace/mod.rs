@@ -1,0 +1,131 @@
+//! `jetmesh trace`: where an event is.
+
+mod show;
+mod tree;
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::dlq::time;
+use super::{Args, Error, OK, table};
+use crate::broker;
+use crate::trace::Tracer;
+use crate::trace::find::{Named, Place};
+use crate::trace::reading::Reading;
+use crate::trace::search::{Key, Searched};
+
+/// What one trace may take: more than an hour of a busy ledger.
+const TIME_MAX: Duration = Duration::from_secs(30);
+const MESSAGES_MAX: u64 = 2_000_000;
+
+/// Where an event is: what each handler has made of it, and what has followed, as a tree
+///
+/// A ledger tells of an event for `ledger_keep` at least; of an older one only that it is decided. It writes down what
+/// several events wrote together, if they were committed together; then their writes are shown as the group's. Nothing is
+/// changed, and no more is read than 30 s and 2 million messages allow: where that was not enough it is said.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Ends with 1 if nobody knows the event.")]
+pub struct Trace {
+    /// INCARNATION.SEQUENCE as logs and the header Mesh-Event have it, STREAM:SEQUENCE, or a dead letter's
+    /// HANDLER.INCARNATION.SEQUENCE
+    #[arg(value_name = "ID", required_unless_present = "key", conflicts_with = "key")]
+    pub id: Option<String>,
+    /// The newest events of the handlers' streams whose JSON payload has this field, or path such as user.id or
+    /// lines.0.sku, with this value: order_id=42
+    #[arg(long, value_name = "FIELD=VALUE", value_parser = Key::parse)]
+    pub key: Option<Key>,
+    /// How far back --key searches: RFC 3339, or so long ago, such as 90m or 2days
+    #[arg(long, value_name = "TIME", default_value = "24h", value_parser = time)]
+    pub since: u64,
+    /// How many events of --key are traced at most
+    #[arg(long, value_name = "NUMBER", default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=100))]
+    pub limit: u16,
+    /// As JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+pub async fn run(args: &Args, trace: &Trace) -> Result<u8, Error> {
+    let loaded = args.load()?;
+    let plan = &loaded.plan;
+    let connection = broker::open(&plan.nats, "jetmesh trace").await?;
+    let reading = Reading::new(&plan.nats, &connection, TIME_MAX, MESSAGES_MAX);
+    let mut tracer = Tracer::new(plan, reading);
+    let (places, searched) = match (&trace.key, &trace.id) {
+        (Some(key), _) => {
+            let (found, searched) = tracer.search(key, trace.since, usize::from(trace.limit)).await?;
+            if found.is_empty() {
+                let searched: Vec<String> = searched.iter().map(said).collect();
+                return Err(Error::Failed(format!("no event has {key}\n{}", searched.join("\n"))));
+            }
+            (found.into_iter().map(|(_, place)| place).collect(), searched)
+        }
+        (None, Some(id)) => (vec![named(&mut tracer, id).await?], Vec::new()),
+        (None, None) => return Err(Error::Usage("say which: an ID, or --key".to_owned())),
+    };
+    let mut events = Vec::new();
+    // The oldest first: what has followed from one of them is told with it, and not again.
+    for place in places.into_iter().rev() {
+        if !tracer.has_told(&place) {
+            events.push(tracer.trace(place, 0).await?);
+        }
+    }
+    events.reverse();
+    if let (Some(id), true) = (&trace.id, events.iter().all(|event| !event.is_known())) {
+        return Err(unknown(id));
+    }
+    if trace.json {
+        let all = json!({ "events": events, "searched": searched });
+        println!("{}", serde_json::to_string_pretty(&all).unwrap_or_default());
+        return Ok(OK);
+    }
+    let columns = table::terminal_columns();
+    for (before, event) in events.iter().enumerate() {
+        if before > 0 {
+            println!();
+        }
+        show::event(event)
+            .lines(columns)
+            .iter()
+            .for_each(|line| println!("{line}"));
+    }
+    if !searched.is_empty() {
+        println!();
+        searched.iter().for_each(|one| println!("{}", said(one)));
+    }
+    Ok(OK)
+}
+
+async fn named(tracer: &mut Tracer<'_>, id: &str) -> Result<Place, Error> {
+    let named = Named::parse(id).ok_or_else(|| {
+        Error::Usage(format!(
+            "`{id}` is not INCARNATION.SEQUENCE, STREAM:SEQUENCE or HANDLER.INCARNATION.SEQUENCE; to find an event by its \
+             payload: --key field=value"
+        ))
+    })?;
+    tracer.find(&named).await?.ok_or_else(|| unknown(id))
+}
+
+fn unknown(id: &str) -> Error {
+    Error::Failed(format!(
+        "nobody knows an event {id}: no stream of the configuration's handlers holds it, and no ledger, attempt record or \
+         dead letter tells of it"
+    ))
+}
+
+/// What was searched, in words.
+fn said(searched: &Searched) -> String {
+    let Searched {
+        stream,
+        messages,
+        since,
+        whole,
+    } = searched;
+    let read = format!("searched {stream}, messages read: {messages}");
+    match (whole, since) {
+        (true, _) => format!("{read}; everything within the time of --since"),
+        (false, Some(since)) => format!("{read}; back to {since}, and nothing older"),
+        (false, None) => format!("{read}; then the limit was reached, so not all that is new was read"),
+    }
+}

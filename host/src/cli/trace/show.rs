@@ -1,0 +1,197 @@
+//! A trace in words.
+
+use super::tree::Node;
+use crate::attempts::Record;
+use crate::cli::retrying::{next, state};
+use crate::cli::text::{gist, value};
+use crate::ledger::entry::{Text, Write};
+use crate::message::now_ms;
+use crate::trace::follow::{Follow, Whereabouts};
+use crate::trace::ledger::Decided;
+use crate::trace::stand::{Letter, Stand};
+use crate::trace::{Part, Traced};
+
+/// An event, and everything below it.
+pub fn event(traced: &Traced) -> Node {
+    let Traced { stream, sequence, .. } = traced;
+    let mut text = format!("{stream}:{sequence}");
+    if let Some(message) = &traced.message {
+        text += &format!("  {}  at {}", message.subject, message.time);
+    }
+    if let Some(event) = &traced.event {
+        text += &format!("  event {event}");
+    }
+    let mut below = Vec::new();
+    match &traced.message {
+        Some(message) => below.push(Node::leaf(text_of(&message.payload))),
+        None if traced.former => below.push(Node::leaf("of a former making of its stream, and gone with it")),
+        None => below.push(Node::leaf("not in its stream any more")),
+    }
+    below.extend(traced.note.map(Node::leaf));
+    below.extend(traced.handlers.iter().map(part));
+    if traced.handlers.is_empty() && traced.note.is_none() {
+        below.push(Node::leaf("no handler of the configuration reads it"));
+    }
+    Node { text, below }
+}
+
+fn part(part: &Part) -> Node {
+    let (text, mut below) = stand(&part.stand);
+    below.extend(part.follows.iter().map(follow));
+    below.extend(part.note.map(Node::leaf));
+    Node {
+        text: format!("{}: {text}", part.handler),
+        below,
+    }
+}
+
+/// What a handler has made of it, and what belongs to that.
+fn stand(stand: &Stand) -> (String, Vec<Node>) {
+    match stand {
+        Stand::Done { decided } => (done(decided), writes(decided)),
+        Stand::Dead {
+            decided,
+            letter,
+            replay,
+        } => dead(decided.as_deref(), letter, *replay),
+        Stand::Retrying { record, max_attempts } => (retrying(record, *max_attempts), Vec::new()),
+        Stand::Delivered { ledger: true } => plain("delivered to a host, which has not decided it yet"),
+        Stand::Delivered { ledger: false } => {
+            plain("delivered to a host: without a ledger nobody knows whether it is done")
+        }
+        Stand::Waiting { delivered } => plain(&format!("waiting: its consumer has come to {delivered}")),
+        Stand::BeforeStart { start } => plain(&format!("not its: it began at {start}")),
+        Stand::NoConsumer => plain("waiting: its consumer is not there; a running host makes it"),
+        Stand::Forgotten { done: true, .. } => plain("done by a replay, before the ledger's memory"),
+        Stand::Forgotten { was_its: true, .. } => {
+            plain("decided before the ledger's memory: when and how is not known")
+        }
+        Stand::Forgotten { .. } => plain("decided before the ledger's memory, if it was this handler's"),
+        Stand::Answered => plain("answered: without a ledger nobody knows when; it is no dead letter"),
+        Stand::Lost => plain("answered and not decided: the next sweep of a host has it run once more"),
+        Stand::Unknown => plain("nothing is known: no decision, attempt or dead letter tells of it"),
+        Stand::NotFound => plain("not found: the limit of what is read was reached before its decision"),
+    }
+}
+
+fn plain(text: &str) -> (String, Vec<Node>) {
+    (text.to_owned(), Vec::new())
+}
+
+fn done(decided: &Decided) -> String {
+    let Decided {
+        decision,
+        entry,
+        at,
+        host,
+        ..
+    } = decided;
+    if let Some(first) = &decision.same_as {
+        return format!("done at {at}, entry {entry}: it repeats event {first}, and nothing was run");
+    }
+    let after = decision
+        .follows_death
+        .map_or_else(String::new, |n| format!(", by a replay after its death in entry {n}"));
+    let (attempt, module) = (decision.attempt, &decision.module);
+    format!("done at {at}{after}, entry {entry}, attempt {attempt}, module {module}, host {host}")
+}
+
+fn writes(decided: &Decided) -> Vec<Node> {
+    let nodes: Vec<Node> = decided.writes.iter().map(written).collect();
+    if decided.writers <= 1 || nodes.is_empty() {
+        return nodes;
+    }
+    let (entry, others) = (decided.entry, decided.writers - 1);
+    vec![Node {
+        text: format!("entry {entry} wrote, for this event and {others} others that were committed with it:"),
+        below: nodes,
+    }]
+}
+
+fn written(write: &Write) -> Node {
+    Node::leaf(match (&write.value, write.bytes) {
+        (Some(text), _) => format!("wrote {} = {}", write.key, text_of(text)),
+        (None, Some(bytes)) => format!("wrote {} ({bytes} bytes, too many for the ledger)", write.key),
+        (None, None) => format!("deleted {}", write.key),
+    })
+}
+
+fn dead(decided: Option<&Decided>, letter: &Letter, replay: bool) -> (String, Vec<Node>) {
+    let text = match decided {
+        Some(Decided {
+            decision, at, entry, ..
+        }) => format!(
+            "dead at {at}, entry {entry}, attempt {}, module {}: {}: {}: {}",
+            decision.attempt,
+            decision.module,
+            decision.cause.map_or("?", |cause| cause.name()),
+            decision.code.as_deref().unwrap_or("?"),
+            gist(decision.message.as_deref().unwrap_or("?"))
+        ),
+        None => format!(
+            "dead at {}: {}: {}: {}",
+            letter.since.as_deref().unwrap_or("?"),
+            letter.cause,
+            letter.code,
+            gist(&letter.error)
+        ),
+    };
+    let about = match (&letter.settled, letter.id.is_empty()) {
+        (Some(why), _) => format!("its dead letter is not listed any more: {why}"),
+        (None, true) => "its dead letter is not stored yet".to_owned(),
+        (None, false) => format!("dead letter {}", letter.id),
+    };
+    let asked = replay.then(|| Node::leaf("a replay of it is asked for"));
+    (text, std::iter::once(Node::leaf(about)).chain(asked).collect())
+}
+
+fn retrying(record: &Record, max: u32) -> String {
+    let (failed, running) = state(record);
+    let error = failed.map_or_else(String::new, |f| format!(": {}: {}", f.code, gist(&f.message)));
+    let (attempts, next) = (record.attempts, next(record, now_ms()));
+    match running {
+        Some(_) => format!("{next}, attempt {attempts} of {max}; the one before failed{error}"),
+        None => format!(
+            "failed in attempt {attempts} of {max}{error}; the next is {}",
+            due(&next)
+        ),
+    }
+}
+
+fn due(next: &str) -> String {
+    match next.strip_prefix("in ") {
+        Some(_) => format!("due {next}"),
+        None => next.to_owned(),
+    }
+}
+
+fn follow(follow: &Follow) -> Node {
+    let subject = &follow.subject;
+    let leaf = |text: &str| Node::leaf(format!("emitted {subject}: {text}"));
+    match &follow.whereabouts {
+        Whereabouts::Published { traced } => {
+            let Node { text, below } = event(traced);
+            Node {
+                text: format!("emitted {text}"),
+                below,
+            }
+        }
+        Whereabouts::Delayed { due } => leaf(&format!("waits for its time, {due}")),
+        Whereabouts::Due { due } => leaf(&format!("due since {due}, and not published yet")),
+        Whereabouts::Undeliverable { letter } => leaf(&format!(
+            "not delivered: {}; dead letter {}{}",
+            letter.error,
+            letter.id,
+            letter
+                .settled
+                .as_deref()
+                .map_or_else(String::new, |why| format!(", {why}"))
+        )),
+        Whereabouts::Absent => leaf("not published yet, or not in its stream any more"),
+        Whereabouts::NotFound => leaf("not found: the limit of what is read was reached"),
+    }
+}
+
+fn text_of(text: &Text) -> String {
+    text.bytes().map_or_else(|_| "?".to_owned(), |bytes| value(&bytes))
+}

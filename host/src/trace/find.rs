@@ -1,0 +1,137 @@
+//! Which event is meant, and which making of its stream it is of.
+
+use super::Tracer;
+use crate::broker::Error;
+use crate::broker::error::NO_STREAM;
+use crate::broker::provision::{MESH_BUCKET, kv_stream};
+use crate::ledger::entry::{Head, Incarnation, Subjects};
+use crate::ledger::{keys, read};
+use crate::message::EventId;
+
+/// What a person calls an event by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Named {
+    /// `INCARNATION.SEQUENCE`, as logs and headers have it, or with a handler before it, as a letter's id.
+    Event(EventId),
+    /// `STREAM:SEQUENCE`
+    Place { stream: String, sequence: u64 },
+}
+
+impl Named {
+    pub fn parse(text: &str) -> Option<Named> {
+        if let Some((stream, sequence)) = text.split_once(':') {
+            return Some(Named::Place {
+                stream: stream.to_owned(),
+                sequence: sequence.parse().ok().filter(|_| !stream.is_empty())?,
+            });
+        }
+        let event = match text.split('.').count() {
+            3 => text.split_once('.')?.1,
+            _ => text,
+        };
+        EventId::parse(event).map(Named::Event)
+    }
+}
+
+/// Where an event lies, or lay.
+#[derive(Debug, Clone)]
+pub struct Place {
+    pub stream: String,
+    pub sequence: u64,
+    /// `None`: no handler of the configuration has ever read its stream.
+    pub event: Option<EventId>,
+    /// Its stream was made anew since.
+    pub former: bool,
+}
+
+impl Tracer<'_> {
+    /// `None`: nobody knows of such a making of a stream.
+    pub async fn find(&mut self, named: &Named) -> Result<Option<Place>, Error> {
+        let event = match named {
+            Named::Place { stream, sequence } => return self.place(stream, *sequence).await.map(Some),
+            Named::Event(event) => event,
+        };
+        let plan = self.plan;
+        for handler in &plan.handlers {
+            let making = self.making(&handler.stream).await?;
+            let former = making.as_deref() != Some(&event.incarnation);
+            // A handler's floors name the makings that it has seen.
+            let known = match &handler.ledger {
+                Some(ledger) if former => self.head(ledger).await?.is_some_and(|head| {
+                    let floor = head.floors.get(&handler.name);
+                    floor.is_some_and(|f| {
+                        *f.incarnation == *event.incarnation || f.others.contains_key(&*event.incarnation)
+                    })
+                }),
+                Some(_) | None => false,
+            };
+            if !former || known {
+                return Ok(Some(Place {
+                    stream: handler.stream.clone(),
+                    sequence: event.sequence,
+                    event: Some(event.clone()),
+                    former,
+                }));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The event at a place, in the stream's present making.
+    pub async fn place(&mut self, stream: &str, sequence: u64) -> Result<Place, Error> {
+        let token = self.making(stream).await?;
+        Ok(Place {
+            stream: stream.to_owned(),
+            sequence,
+            event: token.map(|token| EventId {
+                incarnation: token.into(),
+                sequence,
+            }),
+            former: false,
+        })
+    }
+
+    async fn making(&mut self, stream: &str) -> Result<Option<String>, Error> {
+        if let Some(known) = self.makings.get(stream) {
+            return Ok(known.clone());
+        }
+        let key = format!("incarnation.{stream}");
+        let value = match keys::fetch(&self.reading.connection, MESH_BUCKET, &key).await {
+            Err(Error::Api { code: NO_STREAM, .. }) => None,
+            found => found?.1,
+        };
+        let making = value.and_then(|v| serde_json::from_slice::<Incarnation>(&v).ok());
+        let token = making.map(|making| making.token);
+        self.makings.insert(stream.to_owned(), token.clone());
+        Ok(token)
+    }
+
+    pub(super) async fn head(&mut self, ledger: &str) -> Result<Option<&Head>, Error> {
+        if !self.heads.contains_key(ledger) {
+            let found = read::head(&self.reading.connection, &kv_stream(ledger), &Subjects::new(ledger)).await;
+            let head = match found {
+                Err(Error::Api { code: NO_STREAM, .. }) => None,
+                found => found?.map(|(head, _)| head),
+            };
+            self.heads.insert(ledger.to_owned(), head);
+        }
+        Ok(self.heads.get(ledger).and_then(Option::as_ref))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_is_named_by_its_id_its_place_or_a_letters_id() {
+        let event = Some(Named::Event(EventId::of_test(7)));
+        assert_eq!(Named::parse("k.7"), event);
+        assert_eq!(Named::parse("inventory.k.7"), event);
+        let (stream, sequence) = ("ORDERS".to_owned(), 7);
+        assert_eq!(Named::parse("ORDERS:7"), Some(Named::Place { stream, sequence }));
+        for bad in ["", "7", "ORDERS:", ":7", "ORDERS:x", "a.b.k.7", "k.x"] {
+            assert_eq!(Named::parse(bad), None, "{bad}");
+        }
+    }
+}

@@ -1,0 +1,216 @@
+//! Finding events by what their payloads say: the newest first, within a time.
+
+use std::ops::ControlFlow;
+
+use serde::Serialize;
+use serde_json::Value;
+
+use super::Tracer;
+use super::find::Place;
+use super::reading::{Extent, Range};
+use crate::broker::Error;
+use crate::effects::subject_matches;
+use crate::message::rfc3339;
+
+/// How many sequences are read at a time, going back.
+const WINDOW: u64 = 10_000;
+
+/// A field of a JSON payload, and its value as text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Key {
+    field: String,
+    value: String,
+}
+
+impl std::fmt::Display for Key {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}={}", self.field, self.value)
+    }
+}
+
+impl Key {
+    /// Reads `field=value`.
+    pub fn parse(text: &str) -> Result<Key, String> {
+        match text.split_once('=') {
+            Some((field, value)) if !field.is_empty() => Ok(Key {
+                field: field.to_owned(),
+                value: value.to_owned(),
+            }),
+            _ => Err("not field=value, such as order_id=42".to_owned()),
+        }
+    }
+
+    /// The field is one of the object's own or, with dots, a path into it; a number in the path is a place in a list.
+    pub fn is_in(&self, payload: &[u8]) -> bool {
+        // Most payloads do not have the text at all.
+        let Ok(payload) = serde_json::from_slice::<Value>(payload) else {
+            return false;
+        };
+        let is = |found: &Value| match found {
+            Value::String(text) => *text == self.value,
+            Value::Number(number) => number.to_string() == self.value,
+            Value::Bool(said) => (if *said { "true" } else { "false" }) == self.value,
+            Value::Null => self.value == "null",
+            Value::Array(_) | Value::Object(_) => false,
+        };
+        let step = |within: &'_ Value, part: &str| match within {
+            Value::Array(list) => part.parse::<usize>().ok().and_then(|at| list.get(at).cloned()),
+            within => within.get(part).cloned(),
+        };
+        let path = || {
+            self.field
+                .split('.')
+                .try_fold(payload.clone(), |within, part| step(&within, part))
+        };
+        payload.get(&self.field).is_some_and(is) || path().as_ref().is_some_and(is)
+    }
+}
+
+/// What was searched of a stream.
+#[derive(Debug, Serialize)]
+pub struct Searched {
+    pub stream: String,
+    pub messages: u64,
+    /// From here on everything was read; `None`: nothing was.
+    pub since: Option<String>,
+    /// Everything within the time that was asked for.
+    pub whole: bool,
+}
+
+impl Tracer<'_> {
+    /// The newest events whose payload has a key, at most so many, each with its time; and what was searched.
+    pub async fn search(
+        &mut self,
+        key: &Key,
+        since_ms: u64,
+        most: usize,
+    ) -> Result<(Vec<(u64, Place)>, Vec<Searched>), Error> {
+        let plan = self.plan;
+        let mut streams: Vec<&str> = plan.handlers.iter().map(|h| h.stream.as_str()).collect();
+        streams.sort_unstable();
+        streams.dedup();
+        let (mut found, mut searched) = (Vec::new(), Vec::new());
+        for stream in streams {
+            let (sequences, how) = self.search_stream(stream, key, since_ms, most).await?;
+            searched.push(how);
+            for (time_ms, sequence) in sequences {
+                found.push((time_ms, self.place(stream, sequence).await?));
+            }
+        }
+        found.sort_by_key(|(time_ms, _)| std::cmp::Reverse(*time_ms));
+        found.truncate(most);
+        Ok((found, searched))
+    }
+
+    async fn search_stream(
+        &mut self,
+        stream: &str,
+        key: &Key,
+        since_ms: u64,
+        most: usize,
+    ) -> Result<(Vec<(u64, u64)>, Searched), Error> {
+        let mut found = Vec::new();
+        let mut searched = Searched {
+            stream: stream.to_owned(),
+            messages: 0,
+            since: None,
+            whole: true,
+        };
+        let Some(info) = self.reading.connection.stream(stream).await? else {
+            return Ok((found, searched));
+        };
+        let filters = self.filters(stream);
+        let first = self
+            .reading
+            .since(stream, &info, since_ms)
+            .await?
+            .max(info.state.first_seq);
+        let mut last = info.state.last_seq;
+        searched.whole = false;
+        while last >= first && last > 0 && found.len() < most {
+            let begin = last.saturating_sub(WINDOW - 1).max(first);
+            // The filters of one consumer may not overlap: several are left to whoever reads.
+            let range = Range {
+                stream,
+                info: &info,
+                filters: if filters.len() == 1 { &filters } else { &[] },
+                first: begin,
+                last,
+                headers_only: false,
+            };
+            let mut here: Vec<(u64, u64)> = Vec::new();
+            let mut oldest = None;
+            let extent = self
+                .reading
+                .range(&range, |seen| {
+                    let read = filters.is_empty() || filters.iter().any(|f| subject_matches(f, &seen.subject));
+                    if read && seen.time_ms >= since_ms {
+                        searched.messages += 1;
+                        oldest.get_or_insert(seen.time_ms);
+                        if key.is_in(&seen.payload) {
+                            here.push((seen.time_ms, seen.sequence));
+                        }
+                    }
+                    ControlFlow::Continue(())
+                })
+                .await?;
+            here.reverse();
+            found.extend(here);
+            if extent == Extent::Bound {
+                found.truncate(most);
+                return Ok((found, searched));
+            }
+            searched.since = oldest.map(rfc3339).or(searched.since);
+            last = begin - 1;
+        }
+        searched.whole = last < first || last == 0;
+        found.truncate(most);
+        Ok((found, searched))
+    }
+
+    /// The subjects of a stream that some handler reads; empty: all.
+    fn filters(&self, stream: &str) -> Vec<String> {
+        let of: Vec<_> = self.plan.handlers.iter().filter(|h| h.stream == stream).collect();
+        if of.iter().any(|h| h.subjects.is_empty()) {
+            return Vec::new();
+        }
+        let mut filters: Vec<String> = of.iter().flat_map(|h| h.subjects.clone()).collect();
+        filters.sort_unstable();
+        filters.dedup();
+        filters
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_a_field_or_a_path_and_its_value_is_what_json_says() {
+        let payload = br#"{"order_id":"42","n":42,"paid":true,"user":{"id":"u-7"},"a.b":"c","lines":[{"sku":"s-1"}]}"#;
+        let has = |text: &str| Key::parse(text).unwrap().is_in(payload);
+        for yes in [
+            "order_id=42",
+            "n=42",
+            "paid=true",
+            "user.id=u-7",
+            "a.b=c",
+            "lines.0.sku=s-1",
+        ] {
+            assert!(has(yes), "{yes}");
+        }
+        for no in [
+            "order_id=4",
+            "order=42",
+            "user={}",
+            "user.id=u",
+            "lines.1.sku=s-1",
+            "a.c=c",
+        ] {
+            assert!(!has(no), "{no}");
+        }
+        assert!(!Key::parse("n=42").unwrap().is_in(b"no json"));
+        assert!(Key::parse("n").is_err() && Key::parse("=1").is_err());
+        assert!(Key::parse("q=a=b").unwrap().is_in(br#"{"q":"a=b"}"#));
+    }
+}

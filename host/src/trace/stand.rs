@@ -1,0 +1,223 @@
+//! How one handler stands to one event.
+
+use serde::Serialize;
+
+use super::ledger::{Decided, Word};
+use super::{Message, Tracer};
+use crate::attempts::{self, Record};
+use crate::broker::consumer::{META_INCARNATION, META_START};
+use crate::broker::error::NO_STREAM;
+use crate::broker::provision::{DEAD, REPLAY};
+use crate::broker::{By, Error};
+use crate::dead_letter::{self, SETTLED};
+use crate::ledger::entry::Verdict;
+use crate::message::{EventId, header, rfc3339};
+use crate::plan::Handler;
+
+/// What a handler has made of an event.
+#[derive(Debug, Serialize)]
+#[serde(tag = "state", rename_all = "kebab-case")]
+pub enum Stand {
+    Done {
+        decided: Box<Decided>,
+    },
+    Dead {
+        /// `None`: its ledger does not know it, or there is none.
+        decided: Option<Box<Decided>>,
+        letter: Letter,
+        /// A replay of it is asked for and not over.
+        replay: bool,
+    },
+    /// It failed, and is tried again; or it is being tried again now.
+    Retrying {
+        record: Box<Record>,
+        max_attempts: u32,
+    },
+    /// Given to a host, and not decided; without a ledger it may be answered already.
+    Delivered {
+        ledger: bool,
+    },
+    /// Not given to anybody yet: the consumer is at this sequence.
+    Waiting {
+        delivered: u64,
+    },
+    /// It lies before the consumer's start.
+    BeforeStart {
+        start: u64,
+    },
+    /// The consumer was never made, or is gone.
+    NoConsumer,
+    /// Decided, and the ledger has forgotten when and how; of one that is gone from its stream nobody knows whether it
+    /// was this handler's.
+    Forgotten {
+        done: bool,
+        was_its: bool,
+    },
+    /// The server is through with it; a handler without a ledger leaves nothing else behind.
+    Answered,
+    /// The server is through with it, and the ledger does not have it: a host's sweep has it run again.
+    Lost,
+    /// Nobody knows: it is gone from its stream, and nothing of this handler tells of it.
+    Unknown,
+    /// It was not found before the bound was reached.
+    NotFound,
+}
+
+/// A dead letter.
+#[derive(Debug, Default, Serialize)]
+pub struct Letter {
+    pub id: String,
+    pub since: Option<String>,
+    pub cause: String,
+    pub code: String,
+    pub error: String,
+    pub attempts: String,
+    /// Why it is not listed any more.
+    pub settled: Option<String>,
+}
+
+impl Stand {
+    /// Whether something tells of the event.
+    pub fn is_known(&self) -> bool {
+        match self {
+            Stand::Done { .. } | Stand::Dead { .. } | Stand::Retrying { .. } | Stand::Forgotten { .. } => true,
+            Stand::Delivered { .. }
+            | Stand::Waiting { .. }
+            | Stand::BeforeStart { .. }
+            | Stand::NoConsumer
+            | Stand::Answered
+            | Stand::Lost
+            | Stand::Unknown
+            | Stand::NotFound => false,
+        }
+    }
+}
+
+impl Tracer<'_> {
+    pub(super) async fn stand(
+        &mut self,
+        handler: &Handler,
+        event: &EventId,
+        message: Option<&Message>,
+    ) -> Result<Stand, Error> {
+        let word = match &handler.ledger {
+            Some(ledger) => self.word((&handler.name, ledger), event, message).await?,
+            None => Word::Undecided,
+        };
+        match word {
+            Word::Decided(decided) if decided.decision.verdict == Verdict::Done => return Ok(Stand::Done { decided }),
+            Word::Decided(decided) => {
+                let letter = self.letter(handler, event).await?.unwrap_or_default();
+                return self.dead(handler, event, Some(decided), letter).await;
+            }
+            Word::Collected(verdict) => {
+                let letter = self.letter(handler, event).await?;
+                if let (Some(letter), None | Some(Verdict::Dead)) = (letter, verdict) {
+                    return self.dead(handler, event, None, letter).await;
+                }
+                return Ok(Stand::Forgotten {
+                    done: verdict == Some(Verdict::Done),
+                    was_its: message.is_some() || verdict.is_some(),
+                });
+            }
+            Word::Bound => return Ok(Stand::NotFound),
+            Word::Undecided => {}
+        }
+        if handler.ledger.is_none()
+            && let Some(letter) = self.letter(handler, event).await?
+        {
+            return self.dead(handler, event, None, letter).await;
+        }
+        self.undecided(handler, event, message.is_some()).await
+    }
+
+    async fn dead(
+        &self,
+        handler: &Handler,
+        event: &EventId,
+        decided: Option<Box<Decided>>,
+        letter: Letter,
+    ) -> Result<Stand, Error> {
+        let subject = format!("$MESH.replay.{}.{event}", handler.name);
+        let replay = self
+            .reading
+            .connection
+            .stored(REPLAY, By::Last(&subject))
+            .await?
+            .is_some();
+        Ok(Stand::Dead {
+            decided,
+            letter,
+            replay,
+        })
+    }
+
+    async fn letter(&self, handler: &Handler, event: &EventId) -> Result<Option<Letter>, Error> {
+        self.letter_on(&dead_letter::subject(&handler.stream, &handler.name, event))
+            .await
+    }
+
+    /// The letter on a subject, settled or not.
+    pub(super) async fn letter_on(&self, subject: &str) -> Result<Option<Letter>, Error> {
+        let stored = match self.reading.connection.stored(DEAD, By::Last(subject)).await {
+            Err(Error::Api { code: NO_STREAM, .. }) => None,
+            stored => stored?,
+        };
+        Ok(stored.map(|stored| {
+            let headers = stored.headers().unwrap_or_default();
+            let of = |name| header(&headers, name).unwrap_or_default().to_owned();
+            Letter {
+                id: dead_letter::id_of(subject).to_owned(),
+                since: Some(rfc3339(stored.time_ms)),
+                cause: of(dead_letter::CAUSE),
+                code: of(dead_letter::CODE),
+                error: of(dead_letter::ERROR),
+                attempts: of(dead_letter::ATTEMPTS),
+                settled: header(&headers, SETTLED).map(str::to_owned),
+            }
+        }))
+    }
+
+    /// What the attempts and the consumer tell.
+    async fn undecided(&self, handler: &Handler, event: &EventId, there: bool) -> Result<Stand, Error> {
+        let connection = &self.reading.connection;
+        let held = attempts::load(connection, &handler.name, event).await?;
+        if held.revision > 0 {
+            return Ok(Stand::Retrying {
+                record: Box::new(held.record),
+                max_attempts: handler.retry.max_attempts,
+            });
+        }
+        if !there {
+            return Ok(Stand::Unknown);
+        }
+        let Some(info) = connection.consumer(&handler.stream, &handler.consumer).await? else {
+            return Ok(Stand::NoConsumer);
+        };
+        if info
+            .metadata(META_INCARNATION)
+            .is_some_and(|token| *token != *event.incarnation)
+        {
+            return Ok(Stand::Unknown);
+        }
+        let start = info
+            .metadata(META_START)
+            .and_then(|start| start.parse().ok())
+            .unwrap_or(0);
+        Ok(if event.sequence < start {
+            Stand::BeforeStart { start }
+        } else if event.sequence > info.delivered.stream_seq {
+            Stand::Waiting {
+                delivered: info.delivered.stream_seq,
+            }
+        } else if event.sequence > info.settled_floor() {
+            Stand::Delivered {
+                ledger: handler.ledger.is_some(),
+            }
+        } else if handler.ledger.is_none() {
+            Stand::Answered
+        } else {
+            Stand::Lost
+        })
+    }
+}
