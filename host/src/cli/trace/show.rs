@@ -80,11 +80,7 @@ fn plain(text: &str) -> (String, Vec<Node>) {
 
 fn done(decided: &Decided) -> String {
     let Decided {
-        decision,
-        entry,
-        at,
-        host,
-        ..
+        decision, entry, at, ..
     } = decided;
     if let Some(first) = &decision.same_as {
         return format!("done at {at}, entry {entry}: it repeats event {first}, and nothing was run");
@@ -93,7 +89,7 @@ fn done(decided: &Decided) -> String {
         .follows_death
         .map_or_else(String::new, |n| format!(", by a replay after its death in entry {n}"));
     let (attempt, module) = (decision.attempt, &decision.module);
-    format!("done at {at}{after}, entry {entry}, attempt {attempt}, module {module}, host {host}")
+    format!("done at {at}{after}, entry {entry}, attempt {attempt}, module {module}")
 }
 
 fn writes(decided: &Decided) -> Vec<Node> {
@@ -116,24 +112,23 @@ fn written(write: &Write) -> Node {
     })
 }
 
+/// What it died of comes first: a terminal may cut the rest.
 fn dead(decided: Option<&Decided>, letter: &Letter, replay: bool) -> (String, Vec<Node>) {
-    let text = match decided {
+    let (text, when) = match decided {
         Some(Decided {
             decision, at, entry, ..
-        }) => format!(
-            "dead at {at}, entry {entry}, attempt {}, module {}: {}: {}: {}",
-            decision.attempt,
-            decision.module,
-            decision.cause.map_or("?", |cause| cause.name()),
-            decision.code.as_deref().unwrap_or("?"),
-            gist(decision.message.as_deref().unwrap_or("?"))
-        ),
-        None => format!(
-            "dead at {}: {}: {}: {}",
-            letter.since.as_deref().unwrap_or("?"),
-            letter.cause,
-            letter.code,
-            gist(&letter.error)
+        }) => {
+            let cause = decision.cause.map_or("?", |cause| cause.name());
+            let (code, error) = (decision.code.as_deref(), decision.message.as_deref());
+            let (attempt, module) = (decision.attempt, &decision.module);
+            (
+                format!("dead: {cause}: {}: {}", code.unwrap_or("?"), gist(error.unwrap_or("?"))),
+                format!("at {at}, entry {entry}, attempt {attempt}, module {module}"),
+            )
+        }
+        None => (
+            format!("dead: {}: {}: {}", letter.cause, letter.code, gist(&letter.error)),
+            format!("at {}", letter.since.as_deref().unwrap_or("?")),
         ),
     };
     let about = match (&letter.settled, letter.id.is_empty()) {
@@ -141,8 +136,8 @@ fn dead(decided: Option<&Decided>, letter: &Letter, replay: bool) -> (String, Ve
         (None, true) => "its dead letter is not stored yet".to_owned(),
         (None, false) => format!("dead letter {}", letter.id),
     };
-    let asked = replay.then(|| Node::leaf("a replay of it is asked for"));
-    (text, std::iter::once(Node::leaf(about)).chain(asked).collect())
+    let asked = replay.then(|| "a replay of it is asked for".to_owned());
+    (text, [when, about].into_iter().chain(asked).map(Node::leaf).collect())
 }
 
 fn retrying(record: &Record, max: u32) -> String {
@@ -151,10 +146,7 @@ fn retrying(record: &Record, max: u32) -> String {
     let (attempts, next) = (record.attempts, next(record, now_ms()));
     match running {
         Some(_) => format!("{next}, attempt {attempts} of {max}; the one before failed{error}"),
-        None => format!(
-            "failed in attempt {attempts} of {max}{error}; the next is {}",
-            due(&next)
-        ),
+        None => format!("attempt {attempts} of {max} failed, the next is {}{error}", due(&next)),
     }
 }
 
