@@ -23,6 +23,7 @@ mod modules;
 mod payloads;
 mod permissions;
 mod poison;
+mod poisoned;
 mod refused;
 mod rehearse;
 mod remade;

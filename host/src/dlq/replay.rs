@@ -48,7 +48,7 @@ pub enum End {
 #[derive(Debug, Clone, Copy)]
 pub struct Standing {
     pub since_start: Duration,
-    /// Between two attempts of their replay, as of the last look.
+    /// Asked for and still waiting, for a host or between two attempts, as of the last look.
     pub waiting: usize,
 }
 

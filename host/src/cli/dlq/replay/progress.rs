@@ -56,7 +56,7 @@ fn line(all: usize, counts: Counts, standing: Standing) -> String {
         );
     }
     if standing.waiting > 0 {
-        text += &format!(", {} between attempts", standing.waiting);
+        text += &format!(", {} waiting", standing.waiting);
     }
     text
 }
@@ -93,7 +93,7 @@ mod tests {
         insta::assert_snapshot!(lines.join("\n"), @r"
         [------------------------] 0 of 10000
         [############------------] 5000 of 10000, 10 failed again, 2500/s, 2s left
-        [############------------] 5000 of 10000, 10 failed again, 83/s, 1m left, 7 between attempts
+        [############------------] 5000 of 10000, 10 failed again, 83/s, 1m left, 7 waiting
         ");
     }
 }
