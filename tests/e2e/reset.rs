@@ -65,8 +65,9 @@ async fn a_handler_that_is_reset_begins_where_its_start_says() {
     mesh.wait_settled("ORDERS", "probe").await;
     // The letter belongs to the death that is known now: a replay of it runs.
     let mark = host.lines().len();
-    mesh.jetmesh_ok(&["dlq", "replay", letter_id(&letters[0].subject)])
-        .await;
+    let (status, stdout, _) = mesh.jetmesh(&["dlq", "replay", letter_id(&letters[0].subject)]).await;
+    assert_eq!(status.code(), Some(1));
+    assert!(stdout.contains("1 failed again"), "{stdout}");
     host.wait_for_line_after(mark, |line| line.contains("not this one"), PATIENT)
         .await;
     stop(host).await;
