@@ -65,13 +65,16 @@ fn told(mesh: &Mesh, letters: &[(u64, String)], text: &str) -> String {
     hidden(&text)
 }
 
-/// Times and digests are different each time.
+/// Times and digests are different each time, and places in a source move.
 pub fn hidden(text: &str) -> String {
     let hide = |word: &str| {
         let bare = word.trim_end_matches([',', ';', ':', ')']);
         let rest = &word[bare.len()..];
         let digest = bare.len() == 12 && bare.bytes().all(|b| b.is_ascii_hexdigit());
         let time = bare.len() == 24 && bare.ends_with('Z') && bare.parse::<jiff::Timestamp>().is_ok();
+        if let Some((folder, _)) = bare.split_once("lib.rs:") {
+            return format!("{folder}[place]{rest}");
+        }
         match (digest, time) {
             (true, _) => format!("[digest]{rest}"),
             (_, true) => format!("[time]{rest}"),
@@ -155,11 +158,11 @@ async fn a_rehearsal_tells_what_would_become_of_each_letter_and_changes_nothing_
       emit nowhere.x "y"
         it would become a dead letter: no stream captures nowhere.x
     probe.INC.4  would be rejected: too-large: $KV.probe.c of 130056 bytes does not fit the server's max_payload of 131072
-    probe.INC.5  would trap: trap: wasm `unreachable` instruction executed
+    probe.INC.5  would trap: trap: panicked at probe/src/[place]: of 7
       log INFO now
-      log ERROR panicked at probe/src/lib.rs:78:36: of 7
-    probe.INC.6  would trap: trap: wasm `unreachable` instruction executed
-      log ERROR panicked at probe/src/lib.rs:78:36: of 8
+      log ERROR panicked at probe/src/[place]: of 7
+    probe.INC.6  would trap: trap: panicked at probe/src/[place]: of 8
+      log ERROR panicked at probe/src/[place]: of 8
     probe.INC.7  would time out: timeout: still running after 500ms
     probe.INC.8  would be tried again: later: not now
     probe.INC.9  would be rejected: sold-out: nothing is left of m
@@ -168,7 +171,7 @@ async fn a_rehearsal_tells_what_would_become_of_each_letter_and_changes_nothing_
 
     what would go wrong:
     COUNT  OUTCOME  CODE           SAMPLE          ERROR
-    2      trap     trap           probe.INC.5  wasm `unreachable` instruction executed
+    2      trap     trap           probe.INC.5  panicked at probe/src/[place]: of 7
     1      done     undeliverable  probe.INC.3  no stream captures nowhere.x
     1      reject   sold-out       probe.INC.9  nothing is left of m
     1      reject   too-large      probe.INC.4  $KV.probe.c of 130056 bytes does not fit the server's max_payload of 131072

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeSet;
 
+use futures_util::StreamExt;
 use serde_json::{Value, json};
 
 use crate::hosts::wait_frozen;
 use crate::mesh::{Config, Found, Mesh, PATIENT};
 use crate::poisoned::{NEW, by_subject, config, fix, history, id, judge, poison, publish, replay, whole, with_letters};
-use crate::support::server::Options;
+use crate::support::server::{Options, round_trip};
 use crate::support::wait::SOON;
 use crate::support::{Host, NatsServer, Signal, eventually, modules};
 
@@ -195,14 +196,13 @@ async fn a_letter_that_is_asked_for_while_another_replay_of_it_ends_is_asked_for
     assert_eq!(history(&mesh.letters().await[0]).len(), 1, "it has failed");
     let file = mesh.write_config();
     let file = file.to_str().expect("a temporary folder's path is UTF-8");
+    // Whoever listens hears the question, though the stream does not take it.
+    let mut asked = mesh.client.subscribe(replay).await.expect("connected");
+    round_trip(&mesh.client).await;
     let args = ["dlq", "replay", "--all", "--yes", "--config", file];
     let command = Host::start_command(&args, mesh.dir.path(), &[]);
-    // One reads the letters, the other what is written to them from now on: with it, the command asks.
-    eventually("the command to look on", SOON, async || {
-        let dead = mesh.js.get_stream("MESH_DEAD").await.expect("the stream is there");
-        (dead.cached_info().state.consumer_count == 2).then_some(())
-    })
-    .await;
+    let heard = tokio::time::timeout(SOON, asked.next()).await;
+    assert!(heard.is_ok(), "the command asks");
     assert_eq!(mesh.messages_left("MESH_REPLAY").await, 1);
     fix(&mesh).await;
     host.signal(Signal::CONT);

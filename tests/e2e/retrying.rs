@@ -66,7 +66,7 @@ async fn what_failed_and_is_tried_again_is_listed_with_its_last_error_and_its_ne
     lines.sort();
     insta::assert_snapshot!(lines.join("\n"), @r"
     ID ATTEMPT NEXT SUBJECT CODE LAST ERROR
-    bare.INC.2 1 of 3 in [span] [time] orders.bare trap wasm `unreachable` instruction executed
+    bare.INC.2 1 of 3 in [span] [time] orders.bare trap wasm trap: wasm `unreachable` instruction executed
     probe.INC.1 1 of 3 in [span] [time] orders.probe later no stock
     ");
     let all = listed(&mesh, &[]).await;
