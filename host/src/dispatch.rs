@@ -15,12 +15,10 @@ use crate::lane::{Counters, Lane, Link};
 use crate::ledger::append::{Transaction, moot};
 use crate::ledger::{Committed, Fault};
 use crate::message::{DeliveryInfo, EventId, Message, headers_of};
-use crate::outcome::{Cause, Failure, Outcome, Verdict, decide};
+use crate::outcome::{Cause, Failure, Outcome, Verdict, circles, decide};
 use crate::settle::{Acker, OWN_TERM, Settlement};
 use crate::{record, repeat, replay, report, transaction};
 
-/// An event that passed through so many handlers of the mesh is going in circles.
-pub const HOPS_MAX: u32 = 16;
 /// How often an event is run again at once when what it read has changed.
 const RERUNS_MAX: u32 = 20;
 /// After so many conflicts nobody else on this host joins while it runs.
@@ -136,7 +134,7 @@ async fn attempt_once(
     loop {
         let session = lane.bucket.as_ref().map_or(0, |b| b.session_number());
         fault::point("before-run");
-        let mut run = match circles(message) {
+        let mut run = match circles(message.hops()) {
             Some(outcome) => Run::without(outcome),
             None => {
                 module
@@ -236,14 +234,6 @@ async fn attempt_once(
         }
         return ran(outcome, None);
     }
-}
-
-/// What becomes, without a run, of an event that goes in circles.
-pub fn circles(message: &Message) -> Option<Outcome> {
-    (message.hops() > HOPS_MAX).then(|| Outcome::Reject {
-        code: "too-many-hops".to_owned(),
-        message: format!("it came through more than {HOPS_MAX} handlers: they feed one another in a circle"),
-    })
 }
 
 fn verdict(lane: &Lane, outcome: &Outcome, attempt: u32) -> Verdict {

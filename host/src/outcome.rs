@@ -139,6 +139,17 @@ impl Outcome {
     }
 }
 
+/// An event that passed through so many handlers of the mesh is going in circles.
+pub const HOPS_MAX: u32 = 16;
+
+/// What becomes, without a run, of an event that goes in circles.
+pub fn circles(hops: u32) -> Option<Outcome> {
+    (hops > HOPS_MAX).then(|| Outcome::Reject {
+        code: "too-many-hops".to_owned(),
+        message: format!("it came through more than {HOPS_MAX} handlers: they feed one another in a circle"),
+    })
+}
+
 /// What is to be done with the event.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Verdict {

@@ -222,7 +222,7 @@ async fn a_work_queue_as_target_gets_every_event_over_a_server_restart_and_its_r
                 let headers = message.headers.clone().expect("it has headers");
                 let id = headers.get("Nats-Msg-Id").expect("it has an id").to_string();
                 seen.entry(id).or_default().push(message.payload.clone());
-                let _ = message.double_ack().await;
+                let _ = message.ack().await;
             }
             (seen.len() >= published).then_some(())
         })

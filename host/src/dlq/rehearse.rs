@@ -12,7 +12,6 @@ use tokio::sync::Mutex;
 use crate::broker::error::NO_STREAM;
 use crate::broker::{Connection, Error};
 use crate::dead_letter::{self, Letter};
-use crate::dispatch;
 use crate::effects::{Effects, Emit, Version};
 use crate::fault;
 use crate::guest::{Facts, Line, State};
@@ -21,7 +20,7 @@ use crate::ledger::append::{TooLarge, fits_alone};
 use crate::ledger::entry::Head;
 use crate::ledger::keys::fetch;
 use crate::message::{EventId, Message};
-use crate::outcome::{Cause, Outcome};
+use crate::outcome::{Cause, Outcome, circles};
 use crate::plan::Handler;
 use crate::transaction;
 
@@ -119,7 +118,7 @@ impl<'a> Rehearsal<'a> {
         };
         let message = letter.take_message(event);
         let (plan, attempt) = (self.handler, 1);
-        let run = match dispatch::circles(&message) {
+        let run = match circles(message.hops()) {
             Some(outcome) => Run::without(outcome),
             None => {
                 self.module

@@ -15,10 +15,10 @@ use futures_util::future::BoxFuture;
 use serde::Serialize;
 
 use crate::broker::{By, Error, StreamInfo};
-use crate::dispatch::HOPS_MAX;
 use crate::effects::subject_matches;
 use crate::ledger::entry::{Head, Text};
 use crate::message::{EventId, Headers, rfc3339};
+use crate::outcome::HOPS_MAX;
 use crate::plan::{Handler, Plan};
 
 use self::find::Place;
