@@ -150,7 +150,9 @@ pub async fn directly(lane: &Lane, event: &EventId, dead: &Dead<'_>, body: Optio
     let headers = dead_letter::headers(&obituary(lane, event, dead, None), body.as_ref());
     let subject = dead_letter::subject(&lane.plan.stream, &lane.plan.name, event);
     let payload = body.map_or_else(Bytes::new, |b| b.payload);
-    dead_letter::store(&link.connection, &subject, &headers, payload).await
+    dead_letter::store(&link.connection, &subject, &headers, payload)
+        .await
+        .map(|_| ())
 }
 
 /// The event as its stream still holds it.

@@ -18,7 +18,7 @@ use crate::outcome::{Cause, Failure};
 
 mod end;
 
-pub use end::{REPLAYED, SETTLED_TTL, rewrite, settle, settle_replayed, settled};
+pub use end::{REPLAYED, SETTLED_TTL, discard, rewrite, settle, settle_replayed, settled, why_settled};
 
 pub const HANDLER: &str = "Mesh-Handler";
 pub const STREAM: &str = "Mesh-Stream";
@@ -45,7 +45,7 @@ pub const RAW_HEADERS: &str = "Mesh-Original-Headers-Base64";
 pub const ORIGINAL: &str = "Mesh-Original-";
 /// In place of a letter whose event is done after all, or that was discarded.
 pub const SETTLED: &str = "Mesh-Settled";
-/// When it died, if the letter was written again since: its stream tells only when it was written last.
+/// When it died, if the letter was written again since, or put back: its stream tells only when it was written last.
 pub const DEAD_SINCE: &str = "Mesh-Dead-Since";
 /// The original headers took more bytes than a letter keeps of them: so many.
 pub const CUT: &str = "Mesh-Original-Headers-Cut";
@@ -197,9 +197,9 @@ pub fn originals(letter: &Headers) -> Headers {
         .collect()
 }
 
-/// Stores a letter if its subject is free; stored or already there are both success. A body that does not fit one
-/// message goes before it in parts.
-pub async fn store(connection: &Connection, subject: &str, headers: &Headers, payload: Bytes) -> Result<(), Error> {
+/// Stores a letter if its subject is free; stored (`true`) or already there (`false`) are both success. A body that does
+/// not fit one message goes before it in parts.
+pub async fn store(connection: &Connection, subject: &str, headers: &Headers, payload: Bytes) -> Result<bool, Error> {
     let (map, body) = fitting(connection, subject, headers, payload).await?;
     insert(connection, subject, map, body).await
 }
@@ -233,15 +233,16 @@ async fn fitting(
     Ok((map, Bytes::new()))
 }
 
-async fn insert(connection: &Connection, subject: &str, mut headers: HeaderMap, body: Bytes) -> Result<(), Error> {
+async fn insert(connection: &Connection, subject: &str, mut headers: HeaderMap, body: Bytes) -> Result<bool, Error> {
     headers.insert(EXPECTED, "0");
     inserted(subject, connection.publish(subject, headers, body).await)
 }
 
-/// What the answer to an insertion means.
-pub fn inserted(subject: &str, answer: Result<PubAck, Error>) -> Result<(), Error> {
+/// What the answer to an insertion means; `false`: something was there already.
+pub fn inserted(subject: &str, answer: Result<PubAck, Error>) -> Result<bool, Error> {
     match answer {
-        Ok(_) | Err(Error::Api { code: WRONG_LAST, .. }) => Ok(()),
+        Ok(_) => Ok(true),
+        Err(Error::Api { code: WRONG_LAST, .. }) => Ok(false),
         // Another copy is on its way, and may yet be lost: look again.
         Err(Error::Api { code: 10164, .. }) => Err(Error::Timeout {
             what: subject.to_owned(),

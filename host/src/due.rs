@@ -174,7 +174,9 @@ impl Carrier {
         );
         let ledger = ledger.unwrap_or(DELAYED);
         let (letter, headers) = dead_letter::undeliverable(ledger, id, to, event, why);
-        dead_letter::store(&self.connection, &letter, &headers, payload).await
+        dead_letter::store(&self.connection, &letter, &headers, payload)
+            .await
+            .map(|_| ())
     }
 
     async fn answer(&self, reply: Subject, answer: &str) -> Result<(), Error> {

@@ -14,6 +14,10 @@ use crate::sandbox::MEMORIES_MAX;
 /// How often a guest's deadline is looked at; also how long a computing guest keeps its thread from its neighbours.
 pub const TICK: Duration = Duration::from_millis(10);
 
+/// How many of a trapped guest's functions are told, and how many more there may be of Rust's own way to panic.
+const FRAMES_MAX: usize = 20;
+const PANIC_FRAMES_MAX: usize = 12;
+
 /// What stays mapped of an instance's memory between events: more than the sample handlers touch.
 const KEEP_RESIDENT_BYTES: usize = 2 * 1024 * 1024;
 
@@ -56,16 +60,24 @@ pub fn chain(error: &wasmtime::Error) -> String {
         .join(": ")
 }
 
-/// Why a guest trapped, on one line, and which of its functions were running then, innermost first, at most 20.
+/// Why a guest trapped, on one line, and which of its functions were running then, innermost first, at most
+/// [`FRAMES_MAX`].
 pub fn trapped(error: &wasmtime::Error) -> (String, Vec<String>) {
     let Some(backtrace) = error.downcast_ref::<WasmBacktrace>() else {
         return (clean(&chain(error)), Vec::new());
     };
     // The library puts the backtrace before the cause, as if it were one.
-    let frames = backtrace.to_string();
-    let causes = error.chain().map(|e| e.to_string()).filter(|text| *text != frames);
+    let shown = backtrace.to_string();
+    let causes = error.chain().map(|e| e.to_string()).filter(|text| *text != shown);
     let message = causes.collect::<Vec<_>>().join(": ");
-    (clean(&message), backtrace.frames().iter().map(frame).collect())
+    let frames: Vec<String> = backtrace.frames().iter().map(frame).collect();
+    // What Rust itself does to panic says nothing.
+    let panicked = frames.iter().rposition(|frame| frame.contains("rust_begin_unwind"));
+    let first = panicked.map_or(0, |at| at + 1);
+    (
+        clean(&message),
+        frames.into_iter().skip(first).take(FRAMES_MAX).collect(),
+    )
 }
 
 /// `function (module)`; a function whose name is not in the module goes by its number.
@@ -93,7 +105,7 @@ fn language() -> Config {
         .wasm_relaxed_simd(false)
         .max_wasm_stack(512 * 1024)
         .async_stack_size(2 * 1024 * 1024)
-        .wasm_backtrace_max_frames(std::num::NonZeroUsize::new(20));
+        .wasm_backtrace_max_frames(std::num::NonZeroUsize::new(FRAMES_MAX + PANIC_FRAMES_MAX));
     config
 }
 

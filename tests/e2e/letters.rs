@@ -1,4 +1,4 @@
-//! What a dead letter tells of its event's attempts, and the commands with which a person works on dead letters.
+//! What a dead letter tells of its event's attempts, and how a person reads it.
 
 use serde_json::{Value, json};
 
@@ -106,4 +106,138 @@ async fn a_letter_tells_of_an_attempt_during_which_the_host_ended() {
         .map(|attempt| attempt["outcome"].clone())
         .collect();
     assert_eq!(outcomes, ["retry", "running"]);
+}
+
+/// What a command printed, with the same times, names and digests in each run.
+fn steady(text: &str, letter: &Found) -> String {
+    let event = letter.header("Mesh-Event").expect("a letter names its event");
+    let (incarnation, _) = event.split_once('.').expect("an event has an incarnation");
+    let host = history(letter)[0]["host"]
+        .as_str()
+        .expect("an attempt has a host")
+        .to_owned();
+    let text = text
+        .replace(incarnation, "inc123")
+        .replace(letter.header("Mesh-Module").unwrap_or_default(), "0123456789ab")
+        .replace(&host, "host12345678");
+    let steady = |word: &str| match word.trim_end_matches(',') {
+        time if time.ends_with("Z") && time.contains('T') => word.replace(time, "2026-01-01T00:00:00.000Z"),
+        time if time.ends_with("Z") && time.contains(':') => word.replace(time, "00:00:00.000Z"),
+        place if place.starts_with("probe/src/lib.rs:") => "probe/src/lib.rs:1:1:".to_owned(),
+        _ => word.to_owned(),
+    };
+    let line = |line: &str| {
+        let words: Vec<String> = line.split(' ').map(steady).collect();
+        let line = words.join(" ");
+        match (line.rsplit_once(", "), line.rsplit_once("group ")) {
+            (Some((before, ago)), _) if ago.ends_with(" ago") => format!("{before}, 1s ago"),
+            (_, Some((before, _))) => format!("{before}group 01234567"),
+            _ => line,
+        }
+    };
+    text.lines().map(|text| line(text) + "\n").collect()
+}
+
+/// What `jetmesh dlq ls` calls a letter.
+pub fn id(letter: &Found) -> String {
+    let id = letter.subject.splitn(4, '.').last();
+    id.expect("a letter's subject has an id").to_owned()
+}
+
+#[tokio::test]
+async fn show_tells_a_person_what_died_when_and_why_and_what_to_do_next() {
+    let (mesh, _host) = Mesh::start(Config::probe_with("max_attempts = 2")).await;
+    let orders = json!({ "order_id": "o-1", "do": [
+        { "op": "log", "level": "info", "message": "looking at o-1" },
+        { "op": "panic", "message": "no price" },
+    ] });
+    let headers = [("Nats-Msg-Id", "o-1"), ("Tenant", "acme")];
+    mesh.publish_with("orders.probe", &headers, orders.to_string()).await;
+    let letter = mesh.wait_letters(1).await.remove(0);
+    let page = mesh.jetmesh_ok(&["dlq", "show", &id(&letter)]).await;
+    insta::assert_snapshot!(steady(&page, &letter), @r#"
+    probe.inc123.1
+
+      dead since  2026-01-01T00:00:00.000Z, 1s ago
+      cause       exhausted: all of its attempts failed
+      code        trap
+      error       panicked at probe/src/lib.rs:1:1: no price
+      handler     probe, module 0123456789ab
+      event       orders.probe, message 1 of stream ORDERS, from 2026-01-01T00:00:00.000Z
+      attempts    2, from 2026-01-01T00:00:00.000Z to 2026-01-01T00:00:00.000Z
+      decided     by entry 1 of ledger probe
+      letter      $MESH.dead.ORDERS.probe.inc123.1, message 1 of stream MESH_DEAD
+      same fault  group 01234567
+
+    ATTEMPTS
+      #  BEGAN          HOST          MODULE        OUTCOME  CODE  ERROR
+      1  00:00:00.000Z  host12345678  0123456789ab  trap     trap  panicked at probe/src/lib.rs:1:1: no price
+      2  00:00:00.000Z  host12345678  0123456789ab  trap     trap  panicked at probe/src/lib.rs:1:1: no price
+
+    LOG OF THE LAST ATTEMPT
+      INFO looking at o-1
+      ERROR panicked at probe/src/lib.rs:1:1: no price
+
+    FUNCTIONS OF THE LAST ATTEMPT, innermost first
+      core::panicking::panic_fmt (probe)
+      probe::carry_out (probe)
+      jetmesh:handler/handler@0.1.0#handle (probe)
+
+    HEADERS
+      Nats-Msg-Id: o-1
+      Tenant: acme
+
+    PAYLOAD, 116 bytes, JSON
+      {
+        "do": [
+          {
+            "level": "info",
+            "message": "looking at o-1",
+            "op": "log"
+          },
+          {
+            "message": "no price",
+            "op": "panic"
+          }
+        ],
+        "order_id": "o-1"
+      }
+
+    WHAT NEXT
+      # see all that died of the same fault
+      jetmesh dlq ls --group 01234567
+      # see what a fixed module would do with it; changes nothing
+      jetmesh dlq rehearse probe.inc123.1 --module FIXED.wasm
+      # give it back to handler probe, and to no other
+      jetmesh dlq replay probe.inc123.1
+      # or settle it: nobody wants it any more
+      jetmesh dlq discard probe.inc123.1 --reason WHY
+    "#);
+}
+
+#[tokio::test]
+async fn show_of_a_payload_that_is_no_text_is_readable_and_obeyed_by_no_terminal() {
+    let (mesh, _host) = Mesh::start(Config::probe()).await;
+    let reject = json!({ "op": "reject", "code": "no", "message": "never" }).to_string();
+    let probe = [("Probe", reject.as_str())];
+    mesh.publish_with("orders.probe", &probe, b"\x00\xff\x1b[2J text".to_vec())
+        .await;
+    mesh.publish_with("orders.probe", &probe, "first\n\u{1b}[2J\u{9b}2J last")
+        .await;
+    let letters = mesh.wait_letters(2).await;
+    let mut pages = String::new();
+    for letter in &letters {
+        let page = mesh.jetmesh_ok(&["dlq", "show", &id(letter)]).await;
+        let payload = page
+            .split_once("\nPAYLOAD")
+            .and_then(|(_, rest)| rest.split_once("\nWHAT NEXT"));
+        pages += payload.expect("a page has a payload").0;
+    }
+    insta::assert_snapshot!(pages, @r"
+    , 11 bytes, not text
+      00000000  00 ff 1b 5b 32 4a 20 74 65 78 74                 |...[2J text|
+    , 19 bytes, text
+      first
+       [2J 2J last
+    ");
 }

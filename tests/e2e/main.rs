@@ -11,6 +11,7 @@ mod dead_letters;
 mod delayed;
 mod dev;
 mod disasters;
+mod dlq;
 mod effects;
 mod faults;
 mod guests;

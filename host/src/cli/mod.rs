@@ -5,6 +5,7 @@ mod ask;
 mod check;
 mod dev;
 mod dlq;
+mod pretty;
 mod reset;
 mod retrying;
 mod run;

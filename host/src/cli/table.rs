@@ -22,7 +22,8 @@ pub fn terminal_columns() -> Option<usize> {
     (size.ws_col > 0).then_some(usize::from(size.ws_col))
 }
 
-fn render(header: &[&str], rows: &[Vec<String>], columns: Option<usize>) -> String {
+/// The same as text, for a terminal of so many columns.
+pub fn render(header: &[&str], rows: &[Vec<String>], columns: Option<usize>) -> String {
     let mut widths: Vec<usize> = header.iter().map(|h| h.width()).collect();
     for row in rows {
         for (width, cell) in widths.iter_mut().zip(row) {

@@ -7,8 +7,9 @@ use super::{EXPECTED, Letter, SETTLED, fitting};
 use crate::broker::connection::writable;
 use crate::broker::error::WRONG_LAST;
 use crate::broker::provision::DEAD;
-use crate::broker::{Connection, Error};
-use crate::message::Headers;
+use crate::broker::{By, Connection, Error};
+use crate::guest::clean;
+use crate::message::{Headers, header};
 
 /// Why a letter is settled: its replay has succeeded.
 pub const REPLAYED: &str = "replayed";
@@ -50,9 +51,35 @@ pub fn settled(reason: &str) -> Headers {
 pub async fn settle(connection: &Connection, subject: &str, reason: &str) -> Result<(), Error> {
     let headers = writable(&settled(reason));
     connection.publish(subject, headers, Bytes::new()).await?;
+    purge_parts(connection, subject).await
+}
+
+async fn purge_parts(connection: &Connection, subject: &str) -> Result<(), Error> {
     let parts = json!({ "filter": format!("{subject}.part.>") });
     let _: serde_json::Value = connection.api(&format!("STREAM.PURGE.{DEAD}"), &parts).await?;
     Ok(())
+}
+
+/// Settles a letter that is still the one that was read. `false`: it has changed since.
+pub async fn discard(connection: &Connection, letter: &Letter, reason: &str) -> Result<bool, Error> {
+    let mut headers = writable(&settled(&clean(reason)));
+    headers.insert(EXPECTED, letter.sequence.to_string());
+    match connection.publish(&letter.subject, headers, Bytes::new()).await {
+        Ok(_) => {}
+        Err(Error::Api { code: WRONG_LAST, .. }) => return Ok(false),
+        Err(error) => return Err(error),
+    }
+    if letter.is_in_parts() {
+        purge_parts(connection, &letter.subject).await?;
+    }
+    Ok(true)
+}
+
+/// Why the letter on a subject is settled; `None` if it is not, or there is none.
+pub async fn why_settled(connection: &Connection, subject: &str) -> Result<Option<String>, Error> {
+    let stored = connection.stored(DEAD, By::Last(subject)).await?;
+    let headers = stored.and_then(|stored| stored.headers().ok()).unwrap_or_default();
+    Ok(header(&headers, SETTLED).map(str::to_owned))
 }
 
 /// The same for a letter that was read and whose replay has succeeded.

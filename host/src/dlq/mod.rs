@@ -1,5 +1,6 @@
 //! Dead letters as a person works with them: which of them are meant, and which of them are the same fault.
 
+pub mod archive;
 pub mod course;
 pub mod filter;
 pub mod group;

@@ -21,11 +21,12 @@ pub async fn each(
     let mut scan = Scan::start(connection, DEAD, &subjects, From::Sequence(1), u64::MAX, bare).await?;
     while let Some(scanned) = scan.next().await? {
         let info = scanned.message.reply.as_deref().and_then(DeliveryInfo::parse);
+        let headers = headers_of(scanned.message.headers.as_ref());
         let mut letter = Letter {
             subject: scanned.message.subject.to_string(),
             sequence: scanned.sequence,
             time_ms: info.map_or(0, |i| i.time_ms),
-            headers: headers_of(scanned.message.headers.as_ref()),
+            headers,
             payload: scanned.message.payload,
         };
         if letter.is_settled() {
@@ -50,6 +51,16 @@ pub async fn find(connection: &Connection, id: &str) -> Result<Option<Letter>, b
     for subject in connection.subjects(DEAD, &filter).await? {
         if let Some(letter) = dead_letter::read(connection, &subject).await? {
             return Ok(Some(letter));
+        }
+    }
+    Ok(None)
+}
+
+/// Why the letter of an id is settled; `None` if it is not, or there is none.
+pub async fn settled(connection: &Connection, id: &str) -> Result<Option<String>, broker::Error> {
+    for subject in connection.subjects(DEAD, &format!("$MESH.dead.*.{id}")).await? {
+        if let Some(reason) = dead_letter::why_settled(connection, &subject).await? {
+            return Ok(Some(reason));
         }
     }
     Ok(None)

@@ -3,8 +3,12 @@
 use clap::Subcommand;
 use clap::builder::PossibleValuesParser;
 
+use super::discard::Discard;
+use super::export::{Export, Import};
 use super::rehearse::Rehearse;
 use super::replay::Replay;
+use super::schema::Schema;
+use super::show::Show;
 use crate::cli::Error;
 use crate::dlq::Filter;
 use crate::dlq::select::is_id;
@@ -16,10 +20,7 @@ pub enum Dlq {
     /// List dead letters, oldest first, or the groups that they fall into
     Ls(Ls),
     /// Everything that is known of one dead letter
-    Show {
-        /// As `dlq ls` prints it: HANDLER.INCARNATION.SEQUENCE
-        id: String,
-    },
+    Show(Show),
     // Its help is with its arguments.
     Rehearse(Box<Rehearse>),
     /// Give dead letters back to the handlers that failed on them, and to no others, and wait for what becomes of them
@@ -28,6 +29,14 @@ pub enum Dlq {
                             this is broken off, and the same command again takes up what is not settled."
     )]
     Replay(Replay),
+    /// Settle dead letters that nobody wants any more; their events stay dead
+    Discard(Discard),
+    /// Write dead letters as lines of JSON, from which `import` puts them back
+    Export(Export),
+    /// Put exported dead letters back, where there are none now
+    Import(Import),
+    /// Print the JSON schema of what these commands print with --json
+    Schema(Schema),
 }
 
 #[derive(Debug, clap::Args)]
@@ -115,14 +124,17 @@ pub enum Selected {
 }
 
 impl Selection {
-    pub(super) fn selected(&self) -> Result<Selected, Error> {
+    pub(in crate::cli) fn selected(&self) -> Result<Selected, Error> {
         let filter = self.conditions.filter(self.group.as_deref());
         let usage = |text: &str| Err(Error::Usage(text.to_owned()));
         match (self.ids.is_empty(), filter.is_empty(), self.all) {
             (true, true, false) => usage("say which: an ID, --group, a condition such as --handler, or --all"),
             (false, true, false) => {
                 self.ids.iter().try_for_each(|id| check_id(id))?;
-                Ok(Selected::Ids(self.ids.clone()))
+                let mut ids = self.ids.clone();
+                ids.sort();
+                ids.dedup();
+                Ok(Selected::Ids(ids))
             }
             (false, _, _) => usage("IDs say already which: leave the conditions out"),
             (true, false, true) => usage("--all means all: leave the conditions out"),

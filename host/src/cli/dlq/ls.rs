@@ -128,7 +128,7 @@ async fn groups(connection: &Connection, filter: &Filter, as_json: bool) -> Resu
     Ok(OK)
 }
 
-fn json_of(letter: &Letter) -> serde_json::Value {
+pub fn json_of(letter: &Letter) -> serde_json::Value {
     let of = |name: &str| letter.header(name);
     json!({
         "id": letter.id(),

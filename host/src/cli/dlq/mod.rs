@@ -1,9 +1,12 @@
 //! `jetmesh dlq`: find dead letters, understand them, and give them back.
 
 mod args;
+mod discard;
+mod export;
 mod ls;
 mod rehearse;
 mod replay;
+mod schema;
 mod show;
 
 pub use args::{Dlq, time};
@@ -15,6 +18,9 @@ use crate::dead_letter::Letter;
 use crate::dlq::select;
 
 pub async fn run(args: &Args, dlq: &Dlq) -> Result<u8, Error> {
+    if let Dlq::Schema(schema) = dlq {
+        return schema::run(schema);
+    }
     let loaded = args.load()?;
     let connection = broker::open(&loaded.plan.nats, "jetmesh dlq").await?;
     if connection.stream(DEAD).await?.is_none() {
@@ -24,16 +30,24 @@ pub async fn run(args: &Args, dlq: &Dlq) -> Result<u8, Error> {
     }
     match dlq {
         Dlq::Ls(ls) => ls::run(&connection, ls).await,
-        Dlq::Show { id } => show::run(&find(&connection, id).await?),
+        Dlq::Show(show) => show::run(&find(&connection, &show.id).await?, show.json),
         Dlq::Rehearse(rehearse) => rehearse::run(&connection, &loaded.plan, rehearse).await,
         Dlq::Replay(replay) => replay::run(&loaded.plan, &connection, replay).await,
+        Dlq::Discard(discard) => discard::run(&connection, discard).await,
+        Dlq::Export(export) => export::export(&connection, export).await,
+        Dlq::Import(import) => export::import(&connection, import).await,
+        Dlq::Schema(schema) => schema::run(schema),
     }
 }
 
 /// One letter, whole.
 async fn find(connection: &Connection, id: &str) -> Result<Letter, Error> {
     args::check_id(id)?;
-    select::find(connection, id)
-        .await?
-        .ok_or_else(|| Error::Failed(format!("no dead letter `{id}`; `jetmesh dlq ls` lists them")))
+    if let Some(letter) = select::find(connection, id).await? {
+        return Ok(letter);
+    }
+    Err(Error::Failed(match select::settled(connection, id).await? {
+        Some(reason) => format!("no dead letter `{id}`: it is settled, {reason}"),
+        None => format!("no dead letter `{id}`; `jetmesh dlq ls` lists them"),
+    }))
 }

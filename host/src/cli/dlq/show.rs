@@ -1,35 +1,325 @@
-//! `jetmesh dlq show`: everything that is known of one dead letter.
+//! `jetmesh dlq show`: everything that is known of one dead letter, for a person who was woken up by it.
 
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use serde_json::{Value, json};
+
+use super::ls;
+use crate::attempts::{Attempt, RUNNING};
 use crate::broker::provision::DEAD;
-use crate::cli::{Error, OK, table};
+use crate::cli::pretty;
+use crate::cli::table::{self, terminal_columns};
+use crate::cli::{Error, OK};
 use crate::dead_letter::{self, Letter};
+use crate::dlq::archive::{self, Payload};
+use crate::dlq::group;
+use crate::history;
+use crate::message::{now_ms, rfc3339};
+use crate::outcome::Cause;
 
-pub fn run(letter: &Letter) -> Result<u8, Error> {
-    println!("{}  ({})", letter.id(), letter.subject);
-    println!("dead since {}", crate::message::rfc3339(letter.dead_since_ms()));
-    println!();
-    // The letter's own control headers say nothing about the event.
-    let told = letter.headers.iter().filter(|(name, _)| !name.starts_with("Nats-"));
-    let (own, original): (Vec<_>, Vec<_>) =
-        told.partition(|(name, _)| name.starts_with("Mesh-") && !name.starts_with(dead_letter::ORIGINAL));
-    let rows = |list: Vec<&(String, String)>, cut: &str| {
-        list.iter()
-            .map(|(name, value)| vec![format!("  {}", name.strip_prefix(cut).unwrap_or(name)), value.clone()])
-            .collect::<Vec<_>>()
-    };
-    table::print(&["WHAT IS KNOWN", ""], &rows(own, "Mesh-"));
-    if !original.is_empty() {
-        println!();
-        table::print(&["ITS HEADERS", ""], &rows(original, dead_letter::ORIGINAL));
-    }
-    println!("\nITS PAYLOAD ({} bytes)", letter.payload.len());
-    match (
-        serde_json::from_slice::<serde_json::Value>(&letter.payload),
-        std::str::from_utf8(&letter.payload),
-    ) {
-        (Ok(value), _) => println!("{}", serde_json::to_string_pretty(&value).unwrap_or_default()),
-        (Err(_), Ok(text)) => println!("{}", crate::guest::clean(text)),
-        (Err(_), Err(_)) => println!("not text; get it with `nats stream get {DEAD} {}`", letter.sequence),
+/// A payload's lines beyond this are left to `--json`.
+const LINES_MAX: usize = 200;
+/// And so are its lines beyond this.
+const COLUMNS_MAX: usize = 2000;
+/// How much of a payload that is no text is shown.
+const HEX_BYTES_MAX: usize = 256;
+
+#[derive(Debug, clap::Args)]
+pub struct Show {
+    /// As `dlq ls` prints it: HANDLER.INCARNATION.SEQUENCE
+    pub id: String,
+    /// As one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+pub fn run(letter: &Letter, as_json: bool) -> Result<u8, Error> {
+    if as_json {
+        println!("{}", serde_json::to_string_pretty(&json_of(letter)).unwrap_or_default());
+    } else {
+        print!("{}", page(letter, now_ms(), terminal_columns()));
     }
     Ok(OK)
+}
+
+fn page(letter: &Letter, now_ms: u64, columns: Option<usize>) -> String {
+    let mut page = format!("{}\n\n", letter.id());
+    let facts = facts(letter, now_ms);
+    let width = facts.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
+    for (name, fact) in facts {
+        let _ = writeln!(page, "  {name:width$}  {fact}");
+    }
+    let history = history::of(&letter.headers);
+    if let Some(first) = history.iter().find(|attempt| !attempt.replay) {
+        page.push_str("\nATTEMPTS\n");
+        if first.attempt > 1 {
+            let _ = writeln!(page, "  those before attempt {} are not kept", first.attempt);
+        }
+        let header = ["#", "BEGAN", "HOST", "MODULE", "OUTCOME", "CODE", "ERROR"];
+        let rows: Vec<Vec<String>> = history
+            .iter()
+            .map(|attempt| row(attempt, &rfc3339(letter.dead_since_ms())))
+            .collect();
+        indent(
+            &mut page,
+            &table::render(&header, &rows, columns.map(|c| c.saturating_sub(2))),
+        );
+    }
+    if let Some(last) = history.last() {
+        section(&mut page, "LOG OF THE LAST ATTEMPT", &last.log);
+        section(
+            &mut page,
+            "FUNCTIONS OF THE LAST ATTEMPT, innermost first",
+            &last.backtrace,
+        );
+    }
+    section(&mut page, "HEADERS", &headers(letter));
+    payload(&mut page, &letter.payload);
+    section(&mut page, "WHAT NEXT", &next(letter));
+    page
+}
+
+fn section(page: &mut String, title: &str, lines: &[String]) {
+    if !lines.is_empty() {
+        let _ = writeln!(page, "\n{title}");
+        lines.iter().for_each(|line| indent(page, &printable(line)));
+    }
+}
+
+fn indent(page: &mut String, text: &str) {
+    for line in text.lines() {
+        let _ = writeln!(page, "{}", format!("  {line}").trim_end());
+    }
+}
+
+/// A terminal obeys control characters.
+fn printable(line: &str) -> String {
+    line.chars()
+        .map(|c| if c.is_control() && c != '\t' { ' ' } else { c })
+        .collect()
+}
+
+/// What died, when, why and where.
+fn facts(letter: &Letter, now_ms: u64) -> Vec<(&'static str, String)> {
+    let of = |name: &str| letter.header(name);
+    let cause = of(dead_letter::CAUSE);
+    let why = Cause::parse(cause).map_or("", |cause| match cause {
+        Cause::Exhausted => ": all of its attempts failed",
+        Cause::Rejected => ": no attempt can succeed, says the handler, or the host for it",
+        Cause::MaxDeliver => ": the server gave up delivering it",
+        Cause::Terminated => ": somebody terminated it",
+        Cause::Lost => ": its stream had removed it before it was decided",
+        Cause::Undeliverable => ": its target does not take it",
+    });
+    let mut facts = vec![
+        (
+            "dead since",
+            format!(
+                "{}, {} ago",
+                rfc3339(letter.dead_since_ms()),
+                age(now_ms.saturating_sub(letter.dead_since_ms()))
+            ),
+        ),
+        ("cause", format!("{cause}{why}")),
+        ("code", of(dead_letter::CODE).to_owned()),
+        ("error", of(dead_letter::ERROR).to_owned()),
+        (
+            "handler",
+            with(of(dead_letter::HANDLER), ", module ", of(dead_letter::MODULE)),
+        ),
+        ("event", event(letter)),
+        ("attempts", attempts(letter)),
+    ];
+    if !of(dead_letter::DEATH).is_empty() {
+        let (entry, ledger) = (of(dead_letter::DEATH), of(dead_letter::LEDGER));
+        facts.push(("decided", format!("by entry {entry} of ledger {ledger}")));
+    }
+    facts.push((
+        "letter",
+        format!("{}, message {} of stream {DEAD}", letter.subject, letter.sequence),
+    ));
+    facts.push(("same fault", format!("group {}", group::Key::of(letter).id())));
+    facts.retain(|(_, fact)| !fact.is_empty());
+    facts
+}
+
+fn with(text: &str, before: &str, more: &str) -> String {
+    if more.is_empty() {
+        text.to_owned()
+    } else {
+        format!("{text}{before}{more}")
+    }
+}
+
+fn event(letter: &Letter) -> String {
+    let of = |name: &str| letter.header(name);
+    let (subject, stream, time) = (of(dead_letter::SUBJECT), of(dead_letter::STREAM), of(dead_letter::TIME));
+    match of(dead_letter::SEQUENCE) {
+        "" => with(of(dead_letter::EVENT), " for ", subject),
+        sequence if subject.is_empty() => format!("message {sequence} of stream {stream}, which is gone"),
+        sequence => with(
+            &format!("{subject}, message {sequence} of stream {stream}"),
+            ", from ",
+            time,
+        ),
+    }
+}
+
+fn attempts(letter: &Letter) -> String {
+    let of = |name: &str| letter.header(name);
+    let (first, last) = (of(dead_letter::FIRST_ATTEMPT), of(dead_letter::LAST_ATTEMPT));
+    match of(dead_letter::ATTEMPTS) {
+        "" => String::new(),
+        "0" => "none that is known".to_owned(),
+        "1" => with("1", ", at ", last),
+        number => with(&with(number, ", from ", first), " to ", last),
+    }
+}
+
+/// The two largest units of a time.
+fn age(ms: u64) -> String {
+    let text = humantime::format_duration(Duration::from_secs(ms / 1000)).to_string();
+    text.split(' ').take(2).collect::<Vec<_>>().join(" ")
+}
+
+/// The day of an attempt is told only if it is not that of the death.
+fn row(attempt: &Attempt, died: &str) -> Vec<String> {
+    let day = |time: &str| time.split('T').next().map(str::to_owned);
+    let began = match attempt.at.split_once('T') {
+        Some((_, time)) if day(&attempt.at) == day(died) => time,
+        _ => &attempt.at,
+    };
+    let outcome = match attempt.outcome.as_str() {
+        RUNNING => "host ended",
+        outcome => outcome,
+    };
+    vec![
+        format!("{}{}", if attempt.replay { "replay " } else { "" }, attempt.attempt),
+        began.to_owned(),
+        attempt.host.clone(),
+        attempt.module.clone(),
+        outcome.to_owned(),
+        attempt.code.clone(),
+        attempt.message.clone(),
+    ]
+}
+
+fn headers(letter: &Letter) -> Vec<String> {
+    let list = dead_letter::originals(&letter.headers);
+    let mut lines: Vec<String> = list.iter().map(|(name, value)| format!("{name}: {value}")).collect();
+    if let Ok(raw) = BASE64.decode(letter.header(dead_letter::RAW_HEADERS)) {
+        lines.extend(String::from_utf8_lossy(&raw).lines().map(str::to_owned));
+    }
+    if !letter.header(dead_letter::CUT).is_empty() {
+        lines.push(format!(
+            "(not all: they took {} bytes)",
+            letter.header(dead_letter::CUT)
+        ));
+    }
+    lines.retain(|line| !line.is_empty());
+    lines
+}
+
+fn payload_title(bytes: &[u8], text: Option<&str>, json: Option<&String>) -> String {
+    let kind = match (json, text) {
+        (Some(_), _) => "JSON",
+        (None, Some(_)) => "text",
+        (None, None) => "not text",
+    };
+    format!("PAYLOAD, {} bytes, {kind}", bytes.len())
+}
+
+fn payload(page: &mut String, bytes: &[u8]) {
+    let text = std::str::from_utf8(bytes).ok();
+    let json = text.and_then(pretty::json);
+    let title = payload_title(bytes, text, json.as_ref());
+    let mut lines: Vec<String> = match json.as_deref().or(text) {
+        Some(text) => text.lines().map(str::to_owned).collect(),
+        None => hex(bytes),
+    };
+    if lines.len() > LINES_MAX {
+        let more = lines.len() - LINES_MAX;
+        lines.truncate(LINES_MAX);
+        lines.push(format!("… and {more} lines more, with --json"));
+    }
+    let long = lines.iter().any(|line| line.len() > COLUMNS_MAX);
+    if long {
+        lines = lines.iter().map(|line| table::cut(line, COLUMNS_MAX)).collect();
+        lines.push(format!(
+            "(lines are cut after {COLUMNS_MAX} columns; they are whole with --json)"
+        ));
+    }
+    section(page, &title, &lines);
+}
+
+/// As `hexdump -C` shows them.
+fn hex(bytes: &[u8]) -> Vec<String> {
+    let line = |(at, chunk): (usize, &[u8])| {
+        let hex: Vec<String> = chunk.iter().map(|b| format!("{b:02x}")).collect();
+        let shown = chunk.iter().map(|b| match b {
+            0x20..0x7f => char::from(*b),
+            _ => '.',
+        });
+        format!("{:08x}  {:47}  |{}|", at * 16, hex.join(" "), shown.collect::<String>())
+    };
+    let shown = &bytes[..bytes.len().min(HEX_BYTES_MAX)];
+    let mut lines: Vec<String> = shown.chunks(16).enumerate().map(line).collect();
+    if bytes.len() > shown.len() {
+        lines.push(format!("… and {} bytes more, with --json", bytes.len() - shown.len()));
+    }
+    lines
+}
+
+/// The commands that follow, ready to be copied, each below what it is for.
+fn next(letter: &Letter) -> Vec<String> {
+    let (id, handler) = (letter.id(), letter.header(dead_letter::HANDLER));
+    let group = group::Key::of(letter).id();
+    let mut lines = vec![
+        "# see all that died of the same fault".to_owned(),
+        format!("jetmesh dlq ls --group {group}"),
+    ];
+    match Cause::parse(letter.header(dead_letter::CAUSE)) {
+        Some(Cause::Lost) => lines.push("# its payload is gone, so there is nothing to replay".to_owned()),
+        Some(Cause::Undeliverable) => lines.extend([
+            format!("# publish it on {}", letter.header(dead_letter::SUBJECT)),
+            format!("jetmesh dlq replay {id}"),
+        ]),
+        Some(Cause::Exhausted | Cause::Rejected | Cause::MaxDeliver | Cause::Terminated) | None => lines.extend([
+            "# see what a fixed module would do with it; changes nothing".to_owned(),
+            format!("jetmesh dlq rehearse {id} --module FIXED.wasm"),
+            format!("# give it back to handler {handler}, and to no other"),
+            format!("jetmesh dlq replay {id}"),
+        ]),
+    }
+    lines.extend([
+        "# or settle it: nobody wants it any more".to_owned(),
+        format!("jetmesh dlq discard {id} --reason WHY"),
+    ]);
+    lines
+}
+
+fn json_of(letter: &Letter) -> Value {
+    let of = |name: &str| letter.header(name);
+    let mut body = ls::json_of(letter);
+    let more = [
+        ("stream", json!(of(dead_letter::STREAM))),
+        ("event_time", json!(of(dead_letter::TIME))),
+        ("ledger", json!(of(dead_letter::LEDGER))),
+        ("death", json!(of(dead_letter::DEATH).parse::<u64>().ok())),
+        ("group", json!(group::Key::of(letter).id())),
+        ("history", json!(history::of(&letter.headers))),
+        (
+            "headers",
+            json!(archive::headers(&dead_letter::originals(&letter.headers))),
+        ),
+        ("raw_headers_base64", json!(of(dead_letter::RAW_HEADERS))),
+        ("payload", json!(Payload::of(&letter.payload))),
+    ];
+    for (name, value) in more {
+        body[name] = value;
+    }
+    body
 }

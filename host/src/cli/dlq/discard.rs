@@ -1,0 +1,150 @@
+//! `jetmesh dlq discard`: dead letters that nobody wants any more are settled. What is decided stays: their events are
+//! dead.
+
+use std::collections::BTreeMap;
+
+use futures_util::{StreamExt as _, stream};
+use serde_json::json;
+
+use super::args::{Selected, Selection};
+use crate::broker::Connection;
+use crate::cli::{Error, FAILED, OK, ask};
+use crate::dead_letter::{self, Letter};
+use crate::dlq::select;
+
+/// How many requests are on their way at a time.
+const AT_ONCE: usize = 64;
+
+#[derive(Debug, clap::Args)]
+pub struct Discard {
+    #[command(flatten)]
+    pub selection: Selection,
+    /// Why, for whoever asks for one of them later
+    #[arg(long, value_name = "TEXT")]
+    pub reason: Option<String>,
+    /// Do not ask
+    #[arg(long)]
+    pub yes: bool,
+    /// The account as JSON; asks nothing, and so wants --yes
+    #[arg(long, requires = "yes")]
+    pub json: bool,
+}
+
+/// What has become of what was selected.
+#[derive(Debug, Default)]
+struct Account {
+    discarded: u64,
+    /// Replayed or written anew since they were read.
+    changed: Vec<String>,
+    /// There are none, or they are settled.
+    missing: Vec<String>,
+}
+
+pub async fn run(connection: &Connection, discard: &Discard) -> Result<u8, Error> {
+    let mut account = Account::default();
+    let letters = letters(connection, &discard.selection, &mut account.missing).await?;
+    if letters.is_empty() {
+        account.print(discard.json);
+        return Ok(account.code());
+    }
+    if !discard.yes && !ask::confirmed(&question(&letters)) {
+        return Err(Error::Failed("nothing is discarded".to_owned()));
+    }
+    let reason = match &discard.reason {
+        Some(reason) => format!("discarded: {reason}"),
+        None => "discarded".to_owned(),
+    };
+    let one = async |letter: &Letter| dead_letter::discard(connection, letter, &reason).await;
+    let mut answers = stream::iter(&letters)
+        .map(|letter| async move { (letter, one(letter).await) })
+        .buffer_unordered(AT_ONCE);
+    let mut failed = None;
+    while let Some((letter, answer)) = answers.next().await {
+        match answer {
+            Ok(true) => account.discarded += 1,
+            Ok(false) => account.changed.push(letter.id().to_owned()),
+            Err(error) => failed = failed.or(Some(error)),
+        }
+    }
+    account.print(discard.json);
+    match failed {
+        Some(error) => Err(error.into()),
+        None => Ok(account.code()),
+    }
+}
+
+/// The letters that are meant, without what takes memory and is not needed.
+async fn letters(
+    connection: &Connection,
+    selection: &Selection,
+    missing: &mut Vec<String>,
+) -> Result<Vec<Letter>, Error> {
+    let mut letters = Vec::new();
+    let mut keep = |mut letter: Letter| {
+        letter.payload = bytes::Bytes::new();
+        let needed = [dead_letter::HANDLER, dead_letter::PARTS];
+        letter.headers.retain(|(name, _)| needed.contains(&name.as_str()));
+        letters.push(letter);
+    };
+    match selection.selected()? {
+        Selected::Filter(filter) => select::each(connection, &filter, false, keep).await?,
+        Selected::Ids(ids) => {
+            for id in ids {
+                match select::find(connection, &id).await? {
+                    Some(letter) => keep(letter),
+                    None => missing.push(id),
+                }
+            }
+        }
+    }
+    Ok(letters)
+}
+
+fn question(letters: &[Letter]) -> String {
+    let mut handlers: BTreeMap<&str, u64> = BTreeMap::new();
+    for letter in letters {
+        *handlers.entry(letter.header(dead_letter::HANDLER)).or_default() += 1;
+    }
+    let handlers: Vec<String> = handlers
+        .iter()
+        .map(|(name, count)| format!("{count} of {name}"))
+        .collect();
+    format!(
+        "{}: {}. Their events stay dead, and no replay brings them back; `jetmesh dlq export` keeps a copy.\nDiscard?",
+        counted(letters.len() as u64),
+        handlers.join(", ")
+    )
+}
+
+fn counted(count: u64) -> String {
+    format!("{count} dead letter{}", if count == 1 { "" } else { "s" })
+}
+
+impl Account {
+    fn print(&self, as_json: bool) {
+        if as_json {
+            let Account {
+                discarded,
+                changed,
+                missing,
+            } = self;
+            println!(
+                "{}",
+                json!({ "discarded": discarded, "changed": changed, "missing": missing })
+            );
+            return;
+        }
+        println!("discarded {}", counted(self.discarded));
+        for id in &self.changed {
+            eprintln!("{id} has changed meanwhile and is left as it is");
+        }
+        for id in &self.missing {
+            eprintln!("no dead letter `{id}`, or it is settled already");
+        }
+    }
+
+    fn code(&self) -> u8 {
+        let whole = self.changed.is_empty() && self.missing.is_empty();
+        if whole { OK } else { FAILED }
+    }
+}

@@ -1,0 +1,192 @@
+//! `jetmesh dlq export` and `import`: dead letters as lines of JSON, and back.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, BufWriter, Write};
+use std::path::PathBuf;
+
+use futures_util::{StreamExt as _, stream};
+use serde_json::json;
+
+use super::args::{Selected, Selection};
+use crate::broker::provision::DEAD;
+use crate::broker::{self, By, Connection};
+use crate::cli::{Error, FAILED, OK};
+use crate::dead_letter::{self, Letter, PARTS, SETTLED};
+use crate::dlq::{archive, select};
+
+/// How many letters are on their way at a time.
+const AT_ONCE: usize = 64;
+
+#[derive(Debug, clap::Args)]
+pub struct Export {
+    #[command(flatten)]
+    pub selection: Selection,
+    /// To this file, which must not be there yet [default: standard output]
+    #[arg(long, short, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct Import {
+    /// What `dlq export` has written; `-` for standard input
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// The account as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Writes letters as lines. The account goes to standard error: standard output may be the export.
+pub async fn export(connection: &Connection, export: &Export) -> Result<u8, Error> {
+    let selected = export.selection.selected()?;
+    let (mut out, to): (Box<dyn Write>, String) = match &export.output {
+        None => (Box::new(io::stdout().lock()), String::new()),
+        Some(path) => {
+            let file = File::create_new(path)
+                .map_err(|error| Error::Failed(format!("{} cannot be made: {error}", path.display())))?;
+            (
+                Box::new(Synced(BufWriter::new(file))),
+                format!(" to {}", path.display()),
+            )
+        }
+    };
+    let mut count = 0u64;
+    let mut missing = Vec::new();
+    let mut failed = None;
+    let mut write = |letter: &Letter| {
+        if failed.is_none() {
+            failed = writeln!(out, "{}", archive::line(letter)).err();
+            count += 1;
+        }
+    };
+    match selected {
+        Selected::Ids(ids) => {
+            for id in ids {
+                match select::find(connection, &id).await? {
+                    Some(letter) => write(&letter),
+                    None => missing.push(id),
+                }
+            }
+        }
+        Selected::Filter(filter) => {
+            // A scan does not read what lies in parts.
+            let mut in_parts = Vec::new();
+            let seen = |letter: Letter| match letter.header(PARTS) {
+                "" => write(&letter),
+                _ => in_parts.push(letter.subject),
+            };
+            select::each(connection, &filter, true, seen).await?;
+            for subject in in_parts {
+                if let Some(letter) = dead_letter::read(connection, &subject).await? {
+                    write(&letter);
+                }
+            }
+        }
+    }
+    if let Some(error) = failed.or(out.flush().err()) {
+        return Err(Error::Failed(format!("the export is not whole: {error}")));
+    }
+    eprintln!("exported {count} dead letter{}{to}", if count == 1 { "" } else { "s" });
+    missing
+        .iter()
+        .for_each(|id| eprintln!("no dead letter `{id}`, or it is settled"));
+    Ok(if missing.is_empty() { OK } else { FAILED })
+}
+
+/// An export is taken before something dangerous: when it says that it is there, it is on the disk.
+struct Synced(BufWriter<File>);
+
+impl Write for Synced {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()?;
+        self.0.get_ref().sync_all()
+    }
+}
+
+/// What has become of a line.
+enum Fate {
+    PutBack,
+    There,
+    Settled,
+    Malformed(String),
+}
+
+/// Puts letters back whose subjects are free.
+pub async fn import(connection: &Connection, import: &Import) -> Result<u8, Error> {
+    let unreadable = |error: io::Error| Error::Failed(format!("{} cannot be read: {error}", import.file.display()));
+    let reader: Box<dyn BufRead> = if import.file.as_os_str() == "-" {
+        Box::new(BufReader::new(io::stdin()))
+    } else {
+        Box::new(BufReader::new(File::open(&import.file).map_err(unreadable)?))
+    };
+    let blank = |line: &io::Result<Vec<u8>>| line.as_ref().is_ok_and(|line| line.trim_ascii().is_empty());
+    let lines = reader.split(b'\n').enumerate().filter(|(_, line)| !blank(line));
+    let mut fates = stream::iter(lines)
+        .map(|(at, line)| async move {
+            let fate = match line {
+                Ok(line) => put_back(connection, &line).await.map_err(Error::from),
+                Err(error) => Err(unreadable(error)),
+            };
+            (at + 1, fate)
+        })
+        .buffered(AT_ONCE);
+    let (mut back, mut there, mut settled) = (0u64, 0u64, 0u64);
+    let mut malformed = Vec::new();
+    let mut failed = None;
+    while let Some((line, fate)) = fates.next().await {
+        match fate {
+            Ok(Fate::PutBack) => back += 1,
+            Ok(Fate::There) => there += 1,
+            Ok(Fate::Settled) => settled += 1,
+            Ok(Fate::Malformed(why)) => malformed.push((line, why)),
+            Err(error) => {
+                // The lines behind it would fail as well; a second import goes on where this one stopped.
+                failed = Some(error);
+                break;
+            }
+        }
+    }
+    if import.json {
+        let bad: Vec<_> = malformed
+            .iter()
+            .map(|(line, why)| json!({ "line": line, "reason": why }))
+            .collect();
+        println!(
+            "{}",
+            json!({ "put_back": back, "there_already": there, "settled": settled, "malformed": bad })
+        );
+    } else {
+        println!(
+            "{back} put back, {there} there already, {settled} settled and left so, {} malformed",
+            malformed.len()
+        );
+        malformed.iter().for_each(|(line, why)| eprintln!("line {line}: {why}"));
+    }
+    match failed {
+        Some(error) => Err(error),
+        None if malformed.is_empty() => Ok(OK),
+        None => Ok(FAILED),
+    }
+}
+
+async fn put_back(connection: &Connection, line: &[u8]) -> Result<Fate, broker::Error> {
+    let parsed = std::str::from_utf8(line)
+        .map_err(|_| "it is not UTF-8".to_owned())
+        .and_then(archive::parse);
+    let letter = match parsed {
+        Ok(letter) => letter,
+        Err(why) => return Ok(Fate::Malformed(why)),
+    };
+    // Before the letter itself its parts would be stored, beside another letter's.
+    if let Some(stored) = connection.stored(DEAD, By::Last(&letter.subject)).await? {
+        let headers = stored.headers().unwrap_or_default();
+        let settled = crate::message::header(&headers, SETTLED).is_some();
+        return Ok(if settled { Fate::Settled } else { Fate::There });
+    }
+    let stored = dead_letter::store(connection, &letter.subject, &letter.headers, letter.payload).await?;
+    Ok(if stored { Fate::PutBack } else { Fate::There })
+}

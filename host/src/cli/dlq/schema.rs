@@ -1,0 +1,58 @@
+//! `jetmesh dlq schema`: what the JSON of the other commands looks like.
+
+use crate::cli::{Error, OK};
+
+#[derive(Debug, clap::Args)]
+pub struct Schema {
+    /// Which one; without a name, list them
+    pub name: Option<String>,
+}
+
+/// Name, what it describes, and the schema itself.
+const SCHEMAS: [(&str, &str, &str); 6] = [
+    (
+        "ls",
+        "a line of `dlq ls --json`",
+        include_str!("../../../schemas/ls.json"),
+    ),
+    (
+        "group",
+        "a line of `dlq ls --group --json`",
+        include_str!("../../../schemas/group.json"),
+    ),
+    ("show", "`dlq show --json`", include_str!("../../../schemas/show.json")),
+    (
+        "discard",
+        "`dlq discard --json`",
+        include_str!("../../../schemas/discard.json"),
+    ),
+    (
+        "export",
+        "a line of `dlq export`",
+        include_str!("../../../schemas/export.json"),
+    ),
+    (
+        "import",
+        "`dlq import --json`",
+        include_str!("../../../schemas/import.json"),
+    ),
+];
+
+pub fn run(schema: &Schema) -> Result<u8, Error> {
+    match &schema.name {
+        None => {
+            let width = SCHEMAS.iter().map(|(name, ..)| name.len()).max().unwrap_or(0);
+            for (name, what, _) in SCHEMAS {
+                println!("{name:width$}  {what}");
+            }
+        }
+        Some(name) => {
+            let names = || SCHEMAS.map(|(name, ..)| name).join(", ");
+            let found = SCHEMAS.iter().find(|(known, ..)| known == name);
+            let (.., text) =
+                found.ok_or_else(|| Error::Usage(format!("there is no schema {name}; there are {}", names())))?;
+            print!("{text}");
+        }
+    }
+    Ok(OK)
+}

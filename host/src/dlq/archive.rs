@@ -1,0 +1,256 @@
+//! A dead letter as one line of JSON, from which it can be put back.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use super::select::is_id;
+use crate::broker::connection::header_map;
+use crate::dead_letter::{self, DEAD_SINCE, Letter, PARTS, SETTLED, id_of};
+use crate::message::{Headers, parse_rfc3339, rfc3339};
+use crate::outcome::Cause;
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Line {
+    id: String,
+    subject: String,
+    dead_since: String,
+    headers: Vec<Header>,
+    payload: Payload,
+}
+
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+pub struct Header {
+    pub name: String,
+    pub value: String,
+}
+
+/// Bytes in JSON: as they are if they are UTF-8, else in base64.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+pub struct Payload {
+    pub encoding: Encoding,
+    pub data: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Encoding {
+    Text,
+    Base64,
+}
+
+/// What a line puts back.
+#[derive(Debug, PartialEq)]
+pub struct Restored {
+    pub subject: String,
+    pub headers: Headers,
+    pub payload: Bytes,
+}
+
+pub fn headers(list: &Headers) -> Vec<Header> {
+    let one = |(name, value): &(String, String)| Header {
+        name: name.clone(),
+        value: value.clone(),
+    };
+    list.iter().map(one).collect()
+}
+
+impl Payload {
+    pub fn of(bytes: &[u8]) -> Payload {
+        match std::str::from_utf8(bytes) {
+            Ok(text) => Payload {
+                encoding: Encoding::Text,
+                data: text.to_owned(),
+            },
+            Err(_) => Payload {
+                encoding: Encoding::Base64,
+                data: BASE64.encode(bytes),
+            },
+        }
+    }
+
+    fn into_bytes(self) -> Result<Bytes, String> {
+        match self.encoding {
+            Encoding::Text => Ok(self.data.into()),
+            Encoding::Base64 => BASE64
+                .decode(&self.data)
+                .map(Bytes::from)
+                .map_err(|error| format!("its payload is not base64: {error}")),
+        }
+    }
+}
+
+/// A letter, which must be whole, as a line.
+pub fn line(letter: &Letter) -> String {
+    let kept = letter.headers.iter().filter(|(name, _)| !is_of_storage(name));
+    let line = Line {
+        id: letter.id().to_owned(),
+        subject: letter.subject.clone(),
+        dead_since: rfc3339(letter.dead_since_ms()),
+        headers: headers(&kept.cloned().collect()),
+        payload: Payload::of(&letter.payload),
+    };
+    serde_json::to_string(&line).unwrap_or_default()
+}
+
+/// Headers that say how a letter was stored, not what it is.
+fn is_of_storage(name: &str) -> bool {
+    is(name, PARTS) || is(name, DEAD_SINCE) || acts(name)
+}
+
+/// Headers that the server obeys: one of them could empty the stream.
+fn acts(name: &str) -> bool {
+    name.get(..5).is_some_and(|prefix| prefix.eq_ignore_ascii_case("nats-"))
+}
+
+fn is(name: &str, header: &str) -> bool {
+    name.eq_ignore_ascii_case(header)
+}
+
+/// Reads a line. `Err` says what is wrong with it.
+pub fn parse(text: &str) -> Result<Restored, String> {
+    let line: Line = serde_json::from_str(text).map_err(|error| {
+        // Which line it is says whoever has more than one.
+        let why = error.to_string().replace(" at line 1 column ", " at column ");
+        format!("it is not an exported letter: {why}")
+    })?;
+    if !line.subject.starts_with("$MESH.dead.") || !is_id(id_of(&line.subject)) {
+        return Err(format!(
+            "`{}` is not a dead letter's subject",
+            line.subject.escape_debug()
+        ));
+    }
+    if parse_rfc3339(&line.dead_since).is_none() {
+        return Err(format!(
+            "dead_since: `{}` is not a time",
+            line.dead_since.escape_debug()
+        ));
+    }
+    let mut headers: Headers = Vec::new();
+    for Header { name, value } in line.headers {
+        if is(&name, SETTLED) || acts(&name) {
+            return Err(format!("a letter has no header {}", name.escape_debug()));
+        }
+        if !is_of_storage(&name) {
+            headers.push((name, value));
+        }
+    }
+    let of = |name| crate::message::header(&headers, name).unwrap_or_default();
+    let handler = id_of(&line.subject).split('.').next();
+    if Some(of(dead_letter::HANDLER)) != handler {
+        return Err(format!("its header {} does not fit its subject", dead_letter::HANDLER));
+    }
+    if Cause::parse(of(dead_letter::CAUSE)).is_none() {
+        return Err(format!("its header {} is none that letters have", dead_letter::CAUSE));
+    }
+    headers.push((DEAD_SINCE.to_owned(), line.dead_since));
+    header_map(&headers)?;
+    Ok(Restored {
+        subject: line.subject,
+        headers,
+        payload: line.payload.into_bytes()?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn letter(payload: Vec<u8>) -> Letter {
+        let headers = [
+            ("Mesh-Handler", "inventory"),
+            ("Mesh-Cause", "rejected"),
+            ("Mesh-Error", "库存不足 \"x\""),
+            ("Mesh-Original-Nats-Msg-Id", "o-1"),
+            ("Mesh-Parts", "2"),
+            ("Nats-Expected-Last-Subject-Sequence", "0"),
+            ("Trace", "a"),
+            ("Trace", "b"),
+        ];
+        Letter {
+            subject: "$MESH.dead.ORDERS.inventory.k.7".into(),
+            sequence: 1,
+            time_ms: 1_700_000_000_123,
+            headers: headers.map(|(n, v)| (n.to_owned(), v.to_owned())).to_vec(),
+            payload: payload.into(),
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_letter_comes_back_as_it_was_but_for_how_it_was_stored(payload in any::<Vec<u8>>()) {
+            let letter = letter(payload);
+            let text = line(&letter);
+            prop_assert!(!text.contains('\n'));
+            let back = parse(&text).unwrap();
+            prop_assert_eq!(&back.subject, &letter.subject);
+            prop_assert_eq!(&back.payload, &letter.payload);
+            let mut headers = letter.headers.clone();
+            headers.retain(|(name, _)| name != "Mesh-Parts" && !name.starts_with("Nats-"));
+            headers.push(("Mesh-Dead-Since".into(), "2023-11-14T22:13:20.123Z".into()));
+            prop_assert_eq!(&back.headers, &headers);
+            // Once more, from what was put back.
+            let again = Letter { headers: back.headers, ..letter };
+            prop_assert_eq!(line(&again), text);
+        }
+    }
+
+    #[test]
+    fn a_line_that_could_do_harm_or_is_none_is_refused_and_says_why() {
+        let good: Value = serde_json::from_str(&line(&letter(b"{}".to_vec()))).unwrap();
+        assert!(parse(&good.to_string()).is_ok());
+        let with = |change: &dyn Fn(&mut Value)| {
+            let mut line = good.clone();
+            change(&mut line);
+            parse(&line.to_string()).unwrap_err()
+        };
+        let header = |name: &'static str, value: &'static str| {
+            move |line: &mut Value| {
+                let list = line["headers"].as_array_mut().unwrap();
+                list.push(json!({ "name": name, "value": value }));
+            }
+        };
+        let rows = [
+            (
+                with(&|l| l["subject"] = json!("orders.created")),
+                "`orders.created` is not",
+            ),
+            (
+                with(&|l| l["subject"] = json!("$MESH.dead.ORDERS.*.k.7")),
+                "is not a dead letter's",
+            ),
+            (
+                with(&|l| l["subject"] = json!("$MESH.dead.ORDERS.points.k.7")),
+                "does not fit",
+            ),
+            (
+                with(&|l| l["dead_since"] = json!("yesterday")),
+                "`yesterday` is not a time",
+            ),
+            (with(&header("nats-rollup", "all")), "no header nats-rollup"),
+            (with(&header("Mesh-Settled", "x")), "no header Mesh-Settled"),
+            (
+                with(&header("A", "b\r\nNats-Rollup: all")),
+                "the header A cannot be written",
+            ),
+            (with(&|l| l["headers"] = json!([])), "Mesh-Handler"),
+            (
+                with(&|l| l["headers"] = json!([{ "name": "Mesh-Handler", "value": "inventory" }])),
+                "Mesh-Cause",
+            ),
+            (
+                with(&|l| l["payload"] = json!({ "encoding": "base64", "data": "?" })),
+                "not base64",
+            ),
+            (with(&|l| l["payload"] = json!("text")), "not an exported letter"),
+            (parse("").unwrap_err(), "not an exported letter"),
+        ];
+        for (why, text) in rows {
+            assert!(why.contains(text), "{why:?} has no {text:?}");
+        }
+    }
+}
