@@ -19,6 +19,11 @@ pub struct StreamInfo {
 #[derive(Debug, Clone, Deserialize)]
 pub struct StreamState {
     pub messages: u64,
+    #[serde(default)]
+    pub bytes: u64,
+    /// When the oldest message was stored, RFC 3339; the year 1 if there is none.
+    #[serde(default)]
+    pub first_ts: Option<String>,
     pub first_seq: u64,
     pub last_seq: u64,
     #[serde(default)]

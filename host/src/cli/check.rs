@@ -7,9 +7,10 @@ use super::args::Check;
 use super::{Args, Error, OK, REFUSED};
 use crate::app;
 use crate::broker::consumer::{Owner, check_owner, covers, work_queue};
-use crate::broker::provision::{check_ledger_bucket, kv_stream};
+use crate::broker::provision::{DEAD, check_ledger_bucket, kv_stream};
 use crate::broker::{self, Connection};
 use crate::config;
+use crate::dlq::retention;
 use crate::ledger::ids::{ENTRY_BYTES, ID_BYTES};
 use crate::plan::{Handler, Identity, Plan, Stream};
 
@@ -109,7 +110,11 @@ async fn warnings(connection: &Connection, plan: &Plan) -> Result<Vec<String>, b
              `nats stream edit {stream} --dupe-window=2m`"
         )
     };
-    Ok(targets.into_iter().map(text).collect())
+    let mut warnings: Vec<String> = targets.into_iter().map(text).collect();
+    if let Some(dead) = connection.stream(DEAD).await? {
+        warnings.extend(retention::warnings(&dead));
+    }
+    Ok(warnings)
 }
 
 /// What only the server knows.

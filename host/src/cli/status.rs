@@ -13,6 +13,7 @@ use crate::broker::scan::{From, Scan};
 use crate::broker::{self, By, Connection};
 use crate::dead_letter::SETTLED;
 use crate::delayed;
+use crate::dlq::retention;
 use crate::ledger::entry::{Head, Subjects};
 use crate::micro;
 use crate::plan::{Handler, Plan};
@@ -31,6 +32,8 @@ pub async fn run(args: &Args, status: &Status) -> Result<u8, Error> {
     }
     let orphans = orphans(&connection, plan).await?;
     let delayed = delayed::waiting(&connection).await?;
+    let dead = connection.stream(DEAD).await?;
+    let warnings = dead.as_ref().map(retention::warnings).unwrap_or_default();
     if status.json {
         let hosts: Vec<&Value> = hosts.iter().collect();
         let (waiting, due) = delayed;
@@ -40,11 +43,13 @@ pub async fn run(args: &Args, status: &Status) -> Result<u8, Error> {
             "delayed": { "waiting": waiting, "due": due },
             "orphans": orphans,
             "hosts": hosts,
+            "warnings": warnings,
         });
         println!("{}", serde_json::to_string_pretty(&body).unwrap_or_default());
         return Ok(OK);
     }
     print(plan, &hosts, &handlers, &orphans);
+    warnings.iter().for_each(|warning| println!("warning: {warning}"));
     match delayed {
         (0, 0) => {}
         (waiting, 0) => println!("delayed events: {waiting} wait for their time"),

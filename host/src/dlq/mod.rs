@@ -7,6 +7,7 @@ pub mod group;
 pub mod pace;
 pub mod rehearse;
 pub mod replay;
+pub mod retention;
 pub mod select;
 pub mod watch;
 
