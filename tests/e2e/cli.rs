@@ -212,6 +212,10 @@ async fn the_help_names_every_command_and_every_exit_code() {
       help      Print this message or the help of the given subcommand(s)
 
     Options:
+      -h, --help     Print help
+      -V, --version  Print version
+
+    Options of all commands:
       -c, --config <FILE>        The configuration file [default: ./jetmesh.toml, else
                                  ./config/default.toml] [env: JETMESH_CONFIG=]
       -s, --server <URL>         NATS server, over `nats.url` of the configuration [env: NATS_URL=]
@@ -224,12 +228,10 @@ async fn the_help_names_every_command_and_every_exit_code() {
                                  at once, or `forever`
           --log <FILTER>         What is logged: a level or a filter such as jetmesh=debug
           --log-format <FORMAT>  Log format: text or json
-      -h, --help                 Print help
-      -V, --version              Print version
 
     Exit codes: 0 done; 1 failed; 2 wrong usage, configuration or module; 3 NATS not reached in time; 4
     NATS cannot be used as it is; 5 a shutdown left work unfinished, which will be delivered again; 130
-    ended at once by a second signal.
+    ended at once by a second signal; 141 nobody read what it printed.
     "#);
 }
 
@@ -339,4 +341,18 @@ async fn status_tells_how_each_handler_stands() {
     let orphan = "orphan: consumer gone on stream ORDERS belongs to handler gone, which is not in the configuration; \
                   remove it with `nats consumer rm ORDERS gone`";
     assert!(text.contains(orphan), "{text}");
+}
+
+#[tokio::test]
+async fn a_command_whose_output_nobody_reads_ends_without_a_word() {
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    let mut command = crate::support::host::command(&std::env::temp_dir());
+    command
+        .args(["dlq", "schema"])
+        .stdout(writer)
+        .stderr(std::process::Stdio::piped());
+    let output = command.output().expect("it starts");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!((output.status.code(), &*said), (Some(141), ""));
 }

@@ -125,7 +125,7 @@ impl Drop for Host {
 }
 
 /// The binary under test in a folder, with no input, no colour and none of the developer's own settings.
-pub(super) fn command(dir: &Path) -> Command {
+pub fn command(dir: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_jetmesh"));
     let ours = |name: &str| name.starts_with("JETMESH_") || name.starts_with("NATS_");
     for (name, _) in env::vars_os().filter(|(name, _)| ours(&name.to_string_lossy())) {

@@ -16,9 +16,10 @@ use crate::config::{Loaded, Overrides, load};
     name = "jetmesh",
     version,
     max_term_width = 110,
+    next_help_heading = "Options of all commands",
     after_help = "Exit codes: 0 done; 1 failed; 2 wrong usage, configuration or module; 3 NATS not reached in time; \
                   4 NATS cannot be used as it is; 5 a shutdown left work unfinished, which will be delivered again; \
-                  130 ended at once by a second signal."
+                  130 ended at once by a second signal; 141 nobody read what it printed."
 )]
 pub struct Args {
     /// The configuration file [default: ./jetmesh.toml, else ./config/default.toml]

@@ -72,8 +72,24 @@ impl Error {
     }
 }
 
+/// What a shell makes of a program that SIGPIPE has ended.
+const UNREAD: i32 = 141;
+
+/// Whoever prints into a closed pipe, as `jetmesh dlq ls | head` does, ends without a word; else it would panic.
+fn end_when_nobody_reads() {
+    let usual = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        let text = panic.payload_as_str().unwrap_or_default();
+        if text.starts_with("failed printing to stdout: Broken pipe") {
+            std::process::exit(UNREAD);
+        }
+        usual(panic);
+    }));
+}
+
 /// Carries a command out.
 pub fn main(args: &Args) -> ExitCode {
+    end_when_nobody_reads();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()

@@ -41,8 +41,6 @@ pub enum Dlq {
 
 #[derive(Debug, clap::Args)]
 pub struct Ls {
-    #[command(flatten)]
-    pub conditions: Conditions,
     /// List groups: letters of one handler, cause, code and module whose errors say the same but for numbers and names;
     /// with the ID of a group, list its letters
     #[arg(long, value_name = "ID", num_args = 0..=1, default_missing_value = "")]
@@ -53,10 +51,13 @@ pub struct Ls {
     /// As JSON, one object on a line
     #[arg(long)]
     pub json: bool,
+    #[command(flatten)]
+    pub conditions: Conditions,
 }
 
 /// Conditions on a dead letter; one that is not given does not matter.
 #[derive(Debug, Default, clap::Args)]
+#[command(next_help_heading = "Which dead letters")]
 pub struct Conditions {
     /// Only this handler's
     #[arg(long, value_name = "NAME")]

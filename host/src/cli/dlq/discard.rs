@@ -17,8 +17,6 @@ const AT_ONCE: usize = 64;
 
 #[derive(Debug, clap::Args)]
 pub struct Discard {
-    #[command(flatten)]
-    pub selection: Selection,
     /// Why, for whoever asks for one of them later
     #[arg(long, value_name = "TEXT")]
     pub reason: Option<String>,
@@ -28,6 +26,8 @@ pub struct Discard {
     /// The account as JSON; asks nothing, and so wants --yes
     #[arg(long, requires = "yes")]
     pub json: bool,
+    #[command(flatten)]
+    pub selection: Selection,
 }
 
 /// What has become of what was selected.

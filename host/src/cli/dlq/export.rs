@@ -19,11 +19,11 @@ const AT_ONCE: usize = 64;
 
 #[derive(Debug, clap::Args)]
 pub struct Export {
-    #[command(flatten)]
-    pub selection: Selection,
     /// To this file, which must not be there yet [default: standard output]
     #[arg(long, short, value_name = "FILE")]
     pub output: Option<PathBuf>,
+    #[command(flatten)]
+    pub selection: Selection,
 }
 
 #[derive(Debug, clap::Args)]

@@ -24,7 +24,7 @@ use crate::plan::Plan;
 /// Instances that end while others start.
 const SPARE_INSTANCES: usize = 8;
 
-/// Runs dead letters against a module, with every effect held back: nothing in NATS changes.
+/// Run dead letters against a module, with every effect held back: nothing in NATS changes.
 ///
 /// Each message is run once, as the first attempt of a replay: with its handler's settings, grants and limits, and with
 /// the state as it is now. Writes and emits are only shown. Messages do not see one another's held-back writes: of two
@@ -32,8 +32,6 @@ const SPARE_INSTANCES: usize = 8;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Ends with 0 if all would succeed and everything they emit would arrive, else with 1.")]
 pub struct Rehearse {
-    #[command(flatten)]
-    pub selection: Selection,
     /// The component to run them on [default: the one that the handler's configuration names]
     #[arg(long, value_name = "FILE")]
     pub module: Option<PathBuf>,
@@ -43,6 +41,8 @@ pub struct Rehearse {
     /// As JSON: one object on a line for each message, and a last one with the summary
     #[arg(long)]
     pub json: bool,
+    #[command(flatten)]
+    pub selection: Selection,
 }
 
 pub async fn run(connection: &Connection, plan: &Plan, args: &Rehearse) -> Result<u8, Error> {

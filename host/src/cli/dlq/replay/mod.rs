@@ -24,8 +24,6 @@ const KINDS_MAX: usize = 20;
 
 #[derive(Debug, clap::Args)]
 pub struct Replay {
-    #[command(flatten)]
-    selection: Selection,
     /// At most so many in a second, such as 200/s or 30/min [default: as fast as the handlers take them]
     #[arg(long, value_name = "NUMBER/s", value_parser = rate)]
     rate: Option<f64>,
@@ -44,6 +42,8 @@ pub struct Replay {
     /// The account as JSON; asks nothing, so it takes --yes
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    selection: Selection,
 }
 
 pub async fn run(plan: &Plan, connection: &Connection, args: &Replay) -> Result<u8, Error> {
