@@ -120,6 +120,7 @@ fn print_next(plan: &Plan) {
          \x20 nats -s {url} micro stats jetmesh\n\
          \x20 {program} -s {url} status\n\
          \x20 {program} -s {url} dlq ls\n\
+         \x20 {program} -s {url} trace --key order_id=o-3\n\
          Ctrl-C ends both.\n",
         SAMPLES[0].replace("o-1", "o-{{Count}}")
     );

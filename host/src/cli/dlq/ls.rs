@@ -120,7 +120,8 @@ async fn groups(connection: &Connection, filter: &Filter, as_json: bool) -> Resu
         ];
         table::print(&header, &rows);
         let all: u64 = groups.iter().map(|g| g.count).sum();
-        println!("\n{all} dead letters; those of one group with `jetmesh dlq ls --group ID`");
+        let letters = if all == 1 { "dead letter" } else { "dead letters" };
+        println!("\n{all} {letters}; those of one group with `jetmesh dlq ls --group ID`");
     }
     if uncounted > 0 {
         eprintln!("{uncounted} more are of groups beyond the first {}", groups.len());
