@@ -194,6 +194,21 @@ async fn what_is_printed_as_json_is_as_the_published_schemas_say() {
     }
     std::fs::write(file, "bad\n").expect("the test's folder is writable");
     outputs.push(("import", mesh.jetmesh(&["dlq", "import", file, "--json"]).await.1));
+    outputs.push((
+        "rehearse",
+        mesh.jetmesh(&["dlq", "rehearse", "--all", "--json"]).await.1,
+    ));
+    let replay = mesh
+        .jetmesh(&["dlq", "replay", &id(&letters[0]), "--yes", "--json"])
+        .await;
+    outputs.push(("replay", replay.1));
+    mesh.order(json!({ "op": "retry", "code": "later", "message": "busy", "delay_ms": 60_000 }))
+        .await;
+    let retrying = eventually("an attempt to fail", SOON, async || {
+        let list = mesh.jetmesh_ok(&["retrying", "--json"]).await;
+        (!list.is_empty()).then_some(list)
+    });
+    outputs.push(("retrying", retrying.await));
     let discard = mesh
         .jetmesh(&["dlq", "discard", &id(&letters[0]), "probe.k.9", "--yes", "--json"])
         .await;

@@ -9,7 +9,7 @@ pub struct Schema {
 }
 
 /// Name, what it describes, and the schema itself.
-const SCHEMAS: [(&str, &str, &str); 6] = [
+const SCHEMAS: [(&str, &str, &str); 9] = [
     (
         "ls",
         "a line of `dlq ls --json`",
@@ -25,6 +25,21 @@ const SCHEMAS: [(&str, &str, &str); 6] = [
         "discard",
         "`dlq discard --json`",
         include_str!("../../../schemas/discard.json"),
+    ),
+    (
+        "replay",
+        "`dlq replay --json`",
+        include_str!("../../../schemas/replay.json"),
+    ),
+    (
+        "rehearse",
+        "a line of `dlq rehearse --json`",
+        include_str!("../../../schemas/rehearse.json"),
+    ),
+    (
+        "retrying",
+        "a line of `retrying --json`",
+        include_str!("../../../schemas/retrying.json"),
     ),
     (
         "export",
