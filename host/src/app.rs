@@ -15,7 +15,7 @@ use crate::engine::Runtime;
 use crate::handler::{self, Module};
 use crate::lane::Lane;
 use crate::ledger::{Bucket, committer, follow, relay};
-use crate::plan::{Handler, Nats, Plan};
+use crate::plan::{Handler, Plan};
 use crate::{due, engine, micro, serve, swap};
 
 /// Instances beyond the configured ones, besides one for each ledger: reused ones that are kept while fresh ones start.
@@ -134,7 +134,7 @@ pub async fn run(plan: Plan, drain: Drain) -> Result<bool, Error> {
                 .iter()
                 .filter_map(|lane| lane.bucket.clone())
                 .find(|bucket| bucket.name == ledger);
-            drain.spawn(relay(ledger, own, plan.nats.clone(), drain.clone()));
+            drain.spawn(relay(ledger, own, Arc::clone(&plan), drain.clone()));
         }
         // What it leaves is delivered to another, and carried out once all the same.
         drain.spawn_until(due::run(plan.mesh.clone(), plan.nats.clone()));
@@ -154,12 +154,12 @@ pub async fn run(plan: Plan, drain: Drain) -> Result<bool, Error> {
 }
 
 /// Carries a ledger's consequences out, at the end also those of what the lanes of this host decided last.
-async fn relay(ledger: String, bucket: Option<Arc<Bucket>>, nats: Nats, drain: Drain) {
+async fn relay(ledger: String, bucket: Option<Arc<Bucket>>, plan: Arc<Plan>, drain: Drain) {
     tokio::select! {
-        () = relay::run(ledger.clone(), bucket, nats.clone()) => {}
+        () = relay::run(ledger.clone(), bucket, Arc::clone(&plan)) => {}
         () = async {
             drain.lanes_ended().await;
-            while let Err(error) = relay::caught_up(&ledger, &nats).await {
+            while let Err(error) = relay::caught_up(&ledger, &plan.nats).await {
                 if !error.passes() || matches!(error, broker::Error::Connect { .. }) {
                     tracing::warn!(ledger, %error, "what was decided last is carried out when a host runs again");
                     break;

@@ -194,6 +194,23 @@ async fn the_mesh_bucket_can_go_and_no_event_is_taken_for_a_new_one() {
 }
 
 #[tokio::test]
+async fn letters_whose_stream_was_removed_are_stored_in_a_new_one() {
+    let (mesh, _host) = Mesh::start(Config::probe()).await;
+    let reject = json!({ "op": "reject", "code": "no", "message": "never" });
+    mesh.order(reject.clone()).await;
+    mesh.wait_letters(1).await;
+    mesh.js.delete_stream("MESH_DEAD").await.expect("it goes");
+    mesh.order(reject).await;
+    let letters = eventually("the second letter", PATIENT, async || {
+        let letters = mesh.letters().await;
+        (!letters.is_empty()).then_some(letters)
+    });
+    assert_eq!(letters.await.len(), 1, "what somebody has removed stays so");
+    let decisions = mesh.decisions("probe").await;
+    assert_eq!(decisions.len(), 2, "each death is decided once: {decisions:?}");
+}
+
+#[tokio::test]
 async fn an_answer_that_outlives_its_stream_settles_no_event_of_the_new_one() {
     let (mesh, host) = Mesh::start(Config::probe_with("backoff = \"8s\"")).await;
     mesh.order(json!([{ "op": "add", "key": "old", "by": 1 }, { "op": "sleep", "ms": 4000 }]))

@@ -49,6 +49,16 @@ pub async fn provision(connection: &Connection, plan: &Plan) -> Result<(), Error
     Ok(())
 }
 
+/// Makes the stream of dead letters, if somebody has removed it.
+pub async fn dead_letters(connection: &Connection, plan: &Plan) -> Result<(), Error> {
+    for (name, config) in mesh_streams(plan) {
+        if name == DEAD {
+            own(connection, plan, name, config).await?;
+        }
+    }
+    Ok(())
+}
+
 fn mesh_streams(plan: &Plan) -> [(&'static str, Value); 4] {
     let events = &plan.nats.js_event_prefix;
     [

@@ -15,11 +15,11 @@ use super::entry::{PART, Subjects};
 use super::mistake::Mistake;
 use crate::broker::connection::redial_delay;
 use crate::broker::consumer::nanos;
-use crate::broker::provision::kv_stream;
+use crate::broker::provision::{dead_letters, kv_stream};
 use crate::broker::{self, By, Connection, Error};
 use crate::fault;
 use crate::message::DeliveryInfo;
-use crate::plan::Nats;
+use crate::plan::{Nats, Plan};
 
 /// Durable name of the relay's consumer on a bucket's stream.
 pub const CONSUMER: &str = "mesh-relay";
@@ -34,12 +34,12 @@ const BATCH: usize = 32;
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// The relay of one ledger, until the drain. `bucket`: what this host knows of the ledger, if it appends to it.
-pub async fn run(ledger: String, bucket: Option<Arc<Bucket>>, nats: Nats) {
+pub async fn run(ledger: String, bucket: Option<Arc<Bucket>>, plan: Arc<Plan>) {
     let mut attempt = 0;
     // Subjects that nobody took at the last try: a stream may be missing for a moment only.
     let mut refused = BTreeSet::new();
     loop {
-        match serve(&ledger, bucket.as_ref(), &nats, &mut refused).await {
+        match serve(&ledger, bucket.as_ref(), &plan, &mut refused).await {
             Ok(()) => attempt = 0,
             Err(error) => {
                 attempt += 1;
@@ -72,10 +72,13 @@ pub async fn caught_up(ledger: &str, nats: &Nats) -> Result<(), Error> {
 async fn serve(
     ledger: &str,
     bucket: Option<&Arc<Bucket>>,
-    nats: &Nats,
+    plan: &Plan,
     refused: &mut BTreeSet<String>,
 ) -> Result<(), Error> {
+    let nats = &plan.nats;
     let connection = broker::open(nats, &format!("jetmesh relay {ledger}")).await?;
+    // A letter that found no stream has broken the relay off, and is carried out again.
+    dead_letters(&connection, plan).await?;
     let stream = kv_stream(ledger);
     let subjects = Subjects::new(ledger);
     let config = json!({
