@@ -4,21 +4,22 @@
 use async_nats::HeaderMap;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 
 use crate::attempts::Attempt;
 use crate::broker::connection::{PubAck, writable};
 use crate::broker::error::WRONG_LAST;
-use crate::broker::provision::DEAD;
-use crate::broker::{By, Connection, Error, Stored};
+use crate::broker::{Connection, Error, Stored};
 use crate::guest::clean;
 use crate::history::{self, HISTORY};
-use crate::message::{EventId, Headers, Message, header, parse_rfc3339, rfc3339};
+use crate::message::{EventId, Headers, rfc3339};
 use crate::outcome::{Cause, Failure};
 
 mod end;
+mod letter;
 
-pub use end::{REPLAYED, SETTLED_TTL, discard, rewrite, settle, settle_replayed, settled, why_settled};
+pub use end::{REPLAYED, SETTLED_TTL, discard, rewrite, settle, settle_replayed, settled};
+pub use letter::{Letter, id_of, read, stored};
 
 pub const HANDLER: &str = "Mesh-Handler";
 pub const STREAM: &str = "Mesh-Stream";
@@ -142,8 +143,6 @@ pub fn headers(obituary: &Obituary<'_>, body: Option<&Body>) -> Headers {
 
 /// The letter of an emitted event that its target refuses: where it lies, and its headers.
 pub fn undeliverable(stream: &str, id: &str, to: &str, originals: &Headers, why: &str) -> (String, Headers) {
-    // `<handler>.<incarnation>.<sequence>.<which of its emits>`.
-    let (event, emit) = id.rsplit_once('.').unwrap_or((id, "0"));
     let mut list: Headers = vec![
         (STREAM.to_owned(), stream.to_owned()),
         (HANDLER.to_owned(), id.split('.').next().unwrap_or(id).to_owned()),
@@ -154,7 +153,13 @@ pub fn undeliverable(stream: &str, id: &str, to: &str, originals: &Headers, why:
         (SUBJECT.to_owned(), to.to_owned()),
     ];
     keep(&mut list, originals);
-    (format!("$MESH.dead.{stream}.{event}-{emit}"), list)
+    (undeliverable_subject(stream, id), list)
+}
+
+/// Where such a letter lies; `id`: `<handler>.<incarnation>.<sequence>.<which of its emits>`.
+pub fn undeliverable_subject(stream: &str, id: &str) -> String {
+    let (event, emit) = id.rsplit_once('.').unwrap_or((id, "0"));
+    format!("$MESH.dead.{stream}.{event}-{emit}")
 }
 
 /// Puts the original headers into a letter, as far as they fit.
@@ -251,95 +256,10 @@ pub fn inserted(subject: &str, answer: Result<PubAck, Error>) -> Result<bool, Er
     }
 }
 
-/// A letter as it is read back.
-#[derive(Debug, Clone)]
-pub struct Letter {
-    pub subject: String,
-    pub sequence: u64,
-    pub time_ms: u64,
-    pub headers: Headers,
-    pub payload: Bytes,
-}
-
-impl Letter {
-    /// What people call it by: `<handler>.<incarnation>.<sequence>`.
-    pub fn id(&self) -> &str {
-        id_of(&self.subject)
-    }
-
-    pub fn header(&self, name: &str) -> &str {
-        header(&self.headers, name).unwrap_or_default()
-    }
-
-    /// When it died, in milliseconds since the Unix epoch.
-    pub fn dead_since_ms(&self) -> u64 {
-        parse_rfc3339(self.header(DEAD_SINCE)).unwrap_or(self.time_ms)
-    }
-
-    /// Its body lies in parts on subjects of their own.
-    pub fn is_in_parts(&self) -> bool {
-        header(&self.headers, PARTS).is_some()
-    }
-
-    /// The event, as its handler is given it again; takes the payload out.
-    pub fn take_message(&mut self, event: EventId) -> Message {
-        Message {
-            event,
-            subject: self.header(SUBJECT).to_owned(),
-            headers: originals(&self.headers),
-            time_ms: parse_rfc3339(self.header(TIME)).unwrap_or(0),
-            payload: std::mem::take(&mut self.payload),
-        }
-    }
-
-    pub fn is_settled(&self) -> bool {
-        header(&self.headers, SETTLED).is_some()
-    }
-}
-
-/// The id of a letter, from its subject.
-pub fn id_of(subject: &str) -> &str {
-    subject
-        .strip_prefix("$MESH.dead.")
-        .and_then(|rest| rest.split_once('.'))
-        .map_or(subject, |(_, id)| id)
-}
-
-/// The letter on a subject, whole; `None` if there is none, or it is settled.
-pub async fn read(connection: &Connection, subject: &str) -> Result<Option<Letter>, Error> {
-    let Some(stored) = connection.stored(DEAD, By::Last(subject)).await? else {
-        return Ok(None);
-    };
-    let headers = stored.headers().map_err(|why| Error::Answer {
-        what: subject.to_owned(),
-        why,
-    })?;
-    let mut letter = Letter {
-        subject: stored.subject,
-        sequence: stored.sequence,
-        time_ms: stored.time_ms,
-        headers,
-        payload: stored.payload,
-    };
-    if letter.is_settled() {
-        return Ok(None);
-    }
-    if let Ok(parts) = letter.header(PARTS).parse::<usize>() {
-        let mut payload = BytesMut::new();
-        for part in 1..=parts {
-            let subject = format!("{subject}.part.{part}");
-            let stored = connection.stored(DEAD, By::Last(&subject)).await?;
-            let stored = stored.ok_or_else(|| Error::Refused(format!("{subject} is missing")))?;
-            payload.extend_from_slice(&stored.payload);
-        }
-        letter.payload = payload.freeze();
-    }
-    Ok(Some(letter))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::message::header;
 
     #[test]
     fn original_headers_come_back_as_they_were_and_control_headers_do_not_act() {

@@ -29,6 +29,8 @@ const UNTIL: &str = "Mesh-Delayed-Until";
 /// Stream of the ledger that it follows from.
 pub const LEDGER: &str = "Mesh-Delayed-Ledger";
 
+/// Before the id of an event that waits for its time.
+pub const WAITS: &str = "$MESH.delay.";
 /// Where the server puts what is due.
 pub const DUE: &str = "$MESH.due.";
 
@@ -58,7 +60,7 @@ pub async fn schedule(connection: &Connection, event: &Delayed<'_>, payload: Byt
     map.insert("Nats-Schedule-Target", format!("{DUE}{id}"));
     map.insert("Nats-Expected-Last-Subject-Sequence", "0");
     map.insert("Nats-Expected-Last-Subject-Sequence-Subject", format!("$MESH.*.{id}"));
-    let subject = format!("$MESH.delay.{id}");
+    let subject = format!("{WAITS}{id}");
     match connection.publish(&subject, map, payload).await {
         Ok(_) | Err(Error::Api { code: WRONG_LAST, .. }) => Ok(()),
         // Another copy is on its way, and may yet be lost: look again.

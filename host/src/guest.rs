@@ -14,6 +14,7 @@ use self::jetmesh::handler::{context, log, settings, state, types};
 use crate::effects::{Effects, Version, check_key};
 use crate::fault;
 use crate::message::{EventId, Message};
+use crate::plan::Handler;
 use crate::sandbox::{Capture, Clocks, LOG_BYTES_MAX, Limits, Random};
 
 mod emit;
@@ -46,6 +47,19 @@ pub struct Facts {
     pub publish: Vec<String>,
     pub memory_bytes_max: usize,
     pub state: Option<Arc<dyn State>>,
+}
+
+impl Facts {
+    pub fn of(handler: &Handler, state: Option<Arc<dyn State>>) -> Facts {
+        Facts {
+            handler: handler.name.clone(),
+            max_attempts: handler.retry.max_attempts,
+            settings: handler.settings.clone(),
+            publish: handler.publish.clone(),
+            memory_bytes_max: handler.memory_bytes_max,
+            state,
+        }
+    }
 }
 
 /// One line that a guest wrote.

@@ -181,7 +181,7 @@ impl Module {
         let deadline = began + timeout;
         let mut live = match self.live(facts, message, attempt, instance, began, deadline).await {
             Ok(live) => live,
-            Err(error) => return Run::failed(instance_failure(&error, timeout), began),
+            Err(error) => return Run::failed(instance_failure(&error, timeout, &[]), began),
         };
         live.store.data_mut().begin(Call::new(message, attempt));
         let id = message.event.to_string();
@@ -206,17 +206,16 @@ impl Module {
                 message: format!("state: a read had not come back when the time limit of {timeout:?} was over"),
             },
             None => Outcome::Timeout { limit: timeout },
-            Some(Err(error)) => instance_failure(&error, timeout),
+            Some(Err(error)) => instance_failure(&error, timeout, &call.lines),
             Some(Ok(answer)) => {
                 live.served += 1;
                 self.keep(live, instance);
                 outcome_of(answer)
             }
         };
-        let outcome = match (call.host_fault, outcome, guest::panicked(&call.lines)) {
-            (Some(message), ..) => Outcome::HostFault { message },
-            (None, Outcome::Trap { backtrace, .. }, Some(message)) => Outcome::Trap { message, backtrace },
-            (None, outcome, _) => outcome,
+        let outcome = match call.host_fault {
+            Some(message) => Outcome::HostFault { message },
+            None => outcome,
         };
         let effects = if outcome == Outcome::Done {
             call.effects
@@ -377,7 +376,7 @@ fn code(text: &str) -> String {
     if code.is_empty() { "error".to_owned() } else { code }
 }
 
-fn instance_failure(error: &wasmtime::Error, timeout: Duration) -> Outcome {
+fn instance_failure(error: &wasmtime::Error, timeout: Duration, lines: &[Line]) -> Outcome {
     if let Some(wasmtime::Trap::Interrupt) = error.downcast_ref::<wasmtime::Trap>() {
         return Outcome::Timeout { limit: timeout };
     }
@@ -387,6 +386,7 @@ fn instance_failure(error: &wasmtime::Error, timeout: Duration) -> Outcome {
         };
     }
     let (message, backtrace) = trapped(error);
+    let message = guest::panicked(lines).unwrap_or(message);
     Outcome::Trap { message, backtrace }
 }
 

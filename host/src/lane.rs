@@ -158,14 +158,7 @@ impl Lane {
             .as_ref()
             .and(bucket.clone())
             .map(|b| b as Arc<dyn crate::guest::State>);
-        let facts = Arc::new(Facts {
-            handler: plan.name.clone(),
-            max_attempts: plan.retry.max_attempts,
-            settings: plan.settings.clone(),
-            publish: plan.publish.clone(),
-            memory_bytes_max: plan.memory_bytes_max,
-            state,
-        });
+        let facts = Arc::new(Facts::of(&plan, state));
         Lane {
             instances: Semaphore::new(plan.concurrency),
             plan,

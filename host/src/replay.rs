@@ -48,14 +48,14 @@ pub async fn bind(connection: &Connection, lane: &Lane) -> Result<ConsumerInfo, 
     connection.put_consumer(REPLAY, &config, "").await
 }
 
-/// Where a replay waits.
-pub fn subject(handler: &str, event: &str) -> String {
-    format!("$MESH.replay.{handler}.{event}")
+/// Where a replay waits; `id`: `<handler>.<incarnation>.<sequence>`, as a letter's.
+pub fn subject(id: &str) -> String {
+    format!("$MESH.replay.{id}")
 }
 
 /// Asks for an event to be run once more. Asking twice while the first is waiting does nothing.
 pub async fn ask(connection: &Connection, handler: &str, event: &EventId, letter: Option<&str>) -> Result<(), Error> {
-    ask_on(connection, &subject(handler, &event.to_string()), letter).await
+    ask_on(connection, &subject(&format!("{handler}.{event}")), letter).await
 }
 
 /// The same by the subject where it is to wait.

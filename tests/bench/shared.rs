@@ -1,4 +1,4 @@
-//! What both benchmarks stand on: their variables, the machine, processor times, publishing at full speed.
+//! What the benchmarks stand on: their variables, the machine, processor times, publishing at full speed.
 
 use std::env;
 use std::fs;

@@ -3,7 +3,7 @@
 use async_nats::jetstream::stream::RetentionPolicy;
 use serde_json::{Value, json};
 
-use crate::mesh::{Config, Found, Mesh, says};
+use crate::mesh::{Config, Mesh, says};
 use crate::support::server::Options;
 use crate::support::wait::SOON;
 use crate::support::{NatsServer, cli, eventually, modules};
@@ -17,16 +17,6 @@ fn inventory() -> Config {
 async fn publish_order(mesh: &Mesh) {
     let order = json!({ "order_id": "o-1", "lines": [{ "sku": "sku-1", "qty": 5 }] });
     mesh.publish("orders.created", order.to_string()).await;
-}
-
-/// What `jetmesh dlq ls` calls a letter.
-fn id(letter: &Found) -> String {
-    letter
-        .subject
-        .splitn(4, '.')
-        .last()
-        .expect("a letter's subject has an id")
-        .to_owned()
 }
 
 async fn listed(mesh: &Mesh) -> Vec<Value> {
@@ -126,7 +116,7 @@ async fn a_replayed_letter_whose_cause_is_gone_is_done_once_and_leaves_the_list(
     mesh.put("inventory", "stock.sku-1", "4").await;
     publish_order(&mesh).await;
     let letters = mesh.wait_letters(1).await;
-    let id = id(&letters[0]);
+    let id = letters[0].letter_id().to_owned();
     let list = mesh.jetmesh_ok(&["dlq", "ls"]).await;
     for text in [
         &id,
@@ -244,7 +234,7 @@ async fn without_a_ledger_letters_are_stored_directly_and_a_replay_has_attempts_
     // With three attempts it can be done, if the replay begins to count anew.
     drop(host);
     let host = mesh.host_of(&config(3), &mesh.server.url(), &[]).await;
-    mesh.jetmesh_ok(&["dlq", "replay", &id(exhausted)]).await;
+    mesh.jetmesh_ok(&["dlq", "replay", exhausted.letter_id()]).await;
     host.wait_for_line(says(&["done", "attempt=3"]), SOON).await;
     let left = mesh.wait_letters(1).await;
     assert_eq!(left[0].subject, rejected.subject);
@@ -317,7 +307,7 @@ async fn an_emitted_event_that_no_stream_takes_becomes_a_letter_and_is_published
     assert_eq!(letter.json(), json!({ "n": 1 }));
     assert_eq!(mesh.decisions("probe").await[0]["verdict"], "done");
 
-    let id = id(letter);
+    let id = letter.letter_id().to_owned();
     let (status, _, stderr) = mesh.jetmesh(&["dlq", "replay", &id]).await;
     assert_eq!(status.code(), Some(1), "{stderr}");
     assert_eq!(listed(&mesh).await.len(), 1, "nobody takes it, so it stays");

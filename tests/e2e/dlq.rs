@@ -2,7 +2,6 @@
 
 use serde_json::{Value, json};
 
-use crate::letters::id;
 use crate::mesh::{Config, Mesh};
 use crate::support::server::Options;
 use crate::support::wait::SOON;
@@ -44,7 +43,7 @@ async fn discarded_letters_leave_the_list_their_deaths_stay_and_a_replay_does_no
         .find(|l| l.header("Mesh-Code") == Some("b"))
         .expect("it is there");
     let account = mesh
-        .jetmesh(&["dlq", "discard", &id(of_b), "probe.k.99", "--yes", "--json"])
+        .jetmesh(&["dlq", "discard", of_b.letter_id(), "probe.k.99", "--yes", "--json"])
         .await;
     assert_eq!(account.0.code(), Some(1), "one of them is not there");
     let account: Value = serde_json::from_str(&account.1).expect("JSON");
@@ -55,7 +54,7 @@ async fn discarded_letters_leave_the_list_their_deaths_stay_and_a_replay_does_no
     let left = mesh.letters().await;
     assert_eq!((left.len(), left[0].header("Mesh-Code")), (1, Some("c")));
 
-    let gone = id(&letters[0]);
+    let gone = letters[0].letter_id().to_owned();
     let (status, _, stderr) = mesh.jetmesh(&["dlq", "replay", &gone]).await;
     assert_eq!(status.code(), Some(1));
     assert_eq!(
@@ -143,7 +142,7 @@ async fn an_export_brings_letters_back_after_a_disaster_and_they_can_be_replayed
     mesh.put("probe", "stock", "3").await;
     let _host = mesh.host(&[]).await;
     for letter in &letters {
-        mesh.jetmesh_ok(&["dlq", "replay", &id(letter)]).await;
+        mesh.jetmesh_ok(&["dlq", "replay", letter.letter_id()]).await;
     }
     mesh.wait_letters(0).await;
     mesh.wait_value("probe", "stock", "0").await;
@@ -188,7 +187,7 @@ async fn what_is_printed_as_json_is_as_the_published_schemas_say() {
         ("export", mesh.jetmesh_ok(&["dlq", "export", "--all"]).await),
     ];
     for letter in &letters {
-        let show = mesh.jetmesh_ok(&["dlq", "show", &id(letter), "--json"]).await;
+        let show = mesh.jetmesh_ok(&["dlq", "show", letter.letter_id(), "--json"]).await;
         let show: Value = serde_json::from_str(&show).expect("one object");
         outputs.push(("show", show.to_string()));
     }
@@ -199,7 +198,7 @@ async fn what_is_printed_as_json_is_as_the_published_schemas_say() {
         mesh.jetmesh(&["dlq", "rehearse", "--all", "--json"]).await.1,
     ));
     let replay = mesh
-        .jetmesh(&["dlq", "replay", &id(&letters[0]), "--yes", "--json"])
+        .jetmesh(&["dlq", "replay", letters[0].letter_id(), "--yes", "--json"])
         .await;
     outputs.push(("replay", replay.1));
     mesh.order(json!({ "op": "retry", "code": "later", "message": "busy", "delay_ms": 60_000 }))
@@ -210,7 +209,7 @@ async fn what_is_printed_as_json_is_as_the_published_schemas_say() {
     });
     outputs.push(("retrying", retrying.await));
     let discard = mesh
-        .jetmesh(&["dlq", "discard", &id(&letters[0]), "probe.k.9", "--yes", "--json"])
+        .jetmesh(&["dlq", "discard", letters[0].letter_id(), "probe.k.9", "--yes", "--json"])
         .await;
     outputs.push(("discard", discard.1));
 

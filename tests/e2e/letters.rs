@@ -138,12 +138,6 @@ fn steady(text: &str, letter: &Found) -> String {
     text.lines().map(|text| line(text) + "\n").collect()
 }
 
-/// What `jetmesh dlq ls` calls a letter.
-pub fn id(letter: &Found) -> String {
-    let id = letter.subject.splitn(4, '.').last();
-    id.expect("a letter's subject has an id").to_owned()
-}
-
 #[tokio::test]
 async fn show_tells_a_person_what_died_when_and_why_and_what_to_do_next() {
     let (mesh, _host) = Mesh::start(Config::probe_with("max_attempts = 2")).await;
@@ -154,7 +148,7 @@ async fn show_tells_a_person_what_died_when_and_why_and_what_to_do_next() {
     let headers = [("Nats-Msg-Id", "o-1"), ("Tenant", "acme")];
     mesh.publish_with("orders.probe", &headers, orders.to_string()).await;
     let letter = mesh.wait_letters(1).await.remove(0);
-    let page = mesh.jetmesh_ok(&["dlq", "show", &id(&letter)]).await;
+    let page = mesh.jetmesh_ok(&["dlq", "show", letter.letter_id()]).await;
     insta::assert_snapshot!(steady(&page, &letter), @r#"
     probe.inc123.1
 
@@ -227,7 +221,7 @@ async fn show_of_a_payload_that_is_no_text_is_readable_and_obeyed_by_no_terminal
     let letters = mesh.wait_letters(2).await;
     let mut pages = String::new();
     for letter in &letters {
-        let page = mesh.jetmesh_ok(&["dlq", "show", &id(letter)]).await;
+        let page = mesh.jetmesh_ok(&["dlq", "show", letter.letter_id()]).await;
         let payload = page
             .split_once("\nPAYLOAD")
             .and_then(|(_, rest)| rest.split_once("\nWHAT NEXT"));

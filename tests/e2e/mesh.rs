@@ -311,6 +311,15 @@ impl Found {
         self.headers.get(name).map(|value| value.as_str())
     }
 
+    /// What `jetmesh dlq ls` calls it, if it is a dead letter.
+    ///
+    /// # Panics
+    /// When it is none.
+    pub fn letter_id(&self) -> &str {
+        let id = self.subject.splitn(4, '.').last();
+        id.expect("a letter's subject has an id")
+    }
+
     /// # Panics
     /// When the payload is not JSON.
     #[track_caller]

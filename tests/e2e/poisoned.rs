@@ -54,16 +54,6 @@ pub async fn replay(mesh: &Mesh, args: &[&str]) -> (Option<i32>, Value) {
     )
 }
 
-/// The id of a letter.
-pub fn id(letter: &Found) -> String {
-    letter
-        .subject
-        .splitn(4, '.')
-        .last()
-        .expect("a letter's subject has an id")
-        .to_owned()
-}
-
 /// What writing a letter again may add.
 pub const NEW: [&str; 3] = ["Mesh-History", "Mesh-Dead-Since", "Mesh-Parts"];
 

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::hosts::wait_frozen;
 use crate::mesh::{Config, Found, Mesh, PATIENT};
-use crate::poisoned::{NEW, by_subject, config, fix, history, id, judge, poison, publish, replay, whole, with_letters};
+use crate::poisoned::{NEW, by_subject, config, fix, history, judge, poison, publish, replay, whole, with_letters};
 use crate::support::server::{Options, round_trip};
 use crate::support::wait::SOON;
 use crate::support::{Host, NatsServer, Signal, eventually, modules};
@@ -146,7 +146,7 @@ async fn a_letter_whose_replay_failed_has_one_more_line_of_history_and_is_otherw
     };
     assert_eq!(times(&since), times(&again), "they died when they died");
     fix(&mesh).await;
-    let ids: Vec<String> = before.iter().map(id).collect();
+    let ids: Vec<String> = before.iter().map(|letter| letter.letter_id().to_owned()).collect();
     let (code, account) = replay(&mesh, &[&ids[0], &ids[1]]).await;
     assert_eq!((code, &account["succeeded"]), (Some(0), &json!(2)), "{account}");
     assert_eq!(mesh.letters().await.len(), 0);
@@ -154,17 +154,27 @@ async fn a_letter_whose_replay_failed_has_one_more_line_of_history_and_is_otherw
     assert_eq!(left.len(), 2, "nothing but what settles them: the parts are gone");
 }
 
+/// Where a letter's replay waits.
+fn waits_on(letter: &Found) -> String {
+    format!("$MESH.replay.{}", letter.letter_id())
+}
+
+/// One letter, whose replay is asked for; returns when the host has frozen over it.
+async fn replayed_until_frozen(mesh: &Mesh, host: &Host) -> Found {
+    publish(mesh, 0, 1).await;
+    let letter = mesh.wait_letters(1).await.remove(0);
+    mesh.publish_with(&waits_on(&letter), &[("Mesh-Letter", &letter.subject)], "")
+        .await;
+    wait_frozen(host).await;
+    letter
+}
+
 #[tokio::test]
 async fn a_failed_replay_brings_no_letter_back_that_was_settled_or_removed_meanwhile() {
     for purge in [false, true] {
         let mesh = Mesh::new(config()).await;
         let host = mesh.host_with_fault("before-history:stop").await;
-        publish(&mesh, 0, 1).await;
-        let letter = mesh.wait_letters(1).await.remove(0);
-        let replay = format!("$MESH.replay.{}", id(&letter));
-        mesh.publish_with(&replay, &[("Mesh-Letter", &letter.subject)], "")
-            .await;
-        wait_frozen(&host).await;
+        let letter = replayed_until_frozen(&mesh, &host).await;
         if purge {
             let dead = mesh.js.get_stream("MESH_DEAD").await.expect("the stream is there");
             dead.purge().await.expect("it can be purged");
@@ -187,17 +197,12 @@ async fn a_letter_that_is_asked_for_while_another_replay_of_it_ends_is_asked_for
     let mesh = Mesh::new(Config::probe_with("max_attempts = 1\nack_wait = \"30s\"")).await;
     // The first ack is that of its death.
     let host = mesh.host_with_fault("before-ack:stop:2").await;
-    publish(&mesh, 0, 1).await;
-    let letter = mesh.wait_letters(1).await.remove(0);
-    let replay = format!("$MESH.replay.{}", id(&letter));
-    mesh.publish_with(&replay, &[("Mesh-Letter", &letter.subject)], "")
-        .await;
-    wait_frozen(&host).await;
+    let letter = replayed_until_frozen(&mesh, &host).await;
     assert_eq!(history(&mesh.letters().await[0]).len(), 1, "it has failed");
     let file = mesh.write_config();
     let file = file.to_str().expect("a temporary folder's path is UTF-8");
     // Whoever listens hears the question, though the stream does not take it.
-    let mut asked = mesh.client.subscribe(replay).await.expect("connected");
+    let mut asked = mesh.client.subscribe(waits_on(&letter)).await.expect("connected");
     round_trip(&mesh.client).await;
     let args = ["dlq", "replay", "--all", "--yes", "--config", file];
     let command = Host::start_command(&args, mesh.dir.path(), &[]);

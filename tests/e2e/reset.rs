@@ -65,18 +65,12 @@ async fn a_handler_that_is_reset_begins_where_its_start_says() {
     mesh.wait_settled("ORDERS", "probe").await;
     // The letter belongs to the death that is known now: a replay of it runs.
     let mark = host.lines().len();
-    let (status, stdout, _) = mesh.jetmesh(&["dlq", "replay", letter_id(&letters[0].subject)]).await;
+    let (status, stdout, _) = mesh.jetmesh(&["dlq", "replay", letters[0].letter_id()]).await;
     assert_eq!(status.code(), Some(1));
     assert!(stdout.contains("1 failed again"), "{stdout}");
     host.wait_for_line_after(mark, |line| line.contains("not this one"), PATIENT)
         .await;
     stop(host).await;
-}
-
-fn letter_id(subject: &str) -> &str {
-    subject
-        .strip_prefix("$MESH.dead.ORDERS.")
-        .expect("a letter of that stream")
 }
 
 #[tokio::test]

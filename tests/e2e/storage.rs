@@ -132,11 +132,18 @@ async fn stop(host: Host) {
     host.wait_exit(PATIENT).await;
 }
 
-async fn back_up(mesh: &Mesh, stream: &str, to: &Path) -> Option<()> {
-    let folder = to.join(stream);
+/// A mesh that has done some work, whose host has ended, and a backup of one of its streams. `None`: there is no `nats`.
+async fn backed_up(stream: &str) -> Option<(Mesh, TempDir)> {
+    let (mesh, host) = Mesh::start(Config::probe()).await;
+    publish_work(&mesh, 10, 3).await;
+    judge(&mesh, 10, 3).await;
+    stop(host).await;
+    let backups = TempDir::with_prefix("jetmesh-backup-").expect("a temporary folder");
+    let folder = backups.path().join(stream);
     let folder = folder.to_str().expect("it is text");
     let args = ["stream", "backup", stream, folder, "--no-progress", "--consumers"];
-    cli::nats(&mesh.server, &args).await.map(|_| ())
+    cli::nats(&mesh.server, &args).await?;
+    Some((mesh, backups))
 }
 
 async fn restore(mesh: &Mesh, stream: &str, from: &Path) {
@@ -148,14 +155,9 @@ async fn restore(mesh: &Mesh, stream: &str, from: &Path) {
 
 #[tokio::test]
 async fn a_source_stream_that_is_restored_from_a_backup_is_known_again() {
-    let (mesh, host) = Mesh::start(Config::probe()).await;
-    publish_work(&mesh, 10, 3).await;
-    judge(&mesh, 10, 3).await;
-    stop(host).await;
-    let backups = TempDir::with_prefix("jetmesh-backup-").expect("a temporary folder");
-    if back_up(&mesh, "ORDERS", backups.path()).await.is_none() {
+    let Some((mesh, backups)) = backed_up("ORDERS").await else {
         return;
-    }
+    };
     restore(&mesh, "ORDERS", backups.path()).await;
     let _host = mesh.host(&[]).await;
     for number in 10..20 {
@@ -167,14 +169,9 @@ async fn a_source_stream_that_is_restored_from_a_backup_is_known_again() {
 /// State and memory are one stream: what has happened since the backup is forgotten as a whole, and done again as a whole.
 #[tokio::test]
 async fn a_bucket_that_is_restored_from_a_backup_does_again_what_it_has_forgotten() {
-    let (mesh, host) = Mesh::start(Config::probe()).await;
-    publish_work(&mesh, 10, 3).await;
-    judge(&mesh, 10, 3).await;
-    stop(host).await;
-    let backups = TempDir::with_prefix("jetmesh-backup-").expect("a temporary folder");
-    if back_up(&mesh, "KV_probe", backups.path()).await.is_none() {
+    let Some((mesh, backups)) = backed_up("KV_probe").await else {
         return;
-    }
+    };
     let host = mesh.host(&[]).await;
     for number in 10..20 {
         mesh.order(work(number, 3)).await;

@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BinaryHeap};
 
 use serde_json::{Value, json};
 
-use super::text::{gist, in_time};
+use super::text::in_time;
 use super::{Args, Error, OK, table};
-use crate::attempts::{Attempt, Record};
+use crate::attempts::{Attempt, RUNNING, Record};
 use crate::broker::provision::{ATTEMPTS, kv_stream};
 use crate::broker::scan::{From, Scan};
 use crate::broker::{self, Connection};
@@ -166,7 +166,7 @@ async fn over<'a>(
 
 /// The last attempt that failed, and the host of the one that runs.
 pub fn state(record: &Record) -> (Option<&Attempt>, Option<&str>) {
-    let running = |attempt: &&Attempt| attempt.outcome == "running";
+    let running = |attempt: &&Attempt| attempt.outcome == RUNNING;
     let host = record.last().filter(running).map(|attempt| attempt.host.as_str());
     (record.history.iter().rfind(|attempt| !running(attempt)), host)
 }
@@ -205,7 +205,7 @@ fn row(plan: &Plan, record: &Record, now: u64) -> Vec<String> {
         next(record, now),
         record.subject.clone(),
         failed.map(|f| f.code.clone()).unwrap_or_default(),
-        failed.map(|f| gist(&f.message).to_owned()).unwrap_or_default(),
+        failed.map(|f| f.message.clone()).unwrap_or_default(),
     ]
 }
 

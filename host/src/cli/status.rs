@@ -9,11 +9,10 @@ use super::args::Status;
 use super::{Args, Error, OK, table};
 use crate::broker::consumer::{META_HANDLER, META_MESH};
 use crate::broker::provision::{DEAD, kv_stream};
-use crate::broker::scan::{From, Scan};
 use crate::broker::{self, By, Connection};
-use crate::dead_letter::SETTLED;
 use crate::delayed;
 use crate::dlq::retention;
+use crate::dlq::{Filter, select};
 use crate::ledger::entry::{Head, Subjects};
 use crate::micro;
 use crate::plan::{Handler, Plan};
@@ -171,18 +170,12 @@ async fn letters(connection: &Connection, handler: &Handler) -> Result<u64, brok
     if connection.stream(DEAD).await?.is_none() {
         return Ok(0);
     }
-    // Not the parts of large ones, whose subjects go on; the undeliverable ones lie under their ledger's stream.
-    let filter = [format!("$MESH.dead.*.{}.*.*", handler.name)];
-    let mut scan = Scan::start(connection, DEAD, &filter, From::Sequence(1), u64::MAX, true).await?;
+    let own = Filter {
+        handler: Some(handler.name.clone()),
+        ..Filter::default()
+    };
     let mut count = 0;
-    while let Some(scanned) = scan.next().await? {
-        let settled = scanned
-            .message
-            .headers
-            .as_ref()
-            .is_some_and(|h| h.get(SETTLED).is_some());
-        count += u64::from(!settled);
-    }
+    select::each(connection, &own, false, |_| count += 1).await?;
     Ok(count)
 }
 

@@ -7,9 +7,9 @@ use super::{EXPECTED, Letter, SETTLED, fitting};
 use crate::broker::connection::writable;
 use crate::broker::error::WRONG_LAST;
 use crate::broker::provision::DEAD;
-use crate::broker::{By, Connection, Error};
+use crate::broker::{Connection, Error};
 use crate::guest::clean;
-use crate::message::{Headers, header};
+use crate::message::Headers;
 
 /// Why a letter is settled: its replay has succeeded.
 pub const REPLAYED: &str = "replayed";
@@ -73,13 +73,6 @@ pub async fn discard(connection: &Connection, letter: &Letter, reason: &str) -> 
         purge_parts(connection, &letter.subject).await?;
     }
     Ok(true)
-}
-
-/// Why the letter on a subject is settled; `None` if it is not, or there is none.
-pub async fn why_settled(connection: &Connection, subject: &str) -> Result<Option<String>, Error> {
-    let stored = connection.stored(DEAD, By::Last(subject)).await?;
-    let headers = stored.and_then(|stored| stored.headers().ok()).unwrap_or_default();
-    Ok(header(&headers, SETTLED).map(str::to_owned))
 }
 
 /// The same for a letter that was read and whose replay has succeeded.

@@ -96,14 +96,7 @@ impl<'a> Rehearsal<'a> {
             connection: connection.clone(),
             handler,
             module,
-            facts: Arc::new(Facts {
-                handler: handler.name.clone(),
-                max_attempts: handler.retry.max_attempts,
-                settings: handler.settings.clone(),
-                publish: handler.publish.clone(),
-                memory_bytes_max: handler.memory_bytes_max,
-                state,
-            }),
+            facts: Arc::new(Facts::of(handler, state)),
             taken: Mutex::default(),
         }
     }

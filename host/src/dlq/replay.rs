@@ -152,7 +152,7 @@ impl Run<'_> {
         if self.course.kind(at).is_undeliverable() {
             return async move { (at, publish_again(&connection, &subject).await.map(Some)) }.boxed();
         }
-        let waits = format!("$MESH.replay.{}", letter.id());
+        let waits = replay::subject(letter.id());
         async move {
             let asked = replay::ask_on(&connection, &waits, Some(&subject)).await;
             (at, asked.map(|()| None))
@@ -186,7 +186,7 @@ impl Run<'_> {
         let mut waits = HashSet::new();
         let mut unserved = None;
         for handler in handlers {
-            let filter = format!("$MESH.replay.{handler}.>");
+            let filter = replay::subject(&format!("{handler}.>"));
             waits.extend(self.connection.subjects(REPLAY, &filter).await?);
             if unserved.is_none() && !served(&handler).await? {
                 unserved = Some(handler);
@@ -195,7 +195,7 @@ impl Run<'_> {
         self.waiting = 0;
         for at in out {
             let letter = self.course.letter(at);
-            if waits.contains(&format!("$MESH.replay.{}", letter.id())) {
+            if waits.contains(&replay::subject(letter.id())) {
                 self.waiting += 1;
                 continue;
             }

@@ -4,7 +4,7 @@ use super::Filter;
 use crate::broker::provision::DEAD;
 use crate::broker::scan::{From, Scan};
 use crate::broker::{self, Connection};
-use crate::dead_letter::{self, Letter, PARTS};
+use crate::dead_letter::{self, Letter};
 use crate::message::{DeliveryInfo, headers_of};
 
 /// Calls `seen` for each unsettled letter that the filter means, oldest first. Their payloads are there only if
@@ -32,7 +32,7 @@ pub async fn each(
         if letter.is_settled() {
             continue;
         }
-        if filter.needs_payload() && !letter.header(PARTS).is_empty() {
+        if filter.needs_payload() && letter.is_in_parts() {
             match dead_letter::read(connection, &letter.subject).await? {
                 Some(whole) => letter.payload = whole.payload,
                 None => continue,
@@ -59,8 +59,9 @@ pub async fn find(connection: &Connection, id: &str) -> Result<Option<Letter>, b
 /// Why the letter of an id is settled; `None` if it is not, or there is none.
 pub async fn settled(connection: &Connection, id: &str) -> Result<Option<String>, broker::Error> {
     for subject in connection.subjects(DEAD, &format!("$MESH.dead.*.{id}")).await? {
-        if let Some(reason) = dead_letter::why_settled(connection, &subject).await? {
-            return Ok(Some(reason));
+        let letter = dead_letter::stored(connection, &subject).await?;
+        if let Some(reason) = letter.as_ref().and_then(Letter::settled) {
+            return Ok(Some(reason.to_owned()));
         }
     }
     Ok(None)

@@ -29,6 +29,11 @@ pub fn compare(known: &Incarnation, created: &str, witness: Option<u64>, bound: 
     }
 }
 
+/// The key of the mesh's own bucket that tells a stream's present incarnation.
+pub fn key(stream: &str) -> String {
+    format!("incarnation.{stream}")
+}
+
 /// The present incarnation of a source stream. `from_head`: what the handler's ledger remembers, for the case that the
 /// mesh's own bucket is gone.
 pub async fn resolve(
@@ -38,7 +43,7 @@ pub async fn resolve(
     bound_token: Option<&str>,
     from_head: Option<&Incarnation>,
 ) -> Result<Incarnation, Error> {
-    let subject = key_subject(MESH_BUCKET, &format!("incarnation.{stream}"));
+    let subject = key_subject(MESH_BUCKET, &key(stream));
     for _ in 0..10 {
         let stored = connection.stored(&kv_stream(MESH_BUCKET), By::Last(&subject)).await?;
         let revision = stored.as_ref().map_or(0, |s| s.sequence);

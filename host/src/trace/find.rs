@@ -5,7 +5,7 @@ use crate::broker::Error;
 use crate::broker::error::NO_STREAM;
 use crate::broker::provision::{MESH_BUCKET, kv_stream};
 use crate::ledger::entry::{Head, Incarnation, Subjects};
-use crate::ledger::{keys, read};
+use crate::ledger::{incarnation, keys, read};
 use crate::message::EventId;
 
 /// What a person calls an event by.
@@ -95,7 +95,7 @@ impl Tracer<'_> {
         if let Some(known) = self.makings.get(stream) {
             return Ok(known.clone());
         }
-        let key = format!("incarnation.{stream}");
+        let key = incarnation::key(stream);
         let value = match keys::fetch(&self.reading.connection, MESH_BUCKET, &key).await {
             Err(Error::Api { code: NO_STREAM, .. }) => None,
             found => found?.1,

@@ -10,6 +10,8 @@ use super::stand::{Letter, Stand};
 use super::{Message, Part, Traced, Tracer};
 use crate::broker::provision::{DELAYED, kv_stream};
 use crate::broker::{By, Error};
+use crate::dead_letter;
+use crate::delayed;
 use crate::identity::EVENT_ID;
 use crate::ledger::entry::Consequence;
 use crate::message::{EventId, header, parse_rfc3339};
@@ -163,15 +165,14 @@ impl Tracer<'_> {
                 stored.map(|stored| stored.is_some())
             };
             let due = due.clone();
-            if lies(crate::delayed::DUE).await? {
+            if lies(delayed::DUE).await? {
                 return Ok(Whereabouts::Due { due });
             }
-            if lies("$MESH.delay.").await? {
+            if lies(delayed::WAITS).await? {
                 return Ok(Whereabouts::Delayed { due });
             }
         }
-        let (event, emit) = wanted.id.rsplit_once('.').unwrap_or((&wanted.id, "0"));
-        let subject = format!("$MESH.dead.{}.{event}-{emit}", kv_stream(ledger));
+        let subject = dead_letter::undeliverable_subject(&kv_stream(ledger), &wanted.id);
         Ok(match (self.letter_on(&subject).await?, extent) {
             (Some(letter), _) => Whereabouts::Undeliverable { letter },
             (None, Extent::Bound) => Whereabouts::NotFound,

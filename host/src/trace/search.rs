@@ -42,7 +42,6 @@ impl Key {
 
     /// The field is one of the object's own or, with dots, a path into it; a number in the path is a place in a list.
     pub fn is_in(&self, payload: &[u8]) -> bool {
-        // Most payloads do not have the text at all.
         let Ok(payload) = serde_json::from_slice::<Value>(payload) else {
             return false;
         };
@@ -53,16 +52,15 @@ impl Key {
             Value::Null => self.value == "null",
             Value::Array(_) | Value::Object(_) => false,
         };
-        let step = |within: &'_ Value, part: &str| match within {
-            Value::Array(list) => part.parse::<usize>().ok().and_then(|at| list.get(at).cloned()),
-            within => within.get(part).cloned(),
-        };
-        let path = || {
-            self.field
-                .split('.')
-                .try_fold(payload.clone(), |within, part| step(&within, part))
-        };
-        payload.get(&self.field).is_some_and(is) || path().as_ref().is_some_and(is)
+        let path = || self.field.split('.').try_fold(&payload, step);
+        payload.get(&self.field).is_some_and(is) || path().is_some_and(is)
+    }
+}
+
+fn step<'a>(within: &'a Value, part: &str) -> Option<&'a Value> {
+    match within {
+        Value::Array(list) => part.parse::<usize>().ok().and_then(|at| list.get(at)),
+        within => within.get(part),
     }
 }
 

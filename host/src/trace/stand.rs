@@ -7,12 +7,13 @@ use super::{Message, Tracer};
 use crate::attempts::{self, Record};
 use crate::broker::consumer::{META_INCARNATION, META_START};
 use crate::broker::error::NO_STREAM;
-use crate::broker::provision::{DEAD, REPLAY};
+use crate::broker::provision::REPLAY;
 use crate::broker::{By, Error};
-use crate::dead_letter::{self, SETTLED};
+use crate::dead_letter;
 use crate::ledger::entry::Verdict;
-use crate::message::{EventId, header, rfc3339};
+use crate::message::{EventId, rfc3339};
 use crate::plan::Handler;
+use crate::replay;
 
 /// What a handler has made of an event.
 #[derive(Debug, Serialize)]
@@ -138,7 +139,7 @@ impl Tracer<'_> {
         decided: Option<Box<Decided>>,
         letter: Letter,
     ) -> Result<Stand, Error> {
-        let subject = format!("$MESH.replay.{}.{event}", handler.name);
+        let subject = replay::subject(&format!("{}.{event}", handler.name));
         let replay = self
             .reading
             .connection
@@ -159,21 +160,20 @@ impl Tracer<'_> {
 
     /// The letter on a subject, settled or not.
     pub(super) async fn letter_on(&self, subject: &str) -> Result<Option<Letter>, Error> {
-        let stored = match self.reading.connection.stored(DEAD, By::Last(subject)).await {
+        let letter = match dead_letter::stored(&self.reading.connection, subject).await {
             Err(Error::Api { code: NO_STREAM, .. }) => None,
-            stored => stored?,
+            letter => letter?,
         };
-        Ok(stored.map(|stored| {
-            let headers = stored.headers().unwrap_or_default();
-            let of = |name| header(&headers, name).unwrap_or_default().to_owned();
+        Ok(letter.map(|letter| {
+            let of = |name| letter.header(name).to_owned();
             Letter {
-                id: dead_letter::id_of(subject).to_owned(),
-                since: Some(rfc3339(stored.time_ms)),
+                id: letter.id().to_owned(),
+                since: Some(rfc3339(letter.dead_since_ms())),
                 cause: of(dead_letter::CAUSE),
                 code: of(dead_letter::CODE),
                 error: of(dead_letter::ERROR),
                 attempts: of(dead_letter::ATTEMPTS),
-                settled: header(&headers, SETTLED).map(str::to_owned),
+                settled: letter.settled().map(str::to_owned),
             }
         }))
     }

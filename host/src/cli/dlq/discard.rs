@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::args::{Selected, Selection};
 use crate::broker::Connection;
-use crate::cli::{Error, FAILED, OK, ask};
+use crate::cli::{Error, FAILED, OK, ask, text};
 use crate::dead_letter::{self, Letter};
 use crate::dlq::select;
 
@@ -111,13 +111,9 @@ fn question(letters: &[Letter]) -> String {
         .collect();
     format!(
         "{}: {}. Their events stay dead, and no replay brings them back; `jetmesh dlq export` keeps a copy.\nDiscard?",
-        counted(letters.len() as u64),
+        text::letters(letters.len() as u64),
         handlers.join(", ")
     )
-}
-
-fn counted(count: u64) -> String {
-    format!("{count} dead letter{}", if count == 1 { "" } else { "s" })
 }
 
 impl Account {
@@ -134,7 +130,7 @@ impl Account {
             );
             return;
         }
-        println!("discarded {}", counted(self.discarded));
+        println!("discarded {}", text::letters(self.discarded));
         for id in &self.changed {
             eprintln!("{id} has changed meanwhile and is left as it is");
         }

@@ -8,10 +8,10 @@ use futures_util::{StreamExt as _, stream};
 use serde_json::json;
 
 use super::args::{Selected, Selection};
-use crate::broker::provision::DEAD;
-use crate::broker::{self, By, Connection};
+use crate::broker::{self, Connection};
+use crate::cli::text::letters;
 use crate::cli::{Error, FAILED, OK};
-use crate::dead_letter::{self, Letter, PARTS, SETTLED};
+use crate::dead_letter::{self, Letter};
 use crate::dlq::{archive, select};
 
 /// How many letters are on their way at a time.
@@ -71,9 +71,9 @@ pub async fn export(connection: &Connection, export: &Export) -> Result<u8, Erro
         Selected::Filter(filter) => {
             // A scan does not read what lies in parts.
             let mut in_parts = Vec::new();
-            let seen = |letter: Letter| match letter.header(PARTS) {
-                "" => write(&letter),
-                _ => in_parts.push(letter.subject),
+            let seen = |letter: Letter| match letter.is_in_parts() {
+                false => write(&letter),
+                true => in_parts.push(letter.subject),
             };
             select::each(connection, &filter, true, seen).await?;
             for subject in in_parts {
@@ -86,7 +86,7 @@ pub async fn export(connection: &Connection, export: &Export) -> Result<u8, Erro
     if let Some(error) = failed.or(out.flush().err()) {
         return Err(Error::Failed(format!("the export is not whole: {error}")));
     }
-    eprintln!("exported {count} dead letter{}{to}", if count == 1 { "" } else { "s" });
+    eprintln!("exported {}{to}", letters(count));
     missing
         .iter()
         .for_each(|id| eprintln!("no dead letter `{id}`, or it is settled"));
@@ -182,10 +182,8 @@ async fn put_back(connection: &Connection, line: &[u8]) -> Result<Fate, broker::
         Err(why) => return Ok(Fate::Malformed(why)),
     };
     // Before the letter itself its parts would be stored, beside another letter's.
-    if let Some(stored) = connection.stored(DEAD, By::Last(&letter.subject)).await? {
-        let headers = stored.headers().unwrap_or_default();
-        let settled = crate::message::header(&headers, SETTLED).is_some();
-        return Ok(if settled { Fate::Settled } else { Fate::There });
+    if let Some(there) = dead_letter::stored(connection, &letter.subject).await? {
+        return Ok(if there.is_settled() { Fate::Settled } else { Fate::There });
     }
     let stored = dead_letter::store(connection, &letter.subject, &letter.headers, letter.payload).await?;
     Ok(if stored { Fate::PutBack } else { Fate::There })

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::args::Ls;
 use crate::broker::Connection;
-use crate::cli::{Error, OK, table};
+use crate::cli::{Error, OK, table, text};
 use crate::dead_letter::{self, Letter};
 use crate::dlq::group::Group;
 use crate::dlq::{Filter, Groups, select};
@@ -120,8 +120,8 @@ async fn groups(connection: &Connection, filter: &Filter, as_json: bool) -> Resu
         ];
         table::print(&header, &rows);
         let all: u64 = groups.iter().map(|g| g.count).sum();
-        let letters = if all == 1 { "dead letter" } else { "dead letters" };
-        println!("\n{all} {letters}; those of one group with `jetmesh dlq ls --group ID`");
+        let all = text::letters(all);
+        println!("\n{all}; those of one group with `jetmesh dlq ls --group ID`");
     }
     if uncounted > 0 {
         eprintln!("{uncounted} more are of groups beyond the first {}", groups.len());

@@ -3,7 +3,7 @@
 use super::tree::Node;
 use crate::attempts::Record;
 use crate::cli::retrying::{next, state};
-use crate::cli::text::{gist, value};
+use crate::cli::text::value;
 use crate::ledger::entry::{Text, Write};
 use crate::message::now_ms;
 use crate::trace::follow::{Follow, Whereabouts};
@@ -122,12 +122,12 @@ fn dead(decided: Option<&Decided>, letter: &Letter, replay: bool) -> (String, Ve
             let (code, error) = (decision.code.as_deref(), decision.message.as_deref());
             let (attempt, module) = (decision.attempt, &decision.module);
             (
-                format!("dead: {cause}: {}: {}", code.unwrap_or("?"), gist(error.unwrap_or("?"))),
+                format!("dead: {cause}: {}: {}", code.unwrap_or("?"), error.unwrap_or("?")),
                 format!("at {at}, entry {entry}, attempt {attempt}, module {module}"),
             )
         }
         None => (
-            format!("dead: {}: {}: {}", letter.cause, letter.code, gist(&letter.error)),
+            format!("dead: {}: {}: {}", letter.cause, letter.code, letter.error),
             format!("at {}", letter.since.as_deref().unwrap_or("?")),
         ),
     };
@@ -142,7 +142,7 @@ fn dead(decided: Option<&Decided>, letter: &Letter, replay: bool) -> (String, Ve
 
 fn retrying(record: &Record, max: u32) -> String {
     let (failed, running) = state(record);
-    let error = failed.map_or_else(String::new, |f| format!(": {}: {}", f.code, gist(&f.message)));
+    let error = failed.map_or_else(String::new, |f| format!(": {}: {}", f.code, f.message));
     let (attempts, next) = (record.attempts, next(record, now_ms()));
     match running {
         Some(_) => format!("{next}, attempt {attempts} of {max}; the one before failed{error}"),

@@ -7,7 +7,6 @@ use serde_json::{Value, json};
 use super::Came;
 use super::show::{VERDICTS, verdict};
 use crate::cli::table;
-use crate::cli::text::gist;
 use crate::dlq::group::normalise;
 use crate::dlq::rehearse::Rehearsal;
 
@@ -56,7 +55,7 @@ impl Account {
             handler: id.split('.').next().unwrap_or(id).to_owned(),
             outcome: run.outcome.name(),
             code,
-            message: normalise(gist(&error)),
+            message: normalise(&error),
         };
         let new = || Alike {
             count: 0,
@@ -96,7 +95,7 @@ impl Account {
                     outcome,
                     fault.code.clone(),
                     alike.sample.clone(),
-                    gist(&alike.error).to_owned(),
+                    alike.error.clone(),
                 ]
             };
             println!("\nwhat would go wrong:");

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::Came;
 use crate::cli::table::cut;
-use crate::cli::text::{fit, gist, in_time, value};
+use crate::cli::text::{fit, in_time, value};
 use crate::dlq::rehearse::{Change, Held};
 use crate::ledger::entry::Text;
 use crate::message::{now_ms, rfc3339};
@@ -47,7 +47,7 @@ pub fn lines(id: &str, came: &Came, columns: Option<usize>) -> Vec<String> {
     let mut lines = vec![format!("{id}  {}", verdict(&run.outcome))];
     if let Some(failure) = run.outcome.failure() {
         // Whole, also on a terminal: it is what the rehearsal is for.
-        lines[0] = format!("{}: {}: {}", lines[0], failure.code, gist(&failure.message));
+        lines[0] = format!("{}: {}: {}", lines[0], failure.code, failure.message);
         let skip = run.log.len().saturating_sub(LOG_LINES);
         if skip > 0 {
             lines.push(format!("  log: {skip} lines, and at last"));
