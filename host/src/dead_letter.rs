@@ -19,7 +19,7 @@ mod end;
 mod letter;
 
 pub use end::{REPLAYED, SETTLED_TTL, discard, rewrite, settle, settle_replayed, settled};
-pub use letter::{Letter, id_of, read, stored};
+pub use letter::{Letter, glance, id_of, read, stored};
 
 pub const HANDLER: &str = "Mesh-Handler";
 pub const STREAM: &str = "Mesh-Stream";

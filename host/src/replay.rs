@@ -14,7 +14,7 @@ use crate::broker::error::WRONG_LAST;
 use crate::broker::provision::REPLAY;
 use crate::broker::{Connection, Error};
 use crate::burial::{self, Attempts, Dead};
-use crate::dead_letter::{self, DEAD_SINCE};
+use crate::dead_letter::{self, DEAD_SINCE, Letter};
 use crate::delivery::{Delivery, Ran, Replay};
 use crate::dispatch;
 use crate::fault;
@@ -119,27 +119,38 @@ async fn of_letter(
     event: &EventId,
     subject: &str,
 ) -> Result<Option<(Message, Replay)>, Error> {
-    let letter = dead_letter::read(&link.connection, subject);
     let (letter, death) = match &lane.bucket {
-        None => (letter.await?, None),
-        Some(bucket) => futures_util::try_join!(letter, bucket.death(&lane.plan.name, event))?,
+        None => (dead_letter::read(&link.connection, subject).await?, None),
+        Some(bucket) => {
+            let glance = async { Ok(dead_letter::glance(&link.connection, subject).await) };
+            let (letter, death) = futures_util::try_join!(glance, bucket.death(&lane.plan.name, event))?;
+            let Some(death) = death else { return Ok(None) };
+            // Nothing but the death's record, which is read from the leader, says that the letter stands.
+            let letter = match letter.filter(|letter| tells_of(letter, death)) {
+                Some(letter) => Some(letter),
+                None => {
+                    let letter = dead_letter::read(&link.connection, subject).await?;
+                    letter.filter(|letter| tells_of(letter, death))
+                }
+            };
+            // The death may be another host's, and newer than what this one has read.
+            if bucket.newest() < death.0 {
+                bucket.catch_up().await?;
+            }
+            (letter, Some(death))
+        }
     };
     let Some(mut letter) = letter else {
         return Ok(None);
     };
-    if let Some(bucket) = &lane.bucket {
-        let named: u64 = letter.header(dead_letter::DEATH).parse().unwrap_or(0);
-        if death.is_none_or(|(entry, _)| entry != named) {
-            return Ok(None);
-        }
-        // The death may be another host's, and newer than what this one has read.
-        if bucket.newest() < named {
-            bucket.catch_up().await?;
-        }
-    }
     let message = letter.take_message(event.clone());
     let letter = Some(Box::new(letter));
     Ok(Some((message, Replay { death, letter })))
+}
+
+/// Whether a letter is that of a death: entry and sequence of its record.
+fn tells_of(letter: &Letter, (entry, _): (u64, u64)) -> bool {
+    letter.header(dead_letter::DEATH).parse() == Ok(entry)
 }
 
 /// The replay of a letter has failed for good: its letter gets one more attempt in its history, and stays as it is
