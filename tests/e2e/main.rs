@@ -4,6 +4,7 @@
 mod support;
 
 mod audit;
+mod batches;
 mod cli;
 mod compile;
 mod config;

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Mutex, Notify, RwLock, RwLockWriteGuard, oneshot};
 
 use super::append::Transaction;
-use super::book::Book;
-use super::entry::{Death, Id, Incarnation, Subjects, Verdict};
+use super::book::{Book, Read};
+use super::entry::{Death, Entry, Id, Incarnation, Subjects, Verdict};
 use super::fate::{Committed, Fate, Fates, Fault};
 use super::index::Decided;
 use super::join::Join;
@@ -41,6 +41,8 @@ pub struct Bucket {
     book: StdMutex<Book<Waiter>>,
     /// Something has joined.
     pub(super) joined: Notify,
+    /// An entry has been read, or stored.
+    pub(super) applied: Notify,
     turn: RwLock<()>,
     /// Another host has appended.
     pub(super) others: Notify,
@@ -74,6 +76,7 @@ impl Bucket {
             link: StdMutex::new(None),
             book: StdMutex::new(Book::new(name, CACHE_BYTES_MAX, fault::planted())),
             joined: Notify::new(),
+            applied: Notify::new(),
             turn: RwLock::new(()),
             others: Notify::new(),
             their_turn: Notify::new(),
@@ -141,6 +144,13 @@ impl Bucket {
     /// The newest entry that this host knows.
     pub fn newest(&self) -> u64 {
         self.book().head.n
+    }
+
+    /// Takes in an entry as the bucket holds it.
+    pub(super) fn apply(&self, entry: &Entry, sequence: u64) -> Read<Waiter> {
+        let read = self.book().apply(entry, sequence);
+        self.applied.notify_waiters();
+        read
     }
 
     /// Which append became an entry, as far as this host knows.

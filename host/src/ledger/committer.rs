@@ -97,7 +97,7 @@ async fn append(bucket: &Bucket, connection: &Connection) -> Result<(), Error> {
                     fault::point("floor-written");
                 }
                 let sequence = last - (batch.records.len() - 1 - batch.entry_at) as u64;
-                let read = bucket.book().apply(&batch.entry, sequence);
+                let read = bucket.apply(&batch.entry, sequence);
                 if let Read::Applied(fates) = read {
                     tell(fates);
                 }

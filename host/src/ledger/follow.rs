@@ -80,7 +80,7 @@ async fn follow(bucket: &Bucket, connection: &Connection) -> Result<(), Error> {
             continue;
         };
         let entry: Entry = read::parse(&message.subject, &message.payload)?;
-        let read = bucket.book().apply(&entry, info.stream_sequence);
+        let read = bucket.apply(&entry, info.stream_sequence);
         match read {
             Read::Known => {}
             Read::Gap => bucket.sync(connection).await?,

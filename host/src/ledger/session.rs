@@ -41,6 +41,12 @@ impl Bucket {
         link.filter(|connection| !connection.is_closed())
     }
 
+    /// Whether there is one.
+    pub(super) fn is_open(&self) -> bool {
+        let link = self.link.lock().unwrap_or_else(PoisonError::into_inner);
+        link.as_ref().is_some_and(|connection| !connection.is_closed())
+    }
+
     pub(super) fn drop_session(&self) {
         *self.link.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
@@ -65,7 +71,7 @@ impl Bucket {
             let (from, after) = (known + 1, known_sequence);
             let entries = read::entries(connection, &self.stream, &self.subjects, from, head.n, after).await?;
             for (entry, sequence) in &entries {
-                let read = self.book().apply(entry, *sequence);
+                let read = self.apply(entry, *sequence);
                 match read {
                     Read::Applied(fates) => {
                         tell(fates);

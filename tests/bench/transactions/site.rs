@@ -75,18 +75,6 @@ impl<'a> Site<'a> {
         let client = servers[0].client_with(options).await;
         let js = jetstream::new(client.clone());
         ready(&client, case.replicas).await?;
-        let targets = case.handlers.iter().map(|handler| (handler.target, handler.emits));
-        for (name, subject) in targets.chain([(STREAM, SUBJECT)]) {
-            let config = stream::Config {
-                name: name.to_owned(),
-                subjects: vec![subject.to_owned()],
-                storage: stream::StorageType::File,
-                num_replicas: case.replicas,
-                ..Default::default()
-            };
-            let made = js.create_stream(config).await;
-            made.map_err(|error| format!("stream {name} cannot be made: {error}"))?;
-        }
         let dir = TempDir::with_prefix("jetmesh-bench-").expect("a temporary folder");
         let urls: Vec<String> = servers.iter().map(NatsServer::url).collect();
         let mut hosts = Vec::new();
@@ -247,6 +235,10 @@ impl<'a> Site<'a> {
 async fn host(case: &Case, urls: &str, dir: &Path) -> Host {
     let replicas = case.replicas;
     let mut config = format!("replicas = {replicas}\n\n[nats]\nurl = \"{urls}\"\n");
+    let targets = case.handlers.iter().map(|handler| (handler.target, handler.emits));
+    for (name, subject) in targets.chain([(STREAM, SUBJECT)]) {
+        config += &format!("\n[streams.{name}]\nsubjects = [\"{subject}\"]\nreplicas = {replicas}\n");
+    }
     for handler in case.handlers {
         config += &section(handler, case.in_flight);
     }
