@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BinaryHeap};
 
 use serde_json::{Value, json};
 
+use super::table::{self, Narrow};
 use super::text::in_time;
-use super::{Args, Error, OK, table};
+use super::{Args, Error, OK};
 use crate::attempts::{Attempt, RUNNING, Record};
 use crate::broker::provision::{ATTEMPTS, kv_stream};
 use crate::broker::scan::{From, Scan};
@@ -17,6 +18,11 @@ use crate::trace::over::Over;
 
 /// How many events a table shows if nothing is said.
 const TABLE_LIMIT: usize = 100;
+
+const NARROW: Narrow<'_> = Narrow {
+    leave_out: &[3],
+    cut: &[4],
+};
 
 /// What failed and is tried again: attempt, last error, when the next is due
 ///
@@ -53,7 +59,7 @@ pub async fn run(args: &Args, retrying: &Retrying) -> Result<u8, Error> {
     each(&connection, plan, retrying.handler.as_deref(), |record| {
         count += 1;
         if retrying.json && limit == 0 {
-            return println!("{}", json_of(plan, &record));
+            return println!("{}", json_of(&record, max(plan, &record)));
         }
         let due = record.next.as_deref().and_then(parse_rfc3339).unwrap_or(0);
         next.push(Due { due, count, record });
@@ -65,7 +71,8 @@ pub async fn run(args: &Args, retrying: &Retrying) -> Result<u8, Error> {
     .await?;
     let next = next.into_sorted_vec();
     if retrying.json {
-        next.iter().for_each(|one| println!("{}", json_of(plan, &one.record)));
+        next.iter()
+            .for_each(|one| println!("{}", json_of(&one.record, max(plan, &one.record))));
         return Ok(OK);
     }
     if count == 0 {
@@ -73,7 +80,8 @@ pub async fn run(args: &Args, retrying: &Retrying) -> Result<u8, Error> {
         return Ok(OK);
     }
     let rows: Vec<Vec<String>> = next.iter().map(|one| row(plan, &one.record, now)).collect();
-    table::print(&["ID", "ATTEMPT", "NEXT", "SUBJECT", "CODE", "LAST ERROR"], &rows);
+    let header = ["ID", "ATTEMPT", "NEXT", "SUBJECT", "CODE", "LAST ERROR"];
+    table::print_narrow(&header, &rows, &NARROW);
     if next.len() as u64 != count {
         println!("\nthe next {} of {count}; all of them with --limit 0", next.len());
     }
@@ -209,7 +217,8 @@ fn row(plan: &Plan, record: &Record, now: u64) -> Vec<String> {
     ]
 }
 
-fn json_of(plan: &Plan, record: &Record) -> Value {
+/// `max`: how many attempts its handler has; `None`: it is not in the configuration.
+pub fn json_of(record: &Record, max: Option<u32>) -> Value {
     let (failed, running) = state(record);
     json!({
         "id": format!("{}.{}", record.handler, record.event),
@@ -218,7 +227,7 @@ fn json_of(plan: &Plan, record: &Record) -> Value {
         "stream": record.stream,
         "subject": record.subject,
         "attempts": record.attempts,
-        "max_attempts": max(plan, record),
+        "max_attempts": max,
         "first_attempt": record.first,
         "next": record.next,
         "running_on": running,

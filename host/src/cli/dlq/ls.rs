@@ -6,14 +6,27 @@ use serde_json::json;
 
 use super::args::Ls;
 use crate::broker::Connection;
-use crate::cli::{Error, OK, table, text};
+use crate::cli::table::{self, Narrow};
+use crate::cli::text::{self, in_time};
+use crate::cli::{Error, OK};
 use crate::dead_letter::{self, Letter};
 use crate::dlq::group::Group;
 use crate::dlq::{Filter, Groups, select};
-use crate::message::rfc3339;
+use crate::message::{now_ms, rfc3339};
 
 /// How many letters a table shows if nothing is said.
 const TABLE_LIMIT: usize = 100;
+
+/// Without attempts, subject and cause it fits 80 columns.
+const NARROW_LETTERS: Narrow<'_> = Narrow {
+    leave_out: &[4, 5, 2],
+    cut: &[3],
+};
+/// Without module, cause and first it fits 80 columns.
+const NARROW_GROUPS: Narrow<'_> = Narrow {
+    leave_out: &[7, 5, 2],
+    cut: &[6, 4],
+};
 
 pub async fn run(connection: &Connection, ls: &Ls) -> Result<u8, Error> {
     let group = ls.group.as_deref().filter(|id| !id.is_empty());
@@ -46,10 +59,8 @@ async fn letters(connection: &Connection, filter: &Filter, ls: &Ls) -> Result<u8
         none(filter);
     } else {
         let rows: Vec<Vec<String>> = newest.iter().map(row).collect();
-        table::print(
-            &["ID", "DEAD SINCE", "CAUSE", "CODE", "ATTEMPTS", "SUBJECT", "ERROR"],
-            &rows,
-        );
+        let header = ["ID", "DEAD SINCE", "CAUSE", "CODE", "ATTEMPTS", "SUBJECT", "ERROR"];
+        table::print_narrow(&header, &rows, &NARROW_LETTERS);
         if rows.len() as u64 != count {
             println!(
                 "\nthe newest {} of {count}; all of them with --limit 0, by fault with --group",
@@ -93,12 +104,13 @@ async fn groups(connection: &Connection, filter: &Filter, as_json: bool) -> Resu
             if filter.is_empty() { "" } else { " of this kind" }
         );
     } else {
+        let now = now_ms();
         let row = |group: &Group| {
             vec![
                 group.key.id(),
                 group.count.to_string(),
-                rfc3339(group.first_ms),
-                rfc3339(group.last_ms),
+                in_time(group.first_ms, now),
+                in_time(group.last_ms, now),
                 group.key.handler.clone(),
                 group.key.cause.clone(),
                 group.key.code.clone(),
@@ -118,7 +130,7 @@ async fn groups(connection: &Connection, filter: &Filter, as_json: bool) -> Resu
             "MODULE",
             "NEWEST ERROR",
         ];
-        table::print(&header, &rows);
+        table::print_narrow(&header, &rows, &NARROW_GROUPS);
         let all: u64 = groups.iter().map(|g| g.count).sum();
         let all = text::letters(all);
         println!("\n{all}; those of one group with `jetmesh dlq ls --group ID`");
