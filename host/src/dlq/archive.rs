@@ -1,7 +1,5 @@
 //! A dead letter as one line of JSON, from which it can be put back.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
@@ -10,6 +8,7 @@ use crate::broker::connection::header_map;
 use crate::dead_letter::{self, DEAD_SINCE, Letter, PARTS, SETTLED, id_of};
 use crate::message::{Headers, parse_rfc3339, rfc3339};
 use crate::outcome::Cause;
+use crate::payload::{Header, Payload, headers};
 
 #[derive(Debug, Serialize, Deserialize)]
 struct Line {
@@ -20,65 +19,12 @@ struct Line {
     payload: Payload,
 }
 
-#[derive(Debug, PartialEq, Serialize, Deserialize)]
-pub struct Header {
-    pub name: String,
-    pub value: String,
-}
-
-/// Bytes in JSON: as they are if they are UTF-8, else in base64.
-#[derive(Debug, PartialEq, Serialize, Deserialize)]
-pub struct Payload {
-    pub encoding: Encoding,
-    pub data: String,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Encoding {
-    Text,
-    Base64,
-}
-
 /// What a line puts back.
 #[derive(Debug, PartialEq)]
 pub struct Restored {
     pub subject: String,
     pub headers: Headers,
     pub payload: Bytes,
-}
-
-pub fn headers(list: &Headers) -> Vec<Header> {
-    let one = |(name, value): &(String, String)| Header {
-        name: name.clone(),
-        value: value.clone(),
-    };
-    list.iter().map(one).collect()
-}
-
-impl Payload {
-    pub fn of(bytes: &[u8]) -> Payload {
-        match std::str::from_utf8(bytes) {
-            Ok(text) => Payload {
-                encoding: Encoding::Text,
-                data: text.to_owned(),
-            },
-            Err(_) => Payload {
-                encoding: Encoding::Base64,
-                data: BASE64.encode(bytes),
-            },
-        }
-    }
-
-    fn into_bytes(self) -> Result<Bytes, String> {
-        match self.encoding {
-            Encoding::Text => Ok(self.data.into()),
-            Encoding::Base64 => BASE64
-                .decode(&self.data)
-                .map(Bytes::from)
-                .map_err(|error| format!("its payload is not base64: {error}")),
-        }
-    }
 }
 
 /// A letter, which must be whole, as a line.

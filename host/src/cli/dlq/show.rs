@@ -14,11 +14,11 @@ use crate::cli::pretty;
 use crate::cli::table::{self, terminal_columns};
 use crate::cli::{Error, OK};
 use crate::dead_letter::{self, Letter};
-use crate::dlq::archive::{self, Payload};
 use crate::dlq::group;
 use crate::history;
 use crate::message::{now_ms, rfc3339};
 use crate::outcome::Cause;
+use crate::payload::{self, Payload};
 
 /// A payload's lines beyond this are left to `--json`.
 const LINES_MAX: usize = 200;
@@ -313,7 +313,7 @@ fn json_of(letter: &Letter) -> Value {
         ("history", json!(history::of(&letter.headers))),
         (
             "headers",
-            json!(archive::headers(&dead_letter::originals(&letter.headers))),
+            json!(payload::headers(&dead_letter::originals(&letter.headers))),
         ),
         ("raw_headers_base64", json!(of(dead_letter::RAW_HEADERS))),
         ("payload", json!(Payload::of(&letter.payload))),

@@ -7,9 +7,9 @@ use super::Came;
 use crate::cli::table::cut;
 use crate::cli::text::{fit, in_time, value};
 use crate::dlq::rehearse::{Change, Held};
-use crate::ledger::entry::Text;
 use crate::message::{now_ms, rfc3339};
 use crate::outcome::Outcome;
+use crate::payload::{Payload, headers};
 
 /// How many of a failed run's last log lines are shown.
 const LOG_LINES: usize = 10;
@@ -54,6 +54,11 @@ pub fn lines(id: &str, came: &Came, columns: Option<usize>) -> Vec<String> {
         }
         let log = run.log[skip..].iter().map(|l| format!("  log {} {}", l.level, l.text));
         lines.extend(log.map(|line| fit(line, columns)));
+        let functions = backtrace(&run.outcome);
+        if !functions.is_empty() {
+            lines.push("  functions, innermost first".to_owned());
+            lines.extend(functions.iter().map(|name| fit(format!("    {name}"), columns)));
+        }
         return lines;
     }
     lines.extend(run.writes.iter().map(|change| changed(change, columns)));
@@ -67,6 +72,19 @@ pub fn lines(id: &str, came: &Came, columns: Option<usize>) -> Vec<String> {
         lines.push("  no effects".to_owned());
     }
     lines
+}
+
+/// Where the guest was when it trapped, innermost first.
+fn backtrace(outcome: &Outcome) -> &[String] {
+    match outcome {
+        Outcome::Trap { backtrace, .. } => backtrace,
+        Outcome::Done
+        | Outcome::Retry { .. }
+        | Outcome::Reject { .. }
+        | Outcome::Timeout { .. }
+        | Outcome::Conflict
+        | Outcome::HostFault { .. } => &[],
+    }
 }
 
 fn changed(change: &Change, columns: Option<usize>) -> String {
@@ -95,14 +113,14 @@ pub fn json_of(id: &str, came: &Came) -> Value {
         Came::Skipped(why) => return json!({ "id": id, "outcome": "skipped", "why": why }),
         Came::Ran(run) => run,
     };
-    let text = |bytes: &Option<Bytes>| bytes.as_ref().map(|bytes| Text::of(bytes));
-    let write = |c: &Change| json!({ "key": c.key, "old": text(&c.old), "new": text(&c.new) });
+    let payload = |bytes: &Option<Bytes>| bytes.as_ref().map(|bytes| Payload::of(bytes));
+    let write = |c: &Change| json!({ "key": c.key, "old": payload(&c.old), "new": payload(&c.new) });
     let emit = |held: &Held| {
         let Held { emit, problem } = held;
         json!({
             "subject": emit.subject,
-            "headers": emit.headers,
-            "payload": Text::of(&emit.payload),
+            "headers": headers(&emit.headers),
+            "payload": Payload::of(&emit.payload),
             "due": emit.due_ms.map(rfc3339),
             "problem": problem,
         })
@@ -119,5 +137,6 @@ pub fn json_of(id: &str, came: &Came) -> Value {
         "writes": run.writes.iter().map(write).collect::<Vec<_>>(),
         "emits": run.emits.iter().map(emit).collect::<Vec<_>>(),
         "log": log.collect::<Vec<_>>(),
+        "backtrace": backtrace(&run.outcome),
     })
 }
