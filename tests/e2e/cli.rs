@@ -208,6 +208,7 @@ async fn the_help_names_every_command_and_every_exit_code() {
       dlq       Dead letters: find, understand, replay
       retrying  What failed and is tried again: attempt, last error, when the next is due
       trace     Where an event is: what each handler has made of it, and what has followed, as a tree
+      schema    Print the JSON schema of what a command prints with --json
       reset     Let a handler begin anew, at its start; says first what would go
       help      Print this message or the help of the given subcommand(s)
 
@@ -349,7 +350,7 @@ async fn a_command_whose_output_nobody_reads_ends_without_a_word() {
     drop(reader);
     let mut command = crate::support::host::command(&std::env::temp_dir());
     command
-        .args(["dlq", "schema"])
+        .args(["schema"])
         .stdout(writer)
         .stderr(std::process::Stdio::piped());
     let output = command.output().expect("it starts");

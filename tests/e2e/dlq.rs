@@ -1,4 +1,4 @@
-//! The commands that settle, keep and bring back dead letters, what they print as JSON, and what limits they warn of.
+//! The commands that settle, keep and bring back dead letters, and what limits they warn of.
 
 use serde_json::{Value, json};
 
@@ -168,81 +168,6 @@ async fn an_export_brings_letters_back_after_a_disaster_and_they_can_be_replayed
         "line 3: it is not an exported letter: missing field `id` at column 2\nline 4: a letter has no header Nats-Rollup\n"
     );
     assert_eq!(mesh.letters().await.len(), 0);
-}
-
-#[tokio::test]
-async fn what_is_printed_as_json_is_as_the_published_schemas_say() {
-    let (mesh, _host) = Mesh::start(Config::probe_with("max_attempts = 2")).await;
-    reject(&mesh, &["a"]).await;
-    mesh.order(json!({ "op": "panic", "message": "no price" })).await;
-    let reject = json!({ "op": "reject", "code": "b", "message": "never" }).to_string();
-    mesh.publish_with("orders.probe", &[("Probe", &reject)], b"\xff".to_vec())
-        .await;
-    let letters = mesh.wait_letters(3).await;
-    let file = mesh.dir.path().join("letters.jsonl");
-    let file = file.to_str().expect("UTF-8");
-    let mut outputs: Vec<(&str, String)> = vec![
-        ("ls", mesh.jetmesh_ok(&["dlq", "ls", "--json"]).await),
-        ("group", mesh.jetmesh_ok(&["dlq", "ls", "--group", "--json"]).await),
-        ("export", mesh.jetmesh_ok(&["dlq", "export", "--all"]).await),
-    ];
-    for letter in &letters {
-        let show = mesh.jetmesh_ok(&["dlq", "show", letter.letter_id(), "--json"]).await;
-        let show: Value = serde_json::from_str(&show).expect("one object");
-        outputs.push(("show", show.to_string()));
-    }
-    std::fs::write(file, "bad\n").expect("the test's folder is writable");
-    outputs.push(("import", mesh.jetmesh(&["dlq", "import", file, "--json"]).await.1));
-    outputs.push((
-        "rehearse",
-        mesh.jetmesh(&["dlq", "rehearse", "--all", "--json"]).await.1,
-    ));
-    let replay = mesh
-        .jetmesh(&["dlq", "replay", letters[0].letter_id(), "--yes", "--json"])
-        .await;
-    outputs.push(("replay", replay.1));
-    mesh.order(json!({ "op": "retry", "code": "later", "message": "busy", "delay_ms": 60_000 }))
-        .await;
-    let retrying = eventually("an attempt to fail", SOON, async || {
-        let list = mesh.jetmesh_ok(&["retrying", "--json"]).await;
-        (!list.is_empty()).then_some(list)
-    });
-    outputs.push(("retrying", retrying.await));
-    let discard = mesh
-        .jetmesh(&["dlq", "discard", letters[0].letter_id(), "probe.k.9", "--yes", "--json"])
-        .await;
-    outputs.push(("discard", discard.1));
-
-    let mut names: Vec<&str> = outputs.iter().map(|(name, _)| *name).collect();
-    names.sort_unstable();
-    names.dedup();
-    let list = mesh.jetmesh_ok(&["dlq", "schema"]).await;
-    let mut listed: Vec<&str> = list.lines().filter_map(|line| line.split(' ').next()).collect();
-    listed.sort_unstable();
-    assert_eq!(listed, names, "each schema is held against real output");
-    for (name, output) in outputs {
-        let schema: Value = serde_json::from_str(&mesh.jetmesh_ok(&["dlq", "schema", name]).await).expect("JSON");
-        let (mut schemas, mut compiler) = (boon::Schemas::new(), boon::Compiler::new());
-        compiler.enable_format_assertions();
-        compiler
-            .add_resource("schema.json", schema.clone())
-            .expect("its own name");
-        let compiled = compiler.compile("schema.json", &mut schemas).expect("it is a schema");
-        assert!(!output.is_empty(), "{name}");
-        for line in output.lines() {
-            let line: Value = serde_json::from_str(line).expect("each line is JSON");
-            if let Err(error) = schemas.validate(&line, compiled) {
-                panic!("{name}: {error}\n{line:#}");
-            }
-            let undeclared: Vec<&String> = line
-                .as_object()
-                .expect("an object")
-                .keys()
-                .filter(|key| schema["properties"].get(key).is_none())
-                .collect();
-            assert!(undeclared.is_empty(), "{name} says nothing of {undeclared:?}");
-        }
-    }
 }
 
 #[tokio::test]

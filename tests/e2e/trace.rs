@@ -48,11 +48,11 @@ async fn publish_order(mesh: &Mesh, id: &str, qty: u32) -> u64 {
 }
 
 /// What was printed, without what is different each time.
-fn told(text: &str) -> String {
+pub fn told(text: &str) -> String {
     let mut before = String::new();
     let mut hide = |word: &str| {
         let hidden = match before.as_str() {
-            "host" | "event" => format!("[{before}]"),
+            "event" => "[event]".to_owned(),
             _ if word.starts_with("EVENTS:") && word.len() > 7 => "EVENTS:[n]".to_owned(),
             _ => word.to_owned(),
         };
@@ -63,7 +63,7 @@ fn told(text: &str) -> String {
     hidden(&text.lines().map(|l| line(l) + "\n").collect::<String>())
 }
 
-async fn stop(host: Host) {
+pub async fn stop(host: Host) {
     host.signal(Signal::TERM);
     host.wait_exit(PATIENT).await;
 }

@@ -27,6 +27,9 @@ pub const META_LEDGER: &str = "jetmesh.ledger";
 #[derive(Debug, Clone, Deserialize)]
 pub struct ConsumerInfo {
     pub name: String,
+    /// RFC 3339.
+    #[serde(default)]
+    pub created: String,
     pub config: Value,
     pub delivered: Position,
     pub ack_floor: Position,

@@ -6,6 +6,7 @@ use clap::{Parser, Subcommand};
 
 use super::dlq::Dlq;
 use super::retrying::Retrying;
+use super::schema::Schema;
 use super::trace::Trace;
 use crate::compile;
 use crate::config::{Loaded, Overrides, load};
@@ -81,6 +82,8 @@ pub enum Command {
     Retrying(Retrying),
     // So is this one's.
     Trace(Box<Trace>),
+    /// Print the JSON schema of what a command prints with --json
+    Schema(Schema),
     /// Let a handler begin anew, at its start; says first what would go
     Reset(Reset),
     /// What a host starts for each module: a component on standard input, compiled to standard output

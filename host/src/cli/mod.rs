@@ -9,6 +9,7 @@ mod pretty;
 mod reset;
 mod retrying;
 mod run;
+mod schema;
 mod status;
 mod table;
 mod text;
@@ -111,6 +112,7 @@ pub fn main(args: &Args) -> ExitCode {
             Command::Dlq(dlq) => dlq::run(args, dlq).await,
             Command::Retrying(retrying) => retrying::run(args, retrying).await,
             Command::Trace(trace) => trace::run(args, trace).await,
+            Command::Schema(schema) => schema::run(schema),
             Command::Reset(reset) => reset::run(args, reset).await,
             Command::CompileModule { aside } => compile_module(*aside),
         }

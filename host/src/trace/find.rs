@@ -7,11 +7,14 @@ use crate::broker::provision::{MESH_BUCKET, kv_stream};
 use crate::ledger::entry::{Head, Incarnation, Subjects};
 use crate::ledger::{incarnation, keys, read};
 use crate::message::EventId;
+use crate::plan::Handler;
 
 /// What a person calls an event by.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Named {
-    /// `INCARNATION.SEQUENCE`, as logs and headers have it, or with a handler before it, as a letter's id.
+    /// `INCARNATION.SEQUENCE`, as logs and headers have it, or with a handler before it, as a letter's id. An emitted
+    /// event's own id, `HANDLER.INCARNATION.SEQUENCE.INDEX`, is that of the event for which it was emitted, and one
+    /// more number; so is the id of its letter, if it could not be delivered.
     Event(EventId),
     /// `STREAM:SEQUENCE`
     Place { stream: String, sequence: u64 },
@@ -25,12 +28,19 @@ impl Named {
                 sequence: sequence.parse().ok().filter(|_| !stream.is_empty())?,
             });
         }
-        let event = match text.split('.').count() {
-            3 => text.split_once('.')?.1,
-            _ => text,
+        let parts: Vec<&str> = text.split('.').collect();
+        let (incarnation, sequence) = match parts[..] {
+            [incarnation, sequence] => (incarnation, sequence),
+            [_, incarnation, sequence] => (incarnation, sequence.split_once('-').map_or(sequence, |(of, _)| of)),
+            [_, incarnation, sequence, index] if is_number(index) => (incarnation, sequence),
+            _ => return None,
         };
-        EventId::parse(event).map(Named::Event)
+        EventId::parse(&format!("{incarnation}.{sequence}")).map(Named::Event)
     }
+}
+
+fn is_number(text: &str) -> bool {
+    text.parse::<u64>().is_ok()
 }
 
 /// Where an event lies, or lay.
@@ -66,12 +76,7 @@ impl Tracer<'_> {
                 Some(_) | None => false,
             };
             if !former || known {
-                return Ok(Some(Place {
-                    stream: handler.stream.clone(),
-                    sequence: event.sequence,
-                    event: Some(event.clone()),
-                    former,
-                }));
+                return self.place_of(handler, event.clone()).await.map(Some);
             }
         }
         Ok(None)
@@ -88,6 +93,17 @@ impl Tracer<'_> {
                 sequence,
             }),
             former: false,
+        })
+    }
+
+    /// An event of a handler's stream, whichever making of that it is of.
+    pub(super) async fn place_of(&mut self, handler: &Handler, event: EventId) -> Result<Place, Error> {
+        let former = self.making(&handler.stream).await?.as_deref() != Some(&event.incarnation);
+        Ok(Place {
+            stream: handler.stream.clone(),
+            sequence: event.sequence,
+            event: Some(event),
+            former,
         })
     }
 
@@ -128,9 +144,11 @@ mod tests {
         let event = Some(Named::Event(EventId::of_test(7)));
         assert_eq!(Named::parse("k.7"), event);
         assert_eq!(Named::parse("inventory.k.7"), event);
+        assert_eq!(Named::parse("inventory.k.7.0"), event, "what it emitted");
+        assert_eq!(Named::parse("inventory.k.7-0"), event, "whose letter is called so");
         let (stream, sequence) = ("ORDERS".to_owned(), 7);
         assert_eq!(Named::parse("ORDERS:7"), Some(Named::Place { stream, sequence }));
-        for bad in ["", "7", "ORDERS:", ":7", "ORDERS:x", "a.b.k.7", "k.x"] {
+        for bad in ["", "7", "ORDERS:", ":7", "ORDERS:x", "a.b.k.7", "a.k.7.x", "k.x"] {
             assert_eq!(Named::parse(bad), None, "{bad}");
         }
     }

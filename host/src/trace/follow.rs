@@ -3,8 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
-use serde::Serialize;
-
 use super::reading::{Extent, Range, Seen};
 use super::stand::{Letter, Stand};
 use super::{Message, Part, Traced, Tracer};
@@ -12,13 +10,14 @@ use crate::broker::provision::{DELAYED, kv_stream};
 use crate::broker::{By, Error};
 use crate::dead_letter;
 use crate::delayed;
+use crate::effects::subject_matches;
 use crate::identity::EVENT_ID;
-use crate::ledger::entry::Consequence;
+use crate::ledger::entry::{Consequence, Verdict};
 use crate::message::{EventId, header, parse_rfc3339};
 use crate::plan::Handler;
 
 /// An event that followed, or is to follow.
-#[derive(Debug, Serialize)]
+#[derive(Debug)]
 pub struct Follow {
     /// The mesh's own, `<handler>.<incarnation>.<sequence>.<which of its emits>`.
     pub id: String,
@@ -26,8 +25,7 @@ pub struct Follow {
     pub whereabouts: Whereabouts,
 }
 
-#[derive(Debug, Serialize)]
-#[serde(tag = "state", rename_all = "kebab-case")]
+#[derive(Debug)]
 pub enum Whereabouts {
     /// It is in its stream.
     Published { traced: Box<Traced> },
@@ -52,7 +50,7 @@ struct Wanted {
 
 const BOUND: &str = "the limit of what is read was reached: events may have followed that are not shown";
 
-impl Tracer<'_> {
+impl<'a> Tracer<'a> {
     pub(super) async fn follow(
         &mut self,
         handler: &Handler,
@@ -61,19 +59,26 @@ impl Tracer<'_> {
         part: &mut Part,
         depth: u32,
     ) -> Result<(), Error> {
-        let Some(ledger) = handler.ledger.as_ref().filter(|_| !handler.publish.is_empty()) else {
+        let Some(ledger) = &handler.ledger else {
             return Ok(());
         };
-        let (since_ms, wanted) = match &part.stand {
-            Stand::Done { decided } if decided.decision.same_as.is_some() => return Ok(()),
-            Stand::Done { decided } => (decided.at_ms, self.consequences(ledger, decided).await?),
-            Stand::Forgotten { .. } => match message {
-                Some(message) => (message.time_ms, None),
-                None => return Ok(()),
-            },
-            _ => return Ok(()),
+        let before = part.before_resets.first().map(|before| before.decided.at_ms);
+        let decided = match &part.stand {
+            Stand::Done { decided } => Some(&**decided),
+            Stand::Forgotten { .. } => {
+                let since_ms = before.or(message.map(|m| m.time_ms)).unwrap_or(0);
+                return self.by_cause(handler, event, since_ms, part, depth).await;
+            }
+            // What it emitted before it was reset is there all the same.
+            _ => part.before_resets.last().map(|before| &before.decided),
         };
-        let Some(consequences) = wanted else {
+        let Some(decided) = decided.filter(|d| d.decision.verdict == Verdict::Done && d.decision.same_as.is_none())
+        else {
+            return Ok(());
+        };
+        // What it emits again has the ids of the first time, and lies where it lay then.
+        let since_ms = before.unwrap_or(decided.at_ms);
+        let Some(consequences) = self.consequences(ledger, decided).await? else {
             return self.by_cause(handler, event, since_ms, part, depth).await;
         };
         let wanted: Vec<Wanted> = consequences.into_iter().filter_map(Wanted::of).collect();
@@ -81,7 +86,7 @@ impl Tracer<'_> {
         for wanted in wanted {
             let whereabouts = match found.remove(&wanted.id) {
                 Some((stream, sequence)) => self.published_at(&stream, sequence, depth).await?,
-                None => self.elsewhere(&wanted, ledger, extent).await?,
+                None => self.elsewhere(&wanted, ledger, (since_ms, extent), depth).await?,
             };
             part.follows.push(Follow {
                 id: wanted.id,
@@ -157,7 +162,13 @@ impl Tracer<'_> {
     }
 
     /// An event that is not in its stream.
-    async fn elsewhere(&self, wanted: &Wanted, ledger: &str, extent: Extent) -> Result<Whereabouts, Error> {
+    async fn elsewhere(
+        &mut self,
+        wanted: &Wanted,
+        ledger: &str,
+        (since_ms, mut extent): (u64, Extent),
+        depth: u32,
+    ) -> Result<Whereabouts, Error> {
         if let Some(due) = &wanted.due {
             let lies = async |begin: &str| {
                 let subject = format!("{begin}{}", wanted.id);
@@ -173,11 +184,39 @@ impl Tracer<'_> {
             }
         }
         let subject = dead_letter::undeliverable_subject(&kv_stream(ledger), &wanted.id);
-        Ok(match (self.letter_on(&subject).await?, extent) {
-            (Some(letter), _) => Whereabouts::Undeliverable { letter },
-            (None, Extent::Bound) => Whereabouts::NotFound,
-            (None, Extent::Whole | Extent::Enough) => Whereabouts::Absent,
+        if let Some(letter) = self.letter_on(&subject).await? {
+            return Ok(Whereabouts::Undeliverable { letter });
+        }
+        for handler in self.readers(wanted).await? {
+            let (found, read) = self
+                .decided_by_id(handler, &wanted.subject, &wanted.id, since_ms)
+                .await?;
+            if let Some(event) = found {
+                let place = self.place_of(handler, event).await?;
+                let traced = Box::new(self.trace(place, depth + 1).await?);
+                return Ok(Whereabouts::Published { traced });
+            }
+            if read == Extent::Bound {
+                extent = Extent::Bound;
+            }
+        }
+        Ok(match extent {
+            Extent::Bound => Whereabouts::NotFound,
+            Extent::Whole | Extent::Enough => Whereabouts::Absent,
         })
+    }
+
+    /// The handlers whose ledgers may know an event that its stream does not hold any more.
+    async fn readers(&self, wanted: &Wanted) -> Result<Vec<&'a Handler>, Error> {
+        let plan = self.plan;
+        let Some(stream) = self.reading.connection.stream_of(&wanted.subject).await? else {
+            return Ok(Vec::new());
+        };
+        let reads = |h: &&Handler| {
+            h.stream == stream
+                && (h.subjects.is_empty() || h.subjects.iter().any(|s| subject_matches(s, &wanted.subject)))
+        };
+        Ok(plan.handlers.iter().filter(reads).collect())
     }
 
     /// The ledger has forgotten what followed: whatever the targets hold that names this event as its cause.

@@ -2,40 +2,68 @@
 
 use std::ops::ControlFlow;
 
-use serde::Serialize;
-
-use super::reading::{Extent, Range};
+use super::reading::{CLOCKS_MS, Extent, Range};
 use super::{Message, Tracer};
 use crate::broker::provision::kv_stream;
 use crate::broker::{By, Error};
+use crate::identity::{self, EVENT_ID};
 use crate::ledger::entry::{Consequence, Death, Decision, Entry, Out, PART, Subjects, Verdict, Write};
 use crate::ledger::read::parse;
-use crate::message::{EventId, header, rfc3339};
+use crate::message::{EventId, header, parse_rfc3339};
+use crate::plan::Handler;
 
 /// A decision, and what its entry says besides.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone)]
 pub struct Decided {
     pub decision: Decision,
     pub entry: u64,
     pub host: String,
-    pub at: String,
+    pub at_ms: u64,
     pub writes: Vec<Write>,
     /// Of how many events the writes are: an entry does not say which of them wrote what.
     pub writers: usize,
-    #[serde(skip)]
     pub append: String,
-    #[serde(skip)]
-    pub at_ms: u64,
 }
 
-/// What is known.
+/// A decision that does not count any more: its handler was reset after it.
+#[derive(Debug, Clone)]
+pub struct BeforeReset {
+    pub decided: Decided,
+    /// When it was reset.
+    pub reset_ms: u64,
+}
+
+/// What is known, and what besides belongs to it.
+pub struct Told {
+    pub word: Word,
+    pub before_resets: Vec<BeforeReset>,
+    /// What of that could not be found out.
+    pub note: Option<&'static str>,
+}
+
+impl From<Word> for Told {
+    fn from(word: Word) -> Told {
+        Told {
+            word,
+            before_resets: Vec::new(),
+            note: None,
+        }
+    }
+}
+
+const RESET_UNKNOWN: &str = "the limit of what is read was reached: whether its handler was reset since is not known";
+
+/// How an event is decided.
 pub enum Word {
     Decided(Box<Decided>),
     /// Its entry is collected; how it ended is known from the record of its death, if it has one.
     Collected(Option<Verdict>),
     Undecided,
     /// The bound was reached before it was found.
-    Bound,
+    Bound {
+        /// It is decided, says the handler's floor.
+        decided: bool,
+    },
 }
 
 impl Decided {
@@ -49,46 +77,77 @@ impl Decided {
             decision,
             entry: entry.n,
             host: entry.host.clone(),
-            at: rfc3339(at_ms),
+            at_ms,
             writes: if own { entry.writes.clone() } else { Vec::new() },
             writers: entry.decisions.iter().filter(|d| writes(d)).count(),
             append: entry.append.clone(),
-            at_ms,
         })
     }
 }
 
+/// What the entries say of one event of one handler, taken in one after the other.
+#[derive(Default)]
+struct Account {
+    found: Option<Decided>,
+    before: Vec<BeforeReset>,
+}
+
+impl Account {
+    fn apply(&mut self, entry: &Entry, handler: &str, event: &str, at_ms: u64) {
+        if entry.reset.iter().any(|name| name == handler)
+            && let Some(decided) = self.found.take()
+        {
+            self.before.push(BeforeReset {
+                decided,
+                reset_ms: at_ms,
+            });
+        }
+        if self.found.is_none() {
+            self.found = Decided::of(entry, handler, event, at_ms);
+        }
+    }
+}
+
+/// A reset removes the consumer first: a decision that is younger than the consumer stands. `made_ms`: when that was
+/// made, by the clock of another server; `None`: it is not there.
+fn stands(decided: &Decided, made_ms: Option<u64>) -> bool {
+    made_ms.is_some_and(|made| made + CLOCKS_MS <= decided.at_ms)
+}
+
 impl Tracer<'_> {
-    /// Looks for the decision: by the record of a death, else in the entries since the event was stored.
+    /// Looks for the decision: by the record of a death, else in the entries since the event was stored. And for those
+    /// that it had before its handler was reset.
     pub(super) async fn word(
         &mut self,
-        (handler, ledger): (&str, &str),
+        (handler, ledger): (&Handler, &str),
         event: &EventId,
         message: Option<&Message>,
-    ) -> Result<Word, Error> {
+    ) -> Result<Told, Error> {
         let (stream, subjects) = (kv_stream(ledger), Subjects::new(ledger));
         let Some(head) = self.head(ledger).await? else {
-            return Ok(Word::Undecided);
+            return Ok(Word::Undecided.into());
         };
         let below = head
             .floors
-            .get(handler)
+            .get(&handler.name)
             .is_some_and(|f| event.sequence <= f.of(&event.incarnation));
         let name = event.to_string();
-        let subject = subjects.death(handler, &name);
+        let subject = subjects.death(&handler.name, &name);
         if let Some(stored) = self.reading.connection.stored(&stream, By::Last(&subject)).await? {
             let death: Death = parse(&subject, &stored.payload)?;
             let subject = subjects.entry(death.n);
             let entry = self.reading.connection.stored(&stream, By::Last(&subject)).await?;
             let decided = match entry {
-                Some(entry) => Decided::of(&parse(&subject, &entry.payload)?, handler, &name, entry.time_ms),
+                Some(entry) => Decided::of(&parse(&subject, &entry.payload)?, &handler.name, &name, entry.time_ms),
                 None => None,
             };
-            return Ok(decided.map_or(Word::Collected(Some(death.verdict)), |d| Word::Decided(Box::new(d))));
+            let word = decided.map_or(Word::Collected(Some(death.verdict)), |d| Word::Decided(Box::new(d)));
+            return Ok(word.into());
         }
         let Some(info) = self.reading.connection.stream(&stream).await? else {
-            return Ok(Word::Undecided);
+            return Ok(Word::Undecided.into());
         };
+        let made_ms = self.made(handler).await?;
         let first = match message {
             Some(message) => self.reading.since(&stream, &info, message.time_ms).await?,
             None => 1,
@@ -101,26 +160,90 @@ impl Tracer<'_> {
             last: info.state.last_seq,
             headers_only: false,
         };
-        let mut found = None;
+        let mut account = Account::default();
         let extent = self
             .reading
             .range(&range, |seen| {
                 let Ok(entry) = serde_json::from_slice::<Entry>(&seen.payload) else {
                     return ControlFlow::Continue(());
                 };
-                found = Decided::of(&entry, handler, &name, seen.time_ms);
+                account.apply(&entry, &handler.name, &name, seen.time_ms);
+                match &account.found {
+                    Some(decided) if stands(decided, made_ms) => ControlFlow::Break(()),
+                    Some(_) | None => ControlFlow::Continue(()),
+                }
+            })
+            .await?;
+        let note = (account.found.is_some() && extent == Extent::Bound).then_some(RESET_UNKNOWN);
+        let word = match (account.found, extent) {
+            (Some(decided), _) => Word::Decided(Box::new(decided)),
+            (None, Extent::Bound) => Word::Bound { decided: below },
+            (None, Extent::Whole | Extent::Enough) if below => Word::Collected(None),
+            (None, Extent::Whole | Extent::Enough) => Word::Undecided,
+        };
+        Ok(Told {
+            word,
+            before_resets: account.before,
+            note,
+        })
+    }
+
+    /// When a handler's consumer was made.
+    async fn made(&mut self, handler: &Handler) -> Result<Option<u64>, Error> {
+        if let Some(known) = self.made.get(&handler.name) {
+            return Ok(*known);
+        }
+        let consumer = self
+            .reading
+            .connection
+            .consumer(&handler.stream, &handler.consumer)
+            .await?;
+        let made = consumer.and_then(|info| parse_rfc3339(&info.created));
+        self.made.insert(handler.name.clone(), made);
+        Ok(made)
+    }
+
+    /// The event that a handler has decided under an emitted event's id.
+    pub(super) async fn decided_by_id(
+        &mut self,
+        handler: &Handler,
+        subject: &str,
+        id: &str,
+        since_ms: u64,
+    ) -> Result<(Option<EventId>, Extent), Error> {
+        let headers = vec![(EVENT_ID.to_owned(), id.to_owned())];
+        let (Some(ledger), Some(known)) = (&handler.ledger, identity::of(handler, subject, &headers, 0)) else {
+            return Ok((None, Extent::Whole));
+        };
+        let (stream, subjects) = (kv_stream(ledger), Subjects::new(ledger));
+        let Some(info) = self.reading.connection.stream(&stream).await? else {
+            return Ok((None, Extent::Whole));
+        };
+        let range = Range {
+            stream: &stream,
+            info: &info,
+            filters: &[subjects.entries()],
+            first: self.reading.since(&stream, &info, since_ms).await?,
+            last: info.state.last_seq,
+            headers_only: false,
+        };
+        let is = |d: &&Decision| {
+            d.handler == handler.name && d.same_as.is_none() && d.id.as_ref().is_some_and(|id| id.hash == known.hash)
+        };
+        let mut found = None;
+        let extent = self
+            .reading
+            .range(&range, |seen| {
+                let entry = serde_json::from_slice::<Entry>(&seen.payload).ok();
+                let decision = entry.as_ref().and_then(|entry| entry.decisions.iter().find(is));
+                found = decision.and_then(|decision| EventId::parse(&decision.event));
                 match found {
                     Some(_) => ControlFlow::Break(()),
                     None => ControlFlow::Continue(()),
                 }
             })
             .await?;
-        Ok(match (found, extent) {
-            (Some(decided), _) => Word::Decided(Box::new(decided)),
-            (None, _) if below => Word::Collected(None),
-            (None, Extent::Bound) => Word::Bound,
-            (None, Extent::Whole | Extent::Enough) => Word::Undecided,
-        })
+        Ok((found, extent))
     }
 
     /// What a decision's event was to be followed by. `None`: the ledger does not know any more.

@@ -10,19 +10,20 @@ pub mod stand;
 
 use std::collections::{HashMap, HashSet};
 
+use bytes::Bytes;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
-use serde::Serialize;
 
 use crate::broker::{By, Error, StreamInfo};
 use crate::effects::subject_matches;
-use crate::ledger::entry::{Head, Text};
-use crate::message::{EventId, Headers, rfc3339};
+use crate::ledger::entry::Head;
+use crate::message::{EventId, Headers};
 use crate::outcome::HOPS_MAX;
 use crate::plan::{Handler, Plan};
 
 use self::find::Place;
 use self::follow::Follow;
+use self::ledger::BeforeReset;
 use self::reading::{Reading, Seen};
 use self::stand::Stand;
 
@@ -30,7 +31,7 @@ use self::stand::Stand;
 const EVENTS_MAX: usize = 200;
 
 /// An event, and how every handler stands to it.
-#[derive(Debug, Serialize)]
+#[derive(Debug)]
 pub struct Traced {
     pub stream: String,
     pub sequence: u64,
@@ -45,33 +46,32 @@ pub struct Traced {
     pub note: Option<&'static str>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug)]
 pub struct Message {
     pub subject: String,
-    pub time: String,
-    pub headers: Headers,
-    pub payload: Text,
-    #[serde(skip)]
     pub time_ms: u64,
+    pub headers: Headers,
+    pub payload: Bytes,
 }
 
 impl Message {
-    fn of(seen: &Seen) -> Message {
+    fn of(seen: Seen) -> Message {
         Message {
-            subject: seen.subject.clone(),
-            time: rfc3339(seen.time_ms),
-            headers: seen.headers.clone(),
-            payload: Text::of(&seen.payload),
+            subject: seen.subject,
             time_ms: seen.time_ms,
+            headers: seen.headers,
+            payload: seen.payload,
         }
     }
 }
 
 /// One handler's part.
-#[derive(Debug, Serialize)]
+#[derive(Debug)]
 pub struct Part {
     pub handler: String,
     pub stand: Stand,
+    /// What it had decided before it was reset, the oldest first.
+    pub before_resets: Vec<BeforeReset>,
     pub follows: Vec<Follow>,
     /// What of that could not be found out.
     pub note: Option<&'static str>,
@@ -94,6 +94,8 @@ pub struct Tracer<'a> {
     streams: HashMap<String, Option<StreamInfo>>,
     /// By source stream, its present making's token.
     makings: HashMap<String, Option<String>>,
+    /// By handler, when its consumer was made.
+    made: HashMap<String, Option<u64>>,
     seen: HashSet<(String, u64)>,
 }
 
@@ -105,6 +107,7 @@ impl<'a> Tracer<'a> {
             heads: HashMap::new(),
             streams: HashMap::new(),
             makings: HashMap::new(),
+            made: HashMap::new(),
             seen: HashSet::new(),
         }
     }
@@ -123,7 +126,7 @@ impl<'a> Tracer<'a> {
                     None => None,
                 },
             };
-            let message = stored.map(|stored| Message::of(&Seen::of(stored)));
+            let message = stored.map(|stored| Message::of(Seen::of(stored)));
             let mut traced = Traced {
                 stream: stream.clone(),
                 sequence: *sequence,
@@ -133,14 +136,15 @@ impl<'a> Tracer<'a> {
                 handlers: Vec::new(),
                 note: None,
             };
-            if !self.seen.insert((stream.clone(), *sequence)) {
+            if self.has_told(&place) {
                 traced.note = Some("told above");
                 return Ok(traced);
             }
-            if self.seen.len() > EVENTS_MAX {
+            if self.seen.len() >= EVENTS_MAX {
                 traced.note = Some("not followed: the limit of 200 events is reached");
                 return Ok(traced);
             }
+            self.seen.insert((stream.clone(), *sequence));
             let Some(event) = &place.event else {
                 return Ok(traced);
             };
@@ -150,18 +154,15 @@ impl<'a> Tracer<'a> {
                 .iter()
                 .filter(|h| takes(h, stream, traced.message.as_ref()))
             {
-                let stand = self.stand(handler, event, traced.message.as_ref()).await?;
-                let mut part = Part {
-                    handler: handler.name.clone(),
-                    stand,
-                    follows: Vec::new(),
-                    note: None,
-                };
+                let mut part = self.stand(handler, event, traced.message.as_ref()).await?;
                 if depth <= HOPS_MAX {
                     self.follow(handler, event, traced.message.as_ref(), &mut part, depth)
                         .await?;
                 }
                 traced.handlers.push(part);
+            }
+            if traced.message.is_none() && self.is_work_queue(stream).await? {
+                one_of(&mut traced.handlers);
             }
             Ok(traced)
         }
@@ -173,6 +174,11 @@ impl<'a> Tracer<'a> {
         self.seen.contains(&(place.stream.clone(), place.sequence))
     }
 
+    async fn is_work_queue(&mut self, stream: &str) -> Result<bool, Error> {
+        let info = self.stream(stream).await?;
+        Ok(info.is_some_and(|info| info.retention() == "workqueue"))
+    }
+
     /// What the server says of a stream.
     async fn stream(&mut self, name: &str) -> Result<Option<StreamInfo>, Error> {
         if !self.streams.contains_key(name) {
@@ -180,6 +186,17 @@ impl<'a> Tracer<'a> {
             self.streams.insert(name.to_owned(), info);
         }
         Ok(self.streams.get(name).cloned().flatten())
+    }
+}
+
+/// A work queue gives each event to one handler: if one tells of it, it was none of the others'.
+fn one_of(handlers: &mut Vec<Part>) {
+    let tells = |part: &Part| match part.stand {
+        Stand::Forgotten { was_its, .. } => was_its,
+        ref stand => stand.is_known(),
+    };
+    if handlers.iter().any(tells) {
+        handlers.retain(tells);
     }
 }
 

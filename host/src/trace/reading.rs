@@ -14,7 +14,7 @@ use crate::plan::Nats;
 /// How many messages are read one by one past one that breaks a scan.
 const STEP: usize = 300;
 /// How far the clocks of two servers may lie apart.
-const CLOCKS_MS: u64 = 60_000;
+pub const CLOCKS_MS: u64 = 60_000;
 
 /// A message that was read.
 #[derive(Debug, Clone)]
@@ -70,6 +70,8 @@ pub struct Reading<'a> {
     left: u64,
     /// Messages that were read.
     pub read: u64,
+    /// The bound was reached before a range's end.
+    pub stopped: bool,
 }
 
 impl<'a> Reading<'a> {
@@ -81,6 +83,7 @@ impl<'a> Reading<'a> {
             until: Instant::now() + time,
             left: messages,
             read: 0,
+            stopped: false,
         }
     }
 
@@ -107,6 +110,7 @@ impl<'a> Reading<'a> {
         let scans = range.info.retention() == "limits";
         while next <= range.last {
             if self.is_spent() {
+                self.stopped = true;
                 return Ok(Extent::Bound);
             }
             let scanned = match scans {
@@ -118,6 +122,7 @@ impl<'a> Reading<'a> {
                 None => self.one_by_one(range, &mut next, &mut see).await?,
             };
             if let Some(extent) = extent {
+                self.stopped |= extent == Extent::Bound;
                 return Ok(extent);
             }
         }

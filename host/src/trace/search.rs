@@ -2,7 +2,6 @@
 
 use std::ops::ControlFlow;
 
-use serde::Serialize;
 use serde_json::Value;
 
 use super::Tracer;
@@ -65,7 +64,7 @@ fn step<'a>(within: &'a Value, part: &str) -> Option<&'a Value> {
 }
 
 /// What was searched of a stream.
-#[derive(Debug, Serialize)]
+#[derive(Debug)]
 pub struct Searched {
     pub stream: String,
     pub messages: u64,

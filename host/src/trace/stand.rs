@@ -1,9 +1,7 @@
 //! How one handler stands to one event.
 
-use serde::Serialize;
-
-use super::ledger::{Decided, Word};
-use super::{Message, Tracer};
+use super::ledger::{Decided, Told, Word};
+use super::{Message, Part, Tracer};
 use crate::attempts::{self, Record};
 use crate::broker::consumer::{META_INCARNATION, META_START};
 use crate::broker::error::NO_STREAM;
@@ -16,8 +14,7 @@ use crate::plan::Handler;
 use crate::replay;
 
 /// What a handler has made of an event.
-#[derive(Debug, Serialize)]
-#[serde(tag = "state", rename_all = "kebab-case")]
+#[derive(Debug)]
 pub enum Stand {
     Done {
         decided: Box<Decided>,
@@ -25,7 +22,8 @@ pub enum Stand {
     Dead {
         /// `None`: its ledger does not know it, or there is none.
         decided: Option<Box<Decided>>,
-        letter: Letter,
+        /// `None`: it is not stored yet, or was removed.
+        letter: Option<Letter>,
         /// A replay of it is asked for and not over.
         replay: bool,
     },
@@ -61,18 +59,23 @@ pub enum Stand {
     /// Nobody knows: it is gone from its stream, and nothing of this handler tells of it.
     Unknown,
     /// It was not found before the bound was reached.
-    NotFound,
+    NotFound {
+        /// How, that is: decided it is.
+        decided: bool,
+    },
 }
 
 /// A dead letter.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug)]
 pub struct Letter {
     pub id: String,
-    pub since: Option<String>,
+    /// RFC 3339.
+    pub since: String,
     pub cause: String,
     pub code: String,
     pub error: String,
-    pub attempts: String,
+    /// 0: not known.
+    pub attempts: u32,
     /// Why it is not listed any more.
     pub settled: Option<String>,
 }
@@ -81,7 +84,11 @@ impl Stand {
     /// Whether something tells of the event.
     pub fn is_known(&self) -> bool {
         match self {
-            Stand::Done { .. } | Stand::Dead { .. } | Stand::Retrying { .. } | Stand::Forgotten { .. } => true,
+            Stand::Done { .. }
+            | Stand::Dead { .. }
+            | Stand::Retrying { .. }
+            | Stand::Forgotten { .. }
+            | Stand::NotFound { decided: true } => true,
             Stand::Delivered { .. }
             | Stand::Waiting { .. }
             | Stand::BeforeStart { .. }
@@ -89,47 +96,79 @@ impl Stand {
             | Stand::Answered
             | Stand::Lost
             | Stand::Unknown
-            | Stand::NotFound => false,
+            | Stand::NotFound { decided: false } => false,
         }
     }
 }
 
 impl Tracer<'_> {
+    /// One handler's part, without what followed.
     pub(super) async fn stand(
         &mut self,
         handler: &Handler,
         event: &EventId,
         message: Option<&Message>,
-    ) -> Result<Stand, Error> {
-        let word = match &handler.ledger {
-            Some(ledger) => self.word((&handler.name, ledger), event, message).await?,
-            None => Word::Undecided,
+    ) -> Result<Part, Error> {
+        let part = self.look(handler, event, message).await?;
+        if !matches!(part.stand, Stand::Lost | Stand::Answered) {
+            return Ok(part);
+        }
+        // It may have been decided after the ledger, or the dead letters, were asked and before the consumer was.
+        if let Some(ledger) = &handler.ledger {
+            self.heads.remove(ledger);
+        }
+        self.look(handler, event, message).await
+    }
+
+    async fn look(&mut self, handler: &Handler, event: &EventId, message: Option<&Message>) -> Result<Part, Error> {
+        let told = match &handler.ledger {
+            Some(ledger) => self.word((handler, ledger), event, message).await?,
+            None => Word::Undecided.into(),
         };
+        let Told {
+            word,
+            before_resets,
+            note,
+        } = told;
+        Ok(Part {
+            handler: handler.name.clone(),
+            stand: self.stand_by(word, handler, event, message).await?,
+            before_resets,
+            follows: Vec::new(),
+            note,
+        })
+    }
+
+    async fn stand_by(
+        &self,
+        word: Word,
+        handler: &Handler,
+        event: &EventId,
+        message: Option<&Message>,
+    ) -> Result<Stand, Error> {
         match word {
-            Word::Decided(decided) if decided.decision.verdict == Verdict::Done => return Ok(Stand::Done { decided }),
+            Word::Decided(decided) if decided.decision.verdict == Verdict::Done => Ok(Stand::Done { decided }),
             Word::Decided(decided) => {
-                let letter = self.letter(handler, event).await?.unwrap_or_default();
-                return self.dead(handler, event, Some(decided), letter).await;
-            }
-            Word::Collected(verdict) => {
                 let letter = self.letter(handler, event).await?;
-                if let (Some(letter), None | Some(Verdict::Dead)) = (letter, verdict) {
-                    return self.dead(handler, event, None, letter).await;
-                }
-                return Ok(Stand::Forgotten {
+                self.dead(handler, event, Some(decided), letter).await
+            }
+            Word::Collected(verdict) => match (self.letter(handler, event).await?, verdict) {
+                (Some(letter), None | Some(Verdict::Dead)) => self.dead(handler, event, None, Some(letter)).await,
+                (Some(_), Some(Verdict::Done)) | (None, _) => Ok(Stand::Forgotten {
                     done: verdict == Some(Verdict::Done),
                     was_its: message.is_some() || verdict.is_some(),
-                });
+                }),
+            },
+            Word::Bound { decided } => Ok(Stand::NotFound { decided }),
+            Word::Undecided => {
+                if handler.ledger.is_none()
+                    && let Some(letter) = self.letter(handler, event).await?
+                {
+                    return self.dead(handler, event, None, Some(letter)).await;
+                }
+                self.undecided(handler, event, message.is_some()).await
             }
-            Word::Bound => return Ok(Stand::NotFound),
-            Word::Undecided => {}
         }
-        if handler.ledger.is_none()
-            && let Some(letter) = self.letter(handler, event).await?
-        {
-            return self.dead(handler, event, None, letter).await;
-        }
-        self.undecided(handler, event, message.is_some()).await
     }
 
     async fn dead(
@@ -137,7 +176,7 @@ impl Tracer<'_> {
         handler: &Handler,
         event: &EventId,
         decided: Option<Box<Decided>>,
-        letter: Letter,
+        letter: Option<Letter>,
     ) -> Result<Stand, Error> {
         let subject = replay::subject(&format!("{}.{event}", handler.name));
         let replay = self
@@ -168,11 +207,11 @@ impl Tracer<'_> {
             let of = |name| letter.header(name).to_owned();
             Letter {
                 id: letter.id().to_owned(),
-                since: Some(rfc3339(letter.dead_since_ms())),
+                since: rfc3339(letter.dead_since_ms()),
                 cause: of(dead_letter::CAUSE),
                 code: of(dead_letter::CODE),
                 error: of(dead_letter::ERROR),
-                attempts: of(dead_letter::ATTEMPTS),
+                attempts: of(dead_letter::ATTEMPTS).parse().unwrap_or(0),
                 settled: letter.settled().map(str::to_owned),
             }
         }))

@@ -7,7 +7,6 @@ use super::discard::Discard;
 use super::export::{Export, Import};
 use super::rehearse::Rehearse;
 use super::replay::Replay;
-use super::schema::Schema;
 use super::show::Show;
 use crate::cli::Error;
 use crate::dlq::Filter;
@@ -35,8 +34,6 @@ pub enum Dlq {
     Export(Export),
     /// Put exported dead letters back, where there are none now
     Import(Import),
-    /// Print the JSON schema of what these commands print with --json
-    Schema(Schema),
 }
 
 #[derive(Debug, clap::Args)]

@@ -6,7 +6,6 @@ mod export;
 mod ls;
 mod rehearse;
 mod replay;
-mod schema;
 mod show;
 
 pub use args::{Dlq, time};
@@ -18,9 +17,6 @@ use crate::dead_letter::Letter;
 use crate::dlq::select;
 
 pub async fn run(args: &Args, dlq: &Dlq) -> Result<u8, Error> {
-    if let Dlq::Schema(schema) = dlq {
-        return schema::run(schema);
-    }
     let loaded = args.load()?;
     let connection = broker::open(&loaded.plan.nats, "jetmesh dlq").await?;
     if connection.stream(DEAD).await?.is_none() {
@@ -36,7 +32,6 @@ pub async fn run(args: &Args, dlq: &Dlq) -> Result<u8, Error> {
         Dlq::Discard(discard) => discard::run(&connection, discard).await,
         Dlq::Export(export) => export::export(&connection, export).await,
         Dlq::Import(import) => export::import(&connection, import).await,
-        Dlq::Schema(schema) => schema::run(schema),
     }
 }
 

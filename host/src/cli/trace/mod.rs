@@ -1,11 +1,10 @@
 //! `jetmesh trace`: where an event is.
 
+mod json;
 mod show;
 mod tree;
 
 use std::time::Duration;
-
-use serde_json::json;
 
 use super::dlq::time;
 use super::{Args, Error, OK, table};
@@ -15,15 +14,11 @@ use crate::trace::find::{Named, Place};
 use crate::trace::reading::Reading;
 use crate::trace::search::{Key, Searched};
 
-/// What one trace may take: more than an hour of a busy ledger.
-const TIME_MAX: Duration = Duration::from_secs(30);
-const MESSAGES_MAX: u64 = 2_000_000;
-
 /// Where an event is: what each handler has made of it, and what has followed, as a tree
 ///
 /// A ledger tells of an event for `ledger_keep` at least; of an older one only that it is decided. It writes down what
 /// several events wrote together, if they were committed together; then their writes are shown as the group's. Nothing is
-/// changed, and no more is read than 30 s and 2 million messages allow: where that was not enough it is said.
+/// changed, and no more is read than --max-messages and --max-time allow: where that was not enough it is said.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Ends with 1 if nobody knows the event.")]
 pub struct Trace {
@@ -41,6 +36,12 @@ pub struct Trace {
     /// How many events of --key are traced at most
     #[arg(long, value_name = "NUMBER", default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=100))]
     pub limit: u16,
+    /// How many messages are read at most, of all streams together; usual is more than an hour of a busy ledger
+    #[arg(long, value_name = "NUMBER", default_value_t = 2_000_000)]
+    pub max_messages: u64,
+    /// How long it may read
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = humantime::parse_duration)]
+    pub max_time: Duration,
     /// As JSON
     #[arg(long)]
     pub json: bool,
@@ -50,7 +51,7 @@ pub async fn run(args: &Args, trace: &Trace) -> Result<u8, Error> {
     let loaded = args.load()?;
     let plan = &loaded.plan;
     let connection = broker::open(&plan.nats, "jetmesh trace").await?;
-    let reading = Reading::new(&plan.nats, &connection, TIME_MAX, MESSAGES_MAX);
+    let reading = Reading::new(&plan.nats, &connection, trace.max_time, trace.max_messages);
     let mut tracer = Tracer::new(plan, reading);
     let (places, searched) = match (&trace.key, &trace.id) {
         (Some(key), _) => {
@@ -72,11 +73,12 @@ pub async fn run(args: &Args, trace: &Trace) -> Result<u8, Error> {
         }
     }
     events.reverse();
-    if let (Some(id), true) = (&trace.id, events.iter().all(|event| !event.is_known())) {
+    let nothing = !tracer.reading.stopped && events.iter().all(|event| !event.is_known());
+    if let (Some(id), true) = (&trace.id, nothing) {
         return Err(unknown(id));
     }
     if trace.json {
-        let all = json!({ "events": events, "searched": searched });
+        let all = json::all(&events, &searched, &tracer.reading);
         println!("{}", serde_json::to_string_pretty(&all).unwrap_or_default());
         return Ok(OK);
     }
@@ -93,6 +95,12 @@ pub async fn run(args: &Args, trace: &Trace) -> Result<u8, Error> {
     if !searched.is_empty() {
         println!();
         searched.iter().for_each(|one| println!("{}", said(one)));
+    }
+    if tracer.reading.stopped {
+        println!(
+            "\nnot everything was read: the limit was reached after {} messages; --max-messages and --max-time raise it",
+            tracer.reading.read
+        );
     }
     Ok(OK)
 }

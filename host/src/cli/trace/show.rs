@@ -4,26 +4,29 @@ use super::tree::Node;
 use crate::attempts::Record;
 use crate::cli::retrying::{next, state};
 use crate::cli::text::value;
-use crate::ledger::entry::{Text, Write};
-use crate::message::now_ms;
+use crate::ledger::entry::{Text, Verdict, Write};
+use crate::message::{now_ms, rfc3339};
 use crate::trace::follow::{Follow, Whereabouts};
-use crate::trace::ledger::Decided;
+use crate::trace::ledger::{BeforeReset, Decided};
 use crate::trace::stand::{Letter, Stand};
 use crate::trace::{Part, Traced};
+
+/// Why something is not told.
+const LIMIT: &str = "the limit of what is read was reached";
 
 /// An event, and everything below it.
 pub fn event(traced: &Traced) -> Node {
     let Traced { stream, sequence, .. } = traced;
     let mut text = format!("{stream}:{sequence}");
     if let Some(message) = &traced.message {
-        text += &format!("  {}  at {}", message.subject, message.time);
+        text += &format!("  {}  at {}", message.subject, rfc3339(message.time_ms));
     }
     if let Some(event) = &traced.event {
         text += &format!("  event {event}");
     }
     let mut below = Vec::new();
     match &traced.message {
-        Some(message) => below.push(Node::leaf(text_of(&message.payload))),
+        Some(message) => below.push(Node::leaf(value(&message.payload))),
         None if traced.former => below.push(Node::leaf("of a former making of its stream, and gone with it")),
         None => below.push(Node::leaf("not in its stream any more")),
     }
@@ -37,6 +40,7 @@ pub fn event(traced: &Traced) -> Node {
 
 fn part(part: &Part) -> Node {
     let (text, mut below) = stand(&part.stand);
+    below.extend(part.before_resets.iter().map(before_reset));
     below.extend(part.follows.iter().map(follow));
     below.extend(part.note.map(Node::leaf));
     Node {
@@ -53,7 +57,7 @@ fn stand(stand: &Stand) -> (String, Vec<Node>) {
             decided,
             letter,
             replay,
-        } => dead(decided.as_deref(), letter, *replay),
+        } => dead(decided.as_deref(), letter.as_ref(), *replay),
         Stand::Retrying { record, max_attempts } => (retrying(record, *max_attempts), Vec::new()),
         Stand::Delivered { ledger: true } => plain("delivered to a host, which has not decided it yet"),
         Stand::Delivered { ledger: false } => {
@@ -70,7 +74,8 @@ fn stand(stand: &Stand) -> (String, Vec<Node>) {
         Stand::Answered => plain("answered: without a ledger nobody knows when; it is no dead letter"),
         Stand::Lost => plain("answered and not decided: the next sweep of a host has it run once more"),
         Stand::Unknown => plain("nothing is known: no decision, attempt or dead letter tells of it"),
-        Stand::NotFound => plain("not found: the limit of what is read was reached before its decision"),
+        Stand::NotFound { decided: true } => plain(&format!("decided; when and how was not found: {LIMIT}")),
+        Stand::NotFound { decided: false } => plain(&format!("not found whether it is decided: {LIMIT}")),
     }
 }
 
@@ -79,9 +84,8 @@ fn plain(text: &str) -> (String, Vec<Node>) {
 }
 
 fn done(decided: &Decided) -> String {
-    let Decided {
-        decision, entry, at, ..
-    } = decided;
+    let Decided { decision, entry, .. } = decided;
+    let at = rfc3339(decided.at_ms);
     if let Some(first) = &decision.same_as {
         return format!("done at {at}, entry {entry}: it repeats event {first}, and nothing was run");
     }
@@ -90,6 +94,19 @@ fn done(decided: &Decided) -> String {
         .map_or_else(String::new, |n| format!(", by a replay after its death in entry {n}"));
     let (attempt, module) = (decision.attempt, &decision.module);
     format!("done at {at}{after}, entry {entry}, attempt {attempt}, module {module}")
+}
+
+/// What does not count any more.
+fn before_reset(before: &BeforeReset) -> Node {
+    let BeforeReset { decided, reset_ms } = before;
+    let text = match decided.decision.verdict {
+        Verdict::Done => done(decided),
+        Verdict::Dead => {
+            let (why, when) = died(decided);
+            format!("{why}, {when}")
+        }
+    };
+    Node::leaf(format!("before it was reset at {}: {text}", rfc3339(*reset_ms)))
 }
 
 fn writes(decided: &Decided) -> Vec<Node> {
@@ -113,31 +130,39 @@ fn written(write: &Write) -> Node {
 }
 
 /// What it died of comes first: a terminal may cut the rest.
-fn dead(decided: Option<&Decided>, letter: &Letter, replay: bool) -> (String, Vec<Node>) {
-    let (text, when) = match decided {
-        Some(Decided {
-            decision, at, entry, ..
-        }) => {
-            let cause = decision.cause.map_or("?", |cause| cause.name());
-            let (code, error) = (decision.code.as_deref(), decision.message.as_deref());
-            let (attempt, module) = (decision.attempt, &decision.module);
-            (
-                format!("dead: {cause}: {}: {}", code.unwrap_or("?"), error.unwrap_or("?")),
-                format!("at {at}, entry {entry}, attempt {attempt}, module {module}"),
-            )
-        }
-        None => (
+fn dead(decided: Option<&Decided>, letter: Option<&Letter>, replay: bool) -> (String, Vec<Node>) {
+    let (text, when) = match (decided, letter) {
+        (Some(decided), _) => died(decided),
+        (None, Some(letter)) => (
             format!("dead: {}: {}: {}", letter.cause, letter.code, letter.error),
-            format!("at {}", letter.since.as_deref().unwrap_or("?")),
+            format!("at {}", letter.since),
         ),
+        (None, None) => ("dead".to_owned(), "nothing more is known".to_owned()),
     };
-    let about = match (&letter.settled, letter.id.is_empty()) {
-        (Some(why), _) => format!("its dead letter is not listed any more: {why}"),
-        (None, true) => "its dead letter is not stored yet".to_owned(),
-        (None, false) => format!("dead letter {}", letter.id),
+    let about = match letter {
+        None => "its dead letter is not there: not stored yet, or removed".to_owned(),
+        Some(letter) => match &letter.settled {
+            Some(why) => format!("its dead letter is not listed any more: {why}"),
+            None => format!("dead letter {}", letter.id),
+        },
     };
     let asked = replay.then(|| "a replay of it is asked for".to_owned());
     (text, [when, about].into_iter().chain(asked).map(Node::leaf).collect())
+}
+
+/// Of what, and when.
+fn died(decided: &Decided) -> (String, String) {
+    let Decided { decision, entry, .. } = decided;
+    let cause = decision.cause.map_or("?", |cause| cause.name());
+    let (code, error) = (decision.code.as_deref(), decision.message.as_deref());
+    let (attempt, module) = (decision.attempt, &decision.module);
+    (
+        format!("dead: {cause}: {}: {}", code.unwrap_or("?"), error.unwrap_or("?")),
+        format!(
+            "at {}, entry {entry}, attempt {attempt}, module {module}",
+            rfc3339(decided.at_ms)
+        ),
+    )
 }
 
 fn retrying(record: &Record, max: u32) -> String {
@@ -180,7 +205,7 @@ fn follow(follow: &Follow) -> Node {
                 .map_or_else(String::new, |why| format!(", {why}"))
         )),
         Whereabouts::Absent => leaf("not published yet, or not in its stream any more"),
-        Whereabouts::NotFound => leaf("not found: the limit of what is read was reached"),
+        Whereabouts::NotFound => leaf(&format!("not found: {LIMIT}")),
     }
 }
 

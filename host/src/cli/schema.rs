@@ -1,6 +1,6 @@
-//! `jetmesh dlq schema`: what the JSON of the other commands looks like.
+//! `jetmesh schema`: what the JSON of the other commands is made of.
 
-use crate::cli::{Error, OK};
+use super::{Error, OK};
 
 #[derive(Debug, clap::Args)]
 pub struct Schema {
@@ -9,47 +9,45 @@ pub struct Schema {
 }
 
 /// Name, what it describes, and the schema itself.
-const SCHEMAS: [(&str, &str, &str); 9] = [
+const SCHEMAS: [(&str, &str, &str); 11] = [
+    ("status", "`status --json`", include_str!("../../schemas/status.json")),
+    ("trace", "`trace --json`", include_str!("../../schemas/trace.json")),
     (
-        "ls",
-        "a line of `dlq ls --json`",
-        include_str!("../../../schemas/ls.json"),
+        "retrying",
+        "a line of `retrying --json`",
+        include_str!("../../schemas/retrying.json"),
     ),
+    ("ls", "a line of `dlq ls --json`", include_str!("../../schemas/ls.json")),
     (
         "group",
         "a line of `dlq ls --group --json`",
-        include_str!("../../../schemas/group.json"),
+        include_str!("../../schemas/group.json"),
     ),
-    ("show", "`dlq show --json`", include_str!("../../../schemas/show.json")),
+    ("show", "`dlq show --json`", include_str!("../../schemas/show.json")),
     (
-        "discard",
-        "`dlq discard --json`",
-        include_str!("../../../schemas/discard.json"),
+        "rehearse",
+        "a line of `dlq rehearse --json`",
+        include_str!("../../schemas/rehearse.json"),
     ),
     (
         "replay",
         "`dlq replay --json`",
-        include_str!("../../../schemas/replay.json"),
+        include_str!("../../schemas/replay.json"),
     ),
     (
-        "rehearse",
-        "a line of `dlq rehearse --json`",
-        include_str!("../../../schemas/rehearse.json"),
-    ),
-    (
-        "retrying",
-        "a line of `retrying --json`",
-        include_str!("../../../schemas/retrying.json"),
+        "discard",
+        "`dlq discard --json`",
+        include_str!("../../schemas/discard.json"),
     ),
     (
         "export",
         "a line of `dlq export`",
-        include_str!("../../../schemas/export.json"),
+        include_str!("../../schemas/export.json"),
     ),
     (
         "import",
         "`dlq import --json`",
-        include_str!("../../../schemas/import.json"),
+        include_str!("../../schemas/import.json"),
     ),
 ];
 

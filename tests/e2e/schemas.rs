@@ -1,0 +1,150 @@
+//! The published JSON schemas against what the commands print.
+
+use serde_json::{Value, json};
+
+use crate::mesh::{Config, Mesh};
+use crate::support::wait::SOON;
+use crate::support::{Signal, eventually, modules};
+
+/// The schema, and wherever it says what an object is made of, that it is made of nothing else.
+fn strict(schema: &mut Value) {
+    match schema {
+        Value::Object(object) => {
+            object.values_mut().for_each(strict);
+            if object.contains_key("properties") && !object.contains_key("additionalProperties") {
+                object.insert("unevaluatedProperties".to_owned(), json!(false));
+            }
+        }
+        Value::Array(list) => list.iter_mut().for_each(strict),
+        _ => {}
+    }
+}
+
+/// Holds every line of an output against the published schema of that name.
+pub async fn assert_fits(mesh: &Mesh, name: &str, output: &str) {
+    let mut schema: Value = serde_json::from_str(&mesh.jetmesh_ok(&["schema", name]).await).expect("JSON");
+    assert!(schema["title"].is_string(), "{name} says what it is of");
+    strict(&mut schema);
+    let (mut schemas, mut compiler) = (boon::Schemas::new(), boon::Compiler::new());
+    compiler.enable_format_assertions();
+    compiler.add_resource("schema.json", schema).expect("its own name");
+    let compiled = compiler.compile("schema.json", &mut schemas).expect("it is a schema");
+    assert!(!output.is_empty(), "{name}");
+    for line in output.lines() {
+        let line: Value = serde_json::from_str(line).expect("each line is JSON");
+        if let Err(error) = schemas.validate(&line, compiled) {
+            panic!("{name}: {error:#}\n{line:#}");
+        }
+    }
+}
+
+/// What a command prints as one object over several lines, on one.
+pub async fn object(mesh: &Mesh, args: &[&str]) -> String {
+    let text = mesh.jetmesh_ok(args).await;
+    let object: Value = serde_json::from_str(&text).expect("one object");
+    object.to_string()
+}
+
+#[tokio::test]
+async fn what_is_printed_as_json_is_as_the_published_schemas_say() {
+    let lines = "bucket = \"probe\"\npublish = [\"events.>\", \"nowhere.*\"]\nmax_attempts = 2";
+    let config = Config::new().handler("probe", &modules::handler("probe"), lines);
+    let (mesh, host) = Mesh::start(config).await;
+    let reject = json!({ "op": "reject", "code": "a", "message": "never" });
+    mesh.order(reject.clone()).await;
+    mesh.order(json!({ "op": "panic", "message": "no price" })).await;
+    let text = reject.to_string();
+    mesh.publish_with("orders.probe", &[("Probe", &text)], b"\xff".to_vec())
+        .await;
+    let letters = mesh.wait_letters(3).await;
+    let file = mesh.dir.path().join("letters.jsonl");
+    let file = file.to_str().expect("UTF-8");
+    let mut outputs: Vec<(&str, String)> = vec![
+        ("ls", mesh.jetmesh_ok(&["dlq", "ls", "--json"]).await),
+        ("group", mesh.jetmesh_ok(&["dlq", "ls", "--group", "--json"]).await),
+        ("export", mesh.jetmesh_ok(&["dlq", "export", "--all"]).await),
+    ];
+    for letter in &letters {
+        let id = letter.letter_id();
+        outputs.push(("show", object(&mesh, &["dlq", "show", id, "--json"]).await));
+        outputs.push(("trace", object(&mesh, &["trace", id, "--json"]).await));
+    }
+    std::fs::write(file, "bad\n").expect("the test's folder is writable");
+    outputs.push(("import", mesh.jetmesh(&["dlq", "import", file, "--json"]).await.1));
+    let effects = mesh
+        .order(json!([
+            { "op": "set", "key": "a", "value": "x" },
+            { "op": "delete", "key": "b" },
+            { "op": "emit", "subject": "events.one", "payload": 1, "headers": { "A": "b" } },
+            { "op": "emit_later", "subject": "events.later", "payload": 2, "after_ms": 3_600_000 },
+            { "op": "emit", "subject": "nowhere.x", "payload": 3 },
+            { "op": "need", "key": "now" },
+        ]))
+        .await;
+    mesh.wait_letters(4).await;
+    mesh.put("probe", "now", "yes").await;
+    outputs.push((
+        "rehearse",
+        mesh.jetmesh(&["dlq", "rehearse", "--all", "--json"]).await.1,
+    ));
+    mesh.order(json!([
+        { "op": "emit", "subject": "events.one", "payload": 1 },
+        { "op": "emit_later", "subject": "events.later", "payload": 2, "after_ms": 3_600_000 },
+        { "op": "emit", "subject": "nowhere.x", "payload": 3 },
+    ]))
+    .await;
+    mesh.wait_letters(5).await;
+    outputs.push((
+        "trace",
+        object(&mesh, &["trace", &format!("ORDERS:{}", effects + 1), "--json"]).await,
+    ));
+    let replay = mesh
+        .jetmesh(&["dlq", "replay", letters[0].letter_id(), "--yes", "--json"])
+        .await;
+    outputs.push(("replay", replay.1));
+    let later = mesh
+        .order(json!({ "op": "retry", "code": "later", "message": "busy", "delay_ms": 60_000 }))
+        .await;
+    let retrying = eventually("an attempt to fail", SOON, async || {
+        let list = mesh.jetmesh_ok(&["retrying", "--json"]).await;
+        (!list.is_empty()).then_some(list)
+    });
+    outputs.push(("retrying", retrying.await));
+    outputs.push((
+        "trace",
+        object(&mesh, &["trace", &format!("ORDERS:{later}"), "--json"]).await,
+    ));
+    let discard = mesh
+        .jetmesh(&["dlq", "discard", letters[0].letter_id(), "probe.k.9", "--yes", "--json"])
+        .await;
+    outputs.push(("discard", discard.1));
+    outputs.push(("status", object(&mesh, &["status", "--json"]).await));
+    outputs.push(("trace", object(&mesh, &["trace", "--key", "op=retry", "--json"]).await));
+    host.signal(Signal::KILL);
+    let waits = mesh.order(json!({ "op": "ok" })).await;
+    let waits = format!("ORDERS:{waits}");
+    outputs.push(("trace", object(&mesh, &["trace", &waits, "--json"]).await));
+    mesh.js
+        .delete_consumer_from_stream("probe", "ORDERS")
+        .await
+        .expect("it goes");
+    outputs.push(("trace", object(&mesh, &["trace", &waits, "--json"]).await));
+    outputs.push(("status", object(&mesh, &["status", "--json"]).await));
+
+    let mut names: Vec<&str> = outputs.iter().map(|(name, _)| *name).collect();
+    names.sort_unstable();
+    names.dedup();
+    let list = mesh.jetmesh_ok(&["schema"]).await;
+    let mut listed: Vec<&str> = list.lines().filter_map(|line| line.split(' ').next()).collect();
+    listed.sort_unstable();
+    assert_eq!(listed, names, "each schema is held against real output");
+    for (name, output) in outputs {
+        assert_fits(&mesh, name, &output).await;
+    }
+    let (status, _, stderr) = mesh.jetmesh(&["schema", "no-such"]).await;
+    assert_eq!(status.code(), Some(2));
+    assert!(
+        stderr.starts_with("error: there is no schema no-such; there are status, "),
+        "{stderr}"
+    );
+}
