@@ -1,5 +1,6 @@
-//! Dead letters by the hundred thousand: how long it takes to group them, and to put them back. Orders that ask for what
-//! is not there die; then it is there, and all are replayed. What is there afterwards is looked at.
+//! Dead letters by the hundred thousand: how long it takes to group them, to export, discard and import them, and to put
+//! them back. Orders that ask for what is not there die; then it is there, and all are replayed. What is there afterwards is
+//! looked at.
 //!
 //! `cargo bench -p jetmesh --bench letters`. `BENCH_LETTERS`: how many; 100,000 unless said. The table goes to standard
 //! output, progress to standard error.
@@ -44,32 +45,47 @@ async fn main() {
     eprintln!("{} letters", stored.await);
     let mut grouped = Vec::new();
     for _ in 0..RUNS {
-        let began = Instant::now();
-        let groups = jetmesh(&dir, &["dlq", "ls", "--group", "--json"]).await;
-        grouped.push(began.elapsed());
+        let (groups, took) = timed(jetmesh(&dir, &["dlq", "ls", "--group", "--json"])).await;
+        grouped.push(took);
         assert_eq!(groups["count"], count, "one group has them all");
     }
     grouped.sort_unstable();
     eprintln!("grouped in {grouped:?}");
 
+    let file = dir.path().join("letters.jsonl");
+    let file = file.to_str().expect("a temporary folder's path is UTF-8");
+    let exported = timed(run(&dir, &["dlq", "export", "--all", "--output", file])).await.1;
+    let (account, discarded) = timed(jetmesh(&dir, &["dlq", "discard", "--all", "--yes", "--json"])).await;
+    assert_eq!(account["discarded"], count, "{account}");
+    // What is settled is not imported: the letters come back after a disaster.
+    let dead = js.get_stream("MESH_DEAD").await.expect("it is there");
+    dead.purge().await.expect("the stream can be emptied");
+    let (account, imported) = timed(jetmesh(&dir, &["dlq", "import", file, "--json"])).await;
+    assert_eq!(account["put_back"], count, "{account}");
+    eprintln!("exported in {exported:?}, discarded in {discarded:?}, imported in {imported:?}");
+
     let bucket = js.get_key_value("inventory").await.expect("the host has made it");
     let stock = (2 * count).to_string();
     bucket.put("stock.sku-1", stock.into()).await.expect("it is taken");
-    let (host_before, server_before, began) = (cpu(host.pid()), cpu(server.pid()), Instant::now());
-    let account = jetmesh(&dir, &["dlq", "replay", "--all", "--yes", "--json"]).await;
-    let took = began.elapsed();
+    let (host_before, server_before) = (cpu(host.pid()), cpu(server.pid()));
+    let (account, took) = timed(jetmesh(&dir, &["dlq", "replay", "--all", "--yes", "--json"])).await;
     let used = (cpu(host.pid()) - host_before, cpu(server.pid()) - server_before);
     assert_eq!(account["succeeded"], count, "{account}");
     audit(&js, count).await;
 
+    let rate = |took: Duration| count as f64 / took.as_secs_f64();
     let each = |used: Duration| used.as_secs_f64() * 1e6 / count as f64;
     println!(
         "## Dead letters\n\n{}. The shipped inventory handler; {count} letters of one group.\n\n\
-         | grouped in s | replayed/s | host µs CPU | server µs CPU |\n|---:|---:|---:|---:|\n\
-         | {:.2} | {:.0} | {:.0} | {:.0} |",
+         | grouped in s | exported/s | discarded/s | imported/s | replayed/s | host µs CPU | server µs CPU |\n\
+         |---:|---:|---:|---:|---:|---:|---:|\n\
+         | {:.2} | {:.0} | {:.0} | {:.0} | {:.0} | {:.0} | {:.0} |",
         shared::machine(),
         grouped[RUNS / 2].as_secs_f64(),
-        count as f64 / took.as_secs_f64(),
+        rate(exported),
+        rate(discarded),
+        rate(imported),
+        rate(took),
         each(used.0),
         each(used.1),
     );
@@ -109,10 +125,21 @@ fn order(number: u64) -> Vec<u8> {
 
 /// Runs the command to its end; its output is one JSON object.
 async fn jetmesh(dir: &TempDir, args: &[&str]) -> Value {
+    serde_json::from_str(&run(dir, args).await).expect("one JSON object")
+}
+
+/// Runs the command to its end, and returns its standard output.
+async fn run(dir: &TempDir, args: &[&str]) -> String {
     let args = [args, &["--config", "jetmesh-0.toml"]].concat();
     let (status, stdout, stderr) = cli::jetmesh_in(dir.path(), &args).await;
     assert!(status.success(), "{status}\n{stdout}{stderr}");
-    serde_json::from_str(&stdout).expect("one JSON object")
+    stdout
+}
+
+/// What came, and how long that took.
+async fn timed<T>(work: impl Future<Output = T>) -> (T, Duration) {
+    let began = Instant::now();
+    (work.await, began.elapsed())
 }
 
 /// How many messages a stream holds, when they are as many as they are to be.
