@@ -281,3 +281,45 @@ impl Tracer<'_> {
         Ok(Some(found))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn entry(n: u64, decisions: &[Decision], reset: &[&str]) -> Entry {
+        let entry = json!({ "n": n, "append": "a", "host": "h", "at": "", "min_reader": 1, "decisions": decisions,
+                            "reset": reset });
+        serde_json::from_value(entry).unwrap()
+    }
+
+    #[test]
+    fn a_decision_counts_until_its_own_handler_is_reset() {
+        let decision = [Decision::of_test("h", "k.1", Verdict::Done)];
+        let mut account = Account::default();
+        let mut apply = |entry: &Entry| {
+            account.apply(entry, "h", "k.1", entry.n * 1000);
+            let before: Vec<(u64, u64)> = account
+                .before
+                .iter()
+                .map(|before| (before.decided.entry, before.reset_ms))
+                .collect();
+            (account.found.as_ref().map(|found| found.entry), before)
+        };
+        assert_eq!(apply(&entry(1, &[], &["h"])), (None, vec![]), "nothing to forget");
+        assert_eq!(apply(&entry(2, &decision, &[])), (Some(2), vec![]));
+        assert_eq!(apply(&entry(3, &[], &["other"])), (Some(2), vec![]));
+        assert_eq!(apply(&entry(4, &[], &["h"])), (None, vec![(2, 4000)]));
+        assert_eq!(apply(&entry(5, &decision, &[])), (Some(5), vec![(2, 4000)]));
+    }
+
+    #[test]
+    fn only_a_decision_that_is_younger_than_the_consumer_by_any_clock_needs_no_further_reading() {
+        let decision = [Decision::of_test("h", "k.1", Verdict::Done)];
+        let decided = Decided::of(&entry(1, &decision, &[]), "h", "k.1", 1_000_000).unwrap();
+        assert!(stands(&decided, Some(1_000_000 - CLOCKS_MS)));
+        assert!(!stands(&decided, Some(1_000_001 - CLOCKS_MS)));
+        assert!(!stands(&decided, None), "its consumer is gone, as a reset leaves it");
+    }
+}
