@@ -98,6 +98,7 @@ pub fn transaction(lane: &Lane, event: &EventId, dead: &Dead<'_>, body: Option<B
             attempt: dead.record.attempts,
             module: dead.record.module.clone(),
             follows_death: None,
+            writes: Vec::new(),
         }),
         session: 0,
         reads: std::collections::BTreeMap::new(),

@@ -34,10 +34,11 @@ const NATS: [&str; 19] = [
 const WASM: [&str; 4] = ["engine.rs", "guest.rs", "handler.rs", "sandbox.rs"];
 
 /// The ledger's step functions: what decides whether effects happen once runs without a server.
-const LEDGER_STEPS: [&str; 14] = [
+const LEDGER_STEPS: [&str; 15] = [
     "ledger/append.rs",
     "ledger/book.rs",
     "ledger/cache.rs",
+    "ledger/consequence.rs",
     "ledger/entry.rs",
     "ledger/fate.rs",
     "ledger/group.rs",

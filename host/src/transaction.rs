@@ -77,6 +77,7 @@ pub fn of(plan: &Handler, message: &Message, attempt: u32, digest: &ModuleDigest
             attempt,
             module: digest.to_string(),
             follows_death: None,
+            writes: Vec::new(),
         }),
         session: 0,
         reads: effects.reads,

@@ -1,8 +1,6 @@
 //! What a trace says of events that are gone from their streams, at work, decided in company, forgotten by a reset, or
 //! several hops away.
 
-use std::collections::BTreeSet;
-
 use async_nats::jetstream::stream::RetentionPolicy;
 use serde_json::{Value, json};
 
@@ -183,11 +181,12 @@ async fn an_event_at_work_is_told_as_delivered_or_with_the_host_that_runs_its_ne
 }
 
 #[tokio::test]
-async fn events_that_were_committed_together_show_what_each_emitted_and_say_that_the_writes_are_the_groups() {
+async fn events_that_were_committed_together_show_what_each_of_them_wrote_and_emitted() {
     let mesh = Mesh::new(Config::probe_with("start = \"all\"")).await;
     mesh.add_stream("ORDERS", &["orders.>"], RetentionPolicy::Limits).await;
     for n in 0..40 {
-        mesh.order(json!([set(&format!("k{n}"), "x"), emit("events.n", json!(n))]))
+        let own = set(&format!("k{n}"), &n.to_string());
+        mesh.order(json!([own, set("shared", &n.to_string()), emit("events.n", json!(n))]))
             .await;
     }
     let host = mesh.host(&[]).await;
@@ -201,35 +200,43 @@ async fn events_that_were_committed_together_show_what_each_emitted_and_say_that
         .map(|e| e.json())
         .find(several)
         .expect("some were committed together");
-    let decisions = entry["decisions"].as_array().expect("a list");
-    let keys: BTreeSet<&str> = entry["writes"]
-        .as_array()
-        .expect("a list")
+    let writes = entry["writes"].as_array().expect("a list");
+    let shared = writes
         .iter()
-        .filter_map(|w| w["key"].as_str())
-        .collect();
-    assert_eq!(keys.len(), decisions.len());
+        .find(|write| write["key"] == "shared")
+        .expect("it is written");
+    let last = shared["value"]["text"].as_str().expect("a number");
+    let decisions = entry["decisions"].as_array().expect("a list");
     for decision in decisions {
         let id = decision["event"].as_str().expect("a decision names its event");
         let event = traced(&mesh, &[id]).await;
+        let number = (event["sequence"].as_u64().expect("a number") - 1).to_string();
         let part = &event["handlers"][0];
-        let decided = &part["stand"]["decided"];
-        assert_eq!(decided["writers"], json!(decisions.len()));
-        assert_eq!(decided["writes"].as_array().map(Vec::len), Some(keys.len()));
+        let written: Vec<_> = part["stand"]["decided"]["writes"]
+            .as_array()
+            .expect("a list")
+            .iter()
+            .map(|write| (&write["key"], &write["value"]["data"], &write["writers"]))
+            .collect();
+        assert_eq!(
+            written,
+            [
+                (&json!(format!("k{number}")), &json!(number), &json!(1)),
+                (&json!("shared"), &json!(last), &json!(decisions.len()))
+            ]
+        );
         let follows = part["follows"].as_array().expect("a list");
         assert_eq!(follows.len(), 1, "only its own");
         assert_eq!(follows[0]["id"], json!(format!("probe.{id}.0")));
-        let number = event["sequence"].as_u64().expect("a number") - 1;
         assert_eq!(
             follows[0]["whereabouts"]["traced"]["message"]["payload"]["data"],
-            json!(number.to_string())
-        );
-        let said = format!(
-            "entry {} wrote, for this event and {} others that were committed with it:",
-            entry["n"],
-            decisions.len() - 1
+            json!(number)
         );
         let text = mesh.jetmesh_ok(&["trace", id]).await;
+        let said = format!(
+            "wrote shared = {last}, the last of {} writes of it that were committed together",
+            decisions.len()
+        );
         assert!(text.contains(&said), "{text}");
     }
 }

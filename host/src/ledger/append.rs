@@ -134,7 +134,10 @@ pub fn batch<W>(
     };
     let planned = group.members.iter().flat_map(|member| &member.tx.consequences);
     records.extend(outs(&subjects, n, by.append, planned, payload_max));
-    let decisions = group.members.iter().filter_map(|member| member.tx.decision.clone());
+    let writes: Vec<Write> = written(group)
+        .map(|(key, base, value)| Write::new(key, base, value.as_ref()))
+        .collect();
+    let decisions = group.members.iter().filter_map(|member| decision(&member.tx, &writes));
     let mut entry = Entry {
         n,
         append: by.append.to_owned(),
@@ -142,9 +145,7 @@ pub fn batch<W>(
         at: by.at.to_owned(),
         min_reader: READER,
         decisions: decisions.collect(),
-        writes: written(group)
-            .map(|(key, base, value)| Write::new(key, base, value.as_ref()))
-            .collect(),
+        writes,
         floors: said.floors,
         index_from: said.index_from,
         incarnations: said.incarnations,
@@ -222,6 +223,14 @@ pub fn fits_alone(
         at: "",
     };
     batch(bucket, upon, &group, Said::default(), by, payload_max, planted).map(drop)
+}
+
+/// A transaction's decision as its entry holds it. `writes`: the group's, in the order of their keys.
+fn decision(tx: &Transaction, writes: &[Write]) -> Option<Decision> {
+    let place = |key: &String| writes.binary_search_by(|write| write.key.cmp(key)).ok();
+    let mut decision = tx.decision.clone()?;
+    decision.writes = tx.writes.keys().filter_map(place).collect();
+    Some(decision)
 }
 
 /// The record of a death, or of what a replay has made of it.

@@ -10,8 +10,8 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+pub use super::consequence::{Body, Consequence, Out, PART};
 pub use super::id::{Hash, Id};
-use crate::message::Headers;
 use crate::outcome::Cause;
 
 /// The format that this host writes, and the newest that it can read.
@@ -137,6 +137,10 @@ pub struct Decision {
     /// The entry of the death that this `done` of a replay follows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub follows_death: Option<u64>,
+    /// Which of the entry's writes are its own, by their places there. Of a key that several decisions write, the entry
+    /// has the last value.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub writes: Vec<usize>,
 }
 
 #[cfg(test)]
@@ -155,6 +159,7 @@ impl Decision {
             attempt: 1,
             module: "m".to_owned(),
             follows_death: None,
+            writes: Vec::new(),
         }
     }
 }
@@ -337,60 +342,3 @@ pub struct Death {
     pub append: String,
     pub verdict: Verdict,
 }
-
-/// What follows from an entry: carried out by the relay, each once.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Consequence {
-    /// An event that a handler emitted.
-    Event {
-        id: String,
-        subject: String,
-        headers: Headers,
-        body: Body,
-    },
-    /// One that is published when it is due. Since format 2.
-    Delayed {
-        id: String,
-        /// RFC 3339.
-        due: String,
-        subject: String,
-        headers: Headers,
-        body: Body,
-    },
-    /// A dead letter.
-    Letter {
-        subject: String,
-        headers: Headers,
-        body: Body,
-    },
-    /// A dead letter whose event is done after all.
-    Settle {
-        subject: String,
-        reason: String,
-        /// The letter's body lies in parts, which go as well.
-        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-        in_parts: bool,
-    },
-}
-
-/// A payload in a consequence: in the same message, or, if it is large, in messages of its own.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Body {
-    Here(Text),
-    /// The parts' numbers among the entry's consequence messages, in order.
-    Parts(Vec<usize>),
-}
-
-/// One message of an entry's consequences.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Out {
-    pub n: u64,
-    /// A torn append may have left its consequences behind: only those of the append that became entry `n` count.
-    pub append: String,
-    pub consequences: Vec<Consequence>,
-}
-
-/// Header of a consequence message that is only a part of a payload.
-pub const PART: &str = "Mesh-Part";

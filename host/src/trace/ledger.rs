@@ -19,10 +19,17 @@ pub struct Decided {
     pub entry: u64,
     pub host: String,
     pub at_ms: u64,
-    pub writes: Vec<Write>,
-    /// Of how many events the writes are: an entry does not say which of them wrote what.
-    pub writers: usize,
+    pub writes: Vec<Written>,
     pub append: String,
+}
+
+/// A key that a decision writes.
+#[derive(Debug, Clone)]
+pub struct Written {
+    /// With the value that its entry has: the last one.
+    pub write: Write,
+    /// So many decisions of the entry write it.
+    pub writers: usize,
 }
 
 /// A decision that does not count any more: its handler was reset after it.
@@ -70,16 +77,17 @@ impl Decided {
     fn of(entry: &Entry, handler: &str, event: &str, at_ms: u64) -> Option<Decided> {
         let is = |d: &&Decision| d.handler == handler && d.event == event;
         let decision = entry.decisions.iter().find(is)?.clone();
-        // Neither a death nor a repetition writes anything.
-        let writes = |d: &Decision| d.verdict == Verdict::Done && d.same_as.is_none();
-        let own = writes(&decision);
+        let written = |place: &usize| {
+            let write = entry.writes.get(*place)?.clone();
+            let writers = entry.decisions.iter().filter(|d| d.writes.contains(place)).count();
+            Some(Written { write, writers })
+        };
         Some(Decided {
+            writes: decision.writes.iter().filter_map(written).collect(),
             decision,
             entry: entry.n,
             host: entry.host.clone(),
             at_ms,
-            writes: if own { entry.writes.clone() } else { Vec::new() },
-            writers: entry.decisions.iter().filter(|d| writes(d)).count(),
             append: entry.append.clone(),
         })
     }

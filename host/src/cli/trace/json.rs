@@ -3,11 +3,11 @@
 use serde_json::{Value, json};
 
 use crate::cli::retrying;
-use crate::ledger::entry::{Verdict, Write};
+use crate::ledger::entry::Verdict;
 use crate::message::rfc3339;
 use crate::payload::{Payload, headers};
 use crate::trace::follow::{Follow, Whereabouts};
-use crate::trace::ledger::{BeforeReset, Decided};
+use crate::trace::ledger::{BeforeReset, Decided, Written};
 use crate::trace::reading::Reading;
 use crate::trace::search::Searched;
 use crate::trace::stand::{Letter, Stand};
@@ -108,7 +108,6 @@ fn decided(decided: &Decided) -> Value {
         "same_as": decision.same_as,
         "follows_death": decision.follows_death,
         "writes": decided.writes.iter().map(write).collect::<Vec<_>>(),
-        "writers": decided.writers,
     })
 }
 
@@ -117,13 +116,15 @@ fn before_reset(before: &BeforeReset) -> Value {
 }
 
 /// Without a value it is deleted, or, if it says how many bytes there were, too large for the ledger.
-fn write(write: &Write) -> Value {
+fn write(written: &Written) -> Value {
+    let write = &written.write;
     let value = write.value.as_ref().and_then(|value| value.bytes().ok());
     json!({
         "key": write.key,
         "value": value.map(|value| Payload::of(&value)),
         "bytes": write.bytes,
         "base": write.base,
+        "writers": written.writers,
     })
 }
 

@@ -4,10 +4,10 @@ use super::tree::Node;
 use crate::attempts::Record;
 use crate::cli::retrying::{next, state};
 use crate::cli::text::value;
-use crate::ledger::entry::{Text, Verdict, Write};
+use crate::ledger::entry::{Text, Verdict};
 use crate::message::{now_ms, rfc3339};
 use crate::trace::follow::{Follow, Whereabouts};
-use crate::trace::ledger::{BeforeReset, Decided};
+use crate::trace::ledger::{BeforeReset, Decided, Written};
 use crate::trace::stand::{Letter, Stand};
 use crate::trace::{Part, Traced};
 
@@ -110,22 +110,19 @@ fn before_reset(before: &BeforeReset) -> Node {
 }
 
 fn writes(decided: &Decided) -> Vec<Node> {
-    let nodes: Vec<Node> = decided.writes.iter().map(written).collect();
-    if decided.writers <= 1 || nodes.is_empty() {
-        return nodes;
-    }
-    let (entry, others) = (decided.entry, decided.writers - 1);
-    vec![Node {
-        text: format!("entry {entry} wrote, for this event and {others} others that were committed with it:"),
-        below: nodes,
-    }]
+    decided.writes.iter().map(written).collect()
 }
 
-fn written(write: &Write) -> Node {
-    Node::leaf(match (&write.value, write.bytes) {
+fn written(written: &Written) -> Node {
+    let Written { write, writers } = written;
+    let text = match (&write.value, write.bytes) {
         (Some(text), _) => format!("wrote {} = {}", write.key, text_of(text)),
         (None, Some(bytes)) => format!("wrote {} ({bytes} bytes, too many for the ledger)", write.key),
         (None, None) => format!("deleted {}", write.key),
+    };
+    Node::leaf(match writers {
+        0 | 1 => text,
+        _ => format!("{text}, the last of {writers} writes of it that were committed together"),
     })
 }
 

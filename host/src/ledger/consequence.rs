@@ -1,0 +1,63 @@
+//! What follows from an entry, as its consequence messages hold it.
+
+use serde::{Deserialize, Serialize};
+
+use super::entry::Text;
+use crate::message::Headers;
+
+/// What follows from an entry: carried out by the relay, each once.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Consequence {
+    /// An event that a handler emitted.
+    Event {
+        id: String,
+        subject: String,
+        headers: Headers,
+        body: Body,
+    },
+    /// One that is published when it is due. Since format 2.
+    Delayed {
+        id: String,
+        /// RFC 3339.
+        due: String,
+        subject: String,
+        headers: Headers,
+        body: Body,
+    },
+    /// A dead letter.
+    Letter {
+        subject: String,
+        headers: Headers,
+        body: Body,
+    },
+    /// A dead letter whose event is done after all.
+    Settle {
+        subject: String,
+        reason: String,
+        /// The letter's body lies in parts, which go as well.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        in_parts: bool,
+    },
+}
+
+/// A payload in a consequence: in the same message, or, if it is large, in messages of its own.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Body {
+    Here(Text),
+    /// The parts' numbers among the entry's consequence messages, in order.
+    Parts(Vec<usize>),
+}
+
+/// One message of an entry's consequences.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Out {
+    pub n: u64,
+    /// A torn append may have left its consequences behind: only those of the append that became entry `n` count.
+    pub append: String,
+    pub consequences: Vec<Consequence>,
+}
+
+/// Header of a consequence message that is only a part of a payload.
+pub const PART: &str = "Mesh-Part";
