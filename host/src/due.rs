@@ -123,8 +123,7 @@ impl Carrier {
         let event = delayed::originals(&headers);
         let mut reason = "fired";
         if !published {
-            let terms = self.targets.lock().await.terms(&self.connection, to).await?;
-            let patience = terms.patience;
+            let patience = self.targets.lock().await.patience(&self.connection, to).await?;
             let mut map = writable(&event);
             map.insert("Nats-Msg-Id", id);
             // The last thing before: whoever sleeps here wakes up too late, and leaves it to be delivered again.

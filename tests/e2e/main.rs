@@ -4,7 +4,6 @@
 mod support;
 
 mod audit;
-mod batches;
 mod cli;
 mod compile;
 mod config;

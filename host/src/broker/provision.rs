@@ -103,8 +103,6 @@ fn source_config(stream: &Stream) -> Value {
         "max_age": stream.max_age.map_or(0, nanos),
         "duplicate_window": nanos(stream.duplicate_window),
         "allow_direct": true,
-        // What the mesh emits comes in batches; servers before 2.14 do not know it and leave it out.
-        "allow_batched": true,
     })
 }
 

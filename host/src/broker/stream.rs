@@ -40,11 +40,6 @@ impl StreamInfo {
         self.config["duplicate_window"].as_u64().map(Duration::from_nanos)
     }
 
-    /// Whether it takes messages in batches that are confirmed once (see `ledger::ingest`).
-    pub fn takes_batches(&self) -> bool {
-        self.config["allow_batched"].as_bool().unwrap_or(false)
-    }
-
     pub fn subjects(&self) -> Vec<String> {
         let list = self.config["subjects"].as_array();
         list.into_iter()

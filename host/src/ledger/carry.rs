@@ -9,14 +9,13 @@ use bytes::{Bytes, BytesMut};
 use tokio::time::Instant;
 
 use super::bucket::Bucket;
-use super::emit::Queues;
 use super::entry::{Body, Consequence, Entry, Head, Out, Subjects};
-use super::flight::{Event, Flight};
+use super::flight::{Answered, Cargo, Event, Flight};
 use super::look::Look;
 use super::mistake::Mistake;
 use super::read;
-use super::targets::Targets;
-use crate::broker::connection::token;
+use super::targets::{Targets, refusal};
+use crate::broker::connection::{PubAck, token};
 use crate::broker::error::TOO_LARGE;
 use crate::broker::{By, Connection, Error};
 use crate::dead_letter;
@@ -41,10 +40,9 @@ pub struct Relay<'a> {
     pub flight: Flight,
     /// The newest entry that is known to be committed.
     head: u64,
-    pub(super) refused: &'a mut BTreeSet<String>,
-    pub(super) targets: Targets,
+    refused: &'a mut BTreeSet<String>,
+    targets: Targets,
     pub(super) look: Look,
-    pub(super) queues: Queues,
 }
 
 /// A message of consequences.
@@ -86,12 +84,11 @@ impl<'a> Relay<'a> {
             refused,
             targets: Targets::default(),
             look: Look::default(),
-            queues: Queues::default(),
         })
     }
 
-    /// Begins to carry out one message; when this returns, its events are on their way, or wait for a batch that is. `false`:
-    /// its entry is not there yet.
+    /// Begins to carry out one message; its events are on their way when this returns. `false`: its entry is not there
+    /// yet.
     pub async fn carry(&mut self, fetched: Fetched<'_>) -> Result<bool, Error> {
         let out: Out = match serde_json::from_slice(fetched.payload) {
             Ok(out) => out,
@@ -116,7 +113,6 @@ impl<'a> Relay<'a> {
             self.carry_one(out.n, (carried, fetched.sequence), consequence, fetched.at)
                 .await?;
         }
-        self.publish_all_waiting().await?;
         self.flight.end(carried);
         Ok(true)
     }
@@ -184,21 +180,28 @@ impl<'a> Relay<'a> {
                 if sequence <= self.look.until && self.is_there(&subject, &id).await? {
                     return Ok(());
                 }
+                let payload = self.payload(entry, body).await?;
+                self.make_room().await?;
+                let patience = self.targets.patience(&self.connection, &subject).await?;
+                // The last thing before: whoever sleeps here wakes up too late, and fetches again.
+                if fetched.elapsed() > patience {
+                    let what = "carrying consequences out".to_owned();
+                    return Err(Error::Timeout { what });
+                }
                 let known_by = match fault::planted().is(Mistake::EmitWithoutId) {
                     true => token(),
                     false => id.clone(),
                 };
-                let payload = self.payload(entry, body).await?;
                 let event = Event {
-                    carried,
                     id,
-                    known_by,
                     subject,
                     headers,
                     payload,
                     entry,
                 };
-                self.emit(event, fetched).await
+                self.flight.publish(carried, event, &known_by).await?;
+                fault::point_after("relay-published", self.connection.client.flush()).await;
+                Ok(())
             }
             Consequence::Delayed {
                 id,
@@ -262,8 +265,8 @@ impl<'a> Relay<'a> {
         }
     }
 
-    pub(super) async fn make_room(&mut self) -> Result<(), Error> {
-        while !self.has_room() {
+    async fn make_room(&mut self) -> Result<(), Error> {
+        while !self.flight.has_room() {
             let mut checks = tokio::time::interval(Duration::from_secs(1));
             let answered = loop {
                 tokio::select! {
@@ -274,6 +277,60 @@ impl<'a> Relay<'a> {
             };
             self.answered(answered).await?;
         }
+        Ok(())
+    }
+
+    /// Takes in what a target has answered.
+    pub async fn answered(&mut self, answered: Answered) -> Result<(), Error> {
+        let Answered { carried, cargo, answer } = answered;
+        match cargo {
+            Cargo::Event(event) => return self.event_answered(carried, event, answer).await,
+            Cargo::Letter(subject) => {
+                dead_letter::inserted(&subject, answer)?;
+                fault::point("letter-stored");
+            }
+            Cargo::Settled(_) => {
+                answer?;
+            }
+        }
+        self.flight.confirm(carried);
+        Ok(())
+    }
+
+    /// An event that its target refuses for good becomes a dead letter, and the relay goes on.
+    async fn event_answered(&mut self, carried: u64, event: Event, answer: Result<PubAck, Error>) -> Result<(), Error> {
+        let subject = &event.subject;
+        let why = match answer {
+            Ok(ack) => {
+                tracing::trace!(
+                    subject,
+                    id = event.id,
+                    seq = ack.seq,
+                    duplicate = ack.duplicate,
+                    "event emitted"
+                );
+                fault::point("relay-confirmed");
+                self.refused.remove(subject);
+                self.flight.confirm(carried);
+                return Ok(());
+            }
+            Err(error) => refusal(&self.connection, subject, error).await?,
+        };
+        if self.refused.insert(subject.clone()) {
+            return Err(Error::Timeout {
+                what: format!("publishing on {subject}: {why}"),
+            });
+        }
+        tracing::warn!(
+            subject,
+            id = event.id,
+            entry = event.entry,
+            why,
+            "an emitted event cannot be delivered and becomes a dead letter"
+        );
+        let (letter, headers) = dead_letter::undeliverable(&self.stream, &event.id, subject, &event.headers, &why);
+        dead_letter::store(&self.connection, &letter, &headers, event.payload).await?;
+        self.flight.confirm(carried);
         Ok(())
     }
 

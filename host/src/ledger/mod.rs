@@ -1,7 +1,6 @@
 //! The ledger of a state bucket: one append-only log whose entries say which events are decided, how, and what follows.
 //! `decisions/0001-ledger.md` tells the protocol. `book` and what it is made of (`append`, `cache`, `consequence`,
-//! `entry`, `fate`, `group`, `id`, `ids`, `index`, `join`, `outs`, `standing`, `view`) and `ingest` are pure; the rest
-//! speaks to NATS.
+//! `entry`, `fate`, `group`, `id`, `ids`, `index`, `join`, `outs`, `standing`, `view`) are pure; the rest speaks to NATS.
 
 pub mod append;
 pub mod at_work;
@@ -12,7 +11,6 @@ pub mod carry;
 pub mod collect;
 pub mod committer;
 pub mod consequence;
-pub mod emit;
 pub mod entry;
 pub mod fate;
 pub mod flight;
@@ -22,7 +20,6 @@ pub mod id;
 pub mod ids;
 pub mod incarnation;
 pub mod index;
-pub mod ingest;
 pub mod join;
 pub mod keys;
 pub mod look;

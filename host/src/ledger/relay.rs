@@ -124,7 +124,7 @@ async fn serve(
             sent.await.map_err(|_| gone())?;
             asked = BATCH;
         }
-        let has_room = relay.has_room();
+        let has_room = relay.flight.has_room();
         let message = tokio::select! {
             biased;
             () = &mut closed => return Err(gone()),

@@ -1,6 +1,5 @@
 //! The streams that emitted events go to, and how long each knows an event again by its id.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use super::relay::PIN_TTL;
@@ -23,58 +22,31 @@ pub fn patience(duplicate_window: Duration) -> Duration {
 pub struct Targets(Vec<Target>);
 
 struct Target {
-    stream: Arc<str>,
     subjects: Vec<String>,
     duplicate_window: Duration,
-    takes_batches: bool,
-}
-
-/// How events for a subject are to be published.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Terms {
-    pub patience: Duration,
-    /// The stream that takes them, if it takes batches.
-    pub batches: Option<Arc<str>>,
 }
 
 impl Targets {
-    /// Asks the server once for each stream.
-    pub async fn terms(&mut self, connection: &Connection, subject: &str) -> Result<Terms, Error> {
-        if let Some(terms) = self.known(subject) {
-            return Ok(terms);
+    /// The [`patience`] for events on a subject. Asks the server once for each stream.
+    pub async fn patience(&mut self, connection: &Connection, subject: &str) -> Result<Duration, Error> {
+        let captures = |target: &&Target| target.subjects.iter().any(|pattern| subject_matches(pattern, subject));
+        if let Some(target) = self.0.iter().find(captures) {
+            return Ok(patience(target.duplicate_window));
         }
         let found = match connection.stream_of(subject).await? {
-            Some(stream) => connection.stream(&stream).await?.map(|info| (stream, info)),
+            Some(stream) => connection.stream(&stream).await?,
             None => None,
         };
-        if let Some((stream, info)) = found {
-            self.forget(&stream);
-            self.0.push(Target {
-                stream: stream.into(),
-                subjects: info.subjects(),
-                duplicate_window: info.duplicate_window().unwrap_or(WINDOW_USUAL),
-                takes_batches: info.takes_batches(),
-            });
-        }
         // Without a target there is nothing to be published twice.
-        Ok(self.known(subject).unwrap_or(Terms {
-            patience: patience(WINDOW_USUAL),
-            batches: None,
-        }))
-    }
-
-    fn known(&self, subject: &str) -> Option<Terms> {
-        let captures = |target: &&Target| target.subjects.iter().any(|pattern| subject_matches(pattern, subject));
-        let target = self.0.iter().find(captures)?;
-        Some(Terms {
-            patience: patience(target.duplicate_window),
-            batches: target.takes_batches.then(|| Arc::clone(&target.stream)),
-        })
-    }
-
-    /// A stream is not what it was: it is asked for again.
-    pub fn forget(&mut self, stream: &str) {
-        self.0.retain(|target| *target.stream != *stream);
+        let window = found.map_or(WINDOW_USUAL, |info| {
+            let duplicate_window = info.duplicate_window().unwrap_or(WINDOW_USUAL);
+            self.0.push(Target {
+                subjects: info.subjects(),
+                duplicate_window,
+            });
+            duplicate_window
+        });
+        Ok(patience(window))
     }
 }
 
