@@ -167,18 +167,10 @@ pub async fn remove(connection: &Connection, handler: &str, event: &EventId) -> 
     connection.api::<serde_json::Value>(&purge, &body).await.map(|_| ())
 }
 
-/// All records of a handler.
-pub async fn list(connection: &Connection, handler: &str) -> Result<Vec<Held>, Error> {
-    let filter = key_subject(ATTEMPTS, &format!("{handler}.>"));
-    let stored = crate::broker::scan::last_of_each(connection, &kv_stream(ATTEMPTS), &filter).await?;
-    Ok(stored
-        .into_iter()
-        .filter_map(|s| {
-            let record = serde_json::from_slice(&s.payload).ok()?;
-            Some(Held {
-                record,
-                revision: s.sequence,
-            })
-        })
-        .collect())
+/// The events of which a handler has records.
+pub async fn events(connection: &Connection, handler: &str) -> Result<Vec<EventId>, Error> {
+    let all = key_subject(ATTEMPTS, &format!("{handler}."));
+    let subjects = connection.subjects(&kv_stream(ATTEMPTS), &format!("{all}>")).await?;
+    let event = |subject: &String| EventId::parse(subject.strip_prefix(&all)?);
+    Ok(subjects.iter().filter_map(event).collect())
 }

@@ -63,12 +63,9 @@ async fn raise_floor(lane: &Lane, link: &Link, bucket: &Bucket) -> Result<(), Er
         .unwrap_or(floor + 1);
     let mut reach = settled;
     // What its stream has removed is not among the matching messages, and yet it may be undecided.
-    for held in attempts::list(&link.connection, &plan.name).await? {
-        let known =
-            EventId::parse(&held.record.event).filter(|e| e.incarnation == link.incarnation && e.sequence > floor);
-        if let Some(event) = known
-            && bucket.decided(&plan.name, &event).is_none()
-        {
+    for event in attempts::events(&link.connection, &plan.name).await? {
+        let above = event.incarnation == link.incarnation && event.sequence > floor;
+        if above && bucket.decided(&plan.name, &event).is_none() {
             reach = reach.min(event.sequence - 1);
         }
     }
@@ -142,27 +139,31 @@ async fn records(lane: &Lane, link: &Link) -> Result<(), Error> {
     if let Some(bucket) = &lane.bucket {
         bucket.catch_up().await?;
     }
-    for held in attempts::list(&link.connection, &plan.name).await? {
-        let Some(event) = EventId::parse(&held.record.event) else {
-            continue;
-        };
-        let decided = lane
-            .bucket
-            .as_ref()
-            .is_some_and(|b| b.decided(&plan.name, &event).is_some());
-        let quiet = now_ms() > burial::of_record(&held.record).last_ms.saturating_add(patience);
-        if decided {
+    for event in attempts::events(&link.connection, &plan.name).await? {
+        let decided = |b: &Arc<Bucket>| b.decided(&plan.name, &event).is_some();
+        if lane.bucket.as_ref().is_some_and(decided) {
             attempts::remove(&link.connection, &plan.name, &event).await?;
-        } else if event.incarnation == link.incarnation && quiet && !lane.is_running(&event) {
-            if burial::body_in_stream(lane, &event).await?.is_none() {
-                // Without a ledger nobody can tell a lost event from one that was done.
-                if lane.bucket.is_some() {
-                    replay::lost(lane, &event, burial::of_record(&held.record)).await?;
-                }
-                attempts::remove(&link.connection, &plan.name, &event).await?;
-            } else if lane.bucket.is_none() && held.record.attempts >= plan.retry.max_attempts {
-                exhausted(lane, link, &event, &held.record).await?;
+            continue;
+        }
+        // What is at work or of another making of the stream needs no reading.
+        if event.incarnation != link.incarnation || lane.is_running(&event) {
+            continue;
+        }
+        let held = attempts::load(&link.connection, &plan.name, &event).await?;
+        let record = burial::of_record(&held.record);
+        let quiet = now_ms() > record.last_ms.saturating_add(patience);
+        // It may have gone or begun meanwhile.
+        if held.revision == 0 || !quiet || lane.is_running(&event) {
+            continue;
+        }
+        if burial::body_in_stream(lane, &event).await?.is_none() {
+            // Without a ledger nobody can tell a lost event from one that was done.
+            if lane.bucket.is_some() {
+                replay::lost(lane, &event, record).await?;
             }
+            attempts::remove(&link.connection, &plan.name, &event).await?;
+        } else if lane.bucket.is_none() && held.record.attempts >= plan.retry.max_attempts {
+            exhausted(lane, link, &event, &held.record).await?;
         }
     }
     Ok(())

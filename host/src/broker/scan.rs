@@ -10,7 +10,6 @@ use serde_json::json;
 use super::connection::Connection;
 use super::consumer::{ConsumerInfo, nanos};
 use super::error::Error;
-use super::stored::{By, Stored};
 use crate::effects::subject_matches;
 use crate::message::{DeliveryInfo, Headers, headers_of, rfc3339};
 use crate::plan::Nats;
@@ -266,14 +265,4 @@ pub async fn one_by_one(
         }
     }
     Ok(false)
-}
-
-/// The last stored message of each subject that matches, read one by one from the leader. For a handful.
-pub async fn last_of_each(connection: &Connection, stream: &str, filter: &str) -> Result<Vec<Stored>, Error> {
-    let subjects = connection.subjects(stream, filter).await?;
-    let mut found = Vec::with_capacity(subjects.len());
-    for subject in subjects {
-        found.extend(connection.stored(stream, By::Last(&subject)).await?);
-    }
-    Ok(found)
 }

@@ -59,11 +59,19 @@ impl Connection {
         }
     }
 
-    /// The subjects of stored messages that match a filter, in alphabetical order. For a handful.
+    /// The subjects of stored messages that match a filter, in alphabetical order. The server tells of a hundred thousand
+    /// at a time; one that is new or gone between two answers may be left out or told twice.
     pub async fn subjects(&self, stream: &str, filter: &str) -> Result<Vec<String>, Error> {
-        let body = serde_json::json!({ "subjects_filter": filter });
-        let info: StreamInfo = self.api(&format!("STREAM.INFO.{stream}"), &body).await?;
-        let mut subjects: Vec<String> = info.state.subjects.into_keys().collect();
+        let mut subjects = Vec::new();
+        loop {
+            let body = serde_json::json!({ "subjects_filter": filter, "offset": subjects.len() });
+            let page: Page = self.api(&format!("STREAM.INFO.{stream}"), &body).await?;
+            let more = page.state.subjects.len();
+            subjects.extend(page.state.subjects.into_keys());
+            if more == 0 || subjects.len() >= page.total {
+                break;
+            }
+        }
         subjects.sort();
         Ok(subjects)
     }
@@ -80,6 +88,14 @@ impl Connection {
             .await?;
         Ok(names.streams.unwrap_or_default())
     }
+}
+
+#[derive(Deserialize)]
+struct Page {
+    state: StreamState,
+    /// How many subjects match; absent if none does.
+    #[serde(default)]
+    total: usize,
 }
 
 #[derive(Deserialize)]
