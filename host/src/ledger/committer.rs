@@ -26,7 +26,7 @@ const LOOKS_MAX: u32 = 100;
 /// Another host has appended so lately that it is likely to do so again: it gets its turn.
 const OTHERS_ARE_BUSY: Duration = Duration::from_millis(200);
 /// At most so long.
-const TURN_MAX: Duration = Duration::from_millis(30);
+const TURN_MAX: Duration = Duration::from_millis(100);
 
 /// The committer of one bucket, until the drain.
 pub async fn run(bucket: Arc<Bucket>) {
@@ -143,14 +143,15 @@ async fn append(bucket: &Bucket, connection: &Connection) -> Result<(), Error> {
     }
 }
 
-/// Whoever has just appended lets the others go first, for about as long as its own append took.
+/// Whoever has just appended lets the others go first, for twice as long as its own append took: they must hear of it
+/// before they can append. Too short a turn costs more than one that nobody takes: it ends in a refused batch.
 async fn give_way(bucket: &Bucket, took: Duration) {
     if bucket.quiet_for() > OTHERS_ARE_BUSY {
         return;
     }
     // Of what was heard before, not of this turn.
     let _ = tokio::time::timeout(Duration::ZERO, bucket.their_turn.notified()).await;
-    let _ = tokio::time::timeout(took.min(TURN_MAX), bucket.their_turn.notified()).await;
+    let _ = tokio::time::timeout((took * 2).min(TURN_MAX), bucket.their_turn.notified()).await;
 }
 
 /// The truth is in the ledger: reads it up to its end, and, if nothing is new there, the keys that the batch rests on.
