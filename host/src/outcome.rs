@@ -110,6 +110,19 @@ impl Outcome {
         }
     }
 
+    /// Where the guest was when it trapped, innermost first.
+    pub fn backtrace(&self) -> &[String] {
+        match self {
+            Outcome::Trap { backtrace, .. } => backtrace,
+            Outcome::Done
+            | Outcome::Retry { .. }
+            | Outcome::Reject { .. }
+            | Outcome::Timeout { .. }
+            | Outcome::Conflict
+            | Outcome::HostFault { .. } => &[],
+        }
+    }
+
     /// What went wrong, or nothing.
     pub fn failure(&self) -> Option<Failure> {
         let (code, message) = match self {

@@ -1,11 +1,10 @@
 //! The form that a message's bytes and headers have in the JSON that commands print, and in which exported letters are
 //! read again. What a ledger stores has a form of its own.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use crate::ledger::entry::Text;
 use crate::message::Headers;
 
 /// Bytes in JSON: as they are if they are UTF-8, else in base64.
@@ -39,26 +38,20 @@ pub fn headers(list: &Headers) -> Vec<Header> {
 
 impl Payload {
     pub fn of(bytes: &[u8]) -> Payload {
-        match std::str::from_utf8(bytes) {
-            Ok(text) => Payload {
-                encoding: Encoding::Text,
-                data: text.to_owned(),
-            },
-            Err(_) => Payload {
-                encoding: Encoding::Base64,
-                data: BASE64.encode(bytes),
-            },
-        }
+        let (encoding, data) = match Text::of(bytes) {
+            Text::Text(data) => (Encoding::Text, data),
+            Text::Base64(data) => (Encoding::Base64, data),
+        };
+        Payload { encoding, data }
     }
 
     /// `Err` says why the bytes cannot be had.
     pub fn into_bytes(self) -> Result<Bytes, String> {
-        match self.encoding {
-            Encoding::Text => Ok(self.data.into()),
-            Encoding::Base64 => BASE64
-                .decode(&self.data)
-                .map(Bytes::from)
-                .map_err(|error| format!("its payload is not base64: {error}")),
-        }
+        let text = match self.encoding {
+            Encoding::Text => Text::Text(self.data),
+            Encoding::Base64 => Text::Base64(self.data),
+        };
+        text.into_bytes()
+            .map_err(|error| format!("its payload is not base64: {error}"))
     }
 }

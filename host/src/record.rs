@@ -51,15 +51,7 @@ pub fn told(
     digest: &ModuleDigest,
 ) -> Attempt {
     let (code, message) = outcome.failure().map_or_else(Default::default, |f| (f.code, f.message));
-    let backtrace = match outcome {
-        Outcome::Trap { backtrace, .. } => backtrace.clone(),
-        Outcome::Done
-        | Outcome::Retry { .. }
-        | Outcome::Reject { .. }
-        | Outcome::Timeout { .. }
-        | Outcome::Conflict
-        | Outcome::HostFault { .. } => Vec::new(),
-    };
+    let backtrace = outcome.backtrace().to_vec();
     let took = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
     let last_lines = &lines[lines.len().saturating_sub(LOG_TAIL)..];
     Attempt {

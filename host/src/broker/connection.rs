@@ -5,9 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use async_nats::header::ParseHeaderNameError;
 use async_nats::jetstream::{self, response::Response};
-use async_nats::{Client, ConnectOptions, HeaderMap, HeaderName, Request, RequestErrorKind};
+use async_nats::{Client, ConnectOptions, HeaderMap, Request, RequestErrorKind};
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -299,31 +298,14 @@ pub fn header_map(headers: &Headers) -> Result<HeaderMap, String> {
 pub fn writable(headers: &Headers) -> HeaderMap {
     let mut map = HeaderMap::new();
     for (name, value) in headers {
-        if let (Ok(name), Ok(value)) = (header_name(name), value.parse::<async_nats::HeaderValue>()) {
+        if let (Ok(name), Ok(value)) = (
+            name.parse::<async_nats::HeaderName>(),
+            value.parse::<async_nats::HeaderValue>(),
+        ) {
             map.append(name, value);
         }
     }
     map
-}
-
-/// A name that nearly every event has is not written anew for each.
-fn header_name(name: &str) -> Result<HeaderName, ParseHeaderNameError> {
-    match USUAL.iter().find(|(usual, _)| *usual == name) {
-        Some((_, usual)) => Ok(usual.clone()),
-        None => name.parse(),
-    }
-}
-
-static USUAL: [(&str, HeaderName); 5] = [
-    usual("Mesh-Event-Id"),
-    usual("Mesh-Cause-Event"),
-    usual("Mesh-Cause-Handler"),
-    usual("Mesh-Hops"),
-    usual("traceparent"),
-];
-
-const fn usual(name: &'static str) -> (&'static str, HeaderName) {
-    (name, HeaderName::from_static(name))
 }
 
 /// How long between two attempts to reach NATS: half a second at first, four at most.

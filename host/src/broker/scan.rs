@@ -191,8 +191,11 @@ pub async fn first_since(connection: &Connection, stream: &str, from: From) -> R
     Ok(first)
 }
 
+/// How far the clocks of two servers may lie apart.
+pub const CLOCKS_MS: u64 = 60_000;
+
 /// How many messages are read one by one past a message that broke a scan.
-const STEP: usize = 300;
+pub const STEP: usize = 300;
 
 /// A message without its payload; `Err` says why no client can read its headers.
 pub struct Surveyed {

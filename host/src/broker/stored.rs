@@ -1,4 +1,4 @@
-//! Messages as their stream holds them, read one by one from the leader and without the client's parser.
+//! Messages as their stream holds them, read one by one: from the leader and without the client's parser, or at a glance.
 
 use std::time::Duration;
 
@@ -91,6 +91,15 @@ impl Stored {
     }
 }
 
+/// A message as some replica of its stream holds it.
+#[derive(Debug, Clone)]
+pub struct Glanced {
+    pub sequence: u64,
+    pub time_ms: u64,
+    pub headers: Headers,
+    pub payload: Bytes,
+}
+
 #[derive(Deserialize)]
 struct GetAnswer {
     message: RawMessage,
@@ -126,7 +135,7 @@ impl Connection {
     /// The last message on a subject as some replica of the stream holds it, perhaps an old one, or one that is there no
     /// more: for whoever looks twice before anything rests on it, because it costs the server a fraction. `None` also if
     /// nobody answers.
-    pub async fn glance(&self, stream: &str, last: &str) -> Option<(u64, u64, Headers, Bytes)> {
+    pub async fn glance(&self, stream: &str, last: &str) -> Option<Glanced> {
         let subject = format!("{}.DIRECT.GET.{stream}.{last}", self.api_prefix());
         let answer = timeout(GLANCE, self.client.request(subject, Bytes::new()))
             .await
@@ -137,7 +146,12 @@ impl Connection {
         let (sequence, time_ms) = (sequence.parse().ok()?, parse_rfc3339(time)?);
         let place = ["Nats-Stream", "Nats-Subject", "Nats-Sequence", "Nats-Time-Stamp"];
         headers.retain(|(name, _)| !place.contains(&name.as_str()));
-        Some((sequence, time_ms, headers, answer.payload))
+        Some(Glanced {
+            sequence,
+            time_ms,
+            headers,
+            payload: answer.payload,
+        })
     }
 
     async fn get(&self, stream: &str, body: serde_json::Value) -> Result<Option<Stored>, Error> {

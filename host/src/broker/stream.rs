@@ -26,8 +26,6 @@ pub struct StreamState {
     pub first_ts: Option<String>,
     pub first_seq: u64,
     pub last_seq: u64,
-    #[serde(default)]
-    pub subjects: HashMap<String, u64>,
 }
 
 impl StreamInfo {
@@ -92,10 +90,16 @@ impl Connection {
 
 #[derive(Deserialize)]
 struct Page {
-    state: StreamState,
+    state: Subjects,
     /// How many subjects match; absent if none does.
     #[serde(default)]
     total: usize,
+}
+
+#[derive(Deserialize)]
+struct Subjects {
+    #[serde(default)]
+    subjects: HashMap<String, u64>,
 }
 
 #[derive(Deserialize)]

@@ -158,6 +158,7 @@ mod tests {
         ");
         assert_eq!(cut("库存不足", 6), "库存…");
     }
+
     #[test]
     fn a_wide_table_does_without_what_is_least_wanted_says_so_and_fits() {
         let header = ["ID", "COUNT", "CODE", "MODULE", "ERROR"];

@@ -85,13 +85,13 @@ pub async fn stored(connection: &Connection, subject: &str) -> Result<Option<Let
 
 /// The letter on a subject as some replica holds it, if it is one and whole in itself: see [`Connection::glance`].
 pub async fn glance(connection: &Connection, subject: &str) -> Option<Letter> {
-    let (sequence, time_ms, headers, payload) = connection.glance(DEAD, subject).await?;
+    let glanced = connection.glance(DEAD, subject).await?;
     let letter = Letter {
         subject: subject.to_owned(),
-        sequence,
-        time_ms,
-        headers,
-        payload,
+        sequence: glanced.sequence,
+        time_ms: glanced.time_ms,
+        headers: glanced.headers,
+        payload: glanced.payload,
     };
     (!letter.is_settled() && !letter.is_in_parts()).then_some(letter)
 }

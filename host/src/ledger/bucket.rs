@@ -6,6 +6,7 @@ use std::sync::{Mutex as StdMutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Mutex, Notify, RwLock, RwLockWriteGuard, oneshot};
+use tokio::time::timeout;
 
 use super::append::Transaction;
 use super::book::{Book, Read};
@@ -42,7 +43,7 @@ pub struct Bucket {
     /// Something has joined.
     pub(super) joined: Notify,
     /// An entry has been read, or stored.
-    pub(super) applied: Notify,
+    applied: Notify,
     turn: RwLock<()>,
     /// Another host has appended.
     pub(super) others: Notify,
@@ -156,6 +157,21 @@ impl Bucket {
     /// Which append became an entry, as far as this host knows.
     pub fn append_of(&self, n: u64) -> Option<String> {
         self.book().append_of(n).map(str::to_owned)
+    }
+
+    /// The same when this host has read that far, or after so long.
+    pub async fn append_within(&self, n: u64, limit: Duration) -> Option<String> {
+        let read = async {
+            loop {
+                let applied = self.applied.notified();
+                if self.newest() >= n {
+                    return;
+                }
+                applied.await;
+            }
+        };
+        let _ = timeout(limit, read).await;
+        self.append_of(n)
     }
 
     /// Another host has appended just now.

@@ -26,8 +26,8 @@ use crate::plan::Nats;
 /// A batch is stored message by message: its head comes a moment after its consequences.
 const MOMENT: Duration = Duration::from_millis(2);
 const MOMENTS: u32 = 100;
-/// So many of them it is waited for what this host knows itself.
-const MOMENTS_OF_OUR_OWN: u32 = 5;
+/// How long it is waited for what this host knows itself.
+const OUR_OWN: Duration = Duration::from_millis(10);
 
 /// A relay at work, over one connection.
 pub struct Relay<'a> {
@@ -128,21 +128,16 @@ impl<'a> Relay<'a> {
             true => Backing::Committed,
             false => Backing::Torn,
         };
-        for moment in 0..MOMENTS {
-            let bucket = self.bucket.as_ref().filter(|_| self.head < out.n);
-            let applied = bucket.map(|bucket| (bucket, bucket.applied.notified()));
+        // This host's committer, or what it reads of others, is about to know: that saves reading the entry.
+        if let Some(bucket) = self.bucket.as_ref().filter(|_| self.head < out.n)
+            && let Some(append) = bucket.append_within(out.n, OUR_OWN).await
+        {
+            return Ok(is(&append));
+        }
+        for _ in 0..MOMENTS {
             let known = self.bucket.as_ref().and_then(|bucket| bucket.append_of(out.n));
             if let Some(append) = known {
                 return Ok(is(&append));
-            }
-            // This host's committer, or what it reads of others, is about to know: that saves reading the entry.
-            if let Some((bucket, applied)) = applied
-                && moment < MOMENTS_OF_OUR_OWN
-                && bucket.newest() < out.n
-            {
-                // Over or not, it is looked again.
-                let _ = tokio::time::timeout(MOMENT, applied).await;
-                continue;
             }
             if self.head < out.n {
                 let subject = self.subjects.head();

@@ -62,7 +62,7 @@ impl State for Bucket {
     fn get<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<(Option<Bytes>, Version), String>> {
         self.reads.fetch_add(1, Ordering::Relaxed);
         // What is at hand needs no waiting.
-        let at_hand = self.is_open().then(|| self.book().read(key)).flatten();
+        let at_hand = self.with_present(|_| self.book().read(key)).flatten();
         if let Some(found) = at_hand {
             return std::future::ready(Ok(found)).boxed();
         }

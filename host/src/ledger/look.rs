@@ -8,13 +8,10 @@ use tokio::time::Instant;
 use super::carry::{Fetched, Relay};
 use super::entry::PART;
 use super::relay::CONSUMER;
-use crate::broker::scan::{From, survey};
+use crate::broker::scan::{CLOCKS_MS, From, survey};
 use crate::broker::{Connection, Error};
 use crate::message::{DeliveryInfo, header};
 use crate::plan::Nats;
-
-/// How far the clocks of two servers may lie apart.
-const CLOCKS_MS: u64 = 60_000;
 
 /// What a relay that begins must not take for unpublished.
 #[derive(Default)]

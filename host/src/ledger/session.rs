@@ -37,14 +37,13 @@ impl Bucket {
     }
 
     pub(super) fn present(&self) -> Option<Connection> {
-        let link = self.link.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        link.filter(|connection| !connection.is_closed())
+        self.with_present(Connection::clone)
     }
 
-    /// Whether there is one.
-    pub(super) fn is_open(&self) -> bool {
+    /// What is to be known of the present connection, if there is one.
+    pub(super) fn with_present<T>(&self, of: impl FnOnce(&Connection) -> T) -> Option<T> {
         let link = self.link.lock().unwrap_or_else(PoisonError::into_inner);
-        link.as_ref().is_some_and(|connection| !connection.is_closed())
+        link.as_ref().filter(|connection| !connection.is_closed()).map(of)
     }
 
     pub(super) fn drop_session(&self) {

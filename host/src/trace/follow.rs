@@ -5,12 +5,11 @@ use std::ops::ControlFlow;
 
 use super::reading::{Extent, Range, Seen};
 use super::stand::{Letter, Stand};
-use super::{Message, Part, Traced, Tracer};
+use super::{Message, Part, Traced, Tracer, takes};
 use crate::broker::provision::{DELAYED, kv_stream};
 use crate::broker::{By, Error};
 use crate::dead_letter;
 use crate::delayed;
-use crate::effects::subject_matches;
 use crate::identity::EVENT_ID;
 use crate::ledger::entry::{Consequence, Verdict};
 use crate::message::{EventId, header, parse_rfc3339};
@@ -212,10 +211,7 @@ impl<'a> Tracer<'a> {
         let Some(stream) = self.reading.connection.stream_of(&wanted.subject).await? else {
             return Ok(Vec::new());
         };
-        let reads = |h: &&Handler| {
-            h.stream == stream
-                && (h.subjects.is_empty() || h.subjects.iter().any(|s| subject_matches(s, &wanted.subject)))
-        };
+        let reads = |h: &&Handler| takes(h, &stream, Some(&wanted.subject));
         Ok(plan.handlers.iter().filter(reads).collect())
     }
 

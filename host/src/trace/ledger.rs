@@ -2,9 +2,10 @@
 
 use std::ops::ControlFlow;
 
-use super::reading::{CLOCKS_MS, Extent, Range};
+use super::reading::{Extent, Range};
 use super::{Message, Tracer};
 use crate::broker::provision::kv_stream;
+use crate::broker::scan::CLOCKS_MS;
 use crate::broker::{By, Error};
 use crate::identity::{self, EVENT_ID};
 use crate::ledger::entry::{Consequence, Death, Decision, Entry, Out, PART, Subjects, Verdict, Write};

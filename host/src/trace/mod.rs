@@ -152,7 +152,7 @@ impl<'a> Tracer<'a> {
             for handler in plan
                 .handlers
                 .iter()
-                .filter(|h| takes(h, stream, traced.message.as_ref()))
+                .filter(|h| takes(h, stream, traced.message.as_ref().map(|m| m.subject.as_str())))
             {
                 let mut part = self.stand(handler, event, traced.message.as_ref()).await?;
                 if depth <= HOPS_MAX {
@@ -200,8 +200,8 @@ fn one_of(handlers: &mut Vec<Part>) {
     }
 }
 
-/// Whether a handler reads such an event. Of one that is gone only its stream is known.
-fn takes(handler: &Handler, stream: &str, message: Option<&Message>) -> bool {
-    let matches = |message: &Message| handler.subjects.iter().any(|s| subject_matches(s, &message.subject));
-    handler.stream == stream && (handler.subjects.is_empty() || message.is_none_or(matches))
+/// Whether a handler reads such an event. Of one that is gone perhaps only its stream is known.
+fn takes(handler: &Handler, stream: &str, subject: Option<&str>) -> bool {
+    let matches = |subject| handler.subjects.iter().any(|s| subject_matches(s, subject));
+    handler.stream == stream && (handler.subjects.is_empty() || subject.is_none_or(matches))
 }

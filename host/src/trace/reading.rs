@@ -5,16 +5,11 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use crate::broker::scan::{From, Scan, first_since};
+use crate::broker::scan::{CLOCKS_MS, From, STEP, Scan, first_since};
 use crate::broker::{self, Connection, Error, Stored, StreamInfo};
 use crate::effects::subject_matches;
 use crate::message::{DeliveryInfo, Headers, headers_of};
 use crate::plan::Nats;
-
-/// How many messages are read one by one past one that breaks a scan.
-const STEP: usize = 300;
-/// How far the clocks of two servers may lie apart.
-pub const CLOCKS_MS: u64 = 60_000;
 
 /// A message that was read.
 #[derive(Debug, Clone)]

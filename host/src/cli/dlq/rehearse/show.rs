@@ -54,7 +54,7 @@ pub fn lines(id: &str, came: &Came, columns: Option<usize>) -> Vec<String> {
         }
         let log = run.log[skip..].iter().map(|l| format!("  log {} {}", l.level, l.text));
         lines.extend(log.map(|line| fit(line, columns)));
-        let functions = backtrace(&run.outcome);
+        let functions = run.outcome.backtrace();
         if !functions.is_empty() {
             lines.push("  functions, innermost first".to_owned());
             lines.extend(functions.iter().map(|name| fit(format!("    {name}"), columns)));
@@ -72,19 +72,6 @@ pub fn lines(id: &str, came: &Came, columns: Option<usize>) -> Vec<String> {
         lines.push("  no effects".to_owned());
     }
     lines
-}
-
-/// Where the guest was when it trapped, innermost first.
-fn backtrace(outcome: &Outcome) -> &[String] {
-    match outcome {
-        Outcome::Trap { backtrace, .. } => backtrace,
-        Outcome::Done
-        | Outcome::Retry { .. }
-        | Outcome::Reject { .. }
-        | Outcome::Timeout { .. }
-        | Outcome::Conflict
-        | Outcome::HostFault { .. } => &[],
-    }
 }
 
 fn changed(change: &Change, columns: Option<usize>) -> String {
@@ -137,6 +124,6 @@ pub fn json_of(id: &str, came: &Came) -> Value {
         "writes": run.writes.iter().map(write).collect::<Vec<_>>(),
         "emits": run.emits.iter().map(emit).collect::<Vec<_>>(),
         "log": log.collect::<Vec<_>>(),
-        "backtrace": backtrace(&run.outcome),
+        "backtrace": run.outcome.backtrace(),
     })
 }
