@@ -36,6 +36,9 @@ pub const FIRST_ATTEMPT: &str = "Mesh-First-Attempt";
 pub const LAST_ATTEMPT: &str = "Mesh-Last-Attempt";
 /// The ledger's entry that decided the death; a replay follows exactly it.
 pub const DEATH: &str = "Mesh-Death";
+/// The sequence of the death's record in the ledger's stream, which a replay's `done` overwrites. Letters of earlier builds
+/// lack it, and after a torn append it may be another: then the record is looked for.
+pub const DEATH_RECORD: &str = "Mesh-Death-Record";
 /// The ledger that holds the death.
 pub const LEDGER: &str = "Mesh-Ledger";
 /// The body is in this many messages on `<subject>.part.<n>`.

@@ -88,7 +88,7 @@ pub async fn take(lane: &Arc<Lane>, link: Arc<Link>, wire: Wire, reply: Subject,
         .and_then(|h| h.get(LETTER))
         .map(|v| v.as_str().to_owned());
     let found = match &letter {
-        Some(subject) => of_letter(lane, &link, &event, subject).await,
+        Some(subject) => of_letter(lane, &link, &event, subject, info.delivered).await,
         None => of_stream(lane, &link, &event).await,
     };
     match found {
@@ -118,15 +118,25 @@ async fn of_letter(
     link: &Link,
     event: &EventId,
     subject: &str,
+    delivered: u64,
 ) -> Result<Option<(Message, Replay)>, Error> {
     let (letter, death) = match &lane.bucket {
         None => (dead_letter::read(&link.connection, subject).await?, None),
         Some(bucket) => {
-            let glance = async { Ok(dead_letter::glance(&link.connection, subject).await) };
-            let (letter, death) = futures_util::try_join!(glance, bucket.death(&lane.plan.name, event))?;
-            let Some(death) = death else { return Ok(None) };
-            // Nothing but the death's record, which is read from the leader, says that the letter stands.
-            let letter = match letter.filter(|letter| tells_of(letter, death)) {
+            // What a replica has, at first: if that is wrong, the commit is refused and the replay delivered again.
+            let glanced = match delivered {
+                1 => dead_letter::glance(&link.connection, subject).await,
+                _ => None,
+            };
+            let named = glanced.as_ref().and_then(|letter| death_in(letter, &bucket.name));
+            let death = match named {
+                Some(death) => death,
+                None => match bucket.death(&lane.plan.name, event).await? {
+                    Some(death) => death,
+                    None => return Ok(None),
+                },
+            };
+            let letter = match glanced.filter(|letter| tells_of(letter, death)) {
                 Some(letter) => Some(letter),
                 None => {
                     let letter = dead_letter::read(&link.connection, subject).await?;
@@ -146,6 +156,13 @@ async fn of_letter(
     let message = letter.take_message(event.clone());
     let letter = Some(Box::new(letter));
     Ok(Some((message, Replay { death, letter })))
+}
+
+/// The death that a letter says it tells of: its entry in this ledger, and the sequence of its record.
+fn death_in(letter: &Letter, ledger: &str) -> Option<(u64, u64)> {
+    let of = |name| letter.header(name).parse().ok().filter(|number: &u64| *number > 0);
+    let here = letter.header(dead_letter::LEDGER) == ledger;
+    here.then(|| Some((of(dead_letter::DEATH)?, of(dead_letter::DEATH_RECORD)?)))?
 }
 
 /// Whether a letter is that of a death: entry and sequence of its record.

@@ -20,7 +20,7 @@ use crate::{advisory, dispatch, fault, poison, replay, sweep};
 
 /// How often the floor is raised and what was lost is looked for.
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
-/// Replays that are worked on at a time, beside `in_flight`: each waits for two reads and a commit, so that ten thousand
+/// Replays that are worked on at a time, beside `in_flight`: each waits for a read and a commit, so that ten thousand
 /// a second are some hundred at a time.
 const REPLAYS_IN_FLIGHT: usize = 512;
 /// Advisories, the same.

@@ -319,3 +319,50 @@ async fn a_replay_that_is_tried_again_within_itself_has_not_failed_yet() {
     assert_eq!(decisions.len(), 2, "{decisions:?}");
     assert_eq!(decisions[1]["attempt"], 3);
 }
+
+/// A letter as it was, but for the record of its death that it names; `None`: it names none, like those of earlier builds.
+async fn names_another_record(mesh: &Mesh, letter: &Found, record: Option<u64>) {
+    let own = |name: &str| name.starts_with("Nats-") || name == RECORD;
+    let mut headers: Vec<(String, String)> = letter
+        .headers
+        .iter()
+        .filter(|(name, _)| !own(name.as_ref()))
+        .flat_map(|(name, values)| values.iter().map(move |value| (name.to_string(), value.to_string())))
+        .collect();
+    headers.extend(record.map(|record| (RECORD.to_owned(), record.to_string())));
+    let headers: Vec<(&str, &str)> = headers.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
+    mesh.publish_with(&letter.subject, &headers, letter.payload.clone())
+        .await;
+}
+
+const RECORD: &str = "Mesh-Death-Record";
+
+#[tokio::test]
+async fn a_letter_names_the_record_of_its_death_and_one_that_names_another_is_replayed_once_all_the_same() {
+    let (mesh, host) = with_letters(6).await;
+    let letters = by_subject(&mesh, 6).await;
+    let records = mesh.messages("KV_probe", "$MESH.state.probe.dead.>").await;
+    for letter in &letters {
+        let of = format!("$MESH.state.probe.dead.{}", letter.letter_id());
+        let record = records.iter().find(|record| record.subject == of).expect(&of);
+        assert_eq!(
+            letter.header(RECORD),
+            Some(record.sequence.to_string().as_str()),
+            "{of}"
+        );
+    }
+    let another = letters[5].header(RECORD).and_then(|record| record.parse().ok());
+    names_another_record(&mesh, &letters[0], another).await;
+    names_another_record(&mesh, &letters[1], Some(1_000_000)).await;
+    names_another_record(&mesh, &letters[2], None).await;
+    names_another_record(&mesh, &letters[3], Some(0)).await;
+    fix(&mesh).await;
+    let (code, account) = replay(&mesh, &["--all"]).await;
+    assert_eq!((code, &account["succeeded"]), (Some(0), &json!(6)), "{account}");
+    judge(&mesh, 6).await;
+    let stopped = host
+        .lines()
+        .into_iter()
+        .find(|line| line.contains("the ledger is stopped"));
+    assert_eq!(stopped, None, "it hinders nobody else");
+}

@@ -132,7 +132,12 @@ pub fn batch<W>(
         true => Vec::new(),
         false => carriers(&subjects, bucket, group),
     };
-    let planned = group.members.iter().flat_map(|member| &member.tx.consequences);
+    let mut deaths = 0;
+    let planned = group.members.iter().flat_map(|member| {
+        let place = deaths;
+        deaths += usize::from(expected_of_death(&member.tx).is_some());
+        member.tx.consequences.iter().map(move |planned| (planned, place))
+    });
     records.extend(outs(&subjects, n, by.append, planned, payload_max));
     let writes: Vec<Write> = written(group)
         .map(|(key, base, value)| Write::new(key, base, value.as_ref()))
@@ -174,7 +179,10 @@ pub fn batch<W>(
     let follows = expect(Expect::Last(head_sequence), &follows);
     records.push(record(subjects.head(), follows, next));
     for member in &group.members {
-        records.extend(death(&subjects, n, by.append, &member.tx));
+        records.extend(death(&subjects, n, by.append, &member.tx).map(|record| Record {
+            expect: expect(record.expect.clone(), &[Mistake::DeathBlind]),
+            ..record
+        }));
     }
     for (key, base, value) in written(group) {
         records.push(Record {
@@ -236,14 +244,9 @@ fn decision(tx: &Transaction, writes: &[Write]) -> Option<Decision> {
 /// The record of a death, or of what a replay has made of it.
 fn death(subjects: &Subjects, n: u64, append: &str, tx: &Transaction) -> Option<Record> {
     let decision = tx.decision.as_ref()?;
-    let expect = match (decision.verdict, tx.death) {
-        (Verdict::Dead, _) => Expect::Last(0),
-        (Verdict::Done, Some((_, sequence))) => Expect::Last(sequence),
-        (Verdict::Done, None) => return None,
-    };
     Some(Record {
         subject: subjects.death(&tx.handler, &decision.event),
-        expect,
+        expect: expected_of_death(tx)?,
         mark: Mark::Plain,
         body: json(&Death {
             n,
@@ -251,6 +254,15 @@ fn death(subjects: &Subjects, n: u64, append: &str, tx: &Transaction) -> Option<
             verdict: decision.verdict,
         }),
     })
+}
+
+/// What the record of its death must be before. `None`: it has none.
+fn expected_of_death(tx: &Transaction) -> Option<Expect> {
+    match (tx.decision.as_ref()?.verdict, tx.death) {
+        (Verdict::Dead, _) => Some(Expect::Last(0)),
+        (Verdict::Done, Some((_, sequence))) => Some(Expect::Last(sequence)),
+        (Verdict::Done, None) => None,
+    }
 }
 
 /// The keys that a group writes: each once, upon the revision that the group found, with its final value.

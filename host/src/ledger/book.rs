@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, VecDeque};
 use bytes::Bytes;
 
 use super::append::{Batch, By, Said, TooLarge, batch};
-use super::entry::{Entry, Head, Incarnation};
+use super::entry::{Entry, Head, Incarnation, Subjects};
 use super::fate::{Committed, Fates, Fault};
 use super::group::{Group, Member, TxId};
 use super::index::Index;
@@ -31,6 +31,14 @@ pub struct Sent<W> {
     pub batch: Batch,
 }
 
+/// A replay that follows a death: where it expects that one's record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Following {
+    pub id: TxId,
+    pub subject: String,
+    pub sequence: u64,
+}
+
 /// `W`: who waits for a transaction.
 #[derive(Debug, Clone)]
 pub struct Book<W> {
@@ -50,11 +58,20 @@ pub struct Book<W> {
     pub(super) next_id: TxId,
     pub(super) payload_max: usize,
     pub(super) planted: Planted,
-    /// The newest entries and the appends that they are.
-    recent: VecDeque<(u64, String)>,
+    /// The newest entries, by their numbers.
+    recent: VecDeque<(u64, Appended)>,
 }
 
-/// How many of the newest entries are known by their append: more than a relay has in hand.
+/// An entry as the bucket holds it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Appended {
+    /// Which append it is.
+    pub append: String,
+    /// Its stream sequence.
+    pub sequence: u64,
+}
+
+/// How many of the newest entries are known: more than a relay has in hand.
 const RECENT_MAX: usize = 1024;
 
 impl<W> Book<W> {
@@ -91,16 +108,18 @@ impl<W> Book<W> {
     /// some of them are collected, from the head's `index_from` on; then nobody can say any more which of what is at work
     /// here is decided, so the floors do. What was on its way and is found there is committed; what rests on anything that
     /// was read before runs again.
-    pub fn open(&mut self, head: Head, head_sequence: u64, entries: &[Entry], payload_max: usize) -> Fates<W> {
+    pub fn open(&mut self, head: Head, head_sequence: u64, entries: &[(Entry, u64)], payload_max: usize) -> Fates<W> {
         let mut index = Index::new(&head);
-        let next = entries.first().is_some_and(|first| first.n <= self.head.n + 1);
+        let next = entries.first().is_some_and(|(first, _)| first.n <= self.head.n + 1);
         if next || head.n <= self.head.n {
             index.keep_open(&self.index);
         }
-        entries.iter().for_each(|entry| index.apply(entry));
+        entries.iter().for_each(|(entry, _)| index.apply(entry));
         self.index = index;
         self.recent.clear();
-        entries.iter().for_each(|entry| self.remember(entry));
+        entries
+            .iter()
+            .for_each(|(entry, sequence)| self.remember(entry, *sequence));
         (self.head, self.head_sequence) = (head, head_sequence);
         self.payload_max = payload_max;
         self.session += 1;
@@ -108,7 +127,7 @@ impl<W> Book<W> {
             self.view.forget_all();
         }
         let mut fates = Vec::new();
-        let own = |sent: &mut Sent<W>| entries.iter().any(|entry| entry.append == sent.batch.entry.append);
+        let own = |sent: &mut Sent<W>| entries.iter().any(|(entry, _)| entry.append == sent.batch.entry.append);
         if let Some(sent) = self.sent.take_if(own) {
             let entry = sent.batch.entry.n;
             let told = |m: Member<W>| (m.waiter, Ok(self.decided_by(&m.tx, entry)));
@@ -220,7 +239,7 @@ impl<W> Book<W> {
         }
         let head = self.head.after(entry);
         (self.head, self.head_sequence) = (head, sequence + 1);
-        self.remember(entry);
+        self.remember(entry, sequence);
         let first = entry.first_revision(sequence);
         let own = |sent: &mut Sent<W>| sent.batch.entry.append == entry.append;
         self.index.apply(entry);
@@ -244,18 +263,19 @@ impl<W> Book<W> {
         Read::Applied(fates)
     }
 
-    fn remember(&mut self, entry: &Entry) {
-        self.recent.push_back((entry.n, entry.append.clone()));
+    fn remember(&mut self, entry: &Entry, sequence: u64) {
+        let append = entry.append.clone();
+        self.recent.push_back((entry.n, Appended { append, sequence }));
         if self.recent.len() > RECENT_MAX {
             self.recent.pop_front();
         }
     }
 
-    /// Which append became a committed entry. `None`: it is not among the newest that are known here.
-    pub fn append_of(&self, n: u64) -> Option<&str> {
+    /// A committed entry. `None`: it is not among the newest that are known here.
+    pub fn appended(&self, n: u64) -> Option<&Appended> {
         let (first, _) = self.recent.front()?;
         let at = usize::try_from(n.checked_sub(*first)?).ok()?;
-        self.recent.get(at).map(|(_, append)| append.as_str())
+        self.recent.get(at).map(|(_, appended)| appended)
     }
 
     fn committed(&mut self, group: Group<W>, entry: u64, first: u64) -> Fates<W> {
@@ -286,8 +306,8 @@ impl<W> Book<W> {
     }
 
     /// The batch on its way was refused, and everything that is to be known has been read since. What still stands goes
-    /// out again, upon the new head.
-    pub fn refused(&mut self) -> Fates<W> {
+    /// out again, upon the new head. `astray`: replays whose death has no record where they say.
+    pub fn refused(&mut self, astray: &[TxId]) -> Fates<W> {
         if self.planted.is(Mistake::RefusedIsDone)
             && let Some(sent) = self.sent.take()
         {
@@ -295,7 +315,11 @@ impl<W> Book<W> {
             let members = sent.group.members.into_iter();
             return members.map(|m| (m.waiter, Ok(Committed::Here { entry }))).collect();
         }
-        self.rejoin()
+        let (astray, rest): (Vec<_>, Vec<_>) = self.withdraw_all().into_iter().partition(|m| astray.contains(&m.id));
+        let why = || Fault::Host("the record of its death is not where its letter says".to_owned());
+        let mut fates: Fates<W> = astray.into_iter().map(|m| (m.waiter, Err(why()))).collect();
+        fates.extend(self.place_anew(rest));
+        fates
     }
 
     /// The keys that the batch on its way rests on.
@@ -304,6 +328,19 @@ impl<W> Book<W> {
             .iter()
             .flat_map(|sent| sent.group.keys.keys().cloned())
             .collect()
+    }
+
+    /// The deaths that replays in the batch on its way follow.
+    pub fn deaths_on_their_way(&self) -> Vec<Following> {
+        let subjects = Subjects::new(&self.bucket);
+        let members = self.sent.iter().flat_map(|sent| &sent.group.members);
+        let following = |member: &Member<W>| {
+            let (_, sequence) = member.tx.death?;
+            let subject = subjects.death(&member.tx.handler, &member.tx.event.to_string());
+            let id = member.id;
+            Some(Following { id, subject, sequence })
+        };
+        members.filter_map(following).collect()
     }
 
     /// The bucket cannot be used: everybody who waits is told why.

@@ -9,15 +9,14 @@ use tokio::sync::{Mutex, Notify, RwLock, RwLockWriteGuard, oneshot};
 use tokio::time::timeout;
 
 use super::append::Transaction;
-use super::book::{Book, Read};
-use super::entry::{Death, Entry, Id, Incarnation, Subjects, Verdict};
+use super::book::{Appended, Book, Read};
+use super::entry::{Entry, Id, Incarnation, Subjects};
 use super::fate::{Committed, Fate, Fates, Fault};
 use super::index::Decided;
 use super::join::Join;
 use super::mistake::Mistake;
-use super::read;
 use crate::broker::provision::kv_stream;
-use crate::broker::{By, Connection, Error};
+use crate::broker::{Connection, Error};
 use crate::fault;
 use crate::message::EventId;
 use crate::plan::Nats;
@@ -154,13 +153,13 @@ impl Bucket {
         read
     }
 
-    /// Which append became an entry, as far as this host knows.
-    pub fn append_of(&self, n: u64) -> Option<String> {
-        self.book().append_of(n).map(str::to_owned)
+    /// An entry as the bucket holds it, as far as this host knows.
+    pub fn appended(&self, n: u64) -> Option<Appended> {
+        self.book().appended(n).cloned()
     }
 
     /// The same when this host has read that far, or after so long.
-    pub async fn append_within(&self, n: u64, limit: Duration) -> Option<String> {
+    pub async fn appended_within(&self, n: u64, limit: Duration) -> Option<Appended> {
         let read = async {
             loop {
                 let applied = self.applied.notified();
@@ -171,7 +170,7 @@ impl Bucket {
             }
         };
         let _ = timeout(limit, read).await;
-        self.append_of(n)
+        self.appended(n)
     }
 
     /// Another host has appended just now.
@@ -185,17 +184,6 @@ impl Bucket {
     pub(super) fn quiet_for(&self) -> Duration {
         let heard = *self.heard.lock().unwrap_or_else(PoisonError::into_inner);
         heard.map_or(Duration::MAX, |at| at.elapsed())
-    }
-
-    /// The death record of an event, if it is dead: the entry that decided it and the record's sequence.
-    pub async fn death(&self, handler: &str, event: &EventId) -> Result<Option<(u64, u64)>, Error> {
-        let connection = self.connection().await?;
-        let subject = self.subjects.death(handler, &event.to_string());
-        let Some(stored) = connection.stored(&self.stream, By::Last(&subject)).await? else {
-            return Ok(None);
-        };
-        let death: Death = read::parse(&subject, &stored.payload)?;
-        Ok((death.verdict == Verdict::Dead).then_some((death.n, stored.sequence)))
     }
 
     /// A run that failed rested on these keys; the next one reads them from the leader.

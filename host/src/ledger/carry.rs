@@ -9,7 +9,7 @@ use bytes::{Bytes, BytesMut};
 use tokio::time::Instant;
 
 use super::bucket::Bucket;
-use super::entry::{Body, Consequence, Entry, Head, Out, Subjects};
+use super::entry::{Body, Consequence, Entry, Head, Out, Subjects, record_of_death};
 use super::flight::{Answered, Cargo, Event, Flight};
 use super::look::Look;
 use super::mistake::Mistake;
@@ -18,7 +18,7 @@ use super::targets::{Targets, refusal};
 use crate::broker::connection::{PubAck, token};
 use crate::broker::error::TOO_LARGE;
 use crate::broker::{By, Connection, Error};
-use crate::dead_letter;
+use crate::dead_letter::{self, DEATH_RECORD};
 use crate::delayed::{self, Delayed};
 use crate::fault;
 use crate::plan::Nats;
@@ -57,8 +57,10 @@ pub struct Fetched<'a> {
 
 /// What stands behind consequences.
 enum Backing {
-    /// Their entry is in the ledger.
-    Committed,
+    /// Their entry is in the ledger, with this sequence.
+    Committed {
+        entry_sequence: u64,
+    },
     NotYet,
     /// Another append became that entry.
     Torn,
@@ -99,19 +101,24 @@ impl<'a> Relay<'a> {
                 return Ok(true);
             }
         };
-        match self.backing(&out).await? {
-            Backing::Committed => {}
+        let entry_sequence = match self.backing(&out).await? {
+            Backing::Committed { entry_sequence } => entry_sequence,
             Backing::NotYet => return Ok(false),
             Backing::Torn => {
                 tracing::warn!(entry = out.n, "consequences of an append that was torn are left out");
                 self.leave_out(fetched.reply);
                 return Ok(true);
             }
-        }
+        };
         let carried = self.flight.begin(fetched.reply);
         for consequence in out.consequences {
-            self.carry_one(out.n, (carried, fetched.sequence), consequence, fetched.at)
-                .await?;
+            self.carry_one(
+                (out.n, entry_sequence),
+                (carried, fetched.sequence),
+                consequence,
+                fetched.at,
+            )
+            .await?;
         }
         self.flight.end(carried);
         Ok(true)
@@ -124,20 +131,20 @@ impl<'a> Relay<'a> {
     }
 
     async fn backing(&mut self, out: &Out) -> Result<Backing, Error> {
-        let is = |append: &str| match append == out.append {
-            true => Backing::Committed,
+        let is = |append: &str, entry_sequence| match append == out.append {
+            true => Backing::Committed { entry_sequence },
             false => Backing::Torn,
         };
         // This host's committer, or what it reads of others, is about to know: that saves reading the entry.
         if let Some(bucket) = self.bucket.as_ref().filter(|_| self.head < out.n)
-            && let Some(append) = bucket.append_within(out.n, OUR_OWN).await
+            && let Some(appended) = bucket.appended_within(out.n, OUR_OWN).await
         {
-            return Ok(is(&append));
+            return Ok(is(&appended.append, appended.sequence));
         }
         for _ in 0..MOMENTS {
-            let known = self.bucket.as_ref().and_then(|bucket| bucket.append_of(out.n));
-            if let Some(append) = known {
-                return Ok(is(&append));
+            let known = self.bucket.as_ref().and_then(|bucket| bucket.appended(out.n));
+            if let Some(appended) = known {
+                return Ok(is(&appended.append, appended.sequence));
             }
             if self.head < out.n {
                 let subject = self.subjects.head();
@@ -151,7 +158,8 @@ impl<'a> Relay<'a> {
                 let Some(stored) = self.connection.stored(&self.stream, By::Last(&subject)).await? else {
                     return Ok(Backing::Torn);
                 };
-                return Ok(is(&read::parse::<Entry>(&subject, &stored.payload)?.append));
+                let entry: Entry = read::parse(&subject, &stored.payload)?;
+                return Ok(is(&entry.append, stored.sequence));
             }
             tokio::time::sleep(MOMENT).await;
         }
@@ -160,7 +168,7 @@ impl<'a> Relay<'a> {
 
     async fn carry_one(
         &mut self,
-        entry: u64,
+        (entry, entry_sequence): (u64, u64),
         (carried, sequence): (u64, u64),
         consequence: Consequence,
         fetched: Instant,
@@ -235,7 +243,16 @@ impl<'a> Relay<'a> {
                 fault::point("event-scheduled");
                 Ok(())
             }
-            Consequence::Letter { subject, headers, body } => {
+            Consequence::Letter {
+                subject,
+                mut headers,
+                body,
+                death,
+            } => {
+                if let Some(place) = death {
+                    let record = record_of_death(entry_sequence, place);
+                    headers.push((DEATH_RECORD.to_owned(), record.to_string()));
+                }
                 let payload = self.payload(entry, body).await?;
                 self.make_room().await?;
                 fault::point("before-letter");

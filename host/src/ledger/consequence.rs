@@ -30,6 +30,9 @@ pub enum Consequence {
         subject: String,
         headers: Headers,
         body: Body,
+        /// The place of its death among those of the entry. Absent in consequences of earlier builds.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        death: Option<usize>,
     },
     /// A dead letter whose event is done after all.
     Settle {

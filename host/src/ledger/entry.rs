@@ -103,8 +103,13 @@ impl Entry {
     /// The revision of its first written key. The sequences of a batch are contiguous: after the entry come the head,
     /// the deaths and the keys.
     pub fn first_revision(&self, sequence: u64) -> u64 {
-        sequence + 2 + self.deaths() as u64
+        record_of_death(sequence, self.deaths())
     }
+}
+
+/// The sequence of the record of one of an entry's deaths, by the entry's own sequence and the death's place among them.
+pub fn record_of_death(entry_sequence: u64, place: usize) -> u64 {
+    entry_sequence + 2 + place as u64
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::entry::{Entry, Floor, Head, Id, Verdict};
 use super::ids::Ids;
+use super::replayed::Replayed;
 use crate::message::EventId;
 
 /// How an event stands.
@@ -41,6 +42,7 @@ struct HandlerIndex {
     /// At work here, and undecided when they began.
     open: HashSet<EventId>,
     ids: Ids,
+    replayed: Replayed,
 }
 
 impl Index {
@@ -66,6 +68,9 @@ impl Index {
         if let Some(decided) = of.above.get(event) {
             return Some(*decided);
         }
+        if let Some(entry) = of.replayed.done_by(event) {
+            return Some(Decided::Done { entry });
+        }
         let below = event.sequence <= of.floor.of(&event.incarnation);
         (below && !of.open.contains(event)).then_some(Decided::Below)
     }
@@ -88,6 +93,9 @@ impl Index {
             if let (Some(id), None) = (&decision.id, &decision.same_as) {
                 let HandlerIndex { ids, floor, .. } = self.of(&decision.handler);
                 ids.learn(id, &event, entry.n, floor);
+            }
+            if decision.follows_death.is_some() {
+                self.of(&decision.handler).replayed.remember(&event, entry.n);
             }
             self.decide(&decision.handler, event, decision.verdict, entry.n);
         }
@@ -209,6 +217,12 @@ impl Index {
         let ids = self.handlers.values().filter_map(|of| of.ids.first_entry());
         let first = above.chain(ids).min();
         self.reads_from = first.unwrap_or(self.newest + 1).max(1);
+    }
+
+    #[cfg(test)]
+    pub fn was_replayed(&self, handler: &str, event: &EventId) -> bool {
+        let of = self.handlers.get(handler);
+        of.is_some_and(|of| of.replayed.done_by(event).is_some())
     }
 
     /// How many decisions are remembered one by one.

@@ -127,9 +127,15 @@ impl<W> Book<W> {
 
     /// Everything that waits joins anew, in its order.
     pub(super) fn rejoin(&mut self) -> Fates<W> {
+        let members = self.withdraw_all();
+        self.place_anew(members)
+    }
+
+    /// The same for some of what was taken back.
+    pub(super) fn place_anew(&mut self, members: Vec<Member<W>>) -> Fates<W> {
         let unchecked = self.planted.is(Mistake::RefusedKeepsReads);
         let mut fates = Vec::new();
-        for member in self.withdraw_all() {
+        for member in members {
             match self.place(member.id, member.tx, member.waiter, !unchecked) {
                 Join::Joined => {}
                 Join::Over(waiter, fate) => fates.push((waiter, fate)),
@@ -238,7 +244,7 @@ mod tests {
         let refused = send(&mut here, "here");
         assert_eq!(same_as(&refused.entry), [None]);
         assert!(matches!(here.apply(&first.entry, 10), Read::Applied(fates) if fates.is_empty()));
-        assert!(here.refused().is_empty());
+        assert!(here.refused(&[]).is_empty());
         let again = send(&mut here, "again");
         assert_eq!(same_as(&again.entry), [Some("k.1")]);
         assert_eq!((again.entry.n, again.entry.writes.len()), (2, 0));
@@ -257,7 +263,7 @@ mod tests {
         // Somebody else has written the key.
         book.relearn(vec![("key".to_owned(), 99, None)]);
         let conflict = Err(Fault::Conflict);
-        assert_eq!(book.refused(), [(1, conflict.clone()), (2, conflict)]);
+        assert_eq!(book.refused(&[]), [(1, conflict.clone()), (2, conflict)]);
         assert!(!book.has_work());
     }
 }

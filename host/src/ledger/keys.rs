@@ -15,7 +15,7 @@ use crate::effects::Version;
 use crate::guest::State;
 
 /// Reads that are on their way at a time.
-const AT_ONCE: usize = 64;
+pub(super) const AT_ONCE: usize = 64;
 
 /// A key's revision (0: never was) and value.
 pub async fn fetch(connection: &Connection, bucket: &str, key: &str) -> Result<(u64, Option<Bytes>), Error> {

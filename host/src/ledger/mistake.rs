@@ -11,6 +11,8 @@ pub enum Mistake {
     HeadAndEntryBlind,
     /// A key is written whatever its revision is.
     KeyBlind,
+    /// A replay's `done` is written whatever has become of its death.
+    DeathBlind,
     /// A key that was only read may have changed.
     CarrierBlind,
     /// A transaction joins whatever has become of what it has read.
@@ -35,11 +37,12 @@ pub enum Mistake {
 
 impl Mistake {
     /// Every mistake with the name by which a test asks for it.
-    pub const ALL: [(&'static str, Mistake); 14] = [
+    pub const ALL: [(&'static str, Mistake); 15] = [
         ("ack-before-commit", Mistake::AckBeforeCommit),
         ("head-blind", Mistake::HeadBlind),
         ("head-and-entry-blind", Mistake::HeadAndEntryBlind),
         ("key-blind", Mistake::KeyBlind),
+        ("death-blind", Mistake::DeathBlind),
         ("carrier-blind", Mistake::CarrierBlind),
         ("join-blind", Mistake::JoinBlind),
         ("reject-outside", Mistake::RejectOutside),

@@ -1,6 +1,6 @@
 //! The ledger of a state bucket: one append-only log whose entries say which events are decided, how, and what follows.
 //! `decisions/0001-ledger.md` tells the protocol. `book` and what it is made of (`append`, `cache`, `consequence`,
-//! `entry`, `fate`, `group`, `id`, `ids`, `index`, `join`, `outs`, `standing`, `view`) are pure; the rest speaks to NATS.
+//! `entry`, `fate`, `group`, `id`, `ids`, `index`, `join`, `outs`, `replayed`, `standing`, `view`) are pure; the rest speaks to NATS.
 
 pub mod append;
 pub mod at_work;
@@ -11,6 +11,7 @@ pub mod carry;
 pub mod collect;
 pub mod committer;
 pub mod consequence;
+pub mod death;
 pub mod entry;
 pub mod fate;
 pub mod flight;
@@ -30,6 +31,7 @@ mod model;
 pub mod outs;
 pub mod read;
 pub mod relay;
+pub mod replayed;
 pub mod reset;
 pub mod send;
 pub mod session;

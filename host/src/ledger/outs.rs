@@ -41,18 +41,19 @@ pub const BODY_HERE_MAX: usize = 64 * 1024;
 /// Consequences are packed into messages of about this size.
 pub const OUT_BYTES: usize = 192 * 1024;
 
-/// In the order of the transactions; large payloads in parts of their own, before the message that names them.
+/// In the order of the transactions; large payloads in parts of their own, before the message that names them. With each
+/// goes the place of its transaction's death among those of the entry.
 pub fn outs<'a>(
     subjects: &Subjects,
     n: u64,
     append: &str,
-    planned: impl Iterator<Item = &'a Planned>,
+    planned: impl Iterator<Item = (&'a Planned, usize)>,
     payload_max: usize,
 ) -> Vec<Record> {
     let mut records: Vec<Record> = Vec::new();
     let mut packed: Vec<u8> = Vec::new();
-    for one in planned {
-        let consequence = consequence(one, n, &mut |payload| {
+    for (one, death) in planned {
+        let consequence = consequence(one, (n, death), &mut |payload| {
             lay(subjects, n, payload, payload_max, &mut records)
         });
         if packed.is_empty() {
@@ -101,7 +102,7 @@ fn lay(subjects: &Subjects, n: u64, payload: &Bytes, payload_max: usize, records
     Body::Parts(parts)
 }
 
-fn consequence(planned: &Planned, n: u64, lay: &mut dyn FnMut(&Bytes) -> Body) -> Consequence {
+fn consequence(planned: &Planned, (n, death): (u64, usize), lay: &mut dyn FnMut(&Bytes) -> Body) -> Consequence {
     match planned {
         Planned::Event {
             id,
@@ -141,6 +142,7 @@ fn consequence(planned: &Planned, n: u64, lay: &mut dyn FnMut(&Bytes) -> Body) -
                 subject: subject.clone(),
                 headers: headers.iter().map(named).collect(),
                 body: lay(payload),
+                death: Some(death),
             }
         }
         Planned::Settle {

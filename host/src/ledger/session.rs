@@ -127,19 +127,18 @@ impl Bucket {
     }
 
     /// The entries that a new connection reads; if some are collected, those that the floors do not cover.
-    async fn entries_to_apply(&self, connection: &Connection, head: &Head) -> Result<Vec<Entry>, Error> {
+    async fn entries_to_apply(&self, connection: &Connection, head: &Head) -> Result<Vec<(Entry, u64)>, Error> {
         let from = self.book().reads_from(head);
         let read = async |from: u64| match head.n >= from {
             true => read::entries(connection, &self.stream, &self.subjects, from, head.n, 0).await,
             false => Ok(Vec::new()),
         };
-        let entries = match read(from).await {
+        match read(from).await {
             Err(Error::Missing { .. } | Error::Answer { .. }) if from < head.index_from => {
-                read(head.index_from.max(1)).await?
+                read(head.index_from.max(1)).await
             }
-            read => read?,
-        };
-        Ok(entries.into_iter().map(|(entry, _)| entry).collect())
+            read => read,
+        }
     }
 
     fn forgotten(&self) -> Error {

@@ -4,8 +4,9 @@
 use std::sync::Arc;
 
 use super::super::append::By;
-use super::super::book::{Book, Read};
+use super::super::book::{Book, Following, Read};
 use super::super::entry::Entry;
+use super::super::group::TxId;
 use super::super::mistake::Planted;
 use super::bounds::Bounds;
 use super::judge;
@@ -41,11 +42,11 @@ impl World {
             // What is to be read is gone: nothing can be opened.
             return;
         }
-        let entries: Vec<Entry> = server
+        let entries: Vec<(Entry, u64)> = server
             .entries
             .iter()
             .skip(from)
-            .map(|(entry, _)| Entry::clone(entry))
+            .map(|(entry, sequence)| (Entry::clone(entry), *sequence))
             .collect();
         let fates = self
             .book(host)
@@ -177,7 +178,7 @@ impl World {
         if self.book(host).head.n < n {
             self.at(host, At::Read);
         } else {
-            self.refused(bounds, host);
+            self.refused(bounds, host, &[]);
         }
     }
 
@@ -188,20 +189,30 @@ impl World {
             (key, revision, value)
         });
         let keys = keys.collect();
-        self.at(host, At::Fetched(keys));
+        let following = self.book(host).deaths_on_their_way();
+        let astray = |one: &Following| self.server.last_of(&one.subject) != one.sequence;
+        let astray = following.iter().filter(|one| astray(one)).map(|one| one.id);
+        let astray = astray.collect();
+        self.at(host, At::Fetched(keys, astray));
     }
 
-    pub fn relearn(&mut self, bounds: &Bounds, host: usize, keys: Vec<(String, u64, Option<bytes::Bytes>)>) {
-        if self.book(host).relearn(keys) {
-            self.refused(bounds, host);
+    pub fn relearn(
+        &mut self,
+        bounds: &Bounds,
+        host: usize,
+        keys: Vec<(String, u64, Option<bytes::Bytes>)>,
+        astray: &[TxId],
+    ) {
+        if self.book(host).relearn(keys) || !astray.is_empty() {
+            self.refused(bounds, host, astray);
         } else {
             self.at(host, At::Again);
         }
     }
 
-    fn refused(&mut self, bounds: &Bounds, host: usize) {
+    fn refused(&mut self, bounds: &Bounds, host: usize, astray: &[TxId]) {
         self.host(host).flight = None;
-        let fates = self.book(host).refused();
+        let fates = self.book(host).refused(astray);
         self.tell(bounds, host, fates);
     }
 

@@ -56,14 +56,18 @@ impl World {
             ink.short(u8::from(event.remembered));
             match event.letter {
                 Letter::None => ink.short(0),
-                Letter::Stored(n) => ink.number(n + 1),
+                Letter::Stored(n, record) => {
+                    ink.number(n + 1);
+                    ink.number(record);
+                }
                 Letter::Settled => ink.short(2),
             }
         }
         for replay in &self.replays {
             ink.place(replay.event);
-            ink.number(replay.death);
-            ink.short(u8::from(replay.acked));
+            ink.number(replay.death.0);
+            ink.number(replay.death.1);
+            ink.short(u8::from(replay.acked) * 2 + u8::from(replay.delivered));
         }
         ink.place(self.server.collected);
         if let Some((server, _)) = &self.undo {
@@ -184,7 +188,11 @@ impl Ink {
                 At::Refused => self.short(2),
                 At::Read => self.short(3),
                 At::Again => self.short(4),
-                At::Fetched(keys) => keys.iter().for_each(|(_, revision, _)| self.number(*revision)),
+                At::Fetched(keys, astray) => {
+                    keys.iter().for_each(|(_, revision, _)| self.number(*revision));
+                    self.short(245);
+                    astray.iter().for_each(|id| self.id(*id));
+                }
             }
         }
         if let Some(carrying) = &host.carrying {
@@ -205,6 +213,7 @@ impl Ink {
                 Some(Decided::Done { entry }) => self.number(entry * 2),
                 Some(Decided::Dead { entry }) => self.number(entry * 2 + 1),
             }
+            self.short(u8::from(book.index.was_replayed(HANDLER, &event_id(event))));
         }
         self.number(book.index.floor(HANDLER, INCARNATION));
         self.number(book.index.reads_from());

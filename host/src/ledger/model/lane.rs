@@ -35,14 +35,21 @@ impl World {
         self.take(bounds, host, event, Kind::Delivery);
     }
 
-    /// A replay names a death; the one that stands now is looked for.
+    /// A replay follows the death that its letter names; delivered again, the one that stands is looked for.
     pub fn replay(&mut self, bounds: &Bounds, host: usize, replay: usize) {
-        let (event, named) = (self.replays[replay].event, self.replays[replay].death);
+        let (event, (named, record)) = (self.replays[replay].event, self.replays[replay].death);
         self.catch_up(bounds, host);
         if !self.hosts[host].connected {
             return;
         }
-        match self.server.death(HANDLER, &event_id(event).to_string()) {
+        let stands = self.server.death(HANDLER, &event_id(event).to_string());
+        if stands.is_some_and(|(entry, sequence)| entry == named && sequence != record) {
+            self.breaks(Broken::Numbers);
+        }
+        if !std::mem::replace(&mut self.replays[replay].delivered, true) {
+            return self.take(bounds, host, event, Kind::Replay(named, record));
+        }
+        match stands {
             Some((entry, sequence)) if entry == named => self.take(bounds, host, event, Kind::Replay(entry, sequence)),
             _ => self.answer(bounds, event, Kind::Replay(named, 0)),
         }
@@ -273,7 +280,7 @@ impl World {
         let of = self
             .replays
             .iter_mut()
-            .filter(|replay| replay.event == event && replay.death == death);
+            .filter(|replay| replay.event == event && replay.death.0 == death);
         of.for_each(|replay| replay.acked = true);
     }
 }

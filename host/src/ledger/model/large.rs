@@ -1,6 +1,7 @@
 //! The large bounds: `make chaos` searches them, some minutes long, and prints how many states each has.
 
 use super::bounds::May;
+use super::mistakes::forgotten;
 use super::program::Program;
 use super::search::{holds, with};
 
@@ -55,6 +56,10 @@ fn large_bounds_hold() {
             collect: 1,
             ..May::default()
         };
+    }));
+    holds(with("a forgotten replay", |bounds| {
+        bounds.programs = vec![Program::Need, Program::Add];
+        forgotten(bounds);
     }));
     holds(with("a reconnect below a floor", |bounds| {
         bounds.programs = vec![Program::Need, Program::Need];

@@ -5,6 +5,19 @@ use super::bounds::{Bounds, May};
 use super::program::Program;
 use super::search::{found, with};
 
+/// A replay is asked for twice, and between the two everything of the first is forgotten but the death's record.
+pub fn forgotten(bounds: &mut Bounds) {
+    (bounds.hosts, bounds.burial, bounds.relay) = (1, false, true);
+    bounds.start = [None, Some(1)];
+    bounds.may = May {
+        fail: 1,
+        replay: 2,
+        floor: 1,
+        disconnect: 1,
+        ..May::default()
+    };
+}
+
 /// One host that makes a mistake, with an event for each program.
 fn planted(mistake: Mistake, programs: &[Program], change: impl FnOnce(&mut Bounds)) -> Bounds {
     with("a planted mistake", |bounds| {
@@ -46,6 +59,12 @@ fn key_blind_is_found() {
     found(planted(Mistake::KeyBlind, &[Program::Mix], |bounds| {
         bounds.puts = vec![("a", 3)]
     }));
+}
+
+/// What is remembered of the newest replays hides it: the host begins again when the floor has passed them.
+#[test]
+fn death_blind_is_found() {
+    found(planted(Mistake::DeathBlind, &[Program::Need, Program::Need], forgotten));
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! What a relay does (`relay.rs`, `carry.rs`), and the streams that it publishes into. Two hosts may be at it at once:
 //! the server moves its pin when one goes silent, and that one may only have slept.
 
-use super::super::entry::Consequence;
+use super::super::entry::{Consequence, record_of_death};
 use super::super::mistake::Mistake;
 use super::bounds::Bounds;
 use super::world::{Broken, Carrying, Letter, Stands, World, event_of};
@@ -41,10 +41,12 @@ impl World {
                 let committed = usize::try_from(out.n - 1)
                     .ok()
                     .and_then(|at| self.server.entries.get(at));
-                if out.n > self.server.head.n || committed.is_none_or(|(entry, _)| entry.append != out.append) {
-                    self.breaks(Broken::CarriedOutWrongly);
-                }
-                self.publish(bounds, consequence, &carrying.there);
+                let own = committed.filter(|(entry, _)| out.n <= self.server.head.n && entry.append == out.append);
+                let sequence = own.map(|(_, sequence)| *sequence);
+                let Some(sequence) = sequence else {
+                    return self.breaks(Broken::CarriedOutWrongly);
+                };
+                self.publish(bounds, consequence, sequence, &carrying.there);
                 if let Some(carrying) = &mut self.host(host).carrying {
                     carrying.next += 1;
                 }
@@ -61,7 +63,7 @@ impl World {
         }
     }
 
-    fn publish(&mut self, bounds: &Bounds, consequence: &Consequence, there: &[usize]) {
+    fn publish(&mut self, bounds: &Bounds, consequence: &Consequence, entry_sequence: u64, there: &[usize]) {
         match consequence {
             Consequence::Event { id, .. } => {
                 let at = event_of(id.rsplit('.').next().unwrap_or_default());
@@ -78,7 +80,12 @@ impl World {
             }
             // No program of the model emits for later.
             Consequence::Delayed { .. } => {}
-            Consequence::Letter { subject, headers, .. } => {
+            Consequence::Letter {
+                subject,
+                headers,
+                death: place,
+                ..
+            } => {
                 let event = &mut self.events[event_of(subject.rsplit('.').next().unwrap_or_default())];
                 let death = headers
                     .iter()
@@ -86,7 +93,8 @@ impl World {
                     .and_then(|(_, n)| n.parse().ok());
                 // Stored with the expected sequence 0: never twice, never over what settles it.
                 if event.letter == Letter::None {
-                    event.letter = death.map_or(Letter::None, Letter::Stored);
+                    let record = place.map_or(0, |place| record_of_death(entry_sequence, place));
+                    event.letter = death.map_or(Letter::None, |death| Letter::Stored(death, record));
                 }
             }
             Consequence::Settle { subject, .. } => {

@@ -131,7 +131,7 @@ impl Server {
         (death.verdict == Verdict::Dead).then_some((death.n, stored.sequence))
     }
 
-    fn last_of(&self, subject: &str) -> u64 {
+    pub fn last_of(&self, subject: &str) -> u64 {
         self.subjects.get(subject).map_or(0, |stored| stored.sequence)
     }
 

@@ -67,7 +67,7 @@ impl World {
             if self.left.lose_ack > 0 && is.acked {
                 steps.push(Step::LoseAck { event });
             }
-            if self.left.replay > 0 && matches!(is.letter, Letter::Stored(_)) {
+            if self.left.replay > 0 && matches!(is.letter, Letter::Stored(..)) {
                 steps.push(Step::Ask { event });
             }
         }
@@ -175,7 +175,7 @@ impl World {
                     At::Committed(_) => steps.push(Step::Confirm { host }),
                     At::Refused => steps.push(Step::Resolve { host }),
                     At::Read => steps.push(Step::Fetch { host }),
-                    At::Fetched(_) => steps.push(Step::Relearn { host }),
+                    At::Fetched(..) => steps.push(Step::Relearn { host }),
                     At::Again => steps.push(Step::Send { host }),
                 }
             }
@@ -237,10 +237,11 @@ impl World {
             Step::Bury { event, host } => self.bury(bounds, host, event),
             Step::Ask { event } => {
                 self.left.replay -= 1;
-                if let Letter::Stored(death) = self.events[event].letter {
+                if let Letter::Stored(entry, record) = self.events[event].letter {
                     self.replays.push(Replay {
                         event,
-                        death,
+                        death: (entry, record),
+                        delivered: false,
                         acked: false,
                     });
                 }
@@ -263,8 +264,9 @@ impl World {
             Step::Resolve { host } => self.resolve(bounds, host),
             Step::Fetch { host } => self.fetch(host),
             Step::Relearn { host } => {
-                if let Some(At::Fetched(keys)) = self.hosts[host].flight.as_ref().map(|flight| flight.at.clone()) {
-                    self.relearn(bounds, host, keys);
+                let at = self.hosts[host].flight.as_ref().map(|flight| flight.at.clone());
+                if let Some(At::Fetched(keys, astray)) = at {
+                    self.relearn(bounds, host, keys, &astray);
                 }
             }
             Step::Follow { host } => self.catch_up(bounds, host),

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::super::book::Book;
 use super::super::entry::Out;
+use super::super::group::TxId;
 use super::bounds::{Bounds, May};
 use super::server::{Laid, Name, Server};
 use crate::effects::Version;
@@ -96,8 +97,8 @@ pub enum At {
     Refused,
     /// Refused, and the ledger says nothing new.
     Read,
-    /// The keys that it rests on have been fetched.
-    Fetched(Vec<(String, u64, Option<bytes::Bytes>)>),
+    /// The keys that it rests on have been fetched, and it was seen which replays are astray.
+    Fetched(Vec<(String, u64, Option<bytes::Bytes>)>, Vec<TxId>),
     /// To be sent again, after a moment.
     Again,
 }
@@ -135,8 +136,8 @@ pub struct Host {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Letter {
     None,
-    /// Of the death that this entry has decided.
-    Stored(u64),
+    /// Of the death that this entry has decided, with the sequence of its record.
+    Stored(u64, u64),
     Settled,
 }
 
@@ -156,8 +157,9 @@ pub struct Event {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Replay {
     pub event: usize,
-    /// The death that the letter names.
-    pub death: u64,
+    /// The death that the letter names, and the sequence of its record.
+    pub death: (u64, u64),
+    pub delivered: bool,
     pub acked: bool,
 }
 
@@ -226,8 +228,8 @@ impl World {
         let event = |event: &Event| {
             let carried = match event.stands {
                 Stands::Open => false,
-                Stands::Done => event.emitted == 1 && !matches!(event.letter, Letter::Stored(_)),
-                Stands::Dead(n) => event.emitted == 0 && event.letter == Letter::Stored(n),
+                Stands::Done => event.emitted == 1 && !matches!(event.letter, Letter::Stored(..)),
+                Stands::Dead(n) => event.emitted == 0 && matches!(event.letter, Letter::Stored(of, _) if of == n),
             };
             event.acked && event.stands != Stands::Open && (carried || !bounds.relay)
         };
