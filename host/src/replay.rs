@@ -55,20 +55,39 @@ pub fn subject(id: &str) -> String {
 
 /// Asks for an event to be run once more. Asking twice while the first is waiting does nothing.
 pub async fn ask(connection: &Connection, handler: &str, event: &EventId, letter: Option<&str>) -> Result<(), Error> {
-    ask_on(connection, &subject(&format!("{handler}.{event}")), letter).await
+    asked(connection, &subject(&format!("{handler}.{event}")), letter).await
 }
 
-/// The same by the subject where it is to wait.
-pub async fn ask_on(connection: &Connection, subject: &str, letter: Option<&str>) -> Result<(), Error> {
+/// Asks for dead letters: where each is to wait, and its letter. Waits for the answer to the last one only.
+pub async fn ask_for(connection: &Connection, letters: &[(String, String)]) -> Result<(), Error> {
+    let Some(((waits, letter), others)) = letters.split_last() else {
+        return Ok(());
+    };
+    for (waits, letter) in others {
+        let sent = connection
+            .client
+            .publish_with_headers(waits.clone(), asking(Some(letter)), Bytes::new());
+        sent.await.map_err(|_| Error::Gone {
+            what: "asking for replays".to_owned(),
+        })?;
+    }
+    asked(connection, waits, Some(letter)).await
+}
+
+async fn asked(connection: &Connection, subject: &str, letter: Option<&str>) -> Result<(), Error> {
+    match connection.publish(subject, asking(letter), Bytes::new()).await {
+        Ok(_) | Err(Error::Api { code: WRONG_LAST, .. }) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+fn asking(letter: Option<&str>) -> HeaderMap {
     let mut headers = HeaderMap::new();
     headers.insert("Nats-Expected-Last-Subject-Sequence", "0");
     if let Some(letter) = letter {
         headers.insert(LETTER, letter);
     }
-    match connection.publish(subject, headers, Bytes::new()).await {
-        Ok(_) | Err(Error::Api { code: WRONG_LAST, .. }) => Ok(()),
-        Err(error) => Err(error),
-    }
+    headers
 }
 
 /// Handles one replay.

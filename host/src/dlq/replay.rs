@@ -22,10 +22,15 @@ use crate::broker::{By, Connection, Error};
 use crate::dead_letter::{self, Letter};
 use crate::replay;
 
-/// Publishes that are awaited at a time.
+/// Answers that are awaited at a time.
 const ASKS_MAX: usize = 256;
+/// So many letters are asked for with one answer. The server takes what one connection publishes in its order, so that the
+/// answer to the last speaks for all; what it has not taken after all is asked for again.
+const ASKED_AT_ONCE: usize = 64;
 /// How often the pace is looked at, and the progress told.
 const TICK: Duration = Duration::from_millis(20);
+/// Between two ticks it is asked only for as large a part of what may be out.
+const WORTH_ASKING: usize = 8;
 /// After so long without any fate it is looked for the reason, and then again and again.
 const QUIET: Duration = Duration::from_secs(5);
 /// So many looks in a row find that nobody serves a handler: a host that begins again takes a while.
@@ -77,8 +82,9 @@ pub async fn run(
     let (mut written, mut stop) = (pin!(written), pin!(stop));
     let mut ticks = interval(TICK);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut ticked = true;
     loop {
-        run.send(began);
+        run.send(began, std::mem::take(&mut ticked));
         let counts = run.course.counts();
         if counts.out == 0 && (counts.untried == 0 || run.pace.must_stop()) {
             return match counts.untried {
@@ -94,11 +100,12 @@ pub async fn run(
                 let fate = run.course.written(&written.subject, written.sequence, written.fate);
                 run.count(fate);
             }),
-            Some((at, answer)) = run.asks.next() => answer.map(|fate| {
-                let fate = fate.and_then(|fate| run.course.learn(at, fate));
+            Some(answer) = run.asks.next() => answer.map(|known| {
+                let fate = known.and_then(|(at, fate)| run.course.learn(at, fate));
                 run.count(fate);
             }),
             _ = ticks.tick() => {
+                ticked = true;
                 let since_start = began.elapsed();
                 seen(run.course, Standing { since_start, waiting: run.waiting });
                 match run.heard.elapsed() > QUIET {
@@ -117,7 +124,8 @@ pub async fn run(
     }
 }
 
-type Ask = Pin<Box<dyn Future<Output = (usize, Result<Option<Fate>, Error>)> + Send>>;
+/// `Some`: the fate of a letter is known with the answer.
+type Ask = Pin<Box<dyn Future<Output = Result<Option<(usize, Fate)>, Error>> + Send>>;
 
 struct Run<'a> {
     connection: &'a Connection,
@@ -132,32 +140,42 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    /// Asks for as many as may be now.
-    fn send(&mut self, began: Instant) {
+    /// Asks for as many as may be now. `all`: also if they are few.
+    fn send(&mut self, began: Instant, all: bool) {
         let now = began.elapsed();
-        let room = self.pace.room(now, self.course.counts().out);
-        for _ in 0..room.min(ASKS_MAX.saturating_sub(self.asks.len())) {
-            let Some(at) = self.course.send(now) else { break };
-            self.pace.asked(1);
-            let ask = self.ask(at);
-            self.asks.push(ask);
+        let out = self.course.counts().out;
+        let mut room = self.pace.room(now, out);
+        if !all && room * WORTH_ASKING < out {
+            return;
+        }
+        while room > 0 && self.asks.len() < ASKS_MAX {
+            let next = std::iter::from_fn(|| self.course.send(now));
+            let ats: Vec<usize> = next.take(room.min(ASKED_AT_ONCE)).collect();
+            if ats.is_empty() {
+                break;
+            }
+            room -= ats.len();
+            self.pace.asked(ats.len());
+            self.ask(&ats);
         }
     }
 
-    /// `Some` fate: it is known with the answer.
-    fn ask(&self, at: usize) -> Ask {
+    fn ask(&mut self, ats: &[usize]) {
+        let mut asked = Vec::with_capacity(ats.len());
+        for &at in ats {
+            let connection = self.connection.clone();
+            let letter = self.course.letter(at);
+            let subject = letter.subject.clone();
+            if self.course.kind(at).is_undeliverable() {
+                let again = async move { publish_again(&connection, &subject).await.map(|fate| Some((at, fate))) };
+                self.asks.push(again.boxed());
+            } else {
+                asked.push((replay::subject(letter.id()), subject));
+            }
+        }
         let connection = self.connection.clone();
-        let letter = self.course.letter(at);
-        let subject = letter.subject.clone();
-        if self.course.kind(at).is_undeliverable() {
-            return async move { (at, publish_again(&connection, &subject).await.map(Some)) }.boxed();
-        }
-        let waits = replay::subject(letter.id());
-        async move {
-            let asked = replay::ask_on(&connection, &waits, Some(&subject)).await;
-            (at, asked.map(|()| None))
-        }
-        .boxed()
+        let asking = async move { replay::ask_for(&connection, &asked).await.map(|()| None) };
+        self.asks.push(asking.boxed());
     }
 
     fn count(&mut self, fate: Option<Fate>) {
@@ -212,10 +230,7 @@ impl Run<'_> {
                 continue;
             }
             match self.course.unheard(at) {
-                Unheard::AskAgain => {
-                    let ask = self.ask(at);
-                    self.asks.push(ask);
-                }
+                Unheard::AskAgain => self.ask(&[at]),
                 Unheard::Wait => {}
                 Unheard::GiveUp => {
                     let fate = self.course.learn(at, Fate::Silent);
