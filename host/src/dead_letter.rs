@@ -17,9 +17,11 @@ use crate::outcome::{Cause, Failure};
 
 mod end;
 mod letter;
+mod standing;
 
 pub use end::{REPLAYED, SETTLED_TTL, discard, rewrite, settle, settle_replayed, settled};
-pub use letter::{Letter, glance, id_of, read, stored};
+pub use letter::{Letter, id_of, read, stored};
+pub use standing::{Standing, glance};
 
 pub const HANDLER: &str = "Mesh-Handler";
 pub const STREAM: &str = "Mesh-Stream";
@@ -194,15 +196,18 @@ fn kept(name: &str) -> String {
 
 /// The original headers, out of a letter's.
 pub fn originals(letter: &Headers) -> Headers {
-    letter
-        .iter()
-        .filter_map(|(name, value)| match name.strip_prefix(ORIGINAL) {
-            Some("Headers-Base64" | "Headers-Cut") => None,
-            Some(original) => Some((original.to_owned(), value.clone())),
-            None if name.starts_with("Mesh-") || name.starts_with("Nats-") => None,
-            None => Some((name.clone(), value.clone())),
-        })
-        .collect()
+    let original = |(name, value): &(String, String)| Some((original(name)?.to_owned(), value.clone()));
+    letter.iter().filter_map(original).collect()
+}
+
+/// What a letter's header was called in the original. `None`: it is the letter's own.
+fn original(name: &str) -> Option<&str> {
+    match name.strip_prefix(ORIGINAL) {
+        Some("Headers-Base64" | "Headers-Cut") => None,
+        Some(original) => Some(original),
+        None if name.starts_with("Mesh-") || name.starts_with("Nats-") => None,
+        None => Some(name),
+    }
 }
 
 /// Stores a letter if its subject is free; stored (`true`) or already there (`false`) are both success. A body that does

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::dead_letter::Letter;
+use crate::dead_letter::Standing;
 use crate::guest::Line;
 use crate::handler::ModuleDigest;
 use crate::ledger::Committed;
@@ -26,8 +26,8 @@ impl Delivery {
     }
 
     /// The dead letter that is being tried again.
-    pub fn letter(&self) -> Option<&Letter> {
-        self.replay.as_ref()?.letter.as_deref()
+    pub fn letter(&self) -> Option<&Standing> {
+        self.replay.as_ref()?.letter.as_ref()
     }
 
     /// The death that its `done` follows: entry and sequence of the record.
@@ -50,9 +50,9 @@ impl Delivery {
 pub struct Replay {
     /// `None`: its handler has no ledger, or it was never dead.
     pub death: Option<(u64, u64)>,
-    /// To be settled when it is done; its payload is the delivery's. `None`: the event was never dead; the server lost
-    /// it, and it is run like a first delivery.
-    pub letter: Option<Box<Letter>>,
+    /// To be settled when it is done. `None`: the event was never dead; the server lost it, and it is run like a first
+    /// delivery.
+    pub letter: Option<Standing>,
 }
 
 /// What became of one attempt, for the log and the records.

@@ -8,12 +8,13 @@ use std::path::{Path, PathBuf};
 const LINES_MAX: usize = 400;
 
 /// Files whose code names the NATS client.
-const NATS: [&str; 19] = [
+const NATS: [&str; 20] = [
     "advisory.rs",
     "attempts.rs",
     "broker/connection.rs",
     "broker/pull.rs",
     "broker/scan.rs",
+    "broker/stored.rs",
     "cli/dev.rs",
     "dead_letter.rs",
     "delayed.rs",
@@ -34,7 +35,7 @@ const NATS: [&str; 19] = [
 const WASM: [&str; 4] = ["engine.rs", "guest.rs", "handler.rs", "sandbox.rs"];
 
 /// The ledger's step functions: what decides whether effects happen once runs without a server.
-const LEDGER_STEPS: [&str; 15] = [
+const LEDGER_STEPS: [&str; 16] = [
     "ledger/append.rs",
     "ledger/book.rs",
     "ledger/cache.rs",
@@ -48,6 +49,7 @@ const LEDGER_STEPS: [&str; 15] = [
     "ledger/join.rs",
     "ledger/mistake.rs",
     "ledger/outs.rs",
+    "ledger/replayed.rs",
     "ledger/standing.rs",
     "ledger/view.rs",
 ];

@@ -89,11 +89,17 @@ pub fn header<'a>(headers: &'a Headers, name: &str) -> Option<&'a str> {
 
 /// Headers of the client library as a list.
 pub fn headers_of(map: Option<&HeaderMap>) -> Headers {
-    let Some(map) = map else { return Headers::new() };
-    let mut headers: Headers = map
-        .iter()
-        .flat_map(|(name, values)| values.iter().map(move |v| (name.to_string(), v.as_str().to_owned())))
-        .collect();
+    map.map_or_else(Headers::new, |map| headers_as(map, |name| Some(name)))
+}
+
+/// Those that have a name, under that one.
+pub fn headers_as(map: &HeaderMap, named: impl Fn(&str) -> Option<&str>) -> Headers {
+    let mut headers = Headers::new();
+    for (name, values) in map.iter() {
+        if let Some(name) = named(name.as_ref()) {
+            headers.extend(values.iter().map(|value| (name.to_owned(), value.as_str().to_owned())));
+        }
+    }
     headers.sort_by(|a, b| a.0.cmp(&b.0));
     headers
 }

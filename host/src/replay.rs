@@ -14,7 +14,7 @@ use crate::broker::error::WRONG_LAST;
 use crate::broker::provision::REPLAY;
 use crate::broker::{Connection, Error};
 use crate::burial::{self, Attempts, Dead};
-use crate::dead_letter::{self, DEAD_SINCE, Letter};
+use crate::dead_letter::{self, DEAD_SINCE, Standing};
 use crate::delivery::{Delivery, Ran, Replay};
 use crate::dispatch;
 use crate::fault;
@@ -139,15 +139,19 @@ async fn of_letter(
     subject: &str,
     delivered: u64,
 ) -> Result<Option<(Message, Replay)>, Error> {
-    let (letter, death) = match &lane.bucket {
-        None => (dead_letter::read(&link.connection, subject).await?, None),
+    let stands = async || {
+        let letter = dead_letter::read(&link.connection, subject).await?;
+        Ok::<_, Error>(letter.map(|letter| letter.stands(event.clone())))
+    };
+    let (found, death) = match &lane.bucket {
+        None => (stands().await?, None),
         Some(bucket) => {
             // What a replica has, at first: if that is wrong, the commit is refused and the replay delivered again.
             let glanced = match delivered {
-                1 => dead_letter::glance(&link.connection, subject).await,
+                1 => dead_letter::glance(&link.connection, subject, event).await,
                 _ => None,
             };
-            let named = glanced.as_ref().and_then(|letter| death_in(letter, &bucket.name));
+            let named = glanced.as_ref().and_then(|(letter, _)| letter.death_in(&bucket.name));
             let death = match named {
                 Some(death) => death,
                 None => match bucket.death(&lane.plan.name, event).await? {
@@ -155,38 +159,21 @@ async fn of_letter(
                     None => return Ok(None),
                 },
             };
-            let letter = match glanced.filter(|letter| tells_of(letter, death)) {
-                Some(letter) => Some(letter),
-                None => {
-                    let letter = dead_letter::read(&link.connection, subject).await?;
-                    letter.filter(|letter| tells_of(letter, death))
-                }
+            let found = match glanced.filter(|(letter, _)| letter.tells_of(death.0)) {
+                Some(found) => Some(found),
+                None => stands().await?.filter(|(letter, _)| letter.tells_of(death.0)),
             };
             // The death may be another host's, and newer than what this one has read.
             if bucket.newest() < death.0 {
                 bucket.catch_up().await?;
             }
-            (letter, Some(death))
+            (found, Some(death))
         }
     };
-    let Some(mut letter) = letter else {
-        return Ok(None);
-    };
-    let message = letter.take_message(event.clone());
-    let letter = Some(Box::new(letter));
-    Ok(Some((message, Replay { death, letter })))
-}
-
-/// The death that a letter says it tells of: its entry in this ledger, and the sequence of its record.
-fn death_in(letter: &Letter, ledger: &str) -> Option<(u64, u64)> {
-    let of = |name| letter.header(name).parse().ok().filter(|number: &u64| *number > 0);
-    let here = letter.header(dead_letter::LEDGER) == ledger;
-    here.then(|| Some((of(dead_letter::DEATH)?, of(dead_letter::DEATH_RECORD)?)))?
-}
-
-/// Whether a letter is that of a death: entry and sequence of its record.
-fn tells_of(letter: &Letter, (entry, _): (u64, u64)) -> bool {
-    letter.header(dead_letter::DEATH).parse() == Ok(entry)
+    Ok(found.map(|(letter, message)| {
+        let letter = Some(letter);
+        (message, Replay { death, letter })
+    }))
 }
 
 /// The replay of a letter has failed for good: its letter gets one more attempt in its history, and stays as it is
@@ -195,21 +182,29 @@ pub async fn failed_again(lane: &Lane, delivery: &Delivery, attempt: u32, ran: &
     let (Some(letter), Some(link)) = (delivery.letter(), lane.link()) else {
         return;
     };
+    let told = record::told(lane, attempt, (&ran.outcome, &ran.lines), ran.took, &ran.digest);
+    let told = Attempt { replay: true, ..told };
+    if let Err(error) = add_to_history(&link.connection, letter, told).await {
+        let event = &delivery.message.event;
+        tracing::warn!(handler = %lane.plan.name, %event, %error, "a failed replay is not in its letter's history");
+    }
+}
+
+/// Nothing happens to a letter that was settled or written again meanwhile.
+async fn add_to_history(connection: &Connection, replayed: &Standing, attempt: Attempt) -> Result<(), Error> {
+    let letter = dead_letter::read(connection, &replayed.subject).await?;
+    let Some(letter) = letter.filter(|letter| letter.sequence == replayed.sequence) else {
+        return Ok(());
+    };
     let mut attempts = history::of(&letter.headers);
-    attempts.push(Attempt {
-        replay: true,
-        ..record::told(lane, attempt, (&ran.outcome, &ran.lines), ran.took, &ran.digest)
-    });
+    attempts.push(attempt);
     let mut headers = letter.headers.clone();
     headers.retain(|(name, _)| name != HISTORY && name != DEAD_SINCE);
     headers.push((DEAD_SINCE.to_owned(), rfc3339(letter.dead_since_ms())));
     headers.push((HISTORY.to_owned(), history::value(&attempts)));
     fault::point("before-history");
-    let payload = delivery.message.payload.clone();
-    if let Err(error) = dead_letter::rewrite(&link.connection, letter, headers, payload).await {
-        let event = &delivery.message.event;
-        tracing::warn!(handler = %lane.plan.name, %event, %error, "a failed replay is not in its letter's history");
-    }
+    let payload = letter.payload.clone();
+    dead_letter::rewrite(connection, &letter, headers, payload).await
 }
 
 /// The replay of a handler without a ledger is done: its letter goes.
@@ -217,7 +212,7 @@ pub async fn settle_directly(lane: &Lane, delivery: &Delivery) {
     let (Some(letter), Some(link)) = (delivery.letter(), lane.link()) else {
         return;
     };
-    if let Err(error) = dead_letter::settle_replayed(&link.connection, letter).await {
+    if let Err(error) = dead_letter::settle_replayed(&link.connection, &letter.subject, letter.in_parts).await {
         let event = &delivery.message.event;
         tracing::warn!(handler = %lane.plan.name, %event, %error, "a replayed dead letter stays listed");
     }

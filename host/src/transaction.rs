@@ -23,7 +23,7 @@ pub fn done(lane: &Lane, delivery: &Delivery, attempt: u32, digest: &ModuleDiges
         tx.consequences.push(Planned::Settle {
             subject: letter.subject.clone(),
             reason: REPLAYED.to_owned(),
-            in_parts: letter.is_in_parts(),
+            in_parts: letter.in_parts,
         });
     }
     tx

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use async_nats::HeaderMap;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
@@ -10,7 +11,7 @@ use tokio::time::timeout;
 
 use super::connection::Connection;
 use super::error::{Error, NO_MESSAGE};
-use crate::message::{Headers, header, headers_of, parse_rfc3339};
+use crate::message::{Headers, parse_rfc3339};
 
 /// How long a replica may take; whoever must know asks the leader.
 const GLANCE: Duration = Duration::from_millis(500);
@@ -95,8 +96,8 @@ impl Stored {
 #[derive(Debug, Clone)]
 pub struct Glanced {
     pub sequence: u64,
-    pub time_ms: u64,
-    pub headers: Headers,
+    /// With those that tell of its place.
+    pub headers: HeaderMap,
     pub payload: Bytes,
 }
 
@@ -141,14 +142,9 @@ impl Connection {
             .await
             .ok()?
             .ok()?;
-        let mut headers = headers_of(answer.headers.as_ref());
-        let (sequence, time) = (header(&headers, "Nats-Sequence")?, header(&headers, "Nats-Time-Stamp")?);
-        let (sequence, time_ms) = (sequence.parse().ok()?, parse_rfc3339(time)?);
-        let place = ["Nats-Stream", "Nats-Subject", "Nats-Sequence", "Nats-Time-Stamp"];
-        headers.retain(|(name, _)| !place.contains(&name.as_str()));
+        let headers = answer.headers?;
         Some(Glanced {
-            sequence,
-            time_ms,
+            sequence: headers.get("Nats-Sequence")?.as_str().parse().ok()?,
             headers,
             payload: answer.payload,
         })

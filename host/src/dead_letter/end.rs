@@ -76,13 +76,10 @@ pub async fn discard(connection: &Connection, letter: &Letter, reason: &str) -> 
 }
 
 /// The same for a letter that was read and whose replay has succeeded.
-pub async fn settle_replayed(connection: &Connection, letter: &Letter) -> Result<(), Error> {
-    if letter.is_in_parts() {
-        return settle(connection, &letter.subject, REPLAYED).await;
+pub async fn settle_replayed(connection: &Connection, subject: &str, in_parts: bool) -> Result<(), Error> {
+    if in_parts {
+        return settle(connection, subject, REPLAYED).await;
     }
     let headers = writable(&settled(REPLAYED));
-    connection
-        .publish(&letter.subject, headers, Bytes::new())
-        .await
-        .map(|_| ())
+    connection.publish(subject, headers, Bytes::new()).await.map(|_| ())
 }

@@ -83,19 +83,6 @@ pub async fn stored(connection: &Connection, subject: &str) -> Result<Option<Let
     }))
 }
 
-/// The letter on a subject as some replica holds it, if it is one and whole in itself: see [`Connection::glance`].
-pub async fn glance(connection: &Connection, subject: &str) -> Option<Letter> {
-    let glanced = connection.glance(DEAD, subject).await?;
-    let letter = Letter {
-        subject: subject.to_owned(),
-        sequence: glanced.sequence,
-        time_ms: glanced.time_ms,
-        headers: glanced.headers,
-        payload: glanced.payload,
-    };
-    (!letter.is_settled() && !letter.is_in_parts()).then_some(letter)
-}
-
 /// The letter on a subject, whole; `None` if there is none, or it is settled.
 pub async fn read(connection: &Connection, subject: &str) -> Result<Option<Letter>, Error> {
     let letter = stored(connection, subject).await?;

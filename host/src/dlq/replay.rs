@@ -253,7 +253,7 @@ async fn publish_again(connection: &Connection, letter: &str) -> Result<Fate, Er
         return Ok(Fate::Gone);
     };
     match publish(connection, &letter).await {
-        Ok(()) => dead_letter::settle_replayed(connection, &letter)
+        Ok(()) => dead_letter::settle_replayed(connection, &letter.subject, letter.is_in_parts())
             .await
             .map(|()| Fate::Succeeded),
         // It is refused, now as before.

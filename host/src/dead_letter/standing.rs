@@ -1,0 +1,68 @@
+//! A letter that is about to be replayed: what its replay needs of it, and the event. Its other headers, a whole history
+//! perhaps, are left where they are.
+
+use super::{DEATH, DEATH_RECORD, LEDGER, Letter, PARTS, SETTLED, SUBJECT, TIME, original};
+use crate::broker::Connection;
+use crate::broker::provision::DEAD;
+use crate::message::{EventId, Message, header, headers_as, parse_rfc3339};
+
+#[derive(Debug)]
+pub struct Standing {
+    pub subject: String,
+    pub sequence: u64,
+    /// Its body lies in parts on subjects of their own.
+    pub in_parts: bool,
+    /// The death that it tells of: its ledger, the entry, and the sequence of the record, if it names that.
+    death: Option<(String, u64, Option<u64>)>,
+}
+
+impl Standing {
+    fn of<'a>(subject: &str, sequence: u64, header: impl Fn(&str) -> Option<&'a str>) -> Standing {
+        let number = |name| header(name)?.parse().ok().filter(|number: &u64| *number > 0);
+        let death = || Some((header(LEDGER)?.to_owned(), number(DEATH)?, number(DEATH_RECORD)));
+        Standing {
+            subject: subject.to_owned(),
+            sequence,
+            in_parts: header(PARTS).is_some(),
+            death: death(),
+        }
+    }
+
+    /// The death that it says it tells of: its entry in this ledger, and the sequence of its record.
+    pub fn death_in(&self, ledger: &str) -> Option<(u64, u64)> {
+        let (here, entry, record) = self.death.as_ref()?;
+        (here == ledger).then_some((*entry, (*record)?))
+    }
+
+    /// Whether it tells of the death that this entry has decided.
+    pub fn tells_of(&self, entry: u64) -> bool {
+        self.death.as_ref().is_some_and(|(_, of, _)| *of == entry)
+    }
+}
+
+impl Letter {
+    /// The letter as its replay needs it, and its event.
+    pub fn stands(mut self, event: EventId) -> (Standing, Message) {
+        let standing = Standing::of(&self.subject, self.sequence, |name| header(&self.headers, name));
+        let message = self.take_message(event);
+        (standing, message)
+    }
+}
+
+/// The letter on a subject as some replica holds it, if it is one and whole in itself: see [`Connection::glance`].
+pub async fn glance(connection: &Connection, subject: &str, event: &EventId) -> Option<(Standing, Message)> {
+    let glanced = connection.glance(DEAD, subject).await?;
+    let of = |name: &str| glanced.headers.get(name).map(|value| value.as_str());
+    let standing = Standing::of(subject, glanced.sequence, of);
+    if standing.in_parts || of(SETTLED).is_some() {
+        return None;
+    }
+    let message = Message {
+        event: event.clone(),
+        subject: of(SUBJECT).unwrap_or_default().to_owned(),
+        headers: headers_as(&glanced.headers, original),
+        time_ms: of(TIME).and_then(parse_rfc3339).unwrap_or(0),
+        payload: glanced.payload,
+    };
+    Some((standing, message))
+}
