@@ -66,3 +66,31 @@ pub async fn glance(connection: &Connection, subject: &str, event: &EventId) -> 
     };
     Some((standing, message))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(headers: &[(&str, &str)]) -> Standing {
+        let of = |name: &str| headers.iter().find(|(n, _)| *n == name).map(|(_, value)| *value);
+        Standing::of("$MESH.dead.ORDERS.inventory.k.3", 7, of)
+    }
+
+    #[test]
+    fn a_letter_tells_of_one_death_in_one_ledger() {
+        let letter = of(&[(LEDGER, "inventory"), (DEATH, "5"), (DEATH_RECORD, "12")]);
+        assert_eq!(letter.death_in("inventory"), Some((5, 12)));
+        assert_eq!(letter.death_in("points"), None);
+        assert_eq!((letter.tells_of(5), letter.tells_of(12)), (true, false));
+    }
+
+    #[test]
+    fn a_record_that_cannot_be_is_none() {
+        for record in ["0", "", "-1", "twelve"] {
+            let letter = of(&[(LEDGER, "inventory"), (DEATH, "5"), (DEATH_RECORD, record)]);
+            assert_eq!(letter.death_in("inventory"), None, "{record}: no record is at 0");
+            assert!(letter.tells_of(5));
+        }
+        assert!(!of(&[]).tells_of(0));
+    }
+}

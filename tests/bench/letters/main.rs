@@ -67,25 +67,28 @@ async fn main() {
     let bucket = js.get_key_value("inventory").await.expect("the host has made it");
     let stock = (2 * count).to_string();
     bucket.put("stock.sku-1", stock.into()).await.expect("it is taken");
+    let entries = entries_in(&js).await;
     let (host_before, server_before) = (cpu(host.pid()), cpu(server.pid()));
     let (account, took) = timed(jetmesh(&dir, &["dlq", "replay", "--all", "--yes", "--json"])).await;
     let used = (cpu(host.pid()) - host_before, cpu(server.pid()) - server_before);
     assert_eq!(account["succeeded"], count, "{account}");
+    let entries = entries_in(&js).await - entries;
     audit(&js, count).await;
 
     let rate = |took: Duration| count as f64 / took.as_secs_f64();
     let each = |used: Duration| used.as_secs_f64() * 1e6 / count as f64;
     println!(
         "## Dead letters\n\n{}. The shipped inventory handler; {count} letters of one group.\n\n\
-         | grouped in s | exported/s | discarded/s | imported/s | replayed/s | host µs CPU | server µs CPU |\n\
-         |---:|---:|---:|---:|---:|---:|---:|\n\
-         | {:.2} | {:.0} | {:.0} | {:.0} | {:.0} | {:.0} | {:.0} |",
+         | grouped in s | exported/s | discarded/s | imported/s | replayed/s | per append | host µs CPU | server µs CPU |\n\
+         |---:|---:|---:|---:|---:|---:|---:|---:|\n\
+         | {:.2} | {:.0} | {:.0} | {:.0} | {:.0} | {} | {:.0} | {:.0} |",
         shared::machine(),
         grouped[RUNS / 2].as_secs_f64(),
         rate(exported),
         rate(discarded),
         rate(imported),
         rate(took),
+        count / entries.max(1),
         each(used.0),
         each(used.1),
     );
@@ -140,6 +143,14 @@ async fn run(dir: &TempDir, args: &[&str]) -> String {
 async fn timed<T>(work: impl Future<Output = T>) -> (T, Duration) {
     let began = Instant::now();
     (work.await, began.elapsed())
+}
+
+/// How many entries the handler's ledger has had.
+async fn entries_in(js: &Context) -> u64 {
+    let stream = js.get_stream("KV_inventory").await.expect("the host has made it");
+    let head = stream.get_last_raw_message_by_subject("$MESH.state.inventory.head");
+    let head: Value = serde_json::from_slice(&head.await.expect("it has a head").payload).expect("a head is JSON");
+    head["n"].as_u64().expect("it has a number")
 }
 
 /// How many messages a stream holds, when they are as many as they are to be.
