@@ -126,29 +126,8 @@ impl Mesh {
         let Ok(stream) = self.js.get_stream(stream).await else {
             return Vec::new();
         };
-        let config = pull::Config {
-            ack_policy: AckPolicy::None,
-            filter_subject: filter.to_owned(),
-            ..pull::Config::default()
-        };
-        let consumer = stream
-            .create_consumer(config)
-            .await
-            .expect("the stream takes a consumer");
-        let count = usize::try_from(consumer.cached_info().num_pending).expect("few");
-        let mut found = Vec::with_capacity(count);
-        while found.len() < count {
-            // Messages may be removed meanwhile: then fewer come, and the fetch ends.
-            let batch = consumer.fetch().max_messages(count - found.len()).messages();
-            let batch: Vec<_> = batch.await.expect("the consumer answers").collect().await;
-            if batch.is_empty() {
-                break;
-            }
-            found.extend(batch.into_iter().map(|message| Found::of(&message.expect("a message"))));
-        }
-        let name = &consumer.cached_info().name;
-        stream.delete_consumer(name).await.expect("our own consumer goes");
-        found
+        // A consumer may go with the server that holds it: then all is read again.
+        eventually("a stream to be read", SOON, async || read(&stream, filter).await).await
     }
 
     /// How many messages a stream holds.
@@ -282,6 +261,39 @@ impl Mesh {
         std::fs::write(&path, self.config.text(&self.server.url())).expect("the test's folder is writable");
         path
     }
+}
+
+/// Everything in a stream that matches. `None`: the server that held the consumer is gone.
+async fn read(stream: &stream::Stream, filter: &str) -> Option<Vec<Found>> {
+    let config = pull::Config {
+        ack_policy: AckPolicy::None,
+        filter_subject: filter.to_owned(),
+        ..pull::Config::default()
+    };
+    let consumer = stream
+        .create_consumer(config)
+        .await
+        .expect("the stream takes a consumer");
+    let count = usize::try_from(consumer.cached_info().num_pending).expect("few");
+    let mut found = Vec::with_capacity(count);
+    while found.len() < count {
+        // Messages may be removed meanwhile: then fewer come, and the fetch ends.
+        let batch = consumer.fetch().max_messages(count - found.len()).messages();
+        let batch: Vec<_> = batch.await.expect("the consumer answers").collect().await;
+        if batch.is_empty() {
+            break;
+        }
+        for message in batch {
+            match message {
+                Ok(message) => found.push(Found::of(&message)),
+                Err(error) if error.to_string().contains("503") => return None,
+                Err(error) => panic!("a message: {error}"),
+            }
+        }
+    }
+    let name = &consumer.cached_info().name;
+    stream.delete_consumer(name).await.expect("our own consumer goes");
+    Some(found)
 }
 
 /// A message in a stream.
