@@ -16,12 +16,12 @@ use crate::message::{EventId, Headers, rfc3339};
 use crate::outcome::{Cause, Failure};
 
 mod end;
+mod envelope;
 mod letter;
-mod standing;
 
-pub use end::{REPLAYED, SETTLED_TTL, discard, rewrite, settle, settle_replayed, settled};
+pub use end::{REPLAYED, SETTLED_TTL, discard, rewrite, settle, settled};
+pub use envelope::{Envelope, glance};
 pub use letter::{Letter, id_of, read, stored};
-pub use standing::{Standing, glance};
 
 pub const HANDLER: &str = "Mesh-Handler";
 pub const STREAM: &str = "Mesh-Stream";

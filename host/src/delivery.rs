@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::dead_letter::Standing;
+use crate::dead_letter::Envelope;
 use crate::guest::Line;
 use crate::handler::ModuleDigest;
 use crate::ledger::Committed;
@@ -26,7 +26,7 @@ impl Delivery {
     }
 
     /// The dead letter that is being tried again.
-    pub fn letter(&self) -> Option<&Standing> {
+    pub fn letter(&self) -> Option<&Envelope> {
         self.replay.as_ref()?.letter.as_ref()
     }
 
@@ -52,7 +52,7 @@ pub struct Replay {
     pub death: Option<(u64, u64)>,
     /// To be settled when it is done. `None`: the event was never dead; the server lost it, and it is run like a first
     /// delivery.
-    pub letter: Option<Standing>,
+    pub letter: Option<Envelope>,
 }
 
 /// What became of one attempt, for the log and the records.

@@ -14,7 +14,7 @@ use crate::broker::error::WRONG_LAST;
 use crate::broker::provision::REPLAY;
 use crate::broker::{Connection, Error};
 use crate::burial::{self, Attempts, Dead};
-use crate::dead_letter::{self, DEAD_SINCE, Standing};
+use crate::dead_letter::{self, DEAD_SINCE, Envelope, REPLAYED};
 use crate::delivery::{Delivery, Ran, Replay};
 use crate::dispatch;
 use crate::fault;
@@ -139,12 +139,12 @@ async fn of_letter(
     subject: &str,
     delivered: u64,
 ) -> Result<Option<(Message, Replay)>, Error> {
-    let stands = async || {
+    let read = async || {
         let letter = dead_letter::read(&link.connection, subject).await?;
-        Ok::<_, Error>(letter.map(|letter| letter.stands(event.clone())))
+        Ok::<_, Error>(letter.map(|letter| letter.open(event.clone())))
     };
     let (found, death) = match &lane.bucket {
-        None => (stands().await?, None),
+        None => (read().await?, None),
         Some(bucket) => {
             // What a replica has, at first: if that is wrong, the commit is refused and the replay delivered again.
             let glanced = match delivered {
@@ -161,7 +161,7 @@ async fn of_letter(
             };
             let found = match glanced.filter(|(letter, _)| letter.tells_of(death.0)) {
                 Some(found) => Some(found),
-                None => stands().await?.filter(|(letter, _)| letter.tells_of(death.0)),
+                None => read().await?.filter(|(letter, _)| letter.tells_of(death.0)),
             };
             // The death may be another host's, and newer than what this one has read.
             if bucket.newest() < death.0 {
@@ -191,7 +191,7 @@ pub async fn failed_again(lane: &Lane, delivery: &Delivery, attempt: u32, ran: &
 }
 
 /// Nothing happens to a letter that was settled or written again meanwhile.
-async fn add_to_history(connection: &Connection, replayed: &Standing, attempt: Attempt) -> Result<(), Error> {
+async fn add_to_history(connection: &Connection, replayed: &Envelope, attempt: Attempt) -> Result<(), Error> {
     let letter = dead_letter::read(connection, &replayed.subject).await?;
     let Some(letter) = letter.filter(|letter| letter.sequence == replayed.sequence) else {
         return Ok(());
@@ -212,7 +212,7 @@ pub async fn settle_directly(lane: &Lane, delivery: &Delivery) {
     let (Some(letter), Some(link)) = (delivery.letter(), lane.link()) else {
         return;
     };
-    if let Err(error) = dead_letter::settle_replayed(&link.connection, &letter.subject, letter.in_parts).await {
+    if let Err(error) = dead_letter::settle(&link.connection, &letter.subject, REPLAYED, letter.in_parts).await {
         let event = &delivery.message.event;
         tracing::warn!(handler = %lane.plan.name, %event, %error, "a replayed dead letter stays listed");
     }

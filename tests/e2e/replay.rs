@@ -320,6 +320,9 @@ async fn a_replay_that_is_tried_again_within_itself_has_not_failed_yet() {
     assert_eq!(decisions[1]["attempt"], 3);
 }
 
+/// Header of a letter: the sequence of its death's record.
+const RECORD: &str = "Mesh-Death-Record";
+
 /// A letter as it was, but for the record of its death that it names; `None`: it names none, like those of earlier builds.
 async fn names_another_record(mesh: &Mesh, letter: &Found, record: Option<u64>) {
     let own = |name: &str| name.starts_with("Nats-") || name == RECORD;
@@ -334,8 +337,6 @@ async fn names_another_record(mesh: &Mesh, letter: &Found, record: Option<u64>) 
     mesh.publish_with(&letter.subject, &headers, letter.payload.clone())
         .await;
 }
-
-const RECORD: &str = "Mesh-Death-Record";
 
 #[tokio::test]
 async fn a_letter_names_the_record_of_its_death_and_one_that_names_another_is_replayed_once_all_the_same() {

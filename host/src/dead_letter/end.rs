@@ -47,11 +47,14 @@ pub fn settled(reason: &str) -> Headers {
     ]
 }
 
-/// Settles a letter, and removes the parts of its body.
-pub async fn settle(connection: &Connection, subject: &str, reason: &str) -> Result<(), Error> {
+/// Settles a letter, and removes the parts of its body if it is in parts.
+pub async fn settle(connection: &Connection, subject: &str, reason: &str, in_parts: bool) -> Result<(), Error> {
     let headers = writable(&settled(reason));
     connection.publish(subject, headers, Bytes::new()).await?;
-    purge_parts(connection, subject).await
+    if in_parts {
+        purge_parts(connection, subject).await?;
+    }
+    Ok(())
 }
 
 async fn purge_parts(connection: &Connection, subject: &str) -> Result<(), Error> {
@@ -73,13 +76,4 @@ pub async fn discard(connection: &Connection, letter: &Letter, reason: &str) -> 
         purge_parts(connection, &letter.subject).await?;
     }
     Ok(true)
-}
-
-/// The same for a letter that was read and whose replay has succeeded.
-pub async fn settle_replayed(connection: &Connection, subject: &str, in_parts: bool) -> Result<(), Error> {
-    if in_parts {
-        return settle(connection, subject, REPLAYED).await;
-    }
-    let headers = writable(&settled(REPLAYED));
-    connection.publish(subject, headers, Bytes::new()).await.map(|_| ())
 }

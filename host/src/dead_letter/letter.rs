@@ -2,10 +2,10 @@
 
 use bytes::{Bytes, BytesMut};
 
-use super::{DEAD_SINCE, PARTS, SETTLED, SUBJECT, TIME, originals};
+use super::{DEAD_SINCE, PARTS, SETTLED};
 use crate::broker::provision::DEAD;
 use crate::broker::{By, Connection, Error};
-use crate::message::{EventId, Headers, Message, header, parse_rfc3339};
+use crate::message::{Headers, header, parse_rfc3339};
 
 #[derive(Debug, Clone)]
 pub struct Letter {
@@ -34,17 +34,6 @@ impl Letter {
     /// Its body lies in parts on subjects of their own.
     pub fn is_in_parts(&self) -> bool {
         header(&self.headers, PARTS).is_some()
-    }
-
-    /// The event, as its handler is given it again; takes the payload out.
-    pub fn take_message(&mut self, event: EventId) -> Message {
-        Message {
-            event,
-            subject: self.header(SUBJECT).to_owned(),
-            headers: originals(&self.headers),
-            time_ms: parse_rfc3339(self.header(TIME)).unwrap_or(0),
-            payload: std::mem::take(&mut self.payload),
-        }
     }
 
     /// Why it is settled; `None`: it is not.

@@ -105,11 +105,11 @@ impl<'a> Rehearsal<'a> {
     ///
     /// # Cancel safety
     /// Dropped half-way, nothing has happened either.
-    pub async fn run(&self, mut letter: Letter) -> Result<Rehearsed, Error> {
+    pub async fn run(&self, letter: Letter) -> Result<Rehearsed, Error> {
         let Some(event) = EventId::parse(letter.header(dead_letter::EVENT)) else {
             return Err(Error::Refused(format!("{}: it names no event", letter.id())));
         };
-        let message = letter.take_message(event);
+        let (_, message) = letter.open(event);
         let (plan, attempt) = (self.handler, 1);
         let run = match circles(message.hops()) {
             Some(outcome) => Run::without(outcome),

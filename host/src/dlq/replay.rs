@@ -19,7 +19,7 @@ use super::watch::{Watch, fate};
 use crate::broker::connection::header_map;
 use crate::broker::provision::{DEAD, REPLAY};
 use crate::broker::{By, Connection, Error};
-use crate::dead_letter::{self, Letter};
+use crate::dead_letter::{self, Letter, REPLAYED};
 use crate::replay;
 
 /// Answers that are awaited at a time.
@@ -29,7 +29,7 @@ const ASKS_MAX: usize = 256;
 const ASKED_AT_ONCE: usize = 64;
 /// How often the pace is looked at, and the progress told.
 const TICK: Duration = Duration::from_millis(20);
-/// Between two ticks it is asked only for as large a part of what may be out.
+/// Between two ticks it is asked only if there is room for one to each so many that are out.
 const WORTH_ASKING: usize = 8;
 /// After so long without any fate it is looked for the reason, and then again and again.
 const QUIET: Duration = Duration::from_secs(5);
@@ -253,7 +253,7 @@ async fn publish_again(connection: &Connection, letter: &str) -> Result<Fate, Er
         return Ok(Fate::Gone);
     };
     match publish(connection, &letter).await {
-        Ok(()) => dead_letter::settle_replayed(connection, &letter.subject, letter.is_in_parts())
+        Ok(()) => dead_letter::settle(connection, &letter.subject, REPLAYED, letter.is_in_parts())
             .await
             .map(|()| Fate::Succeeded),
         // It is refused, now as before.

@@ -179,10 +179,10 @@ pub fn batch<W>(
     let follows = expect(Expect::Last(head_sequence), &follows);
     records.push(record(subjects.head(), follows, next));
     for member in &group.members {
-        records.extend(death(&subjects, n, by.append, &member.tx).map(|record| Record {
-            expect: expect(record.expect.clone(), &[Mistake::DeathBlind]),
-            ..record
-        }));
+        if let Some(mut record) = death(&subjects, n, by.append, &member.tx) {
+            record.expect = expect(record.expect, &[Mistake::DeathBlind]);
+            records.push(record);
+        }
     }
     for (key, base, value) in written(group) {
         records.push(Record {

@@ -8,6 +8,7 @@ use async_nats::Subject;
 use bytes::{Bytes, BytesMut};
 use tokio::time::Instant;
 
+use super::book::Appended;
 use super::bucket::Bucket;
 use super::entry::{Body, Consequence, Entry, Head, Out, Subjects, record_of_death};
 use super::flight::{Answered, Cargo, Event, Flight};
@@ -131,20 +132,22 @@ impl<'a> Relay<'a> {
     }
 
     async fn backing(&mut self, out: &Out) -> Result<Backing, Error> {
-        let is = |append: &str, entry_sequence| match append == out.append {
-            true => Backing::Committed { entry_sequence },
+        let is = |entry: &Appended| match entry.append == out.append {
+            true => Backing::Committed {
+                entry_sequence: entry.sequence,
+            },
             false => Backing::Torn,
         };
         // This host's committer, or what it reads of others, is about to know: that saves reading the entry.
         if let Some(bucket) = self.bucket.as_ref().filter(|_| self.head < out.n)
             && let Some(appended) = bucket.appended_within(out.n, OUR_OWN).await
         {
-            return Ok(is(&appended.append, appended.sequence));
+            return Ok(is(&appended));
         }
         for _ in 0..MOMENTS {
             let known = self.bucket.as_ref().and_then(|bucket| bucket.appended(out.n));
             if let Some(appended) = known {
-                return Ok(is(&appended.append, appended.sequence));
+                return Ok(is(&appended));
             }
             if self.head < out.n {
                 let subject = self.subjects.head();
@@ -158,8 +161,9 @@ impl<'a> Relay<'a> {
                 let Some(stored) = self.connection.stored(&self.stream, By::Last(&subject)).await? else {
                     return Ok(Backing::Torn);
                 };
-                let entry: Entry = read::parse(&subject, &stored.payload)?;
-                return Ok(is(&entry.append, stored.sequence));
+                let Entry { append, .. } = read::parse(&subject, &stored.payload)?;
+                let sequence = stored.sequence;
+                return Ok(is(&Appended { append, sequence }));
             }
             tokio::time::sleep(MOMENT).await;
         }
@@ -270,7 +274,7 @@ impl<'a> Relay<'a> {
             } => {
                 self.make_room().await?;
                 if in_parts {
-                    return dead_letter::settle(&self.connection, &subject, &reason).await;
+                    return dead_letter::settle(&self.connection, &subject, &reason, in_parts).await;
                 }
                 self.flight.settled(carried, subject, &reason).await
             }

@@ -154,22 +154,19 @@ async fn give_way(bucket: &Bucket, took: Duration) {
     let _ = tokio::time::timeout((took * 2).min(TURN_MAX), bucket.their_turn.notified()).await;
 }
 
-/// The truth is in the ledger: reads it up to its end, and, if nothing is new there, the keys that the batch rests on, and
-/// the deaths that it follows.
-/// `false`: nothing at all has moved, so another copy of the batch may still be on its way.
+/// The truth is in the ledger: reads it up to its end, and, if nothing is new there, the keys that the batch rests on and
+/// the deaths that it follows. `false`: nothing at all has moved, so another copy of the batch may still be on its way.
 async fn resolve(bucket: &Bucket, connection: &Connection, batch: &Batch) -> Result<bool, Error> {
     bucket.sync(connection).await?;
+    let mut astray = Vec::new();
     if bucket.book().head.n < batch.entry.n {
         let keys = bucket.book().keys_on_their_way();
-        let (keys, astray) = futures_util::try_join!(bucket.fetch(connection, keys), bucket.astray(connection))?;
-        let mut book = bucket.book();
-        let changed = book.relearn(keys);
-        if !changed && astray.is_empty() {
+        let looked = futures_util::try_join!(bucket.fetch(connection, keys), bucket.astray(connection))?;
+        astray = looked.1;
+        if !bucket.book().relearn(looked.0) && astray.is_empty() {
             return Ok(false);
         }
-        tell(book.refused(&astray));
-        return Ok(true);
     }
-    tell(bucket.book().refused(&[]));
+    tell(bucket.book().refused(&astray));
     Ok(true)
 }

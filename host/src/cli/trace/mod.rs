@@ -17,7 +17,8 @@ use crate::trace::search::{Key, Searched};
 /// Where an event is: what each handler has made of it, and what has followed, as a tree
 ///
 /// A ledger tells of an event for `ledger_keep` at least; of an older one only that it is decided. Of a key that several
-/// events wrote that were committed together, it has the last value only. Nothing is changed, and no more is read than --max-messages and --max-time allow: where that was not enough it is said.
+/// events wrote that were committed together, it has the last value only. Nothing is changed, and no more is read than
+/// --max-messages and --max-time allow: where that was not enough it is said.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Ends with 1 if nobody knows the event.")]
 pub struct Trace {

@@ -170,3 +170,18 @@ fn a_done_after_a_death_overwrites_it() {
     index.apply(&entry(2, 5, Verdict::Done));
     assert_eq!(index.decided("h", &event(5)), Some(Decided::Done { entry: 2 }));
 }
+
+#[test]
+fn the_done_of_a_replay_is_known_below_the_floor_until_its_handler_is_reset() {
+    let mut index = Index::default();
+    index.raise("h", "k", 9);
+    let mut done = entry(2, 5, Verdict::Done);
+    done.decisions[0].follows_death = Some(1);
+    index.apply(&done);
+    assert_eq!(index.decided("h", &event(5)), Some(Decided::Done { entry: 2 }));
+    assert_eq!(index.decided("h", &event(6)), Some(Decided::Below));
+    let mut reset = entry(3, 3, Verdict::Done);
+    (reset.reset, reset.decisions) = (vec!["h".into()], vec![]);
+    index.apply(&reset);
+    assert_eq!(index.decided("h", &event(5)), None);
+}
