@@ -221,9 +221,9 @@ impl Lane {
         of.map(|event| event.sequence).min()
     }
 
-    /// Deliveries that are being worked on.
+    /// Events that are being worked on.
     pub fn in_flight(&self) -> usize {
-        self.leases().len()
+        self.running().len()
     }
 
     /// Tells the server of every delivery that has been here for a third of its ack wait.

@@ -20,8 +20,8 @@ use crate::{advisory, dispatch, fault, poison, replay, sweep};
 
 /// How often the floor is raised and what was lost is looked for.
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
-/// Replays that are worked on at a time, beside `in_flight`: each waits for a read and a commit, so that ten thousand
-/// a second are some hundred at a time.
+/// Replays that are worked on at a time, beside `in_flight`; a list of letters is one, and its letters have a limit of their
+/// own.
 const REPLAYS_IN_FLIGHT: usize = 512;
 /// Advisories, the same.
 const ADVISORIES_IN_FLIGHT: usize = 64;
@@ -30,13 +30,32 @@ const UNHEARD_MAX: Duration = Duration::from_millis(500);
 
 type Work = FuturesUnordered<BoxFuture<'static, ()>>;
 
+/// How many messages of each inlet may still be taken; those that a lost connection has left at work count as well.
+struct Room {
+    source: Arc<Semaphore>,
+    replays: Arc<Semaphore>,
+    advisories: Arc<Semaphore>,
+}
+
+impl Room {
+    fn of(lane: &Lane) -> Room {
+        let room = |most| Arc::new(Semaphore::new(most));
+        Room {
+            source: room(lane.plan.in_flight),
+            replays: room(REPLAYS_IN_FLIGHT),
+            advisories: room(ADVISORIES_IN_FLIGHT),
+        }
+    }
+}
+
 /// Runs a lane until the drain has begun and what runs is finished.
 pub async fn run(lane: Arc<Lane>) {
     let mut work = Work::new();
+    let room = Room::of(&lane);
     let mut attempt = 0u32;
     let mut said: Option<String> = None;
     while !lane.drain.has_begun() {
-        let ended = serve(&lane, &mut work).await;
+        let ended = serve(&lane, &mut work, &room).await;
         if lane.link().is_some() {
             // It had come so far as to serve.
             attempt = 0;
@@ -66,7 +85,7 @@ pub async fn run(lane: Arc<Lane>) {
 }
 
 /// Connects, binds and serves. `Ok`: drained.
-async fn serve(lane: &Arc<Lane>, work: &mut Work) -> Result<(), Error> {
+async fn serve(lane: &Arc<Lane>, work: &mut Work, room: &Room) -> Result<(), Error> {
     let name = format!("jetmesh {} {}", lane.whole.mesh, lane.plan.name);
     // What runs goes on while this connects.
     let connection = beside(work, broker::open(&lane.whole.nats, &name)).await?;
@@ -84,28 +103,22 @@ async fn serve(lane: &Arc<Lane>, work: &mut Work) -> Result<(), Error> {
     renewal.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     sweeps.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let sweeping = Arc::new(Semaphore::new(1));
-    let replaying = Arc::new(Semaphore::new(REPLAYS_IN_FLIGHT));
-    let advised = Arc::new(Semaphore::new(ADVISORIES_IN_FLIGHT));
     tracing::info!(handler = %lane.plan.name, stream = %lane.plan.stream, consumer = %lane.plan.consumer,
         module = %lane.module.load().digest, "serving");
     let begun = lane.drain.begun();
     let closed = connection.closed();
     tokio::pin!(begun, closed);
     loop {
-        // What replays hold is not the source's.
-        let all = REPLAYS_IN_FLIGHT + ADVISORIES_IN_FLIGHT;
-        let others = all - replaying.available_permits() - advised.available_permits();
-        let own = lane.in_flight().saturating_sub(others);
-        let room = lane.plan.in_flight.saturating_sub(own);
-        if room > 0 && source.unheard() > UNHEARD_MAX {
+        let free = room.source.available_permits();
+        if free > 0 && source.unheard() > UNHEARD_MAX {
             beside(work, still_bound(lane, &link)).await?;
         }
-        if source.ask(room).await? {
+        if source.ask(free).await? {
             // The request, and the acks before it, leave now: the server works on it while this works on what is here.
             tokio::task::yield_now().await;
         }
-        replays.ask(replaying.available_permits()).await?;
-        advisories.ask(advised.available_permits()).await?;
+        replays.ask(room.replays.available_permits()).await?;
+        advisories.ask(room.advisories.available_permits()).await?;
         tokio::select! {
             biased;
             () = &mut begun => break,
@@ -130,9 +143,9 @@ async fn serve(lane: &Arc<Lane>, work: &mut Work) -> Result<(), Error> {
             }
             Some(()) = work.next() => {}
             // They are bounded: a backlog of the source must not keep them waiting.
-            pulled = replays.next() => take(lane, &link, pulled?, work, Inbound::Replay, Some(&replaying)).await?,
-            pulled = advisories.next() => take(lane, &link, pulled?, work, Inbound::Advisory, Some(&advised)).await?,
-            pulled = source.next() => take(lane, &link, pulled?, work, Inbound::Source, None).await?,
+            pulled = replays.next() => take(lane, &link, pulled?, work, Inbound::Replay, &room.replays).await?,
+            pulled = advisories.next() => take(lane, &link, pulled?, work, Inbound::Advisory, &room.advisories).await?,
+            pulled = source.next() => take(lane, &link, pulled?, work, Inbound::Source, &room.source).await?,
         }
     }
     for inlet in [source, replays, advisories] {
@@ -173,7 +186,7 @@ async fn take(
     pulled: Pulled,
     work: &mut Work,
     inbound: Inbound,
-    side: Option<&Arc<Semaphore>>,
+    room: &Arc<Semaphore>,
 ) -> Result<(), Error> {
     let Pulled::Message(message) = pulled else {
         return Ok(());
@@ -190,17 +203,21 @@ async fn take(
     }
     let (lane, link) = (Arc::clone(lane), Arc::clone(link));
     // Asked for no more than there are; travels with the work.
-    let permit = side.and_then(|side| Arc::clone(side).try_acquire_owned().ok());
+    let place = Arc::clone(room).try_acquire_owned().ok();
     let mut task = match inbound {
-        Inbound::Source => async move { dispatch::source(&lane, link, message, reply, info).await }.boxed(),
+        Inbound::Source => async move {
+            dispatch::source(&lane, link, message, reply, info).await;
+            drop(place);
+        }
+        .boxed(),
         Inbound::Replay => async move {
             replay::take(&lane, link, message, reply, info).await;
-            drop(permit);
+            drop(place);
         }
         .boxed(),
         Inbound::Advisory => async move {
             advisory::take(&lane, link, message, reply).await;
-            drop(permit);
+            drop(place);
         }
         .boxed(),
     };
