@@ -13,7 +13,7 @@ pub fn tell(course: &Course, end: End, took: Duration, args: &Replay) -> Result<
     let counts = course.counts();
     let whole = counts.succeeded + counts.gone == course.len() && course.lost == 0;
     if args.json {
-        println!("{}", json_of(course, word(&end)));
+        println!("{}", json_of(course, word(&end), took));
     } else {
         print(course, took);
     }
@@ -82,7 +82,7 @@ fn print(course: &Course, took: Duration) {
 }
 
 /// The account for scripts; `end` says why it has come to its end.
-pub fn json_of(course: &Course, end: &str) -> Value {
+pub fn json_of(course: &Course, end: &str, took: Duration) -> Value {
     let counts = course.counts();
     let failures: Vec<Value> = course
         .failures()
@@ -108,6 +108,7 @@ pub fn json_of(course: &Course, end: &str) -> Value {
         "not_tried": counts.untried,
         "gone": counts.gone,
         "lost": course.lost,
+        "took_ms": u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
         "failures": failures,
     })
 }

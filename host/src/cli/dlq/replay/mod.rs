@@ -3,7 +3,7 @@
 mod account;
 mod progress;
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
@@ -109,7 +109,7 @@ async fn meant(connection: &Connection, selected: &Selected) -> Result<Course, E
 
 fn nothing(course: &Course, as_json: bool) -> u8 {
     if as_json {
-        println!("{}", account::json_of(course, "over"));
+        println!("{}", account::json_of(course, "over", Duration::ZERO));
     } else if course.lost == 0 {
         println!("no such dead letters: nothing to replay");
     } else {
