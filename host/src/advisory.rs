@@ -73,10 +73,7 @@ enum Answer {
 
 /// Acts on one advisory.
 pub async fn take(lane: &Arc<Lane>, link: Arc<Link>, wire: Wire, reply: Subject) {
-    let acker = Acker {
-        reply,
-        link: Arc::clone(&link),
-    };
+    let acker = Acker::of(reply, &link);
     let settlement = match serde_json::from_slice::<Advisory>(&wire.payload) {
         Err(error) => {
             tracing::warn!(handler = %lane.plan.name, %error, "an advisory that cannot be read is left out");
@@ -162,7 +159,7 @@ async fn act(lane: &Lane, link: &Link, advisory: &Advisory) -> Result<Answer, Er
         if held.record.attempts == 0 {
             // It never reached the handler: each time it was lost with its neighbours, or handed back.
             tracing::info!(handler = %plan.name, %event, "given up by the server before it was tried: it is run now");
-            replay::ask(&link.connection, &plan.name, &event, None).await?;
+            replay::ask(&link.connection, &plan.name, &event).await?;
             return Ok(Answer::Over);
         }
         let last = held.record.last().cloned();

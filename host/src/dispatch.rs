@@ -37,7 +37,7 @@ pub async fn source(lane: &Arc<Lane>, link: Arc<Link>, wire: Wire, reply: Subjec
         payload: wire.payload,
         time_ms: info.time_ms,
     };
-    let acker = Acker { reply, link };
+    let acker = Acker::of(reply, &link);
     handle(
         lane,
         Delivery {

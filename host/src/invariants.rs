@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 const LINES_MAX: usize = 400;
 
 /// Files whose code names the NATS client.
-const NATS: [&str; 20] = [
+const NATS: [&str; 21] = [
     "advisory.rs",
     "attempts.rs",
     "broker/connection.rs",
@@ -28,6 +28,7 @@ const NATS: [&str; 20] = [
     "ledger/send.rs",
     "message.rs",
     "replay.rs",
+    "replay/ask.rs",
     "settle.rs",
 ];
 

@@ -19,6 +19,7 @@ use crate::handler::Module;
 use crate::ledger::Bucket;
 use crate::message::EventId;
 use crate::plan;
+use crate::replay::Lists;
 
 /// A handler at work.
 pub struct Lane {
@@ -32,6 +33,7 @@ pub struct Lane {
     pub drain: Drain,
     pub counters: Counters,
     pub(crate) instances: Semaphore,
+    pub(crate) lists: Lists,
     link: Mutex<Option<Arc<Link>>>,
     leases: Mutex<Slab<Lease>>,
     running: Mutex<Running>,
@@ -161,6 +163,7 @@ impl Lane {
         let facts = Arc::new(Facts::of(&plan, state));
         Lane {
             instances: Semaphore::new(plan.concurrency),
+            lists: Lists::default(),
             plan,
             whole,
             host: host.to_owned(),

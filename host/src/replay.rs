@@ -1,16 +1,14 @@
 //! Events that are to be run once more, by one handler: a dead letter that somebody replays, or an event that the server
-//! lost. A message of `MESH_REPLAY` only names the event; its bytes are read from where they lie.
+//! lost. A message of `MESH_REPLAY` only names the event, or some; their bytes are read from where they lie.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_nats::{HeaderMap, Message as Wire, Subject};
-use bytes::Bytes;
+use async_nats::{Message as Wire, Subject};
 use serde_json::json;
 
 use crate::attempts::Attempt;
 use crate::broker::consumer::{ConsumerInfo, META_HANDLER, META_MESH, nanos};
-use crate::broker::error::WRONG_LAST;
 use crate::broker::provision::REPLAY;
 use crate::broker::{Connection, Error};
 use crate::burial::{self, Attempts, Dead};
@@ -25,8 +23,12 @@ use crate::outcome::{Cause, Failure};
 use crate::record;
 use crate::settle::{Acker, Settlement};
 
-/// Header of a replay: the subject of the dead letter that it replays.
-const LETTER: &str = "Mesh-Letter";
+mod ask;
+mod list;
+
+use ask::LETTER;
+pub use ask::{LIST_MAX, ask, ask_for, subject, waiting, waits};
+pub use list::{Answers, Lists};
 
 /// The durable name of a lane's consumer on `MESH_REPLAY`.
 pub fn consumer(lane: &Lane) -> String {
@@ -48,56 +50,15 @@ pub async fn bind(connection: &Connection, lane: &Lane) -> Result<ConsumerInfo, 
     connection.put_consumer(REPLAY, &config, "").await
 }
 
-/// Where a replay waits; `id`: `<handler>.<incarnation>.<sequence>`, as a letter's.
-pub fn subject(id: &str) -> String {
-    format!("$MESH.replay.{id}")
-}
-
-/// Asks for an event to be run once more. Asking twice while the first is waiting does nothing.
-pub async fn ask(connection: &Connection, handler: &str, event: &EventId, letter: Option<&str>) -> Result<(), Error> {
-    asked(connection, &subject(&format!("{handler}.{event}")), letter).await
-}
-
-/// Asks for dead letters: where each is to wait, and its letter. Waits for the answer to the last one only.
-pub async fn ask_for(connection: &Connection, letters: &[(String, String)]) -> Result<(), Error> {
-    let Some(((waits, letter), others)) = letters.split_last() else {
-        return Ok(());
-    };
-    for (waits, letter) in others {
-        let sent = connection
-            .client
-            .publish_with_headers(waits.clone(), asking(Some(letter)), Bytes::new());
-        sent.await.map_err(|_| Error::Gone {
-            what: "asking for replays".to_owned(),
-        })?;
-    }
-    asked(connection, waits, Some(letter)).await
-}
-
-async fn asked(connection: &Connection, subject: &str, letter: Option<&str>) -> Result<(), Error> {
-    match connection.publish(subject, asking(letter), Bytes::new()).await {
-        Ok(_) | Err(Error::Api { code: WRONG_LAST, .. }) => Ok(()),
-        Err(error) => Err(error),
-    }
-}
-
-fn asking(letter: Option<&str>) -> HeaderMap {
-    let mut headers = HeaderMap::new();
-    headers.insert("Nats-Expected-Last-Subject-Sequence", "0");
-    if let Some(letter) = letter {
-        headers.insert(LETTER, letter);
-    }
-    headers
-}
-
-/// Handles one replay.
+/// Handles one message: the replay of an event, or of a list of letters.
 pub async fn take(lane: &Arc<Lane>, link: Arc<Link>, wire: Wire, reply: Subject, info: DeliveryInfo) {
-    let acker = Acker {
-        reply,
-        link: Arc::clone(&link),
-    };
-    let prefix = format!("$MESH.replay.{}.", lane.plan.name);
-    let Some(event) = wire.subject.strip_prefix(prefix.as_str()).and_then(EventId::parse) else {
+    let acker = Acker::of(reply, &link);
+    let named = wire.subject.strip_prefix(subject(&lane.plan.name).as_str());
+    let named = named.and_then(|rest| rest.strip_prefix('.')).unwrap_or_default();
+    if let Some(list) = ask::list_of(named) {
+        return list::take(lane, &link, list, &wire.payload, acker, info.delivered).await;
+    }
+    let Some(event) = EventId::parse(named) else {
         tracing::warn!(handler = %lane.plan.name, subject = %wire.subject, "a replay that names no event is dropped");
         return acker.settle(lane, &Settlement::Ack).await;
     };
@@ -107,9 +68,27 @@ pub async fn take(lane: &Arc<Lane>, link: Arc<Link>, wire: Wire, reply: Subject,
         .and_then(|h| h.get(LETTER))
         .map(|v| v.as_str().to_owned());
     let found = match &letter {
-        Some(subject) => of_letter(lane, &link, &event, subject, info.delivered).await,
+        Some(subject) => {
+            // What a replica has, at first: if that is wrong, the commit is refused and the replay delivered again.
+            let glanced = match info.delivered {
+                1 if lane.bucket.is_some() => dead_letter::glance(&link.connection, subject, &event).await,
+                _ => None,
+            };
+            of_letter(lane, &link, &event, subject, glanced).await
+        }
         None => of_stream(lane, &link, &event).await,
     };
+    run(lane, &event, found, acker, info.delivered).await;
+}
+
+/// Runs what was found to be run once more, and answers.
+async fn run(
+    lane: &Lane,
+    event: &EventId,
+    found: Result<Option<(Message, Replay)>, Error>,
+    acker: Acker,
+    delivered: u64,
+) {
     match found {
         Ok(Some((message, replay))) => {
             dispatch::handle(
@@ -117,7 +96,7 @@ pub async fn take(lane: &Arc<Lane>, link: Arc<Link>, wire: Wire, reply: Subject,
                 Delivery {
                     message,
                     acker,
-                    delivered: info.delivered,
+                    delivered,
                     replay: Some(replay),
                 },
             )
@@ -131,13 +110,13 @@ pub async fn take(lane: &Arc<Lane>, link: Arc<Link>, wire: Wire, reply: Subject,
     }
 }
 
-/// A dead letter's event. `None`: it is settled, or decided otherwise.
+/// A dead letter's event. `None`: it is settled, or decided otherwise. `glanced`: the letter as some replica has it.
 async fn of_letter(
     lane: &Lane,
     link: &Link,
     event: &EventId,
     subject: &str,
-    delivered: u64,
+    glanced: Option<(Envelope, Message)>,
 ) -> Result<Option<(Message, Replay)>, Error> {
     let read = async || {
         let letter = dead_letter::read(&link.connection, subject).await?;
@@ -146,11 +125,6 @@ async fn of_letter(
     let (found, death) = match &lane.bucket {
         None => (read().await?, None),
         Some(bucket) => {
-            // What a replica has, at first: if that is wrong, the commit is refused and the replay delivered again.
-            let glanced = match delivered {
-                1 => dead_letter::glance(&link.connection, subject, event).await,
-                _ => None,
-            };
             let named = glanced.as_ref().and_then(|(letter, _)| letter.death_in(&bucket.name));
             let death = match named {
                 Some(death) => death,

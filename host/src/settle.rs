@@ -10,6 +10,8 @@ use bytes::Bytes;
 use crate::broker::{Connection, Error};
 use crate::fault;
 use crate::lane::{Lane, Link};
+use crate::message::EventId;
+use crate::replay::Answers;
 
 /// What the server is told.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,14 +31,36 @@ pub struct Acker {
     pub(crate) reply: Subject,
     /// The link that it came over: an answer that belongs to another making of the stream would settle another event.
     pub(crate) link: Arc<Link>,
+    /// It came with others in one message, whose answer is made of all of theirs.
+    one_of: Option<(EventId, Arc<Answers>)>,
 }
 
 /// Begins the reason of a termination by the mesh itself.
 pub const OWN_TERM: &str = "jetmesh: ";
 
 impl Acker {
+    pub fn of(reply: Subject, link: &Arc<Link>) -> Acker {
+        Acker {
+            reply,
+            link: Arc::clone(link),
+            one_of: None,
+        }
+    }
+
+    /// The right to answer one of the events that this message names.
+    pub fn one_of(&self, event: &EventId, answers: &Arc<Answers>) -> Acker {
+        Acker {
+            reply: self.reply.clone(),
+            link: Arc::clone(&self.link),
+            one_of: Some((event.clone(), Arc::clone(answers))),
+        }
+    }
+
     /// Sends the answer, without waiting: a lost one costs a redelivery.
     pub async fn settle(self, lane: &Lane, settlement: &Settlement) {
+        if let Some((event, answers)) = &self.one_of {
+            return answers.tell(event, settlement);
+        }
         let Some(link) = self.link(lane) else {
             tracing::debug!(handler = %lane.plan.name, "an answer is thrown away: its connection is gone");
             return;

@@ -101,7 +101,7 @@ async fn recover(lane: &Lane, link: &Link, event: &EventId) -> Result<(), Error>
     let held = attempts::load(&link.connection, &plan.name, event).await?;
     if held.record.attempts < plan.retry.max_attempts {
         tracing::info!(handler = %plan.name, %event, "found undecided: it is run once more");
-        return replay::ask(&link.connection, &plan.name, event, None).await;
+        return replay::ask(&link.connection, &plan.name, event).await;
     }
     exhausted(lane, link, event, &held.record).await
 }

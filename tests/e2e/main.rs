@@ -29,6 +29,7 @@ mod refused;
 mod rehearse;
 mod remade;
 mod replay;
+mod replay_lists;
 mod reset;
 mod retry;
 mod retrying;

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use async_nats::HeaderMap;
+use async_nats::{HeaderMap, Message};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
+use futures_util::StreamExt;
 use serde::Deserialize;
 use tokio::time::timeout;
 
@@ -15,6 +16,8 @@ use crate::message::{Headers, parse_rfc3339};
 
 /// How long a replica may take; whoever must know asks the leader.
 const GLANCE: Duration = Duration::from_millis(500);
+/// What many may be together, about; the rest is asked for one by one.
+const GLANCE_BYTES_MAX: usize = 8 * 1024 * 1024;
 
 /// Which stored message.
 #[derive(Debug, Clone)]
@@ -101,6 +104,21 @@ pub struct Glanced {
     pub payload: Bytes,
 }
 
+impl Glanced {
+    fn of(answer: Message) -> Option<Glanced> {
+        let headers = answer.headers?;
+        Some(Glanced {
+            sequence: headers.get("Nats-Sequence")?.as_str().parse().ok()?,
+            headers,
+            payload: answer.payload,
+        })
+    }
+
+    pub fn subject(&self) -> Option<&str> {
+        self.headers.get("Nats-Subject").map(|subject| subject.as_str())
+    }
+}
+
 #[derive(Deserialize)]
 struct GetAnswer {
     message: RawMessage,
@@ -142,12 +160,28 @@ impl Connection {
             .await
             .ok()?
             .ok()?;
-        let headers = answer.headers?;
-        Some(Glanced {
-            sequence: headers.get("Nats-Sequence")?.as_str().parse().ok()?,
-            headers,
-            payload: answer.payload,
-        })
+        Glanced::of(answer)
+    }
+
+    /// The same of many subjects at once, in no order: what some replica holds of them, as far as it comes in time.
+    ///
+    /// `multi_last` is that of ADR-31; an answer without a message is the end.
+    pub async fn glance_all(&self, stream: &str, lasts: &[&str]) -> Vec<Glanced> {
+        let mut found = Vec::with_capacity(lasts.len());
+        let inbox = self.client.new_inbox();
+        let Ok(mut answers) = self.client.subscribe(inbox.clone()).await else {
+            return found;
+        };
+        let body = serde_json::json!({ "multi_last": lasts, "max_bytes": GLANCE_BYTES_MAX });
+        let subject = format!("{}.DIRECT.GET.{stream}", self.api_prefix());
+        let asked = self.client.publish_with_reply(subject, inbox, body.to_string().into());
+        if asked.await.is_ok() {
+            while let Ok(Some(answer)) = timeout(GLANCE, answers.next()).await {
+                let Some(glanced) = Glanced::of(answer) else { break };
+                found.push(glanced);
+            }
+        }
+        found
     }
 
     async fn get(&self, stream: &str, body: serde_json::Value) -> Result<Option<Stored>, Error> {

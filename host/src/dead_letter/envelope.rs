@@ -1,11 +1,14 @@
 //! What a replay needs of its letter besides the event: where it lies and which death it tells of. Its other headers, a
 //! whole history perhaps, are left where they are.
 
+use std::collections::HashMap;
+
 use bytes::Bytes;
 
 use super::{DEATH, DEATH_RECORD, LEDGER, Letter, PARTS, SETTLED, SUBJECT, TIME, original, originals};
 use crate::broker::Connection;
 use crate::broker::provision::DEAD;
+use crate::broker::stored::Glanced;
 use crate::message::{EventId, Headers, Message, header, headers_as, parse_rfc3339};
 
 #[derive(Debug)]
@@ -54,7 +57,22 @@ impl Letter {
 /// The letter on a subject as some replica holds it, opened, if it is one and whole in itself: see
 /// [`Connection::glance`].
 pub async fn glance(connection: &Connection, subject: &str, event: &EventId) -> Option<(Envelope, Message)> {
-    let glanced = connection.glance(DEAD, subject).await?;
+    opened(connection.glance(DEAD, subject).await?, subject, event)
+}
+
+/// The same of many letters; those are left out that a replica does not have, or not whole in themselves.
+pub async fn glance_all(connection: &Connection, letters: &[(EventId, &str)]) -> HashMap<EventId, (Envelope, Message)> {
+    let events: HashMap<&str, &EventId> = letters.iter().map(|(event, subject)| (*subject, event)).collect();
+    let subjects: Vec<&str> = letters.iter().map(|(_, subject)| *subject).collect();
+    let found = connection.glance_all(DEAD, &subjects).await;
+    let opened = found.into_iter().filter_map(|glanced| {
+        let (subject, event) = events.get_key_value(glanced.subject()?)?;
+        Some(((*event).clone(), opened(glanced, subject, event)?))
+    });
+    opened.collect()
+}
+
+fn opened(glanced: Glanced, subject: &str, event: &EventId) -> Option<(Envelope, Message)> {
     let of = |name: &str| glanced.headers.get(name).map(|value| value.as_str());
     if of(PARTS).is_some() || of(SETTLED).is_some() {
         return None;

@@ -40,6 +40,8 @@ pub struct Meant {
     pub sequence: u64,
     /// Which of the kinds.
     pub kind: usize,
+    /// A ledger has decided its death, and knows if it is done.
+    pub in_ledger: bool,
     state: State,
 }
 
@@ -137,6 +139,7 @@ impl Course {
             subject: letter.subject.clone(),
             sequence: letter.sequence,
             kind,
+            in_ledger: !letter.header(dead_letter::DEATH).is_empty(),
             state: State::Untried,
         });
         self.counts.untried += 1;

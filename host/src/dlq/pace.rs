@@ -1,5 +1,5 @@
-//! How fast dead letters go back: one at first, then twice as many each time as many are decided, up to a limit, no
-//! faster than asked for, and none any more when too many fail. Pure: the time is handed in.
+//! How fast dead letters go back: one at first, then twice as many each time as many are decided, up to a limit and as long
+//! as that does not take long, no faster than asked for, and none any more when too many fail. Pure: the time is handed in.
 
 use std::time::Duration;
 
@@ -7,6 +7,9 @@ use std::time::Duration;
 const TELLING: usize = 10;
 /// What may go at once after a pause, as a share of a second's worth.
 const BURST_SECONDS: f64 = 0.1;
+/// The batch grows no more when its letters are decided in no less than this: hosts let go of what waits for longer than a
+/// minute.
+const ROUND_MAX: Duration = Duration::from_secs(30);
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Limits {
@@ -23,8 +26,10 @@ pub struct Limits {
 pub struct Pace {
     limits: Limits,
     batch: usize,
-    /// Decided since the batch grew last.
+    /// Decided since the batch grew last, or could have.
     since_growth: usize,
+    /// When that was, since the beginning.
+    grown: Duration,
     decided: usize,
     failed: usize,
     /// How many the rate allows by now, as of `at`.
@@ -38,6 +43,7 @@ impl Pace {
             limits,
             batch: 1,
             since_growth: 0,
+            grown: Duration::ZERO,
             decided: 0,
             failed: 0,
             allowed: 1.0,
@@ -73,14 +79,17 @@ impl Pace {
         self.allowed = (self.allowed - count).max(0.0);
     }
 
-    /// One that was asked for is decided.
-    pub fn decided(&mut self, succeeded: bool) {
+    /// One that was asked for is decided, at `now` since the beginning.
+    pub fn decided(&mut self, succeeded: bool, now: Duration) {
         self.decided += 1;
         self.failed += usize::from(!succeeded);
         self.since_growth += 1;
         if self.since_growth >= self.batch {
+            if now.saturating_sub(self.grown) < ROUND_MAX {
+                self.batch = (self.batch * 2).min(self.limits.batch_max);
+            }
             self.since_growth = 0;
-            self.batch = (self.batch * 2).min(self.limits.batch_max);
+            self.grown = now;
         }
     }
 
@@ -103,7 +112,7 @@ mod tests {
     };
 
     fn decide(pace: &mut Pace, count: usize, succeeded: bool) {
-        (0..count).for_each(|_| pace.decided(succeeded));
+        (0..count).for_each(|_| pace.decided(succeeded, Duration::ZERO));
     }
 
     #[test]
@@ -121,11 +130,28 @@ mod tests {
     }
 
     #[test]
+    fn batches_that_take_their_time_double_until_they_take_half_a_minute() {
+        // Eight at a time, each in six seconds.
+        let seconds = |batch: usize| batch.div_ceil(8) as u64 * 6;
+        let mut pace = Pace::new(FREE);
+        let (mut now, mut batches) = (Duration::ZERO, Vec::new());
+        for _ in 0..9 {
+            let room = pace.room(now, 0);
+            batches.push(room);
+            now += Duration::from_secs(seconds(room));
+            (0..room).for_each(|_| pace.decided(true, now));
+        }
+        assert_eq!(batches, [1, 2, 4, 8, 16, 32, 64, 64, 64]);
+        (0..64).for_each(|_| pace.decided(true, now + Duration::from_secs(1)));
+        assert_eq!(pace.room(now, 0), 100, "it goes faster again");
+    }
+
+    #[test]
     fn it_stops_when_the_share_of_failures_passes_the_limit_and_not_before() {
         let mut pace = Pace::new(FREE);
-        pace.decided(false);
+        pace.decided(false, Duration::ZERO);
         assert!(!pace.must_stop(), "one of the first ten is not more than a tenth");
-        pace.decided(false);
+        pace.decided(false, Duration::ZERO);
         assert!(pace.must_stop(), "two of the first ten are");
         assert_eq!(pace.room(Duration::ZERO, 0), 0);
         let mut pace = Pace::new(FREE);
@@ -141,7 +167,7 @@ mod tests {
         let limits = |failures_max| Limits { failures_max, ..FREE };
         let mut none = Pace::new(limits(0.0));
         assert!(!none.must_stop());
-        none.decided(false);
+        none.decided(false, Duration::ZERO);
         assert!(none.must_stop());
         let mut all = Pace::new(limits(1.0));
         decide(&mut all, 1000, false);
@@ -171,7 +197,7 @@ mod tests {
         });
         assert_eq!(slow.room(Duration::ZERO, 0), 1, "the first goes at once");
         slow.asked(1);
-        slow.decided(true);
+        slow.decided(true, Duration::ZERO);
         assert_eq!(slow.room(Duration::from_secs(1), 0), 0);
         assert_eq!(slow.room(Duration::from_secs(2), 0), 1);
     }

@@ -4,7 +4,7 @@
 //! `MESH_REPLAY` and goes on without this: to break off loses nothing, and whoever begins again takes up what is not
 //! settled.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::time::Duration;
@@ -17,16 +17,13 @@ use super::course::{Course, Fate, Unheard};
 use super::pace::{Limits, Pace};
 use super::watch::{Watch, fate};
 use crate::broker::connection::header_map;
-use crate::broker::provision::{DEAD, REPLAY};
+use crate::broker::provision::DEAD;
 use crate::broker::{By, Connection, Error};
 use crate::dead_letter::{self, Letter, REPLAYED};
-use crate::replay;
+use crate::replay::{self, LIST_MAX};
 
 /// Answers that are awaited at a time.
 const ASKS_MAX: usize = 256;
-/// So many letters are asked for with one answer. The server takes what one connection publishes in its order, so that the
-/// answer to the last speaks for all; what it has not taken after all is asked for again.
-const ASKED_AT_ONCE: usize = 64;
 /// How often the pace is looked at, and the progress told.
 const TICK: Duration = Duration::from_millis(20);
 /// Between two ticks it is asked only if there is room for one to each so many that are out.
@@ -71,6 +68,7 @@ pub async fn run(
     let began = Instant::now();
     let mut run = Run {
         connection,
+        began,
         course,
         pace: Pace::new(limits),
         asks: FuturesUnordered::new(),
@@ -84,7 +82,7 @@ pub async fn run(
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut ticked = true;
     loop {
-        run.send(began, std::mem::take(&mut ticked));
+        run.send(std::mem::take(&mut ticked));
         let counts = run.course.counts();
         if counts.out == 0 && (counts.untried == 0 || run.pace.must_stop()) {
             return match counts.untried {
@@ -110,7 +108,7 @@ pub async fn run(
                 seen(run.course, Standing { since_start, waiting: run.waiting });
                 match run.heard.elapsed() > QUIET {
                     false => Ok(()),
-                    true => match run.look(began, &served).await {
+                    true => match run.look(&served).await {
                         Ok(None) => Ok(()),
                         Ok(Some(end)) => return end,
                         Err(error) => Err(error),
@@ -129,6 +127,7 @@ type Ask = Pin<Box<dyn Future<Output = Result<Option<(usize, Fate)>, Error>> + S
 
 struct Run<'a> {
     connection: &'a Connection,
+    began: Instant,
     course: &'a mut Course,
     pace: Pace,
     asks: FuturesUnordered<Ask>,
@@ -141,8 +140,8 @@ struct Run<'a> {
 
 impl Run<'_> {
     /// Asks for as many as may be now. `all`: also if they are few.
-    fn send(&mut self, began: Instant, all: bool) {
-        let now = began.elapsed();
+    fn send(&mut self, all: bool) {
+        let now = self.began.elapsed();
         let out = self.course.counts().out;
         let mut room = self.pace.room(now, out);
         if !all && room * WORTH_ASKING < out {
@@ -150,7 +149,7 @@ impl Run<'_> {
         }
         while room > 0 && self.asks.len() < ASKS_MAX {
             let next = std::iter::from_fn(|| self.course.send(now));
-            let ats: Vec<usize> = next.take(room.min(ASKED_AT_ONCE)).collect();
+            let ats: Vec<usize> = next.take(room.min(LIST_MAX)).collect();
             if ats.is_empty() {
                 break;
             }
@@ -161,42 +160,47 @@ impl Run<'_> {
     }
 
     fn ask(&mut self, ats: &[usize]) {
-        let mut asked = Vec::with_capacity(ats.len());
+        // By handler. Where no ledger knows what is done, each letter is asked for by itself: twice does nothing then.
+        let mut lists: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+        let mut asks = Vec::new();
         for &at in ats {
             let connection = self.connection.clone();
             let letter = self.course.letter(at);
             let subject = letter.subject.clone();
-            if self.course.kind(at).is_undeliverable() {
-                let again = async move { publish_again(&connection, &subject).await.map(|fate| Some((at, fate))) };
-                self.asks.push(again.boxed());
+            let kind = self.course.kind(at);
+            if kind.is_undeliverable() {
+                asks.push(
+                    async move { publish_again(&connection, &subject).await.map(|fate| Some((at, fate))) }.boxed(),
+                );
+            } else if letter.in_ledger {
+                lists.entry(&kind.key.handler).or_default().push(subject);
             } else {
-                asked.push((replay::subject(letter.id()), subject));
+                let handler = kind.key.handler.clone();
+                asks.push(ask_for(connection, handler, vec![subject]).boxed());
             }
         }
-        let connection = self.connection.clone();
-        let asking = async move { replay::ask_for(&connection, &asked).await.map(|()| None) };
-        self.asks.push(asking.boxed());
+        for (handler, letters) in lists {
+            asks.push(ask_for(self.connection.clone(), handler.to_owned(), letters).boxed());
+        }
+        self.asks.extend(asks);
     }
 
     fn count(&mut self, fate: Option<Fate>) {
         let Some(fate) = fate else { return };
         self.heard = Instant::now();
         self.unserved = 0;
+        let now = self.began.elapsed();
         match fate {
-            Fate::Succeeded => self.pace.decided(true),
-            Fate::Failed { .. } | Fate::Silent => self.pace.decided(false),
+            Fate::Succeeded => self.pace.decided(true, now),
+            Fate::Failed { .. } | Fate::Silent => self.pace.decided(false, now),
             Fate::Gone => {}
         }
     }
 
     /// Nothing was heard for a while: why?
-    async fn look(
-        &mut self,
-        began: Instant,
-        served: &impl AsyncFn(&str) -> Result<bool, Error>,
-    ) -> Result<Option<End>, Error> {
+    async fn look(&mut self, served: &impl AsyncFn(&str) -> Result<bool, Error>) -> Result<Option<End>, Error> {
         self.heard = Instant::now();
-        let Some(long_ago) = began.elapsed().checked_sub(QUIET) else {
+        let Some(long_ago) = self.began.elapsed().checked_sub(QUIET) else {
             return Ok(None);
         };
         let out = self.course.out_since(long_ago);
@@ -204,8 +208,7 @@ impl Run<'_> {
         let mut waits = HashSet::new();
         let mut unserved = None;
         for handler in handlers {
-            let filter = replay::subject(&format!("{handler}.>"));
-            waits.extend(self.connection.subjects(REPLAY, &filter).await?);
+            waits.extend(replay::waiting(self.connection, &handler).await?);
             if unserved.is_none() && !served(&handler).await? {
                 unserved = Some(handler);
             }
@@ -213,7 +216,7 @@ impl Run<'_> {
         self.waiting = 0;
         for at in out {
             let letter = self.course.letter(at);
-            if waits.contains(&replay::subject(letter.id())) {
+            if waits.contains(letter.id()) {
                 self.waiting += 1;
                 continue;
             }
@@ -245,6 +248,14 @@ impl Run<'_> {
         self.unserved += 1;
         Ok((self.unserved >= UNSERVED_LOOKS).then_some(End::Unserved(handler)))
     }
+}
+
+async fn ask_for(
+    connection: Connection,
+    handler: String,
+    letters: Vec<String>,
+) -> Result<Option<(usize, Fate)>, Error> {
+    replay::ask_for(&connection, &handler, &letters).await.map(|()| None)
 }
 
 /// An emitted event that no stream took: it goes where it was meant to go, under its own id.

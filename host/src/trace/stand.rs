@@ -3,10 +3,9 @@
 use super::ledger::{Decided, Told, Word};
 use super::{Message, Part, Tracer};
 use crate::attempts::{self, Record};
+use crate::broker::Error;
 use crate::broker::consumer::{META_INCARNATION, META_START};
 use crate::broker::error::NO_STREAM;
-use crate::broker::provision::REPLAY;
-use crate::broker::{By, Error};
 use crate::dead_letter;
 use crate::ledger::entry::Verdict;
 use crate::message::{EventId, rfc3339};
@@ -178,13 +177,7 @@ impl Tracer<'_> {
         decided: Option<Box<Decided>>,
         letter: Option<Letter>,
     ) -> Result<Stand, Error> {
-        let subject = replay::subject(&format!("{}.{event}", handler.name));
-        let replay = self
-            .reading
-            .connection
-            .stored(REPLAY, By::Last(&subject))
-            .await?
-            .is_some();
+        let replay = replay::waits(&self.reading.connection, &handler.name, event).await?;
         Ok(Stand::Dead {
             decided,
             letter,

@@ -27,8 +27,9 @@ pub struct Replay {
     /// At most so many in a second, such as 200/s or 30/min [default: as fast as the handlers take them]
     #[arg(long, value_name = "NUMBER/s", value_parser = rate)]
     rate: Option<f64>,
-    /// At most so many at a time that are not decided; it begins with one and doubles each time as many are decided
-    #[arg(long, value_name = "NUMBER", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    /// At most so many at a time that are not decided; it begins with one and doubles each time as many are decided within
+    /// half a minute
+    #[arg(long, value_name = "NUMBER", default_value_t = 4000, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     batch: u32,
     /// Stop when more than this share of the decided has failed again; fewer than ten count as ten
     #[arg(long, value_name = "PERCENT", default_value = "10", value_parser = percent)]
