@@ -1,10 +1,11 @@
 //! What the README says of a host's permissions is enough, and it is what the server grants.
 
+use futures_util::{FutureExt, StreamExt};
 use serde_json::json;
 
 use crate::effects::shop;
 use crate::mesh::{Mesh, PATIENT};
-use crate::support::server::Options;
+use crate::support::server::{Options, round_trip};
 use crate::support::{NatsServer, Signal};
 
 /// The block under the README's heading.
@@ -35,18 +36,27 @@ async fn the_permissions_that_the_readme_lists_are_enough() {
     };
     mesh.publish("orders.created", order("o-1", 2)).await;
     mesh.wait_emitted(3).await;
-    mesh.publish("orders.created", order("o-2", 99)).await;
-    let letters = mesh.wait_letters(1).await;
-    mesh.wait_emitted(5).await;
+    for number in 2..6 {
+        mesh.publish("orders.created", order(&format!("o-{number}"), 99)).await;
+    }
+    let letters = mesh.wait_letters(4).await;
+    mesh.wait_emitted(11).await;
     // Killed, so that the next one looks for what this one may have left.
     first.signal(Signal::KILL);
     first.wait_exit(PATIENT).await;
     let second = mesh.host(&[]).await;
-    mesh.put("inventory", "stock.sku-1", "200").await;
+    mesh.put("inventory", "stock.sku-1", "1000").await;
     let event = letters[0].header("Mesh-Event").expect("a letter names its event");
     mesh.jetmesh_ok(&["dlq", "replay", &format!("inventory.{event}")]).await;
+    mesh.wait_letters(3).await;
+    // One, and then the rest by the list.
+    let subscribed = mesh.client.subscribe("$MESH.replay.inventory.list.*").await;
+    let mut lists = subscribed.expect("connected");
+    round_trip(&mesh.client).await;
+    mesh.jetmesh_ok(&["dlq", "replay", "--all", "--yes"]).await;
+    assert!(lists.next().now_or_never().is_some(), "there was a list");
     mesh.wait_letters(0).await;
-    mesh.wait_emitted(6).await;
+    mesh.wait_emitted(15).await;
     second.signal(Signal::TERM);
     assert_eq!(second.wait_exit(PATIENT).await.code(), Some(0));
     for line in first.lines().into_iter().chain(second.lines()) {

@@ -1,6 +1,6 @@
 //! Dead letters go back, at a pace, and it is waited for what becomes of each.
 //!
-//! Asking is many publishes at a time; the fates are read from what is written to the letters. What is asked for stands in
+//! Letters are asked for by the list; the fates are read from what is written to them. What is asked for stands in
 //! `MESH_REPLAY` and goes on without this: to break off loses nothing, and whoever begins again takes up what is not
 //! settled.
 
