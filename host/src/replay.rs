@@ -28,7 +28,7 @@ mod list;
 
 use ask::LETTER;
 pub use ask::{LIST_MAX, ask, ask_for, subject, waiting, waits};
-pub use list::{Answers, Lists};
+pub use list::Lists;
 
 /// The durable name of a lane's consumer on `MESH_REPLAY`.
 pub fn consumer(lane: &Lane) -> String {

@@ -204,23 +204,16 @@ async fn take(
     let (lane, link) = (Arc::clone(lane), Arc::clone(link));
     // Asked for no more than there are; travels with the work.
     let place = Arc::clone(room).try_acquire_owned().ok();
-    let mut task = match inbound {
-        Inbound::Source => async move {
-            dispatch::source(&lane, link, message, reply, info).await;
-            drop(place);
+    // What is not the source's is boxed: the future of each event stays small.
+    let mut task = async move {
+        match inbound {
+            Inbound::Source => dispatch::source(&lane, link, message, reply, info).await,
+            Inbound::Replay => Box::pin(replay::take(&lane, link, message, reply, info)).await,
+            Inbound::Advisory => Box::pin(advisory::take(&lane, link, message, reply)).await,
         }
-        .boxed(),
-        Inbound::Replay => async move {
-            replay::take(&lane, link, message, reply, info).await;
-            drop(place);
-        }
-        .boxed(),
-        Inbound::Advisory => async move {
-            advisory::take(&lane, link, message, reply).await;
-            drop(place);
-        }
-        .boxed(),
-    };
+        drop(place);
+    }
+    .boxed();
     if futures_util::poll!(&mut task).is_pending() {
         work.push(task);
     }

@@ -11,7 +11,10 @@ use crate::broker::{Connection, Error};
 use crate::fault;
 use crate::lane::{Lane, Link};
 use crate::message::EventId;
-use crate::replay::Answers;
+
+mod answers;
+
+pub use answers::Answers;
 
 /// What the server is told.
 #[derive(Debug, Clone, PartialEq, Eq)]

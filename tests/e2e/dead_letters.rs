@@ -148,10 +148,7 @@ async fn a_replayed_letter_whose_cause_is_gone_is_done_once_and_leaves_the_list(
     assert!(stdout.contains("1 failed again; they stay"), "{stdout}");
     host.wait_for_line_after(mark, says(&["dead", "out-of-stock"]), SOON)
         .await;
-    eventually("the replay to be over", SOON, async || {
-        mesh.messages_left("MESH_REPLAY").await.eq(&0).then_some(())
-    })
-    .await;
+    mesh.wait_replayed().await;
     let mut still = listed(&mesh).await.remove(0);
     still["sequence"].clone_from(&one["sequence"]);
     assert_eq!(&still, one);
@@ -184,10 +181,7 @@ async fn a_replayed_letter_whose_cause_is_gone_is_done_once_and_leaves_the_list(
     let letter = letters[0].subject.clone();
     mesh.publish_with(&format!("$MESH.replay.{id}"), &[("Mesh-Letter", &letter)], "")
         .await;
-    eventually("the replay to be over", SOON, async || {
-        mesh.messages_left("MESH_REPLAY").await.eq(&0).then_some(())
-    })
-    .await;
+    mesh.wait_replayed().await;
     assert_eq!(mesh.value("inventory", "stock.sku-1").await.as_deref(), Some("9"));
     assert_eq!(
         (mesh.emitted().await.len(), mesh.decisions("inventory").await.len()),

@@ -4,8 +4,7 @@ use serde_json::{Value, json};
 
 use crate::mesh::{Config, Mesh};
 use crate::support::server::Options;
-use crate::support::wait::SOON;
-use crate::support::{NatsServer, cli, eventually};
+use crate::support::{NatsServer, cli};
 
 /// Publishes an event for each code, which the probe rejects with it.
 async fn reject(mesh: &Mesh, codes: &[&str]) {
@@ -68,10 +67,7 @@ async fn discarded_letters_leave_the_list_their_deaths_stay_and_a_replay_does_no
         "",
     )
     .await;
-    eventually("the replay to be over", SOON, async || {
-        mesh.messages_left("MESH_REPLAY").await.eq(&0).then_some(())
-    })
-    .await;
+    mesh.wait_replayed().await;
     assert_eq!(mesh.decisions("probe").await, decisions, "the deaths are as they were");
 }
 

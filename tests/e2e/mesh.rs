@@ -226,6 +226,14 @@ impl Mesh {
         })
     }
 
+    /// Waits until nothing is to be replayed any more.
+    #[track_caller]
+    pub fn wait_replayed(&self) -> impl Future<Output = ()> {
+        eventually("the replays to be over", SOON, async move || {
+            self.messages_left("MESH_REPLAY").await.eq(&0).then_some(())
+        })
+    }
+
     /// Makes a stream as a user would.
     pub async fn add_stream(&self, name: &str, subjects: &[&str], retention: stream::RetentionPolicy) {
         let config = stream::Config {

@@ -183,10 +183,7 @@ async fn a_failed_replay_brings_no_letter_back_that_was_settled_or_removed_meanw
                 .await;
         }
         host.signal(Signal::CONT);
-        eventually("the replay to be over", SOON, async || {
-            mesh.messages_left("MESH_REPLAY").await.eq(&0).then_some(())
-        })
-        .await;
+        mesh.wait_replayed().await;
         assert_eq!(mesh.letters().await.len(), 0, "purged: {purge}");
     }
 }

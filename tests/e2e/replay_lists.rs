@@ -7,21 +7,11 @@ use serde_json::json;
 
 use crate::mesh::{Config, Found, Mesh, PATIENT};
 use crate::poisoned::{config, fix, history, judge, poison, publish, replay, with_letters};
-use crate::support::eventually;
-use crate::support::wait::SOON;
 
 /// Asks for letters, a line each.
-async fn ask(mesh: &Mesh, handler: &str, name: &str, lines: &[&str]) {
-    mesh.publish_with(&format!("$MESH.replay.{handler}.list.{name}"), &[], lines.join("\n"))
+async fn ask(mesh: &Mesh, name: &str, lines: &[&str]) {
+    mesh.publish_with(&format!("$MESH.replay.probe.list.{name}"), &[], lines.join("\n"))
         .await;
-}
-
-/// Returns when nothing waits to be replayed any more.
-async fn wait_replayed(mesh: &Mesh) {
-    eventually("the replays to be over", SOON, async || {
-        mesh.messages_left("MESH_REPLAY").await.eq(&0).then_some(())
-    })
-    .await;
 }
 
 /// The letters that wait to be replayed, as often as each does, and how many of them wait in lists.
@@ -86,8 +76,8 @@ async fn the_letters_of_a_list_are_each_done_retried_or_left_as_if_they_were_rep
         "not a letter",
         subject(good),
     ];
-    ask(&mesh, "probe", "byhand", &lines).await;
-    wait_replayed(&mesh).await;
+    ask(&mesh, "byhand", &lines).await;
+    mesh.wait_replayed().await;
 
     let left = mesh.wait_letters(1).await;
     assert_eq!(left[0].subject, subject(bad));
@@ -133,7 +123,7 @@ async fn a_list_whose_host_is_killed_is_done_by_another_and_its_letters_are_not_
     assert_eq!(once.len(), letters.len(), "asked for again: {letters:?}");
 
     let _host = mesh.host(&[]).await;
-    wait_replayed(&mesh).await;
+    mesh.wait_replayed().await;
     let (code, account) = replay(&mesh, &["--all"]).await;
     assert_eq!(code, Some(0), "{account}");
     judge(&mesh, COUNT).await;
@@ -146,14 +136,14 @@ async fn a_letter_in_two_lists_and_by_itself_is_done_once() {
     fix(&mesh).await;
     let letters = mesh.letters().await;
     let lines: Vec<&str> = letters.iter().map(|letter| letter.subject.as_str()).collect();
-    ask(&mesh, "probe", "one", &lines).await;
-    ask(&mesh, "probe", "other", &lines).await;
+    ask(&mesh, "one", &lines).await;
+    ask(&mesh, "other", &lines).await;
     for letter in &letters[..10] {
         let waits = format!("$MESH.replay.{}", letter.letter_id());
         mesh.publish_with(&waits, &[("Mesh-Letter", &letter.subject)], "").await;
     }
     let _hosts = (mesh.host(&[]).await, mesh.host(&[]).await);
-    wait_replayed(&mesh).await;
+    mesh.wait_replayed().await;
     judge(&mesh, 40).await;
 }
 
@@ -163,7 +153,7 @@ async fn what_waits_in_a_list_is_said_by_a_trace_and_forgotten_by_a_reset() {
     drop(host);
     let letters = mesh.letters().await;
     let lines: Vec<&str> = letters[..2].iter().map(|letter| letter.subject.as_str()).collect();
-    ask(&mesh, "probe", "waits", &lines).await;
+    ask(&mesh, "waits", &lines).await;
     for (letter, waits) in letters.iter().zip([true, true, false]) {
         let event = letter.header("Mesh-Event").expect("it names its event");
         let told = mesh.jetmesh_ok(&["trace", event]).await;
@@ -186,7 +176,7 @@ async fn letters_too_large_to_be_read_together_are_replayed_all_the_same() {
     fix(&mesh).await;
     let letters = mesh.letters().await;
     let lines: Vec<&str> = letters.iter().map(|letter| letter.subject.as_str()).collect();
-    ask(&mesh, "probe", "large", &lines).await;
-    wait_replayed(&mesh).await;
+    ask(&mesh, "large", &lines).await;
+    mesh.wait_replayed().await;
     judge(&mesh, COUNT).await;
 }

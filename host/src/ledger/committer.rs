@@ -161,9 +161,9 @@ async fn resolve(bucket: &Bucket, connection: &Connection, batch: &Batch) -> Res
     let mut astray = Vec::new();
     if bucket.book().head.n < batch.entry.n {
         let keys = bucket.book().keys_on_their_way();
-        let looked = futures_util::try_join!(bucket.fetch(connection, keys), bucket.astray(connection))?;
-        astray = looked.1;
-        if !bucket.book().relearn(looked.0) && astray.is_empty() {
+        let (keys, found) = futures_util::try_join!(bucket.fetch(connection, keys), bucket.astray(connection))?;
+        astray = found;
+        if !bucket.book().relearn(keys) && astray.is_empty() {
             return Ok(false);
         }
     }

@@ -3,7 +3,6 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::{self, FuturesUnordered};
@@ -14,7 +13,7 @@ use super::{of_letter, run};
 use crate::dead_letter;
 use crate::lane::{Lane, Link};
 use crate::message::EventId;
-use crate::settle::{Acker, Settlement};
+use crate::settle::{Acker, Answers, Settlement};
 
 /// Letters of lists that each handler works on at a time: they wait for their commits, which the fewer a second cost the
 /// less.
@@ -23,8 +22,6 @@ const LETTERS_IN_FLIGHT: usize = 2048;
 const READ_ALONE_MAX: usize = 8;
 /// So many lists are known by their settled letters when they come again; of others each letter is looked at again.
 const KNOWN_MAX: usize = 1_000;
-/// A letter that is here already, by another message, is soon settled.
-const ELSEWHERE: Duration = Duration::from_secs(1);
 
 /// The lists that a lane works on.
 pub struct Lists {
@@ -53,52 +50,6 @@ impl Lists {
             known.clear();
         }
         known.entry(list.to_owned()).or_default().extend(settled);
-    }
-}
-
-/// How the letters of a list were answered.
-#[derive(Debug, Default)]
-pub struct Answers(Mutex<Told>);
-
-#[derive(Debug, Default)]
-struct Told {
-    settled: HashSet<EventId>,
-    again: usize,
-    /// The longest that one of them is to wait.
-    wait: Duration,
-}
-
-impl Answers {
-    /// One letter is answered.
-    pub fn tell(&self, event: &EventId, settlement: &Settlement) {
-        let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match settlement {
-            Settlement::Ack | Settlement::Term(_) => {
-                told.settled.insert(event.clone());
-            }
-            Settlement::Nak(wait) => {
-                told.again += 1;
-                told.wait = told.wait.max(*wait);
-            }
-            Settlement::HandBack => told.again += 1,
-        }
-    }
-
-    fn take(&self) -> Told {
-        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-}
-
-impl Told {
-    /// The answer to a list of so many.
-    fn settlement(&self, count: usize, drains: bool) -> Settlement {
-        let unanswered = count - self.settled.len() - self.again;
-        match (self.again, unanswered) {
-            (0, 0) => Settlement::Ack,
-            _ if drains => Settlement::HandBack,
-            (_, 0) => Settlement::Nak(self.wait),
-            _ => Settlement::Nak(self.wait.max(ELSEWHERE)),
-        }
     }
 }
 
@@ -170,50 +121,4 @@ fn event_of(lane: &Lane, letter: &str) -> Option<EventId> {
         tracing::warn!(handler = %lane.plan.name, letter, "what is no letter of this handler is left out of a replay");
     }
     event
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const LATER: Duration = Duration::from_secs(3);
-
-    fn told(answers: &[(u64, Settlement)]) -> Told {
-        let told = Answers::default();
-        for (event, settlement) in answers {
-            told.tell(&EventId::of_test(*event), settlement);
-        }
-        told.take()
-    }
-
-    #[test]
-    fn a_list_is_over_when_each_of_its_letters_is_settled() {
-        let both = told(&[(1, Settlement::Ack), (2, Settlement::Term("no".to_owned()))]);
-        for drains in [false, true] {
-            assert_eq!(both.settlement(2, drains), Settlement::Ack);
-        }
-        assert_eq!(told(&[]).settlement(0, false), Settlement::Ack, "it names nothing");
-    }
-
-    #[test]
-    fn a_list_comes_again_after_the_longest_wait_of_its_letters() {
-        let soon = Settlement::Nak(Duration::from_millis(20));
-        let some = told(&[(1, soon.clone()), (2, Settlement::Ack), (3, Settlement::Nak(LATER))]);
-        assert_eq!(some.settlement(3, false), Settlement::Nak(LATER));
-        assert_eq!(
-            some.settlement(3, true),
-            Settlement::HandBack,
-            "another host goes on at once"
-        );
-        assert_eq!(some.settled, HashSet::from([EventId::of_test(2)]));
-        assert_eq!(told(&[(1, soon.clone())]).settlement(1, false), soon);
-    }
-
-    #[test]
-    fn a_letter_that_is_not_answered_here_is_looked_at_again_soon() {
-        let one = told(&[(1, Settlement::Ack)]);
-        assert_eq!(one.settlement(2, false), Settlement::Nak(ELSEWHERE));
-        let other = told(&[(1, Settlement::Nak(LATER))]);
-        assert_eq!(other.settlement(2, false), Settlement::Nak(LATER));
-    }
 }
