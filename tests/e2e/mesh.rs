@@ -1,14 +1,16 @@
 //! A mesh of a test's own: its server, its configuration, what is published to it and what is found in it.
 
+use std::fmt::Display;
 use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::time::Duration;
 
 use async_nats::HeaderMap;
 use async_nats::jetstream::consumer::{AckPolicy, pull};
-use async_nats::jetstream::{self, stream};
+use async_nats::jetstream::context::{GetStreamError, GetStreamErrorKind};
+use async_nats::jetstream::{self, ErrorCode, stream};
 use bytes::Bytes;
-use futures_util::StreamExt;
+use futures_util::TryStreamExt;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -123,11 +125,18 @@ impl Mesh {
 
     /// All messages of a stream on subjects that match the filter, `>` for all. None if there is no such stream.
     pub async fn messages(&self, stream: &str, filter: &str) -> Vec<Found> {
-        let Ok(stream) = self.js.get_stream(stream).await else {
-            return Vec::new();
-        };
-        // A consumer may go with the server that holds it: then all is read again.
-        eventually("a stream to be read", SOON, async || read(&stream, filter).await).await
+        // In a cluster a server may go while it is read, or may not have everything yet: then all is read again.
+        eventually("a stream to be read", SOON, async || {
+            match self.js.get_stream(stream).await {
+                Ok(stream) => read(&stream, filter).await.map_err(told).ok()?,
+                Err(error) if is_missing(&error) => Some(Vec::new()),
+                Err(error) => {
+                    told(error);
+                    None
+                }
+            }
+        })
+        .await
     }
 
     /// How many messages a stream holds.
@@ -213,7 +222,11 @@ impl Mesh {
     /// What the server says of a consumer; `Null` if it is not there.
     pub async fn consumer(&self, stream: &str, name: &str) -> Value {
         let subject = format!("CONSUMER.INFO.{stream}.{name}");
-        let answer: Value = self.js.request(subject, &json!({})).await.expect("JetStream answers");
+        // In a cluster nobody answers while there is no leader.
+        let answer: Value = eventually("JetStream to answer", SOON, async || {
+            self.js.request(subject.clone(), &json!({})).await.map_err(told).ok()
+        })
+        .await;
         if answer["error"].is_null() { answer } else { Value::Null }
     }
 
@@ -271,37 +284,38 @@ impl Mesh {
     }
 }
 
-/// Everything in a stream that matches. `None`: the server that held the consumer is gone.
-async fn read(stream: &stream::Stream, filter: &str) -> Option<Vec<Found>> {
+fn is_missing(error: &GetStreamError) -> bool {
+    matches!(error.kind(), GetStreamErrorKind::JetStream(error) if error.error_code() == ErrorCode::STREAM_NOT_FOUND)
+}
+
+/// For whoever looks at a test that waited in vain.
+fn told(error: impl Display) {
+    eprintln!("reading a stream: {error}");
+}
+
+/// Everything in a stream that matches. `None`: the server that was read has less than the leader.
+async fn read(stream: &stream::Stream, filter: &str) -> Result<Option<Vec<Found>>, async_nats::Error> {
     let config = pull::Config {
         ack_policy: AckPolicy::None,
         filter_subject: filter.to_owned(),
         ..pull::Config::default()
     };
-    let consumer = stream
-        .create_consumer(config)
-        .await
-        .expect("the stream takes a consumer");
+    let held: Vec<(String, usize)> = stream.info_with_subjects(filter).await?.try_collect().await?;
+    let held: usize = held.iter().map(|(_, count)| count).sum();
+    let consumer = stream.create_consumer(config).await?;
     let count = usize::try_from(consumer.cached_info().num_pending).expect("few");
     let mut found = Vec::with_capacity(count);
     while found.len() < count {
         // Messages may be removed meanwhile: then fewer come, and the fetch ends.
-        let batch = consumer.fetch().max_messages(count - found.len()).messages();
-        let batch: Vec<_> = batch.await.expect("the consumer answers").collect().await;
+        let batch = consumer.fetch().max_messages(count - found.len()).messages().await?;
+        let batch: Vec<jetstream::Message> = batch.try_collect().await?;
         if batch.is_empty() {
             break;
         }
-        for message in batch {
-            match message {
-                Ok(message) => found.push(Found::of(&message)),
-                Err(error) if error.to_string().contains("503") => return None,
-                Err(error) => panic!("a message: {error}"),
-            }
-        }
+        found.extend(batch.iter().map(Found::of));
     }
-    let name = &consumer.cached_info().name;
-    stream.delete_consumer(name).await.expect("our own consumer goes");
-    Some(found)
+    stream.delete_consumer(&consumer.cached_info().name).await?;
+    Ok((found.len() >= held).then_some(found))
 }
 
 /// A message in a stream.
