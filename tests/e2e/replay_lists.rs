@@ -7,6 +7,7 @@ use serde_json::json;
 
 use crate::mesh::{Config, Found, Mesh, PATIENT};
 use crate::poisoned::{config, fix, history, judge, poison, publish, replay, with_letters};
+use crate::support::eventually;
 
 /// Asks for letters, a line each.
 async fn ask(mesh: &Mesh, name: &str, lines: &[&str]) {
@@ -179,4 +180,34 @@ async fn letters_too_large_to_be_read_together_are_replayed_all_the_same() {
     ask(&mesh, "large", &lines).await;
     mesh.wait_replayed().await;
     judge(&mesh, COUNT).await;
+}
+
+#[tokio::test]
+async fn a_handler_takes_no_more_events_than_may_be_in_flight_while_it_replays() {
+    const MOST: u64 = 3;
+    let config = Config::probe_with(&format!("max_attempts = 1\nin_flight = {MOST}\nconcurrency = {MOST}"));
+    let mesh = Mesh::new(config).await;
+    let host = mesh.host(&[]).await;
+    publish(&mesh, 0, 60).await;
+    let letters = mesh.wait_letters(60).await;
+    drop(host);
+    fix(&mesh).await;
+    let lines: Vec<&str> = letters.iter().map(|letter| letter.subject.as_str()).collect();
+    for (number, lines) in lines.chunks(10).enumerate() {
+        ask(&mesh, &format!("n{number}"), lines).await;
+    }
+    for _ in 0..30 {
+        mesh.order(json!({ "op": "sleep", "ms": 150 })).await;
+    }
+    let _host = mesh.host(&[]).await;
+    let mut seen = 0;
+    eventually("the events and the replays to be over", PATIENT, async || {
+        let events = mesh.consumer("ORDERS", "probe").await;
+        seen = seen.max(events["num_ack_pending"].as_u64().expect("it is a number"));
+        let over = events["num_pending"] == 0 && events["num_ack_pending"] == 0;
+        (over && mesh.messages_left("MESH_REPLAY").await == 0).then_some(())
+    })
+    .await;
+    assert_eq!(seen, MOST, "events of one handler at a time");
+    mesh.wait_letters(0).await;
 }
