@@ -43,6 +43,7 @@ async fn main() {
     shared::publish(&client, &js, "orders.created", 0..count, order).await;
     let stored = left_in(&js, "MESH_DEAD", |letters| letters == count);
     eprintln!("{} letters", stored.await);
+    at_rest(&js).await;
     let mut grouped = Vec::new();
     for _ in 0..RUNS {
         let (groups, took) = timed(jetmesh(&dir, &["dlq", "ls", "--group", "--json"])).await;
@@ -162,6 +163,16 @@ async fn left_in(js: &Context, stream: &str, enough: impl Fn(u64) -> bool) -> u6
         Some(stream.cached_info().state.messages).filter(|messages| enough(*messages))
     })
     .await
+}
+
+/// Waits until the host has looked at what the server says of each death: until then it takes its share of the processor.
+async fn at_rest(js: &Context) {
+    eventually("the host to be at rest", PATIENCE, async || {
+        let stream = js.get_stream("MESH_ADVISORIES").await.ok()?;
+        let info = stream.consumer_info("inventory").await.ok()?;
+        (info.num_pending == 0 && info.num_ack_pending == 0).then_some(())
+    })
+    .await;
 }
 
 /// Each order is done once: so much stock is gone, and so many events have followed.
