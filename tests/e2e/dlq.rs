@@ -28,9 +28,22 @@ async fn discarded_letters_leave_the_list_their_deaths_stay_and_a_replay_does_no
         stdout.starts_with("2 dead letters: 2 of probe. Their events stay dead"),
         "{stdout}"
     );
-    assert_eq!(stderr, "error: nothing is discarded\n");
+    assert_eq!(stderr, "error: nothing is discarded; --yes does not ask\n");
     let (status, _, stderr) = mesh.jetmesh(&["dlq", "discard", "--yes"]).await;
     assert_eq!(status.code(), Some(2), "{stderr}");
+    // A condition that came out empty, as of a variable that is not set, does not mean all of them.
+    for (option, empty) in [
+        ("--text", ""),
+        ("--code", ""),
+        ("--group", ""),
+        ("--digest", "sha256:"),
+        ("--subject", ">.x"),
+        ("--handler", "*"),
+    ] {
+        let (status, stdout, stderr) = mesh.jetmesh(&["dlq", "discard", option, empty, "--yes"]).await;
+        assert_eq!((status.code(), stdout.as_str()), (Some(2), ""), "{option}");
+        assert!(stderr.contains(&format!("for '{option} <")), "{stderr}");
+    }
     assert_eq!(mesh.letters().await.len(), 4);
 
     let discard = ["dlq", "discard", "--code", "a", "--yes", "--reason", "asked\nfor twice"];
@@ -54,12 +67,14 @@ async fn discarded_letters_leave_the_list_their_deaths_stay_and_a_replay_does_no
     assert_eq!((left.len(), left[0].header("Mesh-Code")), (1, Some("c")));
 
     let gone = letters[0].letter_id().to_owned();
-    let (status, _, stderr) = mesh.jetmesh(&["dlq", "replay", &gone]).await;
+    let (status, stdout, stderr) = mesh.jetmesh(&["dlq", "replay", &gone]).await;
+    assert_eq!(status.code(), Some(0));
+    assert_eq!(stderr, format!("{gone} is settled, discarded: asked for twice\n"));
+    assert_eq!(stdout, "no such dead letters: nothing to replay\n");
+    let (status, _, stderr) = mesh.jetmesh(&["dlq", "replay", &gone, "probe.k.99", "--yes"]).await;
     assert_eq!(status.code(), Some(1));
-    assert_eq!(
-        stderr,
-        format!("error: no dead letter `{gone}`: it is settled, discarded: asked for twice\n")
-    );
+    let unknown = "error: no dead letter `probe.k.99`; `jetmesh dlq ls` lists them\n";
+    assert!(stderr.ends_with(unknown), "{stderr}");
     // Neither does one that is asked for behind the command's back.
     mesh.publish_with(
         &format!("$MESH.replay.{gone}"),

@@ -276,7 +276,7 @@ async fn without_a_yes_and_in_a_dry_run_nothing_is_asked_for() {
     let (status, stdout, stderr) = mesh.jetmesh(&["dlq", "replay", "--all"]).await;
     assert_eq!(
         (status.code(), stderr.as_str()),
-        (Some(1), "error: nothing is replayed\n")
+        (Some(1), "error: nothing is replayed; --yes does not ask\n")
     );
     insta::assert_snapshot!(stdout.replace(group, "[group] "), @r"
     these go back to the handlers that failed on them:

@@ -98,6 +98,8 @@ async fn what_is_printed_as_json_is_as_the_published_schemas_say() {
         "trace",
         object(&mesh, &["trace", &format!("ORDERS:{}", effects + 1), "--json"]).await,
     ));
+    let dry_run = ["dlq", "replay", "--all", "--dry-run", "--json"];
+    outputs.push(("dry-run", object(&mesh, &dry_run).await));
     let replay = mesh
         .jetmesh(&["dlq", "replay", letters[0].letter_id(), "--yes", "--json"])
         .await;

@@ -74,7 +74,7 @@ impl Error {
 }
 
 /// What a shell makes of a program that SIGPIPE has ended.
-const UNREAD: i32 = 141;
+const UNREAD: u8 = 141;
 
 /// Whoever prints into a closed pipe, as `jetmesh dlq ls | head` does, ends without a word; else it would panic.
 fn end_when_nobody_reads() {
@@ -82,7 +82,7 @@ fn end_when_nobody_reads() {
     std::panic::set_hook(Box::new(move |panic| {
         let text = panic.payload_as_str().unwrap_or_default();
         if text.starts_with("failed printing to stdout: Broken pipe") {
-            std::process::exit(UNREAD);
+            std::process::exit(UNREAD.into());
         }
         usual(panic);
     }));

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BinaryHeap};
 
 use serde_json::{Value, json};
 
+use super::dlq;
 use super::table::{self, Narrow};
 use super::text::in_time;
 use super::{Args, Error, OK};
@@ -26,7 +27,8 @@ const NARROW: Narrow<'_> = Narrow {
 
 /// What failed and is tried again: attempt, last error, when the next is due
 ///
-/// An event is here from its first failure until it is decided. One whose first attempt runs or waits has no record and is
+/// An event is here from its first failure until it is decided; the replay of a dead letter is not, `jetmesh trace` tells
+/// of it. One whose first attempt runs or waits has no record and is
 /// not here; `jetmesh status` counts those. A record whose event is decided is left out where its handler's floor, or a
 /// handler without a ledger its consumer, says so; another one may stand here for up to a minute, until a host's sweep
 /// takes it away. `running on HOST` is what that host wrote before it began: one that has ended since is found out when
@@ -34,7 +36,7 @@ const NARROW: Narrow<'_> = Narrow {
 #[derive(Debug, clap::Args)]
 pub struct Retrying {
     /// Only this handler's
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = dlq::handler)]
     pub handler: Option<String>,
     /// Only so many, the next due ones; 0: all of them [default: 100, with --json all]
     #[arg(long, value_name = "NUMBER")]

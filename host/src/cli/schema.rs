@@ -9,7 +9,7 @@ pub struct Schema {
 }
 
 /// Name, what it describes, and the schema itself.
-const SCHEMAS: [(&str, &str, &str); 11] = [
+const SCHEMAS: [(&str, &str, &str); 12] = [
     ("status", "`status --json`", include_str!("../../schemas/status.json")),
     ("trace", "`trace --json`", include_str!("../../schemas/trace.json")),
     (
@@ -33,6 +33,11 @@ const SCHEMAS: [(&str, &str, &str); 11] = [
         "replay",
         "`dlq replay --json`",
         include_str!("../../schemas/replay.json"),
+    ),
+    (
+        "dry-run",
+        "`dlq replay --dry-run --json`",
+        include_str!("../../schemas/dry-run.json"),
     ),
     (
         "discard",

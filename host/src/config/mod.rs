@@ -4,7 +4,7 @@ mod context;
 mod effective;
 mod handlers;
 mod layers;
-mod names;
+pub(crate) mod names;
 mod nats;
 mod reader;
 #[cfg(test)]

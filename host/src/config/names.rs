@@ -2,12 +2,18 @@
 
 use super::reader::Reader;
 
-/// A name that may stand in a subject, a consumer or a bucket.
-pub fn check_name(reader: &mut Reader, key: &str, name: &str) {
+/// What a name is.
+pub const NAME: &str = "1 to 64 characters of A-Z a-z 0-9 - and _";
+
+/// Whether it may stand in a subject, a consumer or a bucket.
+pub fn is_name(name: &str) -> bool {
     let good = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
-    if name.is_empty() || name.len() > 64 || !name.chars().all(good) {
-        let what = format!("\"{}\" is not a name", name.escape_debug());
-        reader.problem(key, what, "1 to 64 characters of A-Z a-z 0-9 - and _");
+    !name.is_empty() && name.len() <= 64 && name.chars().all(good)
+}
+
+pub fn check_name(reader: &mut Reader, key: &str, name: &str) {
+    if !is_name(name) {
+        reader.problem(key, format!("\"{}\" is not a name", name.escape_debug()), NAME);
     }
 }
 
@@ -29,11 +35,11 @@ pub fn check_prefix(reader: &mut Reader, key: &str, prefix: &str) {
     }
 }
 
-/// A subject with wildcards: tokens without spaces, `*` a token of its own, `>` the last one.
-pub fn check_subject(reader: &mut Reader, key: &str, subject: &str) {
-    let tokens: Vec<&str> = subject.split('.').collect();
+/// Why a text is no subject with wildcards: tokens without spaces, `*` a token of its own, `>` the last one.
+pub fn no_subject(text: &str) -> Option<&'static str> {
+    let tokens: Vec<&str> = text.split('.').collect();
     let last = tokens.len() - 1;
-    let bad = tokens.iter().enumerate().find_map(|(i, token)| {
+    tokens.iter().enumerate().find_map(|(i, token)| {
         if token.is_empty() {
             Some("a part between dots is empty")
         } else if token.chars().any(|c| c.is_whitespace() || c.is_control()) {
@@ -45,8 +51,11 @@ pub fn check_subject(reader: &mut Reader, key: &str, subject: &str) {
         } else {
             None
         }
-    });
-    if let Some(why) = bad {
+    })
+}
+
+pub fn check_subject(reader: &mut Reader, key: &str, subject: &str) {
+    if let Some(why) = no_subject(subject) {
         reader.problem(
             key,
             format!("\"{}\" is not a subject: {why}", subject.escape_debug()),

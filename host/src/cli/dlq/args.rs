@@ -1,7 +1,7 @@
 //! What can be said of dead letters on the command line.
 
 use clap::Subcommand;
-use clap::builder::PossibleValuesParser;
+use clap::builder::{NonEmptyStringValueParser, PossibleValuesParser};
 
 use super::discard::Discard;
 use super::export::{Export, Import};
@@ -9,6 +9,7 @@ use super::rehearse::Rehearse;
 use super::replay::Replay;
 use super::show::Show;
 use crate::cli::Error;
+use crate::config::names::{NAME, is_name, no_subject};
 use crate::dlq::Filter;
 use crate::dlq::select::is_id;
 use crate::message::{now_ms, parse_rfc3339};
@@ -28,11 +29,12 @@ pub enum Dlq {
                             this is broken off, and the same command again takes up what is not settled."
     )]
     Replay(Replay),
-    /// Settle dead letters that nobody wants any more; their events stay dead
+    /// Settle dead letters that nobody wants any more; their events stay dead, but for those whose replay is running
     Discard(Discard),
     /// Write dead letters as lines of JSON, from which `import` puts them back
     Export(Export),
-    /// Put exported dead letters back, where there are none now
+    /// Put exported dead letters back, where there are none now: those that were lost with their stream. One that was
+    /// replayed or discarded stays so, for three days at least
     Import(Import),
 }
 
@@ -42,7 +44,7 @@ pub struct Ls {
     /// with the ID of a group, list its letters
     #[arg(long, value_name = "ID", num_args = 0..=1, default_missing_value = "")]
     pub group: Option<String>,
-    /// Only the newest so many; 0: all of them [default: 100, with --json all]
+    /// Only the newest so many, or the largest so many groups; 0: all of them [default: 100 letters, with --json all]
     #[arg(long, value_name = "NUMBER")]
     pub limit: Option<usize>,
     /// As JSON, one object on a line
@@ -57,16 +59,16 @@ pub struct Ls {
 #[command(next_help_heading = "Which dead letters")]
 pub struct Conditions {
     /// Only this handler's
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = handler)]
     pub handler: Option<String>,
     /// Only those that died of this
     #[arg(long, value_name = "CAUSE", value_parser = PossibleValuesParser::new(Cause::ALL.map(Cause::name)))]
     pub cause: Option<String>,
     /// Only those whose last failure had this code
-    #[arg(long, value_name = "CODE")]
+    #[arg(long, value_name = "CODE", value_parser = NonEmptyStringValueParser::new())]
     pub code: Option<String>,
     /// Only those that failed on this module; the beginning of its digest is enough
-    #[arg(long, value_name = "DIGEST")]
+    #[arg(long, value_name = "DIGEST", value_parser = digest)]
     pub digest: Option<String>,
     /// Only those that died at or after this time: RFC 3339, or so long ago, such as 90m or 2days
     #[arg(long, value_name = "TIME", value_parser = time)]
@@ -75,10 +77,10 @@ pub struct Conditions {
     #[arg(long, value_name = "TIME", value_parser = time)]
     pub until: Option<u64>,
     /// Only those whose event has a subject of this pattern; `*` and `>` as in NATS
-    #[arg(long, value_name = "SUBJECT")]
+    #[arg(long, value_name = "SUBJECT", value_parser = pattern)]
     pub subject: Option<String>,
     /// Only those with this text in the error, a header of the event or its payload; case does not matter
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", value_parser = NonEmptyStringValueParser::new())]
     pub text: Option<String>,
 }
 
@@ -107,7 +109,7 @@ pub struct Selection {
     #[command(flatten)]
     pub conditions: Conditions,
     /// Only those of this group, as `dlq ls --group` prints it
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", value_parser = NonEmptyStringValueParser::new())]
     pub group: Option<String>,
     /// All that there are
     #[arg(long)]
@@ -150,12 +152,59 @@ pub fn check_id(id: &str) -> Result<(), Error> {
     )))
 }
 
+/// The name of a handler.
+pub fn handler(text: &str) -> Result<String, String> {
+    match is_name(text) {
+        true => Ok(text.to_owned()),
+        false => Err(format!("not a handler's name, which has {NAME}")),
+    }
+}
+
+/// The beginning of a module's digest.
+fn digest(text: &str) -> Result<String, String> {
+    let digits = text.strip_prefix("sha256:").unwrap_or(text);
+    match !digits.is_empty() && digits.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+        true => Ok(digits.to_ascii_lowercase()),
+        false => Err("not the beginning of a digest, which has the digits 0-9 and a-f".to_owned()),
+    }
+}
+
+/// A subject, perhaps with wildcards.
+fn pattern(text: &str) -> Result<String, String> {
+    match no_subject(text) {
+        None => Ok(text.to_owned()),
+        Some(why) => Err(format!("not a subject: {why}")),
+    }
+}
+
 /// A point in time, in milliseconds since the Unix epoch.
 pub fn time(text: &str) -> Result<u64, String> {
     if let Some(ms) = parse_rfc3339(text) {
         return Ok(ms);
     }
-    let ago = humantime::parse_duration(text)
-        .map_err(|_| "neither a time such as 2026-05-01T08:00:00Z nor a duration such as 90m".to_owned())?;
+    let ago = humantime::parse_duration(text).map_err(|_| {
+        "neither a date with its time and zone, 2026-05-01T08:00:00Z, nor a duration such as 90m".to_owned()
+    })?;
     Ok(now_ms().saturating_sub(u64::try_from(ago.as_millis()).unwrap_or(u64::MAX)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_condition_that_would_mean_everything_or_nothing_is_none() {
+        assert_eq!(handler("in_v-1"), Ok("in_v-1".to_owned()));
+        assert_eq!(digest("sha256:31C1"), Ok("31c1".to_owned()));
+        assert_eq!(pattern("orders.*.>"), Ok("orders.*.>".to_owned()));
+        for wrong in ["", "a b", "*", ">", "a.b"] {
+            assert!(handler(wrong).is_err(), "{wrong}");
+        }
+        for wrong in ["", "sha256:", "xyz"] {
+            assert!(digest(wrong).is_err(), "{wrong}");
+        }
+        for wrong in ["", ">.x", "a..b", "a*"] {
+            assert!(pattern(wrong).is_err(), "{wrong}");
+        }
+    }
 }

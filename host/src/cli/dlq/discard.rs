@@ -48,7 +48,7 @@ pub async fn run(connection: &Connection, discard: &Discard) -> Result<u8, Error
         return Ok(account.code());
     }
     if !discard.yes && !ask::confirmed(&question(&letters)) {
-        return Err(Error::Failed("nothing is discarded".to_owned()));
+        return Err(Error::Failed("nothing is discarded; --yes does not ask".to_owned()));
     }
     let reason = match &discard.reason {
         Some(reason) => format!("discarded: {reason}"),
@@ -110,7 +110,8 @@ fn question(letters: &[Letter]) -> String {
         .map(|(name, count)| format!("{count} of {name}"))
         .collect();
     format!(
-        "{}: {}. Their events stay dead, and no replay brings them back; `jetmesh dlq export` keeps a copy.\nDiscard?",
+        "{}: {}. Their events stay dead, and no replay brings them back; `jetmesh dlq export` keeps a copy to \
+         read.\nDiscard?",
         text::letters(letters.len() as u64),
         handlers.join(", ")
     )

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, BufWriter, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use futures_util::{StreamExt as _, stream};
 use serde_json::json;
@@ -10,7 +10,7 @@ use serde_json::json;
 use super::args::{Selected, Selection};
 use crate::broker::{self, Connection};
 use crate::cli::text::letters;
-use crate::cli::{Error, FAILED, OK};
+use crate::cli::{Error, FAILED, OK, UNREAD};
 use crate::dead_letter::{self, Letter};
 use crate::dlq::{archive, select};
 
@@ -42,8 +42,7 @@ pub async fn export(connection: &Connection, export: &Export) -> Result<u8, Erro
     let (mut out, to): (Box<dyn Write>, String) = match &export.output {
         None => (Box::new(io::stdout().lock()), String::new()),
         Some(path) => {
-            let file = File::create_new(path)
-                .map_err(|error| Error::Failed(format!("{} cannot be made: {error}", path.display())))?;
+            let file = File::create_new(path).map_err(|error| not_made(path, &error))?;
             (
                 Box::new(Synced(BufWriter::new(file))),
                 format!(" to {}", path.display()),
@@ -84,6 +83,9 @@ pub async fn export(connection: &Connection, export: &Export) -> Result<u8, Erro
         }
     }
     if let Some(error) = failed.or(out.flush().err()) {
+        if error.kind() == io::ErrorKind::BrokenPipe {
+            return Ok(UNREAD);
+        }
         return Err(Error::Failed(format!("the export is not whole: {error}")));
     }
     eprintln!("exported {}{to}", letters(count));
@@ -91,6 +93,16 @@ pub async fn export(connection: &Connection, export: &Export) -> Result<u8, Erro
         .iter()
         .for_each(|id| eprintln!("no dead letter `{id}`, or it is settled"));
     Ok(if missing.is_empty() { OK } else { FAILED })
+}
+
+fn not_made(path: &Path, error: &io::Error) -> Error {
+    Error::Failed(match error.kind() {
+        io::ErrorKind::AlreadyExists => format!(
+            "{} is there already, and an export overwrites nothing: name another file",
+            path.display()
+        ),
+        _ => format!("{} cannot be made: {error}", path.display()),
+    })
 }
 
 /// An export is taken before something dangerous: when it says that it is there, it is on the disk.

@@ -32,7 +32,7 @@ pub async fn run(connection: &Connection, ls: &Ls) -> Result<u8, Error> {
     let group = ls.group.as_deref().filter(|id| !id.is_empty());
     let filter = ls.conditions.filter(group);
     match &ls.group {
-        Some(id) if id.is_empty() => groups(connection, &filter, ls.json).await,
+        Some(id) if id.is_empty() => groups(connection, &filter, ls).await,
         _ => letters(connection, &filter, ls).await,
     }
 }
@@ -91,13 +91,17 @@ fn row(letter: &Letter) -> Vec<String> {
     ]
 }
 
-async fn groups(connection: &Connection, filter: &Filter, as_json: bool) -> Result<u8, Error> {
+async fn groups(connection: &Connection, filter: &Filter, ls: &Ls) -> Result<u8, Error> {
     let mut groups = Groups::default();
     select::each(connection, filter, false, |letter| groups.add(&letter)).await?;
     let uncounted = groups.uncounted;
     let groups = groups.sorted();
-    if as_json {
-        groups.iter().for_each(|group| println!("{}", json_of_group(group)));
+    let shown = match ls.limit {
+        None | Some(0) => &groups[..],
+        Some(limit) => &groups[..limit.min(groups.len())],
+    };
+    if ls.json {
+        shown.iter().for_each(|group| println!("{}", json_of_group(group)));
     } else if groups.is_empty() {
         println!(
             "no dead letters{}",
@@ -118,7 +122,7 @@ async fn groups(connection: &Connection, filter: &Filter, as_json: bool) -> Resu
                 group.error.clone(),
             ]
         };
-        let rows: Vec<Vec<String>> = groups.iter().map(row).collect();
+        let rows: Vec<Vec<String>> = shown.iter().map(row).collect();
         let header = [
             "GROUP",
             "COUNT",
@@ -132,7 +136,10 @@ async fn groups(connection: &Connection, filter: &Filter, as_json: bool) -> Resu
         ];
         table::print_narrow(&header, &rows, &NARROW_GROUPS);
         let all: u64 = groups.iter().map(|g| g.count).sum();
-        let all = text::letters(all);
+        let mut all = text::letters(all);
+        if shown.len() < groups.len() {
+            all += &format!(" in {} groups", groups.len());
+        }
         println!("\n{all}; those of one group with `jetmesh dlq ls --group ID`");
     }
     if uncounted > 0 {

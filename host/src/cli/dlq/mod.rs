@@ -8,7 +8,7 @@ mod rehearse;
 mod replay;
 mod show;
 
-pub use args::{Dlq, time};
+pub use args::{Dlq, handler, time};
 
 use super::{Args, Error};
 use crate::broker::provision::DEAD;

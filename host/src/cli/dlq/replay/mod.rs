@@ -9,7 +9,6 @@ use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::args::{Selected, Selection};
-use super::find;
 use crate::broker::provision::REPLAY;
 use crate::broker::{self, Connection};
 use crate::cli::{Error, OK, ask, status, table};
@@ -37,7 +36,7 @@ pub struct Replay {
     /// Do not ask
     #[arg(long)]
     yes: bool,
-    /// Only say what would be replayed
+    /// Only say what would be replayed; with --json how many, and of which groups
     #[arg(long)]
     dry_run: bool,
     /// The account as JSON; asks nothing, so it takes --yes
@@ -72,7 +71,7 @@ pub async fn run(plan: &Plan, connection: &Connection, args: &Replay) -> Result<
         print_kinds(&course);
         println!();
         if !ask::confirmed(&format!("Replay {} dead letters?", course.len())) {
-            return Err(Error::Failed("nothing is replayed".to_owned()));
+            return Err(Error::Failed("nothing is replayed; --yes does not ask".to_owned()));
         }
     }
     let limits = Limits {
@@ -92,16 +91,25 @@ pub async fn run(plan: &Plan, connection: &Connection, args: &Replay) -> Result<
 /// The letters that are meant and still there.
 async fn meant(connection: &Connection, selected: &Selected) -> Result<Course, Error> {
     let mut course = Course::default();
+    let mut unknown = Vec::new();
     match selected {
         Selected::Filter(filter) => select::each(connection, filter, false, |letter| course.add(&letter)).await?,
         Selected::Ids(ids) => {
             for id in ids {
-                match find(connection, id).await {
-                    Ok(letter) => course.add(&letter),
-                    // Of several, some may be settled: the same command again goes on with the rest.
-                    Err(Error::Failed(why)) if ids.len() > 1 => eprintln!("{why}"),
-                    Err(error) => return Err(error),
+                if let Some(letter) = select::find(connection, id).await? {
+                    course.add(&letter);
+                } else if let Some(reason) = select::settled(connection, id).await? {
+                    // The same command again goes on with the rest.
+                    eprintln!("{id} is settled, {reason}");
+                } else {
+                    unknown.push(format!("`{id}`"));
                 }
+            }
+            if !unknown.is_empty() {
+                let unknown = unknown.join(", ");
+                return Err(Error::Failed(format!(
+                    "no dead letter {unknown}; `jetmesh dlq ls` lists them"
+                )));
             }
         }
     }
