@@ -232,3 +232,26 @@ async fn limits_that_would_remove_letters_are_warned_of_with_the_command_that_li
     }
     assert_eq!(warnings().await, Vec::<String>::new(), "its commands lift them");
 }
+
+#[tokio::test]
+async fn groups_are_counted_the_largest_first_and_may_be_limited() {
+    let (mesh, _host) = Mesh::start(Config::probe()).await;
+    reject(&mesh, &["a", "b", "b", "c", "b", "a"]).await;
+    mesh.wait_letters(6).await;
+    let counted = async |limit: &[&str]| {
+        let table = mesh.jetmesh_ok(&[&["dlq", "ls", "--group"], limit].concat()).await;
+        let rows = table.lines().skip(1).take_while(|line| !line.is_empty());
+        let counts: Vec<String> = rows
+            .filter_map(|row| row.split_whitespace().nth(1).map(str::to_owned))
+            .collect();
+        (counts, table.lines().last().expect("it ends with a line").to_owned())
+    };
+    let (counts, last) = counted(&[]).await;
+    assert_eq!(counts, ["3", "2", "1"]);
+    assert!(last.starts_with("6 dead letters; those of one group"), "{last}");
+    let (counts, last) = counted(&["--limit", "2"]).await;
+    assert_eq!(counts, ["3", "2"]);
+    assert!(last.starts_with("6 dead letters in 3 groups; those"), "{last}");
+    let limited = ["dlq", "ls", "--group", "--json", "--limit", "1"];
+    assert_eq!(mesh.jetmesh_ok(&limited).await.lines().count(), 1);
+}
