@@ -6,7 +6,6 @@ use serde_json::{Value, json};
 
 use crate::mesh::{Mesh, PATIENT};
 use crate::support::eventually;
-use crate::support::wait::SOON;
 
 /// What each event of the fault tests does: adds one to one of a few keys, marks a key of its own, emits.
 pub fn work(number: usize, keys: usize) -> Value {
@@ -58,11 +57,12 @@ pub async fn judge_with_letters(mesh: &Mesh, count: usize, keys: usize, dead: us
     let twice: Vec<_> = decided.iter().filter(|(_, n)| **n != 1).collect();
     assert!(twice.is_empty(), "decided more than once: {twice:?}");
     for number in 0..count {
-        holds(mesh, &format!("own.{number}"), 1).await;
+        mesh.wait_value("probe", &format!("own.{number}"), "1").await;
     }
     for key in 0..keys.min(count) {
         let share = (0..count).filter(|n| n % keys == key).count();
-        holds(mesh, &format!("sum.{key}"), share).await;
+        mesh.wait_value("probe", &format!("sum.{key}"), &share.to_string())
+            .await;
     }
     let mut emitted: BTreeMap<String, u32> = BTreeMap::new();
     for event in mesh.emitted().await {
@@ -81,13 +81,4 @@ pub async fn judge_with_letters(mesh: &Mesh, count: usize, keys: usize, dead: us
         dead,
         "one letter for each dead event"
     );
-}
-
-/// Looks again while a key has another value: in a cluster any server that has the bucket may answer.
-async fn holds(mesh: &Mesh, key: &str, value: usize) {
-    let value = value.to_string();
-    eventually(&format!("{key} to be {value}"), SOON, async || {
-        (mesh.value("probe", key).await.as_ref() == Some(&value)).then_some(())
-    })
-    .await;
 }

@@ -180,10 +180,11 @@ impl Mesh {
         })
     }
 
-    /// Waits until a key has this value.
+    /// Waits until a key has this value: in a cluster any server that has the bucket may answer.
     #[track_caller]
     pub fn wait_value(&self, bucket: &str, key: &str, value: &str) -> impl Future<Output = ()> {
-        eventually("a value", SOON, async move || {
+        let what = format!("{key} of bucket {bucket} to be {value}");
+        eventually(what, SOON, async move || {
             (self.value(bucket, key).await.as_deref() == Some(value)).then_some(())
         })
     }
@@ -290,7 +291,7 @@ fn is_missing(error: &GetStreamError) -> bool {
 
 /// For whoever looks at a test that waited in vain.
 fn told(error: impl Display) {
-    eprintln!("reading a stream: {error}");
+    eprintln!("looked in vain: {error}");
 }
 
 /// Everything in a stream that matches. `None`: the server that was read has less than the leader.

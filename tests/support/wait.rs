@@ -1,5 +1,6 @@
 //! Waiting for facts. Nothing else in the tests sleeps.
 
+use std::fmt::Display;
 use std::panic::Location;
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ const POLL: Duration = Duration::from_millis(20);
 /// When `limit` has passed, also while a call of `probe` still hangs; the text names `what` and the waiting line.
 #[track_caller]
 pub fn eventually<T>(
-    what: &str,
+    what: impl Display,
     limit: Duration,
     mut probe: impl AsyncFnMut() -> Option<T>,
 ) -> impl Future<Output = T> {

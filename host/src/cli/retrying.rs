@@ -28,11 +28,11 @@ const NARROW: Narrow<'_> = Narrow {
 /// What failed and is tried again: attempt, last error, when the next is due
 ///
 /// An event is here from its first failure until it is decided; the replay of a dead letter is not, `jetmesh trace` tells
-/// of it. One whose first attempt runs or waits has no record and is
-/// not here; `jetmesh status` counts those. A record whose event is decided is left out where its handler's floor, or a
-/// handler without a ledger its consumer, says so; another one may stand here for up to a minute, until a host's sweep
-/// takes it away. `running on HOST` is what that host wrote before it began: one that has ended since is found out when
-/// the server delivers the event again, after the ack wait.
+/// of it. One whose first attempt runs or waits has no record and is not here; `jetmesh status` counts those. A record
+/// whose event is decided is left out where its handler's floor, or a handler without a ledger its consumer, says so;
+/// another one may stand here for up to a minute, until a host's sweep takes it away. `running on HOST` is what that host
+/// wrote before it began: one that has ended since is found out when the server delivers the event again, after the ack
+/// wait.
 #[derive(Debug, clap::Args)]
 pub struct Retrying {
     /// Only this handler's

@@ -11,7 +11,7 @@ pub struct Filter {
     pub handler: Option<String>,
     pub cause: Option<Cause>,
     pub code: Option<String>,
-    /// How the module's digest begins.
+    /// How the module's digest begins, without `sha256:`.
     pub digest: Option<String>,
     /// When it died, in milliseconds since the Unix epoch: from here on, and before.
     pub since_ms: Option<u64>,
@@ -59,8 +59,7 @@ impl Filter {
 }
 
 fn digest_begins(digest: &str, wanted: &str) -> bool {
-    let bare = |text| str::strip_prefix(text, "sha256:").unwrap_or(text);
-    bare(digest).starts_with(bare(wanted))
+    digest.strip_prefix("sha256:").unwrap_or(digest).starts_with(wanted)
 }
 
 fn holds(letter: &Letter, text: &str) -> bool {

@@ -34,7 +34,7 @@ pub enum Dlq {
     /// Write dead letters as lines of JSON, from which `import` puts them back
     Export(Export),
     /// Put exported dead letters back, where there are none now: those that were lost with their stream. One that was
-    /// replayed or discarded stays so, for three days at least
+    /// replayed or discarded is left so for three days
     Import(Import),
 }
 

@@ -96,17 +96,12 @@ async fn groups(connection: &Connection, filter: &Filter, ls: &Ls) -> Result<u8,
     select::each(connection, filter, false, |letter| groups.add(&letter)).await?;
     let uncounted = groups.uncounted;
     let groups = groups.sorted();
-    let shown = match ls.limit {
-        None | Some(0) => &groups[..],
-        Some(limit) => &groups[..limit.min(groups.len())],
-    };
+    let limit = ls.limit.filter(|limit| *limit > 0).unwrap_or(groups.len());
+    let shown = &groups[..limit.min(groups.len())];
     if ls.json {
         shown.iter().for_each(|group| println!("{}", json_of_group(group)));
     } else if groups.is_empty() {
-        println!(
-            "no dead letters{}",
-            if filter.is_empty() { "" } else { " of this kind" }
-        );
+        none(filter);
     } else {
         let now = now_ms();
         let row = |group: &Group| {

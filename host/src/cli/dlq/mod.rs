@@ -43,6 +43,11 @@ async fn find(connection: &Connection, id: &str) -> Result<Letter, Error> {
     }
     Err(Error::Failed(match select::settled(connection, id).await? {
         Some(reason) => format!("no dead letter `{id}`: it is settled, {reason}"),
-        None => format!("no dead letter `{id}`; `jetmesh dlq ls` lists them"),
+        None => unknown(&format!("`{id}`")),
     }))
+}
+
+/// Of one id, or of some.
+fn unknown(ids: &str) -> String {
+    format!("no dead letter {ids}; `jetmesh dlq ls` lists them")
 }

@@ -91,10 +91,10 @@ pub async fn run(plan: &Plan, connection: &Connection, args: &Replay) -> Result<
 /// The letters that are meant and still there.
 async fn meant(connection: &Connection, selected: &Selected) -> Result<Course, Error> {
     let mut course = Course::default();
-    let mut unknown = Vec::new();
     match selected {
         Selected::Filter(filter) => select::each(connection, filter, false, |letter| course.add(&letter)).await?,
         Selected::Ids(ids) => {
+            let mut unknown = Vec::new();
             for id in ids {
                 if let Some(letter) = select::find(connection, id).await? {
                     course.add(&letter);
@@ -106,10 +106,7 @@ async fn meant(connection: &Connection, selected: &Selected) -> Result<Course, E
                 }
             }
             if !unknown.is_empty() {
-                let unknown = unknown.join(", ");
-                return Err(Error::Failed(format!(
-                    "no dead letter {unknown}; `jetmesh dlq ls` lists them"
-                )));
+                return Err(Error::Failed(super::unknown(&unknown.join(", "))));
             }
         }
     }
