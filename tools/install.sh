@@ -9,7 +9,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-SERVER_VERSION=2.15.1
+SERVER_VERSION=2.15.3
 CLI_VERSION=0.5.1
 TARGETS=(wasm32-unknown-unknown wasm32-wasip2)
 BIN=$PWD/.tools/bin

@@ -4,7 +4,6 @@
 use async_nats::HeaderMap;
 use serde::{Deserialize, Serialize};
 
-use crate::broker::error::WRONG_LAST;
 use crate::broker::provision::{ATTEMPTS, kv_stream};
 use crate::broker::{By, Connection, Error};
 use crate::ledger::entry::key_subject;
@@ -135,23 +134,20 @@ pub async fn load(connection: &Connection, handler: &str, event: &EventId) -> Re
 pub async fn save(connection: &Connection, event: &EventId, held: &mut Held) -> Result<(), Error> {
     let subject = subject(&held.record.handler, event);
     for _ in 0..5 {
-        let mut headers = HeaderMap::new();
-        headers.insert("Nats-Expected-Last-Subject-Sequence", held.revision.to_string());
-        let body = serde_json::to_vec(&held.record).unwrap_or_default();
-        match connection.publish(&subject, headers, body.into()).await {
-            Ok(ack) => {
+        let body = serde_json::to_vec(&held.record).expect("a record serialises");
+        match connection
+            .publish_upon(&subject, held.revision, HeaderMap::new(), body.into())
+            .await?
+        {
+            Some(ack) => {
                 held.revision = ack.seq;
                 return Ok(());
             }
-            Err(Error::Api {
-                code: WRONG_LAST | 10164,
-                ..
-            }) => {
+            None => {
                 let there = load(connection, &held.record.handler, event).await?;
                 held.revision = there.revision;
                 held.record.attempts = held.record.attempts.max(there.record.attempts);
             }
-            Err(error) => return Err(error),
         }
     }
     Err(Error::Timeout {

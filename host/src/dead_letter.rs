@@ -7,8 +7,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 
 use crate::attempts::Attempt;
-use crate::broker::connection::{PubAck, writable};
-use crate::broker::error::WRONG_LAST;
+use crate::broker::connection::{PubAck, stored_upon, writable};
 use crate::broker::{Connection, Error, Stored};
 use crate::guest::clean;
 use crate::history::{self, HISTORY};
@@ -55,8 +54,6 @@ pub const SETTLED: &str = "Mesh-Settled";
 pub const DEAD_SINCE: &str = "Mesh-Dead-Since";
 /// The original headers took more bytes than a letter keeps of them: so many.
 pub const CUT: &str = "Mesh-Original-Headers-Cut";
-/// Header of a publish: the sequence of the message that it follows on its subject; 0: there is none.
-const EXPECTED: &str = "Nats-Expected-Last-Subject-Sequence";
 /// Most that a letter keeps of its original's headers: it must always fit a message.
 const ORIGINALS_BYTES_MAX: usize = 64 * 1024;
 
@@ -246,22 +243,14 @@ async fn fitting(
     Ok((map, Bytes::new()))
 }
 
-async fn insert(connection: &Connection, subject: &str, mut headers: HeaderMap, body: Bytes) -> Result<bool, Error> {
-    headers.insert(EXPECTED, "0");
-    inserted(subject, connection.publish(subject, headers, body).await)
+async fn insert(connection: &Connection, subject: &str, headers: HeaderMap, body: Bytes) -> Result<bool, Error> {
+    let stored = connection.publish_upon(subject, 0, headers, body).await?;
+    Ok(stored.is_some())
 }
 
 /// What the answer to an insertion means; `false`: something was there already.
 pub fn inserted(subject: &str, answer: Result<PubAck, Error>) -> Result<bool, Error> {
-    match answer {
-        Ok(_) => Ok(true),
-        Err(Error::Api { code: WRONG_LAST, .. }) => Ok(false),
-        // Another copy is on its way, and may yet be lost: look again.
-        Err(Error::Api { code: 10164, .. }) => Err(Error::Timeout {
-            what: subject.to_owned(),
-        }),
-        Err(error) => Err(error),
-    }
+    stored_upon(subject, answer).map(|stored| stored.is_some())
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 
 use crate::broker::connection::writable;
-use crate::broker::error::{NO_STREAM, WRONG_LAST};
+use crate::broker::error::Code;
 use crate::broker::provision::DELAYED;
 use crate::broker::{By, Connection, Error};
 use crate::dead_letter::{SETTLED, SETTLED_TTL};
@@ -58,15 +58,9 @@ pub async fn schedule(connection: &Connection, event: &Delayed<'_>, payload: Byt
     map.insert(LEDGER, event.ledger);
     map.insert("Nats-Schedule", format!("@at {}", event.due));
     map.insert("Nats-Schedule-Target", format!("{DUE}{id}"));
-    map.insert("Nats-Expected-Last-Subject-Sequence", "0");
     map.insert("Nats-Expected-Last-Subject-Sequence-Subject", format!("$MESH.*.{id}"));
     let subject = format!("{WAITS}{id}");
-    match connection.publish(&subject, map, payload).await {
-        Ok(_) | Err(Error::Api { code: WRONG_LAST, .. }) => Ok(()),
-        // Another copy is on its way, and may yet be lost: look again.
-        Err(Error::Api { code: 10164, .. }) => Err(Error::Timeout { what: subject }),
-        Err(error) => Err(error),
-    }
+    connection.publish_upon(&subject, 0, map, payload).await.map(|_| ())
 }
 
 /// How a due event stands.
@@ -83,13 +77,9 @@ pub enum Claim {
 /// Notes that a due event is being published: a host that ends in between leaves that much behind.
 pub async fn claim(connection: &Connection, id: &str) -> Result<Claim, Error> {
     let subject = format!("$MESH.fired.{id}");
-    let mut map = HeaderMap::new();
-    map.insert("Nats-Expected-Last-Subject-Sequence", "0");
-    match connection.publish(&subject, map, Bytes::new()).await {
-        Ok(_) => return Ok(Claim::Ours),
-        Err(Error::Api { code: WRONG_LAST, .. }) => {}
-        Err(Error::Api { code: 10164, .. }) => return Err(Error::Timeout { what: subject }),
-        Err(error) => return Err(error),
+    let ours = connection.publish_upon(&subject, 0, HeaderMap::new(), Bytes::new());
+    if ours.await?.is_some() {
+        return Ok(Claim::Ours);
     }
     let Some(found) = connection.stored(DELAYED, By::Last(&subject)).await? else {
         return Err(Error::Timeout { what: subject });
@@ -124,7 +114,10 @@ pub async fn waiting(connection: &Connection) -> Result<(u64, u64), Error> {
         let body = json!({ "subjects_filter": filter });
         let info: Value = match connection.api(&format!("STREAM.INFO.{DELAYED}"), &body).await {
             Ok(info) => info,
-            Err(Error::Api { code: NO_STREAM, .. }) => return Ok(0),
+            Err(Error::Api {
+                code: Code::STREAM_NOT_FOUND,
+                ..
+            }) => return Ok(0),
             Err(error) => return Err(error),
         };
         let listed = info["state"]["subjects"]

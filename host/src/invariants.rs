@@ -8,10 +8,11 @@ use std::path::{Path, PathBuf};
 const LINES_MAX: usize = 400;
 
 /// Files whose code names the NATS client.
-const NATS: [&str; 21] = [
+const NATS: [&str; 22] = [
     "advisory.rs",
     "attempts.rs",
     "broker/connection.rs",
+    "broker/error.rs",
     "broker/pull.rs",
     "broker/scan.rs",
     "broker/stored.rs",

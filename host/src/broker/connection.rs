@@ -5,14 +5,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use async_nats::jetstream::{self, response::Response};
+use async_nats::jetstream;
 use async_nats::{Client, ConnectOptions, HeaderMap, Request, RequestErrorKind};
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
-use super::error::{Error, SERVER_MIN, TOO_LARGE};
+use super::error::{Code, Error, SERVER_MIN};
 use crate::message::Headers;
 use crate::plan::Nats;
 
@@ -166,9 +166,18 @@ struct PublishAnswer {
     duplicate: bool,
 }
 
+/// What every answer of the JetStream API may hold.
+#[derive(Deserialize)]
+struct ApiAnswer {
+    error: Option<ApiError>,
+}
+
 #[derive(Deserialize)]
 struct ApiError {
-    err_code: u64,
+    /// Absent in answers of very early checks, which carry an HTTP-like `code` only.
+    #[serde(default)]
+    err_code: Code,
+    #[serde(default)]
     description: String,
 }
 
@@ -190,38 +199,42 @@ impl Connection {
     /// One call of the JetStream API; `subject` without the prefix, e.g. `STREAM.INFO.ORDERS`.
     pub async fn api<T: DeserializeOwned>(&self, subject: &str, body: &impl Serialize) -> Result<T, Error> {
         let what = || format!("JetStream {subject}");
-        let answer: Response<T> = self
-            .js
-            .request(subject.to_owned(), body)
-            .await
-            .map_err(|e| self.failed(what(), e.to_string()))?;
-        match answer {
-            Response::Ok(value) => Ok(value),
-            Response::Err { error } => Err(Error::Api {
+        let unreadable = |e: serde_json::Error| Error::Answer {
+            what: what(),
+            why: e.to_string(),
+        };
+        let body = serde_json::to_vec(body).map_err(unreadable)?;
+        let full = format!("{}.{subject}", self.api_prefix);
+        let answer = self.request_as(what, &full, None, body.into()).await?;
+        match serde_json::from_slice(&answer).map_err(unreadable)? {
+            ApiAnswer {
+                error: Some(ApiError { err_code, description }),
+            } => Err(Error::Api {
                 what: what(),
-                code: error.error_code().0,
-                text: error.to_string().split(" (code ").next().unwrap_or_default().to_owned(),
+                code: err_code,
+                text: description,
             }),
-        }
-    }
-
-    fn failed(&self, what: String, why: String) -> Error {
-        if self.is_closed() {
-            Error::Gone { what }
-        } else if why.contains("timed out") {
-            Error::Timeout { what }
-        } else {
-            Error::Answer { what, why }
+            ApiAnswer { error: None } => serde_json::from_slice(&answer).map_err(unreadable),
         }
     }
 
     /// A request whose answer is the body; "no responders" is an error.
     pub async fn request(&self, subject: &str, headers: Option<HeaderMap>, body: Bytes) -> Result<Bytes, Error> {
+        self.request_as(|| subject.to_owned(), subject, headers, body).await
+    }
+
+    /// The same; `what`: how errors call it.
+    async fn request_as(
+        &self,
+        what: impl Fn() -> String,
+        subject: &str,
+        headers: Option<HeaderMap>,
+        body: Bytes,
+    ) -> Result<Bytes, Error> {
         let mut request = Request::new().payload(body);
         if let Some(headers) = headers {
             request = request.headers(headers);
         }
-        let what = || subject.to_owned();
         // A connection that breaks leaves its requests to run into their time limit; nobody waits for that.
         let answer = tokio::select! {
             answer = self.client.send_request(subject.to_owned(), request) => answer,
@@ -231,14 +244,10 @@ impl Connection {
             Ok(message) => Ok(message.payload),
             Err(e) => Err(match e.kind() {
                 RequestErrorKind::TimedOut => Error::Timeout { what: what() },
-                RequestErrorKind::NoResponders => Error::Api {
-                    what: what(),
-                    code: 0,
-                    text: "no stream or consumer listens there".to_owned(),
-                },
+                RequestErrorKind::NoResponders => Error::NoResponders { what: what() },
                 RequestErrorKind::MaxPayloadExceeded => Error::Api {
                     what: what(),
-                    code: TOO_LARGE,
+                    code: Code::STREAM_MESSAGE_EXCEEDS_MAXIMUM,
                     text: "larger than the server's max_payload".to_owned(),
                 },
                 RequestErrorKind::InvalidSubject => Error::Answer {
@@ -258,6 +267,58 @@ impl Connection {
     pub async fn publish(&self, subject: &str, headers: HeaderMap, body: Bytes) -> Result<PubAck, Error> {
         let answer = self.request(subject, Some(headers), body).await?;
         pub_ack(subject, &answer)
+    }
+
+    /// Publishes if the last message on a subject has the expected sequence (0: there is none). `None`: it has not.
+    ///
+    /// # Errors
+    /// [`Error::Undecided`] if another write of that subject is still on its way after half a second; besides, those of
+    /// [`Connection::publish`].
+    pub async fn publish_upon(
+        &self,
+        subject: &str,
+        expected: u64,
+        mut headers: HeaderMap,
+        body: Bytes,
+    ) -> Result<Option<PubAck>, Error> {
+        headers.insert(EXPECTED, expected.to_string());
+        for moment in UNDECIDED_MOMENTS {
+            let answer = self.publish(subject, headers.clone(), body.clone()).await;
+            match stored_upon(subject, answer) {
+                Err(Error::Undecided { .. }) => tokio::time::sleep(moment).await,
+                decided => return decided,
+            }
+        }
+        stored_upon(subject, self.publish(subject, headers, body).await)
+    }
+}
+
+/// Header of a publish: the sequence of the message that it follows on its subject; 0: there is none.
+pub const EXPECTED: &str = "Nats-Expected-Last-Subject-Sequence";
+/// How long to wait between looks at a subject on which another write is not decided yet: a few round trips of a cluster.
+const UNDECIDED_MOMENTS: [Duration; 4] = [
+    Duration::from_millis(5),
+    Duration::from_millis(20),
+    Duration::from_millis(80),
+    Duration::from_millis(320),
+];
+
+/// What the answer to a publish with an expectation means. `None`: the expectation does not hold.
+/// [`Error::Undecided`]: another write is on its way and may yet be lost.
+pub fn stored_upon(subject: &str, answer: Result<PubAck, Error>) -> Result<Option<PubAck>, Error> {
+    match answer {
+        Ok(ack) => Ok(Some(ack)),
+        Err(Error::Api {
+            code: Code::STREAM_WRONG_LAST_SEQUENCE,
+            ..
+        }) => Ok(None),
+        Err(Error::Api {
+            code: Code::STREAM_WRONG_LAST_SEQUENCE_CONSTANT,
+            ..
+        }) => Err(Error::Undecided {
+            what: subject.to_owned(),
+        }),
+        Err(error) => Err(error),
     }
 }
 

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::connection::Connection;
-use super::error::{Error, NO_CONSUMER, NO_STREAM};
+use super::error::{Code, Error, Remedy, remedy};
 use super::stream::StreamInfo;
 use crate::effects::subject_matches;
 use crate::message::rfc3339;
@@ -76,7 +76,10 @@ impl Connection {
     pub async fn consumer(&self, stream: &str, name: &str) -> Result<Option<ConsumerInfo>, Error> {
         match self.api(&format!("CONSUMER.INFO.{stream}.{name}"), &json!({})).await {
             Ok(info) => Ok(Some(info)),
-            Err(Error::Api { code: NO_CONSUMER, .. }) => Ok(None),
+            Err(Error::Api {
+                code: Code::CONSUMER_NOT_FOUND,
+                ..
+            }) => Ok(None),
             Err(error) => Err(error),
         }
     }
@@ -101,7 +104,7 @@ impl Connection {
         {
             Ok(_)
             | Err(Error::Api {
-                code: NO_CONSUMER | NO_STREAM,
+                code: Code::CONSUMER_NOT_FOUND | Code::STREAM_NOT_FOUND,
                 ..
             }) => Ok(()),
             Err(error) => Err(error),
@@ -139,8 +142,11 @@ pub async fn bind(
             let wanted = config(handler, owner, None, stream)?;
             match connection.put_consumer(&handler.stream, &wanted, "create").await {
                 Ok(made) => made,
-                // 10148, another host was faster.
-                Err(Error::Api { code: 10148, .. }) => {
+                // Another host was faster.
+                Err(Error::Api {
+                    code: Code::CONSUMER_ALREADY_EXISTS,
+                    ..
+                }) => {
                     let there = connection.consumer(&handler.stream, &handler.consumer).await?;
                     there.ok_or_else(|| Error::Gone {
                         what: format!("consumer {}", handler.consumer),
@@ -271,9 +277,9 @@ fn differs(wanted: &Value, found: &Value) -> bool {
 
 fn refused(handler: &Handler, error: Error) -> Error {
     match error {
-        Error::Api { code, text, .. } => Error::Refused(format!(
-            "consumer {} on stream {} for handler {}: JetStream refuses it: {text} ({code})",
-            handler.consumer, handler.stream, handler.name
+        Error::Api { code, text, .. } if remedy(code) == Remedy::Person => Error::Refused(format!(
+            "consumer {} on stream {} for handler {}: JetStream refuses it: {text} ({})",
+            handler.consumer, handler.stream, handler.name, code.0
         )),
         other => other,
     }

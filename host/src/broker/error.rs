@@ -1,4 +1,6 @@
-//! What can go wrong between the mesh and NATS.
+//! What can go wrong between the mesh and NATS, and what follows from each answer of JetStream's.
+
+pub use async_nats::jetstream::ErrorCode as Code;
 
 /// The oldest server on which the tests have passed.
 pub const SERVER_MIN: (i64, i64, i64) = (2, 12, 5);
@@ -17,10 +19,15 @@ pub enum Error {
     #[error("JetStream is not enabled on the server, or not for this account: start nats-server with --jetstream")]
     NoJetStream,
     /// What JetStream answered; the code is its `err_code`.
-    #[error("{what}: {text} ({code})")]
-    Api { what: String, code: u64, text: String },
+    #[error("{what}: {text} ({})", code.0)]
+    Api { what: String, code: Code, text: String },
+    /// The stream or consumer is missing, or has no leader for the moment.
+    #[error("{what}: no stream or consumer listens there")]
+    NoResponders { what: String },
     #[error("{what}: nobody answered within the time limit")]
     Timeout { what: String },
+    #[error("{what}: another write there is not decided yet")]
+    Undecided { what: String },
     #[error("{what}: the connection to NATS is gone")]
     Gone { what: String },
     /// A stream or consumer that was there.
@@ -33,37 +40,101 @@ pub enum Error {
     Refused(String),
 }
 
+/// What follows from an answer that is an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Remedy {
+    /// Another writer was faster: read what is there now, then decide again.
+    LookAgain,
+    /// The same request may succeed later, without anybody changing anything.
+    TryAgain,
+    /// Nothing changes until a person acts.
+    Person,
+}
+
+/// The one policy on JetStream's error codes. A code that is not named here is for a person.
+///
+/// The codes are the server's `err_code`
+/// (<https://github.com/nats-io/nats-server/blob/main/server/errors.json>).
+pub fn remedy(code: Code) -> Remedy {
+    match code {
+        // Something else is stored on that subject, or is about to be: the second code names a write that the leader has
+        // accepted and not stored yet.
+        Code::STREAM_WRONG_LAST_SEQUENCE | Code::STREAM_WRONG_LAST_SEQUENCE_CONSTANT => Remedy::LookAgain,
+        Code::CONSUMER_ALREADY_EXISTS | Code::STREAM_NAME_EXIST => Remedy::LookAgain,
+        // A cluster without a leader, or a server that is starting or overloaded.
+        Code::CLUSTER_INCOMPLETE
+        | Code::CLUSTER_NO_PEERS
+        | Code::CLUSTER_NOT_ACTIVE
+        | Code::CLUSTER_NOT_AVAILABLE
+        | Code::CLUSTER_NOT_LEADER
+        | Code::CLUSTER_SERVER_MEMBER_CHANGE_INFLIGHT
+        | Code::INSUFFICIENT_RESOURCES
+        | Code::STREAM_EXPECTED_LAST_SEQ_PER_SUBJECT_NOT_READY => Remedy::TryAgain,
+        // A batch that did not arrive whole, and too many open batches on one stream.
+        Code::ATOMIC_PUBLISH_INCOMPLETE_BATCH
+        | Code::ATOMIC_PUBLISH_TOO_MANY_INFLIGHT
+        | Code::BATCH_PUBLISH_TOO_MANY_INFLIGHT => Remedy::TryAgain,
+        _ => Remedy::Person,
+    }
+}
+
 impl Error {
     /// JetStream's own error code, if it answered with one.
-    pub fn code(&self) -> Option<u64> {
+    pub fn code(&self) -> Option<Code> {
         match self {
             Error::Api { code, .. } => Some(*code),
             _ => None,
         }
     }
 
-    /// Whether the same request may succeed later without anybody changing anything.
-    pub fn passes(&self) -> bool {
+    pub fn remedy(&self) -> Remedy {
         match self {
             Error::Connect { .. }
             | Error::Timeout { .. }
+            | Error::Undecided { .. }
             | Error::Gone { .. }
             | Error::Missing { .. }
-            | Error::Answer { .. } => true,
-            // 10008: JetStream temporarily unavailable; 503 family without a leader.
-            Error::Api { code, .. } => matches!(code, 10008 | 10009 | 10023),
-            Error::Credentials { .. } | Error::OldServer { .. } | Error::NoJetStream | Error::Refused(_) => false,
+            | Error::NoResponders { .. }
+            | Error::Answer { .. } => Remedy::TryAgain,
+            Error::Api { code, .. } => remedy(*code),
+            Error::Credentials { .. } | Error::OldServer { .. } | Error::NoJetStream | Error::Refused(_) => {
+                Remedy::Person
+            }
         }
+    }
+
+    /// Whether the same request may succeed later without anybody changing anything.
+    pub fn passes(&self) -> bool {
+        self.remedy() == Remedy::TryAgain
     }
 }
 
-/// JetStream's `err_code`: no message found.
-pub const NO_MESSAGE: u64 = 10037;
-/// JetStream's `err_code`: stream not found.
-pub const NO_STREAM: u64 = 10059;
-/// JetStream's `err_code`: consumer not found.
-pub const NO_CONSUMER: u64 = 10014;
-/// JetStream's `err_code`: wrong last sequence.
-pub const WRONG_LAST: u64 = 10071;
-/// JetStream's `err_code`: message size exceeds maximum allowed.
-pub const TOO_LARGE: u64 = 10054;
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_answer_of_the_server_has_one_remedy() {
+        let rows = [
+            (10071, Remedy::LookAgain),
+            (10164, Remedy::LookAgain),
+            (10148, Remedy::LookAgain),
+            (10008, Remedy::TryAgain),
+            (10009, Remedy::TryAgain),
+            (10023, Remedy::TryAgain),
+            (10163, Remedy::TryAgain),
+            (10176, Remedy::TryAgain),
+            (10210, Remedy::TryAgain),
+            (10026, Remedy::Person),
+            (10047, Remedy::Person),
+            (10054, Remedy::Person),
+            (10059, Remedy::Person),
+            (10077, Remedy::Person),
+            (10174, Remedy::Person),
+            (99999, Remedy::Person),
+        ];
+        for (code, wanted) in rows {
+            assert_eq!(remedy(async_nats::jetstream::ErrorCode(code)), wanted, "{code}");
+        }
+    }
+}

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use tokio::time::timeout;
 
 use super::connection::Connection;
-use super::error::{Error, NO_MESSAGE};
+use super::error::{Code, Error};
 use crate::message::{Headers, parse_rfc3339};
 
 /// How long a replica may take; whoever must know asks the leader.
@@ -188,7 +188,10 @@ impl Connection {
         let subject = format!("STREAM.MSG.GET.{stream}");
         let message = match self.api::<GetAnswer>(&subject, &body).await {
             Ok(answer) => answer.message,
-            Err(Error::Api { code: NO_MESSAGE, .. }) => return Ok(None),
+            Err(Error::Api {
+                code: Code::NO_MESSAGE_FOUND,
+                ..
+            }) => return Ok(None),
             Err(error) => return Err(error),
         };
         let bytes = |text: &str| {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::connection::Connection;
-use super::error::{Error, NO_STREAM};
+use super::error::{Code, Error};
 
 /// What the mesh reads of a stream.
 #[derive(Debug, Clone, Deserialize)]
@@ -52,7 +52,10 @@ impl Connection {
     pub async fn stream(&self, name: &str) -> Result<Option<StreamInfo>, Error> {
         match self.api(&format!("STREAM.INFO.{name}"), &serde_json::json!({})).await {
             Ok(info) => Ok(Some(info)),
-            Err(Error::Api { code: NO_STREAM, .. }) => Ok(None),
+            Err(Error::Api {
+                code: Code::STREAM_NOT_FOUND,
+                ..
+            }) => Ok(None),
             Err(error) => Err(error),
         }
     }

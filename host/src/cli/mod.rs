@@ -63,6 +63,8 @@ impl Error {
                 | broker::Error::NoJetStream
                 | broker::Error::Credentials { .. } => REFUSED,
                 broker::Error::Api { .. }
+                | broker::Error::NoResponders { .. }
+                | broker::Error::Undecided { .. }
                 | broker::Error::Timeout { .. }
                 | broker::Error::Gone { .. }
                 | broker::Error::Missing { .. }

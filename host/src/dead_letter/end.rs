@@ -3,9 +3,8 @@
 use bytes::Bytes;
 use serde_json::json;
 
-use super::{EXPECTED, Letter, SETTLED, fitting};
+use super::{Letter, SETTLED, fitting};
 use crate::broker::connection::writable;
-use crate::broker::error::WRONG_LAST;
 use crate::broker::provision::DEAD;
 use crate::broker::{Connection, Error};
 use crate::guest::clean;
@@ -26,16 +25,11 @@ pub async fn rewrite(
 ) -> Result<(), Error> {
     headers.retain(|(name, _)| !name.starts_with("Nats-"));
     let body = if letter.is_in_parts() { Bytes::new() } else { payload };
-    let (mut map, body) = fitting(connection, &letter.subject, &headers, body).await?;
-    map.insert(EXPECTED, letter.sequence.to_string());
-    match connection.publish(&letter.subject, map, body).await {
-        Ok(_)
-        | Err(Error::Api {
-            code: WRONG_LAST | 10164,
-            ..
-        }) => Ok(()),
-        Err(error) => Err(error),
-    }
+    let (map, body) = fitting(connection, &letter.subject, &headers, body).await?;
+    connection
+        .publish_upon(&letter.subject, letter.sequence, map, body)
+        .await
+        .map(|_| ())
 }
 
 /// The headers of the empty message that overwrites a letter and keeps its subject taken for a while: a late copy must
@@ -65,12 +59,12 @@ async fn purge_parts(connection: &Connection, subject: &str) -> Result<(), Error
 
 /// Settles a letter that is still the one that was read. `false`: it has changed since.
 pub async fn discard(connection: &Connection, letter: &Letter, reason: &str) -> Result<bool, Error> {
-    let mut headers = writable(&settled(&clean(reason)));
-    headers.insert(EXPECTED, letter.sequence.to_string());
-    match connection.publish(&letter.subject, headers, Bytes::new()).await {
-        Ok(_) => {}
-        Err(Error::Api { code: WRONG_LAST, .. }) => return Ok(false),
-        Err(error) => return Err(error),
+    let headers = writable(&settled(&clean(reason)));
+    let stored = connection
+        .publish_upon(&letter.subject, letter.sequence, headers, Bytes::new())
+        .await?;
+    if stored.is_none() {
+        return Ok(false);
     }
     if letter.is_in_parts() {
         purge_parts(connection, &letter.subject).await?;

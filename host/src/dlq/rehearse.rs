@@ -9,7 +9,7 @@ use futures_util::future::BoxFuture;
 use futures_util::{FutureExt as _, StreamExt as _, TryStreamExt as _};
 use tokio::sync::Mutex;
 
-use crate::broker::error::NO_STREAM;
+use crate::broker::error::Code;
 use crate::broker::{Connection, Error};
 use crate::dead_letter::{self, Letter};
 use crate::effects::{Effects, Emit, Version};
@@ -236,7 +236,10 @@ impl State for Now {
 /// A key's revision and value. A host would make a bucket that is not there.
 async fn now(connection: &Connection, bucket: &str, key: &str) -> Result<(u64, Option<Bytes>), Error> {
     match fetch(connection, bucket, key).await {
-        Err(Error::Api { code: NO_STREAM, .. }) => Ok((0, None)),
+        Err(Error::Api {
+            code: Code::STREAM_NOT_FOUND,
+            ..
+        }) => Ok((0, None)),
         found => found,
     }
 }

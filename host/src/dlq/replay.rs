@@ -268,9 +268,9 @@ async fn publish_again(connection: &Connection, letter: &str) -> Result<Fate, Er
             .await
             .map(|()| Fate::Succeeded),
         // It is refused, now as before.
-        Err(Error::Api { text, .. } | Error::Answer { why: text, .. }) => Ok(Fate::Failed {
+        Err(error @ (Error::Api { .. } | Error::NoResponders { .. } | Error::Answer { .. })) => Ok(Fate::Failed {
             code: letter.header(dead_letter::CODE).to_owned(),
-            error: text,
+            error: error.to_string(),
         }),
         Err(error) => Err(error),
     }

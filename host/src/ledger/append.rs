@@ -11,6 +11,7 @@ use super::group::{Group, Member, room};
 use super::index::Decided;
 use super::mistake::{Mistake, Planted};
 use super::outs::{Planned, outs};
+use crate::broker::error::{Code, Remedy, remedy};
 use crate::effects::Version;
 use crate::message::EventId;
 
@@ -300,7 +301,9 @@ fn stored(version: Version) -> u64 {
 
 pub(super) fn json(value: &impl serde::Serialize) -> Bytes {
     // Maps with text keys and plain fields: nothing here can fail to be written.
-    serde_json::to_vec(value).map(Bytes::from).unwrap_or_default()
+    serde_json::to_vec(value)
+        .expect("a record of the ledger serialises")
+        .into()
 }
 
 /// The server's answer to a batch.
@@ -317,14 +320,11 @@ pub enum Answer {
 }
 
 impl Answer {
-    /// By JetStream's `err_code`: 10071 and 10164 are failed expectations; 10176 says only that the batch is not whole,
-    /// whatever the reason.
-    pub fn of(code: u64, text: &str) -> Answer {
-        match code {
-            10071 | 10164 => Answer::Refused,
-            // Also: temporarily unavailable, no leader, too many open batches, nobody listens.
-            0 | 10008 | 10009 | 10023 | 10176 | 10210 => Answer::Unknown,
-            _ => Answer::Named(format!("{text} ({code})")),
+    pub fn of(code: Code, text: &str) -> Answer {
+        match remedy(code) {
+            Remedy::LookAgain => Answer::Refused,
+            Remedy::TryAgain => Answer::Unknown,
+            Remedy::Person => Answer::Named(format!("{text} ({})", code.0)),
         }
     }
 }

@@ -17,7 +17,7 @@ use super::mistake::Mistake;
 use super::read;
 use super::targets::{Targets, refusal};
 use crate::broker::connection::{PubAck, token};
-use crate::broker::error::TOO_LARGE;
+use crate::broker::error::Code;
 use crate::broker::{By, Connection, Error};
 use crate::dead_letter::{self, DEATH_RECORD};
 use crate::delayed::{self, Delayed};
@@ -229,7 +229,9 @@ impl<'a> Relay<'a> {
                 match delayed::schedule(&self.connection, &event, payload.clone()).await {
                     // What the mesh adds for the time of waiting was too much.
                     Err(Error::Api {
-                        code: TOO_LARGE, text, ..
+                        code: Code::STREAM_MESSAGE_EXCEEDS_MAXIMUM,
+                        text,
+                        ..
                     }) => {
                         tracing::warn!(
                             subject,

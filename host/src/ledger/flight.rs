@@ -10,7 +10,7 @@ use futures_util::StreamExt;
 use slab::Slab;
 use tokio::time::Instant;
 
-use crate::broker::connection::{PubAck, pub_ack, writable};
+use crate::broker::connection::{EXPECTED, PubAck, pub_ack, writable};
 use crate::broker::{Connection, Error};
 use crate::dead_letter;
 use crate::message::Headers;
@@ -153,7 +153,7 @@ impl Flight {
     /// Publishes a dead letter that fits one message, without waiting: nothing happens if its subject is taken.
     pub async fn letter(&mut self, carried: u64, subject: String, headers: &Headers, body: Bytes) -> Result<(), Error> {
         let mut headers = writable(headers);
-        headers.insert("Nats-Expected-Last-Subject-Sequence", "0");
+        headers.insert(EXPECTED, "0");
         self.send(carried, Cargo::Letter(subject), headers, body).await
     }
 
@@ -183,10 +183,8 @@ impl Flight {
             };
             self.bytes -= awaited.bytes;
             let answer = match message.status {
-                Some(status) if status.as_u16() == 503 => Err(Error::Api {
+                Some(status) if status.as_u16() == 503 => Err(Error::NoResponders {
                     what: awaited.cargo.subject().to_owned(),
-                    code: 0,
-                    text: "no stream listens there".to_owned(),
                 }),
                 _ => pub_ack(awaited.cargo.subject(), &message.payload),
             };

@@ -5,7 +5,6 @@
 
 use super::entry::{Incarnation, key_subject};
 use crate::broker::connection::token;
-use crate::broker::error::WRONG_LAST;
 use crate::broker::provision::{MESH_BUCKET, kv_stream};
 use crate::broker::stream::StreamInfo;
 use crate::broker::{By, Connection, Error};
@@ -104,17 +103,11 @@ pub async fn resolve(
         if revision > 0 && known.as_ref() == Some(&next) {
             return Ok(next);
         }
-        let mut headers = HeaderMap::new();
-        headers.insert("Nats-Expected-Last-Subject-Sequence", revision.to_string());
-        let body = serde_json::to_vec(&next).unwrap_or_default();
-        match connection.publish(&subject, headers, body.into()).await {
-            Ok(_) => return Ok(next),
-            // Another host was faster: take what it wrote.
-            Err(Error::Api {
-                code: WRONG_LAST | 10164,
-                ..
-            }) => {}
-            Err(error) => return Err(error),
+        let body = serde_json::to_vec(&next).expect("an incarnation serialises");
+        let stored = connection.publish_upon(&subject, revision, HeaderMap::new(), body.into());
+        // Else another host was faster: take what it wrote.
+        if stored.await?.is_some() {
+            return Ok(next);
         }
     }
     Err(Error::Timeout {

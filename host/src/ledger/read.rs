@@ -4,7 +4,6 @@ use async_nats::HeaderMap;
 
 use super::entry::{Entry, Head, READER, Subjects};
 use crate::broker::connection::token;
-use crate::broker::error::WRONG_LAST;
 use crate::broker::scan::{From, Scan};
 use crate::broker::{By, Connection, Error};
 
@@ -28,21 +27,19 @@ pub async fn begin(connection: &Connection, stream: &str, subjects: &Subjects) -
         index_from: 1,
         ..Head::default()
     };
-    let mut headers = HeaderMap::new();
-    headers.insert("Nats-Expected-Last-Subject-Sequence", "0");
-    let body = serde_json::to_vec(&head).unwrap_or_default();
-    match connection.publish(&subjects.head(), headers, body.into()).await {
-        Ok(ack) => Ok((head, ack.seq)),
+    let body = serde_json::to_vec(&head).expect("a head serialises");
+    let subject = subjects.head();
+    match connection
+        .publish_upon(&subject, 0, HeaderMap::new(), body.into())
+        .await?
+    {
+        Some(ack) => Ok((head, ack.seq)),
         // Another host was faster: its head it is.
-        Err(Error::Api {
-            code: WRONG_LAST | 10164,
-            ..
-        }) => self::head(connection, stream, subjects)
+        None => self::head(connection, stream, subjects)
             .await?
             .ok_or_else(|| Error::Missing {
                 what: format!("the head of {stream}"),
             }),
-        Err(error) => Err(error),
     }
 }
 

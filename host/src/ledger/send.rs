@@ -4,7 +4,7 @@ use async_nats::HeaderMap;
 
 use super::append::{Answer, Expect, Mark, Record};
 use super::entry::PART;
-use crate::broker::connection::{pub_ack, token};
+use crate::broker::connection::{EXPECTED, pub_ack, token};
 use crate::broker::{Connection, Error};
 use crate::fault;
 
@@ -18,9 +18,9 @@ pub async fn send(connection: &Connection, records: &[Record], careful: bool) ->
         headers.insert("Nats-Batch-Sequence", (i + 1).to_string());
         match &record.expect {
             Expect::Nothing => {}
-            Expect::Last(sequence) => headers.insert("Nats-Expected-Last-Subject-Sequence", sequence.to_string()),
+            Expect::Last(sequence) => headers.insert(EXPECTED, sequence.to_string()),
             Expect::LastOf { subject, sequence } => {
-                headers.insert("Nats-Expected-Last-Subject-Sequence", sequence.to_string());
+                headers.insert(EXPECTED, sequence.to_string());
                 headers.insert("Nats-Expected-Last-Subject-Sequence-Subject", subject.as_str());
             }
         }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::relay::PIN_TTL;
-use crate::broker::error::NO_STREAM;
+use crate::broker::error::{Code, Remedy, remedy};
 use crate::broker::{Connection, Error};
 use crate::effects::subject_matches;
 
@@ -54,15 +54,18 @@ impl Targets {
 pub async fn refusal(connection: &Connection, subject: &str, error: Error) -> Result<String, Error> {
     match error {
         // Nobody answers: the stream is without a leader for the moment, or there is none.
-        Error::Api { code: 0, .. } => match connection.stream_of(subject).await? {
+        Error::NoResponders { .. } => match connection.stream_of(subject).await? {
             Some(stream) => Err(Error::Timeout {
                 what: format!("publishing on {subject} into {stream}"),
             }),
             None => Ok(format!("no stream captures {subject}")),
         },
         // The stream is full, or takes no such message: a person must act.
-        Error::Api { code, text, .. } if !matches!(code, 10008 | 10009 | 10023 | 10077 | NO_STREAM) => {
-            Ok(format!("{text} ({code})"))
+        Error::Api { code, text, .. }
+            if remedy(code) == Remedy::Person
+                && !matches!(code, Code::STREAM_STORE_FAILED | Code::STREAM_NOT_FOUND) =>
+        {
+            Ok(format!("{text} ({})", code.0))
         }
         error => Err(error),
     }

@@ -7,7 +7,6 @@ use async_nats::HeaderMap;
 use bytes::Bytes;
 
 use crate::broker::connection::token;
-use crate::broker::error::WRONG_LAST;
 use crate::broker::provision::REPLAY;
 use crate::broker::{By, Connection, Error};
 use crate::dead_letter;
@@ -37,14 +36,13 @@ pub async fn ask(connection: &Connection, handler: &str, event: &EventId) -> Res
 
 async fn asked(connection: &Connection, subject: &str, letter: Option<&str>) -> Result<(), Error> {
     let mut headers = HeaderMap::new();
-    headers.insert("Nats-Expected-Last-Subject-Sequence", "0");
     if let Some(letter) = letter {
         headers.insert(LETTER, letter);
     }
-    match connection.publish(subject, headers, Bytes::new()).await {
-        Ok(_) | Err(Error::Api { code: WRONG_LAST, .. }) => Ok(()),
-        Err(error) => Err(error),
-    }
+    connection
+        .publish_upon(subject, 0, headers, Bytes::new())
+        .await
+        .map(|_| ())
 }
 
 /// Asks for dead letters of one handler, by where they lie, at most [`LIST_MAX`]. One letter by itself is as any other event;

@@ -2,7 +2,7 @@
 
 use super::Tracer;
 use crate::broker::Error;
-use crate::broker::error::NO_STREAM;
+use crate::broker::error::Code;
 use crate::broker::provision::{MESH_BUCKET, kv_stream};
 use crate::ledger::entry::{Head, Incarnation, Subjects};
 use crate::ledger::{incarnation, keys, read};
@@ -113,7 +113,10 @@ impl Tracer<'_> {
         }
         let key = incarnation::key(stream);
         let value = match keys::fetch(&self.reading.connection, MESH_BUCKET, &key).await {
-            Err(Error::Api { code: NO_STREAM, .. }) => None,
+            Err(Error::Api {
+                code: Code::STREAM_NOT_FOUND,
+                ..
+            }) => None,
             found => found?.1,
         };
         let making = value.and_then(|v| serde_json::from_slice::<Incarnation>(&v).ok());
@@ -126,7 +129,10 @@ impl Tracer<'_> {
         if !self.heads.contains_key(ledger) {
             let found = read::head(&self.reading.connection, &kv_stream(ledger), &Subjects::new(ledger)).await;
             let head = match found {
-                Err(Error::Api { code: NO_STREAM, .. }) => None,
+                Err(Error::Api {
+                    code: Code::STREAM_NOT_FOUND,
+                    ..
+                }) => None,
                 found => found?.map(|(head, _)| head),
             };
             self.heads.insert(ledger.to_owned(), head);

@@ -5,7 +5,7 @@ use super::{Message, Part, Tracer};
 use crate::attempts::{self, Record};
 use crate::broker::Error;
 use crate::broker::consumer::{META_INCARNATION, META_START};
-use crate::broker::error::NO_STREAM;
+use crate::broker::error::Code;
 use crate::dead_letter;
 use crate::ledger::entry::Verdict;
 use crate::message::{EventId, rfc3339};
@@ -193,7 +193,10 @@ impl Tracer<'_> {
     /// The letter on a subject, settled or not.
     pub(super) async fn letter_on(&self, subject: &str) -> Result<Option<Letter>, Error> {
         let letter = match dead_letter::stored(&self.reading.connection, subject).await {
-            Err(Error::Api { code: NO_STREAM, .. }) => None,
+            Err(Error::Api {
+                code: Code::STREAM_NOT_FOUND,
+                ..
+            }) => None,
             letter => letter?,
         };
         Ok(letter.map(|letter| {
