@@ -14,6 +14,7 @@ use crate::drain::Drain;
 use crate::engine::Runtime;
 use crate::handler::{self, Module};
 use crate::lane::Lane;
+use crate::ledger::relay::RelayState;
 use crate::ledger::{Bucket, committer, follow, relay};
 use crate::plan::{Handler, Plan};
 use crate::{due, engine, micro, serve, swap};
@@ -124,6 +125,7 @@ pub async fn run(plan: Plan, drain: Drain) -> Result<bool, Error> {
     }
     let lanes = lanes(&plan, &host, modules, &drain);
     let threads = threads(&plan, &lanes, &drain);
+    let mut relays = Vec::new();
     if plan.relay {
         let mut ledgers: Vec<String> = plan.ledgers().into_iter().map(str::to_owned).collect();
         if ledgers.is_empty() {
@@ -134,13 +136,15 @@ pub async fn run(plan: Plan, drain: Drain) -> Result<bool, Error> {
                 .iter()
                 .filter_map(|lane| lane.bucket.clone())
                 .find(|bucket| bucket.name == ledger);
-            drain.spawn(relay(ledger, own, Arc::clone(&plan), drain.clone()));
+            let state = Arc::new(RelayState::new(&ledger));
+            relays.push(Arc::clone(&state));
+            drain.spawn(relay(state, own, Arc::clone(&plan), drain.clone()));
         }
         // What it leaves is delivered to another, and carried out once all the same.
         drain.spawn_until(due::run(plan.mesh.clone(), plan.nats.clone()));
     }
     drain.spawn_until(swap::watch(runtime, lanes.clone()));
-    drain.spawn_until(micro::run(Arc::clone(&plan), host.clone(), lanes));
+    drain.spawn_until(micro::run(Arc::clone(&plan), host.clone(), lanes, relays));
     tracing::info!(mesh = %plan.mesh, %host, handlers = plan.handlers.len(), "host started");
     drain.begun().await;
     tracing::info!(grace = ?plan.drain_timeout, "draining");
@@ -154,14 +158,14 @@ pub async fn run(plan: Plan, drain: Drain) -> Result<bool, Error> {
 }
 
 /// Carries a ledger's consequences out, at the end also those of what the lanes of this host decided last.
-async fn relay(ledger: String, bucket: Option<Arc<Bucket>>, plan: Arc<Plan>, drain: Drain) {
+async fn relay(state: Arc<RelayState>, bucket: Option<Arc<Bucket>>, plan: Arc<Plan>, drain: Drain) {
     tokio::select! {
-        () = relay::run(ledger.clone(), bucket, Arc::clone(&plan)) => {}
+        () = relay::run(Arc::clone(&state), bucket, Arc::clone(&plan)) => {}
         () = async {
             drain.lanes_ended().await;
-            while let Err(error) = relay::caught_up(&ledger, &plan.nats).await {
+            while let Err(error) = relay::caught_up(state.ledger(), &plan.nats).await {
                 if !error.passes() || matches!(error, broker::Error::Connect { .. }) {
-                    tracing::warn!(ledger, %error, "what was decided last is carried out when a host runs again");
+                    tracing::warn!(ledger = state.ledger(), %error, "what was decided last is carried out when a host runs again");
                     break;
                 }
                 tokio::time::sleep(redial_delay(0)).await;

@@ -11,6 +11,8 @@ use serde_json::{Value, json};
 use crate::broker::connection::redial_delay;
 use crate::broker::{self, Connection, Error};
 use crate::lane::Lane;
+use crate::ledger::relay::RelayState;
+use crate::ledger::relay::state::Blocked;
 use crate::message::{now_ms, rfc3339};
 use crate::plan::Plan;
 
@@ -24,13 +26,13 @@ pub fn service(mesh: &str) -> String {
 }
 
 /// Answers for as long as it is polled.
-pub async fn run(plan: Arc<Plan>, host: String, lanes: Vec<Arc<Lane>>) {
+pub async fn run(plan: Arc<Plan>, host: String, lanes: Vec<Arc<Lane>>, relays: Vec<Arc<RelayState>>) {
     let started = rfc3339(now_ms());
     let mut attempt = 0;
     loop {
         let served = async {
             let connection = broker::open(&plan.nats, &format!("jetmesh micro {host}")).await?;
-            answer(&connection, &plan, &host, &lanes, &started).await
+            answer(&connection, &plan, &host, (&lanes, &relays), &started).await
         };
         let error = match served.await {
             Ok(()) => "the connection is gone".to_owned(),
@@ -46,7 +48,7 @@ async fn answer(
     connection: &Connection,
     plan: &Plan,
     host: &str,
-    lanes: &[Arc<Lane>],
+    (lanes, relays): (&[Arc<Lane>], &[Arc<RelayState>]),
     started: &str,
 ) -> Result<(), Error> {
     let name = service(&plan.mesh);
@@ -88,6 +90,7 @@ async fn answer(
                 body["type"] = json!("io.nats.micro.v1.stats_response");
                 body["started"] = json!(started);
                 body["endpoints"] = lanes.iter().map(|lane| stats(lane)).collect();
+                body["relays"] = relays.iter().map(|relay| relay_json(relay)).collect();
             }
         }
         // Fails only when the connection is gone.
@@ -105,6 +108,24 @@ fn endpoint(lane: &Lane) -> Value {
             "stream": lane.plan.stream,
             "ledger": lane.plan.ledger.clone().unwrap_or_default(),
         },
+    })
+}
+
+/// How a relay stands on this host.
+fn relay_json(relay: &RelayState) -> Value {
+    let now = relay.snapshot();
+    let blocked = |one: Blocked| {
+        json!({ "target": one.target, "why": one.why, "since": rfc3339(one.since_ms), "waiting": one.waiting })
+    };
+    json!({
+        "ledger": relay.ledger(),
+        "active": now.active,
+        "since": rfc3339(now.since_ms),
+        "unconfirmed": now.unconfirmed,
+        "oldest": now.oldest_ms.map(rfc3339),
+        "full": now.full,
+        "error": now.error.map(|e| json!({ "why": e.why, "since": rfc3339(e.since_ms), "count": e.count })),
+        "blocked": now.blocked.into_iter().map(blocked).collect::<Vec<_>>(),
     })
 }
 

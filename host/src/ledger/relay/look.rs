@@ -6,8 +6,8 @@ use std::collections::{HashMap, HashSet};
 use tokio::time::Instant;
 
 use super::carry::{Fetched, Relay};
-use super::entry::PART;
-use super::relay::CONSUMER;
+use crate::ledger::entry::PART;
+use super::CONSUMER;
 use crate::broker::scan::{CLOCKS_MS, From, survey};
 use crate::broker::{Connection, Error};
 use crate::message::{DeliveryInfo, header};

@@ -9,8 +9,8 @@ use futures_util::StreamExt;
 use serde_json::json;
 use tokio::time::Instant;
 
+use self::carry::{Fetched, Relay};
 use super::bucket::Bucket;
-use super::carry::{Fetched, Relay};
 use super::entry::{PART, Subjects};
 use super::mistake::Mistake;
 use crate::broker::connection::redial_delay;
@@ -20,6 +20,14 @@ use crate::broker::{self, By, Connection, Error};
 use crate::fault;
 use crate::message::DeliveryInfo;
 use crate::plan::{Nats, Plan};
+
+mod carry;
+mod flight;
+pub mod look;
+pub mod state;
+pub mod targets;
+
+pub use state::RelayState;
 
 /// Durable name of the relay's consumer on a bucket's stream.
 pub const CONSUMER: &str = "mesh-relay";
@@ -34,15 +42,17 @@ const BATCH: usize = 32;
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// The relay of one ledger, until the drain. `bucket`: what this host knows of the ledger, if it appends to it.
-pub async fn run(ledger: String, bucket: Option<Arc<Bucket>>, plan: Arc<Plan>) {
+pub async fn run(state: Arc<RelayState>, bucket: Option<Arc<Bucket>>, plan: Arc<Plan>) {
+    let ledger = state.ledger();
     let mut attempt = 0;
     // Subjects that nobody took at the last try: a stream may be missing for a moment only.
     let mut refused = BTreeSet::new();
     loop {
-        match serve(&ledger, bucket.as_ref(), &plan, &mut refused).await {
+        match serve(&state, bucket.as_ref(), &plan, &mut refused).await {
             Ok(()) => attempt = 0,
             Err(error) => {
                 attempt += 1;
+                state.broke_off(error.to_string());
                 if !error.passes() || attempt == 5 {
                     tracing::error!(bucket = ledger, %error, "the relay cannot work");
                 }
@@ -70,12 +80,12 @@ pub async fn caught_up(ledger: &str, nats: &Nats) -> Result<(), Error> {
 }
 
 async fn serve(
-    ledger: &str,
+    state: &RelayState,
     bucket: Option<&Arc<Bucket>>,
     plan: &Plan,
     refused: &mut BTreeSet<String>,
 ) -> Result<(), Error> {
-    let nats = &plan.nats;
+    let (nats, ledger) = (&plan.nats, state.ledger());
     let connection = broker::open(nats, &format!("jetmesh relay {ledger}")).await?;
     // A letter that found no stream has broken the relay off, and is carried out again.
     dead_letters(&connection, plan).await?;
@@ -103,6 +113,8 @@ async fn serve(
     let next = format!("{}.CONSUMER.MSG.NEXT.{stream}.{CONSUMER}", connection.api_prefix());
     let place = (stream, subjects);
     let mut relay = Relay::new(nats, connection.clone(), place, bucket.cloned(), refused).await?;
+    state.active(false);
+    state.works();
     let mut pin: Option<String> = None;
     // Taken up over this connection: up to here nothing is taken up again.
     let mut taken = 0;
@@ -152,6 +164,7 @@ async fn serve(
                 // The pin is another's now.
                 423 => {
                     pin = None;
+                    state.active(false);
                     continue;
                 }
                 // The consumer is gone, or its leader: it is looked for, and made again, at the next start.
@@ -169,6 +182,7 @@ async fn serve(
         let id = text("Nats-Pin-Id");
         if pin.is_none() || (id.is_some() && id != pin) {
             pin = id;
+            state.active(true);
             // An ack here speaks for everything before as well, so what another relay, or an earlier life of this one,
             // has fetched and not confirmed is carried out first.
             match relay.recover(here).await? {

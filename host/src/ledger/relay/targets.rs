@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::relay::PIN_TTL;
+use super::PIN_TTL;
 use crate::broker::error::{Code, Remedy, remedy};
 use crate::broker::{Connection, Error};
 use crate::effects::subject_matches;

@@ -8,13 +8,13 @@ use async_nats::Subject;
 use bytes::{Bytes, BytesMut};
 use tokio::time::Instant;
 
-use super::book::Appended;
-use super::bucket::Bucket;
-use super::entry::{Body, Consequence, Entry, Head, Out, Subjects, record_of_death};
+use crate::ledger::book::Appended;
+use crate::ledger::bucket::Bucket;
+use crate::ledger::entry::{Body, Consequence, Entry, Head, Out, Subjects, record_of_death};
 use super::flight::{Answered, Cargo, Event, Flight};
 use super::look::Look;
-use super::mistake::Mistake;
-use super::read;
+use crate::ledger::mistake::Mistake;
+use crate::ledger::read;
 use super::targets::{Targets, refusal};
 use crate::broker::connection::{PubAck, token};
 use crate::broker::error::Code;

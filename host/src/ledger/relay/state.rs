@@ -1,0 +1,126 @@
+//! How the relay of a ledger stands on this host, for whoever tells people of it (`micro`, `status`, metrics). The relay
+//! writes it; everybody else takes snapshots.
+
+use std::sync::Mutex;
+
+use crate::message::now_ms;
+
+/// The relay of one ledger on this host, as far as it concerns people.
+#[derive(Debug)]
+pub struct RelayState {
+    ledger: String,
+    now: Mutex<Snapshot>,
+}
+
+/// How it stood at a moment. Times are milliseconds since the Unix epoch, by this host's clock unless they say otherwise.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Snapshot {
+    /// The server gives the consequences to this host: of all hosts that relay, one is active for a ledger.
+    pub active: bool,
+    /// Since when it has been active, or has not been.
+    pub since_ms: u64,
+    /// Consequence messages that are taken up and not confirmed. 0 on hosts that are not active.
+    pub unconfirmed: usize,
+    /// When the oldest of them was stored, by the server's clock; `None`: none is.
+    pub oldest_ms: Option<u64>,
+    /// So much waits for blocked targets that it takes up nothing more before something of it is done with.
+    pub full: bool,
+    /// The last error that broke it off, when that was, and how often in a row; `None`: it works.
+    pub error: Option<Trouble>,
+    /// Targets that take nothing from it for now.
+    pub blocked: Vec<Blocked>,
+}
+
+/// An error that the relay has begun again after.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trouble {
+    pub why: String,
+    /// When it came first.
+    pub since_ms: u64,
+    /// How often since then.
+    pub count: u64,
+}
+
+/// A target that takes nothing for now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Blocked {
+    /// The stream; where no stream captures it, the subject.
+    pub target: String,
+    pub why: String,
+    pub since_ms: u64,
+    /// How many events, letters or delayed events wait for it.
+    pub waiting: usize,
+}
+
+impl RelayState {
+    pub fn new(ledger: &str) -> RelayState {
+        let now = Snapshot {
+            since_ms: now_ms(),
+            ..Snapshot::default()
+        };
+        RelayState {
+            ledger: ledger.to_owned(),
+            now: Mutex::new(now),
+        }
+    }
+
+    /// The bucket that the ledger is of.
+    pub fn ledger(&self) -> &str {
+        &self.ledger
+    }
+
+    pub fn snapshot(&self) -> Snapshot {
+        self.lock().clone()
+    }
+
+    /// The server gives the consequences to this host, or does not any more.
+    pub(super) fn active(&self, active: bool) {
+        let mut now = self.lock();
+        if now.active != active {
+            (now.active, now.since_ms) = (active, now_ms());
+        }
+        if !active {
+            (now.unconfirmed, now.oldest_ms, now.full) = (0, None, false);
+            now.blocked.clear();
+        }
+    }
+
+    /// It was broken off, and begins again.
+    pub(super) fn broke_off(&self, why: String) {
+        self.active(false);
+        let mut now = self.lock();
+        let (since_ms, count) = now.error.take().map_or((now_ms(), 0), |last| (last.since_ms, last.count));
+        let count = count + 1;
+        now.error = Some(Trouble { why, since_ms, count });
+    }
+
+    /// It works.
+    pub(super) fn works(&self) {
+        self.lock().error = None;
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Snapshot> {
+        self.now.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_is_counted_until_the_relay_works_and_a_relay_that_broke_off_is_not_active() {
+        let state = RelayState::new("orders");
+        state.active(true);
+        assert!(state.snapshot().active);
+        state.broke_off("first".to_owned());
+        let first = state.snapshot();
+        assert!(!first.active);
+        state.broke_off("second".to_owned());
+        let error = state.snapshot().error.expect("it broke off");
+        assert_eq!((error.why.as_str(), error.count), ("second", 2));
+        assert_eq!(error.since_ms, first.error.expect("it broke off").since_ms);
+        state.works();
+        assert_eq!(state.snapshot().error, None);
+    }
+}
