@@ -114,9 +114,7 @@ fn endpoint(lane: &Lane) -> Value {
 /// How a relay stands on this host.
 fn relay_json(relay: &RelayState) -> Value {
     let now = relay.snapshot();
-    let blocked = |one: Blocked| {
-        json!({ "target": one.target, "why": one.why, "since": rfc3339(one.since_ms), "waiting": one.waiting })
-    };
+    let blocked = |one: Blocked| json!({ "target": one.target, "why": one.why, "since": rfc3339(one.since_ms), "waiting": one.waiting });
     json!({
         "ledger": relay.ledger(),
         "active": now.active,

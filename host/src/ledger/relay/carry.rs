@@ -8,13 +8,8 @@ use async_nats::Subject;
 use bytes::{Bytes, BytesMut};
 use tokio::time::Instant;
 
-use crate::ledger::book::Appended;
-use crate::ledger::bucket::Bucket;
-use crate::ledger::entry::{Body, Consequence, Entry, Head, Out, Subjects, record_of_death};
 use super::flight::{Answered, Cargo, Event, Flight};
 use super::look::Look;
-use crate::ledger::mistake::Mistake;
-use crate::ledger::read;
 use super::targets::{Targets, refusal};
 use crate::broker::connection::{PubAck, token};
 use crate::broker::error::Code;
@@ -22,6 +17,11 @@ use crate::broker::{By, Connection, Error};
 use crate::dead_letter::{self, DEATH_RECORD};
 use crate::delayed::{self, Delayed};
 use crate::fault;
+use crate::ledger::book::Appended;
+use crate::ledger::bucket::Bucket;
+use crate::ledger::entry::{Body, Consequence, Entry, Head, Out, Subjects, record_of_death};
+use crate::ledger::mistake::Mistake;
+use crate::ledger::read;
 use crate::plan::Nats;
 
 /// A batch is stored message by message: its head comes a moment after its consequences.

@@ -5,11 +5,11 @@ use std::collections::{HashMap, HashSet};
 
 use tokio::time::Instant;
 
-use super::carry::{Fetched, Relay};
-use crate::ledger::entry::PART;
 use super::CONSUMER;
+use super::carry::{Fetched, Relay};
 use crate::broker::scan::{CLOCKS_MS, From, survey};
 use crate::broker::{Connection, Error};
+use crate::ledger::entry::PART;
 use crate::message::{DeliveryInfo, header};
 use crate::plan::Nats;
 

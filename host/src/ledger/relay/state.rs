@@ -89,7 +89,10 @@ impl RelayState {
     pub(super) fn broke_off(&self, why: String) {
         self.active(false);
         let mut now = self.lock();
-        let (since_ms, count) = now.error.take().map_or((now_ms(), 0), |last| (last.since_ms, last.count));
+        let (since_ms, count) = now
+            .error
+            .take()
+            .map_or((now_ms(), 0), |last| (last.since_ms, last.count));
         let count = count + 1;
         now.error = Some(Trouble { why, since_ms, count });
     }
