@@ -1,18 +1,21 @@
 //! `jetmesh dev`: a mesh with a server of its own.
 
+use std::fs::File;
 use std::time::{Duration, Instant};
 
 use async_nats::jetstream::{self, consumer::pull};
+use rustix::fs::{FlockOperation, flock};
 use tempfile::TempDir;
 
 use crate::mesh::{Config, says};
+use crate::support::cli::jetmesh_with;
 use crate::support::wait::SOON;
 use crate::support::{Host, Signal, eventually, modules, path_with_tools};
 
 /// Starts it in a folder, and returns it with a client of its server.
 async fn start(dir: &TempDir, args: &[&str]) -> (Host, jetstream::Context) {
     let path = path_with_tools();
-    let args = [&["dev", "--config", "dev.toml", "--port", "24222"], args].concat();
+    let args = [&["dev", "--config", "dev.toml", "--port", "0"], args].concat();
     let host = Host::start_command(&args, dir.path(), &[("PATH", path.to_str().expect("UTF-8"))]);
     let line = host.wait_for_line(says(&["nats-server at "]), SOON).await;
     let url = line.split_whitespace().nth(2).expect("it tells where").to_owned();
@@ -61,4 +64,69 @@ async fn sample_orders_come_when_the_handlers_can_take_them() {
     .await;
     host.signal(Signal::TERM);
     assert_eq!(host.wait_exit(SOON).await.code(), Some(0));
+
+    // A later start does not publish them again: their order ids would be there twice.
+    let (host, js) = start(&dir, &[]).await;
+    host.wait_for_line(says(&["serving", "handler=inventory"]), SOON).await;
+    let lines = host.lines();
+    assert!(
+        lines
+            .iter()
+            .any(|line| line == "the sample orders are there from an earlier start"),
+        "{lines:?}"
+    );
+    assert!(
+        lines.iter().any(|line| line.contains("jetmesh -c dev.toml -s nats://")),
+        "{lines:?}"
+    );
+    let mut orders = js.get_stream("ORDERS").await.expect("it is there");
+    assert_eq!(orders.info().await.expect("it tells").state.messages, 3);
+}
+
+/// How many messages a stream holds.
+async fn held(js: &jetstream::Context, stream: &str) -> u64 {
+    let mut stream = js.get_stream(stream).await.expect("it is there");
+    stream.info().await.expect("it tells").state.messages
+}
+
+#[tokio::test]
+async fn a_second_dev_on_the_folder_is_refused_and_no_acknowledged_order_is_lost() {
+    let dir = TempDir::with_prefix("jetmesh-dev-").expect("a temporary folder");
+    let text = Config::probe().text("nats://127.0.0.1:1");
+    std::fs::write(dir.path().join("dev.toml"), text).expect("a writable folder");
+    let (first, js) = start(&dir, &["--no-samples"]).await;
+    first.wait_for_line(says(&["serving", "handler=probe"]), SOON).await;
+    let order = async |js: &jetstream::Context| {
+        let sent = js
+            .publish("orders.probe", "{\"op\":\"ok\"}".into())
+            .await
+            .expect("connected");
+        sent.await.expect("it is acknowledged").sequence
+    };
+    assert_eq!(order(&js).await, 1);
+    let path = path_with_tools();
+    let env = [("PATH", path.to_str().expect("UTF-8"))];
+    let again = ["dev", "--config", "dev.toml", "--port", "0"];
+    let (status, stdout, stderr) = jetmesh_with(dir.path(), &again, &env).await;
+    assert_eq!(status.code(), Some(1), "{stdout}{stderr}");
+    let named = [
+        format!("is in use by process {}", first.pid()),
+        "--dir FOLDER".to_owned(),
+    ];
+    assert!(named.iter().all(|text| stderr.contains(text)), "{stderr}");
+    assert_eq!(order(&js).await, 2);
+    // Another folder is free, and so is this one when its holder is gone, in whatever way.
+    let (other, _) = start(&dir, &["--no-samples", "--dir", "other"]).await;
+    other.signal(Signal::TERM);
+    assert_eq!(other.wait_exit(SOON).await.code(), Some(0));
+    first.signal(Signal::KILL);
+    first.wait_exit(SOON).await;
+    // The kernel ends its server, and the lock goes with that.
+    eventually("the lock to be free", SOON, async || {
+        let lock = File::open(dir.path().join(".jetmesh/dev.lock")).expect("it is there");
+        flock(&lock, FlockOperation::NonBlockingLockExclusive).ok()
+    })
+    .await;
+    let (_second, js) = start(&dir, &["--no-samples"]).await;
+    assert_eq!(held(&js, "ORDERS").await, 2);
 }
