@@ -23,7 +23,7 @@ run: build ## build, then run a whole mesh on this machine: make run ARGS=…
 test: handlers fixtures ## run every test, against a real nats-server
 	@tools/install.sh all
 	cd handlers && cargo test --locked --target $(HOST)
-	cargo test --locked --workspace
+	cargo test --locked --workspace --no-fail-fast
 
 # The model is optimised, but has debug assertions; its searches print how many states they have.
 chaos: handlers ## the kill matrix, every planted mistake, and the ledger's model within large bounds: make chaos ARGS=…

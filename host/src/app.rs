@@ -8,7 +8,8 @@ use futures_util::StreamExt as _;
 
 use crate::broker::connection::{redact, redial_delay, token};
 use crate::broker::provision::{MESH_BUCKET, provision};
-use crate::broker::{self, Connection};
+use crate::broker::shared::Shared;
+use crate::broker::{self, Connection, Connections};
 use crate::compile::Priority;
 use crate::drain::Drain;
 use crate::engine::Runtime;
@@ -19,6 +20,8 @@ use crate::ledger::{Bucket, committer, follow, relay};
 use crate::plan::{Handler, Plan};
 use crate::{due, engine, micro, serve, swap};
 
+/// Keys of all buckets that a host keeps at hand, in bytes.
+const CACHES_BYTES_MAX: usize = 512 * 1024 * 1024;
 /// Instances beyond the configured ones, besides one for each ledger: reused ones that are kept while fresh ones start.
 const SPARE_INSTANCES: usize = 8;
 
@@ -123,14 +126,16 @@ pub async fn run(plan: Plan, drain: Drain) -> Result<bool, Error> {
     if prepare(&plan, &drain).await?.is_none() {
         return Ok(true);
     }
-    let lanes = lanes(&plan, &host, modules, &drain);
-    let threads = threads(&plan, &lanes, &drain);
+    let places = places(&plan);
+    let lanes = lanes(&plan, &host, modules, &places, &drain);
+    let threads = threads(&plan, &lanes, &places, &drain);
     let mut relays = Vec::new();
     if plan.relay {
         let mut ledgers: Vec<String> = plan.ledgers().into_iter().map(str::to_owned).collect();
         if ledgers.is_empty() {
             ledgers.push(MESH_BUCKET.to_owned());
         }
+        let connections = Arc::new(Shared::new(&plan.nats, format!("jetmesh relays {host}")));
         for ledger in ledgers {
             let own = lanes
                 .iter()
@@ -138,7 +143,7 @@ pub async fn run(plan: Plan, drain: Drain) -> Result<bool, Error> {
                 .find(|bucket| bucket.name == ledger);
             let state = Arc::new(RelayState::new(&ledger));
             relays.push(Arc::clone(&state));
-            drain.spawn(relay(state, own, Arc::clone(&plan), drain.clone()));
+            drain.spawn(relay(state, own, Arc::clone(&plan), Arc::clone(&connections), drain.clone()));
         }
         // What it leaves is delivered to another, and carried out once all the same.
         drain.spawn_until(due::run(plan.mesh.clone(), plan.nats.clone()));
@@ -158,9 +163,15 @@ pub async fn run(plan: Plan, drain: Drain) -> Result<bool, Error> {
 }
 
 /// Carries a ledger's consequences out, at the end also those of what the lanes of this host decided last.
-async fn relay(state: Arc<RelayState>, bucket: Option<Arc<Bucket>>, plan: Arc<Plan>, drain: Drain) {
+async fn relay(
+    state: Arc<RelayState>,
+    bucket: Option<Arc<Bucket>>,
+    plan: Arc<Plan>,
+    connections: Arc<Shared>,
+    drain: Drain,
+) {
     tokio::select! {
-        () = relay::run(Arc::clone(&state), bucket, Arc::clone(&plan)) => {}
+        () = relay::run(Arc::clone(&state), bucket, Arc::clone(&plan), connections) => {}
         () = async {
             drain.lanes_ended().await;
             while let Err(error) = relay::caught_up(state.ledger(), &plan.nats).await {
@@ -174,11 +185,31 @@ async fn relay(state: Arc<RelayState>, bucket: Option<Arc<Bucket>>, plan: Arc<Pl
     }
 }
 
-fn lanes(plan: &Arc<Plan>, host: &str, modules: Vec<Module>, drain: &Drain) -> Vec<Arc<Lane>> {
+/// On which thread each handler runs. All handlers of a ledger are on one, so nothing of an event crosses threads.
+fn places(plan: &Plan) -> Vec<usize> {
+    let mut of_ledger: BTreeMap<&str, usize> = BTreeMap::new();
+    let mut threads = (0..plan.threads.max(1)).cycle();
+    let mut next = || threads.next().unwrap_or_default();
+    let mut places = Vec::with_capacity(plan.handlers.len());
+    for handler in &plan.handlers {
+        places.push(match &handler.ledger {
+            Some(ledger) => *of_ledger.entry(ledger).or_insert_with(&mut next),
+            None => next(),
+        });
+    }
+    places
+}
+
+fn lanes(plan: &Arc<Plan>, host: &str, modules: Vec<Module>, places: &[usize], drain: &Drain) -> Vec<Arc<Lane>> {
+    let connections: Vec<Arc<Connections>> = (0..plan.threads.max(1))
+        .map(|thread| Arc::new(Connections::new(&plan.nats, &format!("{host} {thread}"))))
+        .collect();
+    let cache_bytes = CACHES_BYTES_MAX / plan.ledgers().len().max(1);
     let mut buckets: BTreeMap<String, Arc<Bucket>> = BTreeMap::new();
-    let lane = |(handler, module): (&Handler, Module)| {
+    let lane = |((handler, module), place): ((&Handler, Module), &usize)| {
+        let connections = &connections[*place];
         let bucket = handler.ledger.as_ref().map(|name| {
-            let new = || Arc::new(Bucket::new(name, host, plan.nats.clone()));
+            let new = || Arc::new(Bucket::new(name, host, Arc::clone(connections), cache_bytes));
             Arc::clone(buckets.entry(name.clone()).or_insert_with(new))
         });
         Arc::new(Lane::new(
@@ -187,34 +218,21 @@ fn lanes(plan: &Arc<Plan>, host: &str, modules: Vec<Module>, drain: &Drain) -> V
             host,
             module,
             bucket,
+            Arc::clone(connections),
             drain.clone(),
         ))
     };
-    plan.handlers.iter().zip(modules).map(lane).collect()
+    plan.handlers.iter().zip(modules).zip(places).map(lane).collect()
 }
 
-/// The threads that handlers run on. All lanes of a ledger are on one of them, so nothing of an event crosses threads.
-fn threads(plan: &Plan, lanes: &[Arc<Lane>], drain: &Drain) -> Vec<std::thread::JoinHandle<()>> {
-    let mut shares: Vec<Vec<Arc<Lane>>> = vec![Vec::new(); plan.threads.max(1)];
-    let mut of_ledger: BTreeMap<&str, usize> = BTreeMap::new();
-    let mut next = 0;
-    for lane in lanes {
-        let share = match &lane.plan.ledger {
-            Some(ledger) => *of_ledger.entry(ledger).or_insert_with(|| {
-                next += 1;
-                next - 1
-            }),
-            None => {
-                next += 1;
-                next - 1
-            }
-        };
-        let count = shares.len();
-        shares[share % count].push(Arc::clone(lane));
+/// The threads that handlers run on.
+fn threads(plan: &Plan, lanes: &[Arc<Lane>], places: &[usize], drain: &Drain) -> Vec<std::thread::JoinHandle<()>> {
+    let mut shares: BTreeMap<usize, Vec<Arc<Lane>>> = BTreeMap::new();
+    for (lane, place) in lanes.iter().zip(places) {
+        shares.entry(*place).or_default().push(Arc::clone(lane));
     }
-    let shares = shares.into_iter().filter(|share| !share.is_empty());
     shares
-        .enumerate()
+        .into_iter()
         .map(|(i, share)| thread(i, share, drain.clone(), plan.drain_timeout))
         .collect()
 }

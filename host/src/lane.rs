@@ -12,7 +12,7 @@ use async_nats::Subject;
 use slab::Slab;
 use tokio::sync::Semaphore;
 
-use crate::broker::Connection;
+use crate::broker::{Connection, Connections};
 use crate::drain::Drain;
 use crate::guest::Facts;
 use crate::handler::Module;
@@ -31,6 +31,8 @@ pub struct Lane {
     pub module: ArcSwap<Module>,
     pub bucket: Option<Arc<Bucket>>,
     pub drain: Drain,
+    /// Those of its thread.
+    pub connections: Arc<Connections>,
     pub counters: Counters,
     pub(crate) instances: Semaphore,
     pub(crate) lists: Lists,
@@ -153,6 +155,7 @@ impl Lane {
         host: &str,
         module: Module,
         bucket: Option<Arc<Bucket>>,
+        connections: Arc<Connections>,
         drain: Drain,
     ) -> Lane {
         let state = plan
@@ -170,6 +173,7 @@ impl Lane {
             facts,
             module: ArcSwap::from_pointee(module),
             bucket,
+            connections,
             drain,
             counters: Counters::default(),
             link: Mutex::new(None),

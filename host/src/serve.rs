@@ -12,7 +12,7 @@ use crate::broker::connection::redial_delay;
 use crate::broker::consumer::{ConsumerInfo, META_INCARNATION, META_LEDGER, Owner, bind, work_queue};
 use crate::broker::provision::{ADVISORIES, REPLAY, provision};
 use crate::broker::pull::{Inlet, Pulled};
-use crate::broker::{self, Connection, Error};
+use crate::broker::{Connection, Error};
 use crate::lane::{Lane, Link};
 use crate::ledger::incarnation;
 use crate::message::{DeliveryInfo, parse_rfc3339};
@@ -53,9 +53,14 @@ pub async fn run(lane: Arc<Lane>) {
     let mut work = Work::new();
     let room = Room::of(&lane);
     let mut attempt = 0u32;
+    // A connection over which requests were not answered any more.
+    let mut unanswered = None;
     let mut said: Option<String> = None;
     while !lane.drain.has_begun() {
-        let ended = serve(&lane, &mut work, &room).await;
+        let ended = serve(&lane, unanswered.take(), &mut work, &room).await;
+        if let (Err(Error::Timeout { .. }), Some(link)) = (&ended, lane.link()) {
+            unanswered = Some(link.connection.clone());
+        }
         if lane.link().is_some() {
             // It had come so far as to serve.
             attempt = 0;
@@ -64,7 +69,7 @@ pub async fn run(lane: Arc<Lane>) {
         lane.set_link(None);
         let Err(error) = ended else { break };
         if error.passes() {
-            tracing::info!(handler = %lane.plan.name, %error, "connection lost, connecting again");
+            tracing::debug!(handler = %lane.plan.name, %error, "not serving for a moment");
         } else if said.as_deref() != Some(&error.to_string()) {
             tracing::error!(handler = %lane.plan.name, %error, "the handler is stopped until this is mended");
             said = Some(error.to_string());
@@ -85,10 +90,10 @@ pub async fn run(lane: Arc<Lane>) {
 }
 
 /// Connects, binds and serves. `Ok`: drained.
-async fn serve(lane: &Arc<Lane>, work: &mut Work, room: &Room) -> Result<(), Error> {
-    let name = format!("jetmesh {} {}", lane.whole.mesh, lane.plan.name);
+async fn serve(lane: &Arc<Lane>, unanswered: Option<Connection>, work: &mut Work, room: &Room) -> Result<(), Error> {
     // What runs goes on while this connects.
-    let connection = beside(work, broker::open(&lane.whole.nats, &name)).await?;
+    let opened = lane.connections.handlers.connection(unanswered.as_ref());
+    let connection = beside(work, opened).await?;
     let (link, own) = beside(work, connect(lane, connection)).await?;
     let connection = &link.connection;
     lane.set_link(Some(Arc::clone(&link)));

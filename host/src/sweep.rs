@@ -174,6 +174,8 @@ pub async fn matching(lane: &Lane, link: &Link, first: u64, last: u64) -> Result
     let (stream, filters) = (&lane.plan.stream, &lane.plan.subjects);
     if !link.removes {
         let from = From::Sequence(first);
+        // Each of these has a connection of its own.
+        let _place = lane.connections.surveys.acquire().await;
         return survey(&lane.whole.nats, &link.connection, stream, filters, from, last).await;
     }
     // It gives messages only to those that ack them; but it holds only what is not acked.

@@ -243,7 +243,8 @@ async fn events_that_were_committed_together_show_what_each_of_them_wrote_and_em
 
 #[tokio::test]
 async fn what_was_decided_before_a_reset_is_told_as_such_and_what_it_emitted_is_there() {
-    let config = Config::probe_with("start = \"all\"");
+    // One after the other, also when both come again after the reset: entries have the order of the orders.
+    let config = Config::probe_with("start = \"all\"\nconcurrency = 1\nin_flight = 1");
     let (mesh, host) = Mesh::start(config).await;
     mesh.order(json!([set("a", "x"), emit("events.one", json!(1))])).await;
     mesh.wait_emitted(1).await;
@@ -277,7 +278,7 @@ async fn what_was_decided_before_a_reset_is_told_as_such_and_what_it_emitted_is_
     insta::assert_snapshot!(both().await.replace(event, "[event]"), @r#"
     ORDERS:1  orders.probe  at [time]  event [event]
     ├─ {"do":[{"key":"a","op":"set","value":"x"},{"op":"emit","payload":1,"subject":"events.one"}]}
-    └─ probe: done at [time], entry 6, attempt 1, module [digest]
+    └─ probe: done at [time], entry 5, attempt 1, module [digest]
        ├─ wrote a = x
        ├─ before it was reset at [time]: done at [time], entry 1, attempt 1, module [digest]
        └─ emitted EVENTS:[n]  events.one  at [time]
@@ -286,7 +287,7 @@ async fn what_was_decided_before_a_reset_is_told_as_such_and_what_it_emitted_is_
     ORDERS:2  orders.probe  at [time]  event [event]
     ├─ {"code":"no","message":"not this one","op":"reject"}
     └─ probe: dead: rejected: no: not this one
-       ├─ at [time], entry 5, attempt 1, module [digest]
+       ├─ at [time], entry 6, attempt 1, module [digest]
        └─ dead letter probe.[event]
     "#);
 }

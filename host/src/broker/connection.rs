@@ -2,7 +2,7 @@
 //! and its owner begins anew. So nothing written before a disconnect is ever sent after it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_nats::jetstream;
@@ -23,7 +23,12 @@ pub struct Connection {
     pub js: jetstream::Context,
     api_prefix: String,
     closed: CancellationToken,
+    /// Which connection of this process it is.
+    number: u64,
 }
+
+/// Connections that this process has opened.
+static OPENED: AtomicU64 = AtomicU64::new(0);
 
 /// Connects once; no retries.
 pub async fn open(nats: &Nats, name: &str) -> Result<Connection, Error> {
@@ -92,6 +97,7 @@ pub async fn open(nats: &Nats, name: &str) -> Result<Connection, Error> {
         js,
         api_prefix,
         closed,
+        number: OPENED.fetch_add(1, Ordering::Relaxed),
     })
 }
 
@@ -185,6 +191,11 @@ impl Connection {
     /// Completes when the connection is gone for good.
     pub async fn closed(&self) {
         self.closed.cancelled().await;
+    }
+
+    /// Whether both are the same connection.
+    pub fn is(&self, other: &Connection) -> bool {
+        self.number == other.number
     }
 
     pub fn is_closed(&self) -> bool {

@@ -6,10 +6,12 @@ pub mod error;
 pub mod provision;
 pub mod pull;
 pub mod scan;
+pub mod shared;
 pub mod stored;
 pub mod stream;
 
 pub use connection::{Connection, open};
 pub use error::Error;
+pub use shared::Connections;
 pub use stored::{By, Stored};
 pub use stream::StreamInfo;

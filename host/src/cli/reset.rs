@@ -1,5 +1,6 @@
 //! `jetmesh reset`: a handler begins anew. Everything goes that the mesh knows of its events, and it is said before.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -9,7 +10,7 @@ use super::{Args, Error, OK, ask, status};
 use crate::broker::connection::token;
 use crate::broker::consumer::{ConsumerInfo, Owner, check_owner};
 use crate::broker::provision::{ADVISORIES, ATTEMPTS, DEAD, REPLAY, kv_stream};
-use crate::broker::{self, By, Connection};
+use crate::broker::{self, By, Connection, Connections};
 use crate::ledger::Bucket;
 use crate::ledger::entry::{Head, Subjects, key_subject};
 use crate::ledger::relay::CONSUMER;
@@ -255,7 +256,11 @@ async fn carry_out(
 ) -> Result<(), Error> {
     connection.remove_consumer(&handler.stream, &handler.consumer).await?;
     let bucket = match (&handler.ledger, &found.head) {
-        (Some(ledger), Some(_)) => Some(Bucket::new(ledger, &format!("reset-{}", token()), plan.nats.clone())),
+        (Some(ledger), Some(_)) => {
+            let connections = Arc::new(Connections::new(&plan.nats, "reset"));
+            let host = format!("reset-{}", token());
+            Some(Bucket::new(ledger, &host, connections, usize::MAX))
+        }
         _ => None,
     };
     if let Some(bucket) = &bucket {

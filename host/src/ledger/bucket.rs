@@ -2,7 +2,7 @@
 //! what has joined.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex as StdMutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex as StdMutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Mutex, Notify, RwLock, RwLockWriteGuard, oneshot};
@@ -16,12 +16,11 @@ use super::index::Decided;
 use super::join::Join;
 use super::mistake::Mistake;
 use crate::broker::provision::kv_stream;
-use crate::broker::{Connection, Error};
+use crate::broker::{Connection, Connections, Error};
 use crate::fault;
 use crate::message::EventId;
-use crate::plan::Nats;
 
-/// Keys that are kept at hand, in bytes: some hundred thousand small ones.
+/// Keys of one bucket that are kept at hand, in bytes at most: some hundred thousand small ones.
 const CACHE_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// Who waits for a transaction.
@@ -33,7 +32,10 @@ pub struct Bucket {
     pub(super) stream: String,
     pub(super) subjects: Subjects,
     pub(super) host: String,
-    pub(super) nats: Nats,
+    /// Those of its thread.
+    pub(super) connections: Arc<Connections>,
+    /// A connection over which nothing was answered any more: the next session has another one.
+    pub(super) unanswered: StdMutex<Option<Connection>>,
     /// Held by the one that opens a connection.
     pub(super) opening: Mutex<()>,
     /// The connection of the present session.
@@ -65,16 +67,18 @@ pub struct Bucket {
 pub type Alone<'a> = RwLockWriteGuard<'a, ()>;
 
 impl Bucket {
-    pub fn new(name: &str, host: &str, nats: Nats) -> Bucket {
+    /// `cache_bytes_max`: how much of its keys is kept at hand; at most 64 MiB.
+    pub fn new(name: &str, host: &str, connections: Arc<Connections>, cache_bytes_max: usize) -> Bucket {
         Bucket {
             name: name.to_owned(),
             stream: kv_stream(name),
             subjects: Subjects::new(name),
             host: host.to_owned(),
-            nats,
+            connections,
+            unanswered: StdMutex::new(None),
             opening: Mutex::new(()),
             link: StdMutex::new(None),
-            book: StdMutex::new(Book::new(name, CACHE_BYTES_MAX, fault::planted())),
+            book: StdMutex::new(Book::new(name, cache_bytes_max.min(CACHE_BYTES_MAX), fault::planted())),
             joined: Notify::new(),
             applied: Notify::new(),
             turn: RwLock::new(()),

@@ -40,7 +40,7 @@ pub async fn run(bucket: Arc<Bucket>) {
             }
             Err(error) => error,
         };
-        bucket.drop_session();
+        bucket.drop_session(&ended);
         let began = *since.get_or_insert_with(Instant::now);
         if !ended.passes() || began.elapsed() > PATIENCE {
             tell(bucket.book().give_up(&ended.to_string()));

@@ -8,7 +8,7 @@ use super::bucket::{Bucket, tell};
 use super::entry::{Entry, Head, READER};
 use super::read;
 use crate::broker::provision::check_ledger_bucket;
-use crate::broker::{self, By, Connection, Error};
+use crate::broker::{By, Connection, Error};
 
 impl Bucket {
     /// The present session's connection; opens one if there is none.
@@ -46,8 +46,12 @@ impl Bucket {
         link.as_ref().filter(|connection| !connection.is_closed()).map(of)
     }
 
-    pub(super) fn drop_session(&self) {
-        *self.link.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    /// Ends the present session. `why`: if requests were not answered any more, its connection is not used again.
+    pub(super) fn drop_session(&self, why: &Error) {
+        let link = self.link.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if matches!(why, Error::Timeout { .. }) {
+            *self.unanswered.lock().unwrap_or_else(PoisonError::into_inner) = link;
+        }
     }
 
     /// Reads the head and every entry up to it.
@@ -94,7 +98,9 @@ impl Bucket {
     }
 
     async fn open(&self) -> Result<Connection, Error> {
-        let connection = broker::open(&self.nats, &format!("jetmesh ledger {}", self.name)).await?;
+        let unanswered = self.unanswered.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let connection = self.connections.ledgers.connection(unanswered.as_ref()).await?;
+        *self.unanswered.lock().unwrap_or_else(PoisonError::into_inner) = None;
         let info = connection.stream(&self.stream).await?.ok_or_else(|| {
             Error::Refused(format!(
                 "bucket {} is gone: start jetmesh again to make it anew",

@@ -16,6 +16,7 @@ use super::mistake::Mistake;
 use crate::broker::connection::redial_delay;
 use crate::broker::consumer::nanos;
 use crate::broker::provision::{dead_letters, kv_stream};
+use crate::broker::shared::Shared;
 use crate::broker::{self, By, Connection, Error};
 use crate::fault;
 use crate::message::DeliveryInfo;
@@ -42,13 +43,24 @@ const BATCH: usize = 32;
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// The relay of one ledger, until the drain. `bucket`: what this host knows of the ledger, if it appends to it.
-pub async fn run(state: Arc<RelayState>, bucket: Option<Arc<Bucket>>, plan: Arc<Plan>) {
+/// `connections`: those of this host's relays.
+pub async fn run(state: Arc<RelayState>, bucket: Option<Arc<Bucket>>, plan: Arc<Plan>, connections: Arc<Shared>) {
     let ledger = state.ledger();
     let mut attempt = 0;
+    // A connection over which nothing was answered any more.
+    let mut unanswered = None;
     // Subjects that nobody took at the last try: a stream may be missing for a moment only.
     let mut refused = BTreeSet::new();
     loop {
-        match serve(&state, bucket.as_ref(), &plan, &mut refused).await {
+        let served = async {
+            let connection = connections.connection(unanswered.take().as_ref()).await?;
+            let served = serve(&state, &connection, bucket.as_ref(), &plan, &mut refused).await;
+            if matches!(served, Err(Error::Timeout { .. })) {
+                unanswered = Some(connection);
+            }
+            served
+        };
+        match served.await {
             Ok(()) => attempt = 0,
             Err(error) => {
                 attempt += 1;
@@ -81,14 +93,14 @@ pub async fn caught_up(ledger: &str, nats: &Nats) -> Result<(), Error> {
 
 async fn serve(
     state: &RelayState,
+    connection: &Connection,
     bucket: Option<&Arc<Bucket>>,
     plan: &Plan,
     refused: &mut BTreeSet<String>,
 ) -> Result<(), Error> {
     let (nats, ledger) = (&plan.nats, state.ledger());
-    let connection = broker::open(nats, &format!("jetmesh relay {ledger}")).await?;
     // A letter that found no stream has broken the relay off, and is carried out again.
-    dead_letters(&connection, plan).await?;
+    dead_letters(connection, plan).await?;
     let stream = kv_stream(ledger);
     let subjects = Subjects::new(ledger);
     let config = json!({
@@ -142,7 +154,7 @@ async fn serve(
             () = &mut closed => return Err(gone()),
             answered = relay.flight.next(), if !relay.flight.is_empty() => {
                 relay.answered(answered?).await?;
-                confirm(&connection, &mut relay).await?;
+                confirm(connection, &mut relay).await?;
                 continue;
             }
             _ = checks.tick() => {
@@ -214,7 +226,7 @@ async fn serve(
             }
         }
         taken = taken.max(here.stream_sequence);
-        confirm(&connection, &mut relay).await?;
+        confirm(connection, &mut relay).await?;
     }
 }
 
