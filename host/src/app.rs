@@ -143,7 +143,13 @@ pub async fn run(plan: Plan, drain: Drain) -> Result<bool, Error> {
                 .find(|bucket| bucket.name == ledger);
             let state = Arc::new(RelayState::new(&ledger));
             relays.push(Arc::clone(&state));
-            drain.spawn(relay(state, own, Arc::clone(&plan), Arc::clone(&connections), drain.clone()));
+            drain.spawn(relay(
+                state,
+                own,
+                Arc::clone(&plan),
+                Arc::clone(&connections),
+                drain.clone(),
+            ));
         }
         // What it leaves is delivered to another, and carried out once all the same.
         drain.spawn_until(due::run(plan.mesh.clone(), plan.nats.clone()));
