@@ -7,11 +7,11 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 
 use crate::attempts::Attempt;
-use crate::broker::connection::{PubAck, stored_upon, writable};
+use crate::broker::connection::{PubAck, stored_upon};
 use crate::broker::{Connection, Error, Stored};
 use crate::guest::clean;
 use crate::history::{self, HISTORY};
-use crate::message::{EventId, Headers, rfc3339};
+use crate::message::{EventId, Headers, rfc3339, writable};
 use crate::outcome::{Cause, Failure};
 
 mod end;

@@ -13,12 +13,11 @@ use async_nats::HeaderMap;
 use bytes::Bytes;
 use serde_json::{Value, json};
 
-use crate::broker::connection::writable;
 use crate::broker::error::Code;
 use crate::broker::provision::DELAYED;
 use crate::broker::{By, Connection, Error};
 use crate::dead_letter::{SETTLED, SETTLED_TTL};
-use crate::message::{Headers, header};
+use crate::message::{Headers, header, writable};
 
 /// Headers of the waiting event that the published one does not have begin with this.
 const WAITING: &str = "Mesh-Delayed-";

@@ -13,7 +13,7 @@ use serde_json::json;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-use crate::broker::connection::{redial_delay, writable};
+use crate::broker::connection::redial_delay;
 use crate::broker::consumer::{META_MESH, nanos};
 use crate::broker::provision::DELAYED;
 use crate::broker::pull::{Inlet, Pulled};
@@ -21,7 +21,7 @@ use crate::broker::{self, Connection, Error};
 use crate::delayed::{self, Claim, DUE, LEDGER, TO};
 use crate::ledger::relay::look::ids_since;
 use crate::ledger::relay::targets::{Targets, refusal};
-use crate::message::{DeliveryInfo, Headers, header, headers_of};
+use crate::message::{DeliveryInfo, Headers, header, headers_of, writable};
 use crate::plan::Nats;
 use crate::{dead_letter, fault, poison};
 

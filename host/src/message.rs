@@ -87,6 +87,32 @@ pub fn header<'a>(headers: &'a Headers, name: &str) -> Option<&'a str> {
         .map(|(_, v)| v.as_str())
 }
 
+/// Headers for the client library. `Err` names the one that it refuses.
+pub fn header_map(headers: &Headers) -> Result<HeaderMap, String> {
+    let mut map = HeaderMap::new();
+    for (name, value) in headers {
+        let refused = || format!("the header {} cannot be written", name.escape_debug());
+        let name: async_nats::HeaderName = name.parse().map_err(|_| refused())?;
+        let value: async_nats::HeaderValue = value.parse().map_err(|_| refused())?;
+        map.append(name, value);
+    }
+    Ok(map)
+}
+
+/// The same, without those that it refuses.
+pub fn writable(headers: &Headers) -> HeaderMap {
+    let mut map = HeaderMap::new();
+    for (name, value) in headers {
+        if let (Ok(name), Ok(value)) = (
+            name.parse::<async_nats::HeaderName>(),
+            value.parse::<async_nats::HeaderValue>(),
+        ) {
+            map.append(name, value);
+        }
+    }
+    map
+}
+
 /// Headers of the client library as a list.
 pub fn headers_of(map: Option<&HeaderMap>) -> Headers {
     map.map_or_else(Headers::new, |map| headers_as(map, |name| Some(name)))

@@ -4,8 +4,9 @@ use futures_util::{FutureExt, StreamExt};
 use serde_json::json;
 
 use crate::effects::shop;
-use crate::mesh::{Mesh, PATIENT};
+use crate::mesh::{Config, Mesh, PATIENT, says};
 use crate::support::server::{Options, round_trip};
+use crate::support::wait::SOON;
 use crate::support::{NatsServer, Signal};
 
 /// The block under the README's heading.
@@ -62,4 +63,42 @@ async fn the_permissions_that_the_readme_lists_are_enough() {
     for line in first.lines().into_iter().chain(second.lines()) {
         assert!(!line.to_lowercase().contains("permissions violation"), "{line}");
     }
+}
+
+/// A user that may do all but publish on one subject, and the test itself, which may do everything.
+fn all_but(denied: &str) -> Options {
+    let host = format!(
+        "{{ user: host, password: pw, permissions: {{ publish: {{ allow: \">\", deny: {denied:?} }}, subscribe: \">\" }} }}"
+    );
+    Options {
+        config: format!("no_auth_user: test\nauthorization {{ users: [{{ user: test, password: pw }}, {host}] }}"),
+        ..Options::default()
+    }
+}
+
+#[tokio::test]
+async fn a_missing_grant_on_a_key_is_told_as_denied_at_once_and_mended_by_the_grant() {
+    let server = NatsServer::start_with(&all_but("$KV.probe.>")).await;
+    let config = Config::probe().nats("user = \"host\"").nats("password = \"pw\"");
+    let mut mesh = Mesh::over(server, config).await;
+    let host = mesh.host(&[]).await;
+    mesh.order(json!([
+        { "op": "add", "key": "n", "by": 1 },
+        { "op": "emit", "subject": "events.added", "payload": "one more" },
+    ]))
+    .await;
+    let denied = "this user is not allowed to publish to `$KV.probe.n`";
+    // Sooner than a time limit of five seconds could have told.
+    let short = std::time::Duration::from_secs(4);
+    host.wait_for_line(says(&["ERROR", "the ledger is stopped", denied]), short)
+        .await;
+    host.wait_for_line(says(&["outcome=\"host-fault\"", denied]), SOON)
+        .await;
+    let conflict = |line: &String| line.contains("kept changing");
+    assert!(!host.lines().iter().any(conflict), "nothing has changed");
+    mesh.server.restart_with(&all_but("nothing.>")).await;
+    mesh.wait_value("probe", "n", "1").await;
+    mesh.wait_emitted(1).await;
+    mesh.wait_settled("ORDERS", "probe").await;
+    assert_eq!(mesh.letters().await.len(), 0);
 }

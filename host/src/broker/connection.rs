@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_nats::jetstream;
 use async_nats::{Client, ConnectOptions, HeaderMap, Request, RequestErrorKind};
@@ -12,8 +12,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
+use super::denied::Denials;
 use super::error::{Code, Error, SERVER_MIN};
-use crate::message::Headers;
 use crate::plan::Nats;
 
 /// A connection and the JetStream API over it. Clones are the same connection.
@@ -25,6 +25,8 @@ pub struct Connection {
     closed: CancellationToken,
     /// Which connection of this process it is.
     number: u64,
+    /// What the server does not allow this connection's user.
+    pub denials: Arc<Denials>,
 }
 
 /// Connections that this process has opened.
@@ -35,6 +37,8 @@ pub async fn open(nats: &Nats, name: &str) -> Result<Connection, Error> {
     let closed = CancellationToken::new();
     let (lost, dead) = (closed.clone(), closed.clone());
     let dials = Arc::new(AtomicU32::new(0));
+    let denials = Arc::new(Denials::default());
+    let told = Arc::clone(&denials);
     let mut options = credentials(nats)
         .await?
         .name(name)
@@ -44,13 +48,15 @@ pub async fn open(nats: &Nats, name: &str) -> Result<Connection, Error> {
         .ping_interval(Duration::from_secs(10))
         .subscription_capacity(64 * 1024)
         .event_callback(move |event| {
-            let lost = lost.clone();
+            let (lost, told) = (lost.clone(), Arc::clone(&told));
             async move {
                 match event {
                     async_nats::Event::Disconnected | async_nats::Event::Closed => lost.cancel(),
-                    async_nats::Event::ServerError(error) => {
-                        tracing::warn!(%error, "nats reports an error");
-                    }
+                    async_nats::Event::ServerError(error) => match told.hear(&error.to_string()) {
+                        // Whatever waits for it says so as well.
+                        Some(false) => tracing::debug!(%error, "nats reports an error again"),
+                        Some(true) | None => tracing::warn!(%error, "nats reports an error"),
+                    },
                     async_nats::Event::LameDuckMode => tracing::info!("the nats server is about to shut down"),
                     _ => {}
                 }
@@ -98,6 +104,7 @@ pub async fn open(nats: &Nats, name: &str) -> Result<Connection, Error> {
         api_prefix,
         closed,
         number: OPENED.fetch_add(1, Ordering::Relaxed),
+        denials,
     })
 }
 
@@ -246,15 +253,27 @@ impl Connection {
         if let Some(headers) = headers {
             request = request.headers(headers);
         }
-        // A connection that breaks leaves its requests to run into their time limit; nobody waits for that.
+        // A connection that breaks leaves its requests to run into their time limit, and so does a server that does not
+        // allow them; nobody waits for that.
+        let began = Instant::now();
         let answer = tokio::select! {
             answer = self.client.send_request(subject.to_owned(), request) => answer,
+            () = self.denials.publish_refused(subject, began) => {
+                return Err(Error::Denied { what: what(), right: "publish to", subject: subject.to_owned() });
+            }
             () = self.closed() => return Err(Error::Gone { what: what() }),
         };
         match answer {
             Ok(message) => Ok(message.payload),
             Err(e) => Err(match e.kind() {
-                RequestErrorKind::TimedOut => Error::Timeout { what: what() },
+                RequestErrorKind::TimedOut => match self.denials.unheard() {
+                    Some(subject) => Error::Denied {
+                        what: what(),
+                        right: "subscribe to",
+                        subject,
+                    },
+                    None => Error::Timeout { what: what() },
+                },
                 RequestErrorKind::NoResponders => Error::NoResponders { what: what() },
                 RequestErrorKind::MaxPayloadExceeded => Error::Api {
                     what: what(),
@@ -352,32 +371,6 @@ pub fn pub_ack(what: &str, answer: &[u8]) -> Result<PubAck, Error> {
         }),
         (None, None) => Err(read("no sequence".to_owned())),
     }
-}
-
-/// Headers for the client library. `Err` names the one that it refuses.
-pub fn header_map(headers: &Headers) -> Result<HeaderMap, String> {
-    let mut map = HeaderMap::new();
-    for (name, value) in headers {
-        let refused = || format!("the header {} cannot be written", name.escape_debug());
-        let name: async_nats::HeaderName = name.parse().map_err(|_| refused())?;
-        let value: async_nats::HeaderValue = value.parse().map_err(|_| refused())?;
-        map.append(name, value);
-    }
-    Ok(map)
-}
-
-/// The same, without those that it refuses.
-pub fn writable(headers: &Headers) -> HeaderMap {
-    let mut map = HeaderMap::new();
-    for (name, value) in headers {
-        if let (Ok(name), Ok(value)) = (
-            name.parse::<async_nats::HeaderName>(),
-            value.parse::<async_nats::HeaderValue>(),
-        ) {
-            map.append(name, value);
-        }
-    }
-    map
 }
 
 /// How long between two attempts to reach NATS: half a second at first, four at most.

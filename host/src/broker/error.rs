@@ -26,6 +26,16 @@ pub enum Error {
     NoResponders { what: String },
     #[error("{what}: nobody answered within the time limit")]
     Timeout { what: String },
+    /// The server does not allow it; `right` is `publish to` or `subscribe to`.
+    #[error(
+        "{what}: this user is not allowed to {right} `{subject}`: grant it (the README lists what a host needs), then this \
+         goes on"
+    )]
+    Denied {
+        what: String,
+        right: &'static str,
+        subject: String,
+    },
     #[error("{what}: another write there is not decided yet")]
     Undecided { what: String },
     #[error("{what}: the connection to NATS is gone")]
@@ -97,9 +107,11 @@ impl Error {
             | Error::NoResponders { .. }
             | Error::Answer { .. } => Remedy::TryAgain,
             Error::Api { code, .. } => remedy(*code),
-            Error::Credentials { .. } | Error::OldServer { .. } | Error::NoJetStream | Error::Refused(_) => {
-                Remedy::Person
-            }
+            Error::Credentials { .. }
+            | Error::OldServer { .. }
+            | Error::NoJetStream
+            | Error::Denied { .. }
+            | Error::Refused(_) => Remedy::Person,
         }
     }
 

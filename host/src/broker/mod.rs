@@ -2,6 +2,7 @@
 
 pub mod connection;
 pub mod consumer;
+pub mod denied;
 pub mod error;
 pub mod provision;
 pub mod pull;

@@ -61,7 +61,8 @@ impl Error {
                 broker::Error::Refused(_)
                 | broker::Error::OldServer { .. }
                 | broker::Error::NoJetStream
-                | broker::Error::Credentials { .. } => REFUSED,
+                | broker::Error::Credentials { .. }
+                | broker::Error::Denied { .. } => REFUSED,
                 broker::Error::Api { .. }
                 | broker::Error::NoResponders { .. }
                 | broker::Error::Undecided { .. }

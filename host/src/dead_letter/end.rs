@@ -4,11 +4,10 @@ use bytes::Bytes;
 use serde_json::json;
 
 use super::{Letter, SETTLED, fitting};
-use crate::broker::connection::writable;
 use crate::broker::provision::DEAD;
 use crate::broker::{Connection, Error};
 use crate::guest::clean;
-use crate::message::Headers;
+use crate::message::{Headers, writable};
 
 /// Why a letter is settled: its replay has succeeded.
 pub const REPLAYED: &str = "replayed";

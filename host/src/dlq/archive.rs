@@ -4,9 +4,8 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::select::is_id;
-use crate::broker::connection::header_map;
 use crate::dead_letter::{self, DEAD_SINCE, Letter, PARTS, SETTLED, id_of};
-use crate::message::{Headers, parse_rfc3339, rfc3339};
+use crate::message::{Headers, header_map, parse_rfc3339, rfc3339};
 use crate::outcome::Cause;
 use crate::payload::{Header, Payload, headers};
 

@@ -16,10 +16,10 @@ use tokio::time::{Instant, interval};
 use super::course::{Course, Fate, Unheard};
 use super::pace::{Limits, Pace};
 use super::watch::{Watch, fate};
-use crate::broker::connection::header_map;
 use crate::broker::provision::DEAD;
 use crate::broker::{By, Connection, Error};
 use crate::dead_letter::{self, Letter, REPLAYED};
+use crate::message::header_map;
 use crate::replay::{self, LIST_MAX};
 
 /// Answers that are awaited at a time.

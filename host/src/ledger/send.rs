@@ -1,5 +1,7 @@
 //! Sending an append: one atomic batch of the server.
 
+use std::time::Instant;
+
 use async_nats::HeaderMap;
 
 use super::append::{Answer, Expect, Mark, Record};
@@ -10,7 +12,7 @@ use crate::fault;
 
 /// One atomic batch (ADR-50). `careful`: each message asks for an answer, so that the server names what it dislikes.
 pub async fn send(connection: &Connection, records: &[Record], careful: bool) -> Answer {
-    let id = token();
+    let (id, began) = (token(), Instant::now());
     let last = records.len() - 1;
     for (i, record) in records.iter().enumerate() {
         let mut headers = HeaderMap::new();
@@ -36,9 +38,13 @@ pub async fn send(connection: &Connection, records: &[Record], careful: bool) ->
             return match futures_util::join!(commit, sent).0 {
                 Ok(answer) => match pub_ack(&record.subject, &answer) {
                     Ok(ack) => Answer::Committed(ack.seq),
-                    Err(Error::Api { code, text, .. }) => Answer::of(code, &text),
+                    Err(Error::Api { code, text, .. }) => match denied(connection, records, began) {
+                        Some(why) => Answer::Named(why),
+                        None => Answer::of(code, &text),
+                    },
                     Err(_) => Answer::Unknown,
                 },
+                Err(error @ Error::Denied { .. }) => Answer::Named(error.to_string()),
                 Err(_) => Answer::Unknown,
             };
         }
@@ -54,12 +60,7 @@ pub async fn send(connection: &Connection, records: &[Record], careful: bool) ->
                     Err(Error::Api { code, text, .. }) => return Answer::of(code, &text),
                     Err(_) => return Answer::Unknown,
                 },
-                Err(Error::Timeout { .. }) => {
-                    return Answer::Named(format!(
-                        "no answer to a publish on {}; is this user allowed to publish there?",
-                        record.subject
-                    ));
-                }
+                Err(error @ Error::Denied { .. }) => return Answer::Named(error.to_string()),
                 Err(_) => return Answer::Unknown,
             }
         } else {
@@ -74,4 +75,17 @@ pub async fn send(connection: &Connection, records: &[Record], careful: bool) ->
         fault::point("batch-half-sent");
     }
     Answer::Unknown
+}
+
+/// A batch that is refused because the server has not let all of it in.
+fn denied(connection: &Connection, records: &[Record], since: Instant) -> Option<String> {
+    let denied = |record: &&Record| connection.denials.publish_since(&record.subject, since);
+    records.iter().find(denied).map(|record| {
+        let denied = Error::Denied {
+            what: "a commit".to_owned(),
+            right: "publish to",
+            subject: record.subject.clone(),
+        };
+        denied.to_string()
+    })
 }

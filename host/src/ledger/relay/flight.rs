@@ -10,10 +10,10 @@ use futures_util::StreamExt;
 use slab::Slab;
 use tokio::time::Instant;
 
-use crate::broker::connection::{EXPECTED, PubAck, pub_ack, writable};
+use crate::broker::connection::{EXPECTED, PubAck, pub_ack};
 use crate::broker::{Connection, Error};
 use crate::dead_letter;
-use crate::message::Headers;
+use crate::message::{Headers, writable};
 
 /// Published and not confirmed at a time. The server drops what comes faster than it stores, from 10,000 messages on.
 const AWAITED_MAX: usize = 2_000;
