@@ -162,22 +162,7 @@ async fn act(lane: &Lane, link: &Link, advisory: &Advisory) -> Result<Answer, Er
             replay::ask(&link.connection, &plan.name, &event).await?;
             return Ok(Answer::Over);
         }
-        let last = held.record.last().cloned();
-        let failure = Failure {
-            code: last.as_ref().map_or_else(String::new, |l| l.code.clone()),
-            message: last.map_or_else(String::new, |l| match l.outcome.as_str() {
-                attempts::RUNNING => format!(
-                    "host {} ended, or lost its connection, during attempt {}",
-                    l.host, l.attempt
-                ),
-                _ => l.message,
-            }),
-        };
-        Dead {
-            cause: Cause::MaxDeliver,
-            failure: Cow::Owned(failure),
-            record: known,
-        }
+        burial::left_behind(&held.record, plan.retry.max_attempts)
     };
     match burial::body_in_stream(lane, &event).await? {
         None => replay::lost(lane, &event, dead.record).await?,

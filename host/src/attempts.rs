@@ -8,6 +8,7 @@ use crate::broker::provision::{ATTEMPTS, kv_stream};
 use crate::broker::{By, Connection, Error};
 use crate::ledger::entry::key_subject;
 use crate::message::{EventId, now_ms, rfc3339};
+use crate::outcome::Failure;
 
 /// How many attempts are kept word for word.
 const HISTORY: usize = 5;
@@ -15,6 +16,8 @@ const HISTORY: usize = 5;
 pub const LOG_TAIL: usize = 10;
 /// The outcome of an attempt that has not ended, or whose host ended during it.
 pub const RUNNING: &str = "running";
+/// The code of an attempt whose host ended during it.
+pub const HOST_ENDED: &str = "host-ended";
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Record {
@@ -104,6 +107,28 @@ impl Record {
         }
         let over = self.history.len().saturating_sub(HISTORY);
         self.history.drain(..over);
+    }
+
+    /// Why it failed last.
+    pub fn last_failure(&self) -> Failure {
+        match self.last() {
+            Some(last) if last.outcome != RUNNING => Failure {
+                code: last.code.clone(),
+                message: last.message.clone(),
+            },
+            // Hosts are in quotation marks: deaths by two of them are one kind.
+            Some(last) => Failure {
+                code: HOST_ENDED.to_owned(),
+                message: format!(
+                    "host `{}` ended, or lost its connection, during attempt {}",
+                    last.host, last.attempt
+                ),
+            },
+            None => Failure {
+                code: HOST_ENDED.to_owned(),
+                message: "its host ended, or lost its connection, before an attempt was recorded".to_owned(),
+            },
+        }
     }
 
     /// The last attempt, if there was one.

@@ -53,6 +53,21 @@ pub fn body_of(message: &Message) -> Body {
     }
 }
 
+/// The death of an event of which nothing is left but its record. It is described in one way, whoever finds it: the host
+/// that gets the event once more, the server by an advisory, or the sweep.
+pub fn left_behind(record: &Record, attempts_max: u32) -> Dead<'static> {
+    // The server counts deliveries, and not each of them becomes an attempt.
+    let cause = match record.attempts >= attempts_max {
+        true => Cause::Exhausted,
+        false => Cause::MaxDeliver,
+    };
+    Dead {
+        cause,
+        failure: Cow::Owned(record.last_failure()),
+        record: of_record(record),
+    }
+}
+
 /// What a record says of an event's attempts.
 pub fn of_record(record: &Record) -> Attempts {
     let last = record.last();

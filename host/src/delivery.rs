@@ -58,6 +58,7 @@ pub struct Replay {
 /// What became of one attempt, for the log and the records.
 pub struct Ran {
     pub outcome: Outcome,
+    pub verdict: Verdict,
     /// Set when it was `done` and committed, or found decided.
     pub committed: Option<Committed>,
     pub lines: Vec<Line>,

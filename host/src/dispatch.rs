@@ -153,17 +153,23 @@ async fn attempt_once(
             let told = record::told(lane, attempt, (outcome, &run.lines), run.took, &digest);
             burial::attempts(record, told)
         };
-        let ran = |outcome, committed| Ran {
+        let ran = |outcome, verdict, committed| Ran {
             outcome,
+            verdict,
             committed,
             lines: run.lines.clone(),
             took: run.took,
             digest: digest.clone(),
         };
-        let Some(bucket) = &lane.bucket else {
-            return ran(run.outcome, None);
-        };
         let verdict = verdict(lane, &run.outcome, attempt);
+        // Something else came of it than the run.
+        let without = |outcome: Outcome| {
+            let verdict = self::verdict(lane, &outcome, attempt);
+            ran(outcome, verdict, None)
+        };
+        let Some(bucket) = &lane.bucket else {
+            return ran(run.outcome, verdict, None);
+        };
         let decides = delivery.decides(&verdict);
         let mut tx = match &verdict {
             Verdict::Done => transaction::done(lane, delivery, attempt, &digest, std::mem::take(&mut run.effects)),
@@ -173,7 +179,7 @@ async fn attempt_once(
                 tx
             }
             Verdict::Dead { .. } | Verdict::Retry { .. } if run.effects.reads.is_empty() => {
-                return ran(run.outcome, None);
+                return ran(run.outcome, verdict, None);
             }
             // Its verdict may rest on what is not committed yet.
             Verdict::Dead { .. } | Verdict::Retry { .. } => transaction::waits(lane, message, &run.effects),
@@ -193,14 +199,14 @@ async fn attempt_once(
             if fails && !std::mem::replace(&mut doubted, true) {
                 continue;
             }
-            return ran(run.outcome, None);
+            return ran(run.outcome, verdict, None);
         }
         let outcome = match fate {
             Ok(committed) => {
                 if verdict != Verdict::Done {
                     fault::point("burial-decided");
                 }
-                return ran(run.outcome, Some(committed));
+                return ran(run.outcome, verdict, Some(committed));
             }
             Err(Fault::Conflict) => Outcome::Conflict,
             Err(Fault::TooLarge(why)) => Outcome::Reject {
@@ -228,14 +234,16 @@ async fn attempt_once(
             };
             let tx = death(lane, message, Cause::Rejected, &failure, failed(&outcome));
             if let Ok(committed) = Box::pin(bucket.commit(tx)).await {
-                return ran(outcome, Some(committed));
+                let cause = Cause::Rejected;
+                return ran(outcome, Verdict::Dead { cause, failure }, Some(committed));
             }
-            return ran(Outcome::HostFault { message: why.clone() }, None);
+            return without(Outcome::HostFault { message: why.clone() });
         }
-        return ran(outcome, None);
+        return without(outcome);
     }
 }
 
+/// What follows from an outcome; asked once for each, as the delay of a retry has chance in it.
 fn verdict(lane: &Lane, outcome: &Outcome, attempt: u32) -> Verdict {
     let policy = &lane.plan.retry;
     match decide(outcome, attempt, policy, rand::random()) {
@@ -268,7 +276,7 @@ async fn conclude(lane: &Lane, delivery: Delivery, record: Option<attempts::Held
         delivery.acker.settle(lane, &Settlement::Ack).await;
         return;
     }
-    let verdict = verdict(lane, &ran.outcome, attempt);
+    let verdict = ran.verdict.clone();
     let decides = delivery.decides(&verdict);
     if lane.bucket.is_some() && decides && ran.committed.is_none() {
         // Never answered without its entry.
@@ -280,7 +288,7 @@ async fn conclude(lane: &Lane, delivery: Delivery, record: Option<attempts::Held
         ))
         .await;
     }
-    report::attempt(lane, &delivery, attempt, &ran, &verdict);
+    report::attempt(lane, &delivery, attempt, &ran);
     match verdict {
         Verdict::Done => {
             Counters::add(&lane.counters.done, 1);
@@ -348,36 +356,13 @@ async fn conclude(lane: &Lane, delivery: Delivery, record: Option<attempts::Held
 /// The host ended during the last attempt: what it left behind is buried.
 async fn died_before(lane: &Lane, delivery: Delivery, record: Option<attempts::Held>) {
     let record = record.unwrap_or_default();
-    let last = record.record.last().cloned();
-    let failure = match &last {
-        Some(last) if last.outcome != attempts::RUNNING => Failure {
-            code: last.code.clone(),
-            message: last.message.clone(),
-        },
-        Some(last) => Failure {
-            code: "host-ended".to_owned(),
-            message: format!(
-                "host {} ended, or lost its connection, during attempt {}",
-                last.host, last.attempt
-            ),
-        },
-        None => Failure {
-            code: "host-ended".to_owned(),
-            message: "the host ended during the attempt".to_owned(),
-        },
-    };
     let event = delivery.message.event.clone();
-    let attempts = burial::of_record(&record.record);
-    let attempt = attempts.attempts;
-    let dead = Dead {
-        cause: Cause::Exhausted,
-        failure: Cow::Owned(failure),
-        record: attempts,
-    };
+    let dead = burial::left_behind(&record.record, lane.plan.retry.max_attempts);
+    let attempt = dead.record.attempts;
     match burial::bury(lane, &event, &dead, Some(burial::body_of(&delivery.message))).await {
         Ok(burial::Buried::Now) => {
             tracing::warn!(handler = %lane.plan.name, %event, subject = delivery.message.subject, attempt,
-                outcome = "host-ended", cause = %dead.cause, code = dead.failure.code, error = dead.failure.message, "dead");
+                outcome = attempts::HOST_ENDED, cause = %dead.cause, code = dead.failure.code, error = dead.failure.message, "dead");
             Counters::add(&lane.counters.dead, 1);
         }
         Ok(burial::Buried::Before) => report::repeated(lane, &event),

@@ -8,14 +8,14 @@ use crate::message::EventId;
 use crate::outcome::{Failure, Verdict};
 
 /// One line for each attempt.
-pub fn attempt(lane: &Lane, delivery: &Delivery, attempt: u32, ran: &Ran, verdict: &Verdict) {
+pub fn attempt(lane: &Lane, delivery: &Delivery, attempt: u32, ran: &Ran) {
     let (handler, event, subject) = (&lane.plan.name, &delivery.message.event, &delivery.message.subject);
     let (outcome, took, module) = (ran.outcome.name(), ran.took, &ran.digest);
     let failure = ran.outcome.failure().unwrap_or_else(|| Failure {
         code: String::new(),
         message: String::new(),
     });
-    match verdict {
+    match &ran.verdict {
         Verdict::Done => {
             tracing::debug!(%handler, %event, subject, attempt, outcome, ?took, %module, "done");
         }

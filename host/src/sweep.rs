@@ -1,18 +1,16 @@
 //! Looks for what everybody has lost: events that the server believes settled and that nobody has decided. With a ledger
 //! this is the advance of its floor; without one, the attempt records tell what was left behind.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
 use crate::attempts;
 use crate::broker::Error;
 use crate::broker::consumer::{META_INCARNATION, META_START};
 use crate::broker::scan::{From, Surveyed, one_by_one, survey};
-use crate::burial::{self, Dead};
+use crate::burial;
 use crate::lane::{Lane, Link};
 use crate::ledger::Bucket;
 use crate::message::{EventId, now_ms};
-use crate::outcome::{Cause, Failure};
 use crate::replay;
 use crate::settle::ack_by_sequence;
 
@@ -108,17 +106,7 @@ async fn recover(lane: &Lane, link: &Link, event: &EventId) -> Result<(), Error>
 
 async fn exhausted(lane: &Lane, link: &Link, event: &EventId, record: &attempts::Record) -> Result<(), Error> {
     let plan = &lane.plan;
-    let last = record.last();
-    let failure = Failure {
-        code: last.map_or_else(String::new, |l| l.code.clone()),
-        message: last.map_or_else(String::new, |l| l.message.clone()),
-    };
-    let record = burial::of_record(record);
-    let dead = Dead {
-        cause: Cause::Exhausted,
-        failure: Cow::Owned(failure),
-        record,
-    };
+    let dead = burial::left_behind(record, plan.retry.max_attempts);
     match burial::body_in_stream(lane, event).await? {
         None => replay::lost(lane, event, dead.record).await?,
         Some(body) => {

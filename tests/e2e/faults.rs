@@ -70,7 +70,8 @@ async fn the_advisory_alone_yields_the_dead_letter() {
     mesh.order(json!({ "op": "retry", "code": "later", "message": "not now" }))
         .await;
     let letters = mesh.wait_letters(1).await;
-    assert_eq!(letters[0].header("Mesh-Cause"), Some("max-deliver"));
+    // All its attempts have failed, whoever says so.
+    assert_eq!(letters[0].header("Mesh-Cause"), Some("exhausted"));
     assert_eq!(letters[0].header("Mesh-Code"), Some("later"));
     let decisions = mesh.decisions("probe").await;
     assert_eq!(decisions.len(), 1, "{decisions:?}");

@@ -8,6 +8,7 @@ mod cli;
 mod compile;
 mod config;
 mod dead_letters;
+mod deaths;
 mod delayed;
 mod dev;
 mod disasters;

@@ -68,7 +68,6 @@ async fn an_exhausted_event_whose_advisory_was_lost_is_found() {
     assert!(mesh.letters().await.is_empty());
     let _host = mesh.host(&[]).await;
     let letters = mesh.wait_letters(1).await;
-    // By an advisory it would be `max-deliver`.
     assert_eq!(letters[0].header("Mesh-Cause"), Some("exhausted"));
     let decisions = mesh.decisions("probe").await;
     assert_eq!((decisions.len(), &decisions[0]["verdict"]), (1, &json!("dead")));
