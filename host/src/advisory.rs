@@ -82,6 +82,11 @@ pub async fn take(lane: &Arc<Lane>, link: Arc<Link>, wire: Wire, reply: Subject)
         Ok(advisory) => match act(lane, &link, &advisory).await {
             Ok(Answer::Over) => Settlement::Ack,
             Ok(Answer::Later(delay)) => Settlement::Nak(delay),
+            Err(error @ Error::Unreadable { .. }) => {
+                tracing::error!(handler = %lane.plan.name, sequence = advisory.stream_seq, %error,
+                    "an event waits until this is mended");
+                Settlement::Nak(Duration::from_secs(30))
+            }
             Err(error) => {
                 tracing::info!(handler = %lane.plan.name, sequence = advisory.stream_seq, %error,
                     "an advisory is put off");
@@ -98,7 +103,11 @@ async fn act(lane: &Lane, link: &Link, advisory: &Advisory) -> Result<Answer, Er
     if advisory.stream != plan.stream || advisory.consumer != plan.consumer {
         return Ok(Answer::Over);
     }
-    let at = parse_rfc3339(&advisory.timestamp).unwrap_or(0);
+    let Some(at) = parse_rfc3339(&advisory.timestamp) else {
+        tracing::warn!(handler = %plan.name, sequence = advisory.stream_seq, timestamp = advisory.timestamp,
+            "an advisory without a time is left out");
+        return Ok(Answer::Over);
+    };
     if at < link.created_ms {
         // It speaks of an earlier making of the stream.
         return Ok(Answer::Over);

@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 use crate::broker::provision::{ATTEMPTS, kv_stream};
 use crate::broker::{By, Connection, Error};
 use crate::ledger::entry::key_subject;
-use crate::message::{EventId, now_ms, rfc3339};
+use crate::ledger::read::is_tombstone;
+use crate::message::{EventId, now_ms, parse_rfc3339, rfc3339};
 use crate::outcome::Failure;
 
 /// How many attempts are kept word for word.
@@ -68,6 +69,18 @@ pub struct Held {
 }
 
 impl Record {
+    /// Reads a record. `Err` says what is wrong with it.
+    pub fn read(bytes: &[u8]) -> Result<Record, String> {
+        let record: Record = serde_json::from_slice(bytes).map_err(|e| e.to_string())?;
+        let attempts = record.history.iter().map(|attempt| &attempt.at);
+        let first = Some(&record.first).filter(|_| record.attempts > 0);
+        let mut times = attempts.chain(first).chain(&record.next);
+        match times.find(|time| parse_rfc3339(time).is_none()) {
+            Some(time) => Err(format!("`{time}` is no time")),
+            None => Ok(record),
+        }
+    }
+
     /// One more attempt begins.
     pub fn begin(&mut self, host: &str, module: &str) {
         self.attempts += 1;
@@ -146,13 +159,28 @@ pub async fn load(connection: &Connection, handler: &str, event: &EventId) -> Re
     let stored = connection
         .stored(&kv_stream(ATTEMPTS), By::Last(&subject(handler, event)))
         .await?;
-    Ok(match stored {
-        Some(stored) => Held {
-            record: serde_json::from_slice(&stored.payload).unwrap_or_default(),
-            revision: stored.sequence,
-        },
-        None => Held::default(),
+    let Some(stored) = stored else {
+        return Ok(Held::default());
+    };
+    let record = match is_tombstone(&stored.raw_headers) {
+        true => Record::default(),
+        false => Record::read(&stored.payload).map_err(|why| unreadable(handler, event, why))?,
+    };
+    Ok(Held {
+        record,
+        revision: stored.sequence,
     })
+}
+
+fn unreadable(handler: &str, event: &EventId, why: String) -> Error {
+    Error::Unreadable {
+        what: format!("the attempt record {handler}.{event} in bucket {ATTEMPTS}"),
+        why,
+        remedy: format!(
+            "remove it with `nats kv purge {ATTEMPTS} {handler}.{event}`: then its attempts are counted from the first \
+             again, and until then it is not run"
+        ),
+    }
 }
 
 /// Writes a record upon the revision that was read. If another host has written meanwhile, the higher count stays.

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use async_nats::{Message as Wire, Subject};
 
-use crate::attempts::{self};
+use crate::attempts;
+use crate::broker::Error;
 use crate::burial::{self, Attempts, Dead};
 use crate::delivery::{Delivery, Ran};
 use crate::fault;
@@ -23,6 +24,9 @@ use crate::{record, repeat, replay, report, transaction};
 const RERUNS_MAX: u32 = 20;
 /// After so many conflicts nobody else on this host joins while it runs.
 const ALONE_AFTER: u32 = 3;
+
+/// When an event is looked at again that waits for a person.
+const UNMENDED: Duration = Duration::from_secs(10);
 
 /// A delivery of the handler's own consumer.
 pub async fn source(lane: &Arc<Lane>, link: Arc<Link>, wire: Wire, reply: Subject, info: DeliveryInfo) {
@@ -97,7 +101,7 @@ pub async fn handle(lane: &Lane, delivery: Delivery) {
     } else {
         match Box::pin(record::begin(lane, &delivery)).await {
             Ok(record) => record,
-            Err(fault) => return Box::pin(put_off(lane, delivery, fault, Duration::from_secs(1))).await,
+            Err(error) => return Box::pin(unrecorded(lane, delivery, error)).await,
         }
     };
     let of_letter = delivery.is_of_letter();
@@ -370,6 +374,16 @@ async fn died_before(lane: &Lane, delivery: Delivery, record: Option<attempts::H
     }
     delivery.acker.settle(lane, &Settlement::Ack).await;
     record::forget(lane, &event).await;
+}
+
+/// Its attempt could not be counted, so it is not begun.
+async fn unrecorded(lane: &Lane, delivery: Delivery, error: Error) {
+    if error.passes() {
+        return put_off(lane, delivery, error.to_string(), Duration::from_secs(1)).await;
+    }
+    tracing::error!(handler = %lane.plan.name, event = %delivery.message.event, %error,
+        "an event waits until this is mended");
+    put_off(lane, delivery, error.to_string(), UNMENDED).await;
 }
 
 /// Our fault, not the event's: later.

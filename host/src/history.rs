@@ -18,7 +18,7 @@ pub fn of(headers: &Headers) -> Vec<Attempt> {
 /// The header's value: of attempts that are too many or too long, first the logs of all but the last go, then the oldest,
 /// and then, line by line, the beginning of the last one's log.
 pub fn value(attempts: &[Attempt]) -> String {
-    let text = |attempts: &[Attempt]| serde_json::to_string(attempts).unwrap_or_default();
+    let text = |attempts: &[Attempt]| serde_json::to_string(attempts).expect("attempts serialise");
     let whole = text(attempts);
     if whole.len() <= BYTES_MAX {
         return whole;

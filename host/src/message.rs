@@ -19,14 +19,18 @@ pub struct EventId {
 impl EventId {
     /// Reads `<incarnation>.<sequence>`.
     pub fn parse(text: &str) -> Option<EventId> {
-        let (incarnation, sequence) = text.split_once('.')?;
-        if incarnation.is_empty() || incarnation.len() > 32 || !incarnation.bytes().all(|b| b.is_ascii_alphanumeric()) {
-            return None;
-        }
+        let (incarnation, sequence) = EventId::parts(text)?;
         Some(EventId {
             incarnation: incarnation.into(),
-            sequence: sequence.parse().ok()?,
+            sequence,
         })
+    }
+
+    /// Its incarnation and sequence, if it reads as one.
+    pub fn parts(text: &str) -> Option<(&str, u64)> {
+        let (incarnation, sequence) = text.split_once('.')?;
+        let named = (1..=32).contains(&incarnation.len()) && incarnation.bytes().all(|b| b.is_ascii_alphanumeric());
+        Some((incarnation, sequence.parse().ok()?)).filter(|_| named)
     }
 }
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::attempts::{self, Attempt, LOG_TAIL};
+use crate::broker::Error;
 use crate::delivery::{Delivery, Ran};
 use crate::fault;
 use crate::guest::Line;
@@ -12,25 +13,23 @@ use crate::message::{EventId, Message, now_ms, rfc3339};
 use crate::outcome::Outcome;
 
 /// Counts a redelivery's attempt before it runs, so that an event which ends the host is counted too.
-pub async fn begin(lane: &Lane, delivery: &Delivery) -> Result<Option<attempts::Held>, String> {
+pub async fn begin(lane: &Lane, delivery: &Delivery) -> Result<Option<attempts::Held>, Error> {
     let first = delivery.delivered <= 1 && delivery.replay.is_none();
     if first || delivery.is_of_letter() {
         return Ok(None);
     }
-    let link = lane.link().ok_or("the connection is gone")?;
+    let link = lane.link().ok_or(Error::Gone {
+        what: "recording an attempt".to_owned(),
+    })?;
     let event = &delivery.message.event;
-    let mut held = attempts::load(&link.connection, &lane.plan.name, event)
-        .await
-        .map_err(|e| e.to_string())?;
+    let mut held = attempts::load(&link.connection, &lane.plan.name, event).await?;
     describe(lane, &mut held, &delivery.message);
     if held.record.attempts >= lane.plan.retry.max_attempts && !fault::off("host-verdict") {
         held.record.attempts += 1;
         return Ok(Some(held));
     }
     held.record.begin(&lane.host, &lane.module.load().digest.to_string());
-    attempts::save(&link.connection, event, &mut held)
-        .await
-        .map_err(|e| e.to_string())?;
+    attempts::save(&link.connection, event, &mut held).await?;
     fault::point("attempt-written");
     Ok(Some(held))
 }

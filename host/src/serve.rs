@@ -298,7 +298,10 @@ async fn connect(lane: &Arc<Lane>, connection: Connection) -> Result<(Arc<Link>,
     }
     poison::discard(&connection, REPLAY, &replay::bind(&connection, lane).await?).await?;
     poison::discard(&connection, ADVISORIES, &advisory::bind(&connection, lane).await?).await?;
-    let created_ms = parse_rfc3339(&info.created).unwrap_or(0);
+    let created_ms = parse_rfc3339(&info.created).ok_or_else(|| Error::Answer {
+        what: format!("when stream {} was made", plan.stream),
+        why: format!("`{}` is no time", info.created),
+    })?;
     let link = Link::new(connection, &present.token, created_ms, info.retention() != "limits");
     Ok((Arc::new(link), own))
 }

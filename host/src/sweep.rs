@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::attempts;
 use crate::broker::Error;
-use crate::broker::consumer::{META_INCARNATION, META_START};
+use crate::broker::consumer::META_INCARNATION;
 use crate::broker::scan::{From, Surveyed, one_by_one, survey};
 use crate::burial;
 use crate::lane::{Lane, Link};
@@ -55,10 +55,7 @@ async fn raise_floor(lane: &Lane, link: &Link, bucket: &Bucket) -> Result<(), Er
         return Ok(());
     }
     // What lies before the consumer's start was never its.
-    let start = info
-        .metadata(META_START)
-        .and_then(|s| s.parse().ok())
-        .unwrap_or(floor + 1);
+    let start = info.start()?.unwrap_or(floor + 1);
     let mut reach = settled;
     // What its stream has removed is not among the matching messages, and yet it may be undecided.
     for event in attempts::events(&link.connection, &plan.name).await? {
@@ -84,13 +81,24 @@ async fn raise_floor(lane: &Lane, link: &Link, bucket: &Bucket) -> Result<(), Er
         }
         reach = reach.min(sequence - 1);
         if !lane.is_running(&event) {
-            recover(lane, link, &event).await?;
+            unless_unreadable(lane, &event, recover(lane, link, &event).await)?;
         }
     }
     if reach > floor {
         bucket.raise_floor(&plan.name, &link.incarnation, reach);
     }
     Ok(())
+}
+
+/// An event of which the record cannot be read waits for a person, and keeps no other.
+fn unless_unreadable(lane: &Lane, event: &EventId, swept: Result<(), Error>) -> Result<(), Error> {
+    match swept {
+        Err(error @ Error::Unreadable { .. }) => {
+            tracing::error!(handler = %lane.plan.name, %event, %error, "an event waits until this is mended");
+            Ok(())
+        }
+        swept => swept,
+    }
 }
 
 /// An event that the server will not deliver again, undecided.
@@ -122,37 +130,41 @@ async fn exhausted(lane: &Lane, link: &Link, event: &EventId, record: &attempts:
 
 /// Attempt records that nobody will touch any more.
 async fn records(lane: &Lane, link: &Link) -> Result<(), Error> {
-    let plan = &lane.plan;
-    let patience = u64::try_from((plan.ack_wait + plan.timeout).as_millis()).unwrap_or(u64::MAX);
     if let Some(bucket) = &lane.bucket {
         bucket.catch_up().await?;
     }
-    for event in attempts::events(&link.connection, &plan.name).await? {
-        let decided = |b: &Arc<Bucket>| b.decided(&plan.name, &event).is_some();
-        if lane.bucket.as_ref().is_some_and(decided) {
-            attempts::remove(&link.connection, &plan.name, &event).await?;
-            continue;
+    for event in attempts::events(&link.connection, &lane.plan.name).await? {
+        unless_unreadable(lane, &event, record(lane, link, &event).await)?;
+    }
+    Ok(())
+}
+
+async fn record(lane: &Lane, link: &Link, event: &EventId) -> Result<(), Error> {
+    let plan = &lane.plan;
+    let decided = |b: &Arc<Bucket>| b.decided(&plan.name, event).is_some();
+    if lane.bucket.as_ref().is_some_and(decided) {
+        return attempts::remove(&link.connection, &plan.name, event).await;
+    }
+    // What is at work or of another making of the stream needs no reading.
+    if event.incarnation != link.incarnation || lane.is_running(event) {
+        return Ok(());
+    }
+    let held = attempts::load(&link.connection, &plan.name, event).await?;
+    let attempts = burial::of_record(&held.record);
+    let patience = u64::try_from((plan.ack_wait + plan.timeout).as_millis()).unwrap_or(u64::MAX);
+    let quiet = now_ms() > attempts.last_ms.saturating_add(patience);
+    // It may have gone or begun meanwhile.
+    if held.revision == 0 || !quiet || lane.is_running(event) {
+        return Ok(());
+    }
+    if burial::body_in_stream(lane, event).await?.is_none() {
+        // Without a ledger nobody can tell a lost event from one that was done.
+        if lane.bucket.is_some() {
+            replay::lost(lane, event, attempts).await?;
         }
-        // What is at work or of another making of the stream needs no reading.
-        if event.incarnation != link.incarnation || lane.is_running(&event) {
-            continue;
-        }
-        let held = attempts::load(&link.connection, &plan.name, &event).await?;
-        let record = burial::of_record(&held.record);
-        let quiet = now_ms() > record.last_ms.saturating_add(patience);
-        // It may have gone or begun meanwhile.
-        if held.revision == 0 || !quiet || lane.is_running(&event) {
-            continue;
-        }
-        if burial::body_in_stream(lane, &event).await?.is_none() {
-            // Without a ledger nobody can tell a lost event from one that was done.
-            if lane.bucket.is_some() {
-                replay::lost(lane, &event, record).await?;
-            }
-            attempts::remove(&link.connection, &plan.name, &event).await?;
-        } else if lane.bucket.is_none() && held.record.attempts >= plan.retry.max_attempts {
-            exhausted(lane, link, &event, &held.record).await?;
-        }
+        attempts::remove(&link.connection, &plan.name, event).await?;
+    } else if lane.bucket.is_none() && held.record.attempts >= plan.retry.max_attempts {
+        exhausted(lane, link, event, &held.record).await?;
     }
     Ok(())
 }

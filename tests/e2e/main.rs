@@ -7,6 +7,7 @@ mod audit;
 mod cli;
 mod compile;
 mod config;
+mod corrupt;
 mod dead_letters;
 mod deaths;
 mod delayed;

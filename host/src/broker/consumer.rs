@@ -24,6 +24,20 @@ pub const META_START: &str = "jetmesh.start";
 /// Metadata of a consumer: which making of its ledger's bucket knows what this handler has decided.
 pub const META_LEDGER: &str = "jetmesh.ledger";
 
+impl ConsumerInfo {
+    /// The first stream sequence that was ever a consumer's, where it says so.
+    pub fn start(&self) -> Result<Option<u64>, Error> {
+        let said = self.metadata(META_START);
+        let unreadable = |start: &str| Error::Unreadable {
+            what: format!("{META_START} in the metadata of consumer {}", self.name),
+            why: format!("`{start}` is no sequence"),
+            remedy: "let its handler begin anew, at its `start`, with `jetmesh reset`".to_owned(),
+        };
+        said.map(|start| start.parse().map_err(|_| unreadable(start)))
+            .transpose()
+    }
+}
+
 #[derive(Debug, Clone, Deserialize)]
 pub struct ConsumerInfo {
     pub name: String,

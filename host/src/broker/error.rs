@@ -45,6 +45,10 @@ pub enum Error {
     Missing { what: String },
     #[error("{what}: an answer that cannot be read: {why}")]
     Answer { what: String, why: String },
+    /// Something of the mesh's own that is stored and cannot be read; `remedy` is a sentence of its own. What it stands for
+    /// is not guessed.
+    #[error("{what} cannot be read: {why}; {remedy}")]
+    Unreadable { what: String, why: String, remedy: String },
     /// A state of NATS that a person must change; says how.
     #[error("{0}")]
     Refused(String),
@@ -111,6 +115,7 @@ impl Error {
             | Error::OldServer { .. }
             | Error::NoJetStream
             | Error::Denied { .. }
+            | Error::Unreadable { .. }
             | Error::Refused(_) => Remedy::Person,
         }
     }

@@ -202,7 +202,10 @@ impl Connection {
         };
         Ok(Some(Stored {
             sequence: message.seq,
-            time_ms: parse_rfc3339(&message.time).unwrap_or(0),
+            time_ms: parse_rfc3339(&message.time).ok_or_else(|| Error::Answer {
+                what: format!("JetStream {subject}"),
+                why: format!("`{}` is no time", message.time),
+            })?,
             raw_headers: bytes(&message.hdrs)?,
             payload: bytes(&message.data)?,
             subject: message.subject,

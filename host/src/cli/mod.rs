@@ -62,7 +62,8 @@ impl Error {
                 | broker::Error::OldServer { .. }
                 | broker::Error::NoJetStream
                 | broker::Error::Credentials { .. }
-                | broker::Error::Denied { .. } => REFUSED,
+                | broker::Error::Denied { .. }
+                | broker::Error::Unreadable { .. } => REFUSED,
                 broker::Error::Api { .. }
                 | broker::Error::NoResponders { .. }
                 | broker::Error::Undecided { .. }

@@ -143,8 +143,15 @@ async fn each(
     )
     .await?;
     while let Some(scanned) = scan.next().await? {
-        let Ok(record) = serde_json::from_slice::<Record>(&scanned.message.payload) else {
-            continue;
+        let record = match Record::read(&scanned.message.payload) {
+            Ok(record) => record,
+            Err(why) => {
+                eprintln!(
+                    "warning: {} in bucket {ATTEMPTS} cannot be read: {why}",
+                    scanned.message.subject
+                );
+                continue;
+            }
         };
         if !over
             .get(record.handler.as_str())

@@ -44,7 +44,7 @@ pub async fn run(args: &Args, status: &Status) -> Result<u8, Error> {
             "hosts": hosts,
             "warnings": warnings,
         });
-        println!("{}", serde_json::to_string_pretty(&body).unwrap_or_default());
+        println!("{}", serde_json::to_string_pretty(&body).expect("it serialises"));
         return Ok(OK);
     }
     print(plan, &hosts, &handlers, &orphans);

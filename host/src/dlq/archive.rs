@@ -36,7 +36,7 @@ pub fn line(letter: &Letter) -> String {
         headers: headers(&kept.cloned().collect()),
         payload: Payload::of(&letter.payload),
     };
-    serde_json::to_string(&line).unwrap_or_default()
+    serde_json::to_string(&line).expect("a letter serialises")
 }
 
 /// Headers that say how a letter was stored, not what it is.

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 pub use super::consequence::{Body, Consequence, Out, PART};
 pub use super::id::{Hash, Id};
+use crate::message::EventId;
 use crate::outcome::Cause;
 
 /// The format that this host writes, and the newest that it can read.
@@ -98,6 +99,22 @@ impl Entry {
     pub fn deaths(&self) -> usize {
         let recorded = |d: &&Decision| d.verdict == Verdict::Dead || d.follows_death.is_some();
         self.decisions.iter().filter(recorded).count()
+    }
+
+    /// What is wrong with an entry that reads as one: a decision on nothing, a value that is none, or another's number.
+    pub fn flaw(&self, n: Option<u64>) -> Option<String> {
+        if n.is_some_and(|n| n != self.n) {
+            return Some(format!("it says that it is entry {}", self.n));
+        }
+        let events = self.decisions.iter().flat_map(|d| d.same_as.iter().chain([&d.event]));
+        let event = events.into_iter().find(|event| EventId::parts(event).is_none());
+        let value = self.writes.iter().find(|write| match &write.value {
+            Some(value @ Text::Base64(_)) => value.bytes().is_err(),
+            Some(Text::Text(_)) | None => false,
+        });
+        event
+            .map(|event| format!("`{event}` names no event"))
+            .or_else(|| value.map(|write| format!("the value of {} is no base64", write.key)))
     }
 
     /// The revision of its first written key. The sequences of a batch are contiguous: after the entry come the head,

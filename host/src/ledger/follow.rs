@@ -8,7 +8,6 @@ use serde_json::json;
 
 use super::book::Read;
 use super::bucket::{Bucket, tell};
-use super::entry::Entry;
 use super::read;
 use crate::broker::connection::{redial_delay, token};
 use crate::broker::consumer::{ConsumerInfo, nanos};
@@ -79,7 +78,7 @@ async fn follow(bucket: &Bucket, connection: &Connection) -> Result<(), Error> {
         let Some(info) = message.reply.as_deref().and_then(DeliveryInfo::parse) else {
             continue;
         };
-        let entry: Entry = read::parse(&message.subject, &message.payload)?;
+        let entry = read::entry(&message.subject, &message.payload)?;
         let read = bucket.apply(&entry, info.stream_sequence);
         match read {
             Read::Known => {}

@@ -4,6 +4,7 @@
 //! The token is the mesh's own, kept in its bucket under `incarnation.<stream>` and in the heads of ledgers.
 
 use super::entry::{Incarnation, key_subject};
+use super::read::is_tombstone;
 use crate::broker::connection::token;
 use crate::broker::provision::{MESH_BUCKET, kv_stream};
 use crate::broker::stream::StreamInfo;
@@ -33,6 +34,19 @@ pub fn key(stream: &str) -> String {
     format!("incarnation.{stream}")
 }
 
+/// Reads what the key of a stream holds.
+pub fn parse(stream: &str, value: &[u8]) -> Result<Incarnation, Error> {
+    serde_json::from_slice(value).map_err(|e| Error::Unreadable {
+        what: format!("key {} of bucket {MESH_BUCKET}", key(stream)),
+        why: e.to_string(),
+        remedy: format!(
+            "restore it, or remove it with `nats kv purge {MESH_BUCKET} {}`: then the ledgers and consumers of its \
+             handlers say which making of stream {stream} this is",
+            key(stream)
+        ),
+    })
+}
+
 /// The present incarnation of a source stream. `from_head`: what the handler's ledger remembers, for the case that the
 /// mesh's own bucket is gone.
 pub async fn resolve(
@@ -46,9 +60,10 @@ pub async fn resolve(
     for _ in 0..10 {
         let stored = connection.stored(&kv_stream(MESH_BUCKET), By::Last(&subject)).await?;
         let revision = stored.as_ref().map_or(0, |s| s.sequence);
-        let known: Option<Incarnation> = stored
-            .and_then(|s| serde_json::from_slice(&s.payload).ok())
-            .or_else(|| from_head.cloned());
+        let known = match stored.filter(|s| !is_tombstone(&s.raw_headers)) {
+            Some(stored) => Some(parse(stream, &stored.payload)?),
+            None => from_head.cloned(),
+        };
         let last = match info.state.last_seq {
             0 => None,
             sequence => connection.stored(stream, By::Sequence(sequence)).await?,

@@ -32,7 +32,7 @@ impl Bucket {
         let subject = self.subjects.entry(n);
         let stored = connection.stored(&self.stream, By::Last(&subject)).await?;
         stored
-            .map(|stored| Ok((read::parse(&subject, &stored.payload)?, stored.sequence)))
+            .map(|stored| Ok((read::entry(&subject, &stored.payload)?, stored.sequence)))
             .transpose()
     }
 

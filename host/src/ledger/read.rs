@@ -4,6 +4,7 @@ use async_nats::HeaderMap;
 
 use super::entry::{Entry, Head, READER, Subjects};
 use crate::broker::connection::token;
+use crate::broker::provision::kv_stream;
 use crate::broker::scan::{From, Scan};
 use crate::broker::{By, Connection, Error};
 
@@ -60,7 +61,7 @@ pub async fn entries(
                 .stored(stream, By::Last(&subject))
                 .await?
                 .ok_or_else(|| Error::Missing { what: subject.clone() })?;
-            entries.push((parse(&subject, &stored.payload)?, stored.sequence));
+            entries.push((entry(&subject, &stored.payload)?, stored.sequence));
         }
         return Ok(entries);
     }
@@ -75,7 +76,7 @@ pub async fn entries(
     )
     .await?;
     while let Some(scanned) = scan.next().await? {
-        let entry: Entry = parse(&scanned.message.subject, &scanned.message.payload)?;
+        let entry = self::entry(&scanned.message.subject, &scanned.message.payload)?;
         if (from..=to).contains(&entry.n) {
             entries.push((entry, scanned.sequence));
         }
@@ -91,11 +92,32 @@ pub async fn entries(
     Ok(entries)
 }
 
-pub fn parse<T: serde::de::DeserializeOwned>(what: &str, bytes: &[u8]) -> Result<T, Error> {
-    serde_json::from_slice(bytes).map_err(|e| Error::Answer {
-        what: what.to_owned(),
-        why: e.to_string(),
-    })
+/// An entry as its subject holds it.
+pub fn entry(subject: &str, bytes: &[u8]) -> Result<Entry, Error> {
+    let entry: Entry = parse(subject, bytes)?;
+    let number = subject.rsplit('.').next().and_then(|n| n.parse().ok());
+    match entry.flaw(number) {
+        Some(why) => Err(unreadable(subject, why)),
+        None => Ok(entry),
+    }
+}
+
+/// Something that a ledger's subject holds: its head, an entry, a death.
+pub fn parse<T: serde::de::DeserializeOwned>(subject: &str, bytes: &[u8]) -> Result<T, Error> {
+    serde_json::from_slice(bytes).map_err(|e| unreadable(subject, e.to_string()))
+}
+
+fn unreadable(subject: &str, why: String) -> Error {
+    // `$MESH.state.<bucket>.…`
+    let stream = kv_stream(subject.split('.').nth(2).unwrap_or("?"));
+    Error::Unreadable {
+        what: format!("{subject} in stream {stream}"),
+        why,
+        remedy: format!(
+            "something else has written there: restore stream {stream} from a backup with `nats stream restore`, then \
+             this goes on"
+        ),
+    }
 }
 
 /// A deleted, purged or expired key (ADR-8, ADR-43).

@@ -4,7 +4,7 @@ use super::Tracer;
 use crate::broker::Error;
 use crate::broker::error::Code;
 use crate::broker::provision::{MESH_BUCKET, kv_stream};
-use crate::ledger::entry::{Head, Incarnation, Subjects};
+use crate::ledger::entry::{Head, Subjects};
 use crate::ledger::{incarnation, keys, read};
 use crate::message::EventId;
 use crate::plan::Handler;
@@ -119,7 +119,7 @@ impl Tracer<'_> {
             }) => None,
             found => found?.1,
         };
-        let making = value.and_then(|v| serde_json::from_slice::<Incarnation>(&v).ok());
+        let making = value.map(|value| incarnation::parse(stream, &value)).transpose()?;
         let token = making.map(|making| making.token);
         self.makings.insert(stream.to_owned(), token.clone());
         Ok(token)

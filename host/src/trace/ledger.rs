@@ -9,7 +9,7 @@ use crate::broker::scan::CLOCKS_MS;
 use crate::broker::{By, Error};
 use crate::identity::{self, EVENT_ID};
 use crate::ledger::entry::{Consequence, Death, Decision, Entry, Out, PART, Subjects, Verdict, Write};
-use crate::ledger::read::parse;
+use crate::ledger::read::{self, parse};
 use crate::message::{EventId, header, parse_rfc3339};
 use crate::plan::Handler;
 
@@ -169,12 +169,16 @@ impl Tracer<'_> {
             last: info.state.last_seq,
             headers_only: false,
         };
-        let mut account = Account::default();
+        let (mut account, mut unreadable) = (Account::default(), None);
         let extent = self
             .reading
             .range(&range, |seen| {
-                let Ok(entry) = serde_json::from_slice::<Entry>(&seen.payload) else {
-                    return ControlFlow::Continue(());
+                let entry = match read::entry(&seen.subject, &seen.payload) {
+                    Ok(entry) => entry,
+                    Err(error) => {
+                        unreadable = Some(error);
+                        return ControlFlow::Break(());
+                    }
                 };
                 account.apply(&entry, &handler.name, &name, seen.time_ms);
                 match &account.found {
@@ -183,6 +187,9 @@ impl Tracer<'_> {
                 }
             })
             .await?;
+        if let Some(error) = unreadable {
+            return Err(error);
+        }
         let note = (account.found.is_some() && extent == Extent::Bound).then_some(RESET_UNKNOWN);
         let word = match (account.found, extent) {
             (Some(decided), _) => Word::Decided(Box::new(decided)),
@@ -239,20 +246,25 @@ impl Tracer<'_> {
         let is = |d: &&Decision| {
             d.handler == handler.name && d.same_as.is_none() && d.id.as_ref().is_some_and(|id| id.hash == known.hash)
         };
-        let mut found = None;
+        let mut found = Ok(None);
         let extent = self
             .reading
             .range(&range, |seen| {
-                let entry = serde_json::from_slice::<Entry>(&seen.payload).ok();
-                let decision = entry.as_ref().and_then(|entry| entry.decisions.iter().find(is));
-                found = decision.and_then(|decision| EventId::parse(&decision.event));
-                match found {
-                    Some(_) => ControlFlow::Break(()),
-                    None => ControlFlow::Continue(()),
+                let entry = read::entry(&seen.subject, &seen.payload);
+                let decided = entry.map(|entry| {
+                    let decision = entry.decisions.iter().find(is);
+                    decision.and_then(|decision| EventId::parse(&decision.event))
+                });
+                match decided {
+                    Ok(None) => ControlFlow::Continue(()),
+                    decided => {
+                        found = decided;
+                        ControlFlow::Break(())
+                    }
                 }
             })
             .await?;
-        Ok((found, extent))
+        Ok((found?, extent))
     }
 
     /// What a decision's event was to be followed by. `None`: the ledger does not know any more.

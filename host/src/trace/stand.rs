@@ -4,7 +4,7 @@ use super::ledger::{Decided, Told, Word};
 use super::{Message, Part, Tracer};
 use crate::attempts::{self, Record};
 use crate::broker::Error;
-use crate::broker::consumer::{META_INCARNATION, META_START};
+use crate::broker::consumer::META_INCARNATION;
 use crate::broker::error::Code;
 use crate::dead_letter;
 use crate::ledger::entry::Verdict;
@@ -217,7 +217,7 @@ impl Tracer<'_> {
     async fn undecided(&self, handler: &Handler, event: &EventId, there: bool) -> Result<Stand, Error> {
         let connection = &self.reading.connection;
         let held = attempts::load(connection, &handler.name, event).await?;
-        if held.revision > 0 {
+        if held.record.attempts > 0 {
             return Ok(Stand::Retrying {
                 record: Box::new(held.record),
                 max_attempts: handler.retry.max_attempts,
@@ -235,10 +235,7 @@ impl Tracer<'_> {
         {
             return Ok(Stand::Unknown);
         }
-        let start = info
-            .metadata(META_START)
-            .and_then(|start| start.parse().ok())
-            .unwrap_or(0);
+        let start = info.start()?.unwrap_or(0);
         Ok(if event.sequence < start {
             Stand::BeforeStart { start }
         } else if event.sequence > info.delivered.stream_seq {

@@ -38,7 +38,10 @@ pub struct Show {
 
 pub fn run(letter: &Letter, as_json: bool) -> Result<u8, Error> {
     if as_json {
-        println!("{}", serde_json::to_string_pretty(&json_of(letter)).unwrap_or_default());
+        println!(
+            "{}",
+            serde_json::to_string_pretty(&json_of(letter)).expect("it serialises")
+        );
     } else {
         print!("{}", page(letter, now_ms(), terminal_columns()));
     }

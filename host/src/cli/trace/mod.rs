@@ -79,7 +79,7 @@ pub async fn run(args: &Args, trace: &Trace) -> Result<u8, Error> {
     }
     if trace.json {
         let all = json::all(&events, &searched, &tracer.reading);
-        println!("{}", serde_json::to_string_pretty(&all).unwrap_or_default());
+        println!("{}", serde_json::to_string_pretty(&all).expect("it serialises"));
         return Ok(OK);
     }
     let columns = table::terminal_columns();
