@@ -17,8 +17,9 @@ use crate::handler::{self, Module};
 use crate::lane::Lane;
 use crate::ledger::relay::RelayState;
 use crate::ledger::{Bucket, committer, follow, relay};
+use crate::message::{now_ms, rfc3339};
 use crate::plan::{Handler, Plan};
-use crate::{due, engine, micro, serve, swap};
+use crate::{due, engine, micro, serve, swap, telemetry};
 
 /// Keys of all buckets that a host keeps at hand, in bytes.
 const CACHES_BYTES_MAX: usize = 512 * 1024 * 1024;
@@ -143,19 +144,28 @@ pub async fn run(plan: Plan, drain: Drain) -> Result<bool, Error> {
                 .find(|bucket| bucket.name == ledger);
             let state = Arc::new(RelayState::new(&ledger));
             relays.push(Arc::clone(&state));
-            drain.spawn(relay(
-                state,
-                own,
-                Arc::clone(&plan),
-                Arc::clone(&connections),
-                drain.clone(),
-            ));
+            let (whole, shared, end) = (Arc::clone(&plan), Arc::clone(&connections), drain.clone());
+            drain.spawn(format!("relay of {ledger}"), move || {
+                let (state, shared) = (Arc::clone(&state), Arc::clone(&shared));
+                relay(state, own.clone(), Arc::clone(&whole), shared, end.clone())
+            });
         }
         // What it leaves is delivered to another, and carried out once all the same.
-        drain.spawn_until(due::run(plan.mesh.clone(), plan.nats.clone()));
+        let (mesh, nats) = (plan.mesh.clone(), plan.nats.clone());
+        drain.spawn_until("due events", move || due::run(mesh.clone(), nats.clone()));
     }
-    drain.spawn_until(swap::watch(runtime, lanes.clone()));
-    drain.spawn_until(micro::run(Arc::clone(&plan), host.clone(), lanes, relays));
+    let watched = lanes.clone();
+    drain.spawn_until("module watcher", move || swap::watch(runtime.clone(), watched.clone()));
+    let told = Arc::new(micro::Host {
+        plan: Arc::clone(&plan),
+        name: host.clone(),
+        started: rfc3339(now_ms()),
+        lanes,
+        relays,
+        panics: Arc::clone(&drain.panics),
+    });
+    drain.spawn_until("micro service", move || micro::run(Arc::clone(&told)));
+    drain.spawn_until("log watcher", telemetry::tell_losses);
     tracing::info!(mesh = %plan.mesh, %host, handlers = plan.handlers.len(), "host started");
     drain.begun().await;
     tracing::info!(grace = ?plan.drain_timeout, "draining");
@@ -254,12 +264,17 @@ fn thread(number: usize, lanes: Vec<Arc<Lane>>, drain: Drain, grace: Duration) -
                 .filter_map(|l| l.bucket.as_ref())
                 .map(|b| (b.name.as_str(), b))
                 .collect();
-            for bucket in buckets.into_values() {
-                drain.spawn_beside(committer::run(Arc::clone(bucket)));
-                drain.spawn_beside(follow::run(Arc::clone(bucket)));
+            for (name, bucket) in buckets {
+                let own = Arc::clone(bucket);
+                drain.spawn_beside(format!("committer of {name}"), move || committer::run(Arc::clone(&own)));
+                let own = Arc::clone(bucket);
+                drain.spawn_beside(format!("follower of {name}"), move || follow::run(Arc::clone(&own)));
             }
             for lane in &lanes {
-                drain.spawn_lane(serve::run(Arc::clone(lane)));
+                let own = Arc::clone(lane);
+                drain.spawn_lane(format!("lane of {}", lane.plan.name), move || {
+                    serve::run(Arc::clone(&own))
+                });
             }
             drain.begun().await;
             drain.finished(grace).await;

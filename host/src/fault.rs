@@ -1,8 +1,8 @@
 //! Named points at which a test can end or freeze the process. They exist in debug builds only; a release build has
 //! neither the code nor the variable.
 //!
-//! `MESH_FAULT=<point>:<action>[:<nth>]`, joined by commas; actions: `kill` (as `kill -9`), `stop` (SIGSTOP), `off`
-//! (asked by [`off`]), or a number (asked by [`number`]). `nth` is the pass at which it acts, 1 unless given.
+//! `MESH_FAULT=<point>:<action>[:<nth>]`, joined by commas; actions: `kill` (as `kill -9`), `stop` (SIGSTOP), `panic`,
+//! `off` (asked by [`off`]), or a number (asked by [`number`]). `nth` is the pass at which it acts, 1 unless given.
 //! `MESH_MISTAKE=<name>` plants a mistake in the ledger (`ledger::mistake`).
 
 #[cfg(debug_assertions)]
@@ -48,6 +48,10 @@ mod switch {
         let signal = match fault.action.as_str() {
             "kill" => rustix::process::Signal::KILL,
             "stop" => rustix::process::Signal::STOP,
+            "panic" => {
+                drop(faults);
+                panic!("the fault {name}");
+            }
             _ => return,
         };
         drop(faults);

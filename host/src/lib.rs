@@ -30,6 +30,7 @@ pub mod ledger;
 pub mod message;
 pub mod micro;
 pub mod outcome;
+pub mod panics;
 pub mod payload;
 pub mod plan;
 pub mod poison;

@@ -10,11 +10,14 @@ use serde_json::{Value, json};
 
 use crate::broker::connection::redial_delay;
 use crate::broker::{self, Connection, Error};
+use crate::fault;
 use crate::lane::Lane;
 use crate::ledger::relay::RelayState;
 use crate::ledger::relay::state::Blocked;
-use crate::message::{now_ms, rfc3339};
+use crate::message::rfc3339;
+use crate::panics::Panics;
 use crate::plan::Plan;
+use crate::telemetry;
 
 /// The service's name: `jetmesh` and the mesh's.
 pub fn service(mesh: &str) -> String {
@@ -25,14 +28,24 @@ pub fn service(mesh: &str) -> String {
     }
 }
 
+/// What a host tells of itself.
+pub struct Host {
+    pub plan: Arc<Plan>,
+    pub name: String,
+    /// RFC 3339.
+    pub started: String,
+    pub lanes: Vec<Arc<Lane>>,
+    pub relays: Vec<Arc<RelayState>>,
+    pub panics: Arc<Panics>,
+}
+
 /// Answers for as long as it is polled.
-pub async fn run(plan: Arc<Plan>, host: String, lanes: Vec<Arc<Lane>>, relays: Vec<Arc<RelayState>>) {
-    let started = rfc3339(now_ms());
+pub async fn run(host: Arc<Host>) {
     let mut attempt = 0;
     loop {
         let served = async {
-            let connection = broker::open(&plan.nats, &format!("jetmesh micro {host}")).await?;
-            answer(&connection, &plan, &host, (&lanes, &relays), &started).await
+            let connection = broker::open(&host.plan.nats, &format!("jetmesh micro {}", host.name)).await?;
+            answer(&connection, &host).await
         };
         let error = match served.await {
             Ok(()) => "the connection is gone".to_owned(),
@@ -44,20 +57,14 @@ pub async fn run(plan: Arc<Plan>, host: String, lanes: Vec<Arc<Lane>>, relays: V
     }
 }
 
-async fn answer(
-    connection: &Connection,
-    plan: &Plan,
-    host: &str,
-    (lanes, relays): (&[Arc<Lane>], &[Arc<RelayState>]),
-    started: &str,
-) -> Result<(), Error> {
-    let name = service(&plan.mesh);
+async fn answer(connection: &Connection, host: &Host) -> Result<(), Error> {
+    let name = service(&host.plan.mesh);
     let mut requests = futures_util::stream::SelectAll::new();
     for verb in ["PING", "INFO", "STATS"] {
         for subject in [
             format!("$SRV.{verb}"),
             format!("$SRV.{verb}.{name}"),
-            format!("$SRV.{verb}.{name}.{host}"),
+            format!("$SRV.{verb}.{name}.{}", host.name),
         ] {
             let subscriber = connection.client.subscribe(subject).await;
             requests.push(subscriber.map_err(|_| Error::Gone {
@@ -70,27 +77,29 @@ async fn answer(
             request = requests.next() => request,
             () = connection.closed() => return Ok(()),
         };
+        fault::point("micro");
         let Some(request) = request else { return Ok(()) };
         let Some(reply) = request.reply else { continue };
         let verb = request.subject.split('.').nth(1).unwrap_or_default();
         let mut body = json!({
             "name": name,
-            "id": host,
+            "id": host.name,
             "version": env!("CARGO_PKG_VERSION"),
-            "metadata": { "mesh": plan.mesh },
+            "metadata": { "mesh": host.plan.mesh },
         });
         match verb {
             "PING" => body["type"] = json!("io.nats.micro.v1.ping_response"),
             "INFO" => {
                 body["type"] = json!("io.nats.micro.v1.info_response");
                 body["description"] = json!("jetmesh host");
-                body["endpoints"] = lanes.iter().map(|lane| endpoint(lane)).collect();
+                body["endpoints"] = host.lanes.iter().map(|lane| endpoint(lane)).collect();
             }
             _ => {
                 body["type"] = json!("io.nats.micro.v1.stats_response");
-                body["started"] = json!(started);
-                body["endpoints"] = lanes.iter().map(|lane| stats(lane)).collect();
-                body["relays"] = relays.iter().map(|relay| relay_json(relay)).collect();
+                body["started"] = json!(host.started);
+                body["endpoints"] = host.lanes.iter().map(|lane| stats(lane)).collect();
+                body["relays"] = host.relays.iter().map(|relay| relay_json(relay)).collect();
+                body["data"] = of_host(&host.panics);
             }
         }
         // Fails only when the connection is gone.
@@ -125,6 +134,14 @@ fn relay_json(relay: &RelayState) -> Value {
         "error": now.error.map(|e| json!({ "why": e.why, "since": rfc3339(e.since_ms), "count": e.count })),
         "blocked": now.blocked.into_iter().map(blocked).collect::<Vec<_>>(),
     })
+}
+
+/// What is no handler's own.
+fn of_host(panics: &Panics) -> Value {
+    let panicked = panics.all().into_iter();
+    let panicked =
+        panicked.map(|(task, told)| json!({ "task": task, "count": told.count, "last": told.text, "at": told.at }));
+    json!({ "log_lines_lost": telemetry::lost(), "panics": panicked.collect::<Vec<_>>() })
 }
 
 fn stats(lane: &Lane) -> Value {

@@ -16,6 +16,8 @@ use crate::broker::{Connection, Error};
 use crate::lane::{Lane, Link};
 use crate::ledger::incarnation;
 use crate::message::{DeliveryInfo, parse_rfc3339};
+use crate::panics::caught;
+use crate::settle::{Acker, Settlement};
 use crate::{advisory, dispatch, fault, poison, replay, sweep};
 
 /// How often the floor is raised and what was lost is looked for.
@@ -25,6 +27,8 @@ const SWEEP_EVERY: Duration = Duration::from_secs(60);
 const REPLAYS_IN_FLIGHT: usize = 512;
 /// Advisories, the same.
 const ADVISORIES_IN_FLIGHT: usize = 64;
+/// An event whose work has panicked is delivered again after this.
+const PANICKED_AGAIN: Duration = Duration::from_secs(5);
 /// Without an open request, so long passes before the consumer is looked at again: nobody makes one anew faster.
 const UNHEARD_MAX: Duration = Duration::from_millis(500);
 
@@ -69,7 +73,7 @@ pub async fn run(lane: Arc<Lane>) {
         lane.set_link(None);
         let Err(error) = ended else { break };
         if error.passes() {
-            tracing::debug!(handler = %lane.plan.name, %error, "not serving for a moment");
+            tracing::debug!(handler = %lane.plan.name, %error, "connects again");
         } else if said.as_deref() != Some(&error.to_string()) {
             tracing::error!(handler = %lane.plan.name, %error, "the handler is stopped until this is mended");
             said = Some(error.to_string());
@@ -138,9 +142,16 @@ async fn serve(lane: &Arc<Lane>, unanswered: Option<Connection>, work: &mut Work
                 if let Ok(permit) = Arc::clone(&sweeping).try_acquire_owned() {
                     let (lane, link) = (Arc::clone(lane), Arc::clone(&link));
                     work.push(async move {
-                        tokio::select! {
-                            () = lane.drain.begun() => {}
-                            () = sweep::run(&lane, &link) => {}
+                        let swept = caught(async {
+                            tokio::select! {
+                                () = lane.drain.begun() => {}
+                                () = sweep::run(&lane, &link) => {}
+                            }
+                        });
+                        if let Err(panic) = swept.await {
+                            let handler = &lane.plan.name;
+                            let count = lane.drain.panics.note(&format!("sweep of {handler}"), &panic);
+                            tracing::error!(handler, %panic, count, again_in = ?SWEEP_EVERY, "a sweep has panicked");
                         }
                         drop(permit);
                     }.boxed());
@@ -211,10 +222,21 @@ async fn take(
     let place = Arc::clone(room).try_acquire_owned().ok();
     // What is not the source's is boxed: the future of each event stays small.
     let mut task = async move {
-        match inbound {
-            Inbound::Source => dispatch::source(&lane, link, message, reply, info).await,
-            Inbound::Replay => Box::pin(replay::take(&lane, link, message, reply, info)).await,
-            Inbound::Advisory => Box::pin(advisory::take(&lane, link, message, reply)).await,
+        let acker = Acker::of(reply.clone(), &link);
+        let sequence = info.stream_sequence;
+        let worked = caught(async {
+            match inbound {
+                Inbound::Source => dispatch::source(&lane, link, message, reply, info).await,
+                Inbound::Replay => Box::pin(replay::take(&lane, link, message, reply, info)).await,
+                Inbound::Advisory => Box::pin(advisory::take(&lane, link, message, reply)).await,
+            }
+        });
+        if let Err(panic) = worked.await {
+            let handler = &lane.plan.name;
+            let count = lane.drain.panics.note(&format!("event of {handler}"), &panic);
+            tracing::error!(handler, sequence, %panic, count, again_in = ?PANICKED_AGAIN,
+                "the work on an event has panicked: it is put off");
+            acker.settle(&lane, &Settlement::Nak(PANICKED_AGAIN)).await;
         }
         drop(place);
     }

@@ -11,11 +11,12 @@ use crate::burial;
 use crate::lane::{Lane, Link};
 use crate::ledger::Bucket;
 use crate::message::{EventId, now_ms};
-use crate::replay;
 use crate::settle::ack_by_sequence;
+use crate::{fault, replay};
 
 /// One sweep of a handler.
 pub async fn run(lane: &Lane, link: &Link) {
+    fault::point("sweep");
     let swept = async {
         // The records first: an event that its stream has removed is seen only by its record.
         records(lane, link).await?;

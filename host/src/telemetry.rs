@@ -1,5 +1,12 @@
-//! Where log lines go: standard error, as text or JSON, one line each.
+//! Where log lines go: standard error, as text or JSON, one line each. A log that cannot be written is no fault of the
+//! mesh: lines that cannot leave are lost, and counted.
 
+use std::io::{self, IsTerminal as _, Write};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tracing_subscriber::EnvFilter;
 
 use crate::plan::{Log, LogFormat};
@@ -15,17 +22,103 @@ pub fn start(log: &Log) -> Result<(), Error> {
     let filter = filter.add_directive("async_nats=off".parse().map_err(|e| Error(format!("{e}")))?);
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr);
+        // It would tell of a failed write by a print that panics when it fails as well.
+        .log_internal_errors(false)
+        .with_writer(|| Line);
     match log.format {
         LogFormat::Text => {
-            use std::io::IsTerminal as _;
             lines
-                .with_ansi(std::io::stderr().is_terminal())
+                .with_ansi(io::stderr().is_terminal())
                 .with_target(false)
                 .with_timer(Clock)
                 .init();
         }
         LogFormat::Json => lines.json().flatten_event(true).with_timer(Clock).init(),
+    }
+    Ok(())
+}
+
+/// Log lines that could not be written since the start.
+pub fn lost() -> u64 {
+    LOST.load(Ordering::Relaxed)
+}
+
+/// Says how many lines were lost, once some can be written again; for as long as it is polled.
+pub async fn tell_losses() {
+    let mut told = 0;
+    loop {
+        tokio::time::sleep(LOOK_EVERY).await;
+        let lost = lost();
+        if lost > told && !gate().broken {
+            tracing::warn!(lines = lost - told, "log lines were lost: standard error took none");
+            told = lost;
+        }
+    }
+}
+
+/// How often it is looked whether lines were lost.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How long a reader that is slow may keep the host waiting for one line. One that has taken nothing for so long is not
+/// waited for again before it reads.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// What a pipe that can be written to takes without waiting: its `PIPE_BUF`.
+const CHUNK: usize = 4096;
+
+static LOST: AtomicU64 = AtomicU64::new(0);
+static GATE: Mutex<Gate> = Mutex::new(Gate { broken: false });
+
+/// Lines leave one by one.
+struct Gate {
+    /// The last line was lost; perhaps a part of it has left.
+    broken: bool,
+}
+
+fn gate() -> std::sync::MutexGuard<'static, Gate> {
+    GATE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Standard error, for one line: its write never fails and never waits for long.
+struct Line;
+
+impl Write for Line {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        let mut gate = gate();
+        let patience = if gate.broken { Duration::ZERO } else { PATIENCE };
+        let begins = gate.broken.then_some(&b"\n"[..]);
+        let written = begins
+            .into_iter()
+            .chain(line.chunks(CHUNK))
+            .try_for_each(|chunk| send(chunk, patience));
+        gate.broken = written.is_err();
+        if gate.broken {
+            LOST.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Writes a few bytes as soon as they can leave, within so long.
+fn send(mut bytes: &[u8], patience: Duration) -> rustix::io::Result<()> {
+    let stderr = io::stderr();
+    let began = Instant::now();
+    while !bytes.is_empty() {
+        let left = patience.saturating_sub(began.elapsed());
+        let limit = Timespec::try_from(left).map_err(|_| rustix::io::Errno::INVAL)?;
+        match poll(&mut [PollFd::new(&stderr, PollFlags::OUT)], Some(&limit)) {
+            Ok(0) => return Err(rustix::io::Errno::TIMEDOUT),
+            Err(rustix::io::Errno::INTR) => continue,
+            ready => ready?,
+        };
+        match rustix::io::write(&stderr, bytes) {
+            Ok(0) => return Err(rustix::io::Errno::IO),
+            Ok(written) => bytes = &bytes[written..],
+            Err(rustix::io::Errno::INTR | rustix::io::Errno::AGAIN) if left > Duration::ZERO => {}
+            Err(error) => return Err(error),
+        }
     }
     Ok(())
 }

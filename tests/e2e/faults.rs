@@ -9,7 +9,7 @@ use crate::audit::{judge, publish_work, work};
 use crate::hosts::{wait_at_work, wait_frozen};
 use crate::mesh::{Config, Mesh, PATIENT, says};
 use crate::support::wait::SOON;
-use crate::support::{Direction, Proxy, Signal, eventually};
+use crate::support::{Direction, Host, Proxy, Signal, eventually};
 
 /// A host is killed at the seventh pass of a point, another goes on: nothing lost, nothing twice.
 async fn killed_at(point: &str, nth: u32) {
@@ -125,14 +125,56 @@ async fn draining_redelivers_no_event_that_had_started() {
 }
 
 #[tokio::test]
-async fn a_second_signal_leaves_at_once() {
+async fn a_second_signal_leaves_at_once_when_a_second_has_passed() {
     let (mesh, host) = Mesh::start(Config::probe_with("timeout = \"30s\"")).await;
     mesh.order(json!({ "op": "sleep", "ms": 25_000 })).await;
     crate::hosts::wait_at_work(&mesh, 1).await;
+    let began = std::time::Instant::now();
+    let ended = eventually("the end by a later signal", SOON, async || {
+        if host.ended().is_none() {
+            host.signal(Signal::TERM);
+        }
+        host.ended()
+    });
+    assert_eq!(ended.await.code(), Some(130));
+    assert!(began.elapsed() >= Duration::from_secs(1));
+}
+
+/// Terminals and wrappers send a signal on to whole groups of processes, so that one wish arrives as several.
+#[tokio::test]
+async fn signals_that_come_together_are_one_and_each_kind_drains() {
+    for signal in [Signal::TERM, Signal::INT, Signal::HUP] {
+        let (mesh, host) = Mesh::start(Config::probe_with("timeout = \"30s\"")).await;
+        mesh.order(json!([{ "op": "sleep", "ms": 2_000 }, { "op": "add", "key": "n", "by": 1 }]))
+            .await;
+        crate::hosts::wait_at_work(&mesh, 1).await;
+        for _ in 0..3 {
+            host.signal(signal);
+        }
+        assert_eq!(host.wait_exit(PATIENT).await.code(), Some(0), "{signal:?}");
+        assert_eq!(mesh.value("probe", "n").await.as_deref(), Some("1"), "{signal:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_host_that_was_started_with_nohup_does_not_end_with_its_terminal() {
+    let mesh = Mesh::new(Config::probe()).await;
+    let plain = crate::support::host::command(mesh.dir.path());
+    let mut command = std::process::Command::new("nohup");
+    command
+        .arg(plain.get_program())
+        .args(["run", "--config"])
+        .arg(mesh.write_config());
+    command.current_dir(mesh.dir.path());
+    let host = Host::start_program(command);
+    host.wait_for_line(says(&["serving", "handler=probe "]), SOON).await;
+    host.signal(Signal::HUP);
+    mesh.order(json!({ "op": "add", "key": "n", "by": 1 })).await;
+    mesh.wait_value("probe", "n", "1").await;
     host.signal(Signal::TERM);
-    host.wait_for_line(says(&["draining"]), SOON).await;
-    host.signal(Signal::TERM);
-    assert_eq!(host.wait_exit(Duration::from_secs(5)).await.code(), Some(130));
+    assert_eq!(host.wait_exit(PATIENT).await.code(), Some(0));
+    let drains = host.lines().iter().filter(|line| line.contains("draining")).count();
+    assert_eq!(drains, 1, "not by the first signal, which comes before the order");
 }
 
 #[tokio::test]

@@ -37,11 +37,13 @@ impl Host {
     /// Runs `jetmesh` with these arguments, for a command that goes on until it is told to stop.
     pub fn start_command(args: &[&str], dir: &Path, env: &[(&str, &str)]) -> Self {
         let mut command = command(dir);
-        command
-            .args(args)
-            .envs(env.iter().copied())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
+        command.args(args).envs(env.iter().copied());
+        Self::start_program(command)
+    }
+
+    /// Runs a program that becomes a host.
+    pub fn start_program(mut command: Command) -> Self {
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let process = Process::spawn("jetmesh", command);
         let lines = Arc::new(Mutex::new(Vec::new()));
         let (stdout, stderr) = process.take_output();

@@ -4,7 +4,7 @@
 pub mod cli;
 pub mod host;
 pub mod modules;
-mod process;
+pub mod process;
 pub mod proxy;
 pub mod server;
 pub mod wait;

@@ -68,7 +68,10 @@ pub async fn run(args: &Args, dev: &Dev) -> Result<u8, Error> {
     // What is above goes to standard output, the log to standard error: keep them in order.
     let _ = std::io::stdout().flush();
     if wanted == Some(Samples::Wanted) {
-        drain.spawn_until(publish(connection.clone(), plan.handlers.clone(), drain.clone()));
+        let (client, handlers, end) = (connection.clone(), plan.handlers.clone(), drain.clone());
+        drain.spawn_until("samples", move || {
+            publish(client.clone(), handlers.clone(), end.clone())
+        });
     }
     let clean = app::run(plan, drain).await?;
     drop(server);

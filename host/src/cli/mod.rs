@@ -1,5 +1,8 @@
 //! The command line. Each command is a file; what they print is for people, exit codes are for scripts.
 
+#[macro_use]
+mod text;
+
 mod args;
 mod ask;
 mod check;
@@ -12,7 +15,6 @@ mod run;
 mod schema;
 mod status;
 mod table;
-mod text;
 mod trace;
 
 use std::process::ExitCode;
@@ -80,21 +82,26 @@ impl Error {
 /// What a shell makes of a program that SIGPIPE has ended.
 const UNREAD: u8 = 141;
 
-/// Whoever prints into a closed pipe, as `jetmesh dlq ls | head` does, ends without a word; else it would panic.
-fn end_when_nobody_reads() {
+/// Whoever prints into a closed pipe, as `jetmesh dlq ls | head` does, ends without a word; into a full disk, with the
+/// reason. Else both would panic.
+fn end_when_nothing_can_be_printed() {
     let usual = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
         let text = panic.payload_as_str().unwrap_or_default();
-        if text.starts_with("failed printing to stdout: Broken pipe") {
-            std::process::exit(UNREAD.into());
+        match text.strip_prefix("failed printing to stdout: ") {
+            None => usual(panic),
+            Some(why) if why.starts_with("Broken pipe") => std::process::exit(UNREAD.into()),
+            Some(why) => {
+                note!("error: standard output cannot be written: {why}");
+                std::process::exit(FAILED.into());
+            }
         }
-        usual(panic);
     }));
 }
 
 /// Carries a command out.
 pub fn main(args: &Args) -> ExitCode {
-    end_when_nobody_reads();
+    end_when_nothing_can_be_printed();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()
@@ -102,7 +109,7 @@ pub fn main(args: &Args) -> ExitCode {
     let runtime = match runtime {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("error: no runtime: {error}");
+            note!("error: no runtime: {error}");
             return ExitCode::from(FAILED);
         }
     };
@@ -127,7 +134,7 @@ pub fn main(args: &Args) -> ExitCode {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             let text = error.to_string();
-            eprintln!("{}{text}", if text.starts_with("error") { "" } else { "error: " });
+            note!("{}{text}", if text.starts_with("error") { "" } else { "error: " });
             ExitCode::from(error.code())
         }
     }
@@ -139,7 +146,7 @@ fn compile_module(aside: bool) -> Result<u8, Error> {
     Ok(match compile::child(priority) {
         Ok(()) => OK,
         Err(why) => {
-            eprintln!("{why}");
+            note!("{why}");
             FAILED
         }
     })

@@ -5,6 +5,14 @@ use std::time::Duration;
 use super::table::cut;
 use crate::guest::clean;
 
+/// A line on standard error. That it cannot be written is no reason to stop.
+macro_rules! note {
+    ($($text:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stderr(), $($text)*);
+    }};
+}
+
 /// Bytes on one line: text as it is, anything else by its size.
 pub fn value(bytes: &[u8]) -> String {
     match std::str::from_utf8(bytes) {

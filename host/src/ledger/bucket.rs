@@ -152,7 +152,10 @@ impl Bucket {
 
     /// Takes in an entry as the bucket holds it.
     pub(super) fn apply(&self, entry: &Entry, sequence: u64) -> Read<Waiter> {
-        let read = self.book().apply(entry, sequence);
+        let mut book = self.book();
+        fault::point("book-held");
+        let read = book.apply(entry, sequence);
+        drop(book);
         self.applied.notify_waiters();
         read
     }
@@ -255,15 +258,31 @@ impl Bucket {
 
     async fn told(&self, joined: Result<oneshot::Receiver<Fate>, Fate>) -> Fate {
         match joined {
-            Ok(told) => told
-                .await
-                .unwrap_or_else(|_| Err(Fault::Host("the host is ending".to_owned()))),
+            Ok(told) => told.await.unwrap_or_else(|_| {
+                Err(Fault::Host(
+                    "the ledger is read again, or the host is ending".to_owned(),
+                ))
+            }),
             Err(fate) => fate,
         }
     }
 
     pub(super) fn book(&self) -> MutexGuard<'_, Book<Waiter>> {
-        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+        self.book.lock().unwrap_or_else(|half_way| self.begin_again(half_way))
+    }
+
+    /// A step has panicked and may have left the book half-way: nothing of it is believed. Those who wait are told
+    /// nothing, and what has become of their transactions is read from the ledger.
+    fn begin_again<'a>(&self, half_way: PoisonError<MutexGuard<'a, Book<Waiter>>>) -> MutexGuard<'a, Book<Waiter>> {
+        self.book.clear_poison();
+        let mut book = half_way.into_inner();
+        let session = book.session + 1;
+        *book = Book::new(&self.name, CACHE_BYTES_MAX, fault::planted());
+        book.session = session;
+        self.forget_session();
+        self.joined.notify_one();
+        tracing::warn!(bucket = %self.name, "a step of the ledger has panicked: the ledger is read again");
+        book
     }
 }
 

@@ -30,6 +30,8 @@ const TURN_MAX: Duration = Duration::from_millis(100);
 
 /// The committer of one bucket, until the drain.
 pub async fn run(bucket: Arc<Bucket>) {
+    // Of one that has panicked nothing is known but what the ledger says.
+    bucket.forget_session();
     let mut attempt = 0;
     let mut since: Option<Instant> = None;
     loop {
@@ -53,8 +55,15 @@ pub async fn run(bucket: Arc<Bucket>) {
 
 /// Why it ended.
 async fn serve(bucket: &Bucket, connection: &Connection) -> Error {
+    let gone = || broker::Error::Gone {
+        what: format!("the ledger of {}", bucket.name),
+    };
     loop {
+        if bucket.with_present(|present| present.is(connection)) != Some(true) {
+            return gone();
+        }
         if bucket.book().has_work() {
+            fault::point("committer");
             if let Err(error) = append(bucket, connection).await {
                 return error;
             }
@@ -62,7 +71,7 @@ async fn serve(bucket: &Bucket, connection: &Connection) -> Error {
         }
         tokio::select! {
             biased;
-            () = connection.closed() => return broker::Error::Gone { what: format!("the ledger of {}", bucket.name) },
+            () = connection.closed() => return gone(),
             () = bucket.joined.notified() => {}
         }
         // What else is ready joins first.

@@ -54,6 +54,11 @@ impl Bucket {
         }
     }
 
+    /// Nothing that was read is believed: the next one who needs it reads it again.
+    pub(super) fn forget_session(&self) {
+        *self.link.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
     /// Reads the head and every entry up to it.
     pub(super) async fn sync(&self, connection: &Connection) -> Result<(), Error> {
         let Some((head, sequence)) = read::head(connection, &self.stream, &self.subjects).await? else {

@@ -133,10 +133,10 @@ impl Account {
         }
         println!("discarded {}", text::letters(self.discarded));
         for id in &self.changed {
-            eprintln!("{id} has changed meanwhile and is left as it is");
+            note!("{id} has changed meanwhile and is left as it is");
         }
         for id in &self.missing {
-            eprintln!("no dead letter `{id}`, or it is settled already");
+            note!("no dead letter `{id}`, or it is settled already");
         }
     }
 

@@ -88,10 +88,10 @@ pub async fn export(connection: &Connection, export: &Export) -> Result<u8, Erro
         }
         return Err(Error::Failed(format!("the export is not whole: {error}")));
     }
-    eprintln!("exported {}{to}", letters(count));
+    note!("exported {}{to}", letters(count));
     missing
         .iter()
-        .for_each(|id| eprintln!("no dead letter `{id}`, or it is settled"));
+        .for_each(|id| note!("no dead letter `{id}`, or it is settled"));
     Ok(if missing.is_empty() { OK } else { FAILED })
 }
 
@@ -176,7 +176,7 @@ pub async fn import(connection: &Connection, import: &Import) -> Result<u8, Erro
             "{back} put back, {there} there already, {settled} settled and left so, {} malformed",
             malformed.len()
         );
-        malformed.iter().for_each(|(line, why)| eprintln!("line {line}: {why}"));
+        malformed.iter().for_each(|(line, why)| note!("line {line}: {why}"));
     }
     match failed {
         Some(error) => Err(error),

@@ -138,7 +138,7 @@ async fn groups(connection: &Connection, filter: &Filter, ls: &Ls) -> Result<u8,
         println!("\n{all}; those of one group with `jetmesh dlq ls --group ID`");
     }
     if uncounted > 0 {
-        eprintln!("{uncounted} more are of groups beyond the first {}", groups.len());
+        note!("{uncounted} more are of groups beyond the first {}", groups.len());
     }
     Ok(OK)
 }

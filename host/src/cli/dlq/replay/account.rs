@@ -19,25 +19,25 @@ pub fn tell(course: &Course, end: End, took: Duration, args: &Replay) -> Result<
     }
     match end {
         End::Over => return Ok(if whole { OK } else { FAILED }),
-        End::TooManyFailures => eprintln!(
+        End::TooManyFailures => note!(
             "\nstopped: {} of {} failed again, more than {} %",
             counts.failed + counts.silent,
             counts.succeeded + counts.failed + counts.silent,
             args.max_failures * 100.0,
         ),
-        End::Interrupted => eprintln!(
+        End::Interrupted => note!(
             "\ninterrupted: {}",
             match counts.out {
                 0 => "nothing is under way".to_owned(),
                 out => format!("{out} are asked for and go on without this"),
             }
         ),
-        End::Unserved(handler) => eprintln!(
-            "\nerror: no host serves handler {handler}; what is asked for waits for one, see `jetmesh status`"
-        ),
-        End::Broken(error) => eprintln!("\nerror: {error}; what is asked for goes on without this"),
+        End::Unserved(handler) => {
+            note!("\nerror: no host serves handler {handler}; what is asked for waits for one, see `jetmesh status`")
+        }
+        End::Broken(error) => note!("\nerror: {error}; what is asked for goes on without this"),
     }
-    eprintln!("the same command again takes up what is not settled");
+    note!("the same command again takes up what is not settled");
     Ok(FAILED)
 }
 

@@ -100,7 +100,7 @@ async fn meant(connection: &Connection, selected: &Selected) -> Result<Course, E
                     course.add(&letter);
                 } else if let Some(reason) = select::settled(connection, id).await? {
                     // The same command again goes on with the rest.
-                    eprintln!("{id} is settled, {reason}");
+                    note!("{id} is settled, {reason}");
                 } else {
                     unknown.push(format!("`{id}`"));
                 }
