@@ -37,7 +37,7 @@ const NATS: [&str; 22] = [
 const WASM: [&str; 4] = ["engine.rs", "guest.rs", "handler.rs", "sandbox.rs"];
 
 /// The ledger's step functions: what decides whether effects happen once runs without a server.
-const LEDGER_STEPS: [&str; 16] = [
+const LEDGER_STEPS: [&str; 17] = [
     "ledger/append.rs",
     "ledger/book.rs",
     "ledger/cache.rs",
@@ -50,6 +50,7 @@ const LEDGER_STEPS: [&str; 16] = [
     "ledger/index.rs",
     "ledger/join.rs",
     "ledger/mistake.rs",
+    "ledger/opening.rs",
     "ledger/outs.rs",
     "ledger/replayed.rs",
     "ledger/standing.rs",

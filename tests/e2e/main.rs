@@ -24,6 +24,7 @@ mod letters;
 mod log;
 mod mesh;
 mod modules;
+mod opening;
 mod panics;
 mod payloads;
 mod permissions;

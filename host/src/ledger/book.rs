@@ -59,7 +59,9 @@ pub struct Book<W> {
     pub(super) payload_max: usize,
     pub(super) planted: Planted,
     /// The newest entries, by their numbers.
-    recent: VecDeque<(u64, Appended)>,
+    pub(super) recent: VecDeque<(u64, Appended)>,
+    /// It is being read anew.
+    pub(super) is_opening: bool,
 }
 
 /// An entry as the bucket holds it.
@@ -92,49 +94,8 @@ impl<W> Book<W> {
             payload_max: 1024 * 1024,
             planted,
             recent: VecDeque::new(),
+            is_opening: false,
         }
-    }
-
-    /// From which entry on a new connection reads: where a starting host begins, or, if that is earlier, where this one
-    /// has ended. What is at work here may have been decided in between, and a floor may have passed it.
-    pub fn reads_from(&self, head: &Head) -> u64 {
-        match self.session {
-            0 => head.index_from.max(1),
-            _ => head.index_from.max(1).min(self.head.n + 1),
-        }
-    }
-
-    /// A new connection: everything is read anew, nothing is believed. `entries` are those from `reads_from` on, or, if
-    /// some of them are collected, from the head's `index_from` on; then nobody can say any more which of what is at work
-    /// here is decided, so the floors do. What was on its way and is found there is committed; what rests on anything that
-    /// was read before runs again.
-    pub fn open(&mut self, head: Head, head_sequence: u64, entries: &[(Entry, u64)], payload_max: usize) -> Fates<W> {
-        let mut index = Index::new(&head);
-        let next = entries.first().is_some_and(|(first, _)| first.n <= self.head.n + 1);
-        if next || head.n <= self.head.n {
-            index.keep_open(&self.index);
-        }
-        entries.iter().for_each(|(entry, _)| index.apply(entry));
-        self.index = index;
-        self.recent.clear();
-        entries
-            .iter()
-            .for_each(|(entry, sequence)| self.remember(entry, *sequence));
-        (self.head, self.head_sequence) = (head, head_sequence);
-        self.payload_max = payload_max;
-        self.session += 1;
-        if !self.planted.is(Mistake::StaleReopen) {
-            self.view.forget_all();
-        }
-        let mut fates = Vec::new();
-        let own = |sent: &mut Sent<W>| entries.iter().any(|(entry, _)| entry.append == sent.batch.entry.append);
-        if let Some(sent) = self.sent.take_if(own) {
-            let entry = sent.batch.entry.n;
-            let told = |m: Member<W>| (m.waiter, Ok(self.decided_by(&m.tx, entry)));
-            fates.extend(sent.group.members.into_iter().map(told));
-        }
-        fates.extend(self.rejoin());
-        fates
     }
 
     /// The value of a key as a transaction that runs now sees it. `None`: nobody here knows; `learn` it.
@@ -203,7 +164,8 @@ impl<W> Book<W> {
     /// What the next entry says besides.
     fn to_say(&self) -> Said {
         let news = |(stream, known): &(&String, &Incarnation)| self.head.incarnations.get(*stream) != Some(*known);
-        let from = self.index.reads_from();
+        // An index that is not whole does not know where a start begins.
+        let from = if self.is_opening { 0 } else { self.index.reads_from() };
         let incarnations = self.incarnations.iter().filter(news);
         Said {
             floors: self.index.risen(&self.head),
@@ -239,7 +201,7 @@ impl<W> Book<W> {
         }
         let head = self.head.after(entry);
         (self.head, self.head_sequence) = (head, sequence + 1);
-        self.remember(entry, sequence);
+        remember(&mut self.recent, entry, sequence);
         let first = entry.first_revision(sequence);
         let own = |sent: &mut Sent<W>| sent.batch.entry.append == entry.append;
         self.index.apply(entry);
@@ -261,14 +223,6 @@ impl<W> Book<W> {
         // What is on its way will be refused, and then everything is looked at.
         let fates = if self.sent.is_none() { self.rejoin() } else { Vec::new() };
         Read::Applied(fates)
-    }
-
-    fn remember(&mut self, entry: &Entry, sequence: u64) {
-        let append = entry.append.clone();
-        self.recent.push_back((entry.n, Appended { append, sequence }));
-        if self.recent.len() > RECENT_MAX {
-            self.recent.pop_front();
-        }
     }
 
     /// A committed entry. `None`: it is not among the newest that are known here.
@@ -360,5 +314,13 @@ impl<W> Book<W> {
 
     pub fn has_work(&self) -> bool {
         self.sent.is_some() || !self.forming.is_empty()
+    }
+}
+
+pub(super) fn remember(recent: &mut VecDeque<(u64, Appended)>, entry: &Entry, sequence: u64) {
+    let append = entry.append.clone();
+    recent.push_back((entry.n, Appended { append, sequence }));
+    if recent.len() > RECENT_MAX {
+        recent.pop_front();
     }
 }

@@ -150,6 +150,29 @@ impl Index {
         self.of(handler).open.remove(event);
     }
 
+    /// Forgets what is decided, but for the floors, the replays, and what is at work here.
+    pub fn keep_only_work(&mut self) {
+        for of in self.handlers.values_mut() {
+            let open = &of.open;
+            of.above.retain(|event, _| open.contains(event));
+            of.above.shrink_to_fit();
+            of.ids = Ids::default();
+        }
+    }
+
+    /// What has left since it was carried over is not at work any more; what has come since is.
+    pub fn take_work(&mut self, now: &Index) {
+        for (handler, of) in &mut self.handlers {
+            let still = now.handlers.get(handler).map(|now| &now.open);
+            of.open.retain(|event| still.is_some_and(|open| open.contains(event)));
+        }
+        for (handler, of) in &now.handlers {
+            let new = |event: &&EventId| !self.handlers.get(handler).is_some_and(|of| of.open.contains(*event));
+            let came: Vec<EventId> = of.open.iter().filter(new).cloned().collect();
+            came.iter().for_each(|event| self.open(handler, event));
+        }
+    }
+
     /// What is at work here, carried over into another index of the same bucket, with what is decided of it by entries
     /// that are not read again: its floor would not say so.
     pub fn keep_open(&mut self, before: &Index) {

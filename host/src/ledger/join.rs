@@ -187,7 +187,8 @@ mod tests {
     /// A host's book, just opened; the key is known to it.
     fn book() -> Book<u64> {
         let mut book = Book::new("b", 1 << 20, Planted::default());
-        book.open(Head::default(), 1, &[], 1 << 20);
+        let opening = book.begin(Head::default(), 1, 1);
+        book.finish(opening, 1 << 20);
         book.learn("key", 0, None);
         book
     }

@@ -1,7 +1,7 @@
 //! The ledger of a state bucket: one append-only log whose entries say which events are decided, how, and what follows.
 //! `decisions/0001-ledger.md` tells the protocol. `book` and what it is made of (`append`, `cache`, `consequence`,
-//! `entry`, `fate`, `group`, `id`, `ids`, `index`, `join`, `outs`, `replayed`, `standing`, `view`) are pure; the rest
-//! speaks to NATS.
+//! `entry`, `fate`, `group`, `id`, `ids`, `index`, `join`, `opening`, `outs`, `replayed`, `standing`, `view`) are pure; the
+//! rest speaks to NATS.
 
 pub mod append;
 pub mod at_work;
@@ -26,6 +26,7 @@ pub mod mend;
 pub mod mistake;
 #[cfg(test)]
 mod model;
+pub mod opening;
 pub mod outs;
 pub mod read;
 pub mod relay;

@@ -10,6 +10,8 @@ use crate::broker::{By, Connection, Error};
 
 /// From here on a missing range of entries is read in one go, not one by one.
 const SCAN_FROM: u64 = 32;
+/// Entries that are taken in before others on the thread get their turn: about a millisecond.
+const AT_A_TIME: u64 = 128;
 
 /// The head and its stream sequence; `None`: there is none yet, or no more.
 pub async fn head(connection: &Connection, stream: &str, subjects: &Subjects) -> Result<Option<(Head, u64)>, Error> {
@@ -44,16 +46,19 @@ pub async fn begin(connection: &Connection, stream: &str, subjects: &Subjects) -
     }
 }
 
-/// The entries `from..=to`, which are all there: a head says so; each with its stream sequence.
-pub async fn entries(
+/// The entries `from..=to`, which are all there: a head says so; each with its stream sequence, in their order. Whoever
+/// else is on the thread gets its turn between them.
+///
+/// # Errors
+/// [`Error::Missing`] or [`Error::Answer`] if one of them is not there; those before it have been seen.
+pub async fn each(
     connection: &Connection,
     stream: &str,
     subjects: &Subjects,
-    from: u64,
-    to: u64,
+    (from, to): (u64, u64),
     after_sequence: u64,
-) -> Result<Vec<(Entry, u64)>, Error> {
-    let mut entries = Vec::new();
+    mut see: impl FnMut(&Entry, u64),
+) -> Result<(), Error> {
     if to - from < SCAN_FROM {
         for n in from..=to {
             let subject = subjects.entry(n);
@@ -61,35 +66,39 @@ pub async fn entries(
                 .stored(stream, By::Last(&subject))
                 .await?
                 .ok_or_else(|| Error::Missing { what: subject.clone() })?;
-            entries.push((entry(&subject, &stored.payload)?, stored.sequence));
+            see(&entry(&subject, &stored.payload)?, stored.sequence);
         }
-        return Ok(entries);
+        return Ok(());
     }
     let filter = [subjects.entries()];
-    let mut scan = Scan::start(
-        connection,
-        stream,
-        &filter,
-        From::Sequence(after_sequence + 1),
-        u64::MAX,
-        false,
-    )
-    .await?;
-    while let Some(scanned) = scan.next().await? {
+    let first = From::Sequence(after_sequence + 1);
+    let mut scan = Scan::start(connection, stream, &filter, first, u64::MAX, false).await?;
+    let mut next = from;
+    while next <= to {
+        let Some(scanned) = scan.next().await? else { break };
+        let number = scanned.message.subject.rsplit('.').next().and_then(|n| n.parse().ok());
+        if number.is_some_and(|n: u64| n < from) {
+            continue;
+        }
         let entry = self::entry(&scanned.message.subject, &scanned.message.payload)?;
-        if (from..=to).contains(&entry.n) {
-            entries.push((entry, scanned.sequence));
+        if entry.n != next {
+            break;
+        }
+        see(&entry, scanned.sequence);
+        next += 1;
+        if next.is_multiple_of(AT_A_TIME) {
+            tokio::task::yield_now().await;
         }
     }
-    let whole = entries.len() as u64 == to - from + 1 && entries.iter().zip(from..).all(|((e, _), n)| e.n == n);
-    if !whole {
+    scan.end().await?;
+    if next <= to {
         // A replica that is behind its leader: the next try finds more.
         return Err(Error::Answer {
             what: format!("entries {from}..={to} of {stream}"),
-            why: "not all there".into(),
+            why: format!("entry {next} is not there"),
         });
     }
-    Ok(entries)
+    Ok(())
 }
 
 /// An entry as its subject holds it.

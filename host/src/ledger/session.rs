@@ -2,13 +2,18 @@
 //! the next one.
 
 use std::sync::PoisonError;
+use std::time::Instant;
 
 use super::book::Read;
 use super::bucket::{Bucket, tell};
 use super::entry::{Entry, Head, READER};
+use super::opening::Opening;
 use super::read;
 use crate::broker::provision::check_ledger_bucket;
 use crate::broker::{By, Connection, Error};
+
+/// From so many entries on it is told how long they took: some seconds.
+const TOLD: u64 = 100_000;
 
 impl Bucket {
     /// The present session's connection; opens one if there is none.
@@ -77,20 +82,17 @@ impl Bucket {
         };
         if head.n > known {
             let (from, after) = (known + 1, known_sequence);
-            let entries = read::entries(connection, &self.stream, &self.subjects, from, head.n, after).await?;
-            for (entry, sequence) in &entries {
-                let read = self.apply(entry, *sequence);
-                match read {
-                    Read::Applied(fates) => {
-                        tell(fates);
-                        if entry.host != self.host {
-                            self.heard();
-                        }
+            let see = |entry: &Entry, sequence| match self.apply(entry, sequence) {
+                Read::Applied(fates) => {
+                    tell(fates);
+                    if entry.host != self.host {
+                        self.heard();
                     }
-                    // Somebody else here has read it meanwhile.
-                    Read::Known | Read::Gap => {}
                 }
-            }
+                // Somebody else here has read it meanwhile.
+                Read::Known | Read::Gap => {}
+            };
+            read::each(connection, &self.stream, &self.subjects, (from, head.n), after, see).await?;
         }
         let mut book = self.book();
         if head.n < known {
@@ -129,21 +131,32 @@ impl Bucket {
             )));
         }
         let (head, sequence) = self.mend(&connection, head, sequence).await?;
-        let entries = self.entries_to_apply(&connection, &head).await?;
-        *self.making.lock().unwrap_or_else(PoisonError::into_inner) = Some(head.bucket.clone());
         let payload_max = connection.client.max_payload();
-        let fates = self.book().open(head, sequence, &entries, payload_max);
+        let bucket = head.bucket.clone();
+        let began = Instant::now();
+        let opening = self.read_anew(&connection, &head, sequence).await?;
+        let entries = opening.entries();
+        if entries > TOLD {
+            let took = began.elapsed();
+            tracing::info!(bucket = %self.name, entries, ?took, "the ledger has been read");
+        }
+        *self.making.lock().unwrap_or_else(PoisonError::into_inner) = Some(bucket);
+        let fates = self.book().finish(opening, payload_max);
         tell(fates);
         Ok(connection)
     }
 
-    /// The entries that a new connection reads; if some are collected, those that the floors do not cover.
-    async fn entries_to_apply(&self, connection: &Connection, head: &Head) -> Result<Vec<(Entry, u64)>, Error> {
-        let from = self.book().reads_from(head);
-        let read = async |from: u64| match head.n >= from {
-            true => read::entries(connection, &self.stream, &self.subjects, from, head.n, 0).await,
-            false => Ok(Vec::new()),
+    /// Reads the entries that a new connection needs; if some are collected, those that the floors do not cover.
+    async fn read_anew(&self, connection: &Connection, head: &Head, sequence: u64) -> Result<Opening, Error> {
+        let read = async |from: u64| {
+            let mut opening = self.book().begin(head.clone(), sequence, from);
+            if head.n >= from {
+                let feed = |entry: &Entry, sequence| opening.feed(entry, sequence);
+                read::each(connection, &self.stream, &self.subjects, (from, head.n), 0, feed).await?;
+            }
+            Ok(opening)
         };
+        let from = self.book().reads_from(head);
         match read(from).await {
             Err(Error::Missing { .. } | Error::Answer { .. }) if from < head.index_from => {
                 read(head.index_from.max(1)).await

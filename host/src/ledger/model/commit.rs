@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use super::super::append::By;
 use super::super::book::{Book, Following, Read};
-use super::super::entry::Entry;
 use super::super::group::TxId;
 use super::super::mistake::Planted;
 use super::bounds::Bounds;
@@ -42,15 +41,12 @@ impl World {
             // What is to be read is gone: nothing can be opened.
             return;
         }
-        let entries: Vec<(Entry, u64)> = server
-            .entries
-            .iter()
-            .skip(from)
-            .map(|(entry, sequence)| (Entry::clone(entry), *sequence))
-            .collect();
-        let fates = self
-            .book(host)
-            .open(server.head.clone(), server.head_sequence, &entries, bounds.payload_max);
+        let book = self.book(host);
+        let mut opening = book.begin(server.head.clone(), server.head_sequence, from as u64 + 1);
+        for (entry, sequence) in server.entries.iter().skip(from) {
+            opening.feed(entry, *sequence);
+        }
+        let fates = book.finish(opening, bounds.payload_max);
         self.host(host).connected = true;
         if let Some(flight) = &mut self.host(host).flight {
             flight.stale = true;
