@@ -251,3 +251,21 @@ async fn of_what_the_ledger_has_forgotten_that_is_said_and_what_followed_is_foun
     │     └─ watch: done at [time], entry 1, attempt 1, module [digest]
     "#);
 }
+
+#[tokio::test]
+async fn a_key_is_found_by_its_number_as_written_and_payloads_that_are_no_json_are_told() {
+    let mesh = Mesh::new(Config::probe_with("subjects = [\"orders.none\"]")).await;
+    let host = mesh.host(&[]).await;
+    stop(host).await;
+    for payload in ["{\"do\":[],\"price\":12.50,\"id\":98765432109876543210987}", "no JSON"] {
+        mesh.publish("orders.none", payload).await;
+    }
+    for key in ["price=12.50", "price=12.5", "id=98765432109876543210987"] {
+        let told = mesh.jetmesh_ok(&["trace", "--key", key]).await;
+        assert!(told.starts_with("ORDERS:1 "), "{told}");
+        let searched = "searched ORDERS, messages read: 2, of which 1 are not JSON and were not searched; everything";
+        assert!(told.contains(searched), "{told}");
+    }
+    let (_, _, stderr) = mesh.jetmesh(&["trace", "--key", "price=13"]).await;
+    assert!(stderr.contains("of which 1 are not JSON"), "{stderr}");
+}

@@ -1,5 +1,6 @@
 //! Where an event is: what each handler has made of it, and what has followed from it. Only reads.
 
+pub mod field;
 pub mod find;
 pub mod follow;
 pub mod ledger;

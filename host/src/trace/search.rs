@@ -2,9 +2,8 @@
 
 use std::ops::ControlFlow;
 
-use serde_json::Value;
-
 use super::Tracer;
+use super::field::Json;
 use super::find::Place;
 use super::reading::{Extent, Range};
 use crate::broker::Error;
@@ -40,26 +39,12 @@ impl Key {
     }
 
     /// The field is one of the object's own or, with dots, a path into it; a number in the path is a place in a list.
-    pub fn is_in(&self, payload: &[u8]) -> bool {
-        let Ok(payload) = serde_json::from_slice::<Value>(payload) else {
-            return false;
-        };
-        let is = |found: &Value| match found {
-            Value::String(text) => *text == self.value,
-            Value::Number(number) => number.to_string() == self.value,
-            Value::Bool(said) => (if *said { "true" } else { "false" }) == self.value,
-            Value::Null => self.value == "null",
-            Value::Array(_) | Value::Object(_) => false,
-        };
-        let path = || self.field.split('.').try_fold(&payload, step);
-        payload.get(&self.field).is_some_and(is) || path().is_some_and(is)
-    }
-}
-
-fn step<'a>(within: &'a Value, part: &str) -> Option<&'a Value> {
-    match within {
-        Value::Array(list) => part.parse::<usize>().ok().and_then(|at| list.get(at)),
-        within => within.get(part),
+    /// `None`: the payload is no JSON.
+    pub fn is_in(&self, payload: &[u8]) -> Option<bool> {
+        let payload = Json::read(payload)?;
+        let is = |found: Json<'_>| found.is(&self.value);
+        let path = || self.field.split('.').try_fold(payload, Json::step);
+        Some(payload.step(&self.field).is_some_and(is) || path().is_some_and(is))
     }
 }
 
@@ -68,6 +53,8 @@ fn step<'a>(within: &'a Value, part: &str) -> Option<&'a Value> {
 pub struct Searched {
     pub stream: String,
     pub messages: u64,
+    /// Of these: with a payload that is no JSON, so that nothing can be found in it.
+    pub unreadable: u64,
     /// From here on everything was read; `None`: nothing was.
     pub since: Option<String>,
     /// Everything within the time that was asked for.
@@ -110,6 +97,7 @@ impl Tracer<'_> {
         let mut searched = Searched {
             stream: stream.to_owned(),
             messages: 0,
+            unreadable: 0,
             since: None,
             whole: true,
         };
@@ -144,8 +132,10 @@ impl Tracer<'_> {
                     if read && seen.time_ms >= since_ms {
                         searched.messages += 1;
                         oldest.get_or_insert(seen.time_ms);
-                        if key.is_in(&seen.payload) {
-                            here.push((seen.time_ms, seen.sequence));
+                        match key.is_in(&seen.payload) {
+                            Some(true) => here.push((seen.time_ms, seen.sequence)),
+                            Some(false) => {}
+                            None => searched.unreadable += 1,
                         }
                     }
                     ControlFlow::Continue(())
@@ -185,7 +175,7 @@ mod tests {
     #[test]
     fn a_key_is_a_field_or_a_path_and_its_value_is_what_json_says() {
         let payload = br#"{"order_id":"42","n":42,"paid":true,"user":{"id":"u-7"},"a.b":"c","lines":[{"sku":"s-1"}]}"#;
-        let has = |text: &str| Key::parse(text).unwrap().is_in(payload);
+        let has = |text: &str| Key::parse(text).unwrap().is_in(payload).unwrap();
         for yes in [
             "order_id=42",
             "n=42",
@@ -206,8 +196,40 @@ mod tests {
         ] {
             assert!(!has(no), "{no}");
         }
-        assert!(!Key::parse("n=42").unwrap().is_in(b"no json"));
+        assert_eq!(Key::parse("n=42").unwrap().is_in(b"no json"), None);
         assert!(Key::parse("n").is_err() && Key::parse("=1").is_err());
-        assert!(Key::parse("q=a=b").unwrap().is_in(br#"{"q":"a=b"}"#));
+        assert_eq!(Key::parse("q=a=b").unwrap().is_in(br#"{"q":"a=b"}"#), Some(true));
+    }
+
+    #[test]
+    fn a_number_is_found_as_it_is_written_or_as_it_is_usually_written() {
+        let payload = "\u{feff} { \"price\" : 12.50, \"id\": 98765432109876543210987, \"big\": 18446744073709551616 } ";
+        let has = |text: &str| Key::parse(text).unwrap().is_in(payload.as_bytes()).unwrap();
+        for yes in [
+            "price=12.50",
+            "price=12.5",
+            "id=98765432109876543210987",
+            "big=18446744073709551616",
+        ] {
+            assert!(has(yes), "{yes}");
+        }
+        for no in [
+            "price=12",
+            "price=12.500",
+            "id=98765432109876543210986",
+            "big=18446744073709551615",
+        ] {
+            assert!(!has(no), "{no}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_too_deep() {
+        let (open, close) = ("{\"a\":[".repeat(10_000), "]}".repeat(10_000));
+        let payload = format!("{{\"deep\":{open}7{close},\"id\":\"x\"}}");
+        let key = Key::parse("id=x").unwrap();
+        assert_eq!(key.is_in(payload.as_bytes()), Some(true));
+        let path = format!("deep{}=7", ".a.0".repeat(500));
+        assert_eq!(Key::parse(&path).unwrap().is_in(payload.as_bytes()), Some(false));
     }
 }

@@ -18,6 +18,7 @@ pub fn all(events: &[Traced], searched: &[Searched], reading: &Reading<'_>) -> V
         json!({
             "stream": one.stream,
             "messages": one.messages,
+            "unreadable": one.unreadable,
             "since": one.since,
             "whole": one.whole,
         })

@@ -127,10 +127,15 @@ fn said(searched: &Searched) -> String {
     let Searched {
         stream,
         messages,
+        unreadable,
         since,
         whole,
     } = searched;
-    let read = format!("searched {stream}, messages read: {messages}");
+    let unread = match unreadable {
+        0 => String::new(),
+        some => format!(", of which {some} are not JSON and were not searched"),
+    };
+    let read = format!("searched {stream}, messages read: {messages}{unread}");
     match (whole, since) {
         (true, _) => format!("{read}; everything within the time of --since"),
         (false, Some(since)) => format!("{read}; back to {since}, and nothing older"),
