@@ -92,7 +92,7 @@ pub fn transaction(lane: &Lane, event: &EventId, dead: &Dead<'_>, body: Option<B
     let ledger = lane.bucket.as_ref().map_or("", |b| b.name.as_str());
     let headers = dead_letter::headers(&obituary(lane, event, dead, Some((ledger, 0))), body.as_ref());
     let read = body.as_ref().and_then(|b| Some((b, b.headers.as_ref().ok()?)));
-    let id = read.and_then(|(b, headers)| identity::of(&lane.plan, &b.subject, headers, b.time_ms));
+    let id = read.and_then(|(b, headers)| identity::of(&lane.plan, &b.subject, headers, &b.payload, b.time_ms));
     let letter = Planned::Letter {
         subject: dead_letter::subject(&lane.plan.stream, &lane.plan.name, event),
         headers,

@@ -18,7 +18,7 @@ use crate::ledger::{Committed, Fault};
 use crate::message::{DeliveryInfo, EventId, Message, headers_of};
 use crate::outcome::{Cause, Failure, Outcome, Verdict, circles, decide};
 use crate::settle::{Acker, OWN_TERM, Settlement};
-use crate::{record, repeat, replay, report, transaction};
+use crate::{identity, record, repeat, replay, report, transaction};
 
 /// How often an event is run again at once when what it read has changed.
 const RERUNS_MAX: u32 = 20;
@@ -138,7 +138,7 @@ async fn attempt_once(
     loop {
         let session = lane.bucket.as_ref().map_or(0, |b| b.session_number());
         fault::point("before-run");
-        let mut run = match circles(message.hops()) {
+        let mut run = match circles(identity::hops(message)) {
             Some(outcome) => Run::without(outcome),
             None => {
                 module

@@ -51,6 +51,8 @@ pub struct Counters {
     pub repeated: AtomicU64,
     /// Of these: under another sequence, known again by their id.
     pub known_by_id: AtomicU64,
+    /// Events from outside with headers that the mesh has made for another one.
+    pub copied: AtomicU64,
     pub conflicts: AtomicU64,
     pub busy_ns: AtomicU64,
 }

@@ -68,11 +68,6 @@ impl Message {
         header(&self.headers, name)
     }
 
-    /// How many handlers of the mesh stand between this event and one from outside.
-    pub fn hops(&self) -> u32 {
-        self.header(HOPS).and_then(|v| v.parse().ok()).unwrap_or(0)
-    }
-
     /// The trace id of a W3C `traceparent` header (<https://www.w3.org/TR/trace-context/>).
     pub fn trace_id(&self) -> Option<&str> {
         let id = self.header("traceparent")?.split('-').nth(1)?;

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::delivery::Delivery;
 use crate::effects::Effects;
+use crate::identity::Mark;
 use crate::lane::Lane;
 use crate::ledger::Committed;
 use crate::message::EventId;
@@ -17,7 +18,16 @@ pub fn of(lane: &Lane, delivery: &Delivery) -> Option<EventId> {
         return None;
     }
     let message = &delivery.message;
-    let id = identity::of(&lane.plan, &message.subject, &message.headers, message.time_ms)?;
+    if let Mark::Copied(id) = identity::mark(&message.headers, &message.payload) {
+        report::copied(lane, message, id);
+    }
+    let id = identity::of(
+        &lane.plan,
+        &message.subject,
+        &message.headers,
+        &message.payload,
+        message.time_ms,
+    )?;
     lane.bucket.as_ref()?.first_of(&lane.plan.name, &id, &message.event)
 }
 

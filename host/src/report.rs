@@ -4,7 +4,7 @@ use crate::delivery::{Delivery, Ran};
 use crate::guest::Line;
 use crate::lane::{Counters, Lane};
 use crate::ledger::Decided;
-use crate::message::EventId;
+use crate::message::{EventId, Message};
 use crate::outcome::{Failure, Verdict};
 
 /// One line for each attempt.
@@ -42,6 +42,15 @@ pub fn guest_lines(lane: &Lane, event: &EventId, attempt: u32, lines: &[Line]) {
 pub fn repeated(lane: &Lane, event: &EventId) {
     Counters::add(&lane.counters.repeated, 1);
     tracing::debug!(handler = %lane.plan.name, %event, "already decided, acked without running");
+}
+
+/// An event from outside bears the headers of one that the mesh has emitted.
+pub fn copied(lane: &Lane, message: &Message, id: &str) {
+    // A service that copies headers does so often: the first one says that it happens.
+    if lane.counters.copied.fetch_add(1, std::sync::atomic::Ordering::Relaxed) == 0 {
+        tracing::warn!(handler = %lane.plan.name, event = %message.event, subject = message.subject, id,
+            "its headers were copied from an emitted event and are not counted: do not copy Mesh-… and Nats-… headers");
+    }
 }
 
 /// A transaction came too late: its event is decided.

@@ -4,7 +4,7 @@ use crate::dead_letter::REPLAYED;
 use crate::delivery::Delivery;
 use crate::effects::Effects;
 use crate::handler::ModuleDigest;
-use crate::identity::{self, EVENT_ID};
+use crate::identity::{self, EVENT_ID, SEAL};
 use crate::lane::Lane;
 use crate::ledger::append::Transaction;
 use crate::ledger::entry::{Decision, Verdict};
@@ -31,14 +31,15 @@ pub fn done(lane: &Lane, delivery: &Delivery, attempt: u32, digest: &ModuleDiges
 
 /// The same for an event that is dead to nobody, wherever it comes from.
 pub fn of(plan: &Handler, message: &Message, attempt: u32, digest: &ModuleDigest, effects: Effects) -> Transaction {
-    let hops = message.hops() + 1;
+    let hops = identity::hops(message) + 1;
     let mut consequences: Vec<Planned> = Vec::with_capacity(effects.emits.len() + 1);
     for (i, emit) in effects.emits.into_iter().enumerate() {
         let traced = emit.headers.iter().any(|h| h.0 == "traceparent");
         let mut headers = emit.headers;
-        headers.reserve(5);
+        headers.reserve(6);
         let id = format!("{}.{}.{i}", plan.name, message.event);
         headers.push((EVENT_ID.to_owned(), id.clone()));
+        headers.push((SEAL.to_owned(), identity::seal(&id, &emit.payload)));
         headers.push(("Mesh-Cause-Event".to_owned(), message.event.to_string()));
         headers.push(("Mesh-Cause-Handler".to_owned(), plan.name.clone()));
         headers.push((HOPS.to_owned(), hops.to_string()));
@@ -69,7 +70,13 @@ pub fn of(plan: &Handler, message: &Message, attempt: u32, digest: &ModuleDigest
             handler: plan.name.clone(),
             event: message.event.to_string(),
             verdict: Verdict::Done,
-            id: identity::of(plan, &message.subject, &message.headers, message.time_ms),
+            id: identity::of(
+                plan,
+                &message.subject,
+                &message.headers,
+                &message.payload,
+                message.time_ms,
+            ),
             same_as: None,
             cause: None,
             code: None,

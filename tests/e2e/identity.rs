@@ -226,3 +226,42 @@ async fn check_says_what_a_window_costs() {
     let line = stdout.lines().last().unwrap_or_default();
     insta::assert_snapshot!(line, @"probe: identity window 1day: at 10 events/s about 864000 entries of its ledger, 104 MB of memory on each host and 605 MB of disk; a host that starts or connects again reads them");
 }
+
+#[tokio::test]
+async fn headers_that_a_service_has_copied_from_an_emitted_event_make_none_of_its_own_a_repetition_or_a_circle() {
+    let (mesh, host) = Mesh::start(Config::probe()).await;
+    mesh.order(json!({ "op": "emit", "subject": "events.added", "payload": "heard" }))
+        .await;
+    let heard = mesh.wait_emitted(1).await.remove(0);
+    let copied = heard
+        .headers
+        .iter()
+        .filter(|(name, _)| name.to_string().starts_with("Mesh-"));
+    let copied: Vec<(String, String)> = copied
+        .flat_map(|(name, values)| values.iter().map(|value| (name.to_string(), value.to_string())))
+        .collect();
+    assert!(copied.iter().any(|(name, _)| name == "Mesh-Event-Id"), "{copied:?}");
+    for by in 1..=3 {
+        let mut headers: Vec<(&str, &str)> = copied.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
+        if by == 3 {
+            // It has been to and fro for long.
+            headers.retain(|(name, _)| *name != "Mesh-Hops");
+            headers.push(("Mesh-Hops", "40"));
+        }
+        let order = json!({ "op": "add", "key": "n", "by": by }).to_string();
+        mesh.publish_with("orders.probe", &headers, order).await;
+    }
+    mesh.wait_value("probe", "n", "6").await;
+    mesh.wait_settled("ORDERS", "probe").await;
+    assert_eq!(mesh.letters().await.len(), 0);
+    let warned = |line: &&String| line.contains("its headers were copied from an emitted event");
+    assert_eq!(host.lines().iter().filter(warned).count(), 1, "once");
+    // What bears the seal of its own payload is the event itself, however it comes.
+    let own: Vec<(&str, &str)> = copied.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
+    for _ in 0..2 {
+        mesh.publish_with("orders.probe", &own, heard.payload.clone()).await;
+    }
+    let decisions = mesh.wait_decisions("probe", 6).await;
+    assert_eq!(decisions[5]["same_as"], decisions[4]["event"], "{decisions:?}");
+    stop(host).await;
+}

@@ -16,6 +16,7 @@ use crate::effects::{Effects, Emit, Version};
 use crate::fault;
 use crate::guest::{Facts, Line, State};
 use crate::handler::{Module, Run};
+use crate::identity;
 use crate::ledger::append::{TooLarge, fits_alone};
 use crate::ledger::entry::Head;
 use crate::ledger::keys::fetch;
@@ -111,7 +112,7 @@ impl<'a> Rehearsal<'a> {
         };
         let (_, message) = letter.open(event);
         let (plan, attempt) = (self.handler, 1);
-        let run = match circles(message.hops()) {
+        let run = match circles(identity::hops(&message)) {
             Some(outcome) => Run::without(outcome),
             None => {
                 self.module

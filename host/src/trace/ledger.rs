@@ -7,7 +7,7 @@ use super::{Message, Tracer};
 use crate::broker::provision::kv_stream;
 use crate::broker::scan::CLOCKS_MS;
 use crate::broker::{By, Error};
-use crate::identity::{self, EVENT_ID};
+use crate::identity;
 use crate::ledger::entry::{Consequence, Death, Decision, Entry, Out, PART, Subjects, Verdict, Write};
 use crate::ledger::read::{self, parse};
 use crate::message::{EventId, header, parse_rfc3339};
@@ -227,8 +227,7 @@ impl Tracer<'_> {
         id: &str,
         since_ms: u64,
     ) -> Result<(Option<EventId>, Extent), Error> {
-        let headers = vec![(EVENT_ID.to_owned(), id.to_owned())];
-        let (Some(ledger), Some(known)) = (&handler.ledger, identity::of(handler, subject, &headers, 0)) else {
+        let (Some(ledger), Some(known)) = (&handler.ledger, identity::emitted(handler, subject, id, 0)) else {
             return Ok((None, Extent::Whole));
         };
         let (stream, subjects) = (kv_stream(ledger), Subjects::new(ledger));
