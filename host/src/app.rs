@@ -6,19 +6,21 @@ use std::time::{Duration, Instant};
 
 use futures_util::StreamExt as _;
 
-use crate::broker::connection::{redact, redial_delay, token};
+use crate::broker::connection::{redial_delay, token};
 use crate::broker::provision::{MESH_BUCKET, provision};
 use crate::broker::shared::Shared;
 use crate::broker::{self, Connection, Connections};
 use crate::compile::Priority;
 use crate::drain::Drain;
 use crate::engine::Runtime;
+use crate::fit;
 use crate::handler::{self, Module};
 use crate::lane::Lane;
 use crate::ledger::relay::RelayState;
 use crate::ledger::{Bucket, committer, follow, relay};
 use crate::message::{now_ms, rfc3339};
 use crate::plan::{Handler, Plan};
+use crate::secret::redact;
 use crate::{due, engine, micro, serve, swap, telemetry};
 
 /// Keys of all buckets that a host keeps at hand, in bytes.
@@ -78,7 +80,11 @@ pub async fn reach(plan: &Plan, drain: &Drain) -> Result<Option<Connection>, bro
 async fn prepare(plan: &Plan, drain: &Drain) -> Result<Option<()>, broker::Error> {
     let prepare = async || {
         let connection = broker::open(&plan.nats, "jetmesh start").await?;
-        provision(&connection, plan).await
+        provision(&connection, plan).await?;
+        match fit::apart(&connection, plan).await? {
+            Some(why) => Err(broker::Error::Refused(why)),
+            None => Ok(()),
+        }
     };
     patiently(plan, drain, prepare).await
 }

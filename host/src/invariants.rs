@@ -8,11 +8,12 @@ use std::path::{Path, PathBuf};
 const LINES_MAX: usize = 400;
 
 /// Files whose code names the NATS client.
-const NATS: [&str; 22] = [
+const NATS: [&str; 23] = [
     "advisory.rs",
     "attempts.rs",
     "broker/connection.rs",
     "broker/error.rs",
+    "broker/login.rs",
     "broker/pull.rs",
     "broker/scan.rs",
     "broker/stored.rs",

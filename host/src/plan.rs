@@ -97,6 +97,8 @@ pub struct Stream {
     pub retention: Retention,
     pub replicas: usize,
     pub max_age: Option<Duration>,
+    /// Most bytes that it holds; a full one refuses what is published, and removes nothing.
+    pub max_bytes: Option<u64>,
     pub duplicate_window: Duration,
 }
 

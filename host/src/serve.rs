@@ -17,6 +17,7 @@ use crate::lane::{Lane, Link};
 use crate::ledger::incarnation;
 use crate::message::{DeliveryInfo, parse_rfc3339};
 use crate::panics::caught;
+use crate::plan::Handler;
 use crate::settle::{Acker, Settlement};
 use crate::{advisory, dispatch, fault, poison, replay, sweep};
 
@@ -291,7 +292,7 @@ async fn connect(lane: &Arc<Lane>, connection: Connection) -> Result<(Arc<Link>,
         None => (None, None),
         Some(bucket) => {
             let (making, known) = bucket.identity(&plan.stream).await?;
-            check_ledger(lane, found.as_ref().and_then(|c| c.metadata(META_LEDGER)), &making)?;
+            check_ledger(plan, found.as_ref().and_then(|c| c.metadata(META_LEDGER)), &making)?;
             (Some(making), known)
         }
     };
@@ -329,15 +330,15 @@ async fn connect(lane: &Arc<Lane>, connection: Connection) -> Result<(Arc<Link>,
 }
 
 /// A bucket that was made anew has forgotten what this handler did: going on would do it again.
-fn check_ledger(lane: &Lane, bound: Option<&str>, making: &str) -> Result<(), Error> {
+pub fn check_ledger(handler: &Handler, bound: Option<&str>, making: &str) -> Result<(), Error> {
     match bound {
         Some(bound) if bound != making => Err(Error::Refused(format!(
             "handler {}: the bucket {} was made anew or purged, and with it went the memory of what this handler has \
              decided: restore it, or stop the hosts and let the handler begin anew, at its `start`, with \
              `jetmesh reset {}`",
-            lane.plan.name,
-            lane.bucket.as_ref().map_or("?", |b| b.name.as_str()),
-            lane.plan.name
+            handler.name,
+            handler.ledger.as_deref().unwrap_or("?"),
+            handler.name
         ))),
         _ => Ok(()),
     }

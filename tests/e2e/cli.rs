@@ -113,7 +113,7 @@ async fn check_tells_all_problems_of_a_configuration_at_once() {
     let (code, stdout, stderr) = run(dir.path(), config, &["check"]).await;
     assert_eq!((code, stdout.as_str()), (Some(2), ""));
     insta::assert_snapshot!(stderr, @r#"
-    error: jetmesh.toml has 9 problems
+    error: jetmesh.toml has 10 problems
       mesh: "my mesh" is not a name
         hint: 1 to 64 characters of A-Z a-z 0-9 - and _
       handlers.notify.module: it is missing
@@ -130,6 +130,7 @@ async fn check_tells_all_problems_of_a_configuration_at_once() {
         hint: it captures orders.>
       relais: unknown key
         hint: did you mean `relay`?
+      handlers.points.module: there is no file points.wasm
     "#);
 }
 
@@ -218,13 +219,13 @@ async fn the_help_names_every_command_and_every_exit_code() {
 
     Options of all commands:
       -c, --config <FILE>        The configuration file [default: ./jetmesh.toml, else
-                                 ./config/default.toml] [env: JETMESH_CONFIG=]
-      -s, --server <URL>         NATS server, over `nats.url` of the configuration [env: NATS_URL=]
+                                 ./config/default.toml] [env: JETMESH_CONFIG]
+      -s, --server <URL>         NATS server, over `nats.url` of the configuration [env: NATS_URL]
           --context <NAME>       A context of the `nats` CLI to connect with
-          --user <NAME>          User name [env: NATS_USER=]
+          --user <NAME>          User name, or, without a password, a token [env: NATS_USER]
           --password <PASSWORD>  Password [env: NATS_PASSWORD]
-          --creds <FILE>         Credentials file [env: NATS_CREDS=]
-          --nkey <FILE>          File with an nkey seed [env: NATS_NKEY=]
+          --creds <FILE>         Credentials file [env: NATS_CREDS]
+          --nkey <FILE>          File with an nkey seed [env: NATS_NKEY]
           --wait <DURATION>      How long to wait for NATS at start: a duration such as 30s, 0 to fail
                                  at once, or `forever`
           --log <FILTER>         What is logged: a level or a filter such as jetmesh=debug
@@ -234,6 +235,51 @@ async fn the_help_names_every_command_and_every_exit_code() {
     NATS cannot be used as it is; 5 a shutdown left work unfinished, which will be delivered again; 130
     ended at once by a second signal; 141 nobody read what it printed.
     "#);
+}
+
+#[tokio::test]
+async fn the_help_of_a_command_has_its_own_options_and_nothing_suggests_what_is_not_for_people() {
+    let (_, stdout, _) = cli::jetmesh(&["dlq", "ls", "--help"]).await;
+    assert!(
+        stdout.contains("--limit") && !stdout.contains("--config <FILE>"),
+        "{stdout}"
+    );
+    assert!(
+        stdout.contains("Options of all commands, such as --config and --server: jetmesh --help"),
+        "{stdout}"
+    );
+    // They are taken behind the command all the same.
+    let (status, _, stderr) = cli::jetmesh(&["dlq", "ls", "--config", "absent.toml"]).await;
+    assert!(
+        status.code() == Some(2) && stderr.contains("absent.toml: cannot be read"),
+        "{stderr}"
+    );
+    let (status, _, stderr) = cli::jetmesh(&["compile-modul"]).await;
+    assert!(
+        status.code() == Some(2) && !stderr.contains("compile-module"),
+        "{stderr}"
+    );
+}
+
+#[tokio::test]
+async fn an_empty_variable_is_not_set() {
+    let dir = TempDir::new().expect("a temporary folder");
+    fs::write(dir.path().join("jetmesh.toml"), Config::probe().text(NOBODY)).expect("a writable folder");
+    for name in [
+        "JETMESH_CONFIG",
+        "NATS_URL",
+        "NATS_USER",
+        "NATS_PASSWORD",
+        "NATS_CREDS",
+        "NATS_NKEY",
+        "JETMESH_MESH",
+    ] {
+        let (status, stdout, stderr) = cli::jetmesh_with(dir.path(), &["config"], &[(name, "")]).await;
+        assert!(status.success() && stdout.contains(NOBODY), "{name}: {stderr}");
+    }
+    let set = [("NATS_URL", "nats://elsewhere:1")];
+    let (_, stdout, _) = cli::jetmesh_with(dir.path(), &["config"], &set).await;
+    assert!(stdout.contains("nats://elsewhere:1"), "{stdout}");
 }
 
 #[tokio::test]

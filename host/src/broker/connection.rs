@@ -1,12 +1,13 @@
 //! One connection to NATS, which lives once: when it breaks, it is thrown away with everything that was queued on it,
 //! and its owner begins anew. So nothing written before a disconnect is ever sent after it.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use async_nats::jetstream;
-use async_nats::{Client, ConnectOptions, HeaderMap, Request, RequestErrorKind};
+use async_nats::{Client, HeaderMap, Request, RequestErrorKind};
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -14,7 +15,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::denied::Denials;
 use super::error::{Code, Error, SERVER_MIN};
+use super::login::{self, Address};
 use crate::plan::Nats;
+use crate::secret::redact;
+
+/// Before the subjects of JetStream's API, unless it is elsewhere.
+const API: &str = "$JS.API";
 
 /// A connection and the JetStream API over it. Clones are the same connection.
 #[derive(Clone)]
@@ -22,6 +28,8 @@ pub struct Connection {
     pub client: Client,
     pub js: jetstream::Context,
     api_prefix: String,
+    /// The domain that JetStream is in, if it is not the server's own.
+    domain: Option<Arc<str>>,
     closed: CancellationToken,
     /// Which connection of this process it is.
     number: u64,
@@ -32,14 +40,33 @@ pub struct Connection {
 /// Connections that this process has opened.
 static OPENED: AtomicU64 = AtomicU64::new(0);
 
-/// Connects once; no retries.
+/// Connects once, to the first address that takes it, in no particular order; no retries.
 pub async fn open(nats: &Nats, name: &str) -> Result<Connection, Error> {
+    use rand::seq::SliceRandom as _;
+    let mut addresses = login::addresses(nats);
+    addresses.shuffle(&mut rand::rng());
+    let mut failed = None;
+    for address in addresses {
+        match dial(nats, name, &address).await {
+            // Another server may be up. What a person must change is said first, whatever else is down.
+            Err(error @ Error::Connect { .. }) => failed = failed.or(Some(error)),
+            Err(error @ Error::Unauthorized { .. }) => failed = Some(error),
+            done => return done,
+        }
+    }
+    Err(failed.unwrap_or_else(|| Error::Connect {
+        url: redact(&nats.url),
+        why: "there is no address".to_owned(),
+    }))
+}
+
+async fn dial(nats: &Nats, name: &str, address: &Address) -> Result<Connection, Error> {
     let closed = CancellationToken::new();
     let (lost, dead) = (closed.clone(), closed.clone());
     let dials = Arc::new(AtomicU32::new(0));
     let denials = Arc::new(Denials::default());
     let told = Arc::clone(&denials);
-    let mut options = credentials(nats)
+    let mut options = login::options(nats, address.login.as_ref())
         .await?
         .name(name)
         .connection_timeout(nats.timeout)
@@ -78,76 +105,44 @@ pub async fn open(nats: &Nats, name: &str) -> Result<Connection, Error> {
     if let Some(prefix) = &nats.inbox_prefix {
         options = options.custom_inbox_prefix(prefix);
     }
-    let url = redact(&nats.url);
-    let servers: Vec<&str> = nats.url.split(',').map(str::trim).collect();
-    let client = options.connect(servers).await.map_err(|e| Error::Connect {
-        url: url.clone(),
-        why: chain(&e),
-    })?;
+    let client = options
+        .connect(&address.server)
+        .await
+        .map_err(|e| match login::refused(&e) {
+            true => Error::Unauthorized {
+                url: address.server.clone(),
+                tried: login::described(nats, address.login.as_ref()),
+                why: chain(&e),
+            },
+            false => Error::Connect {
+                url: address.server.clone(),
+                why: chain(&e),
+            },
+        })?;
     let info = client.server_info();
     let (major, minor, patch) = SERVER_MIN;
     if !client.is_server_compatible(major, minor, patch) {
         return Err(Error::OldServer { found: info.version });
     }
-    if !info.jetstream {
+    // Elsewhere it may be there all the same: a leaf need not have one.
+    if !info.jetstream && nats.js_domain.is_none() && nats.js_api_prefix.is_none() {
         return Err(Error::NoJetStream);
     }
     let api_prefix = match (&nats.js_domain, &nats.js_api_prefix) {
         (Some(domain), _) => format!("$JS.{domain}.API"),
         (None, Some(prefix)) => prefix.clone(),
-        (None, None) => "$JS.API".to_owned(),
+        (None, None) => API.to_owned(),
     };
     let js = jetstream::with_prefix(client.clone(), &api_prefix);
     Ok(Connection {
         client,
         js,
+        domain: nats.js_domain.as_deref().map(Arc::from),
         api_prefix,
         closed,
         number: OPENED.fetch_add(1, Ordering::Relaxed),
         denials,
     })
-}
-
-async fn credentials(nats: &Nats) -> Result<ConnectOptions, Error> {
-    let mut options = ConnectOptions::new();
-    if let Some(file) = &nats.creds {
-        options = options.credentials_file(file).await.map_err(|e| Error::Credentials {
-            what: file.display().to_string(),
-            why: e.to_string(),
-        })?;
-    }
-    if let Some(file) = &nats.nkey {
-        let seed = std::fs::read_to_string(file).map_err(|e| Error::Credentials {
-            what: file.display().to_string(),
-            why: e.to_string(),
-        })?;
-        options = options.nkey(seed.trim().to_owned());
-    }
-    if let Some(user) = &nats.user {
-        options = options.user_and_password(user.clone(), nats.password.clone().unwrap_or_default());
-    }
-    if let Some(token) = &nats.token {
-        options = options.token(token.clone());
-    }
-    if let Some(ca) = &nats.tls_ca {
-        options = options.add_root_certificates(ca.clone());
-    }
-    if let (Some(cert), Some(key)) = (&nats.tls_cert, &nats.tls_key) {
-        options = options.add_client_certificate(cert.clone(), key.clone());
-    }
-    if nats.tls_first {
-        options = options.tls_first();
-    }
-    Ok(options)
-}
-
-/// A URL without the user's secrets.
-pub fn redact(url: &str) -> String {
-    let hide = |one: &str| match (one.find("://"), one.rfind('@')) {
-        (Some(scheme), Some(at)) if at > scheme => format!("{}://***{}", &one[..scheme], &one[at..]),
-        _ => one.to_owned(),
-    };
-    url.split(',').map(hide).collect::<Vec<_>>().join(",")
 }
 
 fn chain(error: &dyn std::error::Error) -> String {
@@ -209,6 +204,21 @@ impl Connection {
         self.closed.is_cancelled()
     }
 
+    /// Where to publish so that the right domain has it: a server whose JetStream is of another one keeps `$KV.>` to
+    /// itself, and each domain takes it behind its API's prefix as well
+    /// (`generateJSMappingTable` in nats-server's `server/jetstream.go`).
+    pub fn place<'a>(&self, subject: &'a str) -> Cow<'a, str> {
+        match &self.domain {
+            Some(domain) if subject.starts_with("$KV.") => Cow::Owned(format!("$JS.{domain}.API.{subject}")),
+            _ => Cow::Borrowed(subject),
+        }
+    }
+
+    /// Whether JetStream is in another domain or account.
+    pub fn is_elsewhere(&self) -> bool {
+        self.api_prefix != API
+    }
+
     /// `$JS.API`, or what the account's imports make of it.
     pub fn api_prefix(&self) -> &str {
         &self.api_prefix
@@ -255,11 +265,11 @@ impl Connection {
         }
         // A connection that breaks leaves its requests to run into their time limit, and so does a server that does not
         // allow them; nobody waits for that.
-        let began = Instant::now();
+        let (place, began) = (self.place(subject), Instant::now());
         let answer = tokio::select! {
-            answer = self.client.send_request(subject.to_owned(), request) => answer,
-            () = self.denials.publish_refused(subject, began) => {
-                return Err(Error::Denied { what: what(), right: "publish to", subject: subject.to_owned() });
+            answer = self.client.send_request(place.to_string(), request) => answer,
+            () = self.denials.publish_refused(&place, began) => {
+                return Err(Error::Denied { what: what(), right: "publish to", subject: place.into_owned() });
             }
             () = self.closed() => return Err(Error::Gone { what: what() }),
         };

@@ -11,6 +11,9 @@ pub enum Error {
     Connect { url: String, why: String },
     #[error("{what}: cannot be used: {why}")]
     Credentials { what: String, why: String },
+    /// The server was reached and does not know this user.
+    #[error("NATS at {url} refuses the credentials ({tried}): {why}")]
+    Unauthorized { url: String, tried: String, why: String },
     #[error(
         "nats-server {found} is too old: {} or newer is needed",
         format!("{}.{}.{}", SERVER_MIN.0, SERVER_MIN.1, SERVER_MIN.2)
@@ -112,6 +115,7 @@ impl Error {
             | Error::Answer { .. } => Remedy::TryAgain,
             Error::Api { code, .. } => remedy(*code),
             Error::Credentials { .. }
+            | Error::Unauthorized { .. }
             | Error::OldServer { .. }
             | Error::NoJetStream
             | Error::Denied { .. }

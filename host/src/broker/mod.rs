@@ -4,6 +4,7 @@ pub mod connection;
 pub mod consumer;
 pub mod denied;
 pub mod error;
+pub mod login;
 pub mod provision;
 pub mod pull;
 pub mod scan;

@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::connection::Connection;
 use super::consumer::{META_MESH, nanos};
-use super::error::Error;
+use super::error::{Error, Remedy, remedy};
 use super::stream::StreamInfo;
 use crate::plan::{Plan, Stream};
 
@@ -33,11 +33,7 @@ pub async fn provision(connection: &Connection, plan: &Plan) -> Result<(), Error
         own(connection, plan, name, config).await?;
     }
     own(connection, plan, &kv_stream(ATTEMPTS), kv_config(ATTEMPTS)).await?;
-    let mut ledgers = plan.ledgers();
-    if !ledgers.contains(&MESH_BUCKET) {
-        ledgers.push(MESH_BUCKET);
-    }
-    for bucket in ledgers {
+    for bucket in ledgers(plan) {
         ledger_bucket(connection, plan, bucket).await?;
     }
     for stream in &plan.streams {
@@ -47,6 +43,37 @@ pub async fn provision(connection: &Connection, plan: &Plan) -> Result<(), Error
         }
     }
     Ok(())
+}
+
+/// Every stream that [`provision`] makes if it is not there, with its configuration.
+pub fn wanted(plan: &Plan) -> Vec<(String, Value)> {
+    let mut wanted: Vec<(String, Value)> = Vec::new();
+    let mut own = |name: String, mut config: Value| {
+        config["num_replicas"] = json!(plan.replicas);
+        wanted.push((name, config));
+    };
+    for (name, config) in mesh_streams(plan) {
+        own(name.to_owned(), config);
+    }
+    own(kv_stream(ATTEMPTS), kv_config(ATTEMPTS));
+    for bucket in ledgers(plan) {
+        own(kv_stream(bucket), ledger_config(plan, bucket));
+    }
+    wanted.extend(
+        plan.streams
+            .iter()
+            .map(|stream| (stream.name.clone(), source_config(stream))),
+    );
+    wanted
+}
+
+/// The ledgers of a plan, and the mesh's own.
+fn ledgers(plan: &Plan) -> Vec<&str> {
+    let mut ledgers = plan.ledgers();
+    if !ledgers.contains(&MESH_BUCKET) {
+        ledgers.push(MESH_BUCKET);
+    }
+    ledgers
 }
 
 /// Makes the stream of dead letters, if somebody has removed it.
@@ -96,8 +123,12 @@ fn mesh_streams(plan: &Plan) -> [(&'static str, Value); 4] {
 }
 
 fn source_config(stream: &Stream) -> Value {
+    let max_bytes = stream.max_bytes.and_then(|bytes| i64::try_from(bytes).ok());
     json!({
         "subjects": stream.subjects,
+        "max_bytes": max_bytes.unwrap_or(-1),
+        // A full stream tells its publishers, instead of losing what was not delivered yet.
+        "discard": if max_bytes.is_some() { "new" } else { "old" },
         "retention": stream.retention.word(),
         "num_replicas": stream.replicas,
         "max_age": stream.max_age.map_or(0, nanos),
@@ -118,6 +149,16 @@ fn kv_config(bucket: &str) -> Value {
     })
 }
 
+fn ledger_config(plan: &Plan, bucket: &str) -> Value {
+    let mut config = kv_config(bucket);
+    config["subjects"] = json!([format!("$KV.{bucket}.>"), state_subjects(bucket)]);
+    config["allow_atomic"] = json!(true);
+    config["allow_msg_ttl"] = json!(true);
+    config["num_replicas"] = json!(plan.replicas);
+    config["metadata"] = json!({ META_MESH: plan.mesh });
+    config
+}
+
 async fn create(connection: &Connection, name: &str, mut config: Value) -> Result<StreamInfo, Error> {
     config["name"] = json!(name);
     for (key, default) in [
@@ -129,7 +170,16 @@ async fn create(connection: &Connection, name: &str, mut config: Value) -> Resul
             config[key] = default;
         }
     }
-    connection.api(&format!("STREAM.CREATE.{name}"), &config).await
+    let made = connection.api(&format!("STREAM.CREATE.{name}"), &config).await;
+    made.map_err(|error| match error {
+        // Of the account, or of the server: another stream or another limit is what helps.
+        Error::Api { code, text, .. } if remedy(code) == Remedy::Person => Error::Refused(format!(
+            "stream {name} cannot be made: {text} ({}); `jetmesh check --connect` says which limits of the account and \
+             which other streams are in the way",
+            code.0
+        )),
+        other => other,
+    })
 }
 
 /// A stream that carries the mesh's name; that of another mesh is refused.
@@ -139,18 +189,7 @@ async fn own(connection: &Connection, plan: &Plan, name: &str, mut config: Value
     let Some(found) = connection.stream(name).await? else {
         return create(connection, name, config).await.map(|_| ());
     };
-    match found.config["metadata"][META_MESH].as_str() {
-        Some(mesh) if mesh == plan.mesh => {}
-        whose => {
-            return Err(Error::Refused(format!(
-                "stream {name} {}: one account holds one mesh; run this one as mesh = \"{}\", or in another account",
-                whose.map_or("was not made by jetmesh".to_owned(), |mesh| format!(
-                    "belongs to mesh {mesh}"
-                )),
-                whose.unwrap_or("…"),
-            )));
-        }
-    }
+    check_mesh_stream(plan, name, &found)?;
     let missing = |key: &str| config.get(key).is_some_and(|v| found.config.get(key) != Some(v));
     let wanted = [
         "subjects",
@@ -170,6 +209,20 @@ async fn own(connection: &Connection, plan: &Plan, name: &str, mut config: Value
     Ok(())
 }
 
+/// Whether one of the mesh's own streams is this mesh's.
+pub fn check_mesh_stream(plan: &Plan, name: &str, found: &StreamInfo) -> Result<(), Error> {
+    match found.config["metadata"][META_MESH].as_str() {
+        Some(mesh) if mesh == plan.mesh => Ok(()),
+        whose => Err(Error::Refused(format!(
+            "stream {name} {}: one account holds one mesh; run this one as mesh = \"{}\", or in another account",
+            whose.map_or("was not made by jetmesh".to_owned(), |mesh| format!(
+                "belongs to mesh {mesh}"
+            )),
+            whose.unwrap_or("…"),
+        ))),
+    }
+}
+
 /// The extra subjects of a ledger's bucket.
 pub fn state_subjects(bucket: &str) -> String {
     format!("$MESH.state.{bucket}.>")
@@ -179,13 +232,7 @@ pub fn state_subjects(bucket: &str) -> String {
 async fn ledger_bucket(connection: &Connection, plan: &Plan, bucket: &str) -> Result<(), Error> {
     let name = kv_stream(bucket);
     let Some(found) = connection.stream(&name).await? else {
-        let mut config = kv_config(bucket);
-        config["subjects"] = json!([format!("$KV.{bucket}.>"), state_subjects(bucket)]);
-        config["allow_atomic"] = json!(true);
-        config["allow_msg_ttl"] = json!(true);
-        config["num_replicas"] = json!(plan.replicas);
-        config["metadata"] = json!({ META_MESH: plan.mesh });
-        create(connection, &name, config).await?;
+        create(connection, &name, ledger_config(plan, bucket)).await?;
         tracing::info!(bucket, "state bucket made");
         return Ok(());
     };

@@ -1,14 +1,14 @@
 //! What can be said on the command line.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use super::dlq::Dlq;
 use super::retrying::Retrying;
 use super::schema::Schema;
 use super::trace::Trace;
-use crate::compile;
 use crate::config::{Loaded, Overrides, load};
 
 /// An event mesh on NATS JetStream: sandboxed WebAssembly handlers, effects exactly once.
@@ -23,32 +23,26 @@ use crate::config::{Loaded, Overrides, load};
                   130 ended at once by a second signal; 141 nobody read what it printed."
 )]
 pub struct Args {
-    /// The configuration file [default: ./jetmesh.toml, else ./config/default.toml]
-    #[arg(short, long, global = true, value_name = "FILE", env = "JETMESH_CONFIG")]
+    /// The configuration file [default: ./jetmesh.toml, else ./config/default.toml] [env: JETMESH_CONFIG]
+    #[arg(short, long, global = true, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// NATS server, over `nats.url` of the configuration
-    #[arg(short, long, global = true, value_name = "URL", env = "NATS_URL")]
+    /// NATS server, over `nats.url` of the configuration [env: NATS_URL]
+    #[arg(short, long, global = true, value_name = "URL")]
     pub server: Option<String>,
     /// A context of the `nats` CLI to connect with
     #[arg(long, global = true, value_name = "NAME")]
     pub context: Option<String>,
-    /// User name
-    #[arg(long, global = true, value_name = "NAME", env = "NATS_USER")]
+    /// User name, or, without a password, a token [env: NATS_USER]
+    #[arg(long, global = true, value_name = "NAME")]
     pub user: Option<String>,
-    /// Password
-    #[arg(
-        long,
-        global = true,
-        value_name = "PASSWORD",
-        env = "NATS_PASSWORD",
-        hide_env_values = true
-    )]
+    /// Password [env: NATS_PASSWORD]
+    #[arg(long, global = true, value_name = "PASSWORD")]
     pub password: Option<String>,
-    /// Credentials file
-    #[arg(long, global = true, value_name = "FILE", env = "NATS_CREDS")]
+    /// Credentials file [env: NATS_CREDS]
+    #[arg(long, global = true, value_name = "FILE")]
     pub creds: Option<PathBuf>,
-    /// File with an nkey seed
-    #[arg(long, global = true, value_name = "FILE", env = "NATS_NKEY")]
+    /// File with an nkey seed [env: NATS_NKEY]
+    #[arg(long, global = true, value_name = "FILE")]
     pub nkey: Option<PathBuf>,
     /// How long to wait for NATS at start: a duration such as 30s, 0 to fail at once, or `forever`
     #[arg(long, global = true, value_name = "DURATION")]
@@ -86,13 +80,6 @@ pub enum Command {
     Schema(Schema),
     /// Let a handler begin anew, at its start; says first what would go
     Reset(Reset),
-    /// What a host starts for each module: a component on standard input, compiled to standard output
-    #[command(name = compile::COMMAND, hide = true)]
-    CompileModule {
-        /// With the lowest priority
-        #[arg(long)]
-        aside: bool,
-    },
 }
 
 #[derive(Debug, clap::Args)]
@@ -137,23 +124,65 @@ pub struct Reset {
     pub yes: bool,
 }
 
+/// At the end of a command's help, in place of a page of options that are the same everywhere.
+const ELSEWHERE: &str = "Options of all commands, such as --config and --server: jetmesh --help";
+
 impl Args {
+    /// Reads the command line. `Err`: help that was asked for, or what is wrong.
+    pub fn read() -> Result<Args, clap::Error> {
+        let mut command = Args::command();
+        // Now each command has the global options as its own.
+        command.build();
+        let command = command.mut_subcommands(without_globals);
+        Args::from_arg_matches(&command.try_get_matches()?)
+    }
+
     /// The configuration with everything that the command line says over it.
     pub fn load(&self) -> Result<Loaded, crate::config::Error> {
-        load(self.config.as_deref(), &self.overrides())
+        load(self.config_file().as_deref(), &self.overrides())
+    }
+
+    /// The configuration that is named, if one is.
+    pub fn config_file(&self) -> Option<PathBuf> {
+        self.config
+            .clone()
+            .or_else(|| variable("JETMESH_CONFIG").map(PathBuf::from))
     }
 
     fn overrides(&self) -> Overrides {
+        let text = |flag: &Option<String>, name: &str| {
+            let of_variable = || variable(name).map(|value| value.to_string_lossy().into_owned());
+            flag.clone().or_else(of_variable)
+        };
+        let file = |flag: &Option<PathBuf>, name: &str| flag.clone().or_else(|| variable(name).map(PathBuf::from));
         Overrides {
-            nats_url: self.server.clone(),
+            nats_url: text(&self.server, "NATS_URL"),
             context: self.context.clone(),
-            creds: self.creds.clone(),
-            nkey: self.nkey.clone(),
-            user: self.user.clone(),
-            password: self.password.clone(),
+            creds: file(&self.creds, "NATS_CREDS"),
+            nkey: file(&self.nkey, "NATS_NKEY"),
+            user: text(&self.user, "NATS_USER"),
+            password: text(&self.password, "NATS_PASSWORD"),
             wait: self.wait.clone(),
             log_filter: self.log.clone(),
             log_format: self.log_format.clone(),
         }
     }
+}
+
+/// A command whose help leaves out the options of all commands.
+fn without_globals(command: clap::Command) -> clap::Command {
+    let command = command.mut_args(|arg| {
+        let hidden = arg.is_hide_set() || arg.is_global_set();
+        arg.hide(hidden)
+    });
+    let command = match command.get_after_help() {
+        None => command.after_help(ELSEWHERE),
+        Some(_) => command,
+    };
+    command.mut_subcommands(without_globals)
+}
+
+/// A variable of the environment. An empty one counts as not set; clap would take it, and print its value in `--help`.
+fn variable(name: &str) -> Option<OsString> {
+    std::env::var_os(name).filter(|value| !value.is_empty())
 }

@@ -6,11 +6,12 @@ use std::time::Duration;
 use super::args::Check;
 use super::{Args, Error, OK, REFUSED};
 use crate::app;
-use crate::broker::consumer::{Owner, check_owner, covers, work_queue};
-use crate::broker::provision::{DEAD, check_ledger_bucket, kv_stream};
+use crate::broker::consumer::covers;
+use crate::broker::provision::DEAD;
 use crate::broker::{self, Connection};
 use crate::config;
 use crate::dlq::retention;
+use crate::fit;
 use crate::ledger::ids::{ENTRY_BYTES, ID_BYTES};
 use crate::plan::{Handler, Identity, Plan, Stream};
 
@@ -27,6 +28,9 @@ pub async fn run(args: &Args, check: &Check) -> Result<u8, Error> {
     let runtime = app::runtime(plan)?;
     let modules = app::modules(&runtime, plan).await?;
     println!("{}: valid", loaded.path.display());
+    for warning in &loaded.warnings {
+        println!("warning: {warning}");
+    }
     for (handler, module) in plan.handlers.iter().zip(&modules) {
         println!(
             "{}: {} is a handler (module {})",
@@ -47,18 +51,18 @@ pub async fn run(args: &Args, check: &Check) -> Result<u8, Error> {
         return Ok(OK);
     }
     let connection = broker::open(&plan.nats, "jetmesh check").await?;
-    for warning in warnings(&connection, plan).await? {
+    let fit = fit::look(&connection, plan).await?;
+    for warning in fit.warnings.into_iter().chain(warnings(&connection, plan).await?) {
         println!("warning: {warning}");
     }
-    let problems = connected(&connection, plan).await?;
-    if problems.is_empty() {
+    if fit.problems.is_empty() {
         println!(
             "nats-server {}: everything fits",
             connection.client.server_info().version
         );
         return Ok(OK);
     }
-    for problem in &problems {
+    for problem in &fit.problems {
         println!("error: {problem}");
     }
     Ok(REFUSED)
@@ -115,60 +119,4 @@ async fn warnings(connection: &Connection, plan: &Plan) -> Result<Vec<String>, b
         warnings.extend(retention::warnings(&dead));
     }
     Ok(warnings)
-}
-
-/// What only the server knows.
-async fn connected(connection: &Connection, plan: &Plan) -> Result<Vec<String>, broker::Error> {
-    let mut problems = Vec::new();
-    for handler in &plan.handlers {
-        let to_be_made = plan.streams.iter().find(|s| s.name == handler.stream);
-        match (connection.stream(&handler.stream).await?, to_be_made) {
-            (None, Some(stream)) => problems.extend(work_queue(plan, handler, stream.retention.word())),
-            (None, None) => problems.push(format!(
-                "handler {}: there is no stream {}: make it with `nats stream add {}`, or say it under [streams.{}]",
-                handler.name, handler.stream, handler.stream, handler.stream
-            )),
-            (Some(info), _) => {
-                let subjects = info.subjects();
-                for filter in &handler.subjects {
-                    if !subjects.iter().any(|s| covers(s, filter)) {
-                        problems.push(format!(
-                            "handler {}: stream {} does not capture `{filter}`; it captures {}",
-                            handler.name,
-                            handler.stream,
-                            subjects.join(", ")
-                        ));
-                    }
-                }
-                problems.extend(work_queue(plan, handler, info.retention()));
-                let consumer = connection.consumer(&handler.stream, &handler.consumer).await?;
-                match consumer {
-                    Some(found) => {
-                        let owner = Owner {
-                            mesh: &plan.mesh,
-                            incarnation: "",
-                            ledger: None,
-                        };
-                        if let Err(error) = check_owner(handler, &found, &owner) {
-                            problems.push(error.to_string());
-                        }
-                    }
-                    None if handler.start.is_none() && info.state.messages > 0 => problems.push(format!(
-                        "handler {}: stream {} already holds {} messages; say where it starts: `start = \"all\"`, \
-                         `\"new\"`, a sequence or a time",
-                        handler.name, handler.stream, info.state.messages
-                    )),
-                    None => {}
-                }
-            }
-        }
-    }
-    for bucket in plan.ledgers() {
-        if let Some(info) = connection.stream(&kv_stream(bucket)).await?
-            && let Err(error) = check_ledger_bucket(bucket, &info)
-        {
-            problems.push(error.to_string());
-        }
-    }
-    Ok(problems)
 }

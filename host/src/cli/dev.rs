@@ -64,7 +64,7 @@ pub async fn run(args: &Args, dev: &Dev) -> Result<u8, Error> {
     if wanted == Some(Samples::There) {
         println!("the sample orders are there from an earlier start");
     }
-    print!("{}", hints::text(&plan, args.config.as_deref()));
+    print!("{}", hints::text(&plan, args.config_file().as_deref()));
     // What is above goes to standard output, the log to standard error: keep them in order.
     let _ = std::io::stdout().flush();
     if wanted == Some(Samples::Wanted) {

@@ -19,12 +19,12 @@ mod trace;
 
 use std::process::ExitCode;
 
-pub use args::Args;
+use args::Args;
 use args::Command;
 
 use crate::compile::{self, Priority};
 use crate::config;
-use crate::{app, broker};
+use crate::{app, broker, secret};
 
 /// Everything went well.
 const OK: u8 = 0;
@@ -64,6 +64,7 @@ impl Error {
                 | broker::Error::OldServer { .. }
                 | broker::Error::NoJetStream
                 | broker::Error::Credentials { .. }
+                | broker::Error::Unauthorized { .. }
                 | broker::Error::Denied { .. }
                 | broker::Error::Unreadable { .. } => REFUSED,
                 broker::Error::Api { .. }
@@ -99,8 +100,28 @@ fn end_when_nothing_can_be_printed() {
     }));
 }
 
-/// Carries a command out.
-pub fn main(args: &Args) -> ExitCode {
+/// Runs the command that the command line names.
+pub fn main() -> ExitCode {
+    let mut words = std::env::args_os().skip(1);
+    if words.next().is_some_and(|word| word == compile::COMMAND) {
+        // No command for people: it is in no help, and suggested for no other word.
+        return compile_module(words.any(|word| word == "--aside"));
+    }
+    match Args::read() {
+        Ok(args) => command(&args),
+        // Help, or a wrong usage, which is quoted: a secret may be in it.
+        Err(error) => {
+            let text = error.render().to_string();
+            if !secret::is_in(&text) {
+                error.exit();
+            }
+            note!("{}", secret::hide(text.trim_end()));
+            ExitCode::from(USAGE)
+        }
+    }
+}
+
+fn command(args: &Args) -> ExitCode {
     end_when_nothing_can_be_printed();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
@@ -125,7 +146,6 @@ pub fn main(args: &Args) -> ExitCode {
             Command::Trace(trace) => trace::run(args, trace).await,
             Command::Schema(schema) => schema::run(schema),
             Command::Reset(reset) => reset::run(args, reset).await,
-            Command::CompileModule { aside } => compile_module(*aside),
         }
     });
     // Threads that a shutdown left behind must not hold the process.
@@ -133,7 +153,7 @@ pub fn main(args: &Args) -> ExitCode {
     match done {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
-            let text = error.to_string();
+            let text = secret::hide(&error.to_string());
             note!("{}{text}", if text.starts_with("error") { "" } else { "error: " });
             ExitCode::from(error.code())
         }
@@ -141,13 +161,14 @@ pub fn main(args: &Args) -> ExitCode {
 }
 
 /// The whole of a child that compiles. What is wrong with the module goes to the host, which says it in its own words.
-fn compile_module(aside: bool) -> Result<u8, Error> {
+fn compile_module(aside: bool) -> ExitCode {
+    end_when_nothing_can_be_printed();
     let priority = if aside { Priority::Lowest } else { Priority::Usual };
-    Ok(match compile::child(priority) {
-        Ok(()) => OK,
+    match compile::child(priority) {
+        Ok(()) => ExitCode::from(OK),
         Err(why) => {
             note!("{why}");
-            FAILED
+            ExitCode::from(FAILED)
         }
-    })
+    }
 }

@@ -12,6 +12,9 @@ use crate::{app, panics, telemetry};
 pub async fn run(args: &Args) -> Result<u8, Error> {
     let loaded = args.load()?;
     start_log(&loaded.plan)?;
+    for warning in &loaded.warnings {
+        tracing::warn!("{warning}");
+    }
     let drain = Drain::default();
     on_signal(&drain)?;
     let clean = app::run(loaded.plan, drain).await?;

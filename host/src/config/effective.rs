@@ -3,13 +3,10 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use super::values::format_bytes;
-use crate::broker::connection::redact;
+use super::values::{format_bytes, format_duration};
 use crate::message::rfc3339;
 use crate::plan::{Handler, Identity, Instance, LogFormat, Nats, Plan, Start, Stream};
-
-/// In place of a secret.
-const HIDDEN: &str = "***";
+use crate::secret::{HIDDEN, hide, redact};
 
 /// The effective configuration as TOML; secrets are hidden.
 pub fn effective(plan: &Plan) -> String {
@@ -53,16 +50,16 @@ impl Out<'_> {
     }
 
     fn text(&mut self, key: &str, value: &str) {
-        self.raw(key, &quote(value));
+        self.raw(key, &quote(&hide(value)));
     }
 
     fn list(&mut self, key: &str, values: &[String]) {
-        let values: Vec<String> = values.iter().map(|v| quote(v)).collect();
+        let values: Vec<String> = values.iter().map(|v| quote(&hide(v))).collect();
         self.raw(key, &format!("[{}]", values.join(", ")));
     }
 
     fn duration(&mut self, key: &str, value: Duration) {
-        self.text(key, &humantime::format_duration(value).to_string());
+        self.text(key, &format_duration(value));
     }
 
     fn optional(&mut self, key: &str, value: Option<&str>) {
@@ -122,6 +119,9 @@ fn stream(out: &mut Out<'_>, stream: &Stream) {
     if let Some(max_age) = stream.max_age {
         out.duration("max_age", max_age);
     }
+    if let Some(max_bytes) = stream.max_bytes {
+        out.text("max_bytes", &format_bytes(max_bytes));
+    }
     out.duration("duplicate_window", stream.duplicate_window);
 }
 
@@ -161,7 +161,7 @@ fn handler(out: &mut Out<'_>, handler: &Handler) {
     out.raw("deliver_slack", &handler.deliver_slack);
     out.raw("ack_pending_max", &handler.ack_pending_max);
     out.optional("bucket", handler.bucket.as_deref());
-    out.raw("ledger", &(handler.ledger.is_some() && handler.bucket.is_none()));
+    out.raw("ledger", &handler.ledger.is_some());
     out.text(
         "identity",
         match handler.identity {

@@ -60,6 +60,7 @@ pub fn streams(root: &mut Section, reader: &mut Reader) -> Vec<Stream> {
         let max_age = section.duration_or(reader, "max_age", Duration::from_secs(1));
         let window = Duration::from_secs(120);
         let duplicate_window = section.duration(reader, "duplicate_window", Duration::from_millis(100), window);
+        let max_bytes = section.bytes_or(reader, "max_bytes", 1 << 20..=1 << 50);
         section.finish(reader);
         found.push(Stream {
             name,
@@ -67,6 +68,7 @@ pub fn streams(root: &mut Section, reader: &mut Reader) -> Vec<Stream> {
             retention,
             replicas,
             max_age,
+            max_bytes,
             duplicate_window,
         });
     }
@@ -89,6 +91,9 @@ struct Tuning {
     deliver_slack: u64,
     ack_pending_max: u64,
 }
+
+/// A host says in time that it works on an event, so hardly any needs more.
+const LONG_ACK_WAIT: Duration = Duration::from_secs(3600);
 
 const BUILT_IN: Tuning = Tuning {
     reused: false,
@@ -138,6 +143,11 @@ impl Tuning {
                 what,
                 "it also holds the events that wait for a retry: make it larger",
             );
+        }
+        if tuning.ack_wait > LONG_ACK_WAIT && tuning.ack_wait != below.ack_wait {
+            let long = humantime::format_duration(tuning.ack_wait);
+            let what = format!("{long}: an event that is lost with its host is delivered again only after that");
+            reader.warning(key("ack_wait"), what);
         }
         if tuning.backoff_max < tuning.backoff && delays(&tuning) != delays(below) {
             let (most, first) = (
@@ -192,9 +202,28 @@ pub fn read(root: &mut Section, base: &Path, streams: &[Stream], reader: &mut Re
                 }
             }
         }
+        feeds_itself(&handler, streams, reader);
         found.push(handler);
     }
     found
+}
+
+/// Warns of a handler that may be given what it emits.
+fn feeds_itself(handler: &Handler, streams: &[Stream], reader: &mut Reader) {
+    let of_stream = streams.iter().find(|s| s.name == handler.stream);
+    let given = match (&handler.subjects[..], of_stream) {
+        ([], Some(stream)) => &stream.subjects,
+        _ => &handler.subjects,
+    };
+    for subject in &handler.publish {
+        if let Some(own) = given.iter().find(|own| overlap(own, subject)) {
+            let what = format!(
+                "`{subject}` meets `{own}`, which this handler consumes: it may be given what it emits, up to 16 times \
+                 in a row, and then the event is dead (too-many-hops)"
+            );
+            reader.warning(format!("handlers.{}.publish", handler.name), what);
+        }
+    }
 }
 
 fn one(name: String, mut section: Section, base: &Path, defaults: &Tuning, reader: &mut Reader) -> Handler {

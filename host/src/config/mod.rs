@@ -24,6 +24,7 @@ pub use reader::Problem;
 use reader::{Reader, Section};
 
 use crate::plan::{Log, LogFormat, Plan};
+use crate::secret;
 
 /// Where a configuration is looked for if none is named.
 const PLACES: [&str; 2] = ["jetmesh.toml", "config/default.toml"];
@@ -47,6 +48,8 @@ pub struct Overrides {
 pub struct Loaded {
     pub plan: Plan,
     pub path: PathBuf,
+    /// What is valid, and may surprise.
+    pub warnings: Vec<String>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -55,6 +58,8 @@ pub enum Error {
     None,
     #[error("{}: cannot be read: {source}", path.display())]
     Read { path: PathBuf, source: std::io::Error },
+    #[error("{name}: {why}")]
+    Encoding { name: String, why: String },
     #[error("{name}: not valid TOML\n{text}")]
     Syntax { name: String, text: String },
     #[error("error: {name} has {} problem{}\n{}", problems.len(), if problems.len() == 1 { "" } else { "s" }, lines(problems))]
@@ -75,24 +80,57 @@ pub fn load(path: Option<&Path>, overrides: &Overrides) -> Result<Loaded, Error>
             .find(|p| p.is_file())
             .ok_or(Error::None)?,
     };
-    let text = std::fs::read_to_string(&path).map_err(|source| Error::Read {
+    let bytes = std::fs::read(&path).map_err(|source| Error::Read {
         path: path.clone(),
         source,
     })?;
     let name = path.display().to_string();
+    let text = decoded(bytes).map_err(|why| Error::Encoding {
+        name: name.clone(),
+        why,
+    })?;
     let base = path.parent().unwrap_or(Path::new(""));
-    let plan = read(&name, &text, base, |file| {
+    let (plan, warnings) = read(&name, &text, base, true, |file| {
         vec![layers::environment(file), layers::flags(overrides)]
     })?;
-    Ok(Loaded { plan, path })
+    Ok(Loaded { plan, path, warnings })
 }
 
 /// Reads a configuration from text alone; `base` is what relative module paths begin at.
 pub fn parse(text: &str, base: &Path) -> Result<Plan, Error> {
-    read("the configuration", text, base, |_| Vec::new())
+    read("the configuration", text, base, false, |_| Vec::new()).map(|(plan, _)| plan)
 }
 
-fn read(name: &str, text: &str, base: &Path, over: impl FnOnce(&Dict) -> Vec<Layer>) -> Result<Plan, Error> {
+/// The text of a file; or its encoding, which is not UTF-8.
+fn decoded(bytes: Vec<u8>) -> Result<String, String> {
+    match bytes.as_slice() {
+        [0xff, 0xfe, ..] | [0xfe, 0xff, ..] | [_, 0, ..] | [0, ..] => {
+            return Err("it is encoded in UTF-16 or UTF-32: save it as UTF-8".to_owned());
+        }
+        _ => {}
+    }
+    String::from_utf8(bytes).map_err(|error| {
+        let at = error.utf8_error().valid_up_to();
+        let before = &error.as_bytes()[..at];
+        let line = before.iter().filter(|b| **b == b'\n').count() + 1;
+        let byte = error.as_bytes()[at];
+        format!(
+            "line {line} is not UTF-8: it has the byte {byte:#04x}, as Latin-1 (ISO 8859-1) or Windows-1252 would; save \
+             it as UTF-8"
+        )
+    })
+}
+
+type Read = (Plan, Vec<String>);
+
+/// `files`: whether modules are to be there.
+fn read(
+    name: &str,
+    text: &str,
+    base: &Path,
+    files: bool,
+    over: impl FnOnce(&Dict) -> Vec<Layer>,
+) -> Result<Read, Error> {
     let syntax = |e: figment::Error| Error::Syntax {
         name: name.to_owned(),
         text: without_secrets(&e.to_string()),
@@ -106,18 +144,38 @@ fn read(name: &str, text: &str, base: &Path, over: impl FnOnce(&Dict) -> Vec<Lay
     }
     let plan = plan(figment.extract().map_err(syntax)?, base, &mut reader);
     if !reader.problems.is_empty() {
+        // Else whoever needs the modules says what is wrong with them; a command that does not need them goes on.
+        if files {
+            missing_modules(&plan, &mut reader);
+        }
         return Err(Error::Problems {
             name: name.to_owned(),
             problems: reader.problems,
         });
     }
-    Ok(plan)
+    Ok((plan, reader.warnings))
+}
+
+/// Modules that are not there, so that all that is wrong is said at once.
+fn missing_modules(plan: &Plan, reader: &mut Reader) {
+    for handler in plan
+        .handlers
+        .iter()
+        .filter(|h| h.module.file_name().is_some() && !h.module.exists())
+    {
+        let key = format!("handlers.{}.module", handler.name);
+        let said = reader.problems.iter().any(|problem| problem.key == key);
+        if !said {
+            reader.problem(key, format!("there is no file {}", handler.module.display()), "");
+        }
+    }
 }
 
 /// A syntax error quotes the line that it is about: not one that may hold a secret.
 fn without_secrets(error: &str) -> String {
     let error = error.trim_end().trim_end_matches("in TOML source string").trim_end();
-    if !["password", "token", "@"].iter().any(|sign| error.contains(sign)) {
+    let signs = ["password", "token", "@", "-----BEGIN", "KEY", "eyJ"];
+    if !signs.iter().any(|sign| error.contains(sign)) && !secret::is_in(error) {
         return error.to_owned();
     }
     let quoted = |line: &&str| {

@@ -1,13 +1,16 @@
 //! `[nats]`: how to reach NATS, from the file and, under it, a context of the `nats` CLI.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::context::{self, Context};
+use super::layers::USER_FLAG;
 use super::names::{check_name, check_prefix};
 use super::reader::{Reader, Section};
-use crate::broker::connection::redact;
+use super::values::duration;
+use crate::broker::login;
 use crate::plan::Nats;
+use crate::secret::redact;
 
 pub fn read(mut section: Section, reader: &mut Reader) -> Nats {
     let context = match section.text(reader, "context") {
@@ -18,10 +21,12 @@ pub fn read(mut section: Section, reader: &mut Reader) -> Nats {
         }),
     };
     let mut text = |name: &'static str, below: Option<String>| section.text(reader, name).or(below);
-    let url = text("url", context.url).map_or_else(|| "nats://127.0.0.1:4222".to_owned(), |url| with_scheme(&url));
-    let user = text("user", context.user);
+    let mut url = text("url", context.url).map_or_else(|| "nats://127.0.0.1:4222".to_owned(), |url| with_scheme(&url));
+    // As for the `nats` CLI, a user without a password there is a token.
+    let lonely = context.user.clone().filter(|_| context.password.is_none());
+    let mut user = text("user", context.user);
     let password = text("password", context.password);
-    let token = text("token", context.token);
+    let mut token = text("token", context.token);
     let file = |value: Option<String>| value.map(PathBuf::from);
     let creds = file(text("creds", context.creds));
     let nkey = file(text("nkey", context.nkey));
@@ -38,13 +43,30 @@ pub fn read(mut section: Section, reader: &mut Reader) -> Nats {
     let timeout = section.duration(reader, "timeout", least, Duration::from_secs(5));
     section.finish(reader);
     check_servers(reader, &url);
+    if reader.sources.contains_key("nats.user") && !reader.sources.contains_key("nats.url") {
+        // Who is named over the file is not the one in the file's address.
+        url = url
+            .split(',')
+            .map(|one| login::address(one).server)
+            .collect::<Vec<_>>()
+            .join(",");
+    }
+    let by_flag = reader.sources.get("nats.user").is_some_and(|by| by == USER_FLAG);
+    if (by_flag || user == lonely) && password.is_none() && token.is_none() {
+        token = user.take();
+    }
     if user.is_some() != password.is_some() {
         let (has, lacks) = if user.is_some() {
             ("user", "password")
         } else {
             ("password", "user")
         };
-        reader.problem(format!("nats.{lacks}"), format!("nats.{has} needs it"), "");
+        let hint = if lacks == "password" {
+            "a token alone is nats.token"
+        } else {
+            ""
+        };
+        reader.problem(format!("nats.{lacks}"), format!("nats.{has} needs it"), hint);
     }
     if tls_cert.is_some() != tls_key.is_some() {
         let (has, lacks) = if tls_cert.is_some() {
@@ -74,25 +96,35 @@ pub fn read(mut section: Section, reader: &mut Reader) -> Nats {
             check_prefix(reader, &format!("nats.{key}"), prefix);
         }
     }
-    for (key, path) in [
-        ("creds", &creds),
-        ("nkey", &nkey),
-        ("tls_ca", &tls_ca),
-        ("tls_cert", &tls_cert),
-        ("tls_key", &tls_key),
-    ] {
-        if let Some(path) = path.as_ref().filter(|path| !path.is_file()) {
-            reader.problem(
-                format!("nats.{key}"),
-                format!("there is no file {}", path.display()),
-                "",
-            );
+    let certificate = |path: &Path| login::check_pem(path, "CERTIFICATE", "certificate");
+    let private = |path: &Path| login::check_pem(path, "PRIVATE KEY", "private key");
+    let seed = |path: &Path| login::seed(path).map(|_| ());
+    type Check<'a> = &'a dyn Fn(&Path) -> Result<(), String>;
+    let files: [(&str, &Option<PathBuf>, Check<'_>); 5] = [
+        ("creds", &creds, &login::check_credentials),
+        ("nkey", &nkey, &seed),
+        ("tls_ca", &tls_ca, &certificate),
+        ("tls_cert", &tls_cert, &certificate),
+        ("tls_key", &tls_key, &private),
+    ];
+    for (key, path, check) in files {
+        let Some(path) = path else { continue };
+        if let Err(why) = check(path) {
+            let key = format!("nats.{key}");
+            match path.is_file() {
+                true => reader.problem(key, format!("{}: {why}", path.display()), ""),
+                false => reader.problem(
+                    key,
+                    format!("there is no file {}", path.display()),
+                    "a path, not its content",
+                ),
+            }
         }
     }
     let wait = match wait.as_deref() {
         None | Some("forever") => None,
         Some("0") => Some(Duration::ZERO),
-        Some(text) => humantime::parse_duration(text).map(Some).unwrap_or_else(|_| {
+        Some(text) => duration(text).map(Some).unwrap_or_else(|_| {
             reader.problem(
                 "nats.wait",
                 format!("\"{text}\" is not a duration"),

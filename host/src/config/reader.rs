@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use figment::value::{Dict, Value};
 
-use super::values::{date_as_text, format_bytes, parse_bytes, plain, show};
+use super::layers::variable_meant;
+use super::values::{date_as_text, duration, format_bytes, meant_bytes, parse_bytes, plain, show};
 
 /// One thing that is wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,6 +37,8 @@ impl fmt::Display for Problem {
 #[derive(Debug, Default)]
 pub struct Reader {
     pub problems: Vec<Problem>,
+    /// What is valid, and may surprise.
+    pub warnings: Vec<String>,
     /// Every key that was asked for, names of streams, handlers and settings as `*`.
     pub known: BTreeSet<String>,
     /// Keys that a variable or a flag sets, and which.
@@ -52,6 +55,10 @@ impl Reader {
             hint: (!hint.is_empty()).then_some(hint),
             source,
         });
+    }
+
+    pub fn warning(&mut self, key: impl fmt::Display, what: impl fmt::Display) {
+        self.warnings.push(format!("{key}: {what}"));
     }
 }
 
@@ -235,20 +242,16 @@ impl Section {
         let text = plain(&value);
         // A bare 0 needs no unit.
         let text = if text == "0" { "0s".to_owned() } else { text };
-        match humantime::parse_duration(&text) {
+        match duration(&text) {
             Ok(duration) if duration >= least && duration <= Duration::from_secs(366 * 24 * 3600) => Some(duration),
             Ok(_) => {
                 let what = format!("{text} is not between {} and a year", humantime::format_duration(least));
                 reader.problem(self.key(name), what, "");
                 None
             }
-            Err(_) => {
+            Err(hint) => {
                 let what = format!("{} is not a duration", show(&value));
-                reader.problem(
-                    self.key(name),
-                    what,
-                    "a number and a unit: \"500ms\", \"30s\", \"5m\", \"24h\"",
-                );
+                reader.problem(self.key(name), what, hint);
                 None
             }
         }
@@ -262,22 +265,39 @@ impl Section {
         limits: std::ops::RangeInclusive<u64>,
         default: u64,
     ) -> u64 {
-        let Some(value) = self.take(reader, name) else {
-            return default;
-        };
-        match parse_bytes(&plain(&value)) {
-            Some(bytes) if limits.contains(&bytes) => bytes,
-            _ => {
-                let (low, high) = (format_bytes(*limits.start()), format_bytes(*limits.end()));
-                let what = format!("{} is not a size between {low} and {high}", show(&value));
-                reader.problem(
-                    self.key(name),
-                    what,
-                    format!("leave it out for the default, {}", format_bytes(default)),
-                );
-                default
-            }
+        let hint = format!("leave it out for the default, {}", format_bytes(default));
+        self.size(reader, name, limits, &hint).unwrap_or(default)
+    }
+
+    /// The same; `None`: not there, or wrong.
+    pub fn bytes_or(
+        &mut self,
+        reader: &mut Reader,
+        name: &'static str,
+        limits: std::ops::RangeInclusive<u64>,
+    ) -> Option<u64> {
+        self.size(reader, name, limits, "leave it out for no limit")
+    }
+
+    fn size(
+        &mut self,
+        reader: &mut Reader,
+        name: &'static str,
+        limits: std::ops::RangeInclusive<u64>,
+        hint: &str,
+    ) -> Option<u64> {
+        let value = self.take(reader, name)?;
+        let parsed = parse_bytes(&plain(&value)).filter(|bytes| limits.contains(bytes));
+        if parsed.is_none() {
+            let (low, high) = (format_bytes(*limits.start()), format_bytes(*limits.end()));
+            let what = format!("{} is not a size between {low} and {high}", show(&value));
+            let hint = match meant_bytes(&plain(&value)) {
+                Some(meant) => format!("units are KiB, MiB and GiB: write \"{meant}\""),
+                None => hint.to_owned(),
+            };
+            reader.problem(self.key(name), what, hint);
         }
+        parsed
     }
 
     /// A list of texts; in a single text, as variables are, `a,b` and `["a", "b"]` both are lists.
@@ -342,11 +362,13 @@ impl Section {
                 .map(|known| (strsim::damerau_levenshtein(known, name), *known))
                 .filter(|(distance, known)| *distance <= 2.max(known.len() / 3))
                 .min();
-            let hint = match near {
-                Some((_, known)) => format!("did you mean `{known}`?"),
-                None => format!("known here: {}", self.asked.join(", ")),
+            let key = join(&self.path, name);
+            let hint = match (variable_meant(reader, &key), near) {
+                (Some(variable), _) => format!("did you mean {variable}? A table and its key are joined by two _"),
+                (None, Some((_, known))) => format!("did you mean `{known}`?"),
+                (None, None) => format!("known here: {}", self.asked.join(", ")),
             };
-            reader.problem(join(&self.path, name), "unknown key", hint);
+            reader.problem(key, "unknown key", hint);
         }
     }
 }

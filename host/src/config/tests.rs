@@ -1,3 +1,4 @@
+mod kinds;
 mod layers;
 mod ledgers;
 
@@ -211,6 +212,7 @@ stream = "MESH_DEAD"
       nats.url: "http://x" is not a server's address
         hint: nats://host:4222 or tls://host:4222, or several joined by commas
       nats.password: nats.user needs it
+        hint: a token alone is nats.token
       nats.wait: "soon" is not a duration
         hint: "30s", "0s" or "forever"
       streams.KV_x: streams named MESH_… and KV_… are made by the mesh itself

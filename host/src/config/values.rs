@@ -1,5 +1,7 @@
 //! Single values: as text, as a problem quotes them, and as sizes.
 
+use std::time::Duration;
+
 use figment::value::Value;
 
 /// A simple value as text.
@@ -28,6 +30,31 @@ pub fn show(value: &Value) -> String {
     }
 }
 
+/// A duration such as `1m 30s`. `Err`: a hint. Months and years are refused: `1M` is hardly ever meant to be a month.
+pub fn duration(text: &str) -> Result<Duration, &'static str> {
+    let units = text.split(|c: char| !c.is_alphabetic());
+    if units
+        .into_iter()
+        .any(|unit| matches!(unit, "M" | "month" | "months" | "y" | "year" | "years"))
+    {
+        return Err("months and years are not taken: \"1m\" is a minute, \"30d\" are thirty days");
+    }
+    let parsed = humantime::parse_duration(text);
+    parsed.map_err(|_| "a number and a unit: \"500ms\", \"30s\", \"5m\", \"24h\"")
+}
+
+/// A duration as [`duration`] reads it: days are the largest unit.
+pub fn format_duration(duration: Duration) -> String {
+    const DAY: u64 = 24 * 3600;
+    let days = duration.as_secs() / DAY;
+    let rest = duration - Duration::from_secs(days * DAY);
+    match (days, rest.is_zero()) {
+        (0, _) => humantime::format_duration(rest).to_string(),
+        (days, true) => format!("{days}d"),
+        (days, false) => format!("{days}d {}", humantime::format_duration(rest)),
+    }
+}
+
 const UNITS: [(&str, u64); 4] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
 
 /// A size such as `64MiB`, or a bare number of bytes.
@@ -38,6 +65,19 @@ pub fn parse_bytes(text: &str) -> Option<u64> {
         }
     }
     text.parse().ok()
+}
+
+/// What is probably meant by a size with another unit, such as `64MB`.
+pub fn meant_bytes(text: &str) -> Option<String> {
+    let digits = text.find(|c: char| !c.is_ascii_digit())?;
+    let (number, unit) = text.split_at(digits);
+    let unit = match unit.trim().to_ascii_lowercase().as_str() {
+        "k" | "kb" | "kib" => "KiB",
+        "m" | "mb" | "mib" => "MiB",
+        "g" | "gb" | "gib" => "GiB",
+        _ => return None,
+    };
+    (!number.is_empty()).then(|| format!("{number}{unit}"))
 }
 
 /// A size in its largest whole unit.

@@ -66,7 +66,11 @@ pub async fn send(connection: &Connection, records: &[Record], careful: bool) ->
         } else {
             let sent = connection
                 .client
-                .publish_with_headers(record.subject.clone(), headers, record.body.clone())
+                .publish_with_headers(
+                    connection.place(&record.subject).into_owned(),
+                    headers,
+                    record.body.clone(),
+                )
                 .await;
             if sent.is_err() {
                 return Answer::Unknown;
@@ -79,7 +83,11 @@ pub async fn send(connection: &Connection, records: &[Record], careful: bool) ->
 
 /// A batch that is refused because the server has not let all of it in.
 fn denied(connection: &Connection, records: &[Record], since: Instant) -> Option<String> {
-    let denied = |record: &&Record| connection.denials.publish_since(&record.subject, since);
+    let denied = |record: &&Record| {
+        connection
+            .denials
+            .publish_since(&connection.place(&record.subject), since)
+    };
     records.iter().find(denied).map(|record| {
         let denied = Error::Denied {
             what: "a commit".to_owned(),

@@ -7,7 +7,7 @@ use crate::plan::Plan;
 
 /// What a file and the environment give together.
 #[expect(clippy::result_large_err, reason = "figment's jail wants figment's errors")]
-fn with_environment(file: &str, variables: &[(&str, &str)]) -> Result<Plan, String> {
+pub fn with_environment(file: &str, variables: &[(&str, &str)]) -> Result<Plan, String> {
     let mut result = None;
     figment::Jail::expect_with(|jail| {
         jail.create_file("m.toml", file)?;
@@ -144,15 +144,19 @@ fn a_problem_names_the_variable_or_flag_that_caused_it() {
     ];
     let text = with_environment(DEFAULT, &variables[1..]).unwrap_err();
     insta::assert_snapshot!(text, @r#"
-    error: m.toml has 2 problems
+    error: m.toml has 5 problems
       log.format: "xml" is not one of "text", "json" (from JETMESH_LOG__FORMAT)
       nats.timout: unknown key (from JETMESH_NATS__TIMOUT)
         hint: did you mean `timeout`?
+      handlers.inventory.module: there is no file ../handlers/target/wasm32-unknown-unknown/release/inventory.wasm
+      handlers.notify.module: there is no file ../handlers/target/wasm32-unknown-unknown/release/notify.wasm
+      handlers.points.module: there is no file ../handlers/target/wasm32-unknown-unknown/release/points.wasm
     "#);
     let text = with_environment(SMALL, &variables[..1]).unwrap_err();
     insta::assert_snapshot!(text, @r#"
-    error: m.toml has 1 problem
+    error: m.toml has 2 problems
       nats: "x" is not a table (from JETMESH_NATS)
         hint: write [nats]
+      handlers.h.module: there is no file h.wasm
     "#);
 }

@@ -1,0 +1,265 @@
+//! How a connection says who it is: users in addresses, and files that hold keys.
+
+use std::path::Path;
+
+use async_nats::{ConnectError, ConnectErrorKind, ConnectOptions};
+
+use super::error::Error;
+use crate::plan::Nats;
+use crate::secret;
+
+/// A server's address, and who is to be there if the address says so.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Address {
+    /// `nats://host:port`, without a user.
+    pub server: String,
+    pub login: Option<Login>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Login {
+    User { name: String, password: String },
+    Token(String),
+}
+
+/// The addresses of a configuration, each with its own user.
+pub fn addresses(nats: &Nats) -> Vec<Address> {
+    nats.url.split(',').map(|one| address(one.trim())).collect()
+}
+
+/// One address of a configuration.
+pub fn address(text: &str) -> Address {
+    let (scheme, rest) = text.split_once("://").unwrap_or(("nats", text));
+    let (user, host) = match rest.rsplit_once('@') {
+        Some((user, host)) => (Some(user), host),
+        None => (None, rest),
+    };
+    let login = user
+        .filter(|user| !user.is_empty())
+        .map(|user| match user.split_once(':') {
+            Some((name, password)) => Login::User {
+                name: decoded(name),
+                password: decoded(password),
+            },
+            // As every client of NATS reads it.
+            None => Login::Token(decoded(user)),
+        });
+    Address {
+        server: format!("{scheme}://{host}"),
+        login,
+    }
+}
+
+/// A text with `%2F` and the like as what they stand for; anything else stays.
+fn decoded(text: &str) -> String {
+    let bytes = text.as_bytes();
+    let mut out = Vec::with_capacity(bytes.len());
+    let mut at = 0;
+    while at < bytes.len() {
+        let digits = (bytes[at] == b'%').then(|| text.get(at + 1..at + 3)).flatten();
+        let byte = digits.filter(|d| d.bytes().all(|b| b.is_ascii_hexdigit()));
+        match byte.and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
+            Some(byte) => {
+                out.push(byte);
+                at += 3;
+            }
+            None => {
+                out.push(bytes[at]);
+                at += 1;
+            }
+        }
+    }
+    String::from_utf8_lossy(&out).into_owned()
+}
+
+/// Whether the server refuses who the client says it is. Trying again would not change that.
+pub fn refused(error: &ConnectError) -> bool {
+    let said = |error: &dyn std::error::Error| {
+        let text = error.to_string().to_lowercase();
+        text.contains("authentication expired") || text.contains("authentication revoked")
+    };
+    match error.kind() {
+        ConnectErrorKind::AuthorizationViolation | ConnectErrorKind::Authentication => true,
+        _ => std::error::Error::source(error).is_some_and(said),
+    }
+}
+
+/// How to connect as the user that the address or the configuration names.
+pub async fn options(nats: &Nats, login: Option<&Login>) -> Result<ConnectOptions, Error> {
+    let mut options = ConnectOptions::new();
+    if let Some(file) = &nats.creds {
+        options = options.credentials_file(file).await.map_err(|e| Error::Credentials {
+            what: file.display().to_string(),
+            why: e.to_string(),
+        })?;
+    }
+    if let Some(file) = &nats.nkey {
+        let seed = seed(file).map_err(|why| Error::Credentials {
+            what: file.display().to_string(),
+            why,
+        })?;
+        options = options.nkey(seed);
+    }
+    match login {
+        Some(Login::User { name, password }) => options = options.user_and_password(name.clone(), password.clone()),
+        Some(Login::Token(token)) => options = options.token(token.clone()),
+        None => {
+            if let Some(user) = &nats.user {
+                options = options.user_and_password(user.clone(), nats.password.clone().unwrap_or_default());
+            }
+            if let Some(token) = &nats.token {
+                options = options.token(token.clone());
+            }
+        }
+    }
+    if let Some(ca) = &nats.tls_ca {
+        options = options.add_root_certificates(ca.clone());
+    }
+    if let (Some(cert), Some(key)) = (&nats.tls_cert, &nats.tls_key) {
+        options = options.add_client_certificate(cert.clone(), key.clone());
+    }
+    if nats.tls_first {
+        options = options.tls_first();
+    }
+    Ok(options)
+}
+
+/// What was tried, for whoever has to find out why it was refused; no secret is in it.
+pub fn described(nats: &Nats, login: Option<&Login>) -> String {
+    let file = |path: &Path| secret::hide(&path.display().to_string());
+    let mut tried: Vec<String> = Vec::new();
+    match login {
+        Some(Login::User { name, .. }) => tried.push(format!("user {name} of the address")),
+        Some(Login::Token(_)) => tried.push("the token of the address".to_owned()),
+        None => {
+            tried.extend(nats.user.as_ref().map(|user| format!("user {user}")));
+            tried.extend(nats.token.as_ref().map(|_| "the token".to_owned()));
+        }
+    }
+    tried.extend(
+        nats.creds
+            .as_deref()
+            .map(|path| format!("the credentials in {}", file(path))),
+    );
+    tried.extend(nats.nkey.as_deref().map(|path| format!("the nkey in {}", file(path))));
+    tried.extend(
+        nats.tls_cert
+            .as_deref()
+            .map(|path| format!("the certificate in {}", file(path))),
+    );
+    match tried.is_empty() {
+        true => "none are given".to_owned(),
+        false => tried.join(", "),
+    }
+}
+
+/// The user's seed in a file: the first word that is one, so that comments, a public key beside it, armour and a byte
+/// order mark do no harm.
+pub fn seed(path: &Path) -> Result<String, String> {
+    let text = text(path)?;
+    let word = |c: char| !c.is_ascii_alphanumeric();
+    let seeds = text
+        .split(word)
+        .filter_map(|word| Some((word, nkeys::KeyPair::from_seed(word).ok()?)));
+    let mut other = None;
+    for (word, pair) in seeds {
+        match pair.key_pair_type() {
+            nkeys::KeyPairType::User => return Ok(word.to_owned()),
+            kind => other = Some(kind),
+        }
+    }
+    let public = text
+        .split(word)
+        .any(|word| nkeys::KeyPair::from_public_key(word).is_ok());
+    Err(match (other, public) {
+        (Some(kind), _) => format!("it holds no seed of a user, but one of {kind:?}"),
+        (None, true) => "it holds no seed, only a public key: a user's seed begins with SU".to_owned(),
+        (None, false) => "it holds no seed: a user's seed begins with SU".to_owned(),
+    })
+}
+
+/// Whether a file can be a `.creds` file.
+pub fn check_credentials(path: &Path) -> Result<(), String> {
+    let text = text(path)?;
+    if !text.contains("BEGIN NATS USER JWT") {
+        return Err("it holds no user JWT: a credentials file is made by `nsc generate creds`".to_owned());
+    }
+    seed(path).map(|_| ())
+}
+
+/// Whether a file holds what the title of such a block names, in PEM.
+pub fn check_pem(path: &Path, title: &str, what: &str) -> Result<(), String> {
+    let text = text(path)?;
+    let begins = |line: &str| line.starts_with("-----BEGIN ") && line.ends_with(&format!("{title}-----"));
+    match text.lines().map(str::trim).any(begins) {
+        true => Ok(()),
+        false => Err(format!("it holds no {what} in PEM (-----BEGIN {title}-----)")),
+    }
+}
+
+fn text(path: &Path) -> Result<String, String> {
+    let bytes = std::fs::read(path).map_err(|e| format!("it cannot be read: {e}"))?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn user(name: &str, password: &str) -> Option<Login> {
+        let (name, password) = (name.to_owned(), password.to_owned());
+        Some(Login::User { name, password })
+    }
+
+    #[test]
+    fn each_address_has_its_own_user_percent_decoded() {
+        let nats = Nats {
+            url: "nats://a:p%40ss%2Fw@h:1,tls://t%2Ck@[::1]:2, nats://h:3,nats://u:@h:4,nats://50%:%zz%e@h".to_owned(),
+            ..Nats::default()
+        };
+        let rows = [
+            ("nats://h:1", user("a", "p@ss/w")),
+            ("tls://[::1]:2", Some(Login::Token("t,k".to_owned()))),
+            ("nats://h:3", None),
+            ("nats://h:4", user("u", "")),
+            ("nats://h", user("50%", "%zz%e")),
+        ];
+        let wanted = rows.map(|(server, login)| Address {
+            server: server.to_owned(),
+            login,
+        });
+        assert_eq!(addresses(&nats), wanted);
+    }
+
+    #[test]
+    fn a_users_seed_is_found_wherever_it_stands_in_its_file() {
+        let dir = tempfile::TempDir::new().expect("a temporary folder");
+        let file = dir.path().join("k");
+        let pair = nkeys::KeyPair::new_user();
+        let (seed_text, public) = (pair.seed().expect("it has one"), pair.public_key());
+        let found = |text: &str| {
+            std::fs::write(&file, text).expect("a writable folder");
+            seed(&file)
+        };
+        for text in [
+            format!("{seed_text}\n"),
+            format!("\u{feff}{seed_text}"),
+            format!("{public}\n{seed_text}\n"),
+            format!("# of the host\nseed: \"{seed_text}\"\r\n"),
+            format!("-----BEGIN USER NKEY SEED-----\n{seed_text}\n------END USER NKEY SEED------\n"),
+        ] {
+            assert_eq!(found(&text), Ok(seed_text.clone()));
+        }
+        let account = nkeys::KeyPair::new_account().seed().expect("it has one");
+        for (text, wanted) in [
+            (String::new(), "it holds no seed: "),
+            ("hunter2".to_owned(), "it holds no seed: "),
+            (public, "only a public key"),
+            (seed_text.replace('A', "B"), "it holds no seed"),
+            (account, "it holds no seed of a user, but one of Account"),
+        ] {
+            let refused = found(&text).expect_err("there is none");
+            assert!(refused.contains(wanted), "{refused}");
+        }
+    }
+}

@@ -1,0 +1,346 @@
+//! Whether a plan fits what is in NATS: everything that would make a host refuse, or an event die, as far as it can be
+//! seen without changing anything. What a host itself decides by is asked here in the same words.
+
+use serde_json::{Value, json};
+
+use crate::broker::consumer::{ConsumerInfo, META_LEDGER, Owner, check_owner, work_queue};
+use crate::broker::provision::{
+    ATTEMPTS, MESH_BUCKET, REPLAY, check_ledger_bucket, check_mesh_stream, kv_stream, state_subjects, wanted,
+};
+use crate::broker::{self, Connection, Error, StreamInfo};
+use crate::config::names::overlap;
+use crate::ledger::entry::Subjects;
+use crate::ledger::read;
+use crate::message::header_map;
+use crate::plan::{Handler, Plan};
+use crate::serve::check_ledger;
+
+/// What was found.
+#[derive(Debug, Default)]
+pub struct Fit {
+    /// A host would refuse it, or events would die or never come.
+    pub problems: Vec<String>,
+    /// It works, and may surprise.
+    pub warnings: Vec<String>,
+}
+
+/// Looks at everything.
+pub async fn look(connection: &Connection, plan: &Plan) -> Result<Fit, broker::Error> {
+    let mut fit = Fit::default();
+    fit.problems.extend(denied(connection, plan).await);
+    fit.problems.extend(apart(connection, plan).await?);
+    let missing = streams(connection, plan, &mut fit).await?;
+    account(connection, plan, &missing, &mut fit).await;
+    for bucket in plan.ledgers() {
+        if let Some(info) = connection.stream(&kv_stream(bucket)).await?
+            && let Err(error) = check_ledger_bucket(bucket, &info)
+        {
+            fit.problems.push(error.to_string());
+        }
+    }
+    for handler in &plan.handlers {
+        source(connection, plan, handler, &mut fit).await?;
+        targets(connection, plan, handler, &mut fit).await?;
+    }
+    Ok(fit)
+}
+
+/// The mesh's own streams, and those that are to be made. Returns the ones that are missing.
+async fn streams(connection: &Connection, plan: &Plan, fit: &mut Fit) -> Result<Vec<(String, Value)>, broker::Error> {
+    let mut missing = Vec::new();
+    for (name, config) in wanted(plan) {
+        if let Some(found) = connection.stream(&name).await? {
+            if !plan.streams.iter().any(|s| s.name == name)
+                && !plan.ledgers().iter().any(|ledger| kv_stream(ledger) == name)
+                && let Err(error) = check_mesh_stream(plan, &name, &found)
+            {
+                fit.problems.push(error.to_string());
+            }
+            continue;
+        }
+        for subject in texts(&config["subjects"]) {
+            for other in connection.streams_of(&subject).await? {
+                fit.problems.push(format!(
+                    "stream {name} cannot be made: its subject `{subject}` overlaps with stream {other}, which is there; \
+                     JetStream lets a subject be captured by one stream only"
+                ));
+            }
+        }
+        let replicas = config["num_replicas"].as_u64().unwrap_or(1);
+        if replicas > 1 && connection.client.server_info().cluster.is_none() {
+            fit.problems.push(format!(
+                "stream {name} cannot be made with {replicas} replicas: the server is in no cluster; say replicas = 1"
+            ));
+        }
+        missing.push((name, config));
+    }
+    Ok(missing)
+}
+
+/// What the account allows.
+async fn account(connection: &Connection, plan: &Plan, missing: &[(String, Value)], fit: &mut Fit) {
+    let info: Value = match connection.api("INFO", &json!({})).await {
+        Ok(info) => info,
+        Err(error) => {
+            let what = format!("the account's limits are not known: {error}");
+            return fit.warnings.push(what);
+        }
+    };
+    let limit = |name: &str| info["limits"][name].as_u64().filter(|limit| *limit > 0);
+    let has = info["streams"].as_u64().unwrap_or(0);
+    let wants = has + missing.len() as u64;
+    if let Some(limit) = limit("max_streams").filter(|limit| wants > *limit) {
+        let names: Vec<&str> = missing.iter().map(|(name, _)| name.as_str()).collect();
+        fit.problems.push(format!(
+            "the account may have {limit} streams (max_streams) and has {has}; {} are to be made ({}): raise max_streams \
+             to {wants}",
+            missing.len(),
+            names.join(", ")
+        ));
+    }
+    if let Some(limit) = limit("max_ack_pending") {
+        for handler in plan.handlers.iter().filter(|h| h.ack_pending_max as u64 > limit) {
+            fit.problems.push(format!(
+                "handler {}: ack_pending_max = {} is above the account's max_ack_pending, {limit}: say ack_pending_max = \
+                 {limit} and an in_flight below it, or raise the account's limit",
+                handler.name, handler.ack_pending_max
+            ));
+        }
+    }
+    if info["limits"]["max_bytes_required"] == json!(true) {
+        let without = missing
+            .iter()
+            .filter(|(_, config)| config["max_bytes"].as_i64().unwrap_or(-1) < 0);
+        let names: Vec<&str> = without.map(|(name, _)| name.as_str()).collect();
+        if !names.is_empty() {
+            fit.problems.push(format!(
+                "the account demands max_bytes of every stream (max_bytes_required), and these are to be made without: \
+                 {}; say max_bytes under [streams.NAME] for yours; the mesh's own have no limit, so make them beforehand \
+                 or lift the demand",
+                names.join(", ")
+            ));
+        }
+    }
+}
+
+/// A handler's stream and its consumer there.
+async fn source(connection: &Connection, plan: &Plan, handler: &Handler, fit: &mut Fit) -> Result<(), broker::Error> {
+    let to_be_made = plan.streams.iter().find(|s| s.name == handler.stream);
+    let info = match (connection.stream(&handler.stream).await?, to_be_made) {
+        (Some(info), _) => info,
+        (None, Some(stream)) => {
+            fit.problems.extend(work_queue(plan, handler, stream.retention.word()));
+            return Ok(());
+        }
+        (None, None) => {
+            fit.problems.push(format!(
+                "handler {}: there is no stream {}: make it with `nats stream add {}`, or say it under [streams.{}]",
+                handler.name, handler.stream, handler.stream, handler.stream
+            ));
+            return Ok(());
+        }
+    };
+    let held = stored_subjects(&info);
+    for filter in &handler.subjects {
+        if held.iter().any(|subject| overlap(subject, filter)) {
+            continue;
+        }
+        let (name, stream) = (&handler.name, &handler.stream);
+        match copies(&info) {
+            true => fit.warnings.push(format!(
+                "handler {name}: stream {stream} copies from other streams, and only they tell whether anything comes on \
+                 `{filter}`"
+            )),
+            false => fit.problems.push(format!(
+                "handler {name}: stream {stream} does not capture `{filter}`; it captures {}",
+                held.join(", ")
+            )),
+        }
+    }
+    fit.problems.extend(work_queue(plan, handler, info.retention()));
+    let owner = Owner {
+        mesh: &plan.mesh,
+        incarnation: "",
+        ledger: None,
+    };
+    match connection.consumer(&handler.stream, &handler.consumer).await? {
+        Some(found) => {
+            fit.problems
+                .extend(check_owner(handler, &found, &owner).err().map(|e| e.to_string()));
+            fit.problems.extend(forgotten(connection, handler, &found).await?);
+        }
+        None if handler.start.is_none() && info.state.messages > 0 => fit.problems.push(format!(
+            "handler {}: stream {} already holds {} messages; say where it starts: `start = \"all\"`, `\"new\"`, a \
+             sequence or a time",
+            handler.name, handler.stream, info.state.messages
+        )),
+        None => {}
+    }
+    Ok(())
+}
+
+/// Whether the ledger that a consumer knows of is there no more.
+async fn forgotten(
+    connection: &Connection,
+    handler: &Handler,
+    found: &ConsumerInfo,
+) -> Result<Option<String>, broker::Error> {
+    let (Some(bucket), Some(bound)) = (&handler.ledger, found.metadata(META_LEDGER)) else {
+        return Ok(None);
+    };
+    let stream = kv_stream(bucket);
+    let head = match connection.stream(&stream).await? {
+        Some(_) => read::head(connection, &stream, &Subjects::new(bucket)).await?,
+        None => None,
+    };
+    // Without a head, a host would begin another one, under another name.
+    let making = head.map_or_else(|| "none".to_owned(), |(head, _)| head.bucket);
+    Ok(check_ledger(handler, Some(bound), &making).err().map(|e| e.to_string()))
+}
+
+/// Whether what a handler may publish goes anywhere.
+async fn targets(connection: &Connection, plan: &Plan, handler: &Handler, fit: &mut Fit) -> Result<(), broker::Error> {
+    for subject in &handler.publish {
+        let made = || {
+            plan.streams
+                .iter()
+                .flat_map(|s| &s.subjects)
+                .any(|s| overlap(s, subject))
+        };
+        if !made() && connection.streams_of(subject).await?.is_empty() {
+            fit.problems.push(format!(
+                "handler {}: no stream captures `{subject}`, which it may publish: such an event would become a dead \
+                 letter, cause undeliverable; say a stream for it under [streams.NAME], or make one with `nats stream \
+                 add NAME --subjects '{subject}' --defaults`",
+                handler.name
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// The subjects that a stream's messages have: a transform changes what it captures.
+fn stored_subjects(info: &StreamInfo) -> Vec<String> {
+    let transform = &info.config["subject_transform"];
+    let from = transform["src"].as_str().filter(|from| !from.is_empty()).unwrap_or(">");
+    let Some(to) = transform["dest"].as_str().filter(|to| !to.is_empty()) else {
+        return info.subjects();
+    };
+    let mut subjects = info.subjects();
+    subjects.retain(|subject| !crate::broker::consumer::covers(from, subject));
+    subjects.push(pattern(to));
+    subjects
+}
+
+/// A transform's destination as a pattern.
+fn pattern(to: &str) -> String {
+    let part = |token: &str| match token.starts_with("{{") || token.starts_with('$') {
+        // Those of one token; one that splits makes several.
+        true if token.to_ascii_lowercase().contains("split") => ">".to_owned(),
+        true => "*".to_owned(),
+        false => token.to_owned(),
+    };
+    let mut parts = Vec::new();
+    for token in to.split('.') {
+        parts.push(part(token));
+        if parts.last().is_some_and(|last| last == ">") {
+            break;
+        }
+    }
+    parts.join(".")
+}
+
+/// Whether a stream takes messages from others, whose subjects it does not tell.
+fn copies(info: &StreamInfo) -> bool {
+    let has = |key: &str| info.config.get(key).is_some_and(|value| !value.is_null());
+    has("mirror") || has("sources")
+}
+
+fn texts(list: &Value) -> Vec<String> {
+    let texts = list.as_array().into_iter().flatten().filter_map(Value::as_str);
+    texts.map(str::to_owned).collect()
+}
+
+/// Whether what is published reaches the mesh's streams, where JetStream is in another domain or account. `None`: it does,
+/// or they are to be made.
+pub async fn apart(connection: &Connection, plan: &Plan) -> Result<Option<String>, broker::Error> {
+    if !connection.is_elsewhere() {
+        return Ok(None);
+    }
+    let mut ledgers = plan.ledgers();
+    ledgers.push(MESH_BUCKET);
+    let mut lost = Vec::new();
+    for bucket in ledgers {
+        if connection.stream(&kv_stream(bucket)).await?.is_none() {
+            continue;
+        }
+        for subject in [
+            format!("$KV.{bucket}.check"),
+            state_subjects(bucket).replace('>', "check"),
+        ] {
+            if let Err(Error::NoResponders { .. } | Error::Denied { .. } | Error::Timeout { .. }) =
+                tried(connection, &subject).await
+            {
+                lost.push(subject.replace("check", ">"));
+            }
+        }
+    }
+    Ok((!lost.is_empty()).then(|| {
+        format!(
+            "the streams behind {} are there, but what is published on {} does not reach them from here: import these \
+             subjects, and $MESH.>, $JS.ACK.> and those of your streams, under their own names; or connect to a server \
+             of that domain or account",
+            connection.api_prefix(),
+            lost.join(", ")
+        )
+    }))
+}
+
+/// A stream that is nowhere: what expects it is refused, once it has come as far as a stream.
+const NOWHERE: &str = "jetmesh-check";
+
+/// Publishes what is refused wherever it comes: it expects that stream, and is no JSON for a call of the API.
+async fn tried(connection: &Connection, subject: &str) -> Result<(), Error> {
+    let expects = header_map(&vec![("Nats-Expected-Stream".to_owned(), NOWHERE.to_owned())]);
+    connection.request(subject, expects.ok(), "{".into()).await.map(|_| ())
+}
+
+/// What the user may not publish, tried with requests that the server refuses for another reason: nothing is changed.
+async fn denied(connection: &Connection, plan: &Plan) -> Vec<String> {
+    // Not those that people listen to: they would hear it.
+    let mut subjects = vec![
+        "$MESH.replay.check".to_owned(),
+        "$MESH.delay.check".to_owned(),
+        "$MESH.due.check".to_owned(),
+        format!("$KV.{ATTEMPTS}.check"),
+        "$KV.mesh.check".to_owned(),
+    ];
+    for bucket in plan.ledgers() {
+        subjects.push(format!("$KV.{bucket}.check"));
+        subjects.push(state_subjects(bucket).replace('>', "check"));
+    }
+    let prefix = connection.api_prefix();
+    let handler = plan.handlers.first();
+    let consumer = handler.map_or_else(|| format!("{REPLAY}.check"), |h| format!("{}.{}", h.stream, h.consumer));
+    for call in ["STREAM.MSG.GET", "STREAM.PURGE"] {
+        subjects.push(format!("{prefix}.{call}.{REPLAY}"));
+    }
+    for call in ["CONSUMER.CREATE", "CONSUMER.DELETE"] {
+        subjects.push(format!("{prefix}.{call}.{consumer}"));
+    }
+    subjects.sort();
+    subjects.dedup();
+    let tries = futures_util::future::join_all(subjects.iter().map(|subject| tried(connection, subject))).await;
+    let failed = subjects
+        .iter()
+        .zip(tries)
+        .filter(|(_, tried)| matches!(tried, Err(Error::Denied { .. } | Error::Timeout { .. })));
+    let denied: Vec<&str> = failed.map(|(subject, _)| subject.as_str()).collect();
+    if denied.is_empty() {
+        return Vec::new();
+    }
+    vec![format!(
+        "this user may not publish on {}: the README lists what a host's user needs (Permissions of a host's NATS user)",
+        denied.join(", ")
+    )]
+}
