@@ -5,14 +5,10 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_nats::{Message as Wire, Subject};
 use serde::Deserialize;
-use serde_json::json;
 
 use crate::attempts;
-use crate::broker::consumer::{ConsumerInfo, META_HANDLER, META_MESH, nanos};
-use crate::broker::provision::ADVISORIES;
-use crate::broker::{Connection, Error};
+use crate::broker::Error;
 use crate::burial::{self, Dead};
 use crate::fault;
 use crate::lane::{Counters, Lane, Link};
@@ -21,10 +17,12 @@ use crate::outcome::{Cause, Failure};
 use crate::replay;
 use crate::settle::{Acker, OWN_TERM, Settlement, ack_by_sequence};
 
+pub mod route;
+
 /// `io.nats.jetstream.advisory.v1.max_deliver` and `….terminated`
 /// (<https://github.com/nats-io/jsm.go/tree/main/schemas/jetstream/advisory/v1>).
 #[derive(Debug, Deserialize)]
-struct Advisory {
+pub struct Advisory {
     #[serde(rename = "type")]
     kind: String,
     timestamp: String,
@@ -37,32 +35,6 @@ struct Advisory {
     reason: String,
 }
 
-/// The durable name of a lane's consumer on `MESH_ADVISORIES`.
-pub fn consumer(lane: &Lane) -> String {
-    lane.plan.name.clone()
-}
-
-pub async fn bind(connection: &Connection, lane: &Lane) -> Result<ConsumerInfo, Error> {
-    let of = |kind: &str| {
-        let prefix = &lane.whole.nats.js_event_prefix;
-        format!(
-            "{prefix}.ADVISORY.CONSUMER.{kind}.{}.{}",
-            lane.plan.stream, lane.plan.consumer
-        )
-    };
-    let config = json!({
-        "durable_name": consumer(lane),
-        "ack_policy": "explicit",
-        "ack_wait": nanos(Duration::from_secs(30)),
-        "max_deliver": -1,
-        "filter_subjects": [of("MAX_DELIVERIES"), of("MSG_TERMINATED")],
-        "deliver_policy": "all",
-        "replay_policy": "instant",
-        "metadata": { META_MESH: lane.whole.mesh, META_HANDLER: lane.plan.name },
-    });
-    connection.put_consumer(ADVISORIES, &config, "").await
-}
-
 /// What an advisory comes to.
 enum Answer {
     /// Dealt with, or not ours to deal with.
@@ -72,27 +44,21 @@ enum Answer {
 }
 
 /// Acts on one advisory.
-pub async fn take(lane: &Arc<Lane>, link: Arc<Link>, wire: Wire, reply: Subject) {
+pub async fn take(lane: &Arc<Lane>, link: Arc<Link>, (advisory, reply): route::Routed) {
     let acker = Acker::of(reply, &link);
-    let settlement = match serde_json::from_slice::<Advisory>(&wire.payload) {
-        Err(error) => {
-            tracing::warn!(handler = %lane.plan.name, %error, "an advisory that cannot be read is left out");
-            Settlement::Ack
+    let settlement = match act(lane, &link, &advisory).await {
+        Ok(Answer::Over) => Settlement::Ack,
+        Ok(Answer::Later(delay)) => Settlement::Nak(delay),
+        Err(error @ Error::Unreadable { .. }) => {
+            tracing::error!(handler = %lane.plan.name, sequence = advisory.stream_seq, %error,
+                "an event waits until this is mended");
+            Settlement::Nak(Duration::from_secs(30))
         }
-        Ok(advisory) => match act(lane, &link, &advisory).await {
-            Ok(Answer::Over) => Settlement::Ack,
-            Ok(Answer::Later(delay)) => Settlement::Nak(delay),
-            Err(error @ Error::Unreadable { .. }) => {
-                tracing::error!(handler = %lane.plan.name, sequence = advisory.stream_seq, %error,
-                    "an event waits until this is mended");
-                Settlement::Nak(Duration::from_secs(30))
-            }
-            Err(error) => {
-                tracing::info!(handler = %lane.plan.name, sequence = advisory.stream_seq, %error,
-                    "an advisory is put off");
-                Settlement::Nak(Duration::from_secs(5))
-            }
-        },
+        Err(error) => {
+            tracing::info!(handler = %lane.plan.name, sequence = advisory.stream_seq, %error,
+                "an advisory is put off");
+            Settlement::Nak(Duration::from_secs(5))
+        }
     };
     acker.settle(lane, &settlement).await;
     fault::point("advisory-acked");
@@ -100,9 +66,6 @@ pub async fn take(lane: &Arc<Lane>, link: Arc<Link>, wire: Wire, reply: Subject)
 
 async fn act(lane: &Lane, link: &Link, advisory: &Advisory) -> Result<Answer, Error> {
     let plan = &lane.plan;
-    if advisory.stream != plan.stream || advisory.consumer != plan.consumer {
-        return Ok(Answer::Over);
-    }
     let Some(at) = parse_rfc3339(&advisory.timestamp) else {
         tracing::warn!(handler = %plan.name, sequence = advisory.stream_seq, timestamp = advisory.timestamp,
             "an advisory without a time is left out");

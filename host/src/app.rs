@@ -21,7 +21,7 @@ use crate::ledger::{Bucket, committer, follow, relay};
 use crate::message::{now_ms, rfc3339};
 use crate::plan::{Handler, Plan};
 use crate::secret::redact;
-use crate::{due, engine, micro, serve, swap, telemetry};
+use crate::{advisory, due, engine, micro, serve, swap, telemetry};
 
 /// Keys of all buckets that a host keeps at hand, in bytes.
 const CACHES_BYTES_MAX: usize = 512 * 1024 * 1024;
@@ -162,6 +162,11 @@ pub async fn run(plan: Plan, drain: Drain) -> Result<bool, Error> {
     }
     let watched = lanes.clone();
     drain.spawn_until("module watcher", move || swap::watch(runtime.clone(), watched.clone()));
+    // What it leaves is delivered again.
+    let (whole, heard) = (Arc::clone(&plan), lanes.clone());
+    drain.spawn_until("advisories", move || {
+        advisory::route::run(Arc::clone(&whole), heard.clone())
+    });
     let told = Arc::new(micro::Host {
         plan: Arc::clone(&plan),
         name: host.clone(),

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 const LINES_MAX: usize = 400;
 
 /// Files whose code names the NATS client.
-const NATS: [&str; 23] = [
-    "advisory.rs",
+const NATS: [&str; 24] = [
+    "advisory/route.rs",
     "attempts.rs",
     "broker/connection.rs",
     "broker/error.rs",
@@ -31,6 +31,7 @@ const NATS: [&str; 23] = [
     "message.rs",
     "replay.rs",
     "replay/ask.rs",
+    "replay/inlet.rs",
     "settle.rs",
 ];
 

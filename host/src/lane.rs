@@ -1,4 +1,4 @@
-//! One handler on this host: its connection, its three inlets (its own consumer, replays, advisories), what is running
+//! One handler on this host: its connection, what comes to it (its own consumer, replays, advisories), what is running
 //! for it, and its sweep. A lane runs on one thread; so do the ledger that it writes to and that ledger's other lanes.
 
 use std::collections::HashSet;
@@ -10,8 +10,9 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use async_nats::Subject;
 use slab::Slab;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, mpsc};
 
+use crate::advisory::route::Routed;
 use crate::broker::{Connection, Connections};
 use crate::drain::Drain;
 use crate::guest::Facts;
@@ -36,9 +37,30 @@ pub struct Lane {
     pub counters: Counters,
     pub(crate) instances: Semaphore,
     pub(crate) lists: Lists,
+    pub(crate) advisories: Advisories,
     link: Mutex<Option<Arc<Link>>>,
     leases: Mutex<Slab<Lease>>,
     running: Mutex<Running>,
+}
+
+/// Advisories that wait for a handler; those that find no room come again.
+pub(crate) struct Advisories {
+    pub send: mpsc::Sender<Routed>,
+    /// Held by the lane for as long as it runs.
+    pub receive: tokio::sync::Mutex<mpsc::Receiver<Routed>>,
+}
+
+/// Advisories that a handler keeps before it acts on them.
+const ADVISORIES_MAX: usize = 256;
+
+impl Advisories {
+    fn new() -> Advisories {
+        let (send, receive) = mpsc::channel(ADVISORIES_MAX);
+        Advisories {
+            send,
+            receive: tokio::sync::Mutex::new(receive),
+        }
+    }
 }
 
 /// What this host has done for a handler since it started.
@@ -169,6 +191,7 @@ impl Lane {
         Lane {
             instances: Semaphore::new(plan.concurrency),
             lists: Lists::default(),
+            advisories: Advisories::new(),
             plan,
             whole,
             host: host.to_owned(),

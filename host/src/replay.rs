@@ -24,24 +24,27 @@ use crate::record;
 use crate::settle::{Acker, Settlement};
 
 mod ask;
+mod inlet;
 mod list;
 
 use ask::LETTER;
 pub use ask::{LIST_MAX, ask, ask_for, subject, waiting, waits};
+pub use inlet::{Heard, Replays};
 pub use list::Lists;
 
 /// The durable name of a lane's consumer on `MESH_REPLAY`.
-pub fn consumer(lane: &Lane) -> String {
+fn consumer(lane: &Lane) -> String {
     lane.plan.name.clone()
 }
 
-pub async fn bind(connection: &Connection, lane: &Lane) -> Result<ConsumerInfo, Error> {
+async fn bind(connection: &Connection, lane: &Lane) -> Result<ConsumerInfo, Error> {
     let config = json!({
         "durable_name": consumer(lane),
         "ack_policy": "explicit",
         "ack_wait": nanos(lane.plan.ack_wait),
         "max_deliver": -1,
         "max_ack_pending": 1000,
+        "inactive_threshold": nanos(inlet::INACTIVE),
         "filter_subject": format!("$MESH.replay.{}.>", lane.plan.name),
         "deliver_policy": "all",
         "replay_policy": "instant",

@@ -10,14 +10,15 @@ use tokio::sync::Semaphore;
 
 use crate::broker::connection::redial_delay;
 use crate::broker::consumer::{ConsumerInfo, META_INCARNATION, META_LEDGER, Owner, bind, work_queue};
-use crate::broker::provision::{ADVISORIES, REPLAY, provision};
+use crate::broker::provision::{REPLAY, mesh_stream, provision};
 use crate::broker::pull::{Inlet, Pulled};
 use crate::broker::{Connection, Error};
 use crate::lane::{Lane, Link};
 use crate::ledger::incarnation;
 use crate::message::{DeliveryInfo, parse_rfc3339};
-use crate::panics::caught;
+use crate::panics::{Panic, caught};
 use crate::plan::Handler;
+use crate::replay::{Heard, Replays};
 use crate::settle::{Acker, Settlement};
 use crate::{advisory, dispatch, fault, poison, replay, sweep};
 
@@ -32,6 +33,13 @@ const ADVISORIES_IN_FLIGHT: usize = 64;
 const PANICKED_AGAIN: Duration = Duration::from_secs(5);
 /// Without an open request, so long passes before the consumer is looked at again: nobody makes one anew faster.
 const UNHEARD_MAX: Duration = Duration::from_millis(500);
+
+/// How long the server keeps a request of one of so many handlers: together they send at most some hundred a second while
+/// nothing comes.
+fn request_expires(handlers: usize) -> Duration {
+    let expires = Duration::from_millis(u64::try_from(handlers).unwrap_or(u64::MAX).saturating_mul(25));
+    expires.clamp(Duration::from_secs(5), Duration::from_secs(30))
+}
 
 type Work = FuturesUnordered<BoxFuture<'static, ()>>;
 
@@ -105,9 +113,10 @@ async fn serve(lane: &Arc<Lane>, unanswered: Option<Connection>, work: &mut Work
     if own.num_ack_pending > 0 {
         beside(work, poison::isolate(lane, &link, &own)).await?;
     }
-    let mut source = Inlet::open(connection, &lane.plan.stream, &lane.plan.consumer).await?;
-    let mut replays = Inlet::open(connection, REPLAY, &replay::consumer(lane)).await?;
-    let mut advisories = Inlet::open(connection, ADVISORIES, &advisory::consumer(lane)).await?;
+    let source = Inlet::open(connection, &lane.plan.stream, &lane.plan.consumer).await?;
+    let mut source = source.keeping(request_expires(lane.whole.handlers.len()));
+    let mut replays = beside(work, Replays::open(connection, lane)).await?;
+    let mut advisories = lane.advisories.receive.lock().await;
     let mut renewal = tokio::time::interval(lane.plan.ack_wait / 3);
     let mut sweeps = tokio::time::interval(SWEEP_EVERY);
     renewal.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -128,7 +137,6 @@ async fn serve(lane: &Arc<Lane>, unanswered: Option<Connection>, work: &mut Work
             tokio::task::yield_now().await;
         }
         replays.ask(room.replays.available_permits()).await?;
-        advisories.ask(room.advisories.available_permits()).await?;
         tokio::select! {
             biased;
             () = &mut begun => break,
@@ -136,8 +144,7 @@ async fn serve(lane: &Arc<Lane>, unanswered: Option<Connection>, work: &mut Work
             _ = renewal.tick() => {
                 lane.renew(connection).await;
                 source.forget_if_stale();
-                replays.forget_if_stale();
-                advisories.forget_if_stale();
+                beside(work, replays.tick(connection, lane)).await?;
             }
             _ = sweeps.tick() => {
                 if let Ok(permit) = Arc::clone(&sweeping).try_acquire_owned() {
@@ -157,17 +164,30 @@ async fn serve(lane: &Arc<Lane>, unanswered: Option<Connection>, work: &mut Work
                         drop(permit);
                     }.boxed());
                 }
+                beside(work, replays.look(connection, lane)).await?;
             }
             Some(()) = work.next() => {}
             // They are bounded: a backlog of the source must not keep them waiting.
-            pulled = replays.next() => take(lane, &link, pulled?, work, Inbound::Replay, &room.replays).await?,
-            pulled = advisories.next() => take(lane, &link, pulled?, work, Inbound::Advisory, &room.advisories).await?,
+            heard = replays.next() => match heard? {
+                Heard::Pulled(pulled) => take(lane, &link, pulled, work, Inbound::Replay, &room.replays).await?,
+                Heard::Asked => beside(work, replays.bind(connection, lane)).await?,
+            },
+            Some(advisory) = advisories.recv(), if room.advisories.available_permits() > 0 => {
+                let (lane, link) = (Arc::clone(lane), Arc::clone(&link));
+                let place = Arc::clone(&room.advisories).try_acquire_owned().ok();
+                work.push(async move {
+                    let acker = Acker::of(advisory.1.clone(), &link);
+                    if let Err(panic) = caught(advisory::take(&lane, link, advisory)).await {
+                        put_off_panicked(&lane, acker, &panic).await;
+                    }
+                    drop(place);
+                }.boxed());
+            }
             pulled = source.next() => take(lane, &link, pulled?, work, Inbound::Source, &room.source).await?,
         }
     }
-    for inlet in [source, replays, advisories] {
-        inlet.hand_back(connection).await;
-    }
+    source.hand_back(connection).await;
+    replays.hand_back(connection).await;
     // What has begun may take longer than its ack wait.
     loop {
         tokio::select! {
@@ -193,7 +213,6 @@ async fn beside<T>(work: &mut Work, future: impl Future<Output = T>) -> T {
 enum Inbound {
     Source,
     Replay,
-    Advisory,
 }
 
 /// Begins the work on one delivery: at once, and only if it has to wait does it go among what is waiting.
@@ -224,20 +243,14 @@ async fn take(
     // What is not the source's is boxed: the future of each event stays small.
     let mut task = async move {
         let acker = Acker::of(reply.clone(), &link);
-        let sequence = info.stream_sequence;
-        let worked = caught(async {
+        let work = async {
             match inbound {
                 Inbound::Source => dispatch::source(&lane, link, message, reply, info).await,
                 Inbound::Replay => Box::pin(replay::take(&lane, link, message, reply, info)).await,
-                Inbound::Advisory => Box::pin(advisory::take(&lane, link, message, reply)).await,
             }
-        });
-        if let Err(panic) = worked.await {
-            let handler = &lane.plan.name;
-            let count = lane.drain.panics.note(&format!("event of {handler}"), &panic);
-            tracing::error!(handler, sequence, %panic, count, again_in = ?PANICKED_AGAIN,
-                "the work on an event has panicked: it is put off");
-            acker.settle(&lane, &Settlement::Nak(PANICKED_AGAIN)).await;
+        };
+        if let Err(panic) = caught(work).await {
+            put_off_panicked(&lane, acker, &panic).await;
         }
         drop(place);
     }
@@ -246,6 +259,15 @@ async fn take(
         work.push(task);
     }
     Ok(())
+}
+
+/// What a panic has broken off is delivered again.
+async fn put_off_panicked(lane: &Lane, acker: Acker, panic: &Panic) {
+    let handler = &lane.plan.name;
+    let count = lane.drain.panics.note(&format!("event of {handler}"), panic);
+    tracing::error!(handler, reply = %acker.reply, %panic, count, again_in = ?PANICKED_AGAIN,
+        "the work on an event has panicked: it is put off");
+    acker.settle(lane, &Settlement::Nak(PANICKED_AGAIN)).await;
 }
 
 /// Whether the consumer is still the one that was bound. One that was made anew with its stream counts other events: a
@@ -313,14 +335,10 @@ async fn connect(lane: &Arc<Lane>, connection: Connection) -> Result<(Arc<Link>,
         connection.remove_consumer(&plan.stream, &plan.consumer).await?;
         return Err(gone(lane));
     }
-    for stream in [REPLAY, ADVISORIES] {
-        if connection.stream(stream).await?.is_none() {
-            // Somebody has removed it. The sweep finds what it has told of, or would have.
-            provision(&connection, &lane.whole).await?;
-        }
+    if connection.stream(REPLAY).await?.is_none() {
+        // The sweep finds what it has told of, or would have.
+        mesh_stream(&connection, &lane.whole, REPLAY).await?;
     }
-    poison::discard(&connection, REPLAY, &replay::bind(&connection, lane).await?).await?;
-    poison::discard(&connection, ADVISORIES, &advisory::bind(&connection, lane).await?).await?;
     let created_ms = parse_rfc3339(&info.created).ok_or_else(|| Error::Answer {
         what: format!("when stream {} was made", plan.stream),
         why: format!("`{}` is no time", info.created),

@@ -237,12 +237,12 @@ async fn end(host: &Host) {
     }
 }
 
-/// Every consumer that the mesh has on streams of events and consequences. Not those of advisories: one that a host takes
+/// Every consumer that the mesh has on streams of events and consequences. Not that of advisories: one that a host takes
 /// with it comes again only after half a minute, and decides nothing new.
 fn consumers() -> impl Iterator<Item = (String, &'static str)> {
-    let of = |stream: &'static str| HANDLERS.map(|(name, _)| (stream.to_owned(), name));
     let relays = [SHARED, "mesh"].map(|bucket| (format!("KV_{bucket}"), "mesh-relay"));
-    [of("ORDERS"), of("MESH_REPLAY")].into_iter().flatten().chain(relays)
+    let handlers = HANDLERS.map(|(name, _)| ("ORDERS".to_owned(), name));
+    handlers.into_iter().chain(relays)
 }
 
 /// Nothing waits to be delivered, acked or carried out.
@@ -253,7 +253,11 @@ async fn is_settled(js: &jetstream::Context) -> bool {
             _ => return false,
         }
     }
-    true
+    // A work queue: what is acked is gone.
+    match js.get_stream("MESH_REPLAY").await {
+        Ok(replays) => replays.cached_info().state.messages == 0,
+        Err(_) => false,
+    }
 }
 
 async fn wait_acked(js: &jetstream::Context, limit: Duration) {

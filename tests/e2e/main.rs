@@ -47,3 +47,4 @@ mod sweep;
 mod trace;
 mod unread;
 mod whereabouts;
+mod wide;

@@ -70,13 +70,14 @@ async fn a_poison_replay_or_advisory_stops_nobody() {
     let (mesh, host) = Mesh::start(Config::probe()).await;
     let headers = b"NATS/1.0\r\nno colon here\r\n\r\n";
     let doors = [
-        ("MESH_REPLAY", "$MESH.replay.probe.k.1"),
+        ("MESH_REPLAY", "probe", "$MESH.replay.probe.k.1"),
         (
             "MESH_ADVISORIES",
+            "mesh-advisories",
             "$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES.ORDERS.probe",
         ),
     ];
-    for (number, (stream, subject)) in doors.into_iter().enumerate() {
+    for (number, (stream, consumer, subject)) in doors.into_iter().enumerate() {
         publish_raw(&mesh, subject.as_bytes(), headers, b"");
         host.wait_for_line(
             says(&["a message that no client can read is taken away", stream]),
@@ -84,7 +85,7 @@ async fn a_poison_replay_or_advisory_stops_nobody() {
         )
         .await;
         mesh.order(work(number, 2)).await;
-        mesh.wait_settled(stream, "probe").await;
+        mesh.wait_settled(stream, consumer).await;
     }
     judge_with_letters(&mesh, 2, 2, 0).await;
 }

@@ -76,10 +76,10 @@ fn ledgers(plan: &Plan) -> Vec<&str> {
     ledgers
 }
 
-/// Makes the stream of dead letters, if somebody has removed it.
-pub async fn dead_letters(connection: &Connection, plan: &Plan) -> Result<(), Error> {
+/// Makes one of the mesh's own streams, if it is missing.
+pub async fn mesh_stream(connection: &Connection, plan: &Plan, wanted: &str) -> Result<(), Error> {
     for (name, config) in mesh_streams(plan) {
-        if name == DEAD {
+        if name == wanted {
             own(connection, plan, name, config).await?;
         }
     }

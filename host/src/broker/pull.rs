@@ -11,7 +11,7 @@ use super::connection::Connection;
 use super::consumer::nanos;
 use super::error::Error;
 
-/// How long the server keeps a request; also how soon a lost one is noticed.
+/// How long the server keeps a request, unless the inlet says otherwise; also how soon a lost one is noticed.
 const EXPIRES: Duration = Duration::from_secs(5);
 
 /// What an inlet yields.
@@ -29,6 +29,7 @@ pub struct Inlet {
     next: String,
     /// For errors: which consumer this is.
     what: String,
+    expires: Duration,
     /// Asked for and neither received nor given up by the server.
     outstanding: usize,
     asked: Instant,
@@ -55,10 +56,16 @@ impl Inlet {
             inbox,
             next,
             what,
+            expires: EXPIRES,
             outstanding: 0,
             asked,
             idle: asked,
         })
+    }
+
+    /// The same with requests that the server keeps for so long: each consumer that idles costs a request in this time.
+    pub fn keeping(self, expires: Duration) -> Inlet {
+        Inlet { expires, ..self }
     }
 
     /// Asks for what there is room for, if that is worth a request. `true`: it has asked.
@@ -67,7 +74,7 @@ impl Inlet {
         if more == 0 || (self.outstanding > 0 && more * 2 < room) {
             return Ok(false);
         }
-        let body = json!({ "batch": more, "expires": nanos(EXPIRES) });
+        let body = json!({ "batch": more, "expires": nanos(self.expires) });
         self.connection
             .client
             .publish_with_reply(self.next.clone(), self.inbox.clone(), body.to_string().into())
@@ -90,7 +97,7 @@ impl Inlet {
 
     /// A request whose end never came was lost, for instance with the consumer's leader.
     pub fn forget_if_stale(&mut self) {
-        if self.outstanding > 0 && self.asked.elapsed() > EXPIRES + Duration::from_secs(5) {
+        if self.outstanding > 0 && self.asked.elapsed() > self.expires + Duration::from_secs(5) {
             self.outstanding = 0;
             self.idle = self.asked;
         }

@@ -169,7 +169,7 @@ async fn left_in(js: &Context, stream: &str, enough: impl Fn(u64) -> bool) -> u6
 async fn at_rest(js: &Context) {
     eventually("the host to be at rest", PATIENCE, async || {
         let stream = js.get_stream("MESH_ADVISORIES").await.ok()?;
-        let info = stream.consumer_info("inventory").await.ok()?;
+        let info = stream.consumer_info("mesh-advisories").await.ok()?;
         (info.num_pending == 0 && info.num_ack_pending == 0).then_some(())
     })
     .await;

@@ -15,7 +15,7 @@ use super::entry::{PART, Subjects};
 use super::mistake::Mistake;
 use crate::broker::connection::redial_delay;
 use crate::broker::consumer::nanos;
-use crate::broker::provision::{dead_letters, kv_stream};
+use crate::broker::provision::{DEAD, kv_stream, mesh_stream};
 use crate::broker::shared::Shared;
 use crate::broker::{self, By, Connection, Error};
 use crate::fault;
@@ -100,7 +100,7 @@ async fn serve(
 ) -> Result<(), Error> {
     let (nats, ledger) = (&plan.nats, state.ledger());
     // A letter that found no stream has broken the relay off, and is carried out again.
-    dead_letters(connection, plan).await?;
+    mesh_stream(connection, plan, DEAD).await?;
     let stream = kv_stream(ledger);
     let subjects = Subjects::new(ledger);
     let config = json!({

@@ -1,0 +1,61 @@
+//! Many handlers on one host: what they share.
+
+use serde_json::json;
+
+use crate::mesh::{Config, Mesh};
+use crate::support::wait::SOON;
+use crate::support::{Host, eventually, modules};
+
+const HANDLERS: usize = 24;
+
+/// Handlers with a bucket and without one, in turn.
+fn many() -> Config {
+    let probe = modules::handler("probe");
+    (0..HANDLERS).fold(Config::new(), |config, number| {
+        let lines = match number % 2 {
+            0 => format!("subjects = [\"orders.n{number}\"]\nbucket = \"b{number}\""),
+            _ => format!("subjects = [\"orders.n{number}\"]"),
+        };
+        config.handler(&format!("h{number}"), &probe, &lines)
+    })
+}
+
+/// The sockets that a host has open.
+fn sockets(host: &Host) -> usize {
+    let folder = std::fs::read_dir(format!("/proc/{}/fd", host.pid())).expect("the host runs");
+    let links = folder.filter_map(|file| std::fs::read_link(file.ok()?.path()).ok());
+    links
+        .filter(|link| link.to_string_lossy().starts_with("socket:"))
+        .count()
+}
+
+async fn consumers(mesh: &Mesh, stream: &str) -> usize {
+    let stream = mesh.js.get_stream(stream).await.expect("the stream is there");
+    stream.cached_info().state.consumer_count
+}
+
+#[tokio::test]
+async fn handlers_share_connections_and_have_a_consumer_for_replays_only_while_some_wait() {
+    let mesh = Mesh::new(many()).await;
+    let host = mesh.host(&[]).await;
+    // Two for each thread, and one each for relays, due events, advisories and the micro service; signals have one, too.
+    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    eventually("few connections", SOON, async || {
+        (sockets(&host) <= 4 * threads + 8).then_some(())
+    })
+    .await;
+    assert_eq!(consumers(&mesh, "MESH_REPLAY").await, 0);
+    assert_eq!(consumers(&mesh, "MESH_ADVISORIES").await, 1);
+    assert_eq!(consumers(&mesh, "ORDERS").await, HANDLERS);
+
+    for number in [0, 1] {
+        let order = json!({ "op": "reject", "code": "no", "message": "not now" });
+        mesh.publish(&format!("orders.n{number}"), order.to_string()).await;
+    }
+    mesh.wait_letters(2).await;
+    // It fails again, and the letters stay; what counts is that each handler has heard of its own.
+    let (_, account, _) = mesh.jetmesh(&["dlq", "replay", "--all", "--yes"]).await;
+    assert!(account.contains("2 failed again"), "{account}");
+    mesh.wait_replayed().await;
+    assert_eq!(consumers(&mesh, "MESH_REPLAY").await, 2);
+}
