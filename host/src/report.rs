@@ -1,5 +1,7 @@
 //! What a host says of its events: one line for each attempt, and the lines of the guest.
 
+use std::time::Duration;
+
 use crate::delivery::{Delivery, Ran};
 use crate::guest::Line;
 use crate::lane::{Counters, Lane};
@@ -10,14 +12,16 @@ use crate::outcome::{Failure, Verdict};
 /// One line for each attempt.
 pub fn attempt(lane: &Lane, delivery: &Delivery, attempt: u32, ran: &Ran) {
     let (handler, event, subject) = (&lane.plan.name, &delivery.message.event, &delivery.message.subject);
-    let (outcome, took, module) = (ran.outcome.name(), ran.took, &ran.digest);
+    // Nobody reads nanoseconds.
+    let took = Duration::from_micros(u64::try_from(ran.took.as_micros()).unwrap_or(u64::MAX));
+    let (outcome, module) = (ran.outcome.name(), &ran.digest);
     let failure = ran.outcome.failure().unwrap_or_else(|| Failure {
         code: String::new(),
         message: String::new(),
     });
     match &ran.verdict {
         Verdict::Done => {
-            tracing::debug!(%handler, %event, subject, attempt, outcome, ?took, %module, "done");
+            tracing::debug!(%handler, %event, subject, attempt, ?took, %module, "done");
         }
         Verdict::Retry { delay } => tracing::info!(%handler, %event, subject, attempt, outcome, ?took, %module,
             code = failure.code, error = failure.message, next_in = ?delay, "will be retried"),

@@ -1,5 +1,7 @@
 //! Key material in texts that people read: whatever looks like it is hidden, wherever it was put by mistake.
 
+use std::borrow::Cow;
+
 /// In place of a secret.
 pub const HIDDEN: &str = "***";
 
@@ -32,6 +34,22 @@ pub fn hide(text: &str) -> String {
     let text = words(&text, |c| c.is_ascii_uppercase() || ('2'..='7').contains(&c), is_seed);
     let is_token = |word: &str| word.len() >= TOKEN_MIN && word.starts_with("eyJ");
     words(&text, |c| c.is_ascii_alphanumeric() || "-_.".contains(c), is_token)
+}
+
+/// The same for a line of a log, of which hardly any holds what could be secret.
+pub fn hide_in_line(line: &[u8]) -> Cow<'_, [u8]> {
+    let has = |sign: &[u8]| line.windows(sign.len()).any(|at| at == sign);
+    let seed = || {
+        let of_seed = |byte: &u8| byte.is_ascii_uppercase() || (b'2'..=b'7').contains(byte);
+        line.split(|byte| !of_seed(byte)).any(|run| run.len() >= SEED_MIN)
+    };
+    if !(has(b"://") || has(b"-----BEGIN ") || has(b"eyJ") || seed()) {
+        return Cow::Borrowed(line);
+    }
+    match std::str::from_utf8(line) {
+        Ok(text) => Cow::Owned(hide(text).into_bytes()),
+        Err(_) => Cow::Borrowed(line),
+    }
 }
 
 /// Hides the runs of such characters that are secret.
@@ -121,6 +139,7 @@ mod tests {
         for (text, wanted) in hidden {
             assert_eq!(hide(&text), wanted);
             assert!(is_in(&text), "{text}");
+            assert_eq!(&*hide_in_line(text.as_bytes()), wanted.as_bytes());
         }
         for plain in [
             "stream ORDERS does not capture `orders.>`; a@b",

@@ -10,6 +10,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tracing_subscriber::EnvFilter;
 
 use crate::plan::{Log, LogFormat};
+use crate::secret;
 
 #[derive(Debug, thiserror::Error)]
 #[error("log.filter: {0}")]
@@ -25,17 +26,24 @@ pub fn start(log: &Log) -> Result<(), Error> {
         // It would tell of a failed write by a print that panics when it fails as well.
         .log_internal_errors(false)
         .with_writer(|| Line);
+    let terminal = io::stderr().is_terminal();
     match log.format {
         LogFormat::Text => {
             lines
-                .with_ansi(io::stderr().is_terminal())
+                .with_ansi(colours(terminal, |name| std::env::var_os(name)))
                 .with_target(false)
-                .with_timer(Clock)
+                .with_timer(Clock { day: !terminal })
                 .init();
         }
-        LogFormat::Json => lines.json().flatten_event(true).with_timer(Clock).init(),
+        LogFormat::Json => lines.json().flatten_event(true).with_timer(Clock { day: true }).init(),
     }
     Ok(())
+}
+
+/// Whether lines have colours: on a terminal that knows them, unless they are not wanted (<https://no-color.org>).
+fn colours(terminal: bool, variable: impl Fn(&str) -> Option<std::ffi::OsString>) -> bool {
+    let unwanted = variable("NO_COLOR").is_some_and(|value| !value.is_empty());
+    terminal && !unwanted && variable("TERM").is_none_or(|term| term != "dumb")
 }
 
 /// Log lines that could not be written since the start.
@@ -82,6 +90,8 @@ struct Line;
 
 impl Write for Line {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        let length = line.len();
+        let line = &*secret::hide_in_line(line);
         let mut gate = gate();
         let patience = if gate.broken { Duration::ZERO } else { PATIENCE };
         let begins = gate.broken.then_some(&b"\n"[..]);
@@ -93,7 +103,7 @@ impl Write for Line {
         if gate.broken {
             LOST.fetch_add(1, Ordering::Relaxed);
         }
-        Ok(line.len())
+        Ok(length)
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -123,11 +133,33 @@ fn send(mut bytes: &[u8], patience: Duration) -> rustix::io::Result<()> {
     Ok(())
 }
 
-/// RFC 3339 in UTC with milliseconds, like every other time that the mesh writes.
-struct Clock;
+/// RFC 3339 in UTC with milliseconds, like every other time that the mesh writes; on a terminal without the day.
+struct Clock {
+    day: bool,
+}
 
 impl tracing_subscriber::fmt::time::FormatTime for Clock {
     fn format_time(&self, w: &mut tracing_subscriber::fmt::format::Writer<'_>) -> std::fmt::Result {
-        w.write_str(&crate::message::rfc3339(crate::message::now_ms()))
+        let time = crate::message::rfc3339(crate::message::now_ms());
+        let short = time.split_once('T').map_or(time.as_str(), |(_, time)| time);
+        w.write_str(if self.day { &time } else { short })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn colours_are_for_terminals_that_know_them_and_people_who_want_them() {
+        let with = |terminal, set: &[(&str, &str)]| {
+            colours(terminal, |name| {
+                let found = set.iter().find(|(variable, _)| *variable == name);
+                found.map(|(_, value)| value.into())
+            })
+        };
+        assert!(with(true, &[]) && with(true, &[("TERM", "xterm"), ("NO_COLOR", "")]));
+        assert!(!with(false, &[]));
+        assert!(!with(true, &[("NO_COLOR", "1")]) && !with(true, &[("TERM", "dumb")]));
     }
 }

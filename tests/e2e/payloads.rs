@@ -206,3 +206,43 @@ async fn a_handler_may_emit_and_keep_up_to_its_limits() {
         (401, None)
     );
 }
+
+#[tokio::test]
+async fn a_byte_order_mark_before_json_hides_nothing() {
+    let (mesh, _host) = Mesh::start(crate::effects::shop()).await;
+    mesh.put("inventory", "stock.sku-1", "10").await;
+    let order =
+        json!({ "order_id": "o-7", "user_id": "u-7", "lines": [{ "sku": "sku-1", "qty": 2 }], "total_cents": 100 });
+    mesh.publish("orders.created", format!("\u{feff}{order}")).await;
+    mesh.wait_value("inventory", "stock.sku-1", "8").await;
+    mesh.wait_emitted(3).await;
+    let found = mesh.jetmesh_ok(&["trace", "--key", "order_id=o-7"]).await;
+    assert!(found.contains("ORDERS:1  orders.created"), "{found}");
+
+    // A file of letters that an editor has saved: none is left out.
+    mesh.publish("orders.created", "no order").await;
+    mesh.wait_letters(3).await;
+    let (_, lines, _) = mesh.jetmesh(&["dlq", "export", "--all"]).await;
+    let file = mesh.dir.path().join("letters.jsonl");
+    std::fs::write(&file, format!("\u{feff}{lines}")).expect("a writable folder");
+    let account = mesh.jetmesh_ok(&["dlq", "import", file.to_str().expect("UTF-8")]).await;
+    assert!(
+        account.contains("3 there already") && account.contains("0 malformed"),
+        "{account}"
+    );
+}
+
+#[tokio::test]
+async fn a_condition_that_names_no_handler_of_the_configuration_is_told() {
+    let (mesh, _host) = Mesh::start(Config::probe()).await;
+    for args in [
+        &["dlq", "ls", "--handler", "prob"][..],
+        &["dlq", "export", "--handler", "prob"],
+    ] {
+        let (_, _, stderr) = mesh.jetmesh(args).await;
+        let told = "warning: the configuration has no handler prob; it has probe";
+        assert!(stderr.contains(told), "{args:?}: {stderr}");
+    }
+    let (_, _, stderr) = mesh.jetmesh(&["dlq", "ls", "--handler", "probe"]).await;
+    assert_eq!(stderr, "");
+}

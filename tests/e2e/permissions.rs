@@ -15,7 +15,10 @@ fn listed() -> &'static str {
     let (_, rest) = readme
         .split_once("### Permissions of a host's NATS user")
         .expect("the README has that heading");
-    rest.split("```").nth(1).expect("a block follows")
+    rest.split("```")
+        .nth(1)
+        .expect("a block follows")
+        .trim_start_matches("text")
 }
 
 #[tokio::test]

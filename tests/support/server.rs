@@ -19,6 +19,8 @@ use super::wait::{SOON, eventually};
 pub struct Options {
     /// More text for the server's configuration file, such as `authorization { … }`.
     pub config: String,
+    /// More text within the block `jetstream`, such as `domain: hub`.
+    pub jetstream: String,
     /// The largest message the server takes, in bytes; the server's own default is 1 MiB.
     pub max_payload: Option<usize>,
     /// Where it stores; else in its own folder.
@@ -53,6 +55,14 @@ impl NatsServer {
 
     pub fn addr(&self) -> SocketAddr {
         (Ipv4Addr::LOCALHOST, self.port).into()
+    }
+
+    /// Where it takes leafnodes, if its configuration says so: its ports file does not tell that.
+    pub fn leaf_addr(&self) -> SocketAddr {
+        let log = fs::read_to_string(log_path(self.dir.path())).expect("it has a log");
+        let line = log.split("Listening for leafnode connections on ").last();
+        let address = line.and_then(|line| line.lines().next()?.trim().parse().ok());
+        address.expect("it takes leafnodes")
     }
 
     pub fn pid(&self) -> u32 {
@@ -139,7 +149,10 @@ fn configure(dir: &Path, options: &Options) {
         .map(|bytes| format!("max_payload: {bytes}\n"))
         .unwrap_or_default();
     let store = options.store.clone().unwrap_or_else(|| dir.join("store"));
-    let config = format!("jetstream {{ store_dir: {store:?} }}\n{payload}{}\n", options.config);
+    let config = format!(
+        "jetstream {{ store_dir: {store:?}, {} }}\n{payload}{}\n",
+        options.jetstream, options.config
+    );
     fs::write(dir.join("server.conf"), config).expect("the folder is ours");
 }
 

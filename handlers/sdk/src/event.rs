@@ -46,7 +46,9 @@ pub struct Json<T>(pub T);
 
 impl<T: DeserializeOwned> FromEvent for Json<T> {
     fn from_event(event: Event) -> Result<Self, Error> {
-        serde_json::from_slice(&event.payload).map(Json).map_err(|error| {
+        // Some editors and exports put a byte order mark before UTF-8; JSON has none.
+        let payload = event.payload.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&event.payload);
+        serde_json::from_slice(payload).map(Json).map_err(|error| {
             let position = format!("line {} column {}", error.line(), error.column());
             let text = error.to_string();
             let text = text.strip_suffix(&format!(" at {position}")).unwrap_or(&text);
@@ -99,6 +101,14 @@ mod tests {
         let error = Json::<Vec<u8>>::from_event(event("[1,\n2,x]")).unwrap_err();
         assert!(error.is_reject());
         assert_eq!(error.to_string(), "malformed-json: line 2 column 3: expected value");
+    }
+
+    #[test]
+    fn a_byte_order_mark_before_json_is_no_part_of_it() {
+        let Ok(Json(numbers)) = Json::<Vec<u8>>::from_event(event("\u{feff}[1, 2]")) else {
+            panic!("it is JSON");
+        };
+        assert_eq!(numbers, [1, 2]);
     }
 
     #[test]

@@ -78,3 +78,8 @@ macro_rules! handler {
         const _: fn($crate::Event) -> Result<(), $crate::Error> = |event| $crate::Handler::call($function, event);
     };
 }
+
+/// The handler that the README shows is one.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+mod readme {}

@@ -55,6 +55,8 @@ fn is(name: &str, header: &str) -> bool {
 
 /// Reads a line. `Err` says what is wrong with it.
 pub fn parse(text: &str) -> Result<Restored, String> {
+    // At the beginning of a file.
+    let text = text.trim_start_matches('\u{feff}');
     let line: Line = serde_json::from_str(text).map_err(|error| {
         // Which line it is says whoever has more than one.
         let why = error.to_string().replace(" at line 1 column ", " at column ");

@@ -38,6 +38,21 @@ pub enum Dlq {
     Import(Import),
 }
 
+impl Dlq {
+    /// The handler that a condition names.
+    pub fn handler(&self) -> Option<&str> {
+        let conditions = match self {
+            Dlq::Ls(ls) => &ls.conditions,
+            Dlq::Rehearse(rehearse) => &rehearse.selection.conditions,
+            Dlq::Replay(replay) => &replay.selection.conditions,
+            Dlq::Discard(discard) => &discard.selection.conditions,
+            Dlq::Export(export) => &export.selection.conditions,
+            Dlq::Show(_) | Dlq::Import(_) => return None,
+        };
+        conditions.handler.as_deref()
+    }
+}
+
 #[derive(Debug, clap::Args)]
 pub struct Ls {
     /// List groups: letters of one handler, cause, code and module whose errors say the same but for numbers and names;

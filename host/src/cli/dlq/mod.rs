@@ -24,6 +24,21 @@ pub async fn run(args: &Args, dlq: &Dlq) -> Result<u8, Error> {
             "there is no stream {DEAD}: no host of this mesh has run here"
         )));
     }
+    if let Some(name) = dlq.handler()
+        && !loaded.plan.handlers.iter().any(|handler| handler.name == name)
+    {
+        // It may have had one, and its letters are there still.
+        let names: Vec<&str> = loaded
+            .plan
+            .handlers
+            .iter()
+            .map(|handler| handler.name.as_str())
+            .collect();
+        note!(
+            "warning: the configuration has no handler {name}; it has {}",
+            names.join(", ")
+        );
+    }
     match dlq {
         Dlq::Ls(ls) => ls::run(&connection, ls).await,
         Dlq::Show(show) => show::run(&find(&connection, &show.id).await?, show.json),

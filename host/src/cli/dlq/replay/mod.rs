@@ -43,7 +43,7 @@ pub struct Replay {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    selection: Selection,
+    pub selection: Selection,
 }
 
 pub async fn run(plan: &Plan, connection: &Connection, args: &Replay) -> Result<u8, Error> {
