@@ -1,10 +1,11 @@
 //! The composition root: from a plan to a running host, and to its end.
 
 use std::collections::BTreeMap;
+use std::io;
+use std::path::Path;
 use std::sync::Arc;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
-
-use futures_util::StreamExt as _;
 
 use crate::broker::connection::{redial_delay, token};
 use crate::broker::provision::{MESH_BUCKET, provision};
@@ -14,14 +15,15 @@ use crate::compile::Priority;
 use crate::drain::Drain;
 use crate::engine::Runtime;
 use crate::fit;
-use crate::handler::{self, Module};
+use crate::handler::Module;
 use crate::lane::Lane;
 use crate::ledger::relay::RelayState;
 use crate::ledger::{Bucket, committer, follow, relay};
+use crate::library::{self, Library};
 use crate::message::{now_ms, rfc3339};
 use crate::plan::{Handler, Plan};
 use crate::secret::redact;
-use crate::{advisory, due, engine, micro, serve, swap, telemetry};
+use crate::{advisory, due, engine, limits, micro, serve, swap, telemetry};
 
 /// Keys of all buckets that a host keeps at hand, in bytes.
 const CACHES_BYTES_MAX: usize = 512 * 1024 * 1024;
@@ -32,13 +34,15 @@ const SPARE_INSTANCES: usize = 8;
 pub enum Error {
     #[error(transparent)]
     Engine(#[from] engine::Error),
+    #[error("{0}")]
+    Thread(String),
     #[error("{}", list(.0))]
-    Modules(Vec<handler::Error>),
+    Modules(Vec<library::Error>),
     #[error(transparent)]
     Broker(#[from] broker::Error),
 }
 
-fn list(errors: &[handler::Error]) -> String {
+fn list(errors: &[library::Error]) -> String {
     errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
 }
 
@@ -56,19 +60,10 @@ pub fn runtime(plan: &Plan) -> Result<Runtime, Error> {
 ///
 /// # Cancel safety
 /// Dropped half-way, nothing is left of it.
-pub async fn modules(runtime: &Runtime, plan: &Plan) -> Result<Vec<Module>, Error> {
-    let at_once = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let loads = plan
-        .handlers
-        .iter()
-        .map(|h| Module::load(runtime, &h.module, Priority::Usual));
-    let loaded: Vec<_> = futures_util::stream::iter(loads).buffered(at_once).collect().await;
-    let (good, bad): (Vec<_>, Vec<_>) = loaded.into_iter().partition(Result::is_ok);
-    if bad.is_empty() {
-        Ok(good.into_iter().filter_map(Result::ok).collect())
-    } else {
-        Err(Error::Modules(bad.into_iter().filter_map(Result::err).collect()))
-    }
+pub async fn modules(library: &Library, plan: &Plan) -> Result<Vec<Module>, Error> {
+    let paths: Vec<&Path> = plan.handlers.iter().map(|h| h.module.as_path()).collect();
+    let compiled = library.all(&paths, Priority::Usual).await.map_err(Error::Modules)?;
+    Ok(compiled.into_iter().map(Module::new).collect())
 }
 
 /// Connects, waiting for NATS as long as the plan says. `None`: the drain has begun.
@@ -125,9 +120,12 @@ async fn patiently<T>(
 pub async fn run(plan: Plan, drain: Drain) -> Result<bool, Error> {
     let plan = Arc::new(plan);
     let host = token();
-    let runtime = runtime(&plan)?;
+    if let Some(limit) = limits::computing() {
+        tracing::warn!(limit, "this host will be ended by the operating system");
+    }
+    let library = Arc::new(Library::new(runtime(&plan)?));
     let modules = tokio::select! {
-        modules = modules(&runtime, &plan) => modules?,
+        modules = modules(&library, &plan) => modules?,
         () = drain.begun() => return Ok(true),
     };
     if prepare(&plan, &drain).await?.is_none() {
@@ -135,7 +133,7 @@ pub async fn run(plan: Plan, drain: Drain) -> Result<bool, Error> {
     }
     let places = places(&plan);
     let lanes = lanes(&plan, &host, modules, &places, &drain);
-    let threads = threads(&plan, &lanes, &places, &drain);
+    let threads = threads(&plan, &lanes, &places, &drain).map_err(|error| Error::Thread(limits::no_thread(&error)))?;
     let mut relays = Vec::new();
     if plan.relay {
         let mut ledgers: Vec<String> = plan.ledgers().into_iter().map(str::to_owned).collect();
@@ -161,7 +159,9 @@ pub async fn run(plan: Plan, drain: Drain) -> Result<bool, Error> {
         drain.spawn_until("due events", move || due::run(mesh.clone(), nats.clone()));
     }
     let watched = lanes.clone();
-    drain.spawn_until("module watcher", move || swap::watch(runtime.clone(), watched.clone()));
+    drain.spawn_until("module files", move || {
+        swap::follow(Arc::clone(&library), watched.clone())
+    });
     // What it leaves is delivered again.
     let (whole, heard) = (Arc::clone(&plan), lanes.clone());
     drain.spawn_until("advisories", move || {
@@ -253,7 +253,7 @@ fn lanes(plan: &Arc<Plan>, host: &str, modules: Vec<Module>, places: &[usize], d
 }
 
 /// The threads that handlers run on.
-fn threads(plan: &Plan, lanes: &[Arc<Lane>], places: &[usize], drain: &Drain) -> Vec<std::thread::JoinHandle<()>> {
+fn threads(plan: &Plan, lanes: &[Arc<Lane>], places: &[usize], drain: &Drain) -> io::Result<Vec<JoinHandle<()>>> {
     let mut shares: BTreeMap<usize, Vec<Arc<Lane>>> = BTreeMap::new();
     for (lane, place) in lanes.iter().zip(places) {
         shares.entry(*place).or_default().push(Arc::clone(lane));
@@ -264,11 +264,9 @@ fn threads(plan: &Plan, lanes: &[Arc<Lane>], places: &[usize], drain: &Drain) ->
         .collect()
 }
 
-fn thread(number: usize, lanes: Vec<Arc<Lane>>, drain: Drain, grace: Duration) -> std::thread::JoinHandle<()> {
+fn thread(number: usize, lanes: Vec<Arc<Lane>>, drain: Drain, grace: Duration) -> io::Result<JoinHandle<()>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let work = move || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        // Without a thread there is nothing to be served by.
-        let runtime = runtime.expect("a tokio runtime starts");
         runtime.block_on(async {
             let buckets: BTreeMap<&str, &Arc<Bucket>> = lanes
                 .iter()
@@ -291,6 +289,5 @@ fn thread(number: usize, lanes: Vec<Arc<Lane>>, drain: Drain, grace: Duration) -
             drain.finished(grace).await;
         });
     };
-    let thread = std::thread::Builder::new().name(format!("lanes-{number}"));
-    thread.spawn(work).expect("a thread starts")
+    thread::Builder::new().name(format!("lanes-{number}")).spawn(work)
 }

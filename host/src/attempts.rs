@@ -10,6 +10,7 @@ use crate::ledger::entry::key_subject;
 use crate::ledger::read::is_tombstone;
 use crate::message::{EventId, now_ms, parse_rfc3339, rfc3339};
 use crate::outcome::Failure;
+use crate::random::Seed;
 
 /// How many attempts are kept word for word.
 const HISTORY: usize = 5;
@@ -56,6 +57,10 @@ pub struct Attempt {
     /// Where the guest was when it trapped, innermost first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub backtrace: Vec<String>,
+    /// What the random numbers of its guest came from, if it asked for any. Kept of attempts that failed only, when they
+    /// have ended: nobody can tell from it what a guest is about to draw, or what an event that succeeded has drawn.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seed: Option<Seed>,
     /// It was a replay of the dead letter.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub replay: bool,
@@ -99,6 +104,7 @@ impl Record {
             message: String::new(),
             log: Vec::new(),
             backtrace: Vec::new(),
+            seed: None,
             replay: false,
         });
         let over = self.history.len().saturating_sub(HISTORY);

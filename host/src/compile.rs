@@ -14,7 +14,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::Command;
 
 use crate::guest::clean;
-use crate::{engine, fault};
+use crate::{engine, fault, limits};
 
 /// The name of the hidden command.
 pub const COMMAND: &str = "compile-module";
@@ -48,15 +48,37 @@ pub enum Error {
     Invalid(String),
     #[error("compiling took more than {0:?}")]
     Wall(Duration),
-    #[error("compiling took more than {0:?} of computing")]
-    Cpu(Duration),
-    #[error("compiling took more than {0} MiB of memory")]
-    Memory(u64),
+    #[error("compiling took more than {0:?} of computing{1}")]
+    Cpu(Duration, &'static str),
+    #[error("compiling took more than {0} MiB of memory{1}")]
+    Memory(u64, &'static str),
     #[error("the compiler broke off ({status}): {text}")]
     Crashed { status: ExitStatus, text: String },
     #[error("the compiler does not run: {0}")]
-    Io(std::io::Error),
+    Unable(String),
 }
+
+impl From<std::io::Error> for Error {
+    fn from(error: std::io::Error) -> Error {
+        Error::Unable(limits::told(&error))
+    }
+}
+
+/// Why a child has compiled nothing: its exit code and the text on its standard error say it.
+pub enum Child {
+    Module(String),
+    Host(String),
+}
+
+impl From<std::io::Error> for Child {
+    fn from(error: std::io::Error) -> Child {
+        Child::Host(limits::told(&error))
+    }
+}
+
+/// The child's exit codes: the module is at fault, or the process cannot do its work.
+pub const INVALID: u8 = 1;
+pub const UNABLE: u8 = 3;
 
 /// Compiles a component in a child.
 ///
@@ -77,11 +99,10 @@ pub async fn component(module: &[u8], priority: Priority) -> Result<Vec<u8>, Err
         // Ctrl-C is for the host, which drains.
         .process_group(0)
         .kill_on_drop(true)
-        .spawn()
-        .map_err(Error::Io)?;
+        .spawn()?;
     let pipes = (child.stdin.take(), child.stdout.take(), child.stderr.take());
     let (Some(mut stdin), Some(stdout), Some(stderr)) = pipes else {
-        return Err(Error::Io(std::io::Error::other("it has no pipes")));
+        return Err(std::io::Error::other("it has no pipes").into());
     };
     let work = async {
         let write = async {
@@ -95,11 +116,11 @@ pub async fn component(module: &[u8], priority: Priority) -> Result<Vec<u8>, Err
         tokio::try_join!(write, stdout.read_to_end(&mut compiled), stderr.read_to_end(&mut text))?;
         // Whoever had more to say finds nobody reading any more.
         drop((stdout, stderr));
-        Ok((child.wait().await?, compiled, text))
+        Ok::<_, std::io::Error>((child.wait().await?, compiled, text))
     };
     let limit = Duration::from_secs(limit("compile-wall-seconds", WALL_SECONDS_MAX));
     let ended = tokio::time::timeout(limit, work).await;
-    let (status, compiled, text) = ended.map_err(|_| Error::Wall(limit))?.map_err(Error::Io)?;
+    let (status, compiled, text): (_, _, Vec<u8>) = ended.map_err(|_| Error::Wall(limit))??;
     match judge(status, &String::from_utf8_lossy(&text)) {
         None => Ok(compiled),
         Some(error) => Err(error),
@@ -111,14 +132,29 @@ fn judge(status: ExitStatus, text: &str) -> Option<Error> {
     let text = text.trim();
     Some(match (status.code(), status.signal()) {
         (Some(0), _) => return None,
-        (Some(1), _) => Error::Invalid(clean(text)),
-        (_, Some(signal)) if signal == Signal::XCPU.as_raw() => Error::Cpu(Duration::from_secs(cpu_seconds())),
+        (Some(code), _) if code == i32::from(INVALID) => Error::Invalid(clean(text)),
+        (Some(code), _) if code == i32::from(UNABLE) => Error::Unable(clean(text)),
+        (_, Some(signal)) if signal == Signal::XCPU.as_raw() => {
+            let (seconds, of_process) = cpu_seconds();
+            let of_process = if of_process {
+                ", the limit of this process (`ulimit -t`)"
+            } else {
+                ""
+            };
+            Error::Cpu(Duration::from_secs(seconds), of_process)
+        }
         // How Rust ends a process, and how it ends a thread that it cannot make, when there is no more memory.
         _ if ["memory allocation of", "failed to allocate"]
             .iter()
             .any(|end| text.contains(end)) =>
         {
-            Error::Memory(memory_bytes() / (1024 * 1024))
+            let (bytes, of_process) = memory_bytes();
+            let of_process = if of_process {
+                ", the limit of this process (`ulimit -v`)"
+            } else {
+                ""
+            };
+            Error::Memory(bytes / (1024 * 1024), of_process)
         }
         _ => Error::Crashed {
             status,
@@ -131,16 +167,16 @@ fn judge(status: ExitStatus, text: &str) -> Option<Error> {
     })
 }
 
-/// The child: compiles its standard input to its standard output, within its limits. `Err`: the module is at fault.
-pub fn child(priority: Priority) -> Result<(), String> {
-    let io = |e: std::io::Error| e.to_string();
-    restrict(priority).map_err(|e| io(e.into()))?;
+/// The child: compiles its standard input to its standard output, within its limits.
+pub fn child(priority: Priority) -> Result<(), Child> {
+    restrict(priority).map_err(std::io::Error::from)?;
     fault::point("compiling");
     let mut module = Vec::new();
-    std::io::stdin().read_to_end(&mut module).map_err(io)?;
-    let compiled = engine::compile(&module)?;
+    std::io::stdin().read_to_end(&mut module)?;
+    let compiled = engine::compile(&module).map_err(Child::Module)?;
     let mut stdout = std::io::stdout().lock();
-    stdout.write_all(&compiled).and_then(|()| stdout.flush()).map_err(io)
+    stdout.write_all(&compiled)?;
+    Ok(stdout.flush()?)
 }
 
 fn restrict(priority: Priority) -> rustix::io::Result<()> {
@@ -151,21 +187,26 @@ fn restrict(priority: Priority) -> rustix::io::Result<()> {
         maximum: Some(maximum),
     };
     setrlimit(Resource::Core, at_most(0, 0))?;
-    setrlimit(Resource::As, at_most(memory_bytes(), memory_bytes()))?;
+    let (memory, _) = memory_bytes();
+    setrlimit(Resource::As, at_most(memory, memory))?;
     // The first ends it with a signal of its own, by which the host knows why.
-    setrlimit(Resource::Cpu, at_most(cpu_seconds(), cpu_seconds() + 5))?;
+    let (cpu, _) = cpu_seconds();
+    let (killed, _) = limits::at_most(Resource::Cpu, cpu + 5);
+    setrlimit(Resource::Cpu, at_most(cpu, killed))?;
     if priority == Priority::Lowest {
         rustix::process::nice(NICE)?;
     }
     Ok(())
 }
 
-fn cpu_seconds() -> u64 {
-    limit("compile-cpu-seconds", CPU_SECONDS_MAX)
+/// And whether it is a limit that the process has already.
+fn cpu_seconds() -> (u64, bool) {
+    limits::at_most(Resource::Cpu, limit("compile-cpu-seconds", CPU_SECONDS_MAX))
 }
 
-fn memory_bytes() -> u64 {
-    limit("compile-memory-bytes", MEMORY_BYTES_MAX)
+/// The same.
+fn memory_bytes() -> (u64, bool) {
+    limits::at_most(Resource::As, limit("compile-memory-bytes", MEMORY_BYTES_MAX))
 }
 
 /// A limit, which a test may lower.

@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use crate::dead_letter::Envelope;
 use crate::guest::Line;
-use crate::handler::ModuleDigest;
 use crate::ledger::Committed;
 use crate::message::Message;
 use crate::outcome::{Outcome, Verdict};
+use crate::random::Seed;
 use crate::settle::Acker;
+use crate::source::ModuleDigest;
 
 /// An event to be handled, from wherever it came.
 pub struct Delivery {
@@ -64,4 +65,6 @@ pub struct Ran {
     pub lines: Vec<Line>,
     pub took: Duration,
     pub digest: ModuleDigest,
+    /// What its random numbers came from.
+    pub seed: Option<Seed>,
 }

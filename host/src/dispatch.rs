@@ -133,6 +133,8 @@ async fn attempt_once(
     let digest = module.digest.clone();
     let mut permit = Some(permit);
     let mut reruns = 0;
+    // Of its runs one counts at most, so they draw the same numbers.
+    let mut seed = None;
     let mut alone = None;
     let mut doubted = false;
     loop {
@@ -141,9 +143,8 @@ async fn attempt_once(
         let mut run = match circles(identity::hops(message)) {
             Some(outcome) => Run::without(outcome),
             None => {
-                module
-                    .run(&lane.facts, message, attempt, lane.plan.instance, lane.plan.timeout)
-                    .await
+                let (instance, timeout) = (lane.plan.instance, lane.plan.timeout);
+                module.run(&lane.facts, message, attempt, instance, timeout, seed).await
             }
         };
         fault::point("after-run");
@@ -153,10 +154,7 @@ async fn attempt_once(
         );
         // What waits for its commit holds no instance.
         permit.take();
-        let failed = |outcome: &Outcome| {
-            let told = record::told(lane, attempt, (outcome, &run.lines), run.took, &digest);
-            burial::attempts(record, told)
-        };
+        seed = run.seed;
         let ran = |outcome, verdict, committed| Ran {
             outcome,
             verdict,
@@ -164,8 +162,13 @@ async fn attempt_once(
             lines: run.lines.clone(),
             took: run.took,
             digest: digest.clone(),
+            seed,
         };
         let verdict = verdict(lane, &run.outcome, attempt);
+        let failed = |outcome: &Outcome| {
+            let ran = ran(outcome.clone(), verdict.clone(), None);
+            burial::attempts(record, record::told(lane, attempt, &ran))
+        };
         // Something else came of it than the run.
         let without = |outcome: Outcome| {
             let verdict = self::verdict(lane, &outcome, attempt);
@@ -311,7 +314,7 @@ async fn conclude(lane: &Lane, delivery: Delivery, record: Option<attempts::Held
         }
         Verdict::Dead { cause, failure } => {
             if lane.bucket.is_none() {
-                let told = record::told(lane, attempt, (&ran.outcome, &ran.lines), ran.took, &ran.digest);
+                let told = record::told(lane, attempt, &ran);
                 let dead = Dead {
                     cause,
                     failure: Cow::Borrowed(&failure),

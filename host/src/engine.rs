@@ -1,6 +1,7 @@
 //! The WebAssembly engine: which features exist, how instances get their memory, and the tick that ends what runs too
 //! long. One per process.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use wasmtime::component::Linker;
@@ -9,10 +10,20 @@ use wasmtime::{
 };
 
 use crate::guest::{self, Guest, clean};
-use crate::sandbox::MEMORIES_MAX;
+use crate::limits;
+use crate::pool::Room;
+use crate::random::Seeds;
+use crate::sandbox::{INSTANCES_OF_ONE, MEMORIES_MAX, TABLES_OF_ONE};
 
 /// How often a guest's deadline is looked at; also how long a computing guest keeps its thread from its neighbours.
 pub const TICK: Duration = Duration::from_millis(10);
+
+/// Most instances that live at a time in one process: one more waits until another ends. Each reserves 4 GiB of address
+/// space for a memory, so that code needs no check of its bounds, and a process has 128 TiB. It takes some ten mappings
+/// of the 65,530 that a process may have.
+pub const INSTANCES_MAX: usize = 4096;
+/// Memories for each of them. Nearly every component has one.
+const MEMORIES_EACH: usize = 2;
 
 /// How many of a trapped guest's functions are told, and how many more there may be of Rust's own way to panic.
 const FRAMES_MAX: usize = 20;
@@ -22,24 +33,40 @@ const PANIC_FRAMES_MAX: usize = 12;
 const KEEP_RESIDENT_BYTES: usize = 2 * 1024 * 1024;
 
 #[derive(Debug, thiserror::Error)]
-#[error("the WebAssembly engine cannot start")]
-pub struct Error(#[source] wasmtime::Error);
+#[error("the WebAssembly engine cannot start: {0}")]
+pub struct Error(String);
 
 /// The engine with everything that a handler may import.
 #[derive(Clone)]
 pub struct Runtime {
     pub(crate) engine: Engine,
-    pub(crate) linker: Linker<Guest>,
+    pub(crate) linker: Arc<Linker<Guest>>,
+    pub(crate) seeds: Arc<Seeds>,
+    pub(crate) room: Arc<Room>,
 }
 
 impl Runtime {
-    /// An engine for at most `instances` live instances, each with at most `memory_bytes_max` of linear memory.
+    /// An engine for `instances` live instances, but no more than [`INSTANCES_MAX`], each with at most `memory_bytes_max`
+    /// of linear memory.
     pub fn new(instances: usize, memory_bytes_max: usize) -> Result<Runtime, Error> {
-        let engine = Engine::new(&config(instances, memory_bytes_max)).map_err(Error)?;
+        let instances = instances.clamp(1, INSTANCES_MAX);
+        let engine = Engine::new(&config(instances, memory_bytes_max)).map_err(|error| {
+            let gib = instances * MEMORIES_EACH * 4;
+            let limit = limits::address_space().map(|limit| {
+                format!("; {limit}, of which {instances} instances reserve {gib} GiB without using it: lift the limit")
+            });
+            Error(chain(&error) + &limit.unwrap_or_default())
+        })?;
         let mut linker = Linker::new(&engine);
-        guest::link(&mut linker).map_err(Error)?;
-        tick(engine.weak());
-        Ok(Runtime { engine, linker })
+        guest::link(&mut linker).map_err(|error| Error(chain(&error)))?;
+        tick(engine.weak()).map_err(|error| Error(limits::no_thread(&error)))?;
+        let seeds = Seeds::new().map_err(|error| Error(format!("no random numbers: {error}")))?;
+        Ok(Runtime {
+            engine,
+            linker: Arc::new(linker),
+            seeds,
+            room: Arc::default(),
+        })
     }
 }
 
@@ -110,13 +137,13 @@ fn language() -> Config {
 }
 
 fn config(instances: usize, memory_bytes_max: usize) -> Config {
-    let instances = u32::try_from(instances).unwrap_or(u32::MAX).max(1);
+    let instances = u32::try_from(instances).unwrap_or(u32::MAX);
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(instances)
-        // A component of a guest with the standard library holds about eight core instances.
-        .total_core_instances(instances.saturating_mul(16))
-        .total_memories(instances.saturating_mul(2))
-        .total_tables(instances.saturating_mul(4))
+        // A component of a guest with the standard library holds about eight core instances. These are only counted.
+        .total_core_instances(instances * INSTANCES_OF_ONE)
+        .total_memories(instances * MEMORIES_EACH as u32)
+        .total_tables(instances * TABLES_OF_ONE)
         .total_stacks(instances)
         // A component may be composed of parts with memories of their own; together they have the handler's limit.
         .max_memories_per_component(MEMORIES_MAX)
@@ -132,7 +159,7 @@ fn config(instances: usize, memory_bytes_max: usize) -> Config {
 }
 
 /// An OS thread of its own: a busy runtime must not delay it. Ends with the engine.
-fn tick(engine: wasmtime::EngineWeak) {
+fn tick(engine: wasmtime::EngineWeak) -> std::io::Result<()> {
     let ticker = std::thread::Builder::new().name("epoch".to_owned());
     let spawned = ticker.spawn(move || {
         while let Some(engine) = engine.upgrade() {
@@ -142,7 +169,7 @@ fn tick(engine: wasmtime::EngineWeak) {
         }
     });
     // Without it no guest could be stopped.
-    spawned.expect("the epoch thread starts");
+    spawned.map(drop)
 }
 
 #[expect(

@@ -6,18 +6,21 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use wasmtime::component::{Linker, ResourceTable};
-use wasmtime_wasi::p2::bindings::random::{insecure, insecure_seed, random};
+use wasmtime::component::{HasSelf, Linker, ResourceTable};
+use wasmtime_wasi::p2::bindings::random as wasi_random;
 use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 
 use self::jetmesh::handler::{context, log, settings, state, types};
+use self::random::Drawn;
 use crate::effects::{Effects, Version, check_key};
 use crate::fault;
 use crate::message::{EventId, Message};
 use crate::plan::Handler;
-use crate::sandbox::{Capture, Clocks, LOG_BYTES_MAX, Limits, Random};
+use crate::random::{Seed, Seeds};
+use crate::sandbox::{Capture, Clocks, LOG_BYTES_MAX, Limits};
 
 mod emit;
+mod random;
 
 wasmtime::component::bindgen!({
     path: "../wit",
@@ -76,7 +79,7 @@ pub struct Guest {
     table: ResourceTable,
     pub(crate) limits: Limits,
     clocks: Clocks,
-    random: Random,
+    seeds: Arc<Seeds>,
     stderr: Capture,
     /// When the call must end.
     pub(crate) until: Instant,
@@ -95,14 +98,17 @@ pub struct Call {
     pub host_fault: Option<String>,
     /// Since when it waits for a read.
     reads_since: Option<Instant>,
+    drawn: Drawn,
     logged: usize,
     dropped: usize,
 }
 
 impl Call {
-    pub fn new(message: &Message, attempt: u32) -> Call {
+    /// `seed`: what its random numbers come from; `None`: one of its own is made if it asks for any.
+    pub fn new(message: &Message, attempt: u32, seed: Option<Seed>) -> Call {
         Call {
             attempt,
+            drawn: Drawn::from(seed),
             event: Some(message.event.clone()),
             trace_id: message.trace_id().map(str::to_owned),
             ..Call::default()
@@ -112,6 +118,11 @@ impl Call {
     /// How long it has been waiting for a read that has not come back.
     pub fn waiting(&self) -> Duration {
         self.reads_since.map_or(Duration::ZERO, |since| since.elapsed())
+    }
+
+    /// What its random numbers came from; `None`: it asked for none.
+    pub fn seed(&self) -> Option<Seed> {
+        self.drawn.seed
     }
 
     fn line(&mut self, level: tracing::Level, text: &str) {
@@ -126,9 +137,8 @@ impl Call {
 }
 
 impl Guest {
-    /// The data for a fresh store. The guest's wall clock shows `began_ms` at `began`, and `seed` is where its random
-    /// numbers come from: with the same two, a run can be repeated.
-    pub fn new(facts: Arc<Facts>, began: Instant, began_ms: u64, seed: u64) -> Guest {
+    /// The data for a fresh store. The guest's wall clock shows `began_ms` at `began`.
+    pub fn new(facts: Arc<Facts>, seeds: Arc<Seeds>, began: Instant, began_ms: u64) -> Guest {
         let stderr = Capture::default();
         let clocks = Clocks::new(Duration::from_millis(began_ms), began);
         let mut wasi = WasiCtxBuilder::new();
@@ -146,7 +156,7 @@ impl Guest {
             wasi: wasi.build(),
             table: table(),
             clocks,
-            random: Random::new(seed),
+            seeds,
             stderr,
             until: began,
             call: Call::default(),
@@ -154,7 +164,7 @@ impl Guest {
     }
 
     /// The same, out of the data of a store that is gone: nothing of what a guest can change is left.
-    pub fn renew(self, began: Instant, began_ms: u64, seed: u64) -> Guest {
+    pub fn renew(self, began: Instant, began_ms: u64) -> Guest {
         self.clocks.set(Duration::from_millis(began_ms), began);
         self.stderr.take();
         Guest {
@@ -162,14 +172,13 @@ impl Guest {
                 memory_bytes_left: self.facts.memory_bytes_max,
             },
             table: table(),
-            random: Random::new(seed),
             until: began,
             call: Call::default(),
             ..self
         }
     }
 
-    /// Begin a call.
+    /// Begin a call. What an instance does while it is made belongs to its first one.
     pub fn begin(&mut self, call: Call) {
         self.call = call;
     }
@@ -209,11 +218,11 @@ pub fn link(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
     wasmtime_wasi::p2::add_to_linker_async(linker)?;
     // Instead of the library's.
     linker.allow_shadowing(true);
-    random::add_to_linker::<_, Random>(linker, |guest| &mut guest.random)?;
-    insecure::add_to_linker::<_, Random>(linker, |guest| &mut guest.random)?;
-    insecure_seed::add_to_linker::<_, Random>(linker, |guest| &mut guest.random)?;
+    wasi_random::random::add_to_linker::<_, HasSelf<_>>(linker, |guest| guest)?;
+    wasi_random::insecure::add_to_linker::<_, HasSelf<_>>(linker, |guest| guest)?;
+    wasi_random::insecure_seed::add_to_linker::<_, HasSelf<_>>(linker, |guest| guest)?;
     linker.allow_shadowing(false);
-    EventHandler::add_to_linker::<_, wasmtime::component::HasSelf<_>>(linker, |guest| guest)
+    EventHandler::add_to_linker::<_, HasSelf<_>>(linker, |guest| guest)
 }
 
 /// Limits of a store that are not in [`Guest`].

@@ -39,6 +39,7 @@ pub fn value(attempts: &[Attempt]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::random::Seed;
 
     fn attempt(number: u32, log: usize) -> Attempt {
         Attempt {
@@ -51,6 +52,9 @@ mod tests {
             message: "no\nstock 库存".to_owned(),
             log: (0..log).map(|n| format!("{n:1000}")).collect(),
             backtrace: vec!["0: inventory::take".to_owned()],
+            seed: number
+                .is_multiple_of(2)
+                .then(|| Seed::parse(&"0f".repeat(32)).expect("a seed")),
             replay: false,
         }
     }

@@ -36,7 +36,14 @@ const NATS: [&str; 24] = [
 ];
 
 /// Files whose code names the WebAssembly engine.
-const WASM: [&str; 4] = ["engine.rs", "guest.rs", "handler.rs", "sandbox.rs"];
+const WASM: [&str; 6] = [
+    "engine.rs",
+    "guest.rs",
+    "guest/random.rs",
+    "handler.rs",
+    "library.rs",
+    "sandbox.rs",
+];
 
 /// The ledger's step functions: what decides whether effects happen once runs without a server.
 const LEDGER_STEPS: [&str; 17] = [
@@ -188,8 +195,8 @@ fn every_task_is_the_drains_but_the_one_that_listens_for_signals() {
 
 #[test]
 fn threads_are_started_only_for_lanes_for_the_tick_and_for_what_blocks() {
-    assert_eq!(naming("thread::Builder"), set(&["app.rs", "engine.rs"]));
-    assert_eq!(naming("spawn_blocking"), set(&["app.rs"]));
+    assert_eq!(naming("thread::Builder"), set(&["app.rs", "engine.rs", "limits.rs"]));
+    assert_eq!(naming("spawn_blocking"), set(&["app.rs", "source.rs"]));
     assert_eq!(naming("thread::spawn"), set(&[]));
 }
 

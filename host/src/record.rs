@@ -6,11 +6,8 @@ use crate::attempts::{self, Attempt, LOG_TAIL};
 use crate::broker::Error;
 use crate::delivery::{Delivery, Ran};
 use crate::fault;
-use crate::guest::Line;
-use crate::handler::ModuleDigest;
 use crate::lane::Lane;
 use crate::message::{EventId, Message, now_ms, rfc3339};
-use crate::outcome::Outcome;
 
 /// Counts a redelivery's attempt before it runs, so that an event which ends the host is counted too.
 pub async fn begin(lane: &Lane, delivery: &Delivery) -> Result<Option<attempts::Held>, Error> {
@@ -42,27 +39,22 @@ fn describe(lane: &Lane, held: &mut attempts::Held, message: &Message) {
 }
 
 /// An attempt that has just failed, as records and letters tell it.
-pub fn told(
-    lane: &Lane,
-    attempt: u32,
-    (outcome, lines): (&Outcome, &[Line]),
-    took: Duration,
-    digest: &ModuleDigest,
-) -> Attempt {
-    let (code, message) = outcome.failure().map_or_else(Default::default, |f| (f.code, f.message));
-    let backtrace = outcome.backtrace().to_vec();
-    let took = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
-    let last_lines = &lines[lines.len().saturating_sub(LOG_TAIL)..];
+pub fn told(lane: &Lane, attempt: u32, ran: &Ran) -> Attempt {
+    let failure = ran.outcome.failure();
+    let (code, message) = failure.map_or_else(Default::default, |f| (f.code, f.message));
+    let took = u64::try_from(ran.took.as_millis()).unwrap_or(u64::MAX);
+    let last_lines = &ran.lines[ran.lines.len().saturating_sub(LOG_TAIL)..];
     Attempt {
         attempt,
         at: rfc3339(now_ms().saturating_sub(took)),
         host: lane.host.clone(),
-        module: digest.to_string(),
-        outcome: outcome.name().to_owned(),
+        module: ran.digest.to_string(),
+        outcome: ran.outcome.name().to_owned(),
         code,
         message,
         log: last_lines.iter().map(|l| format!("{} {}", l.level, l.text)).collect(),
-        backtrace,
+        backtrace: ran.outcome.backtrace().to_vec(),
+        seed: ran.seed,
         replay: false,
     }
 }
@@ -79,8 +71,7 @@ pub async fn failed(
     let Some(link) = lane.link() else { return };
     let mut held = record.unwrap_or_default();
     describe(lane, &mut held, &delivery.message);
-    held.record
-        .end(told(lane, attempt, (&ran.outcome, &ran.lines), ran.took, &ran.digest));
+    held.record.end(told(lane, attempt, ran));
     if !ran.outcome.counts() {
         held.record.attempts = held.record.attempts.saturating_sub(1);
     }

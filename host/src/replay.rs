@@ -159,7 +159,7 @@ pub async fn failed_again(lane: &Lane, delivery: &Delivery, attempt: u32, ran: &
     let (Some(letter), Some(link)) = (delivery.letter(), lane.link()) else {
         return;
     };
-    let told = record::told(lane, attempt, (&ran.outcome, &ran.lines), ran.took, &ran.digest);
+    let told = record::told(lane, attempt, ran);
     let told = Attempt { replay: true, ..told };
     if let Err(error) = add_to_history(&link.connection, letter, told).await {
         let event = &delivery.message.event;

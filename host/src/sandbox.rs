@@ -4,15 +4,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use rand::rngs::SmallRng;
-use rand::{Rng, RngExt, SeedableRng};
-use wasmtime::component::HasData;
-use wasmtime_wasi::p2::bindings::random::{insecure, insecure_seed, random};
 use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
 use wasmtime_wasi::{HostMonotonicClock, HostWallClock};
 
 /// Most memories of one component.
 pub const MEMORIES_MAX: u32 = 4;
+
+/// Most core instances and tables of one component.
+pub const INSTANCES_OF_ONE: u32 = 32;
+pub const TABLES_OF_ONE: u32 = 8;
 
 /// Most that one attempt may log.
 pub const LOG_BYTES_MAX: usize = 64 * 1024;
@@ -44,11 +44,11 @@ impl wasmtime::ResourceLimiter for Limits {
     }
 
     fn instances(&self) -> usize {
-        32
+        INSTANCES_OF_ONE as usize
     }
 
     fn tables(&self) -> usize {
-        8
+        TABLES_OF_ONE as usize
     }
 
     fn memories(&self) -> usize {
@@ -105,65 +105,6 @@ impl HostMonotonicClock for Clocks {
     fn now(&self) -> u64 {
         u64::try_from(self.began().at.elapsed().as_nanos()).unwrap_or(u64::MAX)
     }
-}
-
-/// Most random bytes that a guest gets at once.
-const RANDOM_BYTES_MAX: u64 = 64 * 1024;
-
-/// Where a guest's random numbers come from: all of them from one seed. Ours and not the library's, because making those
-/// for each event costs more than most events ask of them.
-pub struct Random {
-    secure: SmallRng,
-    insecure: SmallRng,
-    seed: u64,
-}
-
-impl Random {
-    pub fn new(seed: u64) -> Random {
-        Random {
-            secure: SmallRng::seed_from_u64(seed),
-            insecure: SmallRng::seed_from_u64(!seed),
-            seed,
-        }
-    }
-}
-
-fn random_bytes(source: &mut SmallRng, length: u64) -> wasmtime::Result<Vec<u8>> {
-    if length > RANDOM_BYTES_MAX {
-        wasmtime::bail!("{length} random bytes at once are over the limit of {RANDOM_BYTES_MAX}");
-    }
-    let length = usize::try_from(length)?;
-    Ok(source.random_iter().take(length).collect())
-}
-
-impl random::Host for Random {
-    fn get_random_bytes(&mut self, length: u64) -> wasmtime::Result<Vec<u8>> {
-        random_bytes(&mut self.secure, length)
-    }
-
-    fn get_random_u64(&mut self) -> wasmtime::Result<u64> {
-        Ok(self.secure.next_u64())
-    }
-}
-
-impl insecure::Host for Random {
-    fn get_insecure_random_bytes(&mut self, length: u64) -> wasmtime::Result<Vec<u8>> {
-        random_bytes(&mut self.insecure, length)
-    }
-
-    fn get_insecure_random_u64(&mut self) -> wasmtime::Result<u64> {
-        Ok(self.insecure.next_u64())
-    }
-}
-
-impl insecure_seed::Host for Random {
-    fn insecure_seed(&mut self) -> wasmtime::Result<(u64, u64)> {
-        Ok((self.seed, 0))
-    }
-}
-
-impl HasData for Random {
-    type Data<'a> = &'a mut Random;
 }
 
 /// A guest's stdout and stderr, up to the log's limit; what exceeds it is dropped.

@@ -3,7 +3,6 @@
 use crate::dead_letter::REPLAYED;
 use crate::delivery::Delivery;
 use crate::effects::Effects;
-use crate::handler::ModuleDigest;
 use crate::identity::{self, EVENT_ID, SEAL};
 use crate::lane::Lane;
 use crate::ledger::append::Transaction;
@@ -11,6 +10,7 @@ use crate::ledger::entry::{Decision, Verdict};
 use crate::ledger::outs::Planned;
 use crate::message::{HOPS, Message};
 use crate::plan::Handler;
+use crate::source::ModuleDigest;
 
 /// What is appended when a handler has succeeded.
 pub fn done(lane: &Lane, delivery: &Delivery, attempt: u32, digest: &ModuleDigest, effects: Effects) -> Transaction {

@@ -148,23 +148,17 @@ async fn a_handler_without_a_bucket_is_told_so() {
 }
 
 #[tokio::test]
-async fn the_clock_is_the_hosts_and_random_numbers_differ_from_event_to_event() {
+async fn the_clock_is_the_hosts() {
     let (mesh, _host) = Mesh::start(Config::probe()).await;
     let before = jiff::Timestamp::now().as_millisecond();
-    for _ in 0..2 {
-        mesh.order(json!({ "op": "random", "subject": "events.random" })).await;
-    }
-    let events = mesh.wait_emitted(2).await;
+    mesh.order(json!({ "op": "random", "subject": "events.random" })).await;
+    let events = mesh.wait_emitted(1).await;
     let after = jiff::Timestamp::now().as_millisecond();
-    let [first, second] = [events[0].json(), events[1].json()];
-    assert_ne!(first["random"], second["random"]);
-    for event in [first, second] {
-        let time = event["time_ms"].as_i64().expect("a time");
-        assert!(
-            (before..=after).contains(&time),
-            "{time} is not within {before}..={after}"
-        );
-    }
+    let time = events[0].json()["time_ms"].as_i64().expect("a time");
+    assert!(
+        (before..=after).contains(&time),
+        "{time} is not within {before}..={after}"
+    );
 }
 
 #[tokio::test]

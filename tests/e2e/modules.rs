@@ -10,7 +10,7 @@ use crate::support::wait::SOON;
 use crate::support::{Host, modules};
 
 /// Bytes of the probe that say another version of itself.
-fn second_version() -> Vec<u8> {
+pub fn second_version() -> Vec<u8> {
     const FIRST: &[u8] = b"probe-version=1";
     let mut bytes = fs::read(modules::handler("probe")).expect("the probe is readable");
     let places: Vec<usize> = (0..bytes.len() - FIRST.len())
@@ -22,7 +22,7 @@ fn second_version() -> Vec<u8> {
 }
 
 /// A mesh whose probe is a file that the test may change.
-async fn with_own_module(lines: &str) -> (Mesh, Host, PathBuf) {
+pub async fn with_own_module(lines: &str) -> (Mesh, Host, PathBuf) {
     let mut mesh = Mesh::new(Config::new()).await;
     let module = mesh.dir.path().join("modules/probe.wasm");
     fs::create_dir(mesh.dir.path().join("modules")).expect("the test's folder is writable");
@@ -34,7 +34,7 @@ async fn with_own_module(lines: &str) -> (Mesh, Host, PathBuf) {
 }
 
 /// The version that answers the next event; `before` answered already.
-async fn version(mesh: &Mesh, before: usize) -> Value {
+pub async fn version(mesh: &Mesh, before: usize) -> Value {
     mesh.order(json!({ "op": "version", "subject": "events.version" }))
         .await;
     mesh.wait_emitted(before + 1).await.last().expect("there is one").json()
@@ -82,7 +82,7 @@ async fn a_reused_instance_of_an_old_module_serves_no_event_after_the_swap() {
 #[tokio::test]
 async fn an_event_in_flight_ends_on_the_module_it_began_on() {
     let (mesh, host, module) = with_own_module("").await;
-    mesh.order(json!([{ "op": "sleep", "ms": 4000 }, { "op": "version", "subject": "events.version" }]))
+    mesh.order(json!([{ "op": "sleep", "ms": 8000 }, { "op": "version", "subject": "events.version" }]))
         .await;
     fs::write(&module, second_version()).expect("the module can be changed");
     host.wait_for_line(says(&["module swapped"]), SOON).await;

@@ -41,6 +41,17 @@ impl Host {
         Self::start_program(command)
     }
 
+    /// Runs a line of the shell that ends in `jetmesh` taking its place.
+    pub fn start_shell(script: &str, dir: &Path) -> Self {
+        let mut command = Command::new("sh");
+        command
+            .args(["-c", script])
+            .current_dir(dir)
+            .env("NO_COLOR", "1")
+            .stdin(Stdio::null());
+        Self::start_program(command)
+    }
+
     /// Runs a program that becomes a host.
     pub fn start_program(mut command: Command) -> Self {
         command.stdout(Stdio::piped()).stderr(Stdio::piped());

@@ -166,10 +166,12 @@ fn carry_out(step: Step, event: &Event, held: &mut Vec<Vec<u8>>) -> Result<(), E
         Step::Stdout { message } => println!("{message}"),
         Step::Stderr { message } => eprintln!("{message}"),
         Step::Random { subject } => {
-            let random = format!("{:016x}", RandomState::new().hash_one(0));
+            let [secure, insecure] = random();
             let time_ms = SystemTime::UNIX_EPOCH.elapsed()?.as_millis() as u64;
-            events::emit(&subject, &json!({ "random": random, "time_ms": time_ms }))?;
+            let numbers = json!({ "secure": secure, "insecure": insecure, "time_ms": time_ms });
+            events::emit(&subject, &numbers)?;
         }
+        Step::Draw => return Err(Error::reject("drew", random().join(" "))),
         Step::Fs { path } => {
             std::fs::read(path).map_err(|error| Error::reject("fs-denied", error.to_string()))?;
         }
@@ -193,6 +195,19 @@ fn text_of(key: &str) -> Result<Option<String>, Error> {
 /// The black box keeps the text whole in the component.
 fn version() -> &'static str {
     black_box(VERSION).trim_start_matches("probe-version=")
+}
+
+/// From `wasi:random/random`, and from `wasi:random/insecure-seed`, which hash tables take theirs from.
+fn random() -> [String; 2] {
+    unsafe extern "C" {
+        fn getentropy(buffer: *mut u8, length: usize) -> i32;
+    }
+    let mut bytes = [0; 16];
+    // SAFETY: it writes so many bytes.
+    let failed = unsafe { getentropy(bytes.as_mut_ptr(), bytes.len()) };
+    assert_eq!(failed, 0, "there are random numbers");
+    let secure = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    [secure, format!("{:016x}", RandomState::new().hash_one(0))]
 }
 
 fn trap() -> ! {

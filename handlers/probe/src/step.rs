@@ -124,9 +124,12 @@ pub enum Step {
     Stderr {
         message: String,
     },
+    /// Emits random numbers of both kinds, and the time.
     Random {
         subject: String,
     },
+    /// Rejects with the code `drew` and random numbers of both kinds.
+    Draw,
     Fs {
         path: String,
     },

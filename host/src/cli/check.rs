@@ -11,8 +11,10 @@ use crate::broker::provision::DEAD;
 use crate::broker::{self, Connection};
 use crate::config;
 use crate::dlq::retention;
+use crate::engine::INSTANCES_MAX;
 use crate::fit;
 use crate::ledger::ids::{ENTRY_BYTES, ID_BYTES};
+use crate::library::Library;
 use crate::plan::{Handler, Identity, Plan, Stream};
 
 pub fn print_config(args: &Args) -> Result<u8, Error> {
@@ -25,8 +27,7 @@ pub fn print_config(args: &Args) -> Result<u8, Error> {
 pub async fn run(args: &Args, check: &Check) -> Result<u8, Error> {
     let loaded = args.load()?;
     let plan = &loaded.plan;
-    let runtime = app::runtime(plan)?;
-    let modules = app::modules(&runtime, plan).await?;
+    let modules = app::modules(&Library::new(app::runtime(plan)?), plan).await?;
     println!("{}: valid", loaded.path.display());
     for warning in &loaded.warnings {
         println!("warning: {warning}");
@@ -44,6 +45,12 @@ pub async fn run(args: &Args, check: &Check) -> Result<u8, Error> {
             handler.concurrency,
             handler.in_flight,
             handler.ledger.as_deref().unwrap_or("none: its events are only acked")
+        );
+    }
+    let wanted: usize = plan.handlers.iter().map(|h| h.concurrency).sum();
+    if wanted > INSTANCES_MAX {
+        println!(
+            "{wanted} instances may be wanted at a time; {INSTANCES_MAX} of them run at a time, and the others wait"
         );
     }
     remembered(plan, check.rate).iter().for_each(|line| println!("{line}"));

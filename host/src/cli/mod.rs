@@ -24,7 +24,7 @@ use args::Command;
 
 use crate::compile::{self, Priority};
 use crate::config;
-use crate::{app, broker, secret};
+use crate::{app, broker, limits, secret};
 
 /// Everything went well.
 const OK: u8 = 0;
@@ -75,7 +75,7 @@ impl Error {
                 | broker::Error::Missing { .. }
                 | broker::Error::Answer { .. } => FAILED,
             },
-            Error::App(app::Error::Engine(_)) | Error::Failed(_) => FAILED,
+            Error::App(app::Error::Engine(_) | app::Error::Thread(_)) | Error::Failed(_) => FAILED,
         }
     }
 }
@@ -123,6 +123,12 @@ pub fn main() -> ExitCode {
 
 fn command(args: &Args) -> ExitCode {
     end_when_nothing_can_be_printed();
+    limits::raise_open_files();
+    // Those of the runtime: its worker, and what blocks.
+    if let Err(why) = limits::enough(2) {
+        note!("error: {why}");
+        return ExitCode::from(FAILED);
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()
@@ -130,7 +136,7 @@ fn command(args: &Args) -> ExitCode {
     let runtime = match runtime {
         Ok(runtime) => runtime,
         Err(error) => {
-            note!("error: no runtime: {error}");
+            note!("error: no runtime: {}", limits::told(&error));
             return ExitCode::from(FAILED);
         }
     };
@@ -164,11 +170,11 @@ fn command(args: &Args) -> ExitCode {
 fn compile_module(aside: bool) -> ExitCode {
     end_when_nothing_can_be_printed();
     let priority = if aside { Priority::Lowest } else { Priority::Usual };
-    match compile::child(priority) {
-        Ok(()) => ExitCode::from(OK),
-        Err(why) => {
-            note!("{why}");
-            ExitCode::from(FAILED)
-        }
-    }
+    let (code, why) = match compile::child(priority) {
+        Ok(()) => return ExitCode::from(OK),
+        Err(compile::Child::Module(why)) => (compile::INVALID, why),
+        Err(compile::Child::Host(why)) => (compile::UNABLE, why),
+    };
+    note!("{why}");
+    ExitCode::from(code)
 }

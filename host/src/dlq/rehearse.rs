@@ -16,6 +16,7 @@ use crate::effects::{Effects, Emit, Version};
 use crate::fault;
 use crate::guest::{Facts, Line, State};
 use crate::handler::{Module, Run};
+use crate::history;
 use crate::identity;
 use crate::ledger::append::{TooLarge, fits_alone};
 use crate::ledger::entry::Head;
@@ -110,13 +111,19 @@ impl<'a> Rehearsal<'a> {
         let Some(event) = EventId::parse(letter.header(dead_letter::EVENT)) else {
             return Err(Error::Refused(format!("{}: it names no event", letter.id())));
         };
+        // What the last attempt has drawn is drawn again: with its module and its state it fails as it failed then.
+        let seed = history::of(&letter.headers)
+            .iter()
+            .rev()
+            .find_map(|attempt| attempt.seed);
         let (_, message) = letter.open(event);
         let (plan, attempt) = (self.handler, 1);
         let run = match circles(identity::hops(&message)) {
             Some(outcome) => Run::without(outcome),
             None => {
+                let (instance, timeout) = (plan.instance, plan.timeout);
                 self.module
-                    .run(&self.facts, &message, attempt, plan.instance, plan.timeout)
+                    .run(&self.facts, &message, attempt, instance, timeout, seed)
                     .await
             }
         };

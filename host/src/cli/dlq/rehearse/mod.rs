@@ -4,7 +4,7 @@ mod account;
 mod show;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use futures_util::StreamExt as _;
 
@@ -19,7 +19,8 @@ use crate::dlq::rehearse::{AT_ONCE, Rehearsal, Rehearsed, unfit};
 use crate::dlq::{Filter, select};
 use crate::engine::Runtime;
 use crate::handler::Module;
-use crate::plan::Plan;
+use crate::library::Library;
+use crate::plan::{Handler, Plan};
 
 /// Instances that end while others start.
 const SPARE_INSTANCES: usize = 8;
@@ -131,19 +132,19 @@ async fn stages<'a>(
     // Reused instances are kept by each of the modules.
     let instances = AT_ONCE * handlers.len().max(1) + SPARE_INSTANCES;
     let runtime = Runtime::new(instances, memory).map_err(app::Error::Engine)?;
-    let (mut stages, mut faults) = (HashMap::new(), Vec::new());
-    for handler in plan.handlers.iter().filter(|h| handlers.contains(h.name.as_str())) {
-        let path = args.module.as_ref().unwrap_or(&handler.module);
-        match Module::load(&runtime, path, Priority::Usual).await {
-            Ok(module) => drop(stages.insert(handler.name.as_str(), Rehearsal::new(connection, handler, module))),
-            Err(fault) => faults.push(fault),
-        }
-    }
-    if faults.is_empty() {
-        Ok(stages)
-    } else {
-        Err(Error::App(app::Error::Modules(faults)))
-    }
+    let meant = plan.handlers.iter().filter(|h| handlers.contains(h.name.as_str()));
+    let meant: Vec<&Handler> = meant.collect();
+    let paths: Vec<&Path> = meant
+        .iter()
+        .map(|handler| args.module.as_ref().unwrap_or(&handler.module).as_path())
+        .collect();
+    let compiled = Library::new(runtime).all(&paths, Priority::Usual).await;
+    let compiled = compiled.map_err(app::Error::Modules)?;
+    let stage = |(handler, compiled): (&'a Handler, _)| {
+        let rehearsal = Rehearsal::new(connection, handler, Module::new(compiled));
+        (handler.name.as_str(), rehearsal)
+    };
+    Ok(meant.into_iter().zip(compiled).map(stage).collect())
 }
 
 /// What came of one letter.

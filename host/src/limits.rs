@@ -1,0 +1,106 @@
+//! What the operating system lets this process have. A limit that is met is named, with the command that shows it.
+
+use std::fs::File;
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+
+use rustix::io::Errno;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+/// Open files that a host with thousands of handlers stays well below.
+const OPEN_FILES: u64 = 65_536;
+
+/// Lets this process open as many files as it may: the usual soft limit, 1024, is meant for programs of the last century.
+pub fn raise_open_files() {
+    let limit = getrlimit(Resource::Nofile);
+    let most = limit.maximum.map_or(OPEN_FILES, |maximum| maximum.min(OPEN_FILES));
+    if limit.current.is_some_and(|current| current < most) {
+        // If it is refused, the limit stays what it was.
+        let raised = Rlimit {
+            current: Some(most),
+            maximum: limit.maximum,
+        };
+        let _ = setrlimit(Resource::Nofile, raised);
+    }
+}
+
+/// Open files without which nothing can be done: a runtime, a connection, a compiler's pipes.
+const OPEN_FILES_MIN: usize = 32;
+
+/// Whether the least that any command needs can be had: some open files, and so many threads. Asked before a runtime is
+/// made, which would panic.
+pub fn enough(threads: usize) -> Result<(), String> {
+    let files: io::Result<Vec<File>> = (0..OPEN_FILES_MIN).map(|_| File::open("/dev/null")).collect();
+    files.map_err(|error| format!("{OPEN_FILES_MIN} files cannot be open at a time: {}", told(&error)))?;
+    self::threads(threads)
+}
+
+fn threads(count: usize) -> Result<(), String> {
+    let gate = Arc::new(Mutex::new(()));
+    let closed = gate.lock().unwrap_or_else(PoisonError::into_inner);
+    let start = |_| {
+        let gate = Arc::clone(&gate);
+        let wait = move || drop(gate.lock());
+        thread::Builder::new().name("start".to_owned()).spawn(wait)
+    };
+    let started: io::Result<Vec<_>> = (0..count).map(start).collect();
+    drop(closed);
+    for thread in started.map_err(|error| no_thread(&error))? {
+        // It does nothing that could fail.
+        let _ = thread.join();
+    }
+    Ok(())
+}
+
+/// Why a thread does not start.
+pub fn no_thread(error: &io::Error) -> String {
+    let why = match getrlimit(Resource::Nproc).current {
+        Some(most) => format!("this user may have {most} processes and threads (`ulimit -u`)"),
+        None => "the user may have any number of them (`ulimit -u`)".to_owned(),
+    };
+    format!("no thread can be started: {error}: {why}; a container or service may have a limit of its own (pids.max)")
+}
+
+/// An error with the limit that it comes from, if there is one.
+pub fn told(error: &io::Error) -> String {
+    match error.raw_os_error().map(Errno::from_raw_os_error) {
+        Some(Errno::MFILE) => match getrlimit(Resource::Nofile).current {
+            Some(most) => format!("{error}: this process may have {most} files open (`ulimit -n`)"),
+            None => error.to_string(),
+        },
+        Some(Errno::NFILE) => format!("{error}: of the whole machine (fs.file-max)"),
+        // A process that cannot be started, not a file that cannot be read.
+        Some(Errno::AGAIN) => no_thread(error).replacen("thread", "process", 1),
+        Some(Errno::NOMEM) => match address_space() {
+            Some(limit) => format!("{error}: {limit}"),
+            None => error.to_string(),
+        },
+        _ => error.to_string(),
+    }
+}
+
+/// How much address space this process may have; `None`: any.
+pub fn address_space() -> Option<String> {
+    let bytes = getrlimit(Resource::As).current?;
+    let mib = bytes / (1024 * 1024);
+    Some(format!(
+        "this process may have {mib} MiB of address space (`ulimit -v`)"
+    ))
+}
+
+/// For how long this process may compute before it is ended; `None`: for ever.
+pub fn computing() -> Option<String> {
+    let seconds = getrlimit(Resource::Cpu).current?;
+    Some(format!(
+        "this process is ended after {seconds} s of computing (`ulimit -t`)"
+    ))
+}
+
+/// The lower one of a limit of ours and the one that the process has already, and whether it is the latter.
+pub fn at_most(resource: Resource, ours: u64) -> (u64, bool) {
+    match getrlimit(resource).maximum {
+        Some(theirs) if theirs < ours => (theirs, true),
+        _ => (ours, false),
+    }
+}
