@@ -195,7 +195,10 @@ async fn forgotten(
     };
     // Without a head, a host would begin another one, under another name.
     let making = head.map_or_else(|| "none".to_owned(), |(head, _)| head.bucket);
-    Ok(check_ledger(handler, Some(bound), &making).err().map(|e| e.to_string()))
+    match check_ledger(connection, handler, Some(bound), &making).await {
+        Err(Error::Refused(why)) => Ok(Some(why)),
+        checked => checked.map(|()| None),
+    }
 }
 
 /// Whether what a handler may publish goes anywhere.

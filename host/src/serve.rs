@@ -14,7 +14,7 @@ use crate::broker::provision::{REPLAY, mesh_stream, provision};
 use crate::broker::pull::{Inlet, Pulled};
 use crate::broker::{Connection, Error};
 use crate::lane::{Lane, Link};
-use crate::ledger::incarnation;
+use crate::ledger::{incarnation, read};
 use crate::message::{DeliveryInfo, parse_rfc3339};
 use crate::panics::{Panic, caught};
 use crate::plan::Handler;
@@ -314,7 +314,8 @@ async fn connect(lane: &Arc<Lane>, connection: Connection) -> Result<(Arc<Link>,
         None => (None, None),
         Some(bucket) => {
             let (making, known) = bucket.identity(&plan.stream).await?;
-            check_ledger(plan, found.as_ref().and_then(|c| c.metadata(META_LEDGER)), &making)?;
+            let bound = found.as_ref().and_then(|c| c.metadata(META_LEDGER));
+            check_ledger(&connection, plan, bound, &making).await?;
             (Some(making), known)
         }
     };
@@ -347,17 +348,29 @@ async fn connect(lane: &Arc<Lane>, connection: Connection) -> Result<(Arc<Link>,
     Ok((Arc::new(link), own))
 }
 
-/// A bucket that was made anew has forgotten what this handler did: going on would do it again.
-pub fn check_ledger(handler: &Handler, bound: Option<&str>, making: &str) -> Result<(), Error> {
-    match bound {
-        Some(bound) if bound != making => Err(Error::Refused(format!(
-            "handler {}: the bucket {} was made anew or purged, and with it went the memory of what this handler has \
-             decided: restore it, or stop the hosts and let the handler begin anew, at its `start`, with \
-             `jetmesh reset {}`",
-            handler.name,
-            handler.ledger.as_deref().unwrap_or("?"),
-            handler.name
-        ))),
-        _ => Ok(()),
-    }
+/// A ledger that does not know what this handler did: going on would do it again.
+pub async fn check_ledger(
+    connection: &Connection,
+    handler: &Handler,
+    bound: Option<&str>,
+    making: &str,
+) -> Result<(), Error> {
+    let Some(bound) = bound.filter(|bound| *bound != making) else {
+        return Ok(());
+    };
+    let (name, ledger) = (&handler.name, handler.ledger.as_deref().unwrap_or("?"));
+    let why = match read::bucket_of(connection, bound).await? {
+        Some(former) => format!(
+            "handler {name}: what it has decided stands in the ledger of bucket {former}, and its configuration here says \
+             bucket {ledger}. If other hosts still serve it from {former}, give this one the same configuration. If its \
+             ledger is to move, stop the hosts and take along what is decided with `jetmesh reset {name} --keep-decided`, or \
+             let it begin anew with `jetmesh reset {name}` (under `jetmesh dev`: `jetmesh dev --reset {name}`)"
+        ),
+        None => format!(
+            "handler {name}: the bucket {ledger} was made anew or purged, and with it went the memory of what this handler \
+             has decided: restore it, or stop the hosts and let the handler begin anew, at its `start`, with \
+             `jetmesh reset {name}` (under `jetmesh dev`: `jetmesh dev --reset {name}`)"
+        ),
+    };
+    Err(Error::Refused(why))
 }

@@ -130,3 +130,31 @@ async fn a_second_dev_on_the_folder_is_refused_and_no_acknowledged_order_is_lost
     let (_second, js) = start(&dir, &["--no-samples"]).await;
     assert_eq!(held(&js, "ORDERS").await, 2);
 }
+
+#[tokio::test]
+async fn a_handler_begins_anew_under_dev_whose_server_ends_with_it() {
+    let dir = TempDir::with_prefix("jetmesh-dev-").expect("a temporary folder");
+    let write = |lines: &str| {
+        let lines = format!("publish = [\"events.>\"]\nstart = \"all\"\n{lines}");
+        let config = Config::new().handler("probe", &modules::handler("probe"), &lines);
+        std::fs::write(dir.path().join("dev.toml"), config.text("nats://127.0.0.1:1")).expect("a writable folder");
+    };
+    let stop = async |host: Host| {
+        host.signal(Signal::TERM);
+        assert_eq!(host.wait_exit(SOON).await.code(), Some(0));
+    };
+    write("");
+    let (host, _) = start(&dir, &["--no-samples"]).await;
+    host.wait_for_line(says(&["serving", "handler=probe"]), SOON).await;
+    stop(host).await;
+    // Its ledger is another one now.
+    write("bucket = \"probe\"");
+    let (host, _) = start(&dir, &["--no-samples"]).await;
+    host.wait_for_line(says(&["the handler is stopped until this is mended"]), SOON)
+        .await;
+    stop(host).await;
+    let (host, _) = start(&dir, &["--no-samples", "--reset", "probe"]).await;
+    host.wait_for_line(says(&["handler probe: this goes"]), SOON).await;
+    host.wait_for_line(says(&["serving", "handler=probe"]), SOON).await;
+    stop(host).await;
+}

@@ -2,8 +2,9 @@
 
 use serde_json::{Value, json};
 
-use crate::mesh::{Config, Mesh, PATIENT};
-use crate::support::{Host, Signal, eventually};
+use crate::mesh::{Config, Mesh, PATIENT, says};
+use crate::support::wait::SOON;
+use crate::support::{Host, Signal, eventually, modules};
 
 async fn stop(host: Host) {
     host.signal(Signal::TERM);
@@ -144,4 +145,91 @@ async fn a_reset_lets_a_handler_go_on_whose_bucket_was_made_anew() {
     mesh.wait_value("probe", "n", "1").await;
     mesh.wait_letters(1).await;
     stop(host).await;
+}
+
+/// The handler without a bucket: its ledger is the mesh's.
+fn without_bucket(lines: &str) -> Config {
+    let lines = format!("publish = [\"events.>\"]\nstart = \"all\"\n{lines}");
+    Config::new().handler("probe", &modules::handler("probe"), &lines)
+}
+
+fn emits() -> Value {
+    json!({ "op": "emit", "subject": "events.added", "payload": "one more" })
+}
+
+#[tokio::test]
+async fn a_bucket_that_is_added_is_told_as_such_and_what_was_decided_before_can_be_kept() {
+    let (mut mesh, host) = Mesh::start(without_bucket("")).await;
+    mesh.order(emits()).await;
+    mesh.order(json!({ "op": "reject", "code": "no", "message": "not this one" }))
+        .await;
+    mesh.wait_letters(1).await;
+    mesh.wait_emitted(1).await;
+    mesh.wait_settled("ORDERS", "probe").await;
+    let former = mesh.config.clone();
+    mesh.config = Config::probe_with("start = \"all\"");
+    let keep = ["reset", "probe", "--keep-decided", "--yes"];
+    let refused = async |mesh: &Mesh, text: &str| {
+        let (status, stdout, stderr) = mesh.jetmesh(&keep).await;
+        assert_eq!(status.code(), Some(4), "{stdout}{stderr}");
+        assert!(stderr.contains(text), "{stderr}");
+    };
+    refused(&mesh, "stop that first").await;
+    // A host with the new configuration stands still, and says what it is about.
+    let next = Host::start(&mesh.config.text(&mesh.server.url()), mesh.dir.path(), &[]);
+    let line = next
+        .wait_for_line(says(&["ERROR", "the handler is stopped until this is mended"]), SOON)
+        .await;
+    for text in [
+        "what it has decided stands in the ledger of bucket mesh, and its configuration here says bucket probe",
+        "`jetmesh reset probe --keep-decided`",
+        "`jetmesh dev --reset probe`",
+    ] {
+        assert!(line.contains(text), "{text:?} is not in {line}");
+    }
+    assert!(!line.contains("purged"), "{line}");
+    stop(host).await;
+    stop(next).await;
+    refused(&mesh, "1 dead letter(s) rest on its former ledger").await;
+    mesh.config = former;
+    mesh.jetmesh_ok(&["dlq", "discard", "--all", "--yes"]).await;
+    mesh.config = Config::probe_with("start = \"all\"");
+    let said = mesh.jetmesh_ok(&keep).await;
+    assert!(
+        said.contains("its ledger moves from bucket mesh to bucket probe"),
+        "{said}"
+    );
+    assert!(said.contains("up to ORDERS:2, stays decided"), "{said}");
+    assert!(mesh.jetmesh_ok(&keep).await.contains("nothing is to be done"));
+
+    let host = mesh.host(&[]).await;
+    mesh.order(emits()).await;
+    mesh.wait_emitted(2).await;
+    mesh.wait_settled("ORDERS", "probe").await;
+    let decisions = mesh.decisions("probe").await;
+    assert_eq!(decisions.len(), 1, "only the third is new: {decisions:?}");
+    assert!(mesh.letters().await.is_empty());
+    stop(host).await;
+}
+
+#[tokio::test]
+async fn what_is_in_flight_or_lost_is_not_taken_for_decided_when_a_ledger_moves() {
+    let (mut mesh, host) = Mesh::start(without_bucket("backoff = \"1h\"\nbackoff_max = \"1h\"")).await;
+    mesh.order(json!({ "op": "retry", "code": "later", "message": "not now" }))
+        .await;
+    host.wait_for_line(says(&["will be retried"]), SOON).await;
+    stop(host).await;
+    let keep = ["reset", "probe", "--keep-decided", "--yes"];
+    mesh.config = Config::probe_with("start = \"all\"");
+    let (_, _, stderr) = mesh.jetmesh(&keep).await;
+    assert!(stderr.contains("1 event(s) are delivered and not decided"), "{stderr}");
+    // Behind the mesh's back it is acked: the server has done with it, and nobody has decided it.
+    let reply = "$JS.ACK.ORDERS.probe.1.1.1.0.0";
+    mesh.client.request(reply, "+ACK".into()).await.expect("it is acked");
+    mesh.wait_settled("ORDERS", "probe").await;
+    let (_, _, stderr) = mesh.jetmesh(&keep).await;
+    assert!(
+        stderr.contains("1 event(s) up to ORDERS:1 are not decided in its former ledger"),
+        "{stderr}"
+    );
 }

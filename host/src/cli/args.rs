@@ -90,6 +90,9 @@ pub struct Dev {
     /// Where the server keeps its data between starts
     #[arg(long, default_value = ".jetmesh", value_name = "FOLDER")]
     pub dir: PathBuf,
+    /// Let a handler begin anew before it is started, as `jetmesh reset` does
+    #[arg(long, value_name = "HANDLER")]
+    pub reset: Vec<String>,
     /// Neither seed stock nor publish sample orders
     #[arg(long)]
     pub no_samples: bool,
@@ -119,6 +122,9 @@ pub struct Reset {
     /// Also remove every key of its bucket, which must be its alone
     #[arg(long)]
     pub state: bool,
+    /// Remove nothing: its ledger is in another bucket now, and what it has decided stays decided
+    #[arg(long, conflicts_with = "state")]
+    pub keep_decided: bool,
     /// Do not ask
     #[arg(long)]
     pub yes: bool,

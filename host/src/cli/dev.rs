@@ -55,6 +55,11 @@ pub async fn run(args: &Args, dev: &Dev) -> Result<u8, Error> {
     let Some(connection) = app::reach(&plan, &drain).await? else {
         return Ok(OK);
     };
+    for handler in &dev.reset {
+        // What it is about is made, where it is missing.
+        provision(&connection, &plan).await?;
+        super::reset::before_start(&connection, &plan, handler).await?;
+    }
     let mut wanted = None;
     if !dev.no_samples {
         provision(&connection, &plan).await?;

@@ -1,5 +1,7 @@
 //! `jetmesh reset`: a handler begins anew. Everything goes that the mesh knows of its events, and it is said before.
 
+mod moved;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,14 +25,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(100);
 pub async fn run(args: &Args, reset: &Reset) -> Result<u8, Error> {
     let loaded = args.load()?;
     let plan = &loaded.plan;
-    let handler = plan.handlers.iter().find(|h| h.name == reset.handler).ok_or_else(|| {
-        let names: Vec<&str> = plan.handlers.iter().map(|h| h.name.as_str()).collect();
-        Error::Usage(format!(
-            "there is no handler {}; there are {}",
-            reset.handler,
-            names.join(", ")
-        ))
-    })?;
+    let handler = named(plan, &reset.handler)?;
     if reset.state && handler.bucket.is_none() {
         return Err(Error::Usage(format!(
             "handler {} has no bucket: leave --state out",
@@ -38,6 +33,9 @@ pub async fn run(args: &Args, reset: &Reset) -> Result<u8, Error> {
         )));
     }
     let connection = broker::open(&plan.nats, "jetmesh reset").await?;
+    if reset.keep_decided {
+        return moved::run(&connection, plan, handler, reset.yes).await;
+    }
     let found = look(&connection, plan, handler).await?;
     if reset.state {
         alone(plan, handler, &found)?;
@@ -52,6 +50,21 @@ pub async fn run(args: &Args, reset: &Reset) -> Result<u8, Error> {
     carry_out(&connection, plan, handler, &found, reset.state).await?;
     println!("handler {} begins anew at its next start", handler.name);
     Ok(OK)
+}
+
+/// The same for a mesh that only this process uses, before it serves.
+pub async fn before_start(connection: &Connection, plan: &Plan, handler: &str) -> Result<(), Error> {
+    let handler = named(plan, handler)?;
+    let found = look(connection, plan, handler).await?;
+    found.print(handler, false);
+    carry_out(connection, plan, handler, &found, false).await
+}
+
+fn named<'a>(plan: &'a Plan, name: &str) -> Result<&'a Handler, Error> {
+    plan.handlers.iter().find(|h| h.name == name).ok_or_else(|| {
+        let names: Vec<&str> = plan.handlers.iter().map(|h| h.name.as_str()).collect();
+        Error::Usage(format!("there is no handler {name}; there are {}", names.join(", ")))
+    })
 }
 
 /// One kind of what goes: how many messages of a stream are on a subject.

@@ -22,6 +22,20 @@ pub async fn head(connection: &Connection, stream: &str, subjects: &Subjects) ->
     }
 }
 
+/// The bucket whose ledger has this name for its present making.
+pub async fn bucket_of(connection: &Connection, making: &str) -> Result<Option<String>, Error> {
+    for stream in connection.streams_of("$MESH.state.*.head").await? {
+        let Some(bucket) = stream.strip_prefix("KV_") else {
+            continue;
+        };
+        let head = head(connection, &stream, &Subjects::new(bucket)).await?;
+        if head.is_some_and(|(head, _)| head.bucket == making) {
+            return Ok(Some(bucket.to_owned()));
+        }
+    }
+    Ok(None)
+}
+
 /// The first head of a bucket: it names this making of it.
 pub async fn begin(connection: &Connection, stream: &str, subjects: &Subjects) -> Result<(Head, u64), Error> {
     let head = Head {

@@ -1,0 +1,180 @@
+//! A handler whose ledger is in another bucket now: what it has decided stays decided. That is so without copying anything,
+//! if everything that it was given is decided and carried out, and no dead letter names a death in the former ledger.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::{carried_out, served};
+use crate::broker::connection::token;
+use crate::broker::consumer::{ConsumerInfo, META_INCARNATION, META_LEDGER, Owner, check_owner};
+use crate::broker::provision::{ATTEMPTS, DEAD, kv_stream};
+use crate::broker::scan::{From, Scan};
+use crate::broker::{self, Connection, Connections};
+use crate::cli::{Error, OK, ask};
+use crate::dead_letter::SETTLED;
+use crate::ledger::entry::{Subjects, key_subject};
+use crate::ledger::{Bucket, read};
+use crate::message::EventId;
+use crate::plan::{Handler, Plan};
+
+pub async fn run(connection: &Connection, plan: &Plan, handler: &Handler, yes: bool) -> Result<u8, Error> {
+    let Some((former, consumer)) = decided(connection, plan, handler).await? else {
+        println!(
+            "handler {}: its ledger is where it was, nothing is to be done",
+            handler.name
+        );
+        return Ok(OK);
+    };
+    let ledger = handler.ledger.as_deref().unwrap_or_default();
+    println!(
+        "handler {}: its ledger moves from bucket {former} to bucket {ledger}\n  what it was given, up to {}:{}, stays decided \
+         and is not run again\n  forgotten are the ids of these events: a publisher that repeats one has it run again",
+        handler.name, handler.stream, consumer.delivered.stream_seq
+    );
+    if !yes && !ask::confirmed("Go on?") {
+        return Err(Error::Failed("nothing is changed".to_owned()));
+    }
+    // Somebody may have started a host while this waited.
+    let Some((former, consumer)) = decided(connection, plan, handler).await? else {
+        return Err(Error::Failed("somebody else has done it meanwhile".to_owned()));
+    };
+    // The next host takes the handler for one whose ledger begins behind what is decided.
+    let mut config = consumer.config.clone();
+    if let Some(metadata) = config["metadata"].as_object_mut() {
+        metadata.remove(META_LEDGER);
+    }
+    connection.put_consumer(&handler.stream, &config, "update").await?;
+    forget(connection, plan, handler, &former).await?;
+    println!("handler {} goes on at its next start", handler.name);
+    Ok(OK)
+}
+
+/// The bucket of the former ledger, if everything that it has to know is decided. `None`: the ledger has not moved.
+async fn decided(
+    connection: &Connection,
+    plan: &Plan,
+    handler: &Handler,
+) -> Result<Option<(String, ConsumerInfo)>, Error> {
+    let (name, stream) = (&handler.name, &handler.stream);
+    let refused = |why: String| Err(broker::Error::Refused(format!("handler {name}: {why}")).into());
+    let Some(consumer) = connection.consumer(stream, &handler.consumer).await? else {
+        return refused(format!("it has no consumer on stream {stream}, so nothing is decided"));
+    };
+    let owner = Owner {
+        mesh: &plan.mesh,
+        incarnation: "",
+        ledger: None,
+    };
+    check_owner(handler, &consumer, &owner)?;
+    let (Some(ledger), Some(making)) = (&handler.ledger, consumer.metadata(META_LEDGER)) else {
+        return Ok(None);
+    };
+    let Some(former) = read::bucket_of(connection, making).await? else {
+        return refused("the bucket of its former ledger is not there any more, or was purged".to_owned());
+    };
+    if former == *ledger {
+        return Ok(None);
+    }
+    served(connection, plan, handler, Some(&consumer)).await?;
+    if consumer.num_ack_pending > 0 {
+        return refused(format!(
+            "{} event(s) are delivered and not decided: run the hosts with the former configuration until `jetmesh status` \
+             shows nothing IN FLIGHT",
+            consumer.num_ack_pending
+        ));
+    }
+    let letters = letters(connection, handler).await?;
+    if letters > 0 {
+        return refused(format!(
+            "{letters} dead letter(s) rest on its former ledger: replay or discard them first, with the former configuration"
+        ));
+    }
+    let undecided = undecided(connection, plan, handler, &consumer, &former).await?;
+    if undecided > 0 {
+        return refused(format!(
+            "{undecided} event(s) up to {stream}:{} are not decided in its former ledger: run the hosts with the former \
+             configuration for some minutes, they look for such events",
+            consumer.delivered.stream_seq
+        ));
+    }
+    carried_out(connection, &former).await?;
+    Ok(Some((former, consumer)))
+}
+
+/// How many events the server has nothing to do for any more, and the former ledger does not know. A stream that removes
+/// what is acked holds none of these.
+async fn undecided(
+    connection: &Connection,
+    plan: &Plan,
+    handler: &Handler,
+    consumer: &ConsumerInfo,
+    former: &str,
+) -> Result<u64, Error> {
+    let removes = connection
+        .stream(&handler.stream)
+        .await?
+        .is_none_or(|info| info.retention() != "limits");
+    let (Some(incarnation), false) = (consumer.metadata(META_INCARNATION), removes) else {
+        return Ok(0);
+    };
+    let bucket = former_ledger(plan, former);
+    bucket.catch_up().await?;
+    let first = (bucket.floor(&handler.name, incarnation) + 1).max(consumer.start()?.unwrap_or(1));
+    let until = consumer.delivered.stream_seq;
+    if first > until {
+        return Ok(0);
+    }
+    let from = From::Sequence(first);
+    let mut scan = Scan::start(connection, &handler.stream, &handler.subjects, from, until, true).await?;
+    let mut undecided = 0;
+    while let Some(scanned) = scan.next().await? {
+        let event = EventId {
+            incarnation: incarnation.into(),
+            sequence: scanned.sequence,
+        };
+        undecided += u64::from(bucket.decided(&handler.name, &event).is_none());
+    }
+    scan.end().await?;
+    Ok(undecided)
+}
+
+fn former_ledger(plan: &Plan, former: &str) -> Bucket {
+    let connections = Arc::new(Connections::new(&plan.nats, "reset"));
+    Bucket::new(former, &format!("reset-{}", token()), connections, usize::MAX)
+}
+
+/// How many letters of a handler are not settled.
+async fn letters(connection: &Connection, handler: &Handler) -> Result<u64, Error> {
+    let filter = [format!("$MESH.dead.{}.{}.*.*", handler.stream, handler.name)];
+    let mut scan = Scan::start(connection, DEAD, &filter, From::Sequence(1), u64::MAX, true).await?;
+    let mut letters = 0;
+    while let Some(scanned) = scan.next().await? {
+        let settled = scanned
+            .message
+            .headers
+            .as_ref()
+            .and_then(|headers| headers.get(SETTLED));
+        letters += u64::from(settled.is_none());
+    }
+    scan.end().await?;
+    Ok(letters)
+}
+
+/// What a handler has decided there is nothing to anybody any more.
+async fn forget(connection: &Connection, plan: &Plan, handler: &Handler, former: &str) -> Result<(), Error> {
+    let bucket = former_ledger(plan, former);
+    bucket.fence().await?;
+    let heaps = [
+        (kv_stream(former), Subjects::new(former).death(&handler.name, ">")),
+        (
+            kv_stream(ATTEMPTS),
+            key_subject(ATTEMPTS, &format!("{}.>", handler.name)),
+        ),
+    ];
+    for (stream, filter) in heaps {
+        let purge = format!("STREAM.PURGE.{stream}");
+        let _: Value = connection.api(&purge, &json!({ "filter": filter })).await?;
+    }
+    Ok(bucket.forget(&handler.name).await?)
+}
