@@ -201,7 +201,7 @@ async fn relay(
         () = relay::run(Arc::clone(&state), bucket, Arc::clone(&plan), connections) => {}
         () = async {
             drain.lanes_ended().await;
-            while let Err(error) = relay::caught_up(state.ledger(), &plan.nats).await {
+            while let Err(error) = relay::caught_up(&state, &plan.nats).await {
                 if !error.passes() || matches!(error, broker::Error::Connect { .. }) {
                     tracing::warn!(ledger = state.ledger(), %error, "what was decided last is carried out when a host runs again");
                     break;

@@ -7,11 +7,10 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 
 use crate::attempts::Attempt;
-use crate::broker::connection::{PubAck, stored_upon};
 use crate::broker::{Connection, Error, Stored};
 use crate::guest::clean;
 use crate::history::{self, HISTORY};
-use crate::message::{EventId, Headers, rfc3339, writable};
+use crate::message::{EventId, HEADER_BYTES_MAX, Headers, bytes_of, header_bytes, rfc3339, writable};
 use crate::outcome::{Cause, Failure};
 
 mod end;
@@ -54,8 +53,10 @@ pub const SETTLED: &str = "Mesh-Settled";
 pub const DEAD_SINCE: &str = "Mesh-Dead-Since";
 /// The original headers took more bytes than a letter keeps of them: so many.
 pub const CUT: &str = "Mesh-Original-Headers-Cut";
-/// Most that a letter keeps of its original's headers: it must always fit a message.
+/// Most that a letter takes up of its original's headers.
 const ORIGINALS_BYTES_MAX: usize = 64 * 1024;
+/// What is kept free in a letter for the headers that come when it is stored.
+const HEADERS_ROOM: usize = 256;
 
 /// The dead event: as much of it as is still there.
 #[derive(Debug, Clone)]
@@ -166,11 +167,10 @@ pub fn undeliverable_subject(stream: &str, id: &str) -> String {
 
 /// Puts the original headers into a letter, as far as they fit.
 fn keep(list: &mut Headers, originals: &Headers) {
-    let bytes = |(name, value): &(String, String)| name.len() + value.len() + 4;
-    let all: usize = originals.iter().map(bytes).sum();
+    let all: usize = originals.iter().map(bytes_of).sum();
     let mut room = ORIGINALS_BYTES_MAX;
     for one in originals {
-        let size = bytes(one);
+        let size = bytes_of(one);
         if size <= room {
             room -= size;
             list.push((kept(&one.0), one.1.clone()));
@@ -216,8 +216,38 @@ pub async fn store(connection: &Connection, subject: &str, headers: &Headers, pa
 
 /// Whether a letter fits one message.
 pub fn fits(connection: &Connection, headers: &Headers, payload: &Bytes) -> bool {
-    let header_bytes: usize = headers.iter().map(|(n, v)| n.len() + v.len() + 4).sum::<usize>() + 256;
-    header_bytes + payload.len() <= connection.client.max_payload()
+    header_bytes(headers) + HEADERS_ROOM + payload.len() <= connection.client.max_payload()
+}
+
+/// The headers of a letter as its stream takes them, whatever the event has brought along: there is a letter in any case.
+pub fn storable(headers: &Headers, connection: &Connection) -> Headers {
+    within(
+        headers.clone(),
+        HEADER_BYTES_MAX.min(connection.client.max_payload()) - HEADERS_ROOM,
+    )
+}
+
+/// Leaves out what is the event's own, the largest first, and then the history, until the rest has so many bytes.
+fn within(mut headers: Headers, bytes_max: usize) -> Headers {
+    let all = header_bytes(&headers);
+    if all <= bytes_max {
+        return headers;
+    }
+    let own = |name: &str| original(name).is_some() || name == RAW_HEADERS;
+    let brought: usize = headers.iter().filter(|(name, _)| own(name)).map(bytes_of).sum();
+    let mut over = all - bytes_max;
+    while over > 0 {
+        let spare = headers.iter().enumerate().filter(|(_, (name, _))| own(name));
+        let largest = spare.max_by_key(|(_, one)| bytes_of(one)).map(|(at, _)| at);
+        let Some(at) = largest.or_else(|| headers.iter().position(|(name, _)| name == HISTORY)) else {
+            break;
+        };
+        over = over.saturating_sub(bytes_of(&headers.remove(at)));
+    }
+    if brought > 0 && !headers.iter().any(|(name, _)| name == CUT) {
+        headers.push((CUT.to_owned(), brought.to_string()));
+    }
+    headers
 }
 
 /// The one message of a letter; of a body that does not fit, the parts are stored here.
@@ -227,9 +257,10 @@ async fn fitting(
     headers: &Headers,
     body: Bytes,
 ) -> Result<(HeaderMap, Bytes), Error> {
+    let headers = storable(headers, connection);
     // A letter can always be written: an original header that the client refuses is not worth losing it.
-    let mut map = writable(headers);
-    if fits(connection, headers, &body) {
+    let mut map = writable(&headers);
+    if fits(connection, &headers, &body) {
         return Ok((map, body));
     }
     let chunk = (connection.client.max_payload() / 2).max(1024);
@@ -246,11 +277,6 @@ async fn fitting(
 async fn insert(connection: &Connection, subject: &str, headers: HeaderMap, body: Bytes) -> Result<bool, Error> {
     let stored = connection.publish_upon(subject, 0, headers, body).await?;
     Ok(stored.is_some())
-}
-
-/// What the answer to an insertion means; `false`: something was there already.
-pub fn inserted(subject: &str, answer: Result<PubAck, Error>) -> Result<bool, Error> {
-    stored_upon(subject, answer).map(|stored| stored.is_some())
 }
 
 #[cfg(test)]
@@ -298,5 +324,23 @@ mod tests {
         assert_eq!(header(&letter, ERROR), Some("no stock"));
         assert_eq!(originals(&letter), originals_in);
         assert_eq!(id_of(&subject("ORDERS", "h", &event)), "h.k.7");
+    }
+
+    #[test]
+    fn the_headers_of_a_letter_are_cut_until_they_fit_the_largest_of_the_events_own_first() {
+        let big = |name: &str, bytes: usize| (name.to_owned(), "x".repeat(bytes));
+        let letter: Headers = vec![
+            (EVENT.to_owned(), "h.k.7.0".to_owned()),
+            big("Trace", 300),
+            big("Large", 2000),
+            big("Mesh-Original-Nats-Msg-Id", 1000),
+        ];
+        assert_eq!(within(letter.clone(), 4000), letter);
+        let cut = within(letter.clone(), 1600);
+        let names: Vec<&str> = cut.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, [EVENT, "Trace", "Mesh-Original-Nats-Msg-Id", CUT]);
+        assert_eq!(header(&cut, CUT), Some("3347"));
+        let bare = within(letter, 100);
+        assert_eq!(bare.len(), 2, "what the letter says itself stays: {bare:?}");
     }
 }

@@ -13,6 +13,7 @@ use async_nats::HeaderMap;
 use bytes::Bytes;
 use serde_json::{Value, json};
 
+use crate::broker::connection::EXPECTED;
 use crate::broker::error::Code;
 use crate::broker::provision::DELAYED;
 use crate::broker::{By, Connection, Error};
@@ -46,10 +47,11 @@ pub struct Delayed<'a> {
     pub ledger: &'a str,
 }
 
-/// Hands an event over to the server, once: one that waits, is due, or has been published is left as it is.
+/// The message that hands an event over to the server, once: one that waits, is due, or has been published is left as it
+/// is. Subject and headers.
 ///
 /// Format: <https://github.com/nats-io/nats-architecture-and-design/blob/main/adr/ADR-51.md>.
-pub async fn schedule(connection: &Connection, event: &Delayed<'_>, payload: Bytes) -> Result<(), Error> {
+pub fn scheduled(event: &Delayed<'_>) -> (String, HeaderMap) {
     let id = event.id;
     let mut map = writable(event.headers);
     map.insert(TO, event.subject);
@@ -58,8 +60,8 @@ pub async fn schedule(connection: &Connection, event: &Delayed<'_>, payload: Byt
     map.insert("Nats-Schedule", format!("@at {}", event.due));
     map.insert("Nats-Schedule-Target", format!("{DUE}{id}"));
     map.insert("Nats-Expected-Last-Subject-Sequence-Subject", format!("$MESH.*.{id}"));
-    let subject = format!("{WAITS}{id}");
-    connection.publish_upon(&subject, 0, map, payload).await.map(|_| ())
+    map.insert(EXPECTED, "0");
+    (format!("{WAITS}{id}"), map)
 }
 
 /// How a due event stands.

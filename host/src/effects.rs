@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::message::{Headers, rfc3339};
+use crate::message::{HEADER_BYTES_MAX, Headers, header_bytes, rfc3339};
 
 /// Most that one value may be: it must fit a message with room for headers.
 pub const VALUE_BYTES_MAX: usize = 512 * 1024;
@@ -16,6 +16,12 @@ pub const EFFECT_BYTES_MAX: usize = 1024 * 1024;
 pub const EFFECTS_MAX: usize = 400;
 /// How far ahead an event may be emitted: a year, and a day for the year that has one more.
 pub const DELAY_MAX: Duration = Duration::from_secs(366 * 24 * 3600);
+
+/// Most that the mesh adds to an emitted event in headers: its id, what caused it, the trace. Names of handlers have 64
+/// characters at most.
+pub const ADDED_BYTES: usize = 1024;
+/// The same while the event waits for its time: its subject, which has 512 bytes at most, and its ledger as well.
+const ADDED_BYTES_DELAYED: usize = 2048;
 
 /// Which value of a key was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -35,6 +41,26 @@ pub struct Emit {
     pub due_ms: Option<u64>,
 }
 
+impl Emit {
+    /// Whether the event can be published at all, with what the mesh adds to it. `message_bytes_max`: the server's
+    /// `max_payload`; 0: not known.
+    pub fn check(&self, message_bytes_max: usize) -> Result<(), TooLarge> {
+        let added = match self.due_ms {
+            Some(_) => ADDED_BYTES_DELAYED,
+            None => ADDED_BYTES,
+        };
+        let headers = header_bytes(&self.headers);
+        if headers + added > HEADER_BYTES_MAX {
+            return Err(TooLarge::Headers(headers, HEADER_BYTES_MAX - added));
+        }
+        let bytes = headers + self.payload.len();
+        if message_bytes_max > 0 && bytes + added > message_bytes_max {
+            return Err(TooLarge::Message(bytes, message_bytes_max.saturating_sub(added)));
+        }
+        Ok(())
+    }
+}
+
 /// The buffered effects of one call, and what they rest on.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Effects {
@@ -52,6 +78,13 @@ pub enum TooLarge {
     Value(usize),
     #[error("the writes and emitted events of one call are over {EFFECT_BYTES_MAX} bytes together")]
     Bytes,
+    #[error(
+        "an event with {0} bytes of payload and headers is over the limit of {1}: the server's max_payload, less what the \
+         mesh adds"
+    )]
+    Message(usize, usize),
+    #[error("{0} bytes of headers are over the limit of {1}: what JetStream takes, less what the mesh adds")]
+    Headers(usize, usize),
     #[error("one call touches more than {EFFECTS_MAX} keys and emitted events")]
     Count,
 }
@@ -231,6 +264,34 @@ mod tests {
                 .all(|k| check_key(k).is_err())
         );
         assert!(check_key(&"a".repeat(513)).is_err());
+    }
+
+    #[test]
+    fn an_event_has_room_for_what_the_mesh_adds_to_it_on_the_servers_terms() {
+        let emit = |headers: usize, payload: usize, due_ms: Option<u64>| Emit {
+            subject: "events.a".to_owned(),
+            headers: vec![("Large".to_owned(), "x".repeat(headers))],
+            payload: vec![0; payload].into(),
+            due_ms,
+        };
+        // The header's name, its blanks and its version are 21 bytes.
+        let (max, most) = (65_536, 65_536 - 1024 - 21);
+        assert_eq!(emit(0, most, None).check(max), Ok(()));
+        let over = Err(TooLarge::Message(most + 22, max - 1024));
+        assert_eq!(emit(0, most + 1, None).check(max), over);
+        assert!(
+            emit(0, most, Some(1)).check(max).is_err(),
+            "a delayed one needs more room"
+        );
+        assert_eq!(
+            emit(0, most + 1, None).check(0),
+            Ok(()),
+            "the server's limit is not known yet"
+        );
+        let most = 65_535 - 1024 - 21;
+        assert_eq!(emit(most, 0, None).check(1 << 20), Ok(()));
+        let over = Err(TooLarge::Headers(most + 22, 65_535 - 1024));
+        assert_eq!(emit(most + 1, 0, None).check(1 << 20), over);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -49,6 +50,8 @@ pub struct Facts {
     pub settings: BTreeMap<String, String>,
     pub publish: Vec<String>,
     pub memory_bytes_max: usize,
+    /// The server's `max_payload`; 0: not known yet.
+    pub message_bytes_max: AtomicUsize,
     pub state: Option<Arc<dyn State>>,
 }
 
@@ -60,6 +63,7 @@ impl Facts {
             settings: handler.settings.clone(),
             publish: handler.publish.clone(),
             memory_bytes_max: handler.memory_bytes_max,
+            message_bytes_max: AtomicUsize::new(0),
             state,
         }
     }

@@ -213,6 +213,10 @@ impl Lane {
     }
 
     pub fn set_link(&self, link: Option<Arc<Link>>) {
+        if let Some(link) = &link {
+            let max = link.connection.client.max_payload();
+            self.facts.message_bytes_max.store(max, Ordering::Relaxed);
+        }
         *self.link.lock().unwrap_or_else(PoisonError::into_inner) = link;
     }
 

@@ -86,6 +86,20 @@ pub fn header<'a>(headers: &'a Headers, name: &str) -> Option<&'a str> {
         .map(|(_, v)| v.as_str())
 }
 
+/// Most bytes that JetStream takes for the headers of a message, as [`header_bytes`] counts them: it keeps their length in
+/// 16 bits (<https://github.com/nats-io/nats-server/blob/main/server/stream.go>, `MaxUint16`).
+pub const HEADER_BYTES_MAX: usize = 65_535;
+
+/// How many bytes headers are on the wire.
+pub fn header_bytes(headers: &Headers) -> usize {
+    "NATS/1.0\r\n\r\n".len() + headers.iter().map(bytes_of).sum::<usize>()
+}
+
+/// How many bytes one of them is.
+pub fn bytes_of((name, value): &(String, String)) -> usize {
+    name.len() + value.len() + ": \r\n".len()
+}
+
 /// Headers for the client library. `Err` names the one that it refuses.
 pub fn header_map(headers: &Headers) -> Result<HeaderMap, String> {
     let mut map = HeaderMap::new();

@@ -169,6 +169,7 @@ mod tests {
             settings: std::collections::BTreeMap::new(),
             publish: Vec::new(),
             memory_bytes_max: 16 * 1024 * 1024,
+            message_bytes_max: 0.into(),
             state: Some(Arc::clone(gate) as Arc<dyn State>),
         })
     }

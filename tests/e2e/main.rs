@@ -4,6 +4,7 @@
 mod support;
 
 mod audit;
+mod blocked;
 mod cli;
 mod compile;
 mod config;

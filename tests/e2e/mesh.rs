@@ -325,18 +325,19 @@ pub struct Found {
     pub subject: String,
     /// In its stream.
     pub sequence: u64,
+    /// When it was stored, in milliseconds since the Unix epoch.
+    pub time_ms: i128,
     pub headers: HeaderMap,
     pub payload: Bytes,
 }
 
 impl Found {
     fn of(message: &jetstream::Message) -> Self {
+        let info = message.info().expect("a consumer's message tells its place");
         Self {
             subject: message.subject.to_string(),
-            sequence: message
-                .info()
-                .expect("a consumer's message tells its place")
-                .stream_sequence,
+            sequence: info.stream_sequence,
+            time_ms: info.published.unix_timestamp_nanos() / 1_000_000,
             headers: message.headers.clone().unwrap_or_default(),
             payload: message.payload.clone(),
         }

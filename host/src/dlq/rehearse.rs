@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -30,8 +31,6 @@ use crate::transaction;
 pub const AT_ONCE: usize = 16;
 /// How many subjects are remembered with what takes them.
 const TARGETS_MAX: usize = 10_000;
-/// Room in a message for the headers that the mesh adds.
-const HEADER_ROOM: usize = 1024;
 
 /// A handler's module on trial.
 pub struct Rehearsal<'a> {
@@ -94,11 +93,15 @@ impl<'a> Rehearsal<'a> {
             let connection = connection.clone();
             Arc::new(Now { connection, bucket }) as Arc<dyn State>
         });
+        let facts = Arc::new(Facts::of(handler, state));
+        facts
+            .message_bytes_max
+            .store(connection.client.max_payload(), Ordering::Relaxed);
         Rehearsal {
             connection: connection.clone(),
             handler,
             module,
-            facts: Arc::new(Facts::of(handler, state)),
+            facts,
             taken: Mutex::default(),
         }
     }
@@ -200,13 +203,6 @@ impl<'a> Rehearsal<'a> {
 
     /// Why an emitted event would not arrive.
     async fn problem(&self, emit: &Emit) -> Result<Option<String>, Error> {
-        let headers: usize = emit.headers.iter().map(|(n, v)| n.len() + v.len() + 4).sum();
-        let max = self.connection.client.max_payload();
-        if headers + emit.payload.len() + HEADER_ROOM > max {
-            return Ok(Some(format!(
-                "with its headers it is larger than the server's max_payload of {max}"
-            )));
-        }
         let mut taken = self.taken.lock().await;
         let taken = match taken.get(&emit.subject) {
             Some(taken) => *taken,

@@ -1,5 +1,7 @@
 //! What a guest emits: checked against what is granted, and written down.
 
+use std::sync::atomic::Ordering;
+
 use super::Guest;
 use super::jetmesh::handler::events::{Error, Header, Host};
 use crate::effects::{Emit, check_subject, due, subject_matches};
@@ -63,7 +65,10 @@ impl Guest {
             payload: payload.into(),
             due_ms,
         };
-        self.call.effects.emit(emit).map_err(|e| Error::TooLarge(e.to_string()))
+        let message_bytes_max = self.facts.message_bytes_max.load(Ordering::Relaxed);
+        let fits = emit.check(message_bytes_max);
+        fits.and_then(|()| self.call.effects.emit(emit))
+            .map_err(|e| Error::TooLarge(e.to_string()))
     }
 }
 

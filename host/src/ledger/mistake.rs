@@ -29,6 +29,8 @@ pub enum Mistake {
     EmitWithoutId,
     /// The relay acks what is not confirmed.
     RelayAcksEarly,
+    /// The relay takes a publish that was refused for one that is confirmed.
+    BlockedIsPublished,
     /// The floor passes what has only joined.
     FloorFromOverlay,
     /// Entries are collected above the floor.
@@ -37,7 +39,7 @@ pub enum Mistake {
 
 impl Mistake {
     /// Every mistake with the name by which a test asks for it.
-    pub const ALL: [(&'static str, Mistake); 15] = [
+    pub const ALL: [(&'static str, Mistake); 16] = [
         ("ack-before-commit", Mistake::AckBeforeCommit),
         ("head-blind", Mistake::HeadBlind),
         ("head-and-entry-blind", Mistake::HeadAndEntryBlind),
@@ -51,6 +53,7 @@ impl Mistake {
         ("stale-reopen", Mistake::StaleReopen),
         ("emit-without-id", Mistake::EmitWithoutId),
         ("relay-acks-early", Mistake::RelayAcksEarly),
+        ("blocked-is-published", Mistake::BlockedIsPublished),
         ("floor-from-overlay", Mistake::FloorFromOverlay),
         ("collect-above", Mistake::CollectAbove),
     ];

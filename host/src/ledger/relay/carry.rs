@@ -1,28 +1,28 @@
 //! What the relay does with one message of consequences: publish, store, settle, each once.
 
-use std::collections::BTreeSet;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::Subject;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
 use tokio::time::Instant;
 
-use super::flight::{Answered, Cargo, Event, Flight};
+use super::blocked::{Blocked, Place};
+use super::flight::Flight;
 use super::look::Look;
-use super::targets::{Targets, refusal};
-use crate::broker::connection::{PubAck, token};
-use crate::broker::error::Code;
+use super::publish::Task;
+use super::refused::Asked;
+use super::state::RelayState;
+use super::targets::Targets;
 use crate::broker::{By, Connection, Error};
-use crate::dead_letter::{self, DEATH_RECORD};
-use crate::delayed::{self, Delayed};
-use crate::fault;
 use crate::ledger::book::Appended;
 use crate::ledger::bucket::Bucket;
-use crate::ledger::entry::{Body, Consequence, Entry, Head, Out, Subjects, record_of_death};
-use crate::ledger::mistake::Mistake;
+use crate::ledger::entry::{Consequence, Entry, Head, Out, Subjects};
 use crate::ledger::read;
-use crate::plan::Nats;
+use crate::plan::Plan;
 
 /// A batch is stored message by message: its head comes a moment after its consequences.
 const MOMENT: Duration = Duration::from_millis(2);
@@ -31,24 +31,34 @@ const MOMENTS: u32 = 100;
 const OUR_OWN: Duration = Duration::from_millis(10);
 
 /// A relay at work, over one connection.
-pub struct Relay<'a> {
-    pub(super) nats: Nats,
+pub struct Relay {
+    pub(super) plan: Arc<Plan>,
     pub(super) connection: Connection,
     pub(super) stream: String,
     pub(super) subjects: Subjects,
     /// This host's own knowledge of the ledger, if it has any.
     bucket: Option<Arc<Bucket>>,
     pub flight: Flight,
+    pub blocked: Blocked,
+    /// Messages that have come and not begun, because too much waits: how they are numbered, and their sequences.
+    pub(super) parked: VecDeque<(u64, u64)>,
+    /// What is being found out about targets.
+    pub(super) asks: FuturesUnordered<BoxFuture<'static, Asked>>,
+    /// What was asked a moment ago.
+    pub(super) asked: HashMap<String, Instant>,
+    /// Then this relay was the pinned one for certain.
+    pub pinned: Instant,
     /// The newest entry that is known to be committed.
     head: u64,
-    refused: &'a mut BTreeSet<String>,
-    targets: Targets,
+    pub(super) targets: Targets,
     pub(super) look: Look,
 }
 
 /// A message of consequences.
 pub struct Fetched<'a> {
     pub sequence: u64,
+    /// When it was stored, by the server's clock.
+    pub time_ms: u64,
     pub payload: &'a [u8],
     /// How it is confirmed; `None`: by a later one.
     pub reply: Option<Subject>,
@@ -67,38 +77,91 @@ enum Backing {
     Torn,
 }
 
-impl<'a> Relay<'a> {
-    /// `refused`: subjects that nobody took at the last try.
+impl Relay {
     pub async fn new(
-        nats: &Nats,
+        plan: &Arc<Plan>,
         connection: Connection,
         (stream, subjects): (String, Subjects),
         bucket: Option<Arc<Bucket>>,
-        refused: &'a mut BTreeSet<String>,
-    ) -> Result<Relay<'a>, Error> {
+    ) -> Result<Relay, Error> {
         Ok(Relay {
-            nats: nats.clone(),
+            plan: Arc::clone(plan),
             flight: Flight::new(&connection).await?,
+            blocked: Blocked::default(),
+            parked: VecDeque::new(),
+            asks: FuturesUnordered::new(),
+            asked: HashMap::new(),
+            pinned: Instant::now(),
             connection,
             stream,
             subjects,
             bucket,
             head: 0,
-            refused,
             targets: Targets::default(),
             look: Look::default(),
         })
     }
 
-    /// Begins to carry out one message; its events are on their way when this returns. `false`: its entry is not there
-    /// yet.
-    pub async fn carry(&mut self, fetched: Fetched<'_>) -> Result<bool, Error> {
-        let out: Out = match serde_json::from_slice(fetched.payload) {
+    /// Takes up one message; its events are on their way when this returns, unless so much waits that it is only kept in
+    /// mind. `false`: its entry is not there yet.
+    pub async fn take_up(&mut self, fetched: Fetched<'_>) -> Result<bool, Error> {
+        let Fetched {
+            sequence,
+            time_ms,
+            payload,
+            reply,
+            at,
+        } = fetched;
+        let carried = self.flight.begin(sequence, time_ms, reply);
+        if !self.parked.is_empty() || !self.blocked.has_room() {
+            self.parked.push_back((carried, sequence));
+            return Ok(true);
+        }
+        self.carry((carried, sequence), payload, at).await
+    }
+
+    /// Nothing is under way.
+    pub fn is_idle(&self) -> bool {
+        self.flight.unconfirmed().0 == 0
+    }
+
+    /// For people.
+    pub fn tell(&self, state: &RelayState) {
+        let full = !self.parked.is_empty();
+        let only_waits = self.flight.is_empty() && !full && !self.blocked.has_due() && !self.blocked.is_empty();
+        state.under_way(self.flight.unconfirmed(), full, only_waits);
+        state.blocked(self.blocked.snapshot());
+    }
+
+    /// There is room again for what was only kept in mind.
+    pub fn can_unpark(&self) -> bool {
+        !self.parked.is_empty() && self.blocked.has_room()
+    }
+
+    /// Goes on with one message of what has waited. `false`: an entry is not there yet.
+    pub async fn go_on(&mut self) -> Result<bool, Error> {
+        if self.blocked.has_due() {
+            self.retry().await?;
+            return Ok(true);
+        }
+        self.unpark().await
+    }
+
+    /// Begins one that was only kept in mind. `false`: its entry is not there yet.
+    async fn unpark(&mut self) -> Result<bool, Error> {
+        let Some((carried, sequence)) = self.parked.pop_front() else {
+            return Ok(true);
+        };
+        let payload = self.read(sequence).await?;
+        self.carry((carried, sequence), &payload, self.pinned).await
+    }
+
+    async fn carry(&mut self, (carried, sequence): (u64, u64), payload: &[u8], at: Instant) -> Result<bool, Error> {
+        let out: Out = match serde_json::from_slice(payload) {
             Ok(out) => out,
             Err(error) => {
-                let sequence = fetched.sequence;
                 tracing::error!(stream = self.stream, sequence, %error, "a consequence that cannot be read is left out");
-                self.leave_out(fetched.reply);
+                self.flight.end(carried);
                 return Ok(true);
             }
         };
@@ -107,27 +170,67 @@ impl<'a> Relay<'a> {
             Backing::NotYet => return Ok(false),
             Backing::Torn => {
                 tracing::warn!(entry = out.n, "consequences of an append that was torn are left out");
-                self.leave_out(fetched.reply);
+                self.flight.end(carried);
                 return Ok(true);
             }
         };
-        let carried = self.flight.begin(fetched.reply);
-        for consequence in out.consequences {
-            self.carry_one(
-                (out.n, entry_sequence),
-                (carried, fetched.sequence),
-                consequence,
-                fetched.at,
-            )
-            .await?;
+        for (i, consequence) in out.consequences.into_iter().enumerate() {
+            let task = Task {
+                carried,
+                place: Place { sequence, at: i },
+                entry: out.n,
+                entry_sequence,
+                at,
+                before: None,
+            };
+            self.begin(task, consequence).await?;
         }
         self.flight.end(carried);
         Ok(true)
     }
 
+    /// Tries again what is due of one message.
+    async fn retry(&mut self) -> Result<(), Error> {
+        let Some((sequence, due)) = self.blocked.take_due() else {
+            return Ok(());
+        };
+        let payload = self.read(sequence).await?;
+        let out: Out = read::parse(&self.stream, &payload)?;
+        let Backing::Committed { entry_sequence } = self.backing(&out).await? else {
+            let what = self.subjects.entry(out.n);
+            return Err(Error::Missing { what });
+        };
+        let mut consequences: Vec<Option<Consequence>> = out.consequences.into_iter().map(Some).collect();
+        for (i, waiting) in due {
+            let Some(consequence) = consequences.get_mut(i).and_then(Option::take) else {
+                continue;
+            };
+            let task = Task {
+                carried: waiting.carried,
+                place: Place { sequence, at: i },
+                entry: out.n,
+                entry_sequence,
+                at: self.pinned,
+                before: Some(waiting),
+            };
+            let carried = task.carried;
+            self.begin(task, consequence).await?;
+            // It is on its way again, or waits again: it was counted when it was begun first.
+            self.flight.confirm(carried);
+        }
+        Ok(())
+    }
+
+    /// A message of consequences, from the ledger's stream.
+    async fn read(&mut self, sequence: u64) -> Result<Bytes, Error> {
+        let stored = self.connection.stored(&self.stream, By::Sequence(sequence)).await?;
+        let what = || format!("message {sequence} of stream {}", self.stream);
+        Ok(stored.ok_or_else(|| Error::Missing { what: what() })?.payload)
+    }
+
     /// Nothing of it is carried out: whoever names a part reads it.
-    pub fn leave_out(&mut self, reply: Option<Subject>) {
-        let carried = self.flight.begin(reply);
+    pub fn leave_out(&mut self, sequence: u64, time_ms: u64, reply: Option<Subject>) {
+        let carried = self.flight.begin(sequence, time_ms, reply);
         self.flight.end(carried);
     }
 
@@ -168,207 +271,5 @@ impl<'a> Relay<'a> {
             tokio::time::sleep(MOMENT).await;
         }
         Ok(Backing::NotYet)
-    }
-
-    async fn carry_one(
-        &mut self,
-        (entry, entry_sequence): (u64, u64),
-        (carried, sequence): (u64, u64),
-        consequence: Consequence,
-        fetched: Instant,
-    ) -> Result<(), Error> {
-        match consequence {
-            Consequence::Event {
-                id,
-                subject,
-                headers,
-                body,
-            } => {
-                if sequence <= self.look.until && self.is_there(&subject, &id).await? {
-                    return Ok(());
-                }
-                let payload = self.payload(entry, body).await?;
-                self.make_room().await?;
-                let patience = self.targets.patience(&self.connection, &subject).await?;
-                // The last thing before: whoever sleeps here wakes up too late, and fetches again.
-                if fetched.elapsed() > patience {
-                    let what = "carrying consequences out".to_owned();
-                    return Err(Error::Timeout { what });
-                }
-                let known_by = match fault::planted().is(Mistake::EmitWithoutId) {
-                    true => token(),
-                    false => id.clone(),
-                };
-                let event = Event {
-                    id,
-                    subject,
-                    headers,
-                    payload,
-                    entry,
-                };
-                self.flight.publish(carried, event, &known_by).await?;
-                fault::point_after("relay-published", self.connection.client.flush()).await;
-                Ok(())
-            }
-            Consequence::Delayed {
-                id,
-                due,
-                subject,
-                mut headers,
-                body,
-            } => {
-                let payload = self.payload(entry, body).await?;
-                headers.push(("Mesh-Cause-Entry".to_owned(), entry.to_string()));
-                let event = Delayed {
-                    id: &id,
-                    due: &due,
-                    subject: &subject,
-                    headers: &headers,
-                    ledger: &self.stream,
-                };
-                match delayed::schedule(&self.connection, &event, payload.clone()).await {
-                    // What the mesh adds for the time of waiting was too much.
-                    Err(Error::Api {
-                        code: Code::STREAM_MESSAGE_EXCEEDS_MAXIMUM,
-                        text,
-                        ..
-                    }) => {
-                        tracing::warn!(
-                            subject,
-                            id,
-                            entry,
-                            text,
-                            "a delayed event cannot be kept and becomes a dead letter"
-                        );
-                        let (letter, headers) =
-                            dead_letter::undeliverable(&self.stream, &id, &subject, &headers, &text);
-                        dead_letter::store(&self.connection, &letter, &headers, payload).await?;
-                    }
-                    scheduled => scheduled?,
-                }
-                fault::point("event-scheduled");
-                Ok(())
-            }
-            Consequence::Letter {
-                subject,
-                mut headers,
-                body,
-                death,
-            } => {
-                if let Some(place) = death {
-                    let record = record_of_death(entry_sequence, place);
-                    headers.push((DEATH_RECORD.to_owned(), record.to_string()));
-                }
-                let payload = self.payload(entry, body).await?;
-                self.make_room().await?;
-                fault::point("before-letter");
-                if dead_letter::fits(&self.connection, &headers, &payload) {
-                    return self.flight.letter(carried, subject, &headers, payload).await;
-                }
-                dead_letter::store(&self.connection, &subject, &headers, payload).await?;
-                fault::point("letter-stored");
-                Ok(())
-            }
-            Consequence::Settle {
-                subject,
-                reason,
-                in_parts,
-            } => {
-                self.make_room().await?;
-                if in_parts {
-                    return dead_letter::settle(&self.connection, &subject, &reason, in_parts).await;
-                }
-                self.flight.settled(carried, subject, &reason).await
-            }
-        }
-    }
-
-    async fn make_room(&mut self) -> Result<(), Error> {
-        while !self.flight.has_room() {
-            let mut checks = tokio::time::interval(Duration::from_secs(1));
-            let answered = loop {
-                tokio::select! {
-                    answered = self.flight.next() => break answered?,
-                    () = self.connection.closed() => return Err(Error::Gone { what: "the relay".to_owned() }),
-                    _ = checks.tick() => self.flight.check()?,
-                }
-            };
-            self.answered(answered).await?;
-        }
-        Ok(())
-    }
-
-    /// Takes in what a target has answered.
-    pub async fn answered(&mut self, answered: Answered) -> Result<(), Error> {
-        let Answered { carried, cargo, answer } = answered;
-        match cargo {
-            Cargo::Event(event) => return self.event_answered(carried, event, answer).await,
-            Cargo::Letter(subject) => {
-                dead_letter::inserted(&subject, answer)?;
-                fault::point("letter-stored");
-            }
-            Cargo::Settled(_) => {
-                answer?;
-            }
-        }
-        self.flight.confirm(carried);
-        Ok(())
-    }
-
-    /// An event that its target refuses for good becomes a dead letter, and the relay goes on.
-    async fn event_answered(&mut self, carried: u64, event: Event, answer: Result<PubAck, Error>) -> Result<(), Error> {
-        let subject = &event.subject;
-        let why = match answer {
-            Ok(ack) => {
-                tracing::trace!(
-                    subject,
-                    id = event.id,
-                    seq = ack.seq,
-                    duplicate = ack.duplicate,
-                    "event emitted"
-                );
-                fault::point("relay-confirmed");
-                self.refused.remove(subject);
-                self.flight.confirm(carried);
-                return Ok(());
-            }
-            Err(error) => refusal(&self.connection, subject, error).await?,
-        };
-        if self.refused.insert(subject.clone()) {
-            return Err(Error::Timeout {
-                what: format!("publishing on {subject}: {why}"),
-            });
-        }
-        tracing::warn!(
-            subject,
-            id = event.id,
-            entry = event.entry,
-            why,
-            "an emitted event cannot be delivered and becomes a dead letter"
-        );
-        let (letter, headers) = dead_letter::undeliverable(&self.stream, &event.id, subject, &event.headers, &why);
-        dead_letter::store(&self.connection, &letter, &headers, event.payload).await?;
-        self.flight.confirm(carried);
-        Ok(())
-    }
-
-    async fn payload(&self, entry: u64, body: Body) -> Result<Bytes, Error> {
-        let parts = match body {
-            Body::Here(text) => {
-                return text.into_bytes().map_err(|why| Error::Answer {
-                    what: self.subjects.out(entry, 0),
-                    why,
-                });
-            }
-            Body::Parts(parts) => parts,
-        };
-        let mut payload = BytesMut::new();
-        for part in parts {
-            let subject = self.subjects.out(entry, part);
-            let stored = self.connection.stored(&self.stream, By::Last(&subject)).await?;
-            let stored = stored.ok_or_else(|| Error::Refused(format!("{subject} is missing")))?;
-            payload.extend_from_slice(&stored.payload);
-        }
-        Ok(payload.freeze())
     }
 }

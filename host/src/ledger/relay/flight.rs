@@ -2,18 +2,22 @@
 //! confirmed to the ledger's consumer only when it and everything before it is.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
+use async_nats::client::PublishErrorKind;
 use async_nats::{HeaderMap, Subject, Subscriber};
 use bytes::Bytes;
 use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
 use slab::Slab;
 use tokio::time::Instant;
 
-use crate::broker::connection::{EXPECTED, PubAck, pub_ack};
+use super::blocked::{Place, Waiting};
+use crate::broker::connection::pub_ack;
+use crate::broker::error::Code;
 use crate::broker::{Connection, Error};
-use crate::dead_letter;
-use crate::message::{Headers, writable};
 
 /// Published and not confirmed at a time. The server drops what comes faster than it stores, from 10,000 messages on.
 const AWAITED_MAX: usize = 2_000;
@@ -22,33 +26,30 @@ const AWAITED_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// A confirmation that takes longer is lost.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// What is on its way.
-pub enum Cargo {
-    Event(Event),
-    /// A dead letter, to this subject.
-    Letter(String),
-    /// The settled message of one.
-    Settled(String),
-}
-
-impl Cargo {
-    fn subject(&self) -> &str {
-        match self {
-            Cargo::Event(event) => &event.subject,
-            Cargo::Letter(subject) | Cargo::Settled(subject) => subject,
-        }
-    }
-}
-
-/// An event on its way to its target.
-#[derive(Debug, Clone)]
-pub struct Event {
-    pub id: String,
+/// A consequence on its way to its target.
+#[derive(Debug)]
+pub struct Cargo {
+    /// The consequence message that it is of.
+    pub carried: u64,
+    pub place: Place,
+    pub what: What,
     pub subject: String,
-    pub headers: Headers,
-    pub payload: Bytes,
-    /// The entry that it follows from.
-    pub entry: u64,
+    /// The stream that captures the subject, if the relay knows it.
+    pub target: Option<Arc<str>>,
+    /// If it has been tried before.
+    pub before: Option<Waiting>,
+}
+
+#[derive(Debug)]
+pub enum What {
+    /// An event with this id.
+    Event(String),
+    /// An event that is handed to the server until it is due.
+    Delayed,
+    /// A dead letter; also that of an event whose target refuses it.
+    Letter,
+    /// The settled message of one.
+    Settled,
 }
 
 pub struct Flight {
@@ -57,20 +58,29 @@ pub struct Flight {
     answers: Subscriber,
     awaited: Slab<Awaited>,
     bytes: usize,
+    /// Counts what was sent: an answer that comes late must not be taken for another's.
+    sent: u64,
+    /// What takes several requests.
+    works: FuturesUnordered<BoxFuture<'static, Answered>>,
+    /// What the client has not sent at all.
+    unsent: VecDeque<Answered>,
     /// Consequence messages that are not confirmed yet, in order; the first one's number.
     carried: VecDeque<Carried>,
     first: u64,
 }
 
 struct Awaited {
-    carried: u64,
+    cargo: Cargo,
+    number: u64,
     since: Instant,
     bytes: usize,
-    cargo: Cargo,
 }
 
 /// A consequence message at work.
 struct Carried {
+    sequence: u64,
+    /// When it was stored, by the server's clock.
+    time_ms: u64,
     reply: Option<Subject>,
     /// Publishes of it that are not confirmed.
     left: usize,
@@ -80,9 +90,8 @@ struct Carried {
 
 /// What the target has answered.
 pub struct Answered {
-    pub carried: u64,
     pub cargo: Cargo,
-    pub answer: Result<PubAck, Error>,
+    pub answer: Result<(), Error>,
 }
 
 impl Flight {
@@ -95,22 +104,32 @@ impl Flight {
             inbox,
             awaited: Slab::new(),
             bytes: 0,
+            sent: 0,
+            works: FuturesUnordered::new(),
+            unsent: VecDeque::new(),
             carried: VecDeque::new(),
             first: 0,
         })
     }
 
     pub fn has_room(&self) -> bool {
-        self.awaited.len() < AWAITED_MAX && self.bytes < AWAITED_BYTES_MAX
+        self.awaited.len() + self.works.len() + self.unsent.len() < AWAITED_MAX && self.bytes < AWAITED_BYTES_MAX
     }
 
     pub fn is_empty(&self) -> bool {
-        self.awaited.is_empty()
+        self.awaited.is_empty() && self.works.is_empty() && self.unsent.is_empty()
     }
 
-    /// A consequence message is taken up. `reply`: how it is confirmed; `None`: by a later one.
-    pub fn begin(&mut self, reply: Option<Subject>) -> u64 {
+    /// Consequence messages that are not confirmed, and when the oldest of them was stored.
+    pub fn unconfirmed(&self) -> (usize, Option<u64>) {
+        (self.carried.len(), self.carried.front().map(|one| one.time_ms))
+    }
+
+    /// A consequence message is taken up. `reply`: how it is confirmed; `None`: by a later one, or when it comes again.
+    pub fn begin(&mut self, sequence: u64, time_ms: u64, reply: Option<Subject>) -> u64 {
         self.carried.push_back(Carried {
+            sequence,
+            time_ms,
             reply,
             left: 0,
             whole: false,
@@ -118,49 +137,65 @@ impl Flight {
         self.first + self.carried.len() as u64 - 1
     }
 
-    /// Publishes an event of a consequence message, without waiting. `id`: the one by which the target knows it again.
-    pub async fn publish(&mut self, carried: u64, event: Event, id: &str) -> Result<(), Error> {
-        let mut headers = writable(&event.headers);
-        headers.insert("Nats-Msg-Id", id);
-        headers.insert("Mesh-Cause-Entry", event.entry.to_string());
-        let payload = event.payload.clone();
-        self.send(carried, Cargo::Event(event), headers, payload).await
+    /// One that is taken up already has come again. The subject to confirm it on, if that is left to do.
+    pub fn again(&mut self, sequence: u64, reply: Subject) -> Option<Subject> {
+        if self.carried.is_empty() {
+            return Some(reply);
+        }
+        if let Ok(at) = self.carried.binary_search_by_key(&sequence, |one| one.sequence) {
+            self.carried[at].reply.get_or_insert(reply);
+        }
+        None
     }
 
     /// Publishes without waiting.
-    async fn send(&mut self, carried: u64, cargo: Cargo, headers: HeaderMap, payload: Bytes) -> Result<(), Error> {
-        let subject = cargo.subject().to_owned();
+    pub async fn send(&mut self, cargo: Cargo, headers: HeaderMap, payload: Bytes) -> Result<(), Error> {
+        self.counts(cargo.carried);
+        let subject = cargo.subject.clone();
+        self.sent += 1;
         let bytes = payload.len();
-        if let Some(one) = self.one(carried) {
-            one.left += 1;
-        }
-        self.bytes += bytes;
-        let since = Instant::now();
         let key = self.awaited.insert(Awaited {
-            carried,
-            since,
-            bytes,
             cargo,
+            number: self.sent,
+            since: Instant::now(),
+            bytes,
         });
-        let reply = format!("{}.{key}", self.inbox);
+        self.bytes += bytes;
+        let reply = format!("{}.{key}-{}", self.inbox, self.sent);
         let client = &self.connection.client;
         let sent = client
             .publish_with_reply_and_headers(subject, reply, headers, payload)
             .await;
-        sent.map_err(|_| gone())
+        let Err(error) = sent else { return Ok(()) };
+        let what = || self.awaited[key].cargo.subject.clone();
+        let error = match error.kind() {
+            PublishErrorKind::MaxPayloadExceeded => Error::Api {
+                what: what(),
+                code: Code::STREAM_MESSAGE_EXCEEDS_MAXIMUM,
+                text: "larger than the server's max_payload with the headers of the mesh".to_owned(),
+            },
+            PublishErrorKind::InvalidSubject => Error::Refused(format!("`{}` is no subject", what())),
+            PublishErrorKind::Send => return Err(gone()),
+        };
+        let answered = self.take(key, Err(error));
+        self.unsent.push_back(answered);
+        Ok(())
     }
 
-    /// Publishes a dead letter that fits one message, without waiting: nothing happens if its subject is taken.
-    pub async fn letter(&mut self, carried: u64, subject: String, headers: &Headers, body: Bytes) -> Result<(), Error> {
-        let mut headers = writable(headers);
-        headers.insert(EXPECTED, "0");
-        self.send(carried, Cargo::Letter(subject), headers, body).await
+    /// Something that takes several requests, without waiting for it.
+    pub fn work(&mut self, cargo: Cargo, work: impl Future<Output = Result<(), Error>> + Send + 'static) {
+        self.counts(cargo.carried);
+        self.works.push(Box::pin(async move {
+            let answer = work.await;
+            Answered { cargo, answer }
+        }));
     }
 
-    /// Settles a dead letter, without waiting.
-    pub async fn settled(&mut self, carried: u64, subject: String, reason: &str) -> Result<(), Error> {
-        let headers = writable(&dead_letter::settled(reason));
-        self.send(carried, Cargo::Settled(subject), headers, Bytes::new()).await
+    /// One more of a consequence message is waited for.
+    pub fn counts(&mut self, carried: u64) {
+        if let Some(one) = self.one(carried) {
+            one.left += 1;
+        }
     }
 
     /// Everything of it is on its way.
@@ -175,28 +210,61 @@ impl Flight {
     /// # Cancel safety
     /// Nothing is lost.
     pub async fn next(&mut self) -> Result<Answered, Error> {
+        if let Some(unsent) = self.unsent.pop_front() {
+            return Ok(unsent);
+        }
         loop {
-            let message = self.answers.next().await.ok_or_else(gone)?;
-            let key = message.subject.rsplit('.').next().and_then(|key| key.parse().ok());
-            let Some(awaited) = key.and_then(|key| self.awaited.try_remove(key)) else {
+            let message = tokio::select! {
+                Some(answered) = self.works.next() => return Ok(answered),
+                message = self.answers.next() => message.ok_or_else(gone)?,
+            };
+            let place = message
+                .subject
+                .rsplit('.')
+                .next()
+                .and_then(|place| place.split_once('-'));
+            let parsed = place.and_then(|(key, number)| Some((key.parse().ok()?, number.parse::<u64>().ok()?)));
+            let Some((key, number)) = parsed else { continue };
+            let awaited: Option<&Awaited> = self.awaited.get(key);
+            let Some(awaited) = awaited.filter(|awaited| awaited.number == number) else {
                 continue;
             };
-            self.bytes -= awaited.bytes;
+            let subject = &awaited.cargo.subject;
             let answer = match message.status {
-                Some(status) if status.as_u16() == 503 => Err(Error::NoResponders {
-                    what: awaited.cargo.subject().to_owned(),
-                }),
-                _ => pub_ack(awaited.cargo.subject(), &message.payload),
+                Some(status) if status.as_u16() == 503 => Err(Error::NoResponders { what: subject.clone() }),
+                _ => pub_ack(subject, &message.payload).map(drop),
             };
-            return Ok(Answered {
-                carried: awaited.carried,
-                cargo: awaited.cargo,
-                answer,
-            });
+            return Ok(self.take(key, answer));
         }
     }
 
-    /// One publish of it is in its target, or buried.
+    fn take(&mut self, key: usize, answer: Result<(), Error>) -> Answered {
+        let Awaited { cargo, bytes, .. } = self.awaited.remove(key);
+        self.bytes -= bytes;
+        Answered { cargo, answer }
+    }
+
+    /// What will not be answered any more: the server does not allow it, or its answer was lost.
+    pub fn unanswered(&mut self) -> Vec<Answered> {
+        let denials = &self.connection.denials;
+        let found = self.awaited.iter().filter_map(|(key, awaited)| {
+            let subject = || awaited.cargo.subject.clone();
+            if denials.publish_since(&awaited.cargo.subject, awaited.since.into_std()) {
+                let (what, right) = (subject(), "publish to");
+                let subject = subject();
+                return Some((key, Error::Denied { what, right, subject }));
+            }
+            let lost = awaited.since.elapsed() > PATIENCE;
+            lost.then(|| (key, Error::Timeout { what: subject() }))
+        });
+        let found: Vec<_> = found.collect();
+        found
+            .into_iter()
+            .map(|(key, error)| self.take(key, Err(error)))
+            .collect()
+    }
+
+    /// One publish of it is in its target, or its letter is stored.
     pub fn confirm(&mut self, carried: u64) {
         if let Some(one) = self.one(carried) {
             one.left -= 1;
@@ -211,16 +279,6 @@ impl Flight {
             reply = one.reply.or(reply);
         }
         reply
-    }
-
-    /// An answer that does not come was lost.
-    pub fn check(&self) -> Result<(), Error> {
-        match self.awaited.iter().map(|(_, awaited)| awaited.since).min() {
-            Some(since) if since.elapsed() > PATIENCE => Err(Error::Timeout {
-                what: "the confirmation of what the relay published".to_owned(),
-            }),
-            Some(_) | None => Ok(()),
-        }
     }
 
     fn one(&mut self, carried: u64) -> Option<&mut Carried> {

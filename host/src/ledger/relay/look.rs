@@ -2,13 +2,20 @@
 //! so it looks into the targets first.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use tokio::time::Instant;
 
 use super::CONSUMER;
+use super::blocked::{Manner, Waiting};
 use super::carry::{Fetched, Relay};
+use super::publish::Task;
+use super::refused::{Answer, Asked};
+use crate::broker::error::Code;
+use crate::broker::provision::DEAD;
 use crate::broker::scan::{CLOCKS_MS, From, survey};
-use crate::broker::{Connection, Error};
+use crate::broker::{By, Connection, Error};
+use crate::dead_letter;
 use crate::ledger::entry::PART;
 use crate::message::{DeliveryInfo, header};
 use crate::plan::Nats;
@@ -24,7 +31,18 @@ pub struct Look {
     seen: HashMap<String, HashSet<String>>,
 }
 
-impl Relay<'_> {
+impl Look {
+    /// What was seen there is no longer all that may be there.
+    pub fn forget(&mut self, subject: &str) {
+        self.seen.remove(subject);
+    }
+
+    pub fn saw(&mut self, subject: String, ids: HashSet<String>) {
+        self.seen.insert(subject, ids);
+    }
+}
+
+impl Relay {
     /// Carries out everything that has been delivered and not confirmed, by whichever relay, and this message: what comes
     /// again comes in any order. The sequence up to which all is taken up; `None`: an entry is not there yet.
     pub async fn recover(&mut self, here: DeliveryInfo) -> Result<Option<u64>, Error> {
@@ -54,25 +72,98 @@ impl Relay<'_> {
             }
             let fetched = Fetched {
                 sequence: stored.sequence,
+                time_ms: stored.time_ms,
                 payload: &stored.payload,
                 reply: None,
                 at,
             };
-            if !self.carry(fetched).await? {
+            if !self.take_up(fetched).await? {
                 return Ok(None);
             }
         }
         Ok(Some(until))
     }
 
-    /// Whether an event that may have been published by a relay that broke off is in its target already: the target
-    /// forgets message ids after its duplicate window.
-    pub(super) async fn is_there(&mut self, subject: &str, id: &str) -> Result<bool, Error> {
-        if !self.look.seen.contains_key(subject) {
-            let ids = ids_since(&self.nats, &self.connection, subject, self.look.from_ms).await?;
-            self.look.seen.insert(subject.to_owned(), ids);
+    /// Whether it may have been carried out by a relay that broke off: then it is looked for first.
+    pub(super) fn is_again(&self, task: &Task) -> bool {
+        task.before.is_none() && task.place.sequence <= self.look.until
+    }
+
+    /// Whether an event is to be published now: it is not in its target yet, and no letter of it is stored. What cannot be
+    /// told for the moment waits.
+    pub(super) async fn is_free(
+        &mut self,
+        task: &Task,
+        (id, subject): (&str, &str),
+        target: Option<&str>,
+    ) -> Result<bool, Error> {
+        let again = self.is_again(task);
+        let unsure = again || task.before.as_ref().is_some_and(|before| before.unsure);
+        let name = target.map_or_else(|| self.unknown(subject), str::to_owned);
+        if task.before.is_none() && self.blocked.is_mute(&name) {
+            self.wait(task, &name, unsure, "nothing is answered there");
+            return Ok(false);
         }
-        Ok(self.look.seen.get(subject).is_some_and(|ids| ids.contains(id)))
+        if unsure && !self.look.seen.contains_key(subject) {
+            if !again {
+                self.look_aside(subject);
+                self.wait(
+                    task,
+                    &name,
+                    true,
+                    "what was sent there was not answered, and nobody can look",
+                );
+                return Ok(false);
+            }
+            match ids_since(&self.plan.nats, &self.connection, subject, self.look.from_ms).await {
+                Ok(ids) => self.look.saw(subject.to_owned(), ids),
+                Err(error @ Error::Gone { .. }) => return Err(error),
+                Err(error) => {
+                    self.wait(task, &name, true, &error.to_string());
+                    return Ok(false);
+                }
+            }
+        }
+        let seen = || self.look.seen.get(subject).is_some_and(|ids| ids.contains(id));
+        if unsure && seen() {
+            self.blocked.took(&name, Instant::now());
+            return Ok(false);
+        }
+        Ok(!(again && self.is_letter(id).await?))
+    }
+
+    /// It is not tried now.
+    fn wait(&mut self, task: &Task, target: &str, unsure: bool, why: &str) {
+        let now = Instant::now();
+        let mut waiting = task.before.clone().unwrap_or_else(|| Waiting::new(task.carried, now));
+        waiting.unsure |= unsure;
+        self.flight.counts(task.carried);
+        let place = (task.place, waiting);
+        self.blocked.refused((target, Manner::Mute, why), place, false, now);
+    }
+
+    /// Looks into the target of a subject, without waiting for it.
+    fn look_aside(&mut self, subject: &str) {
+        if !self.may_ask(subject, Instant::now()) {
+            return;
+        }
+        let (connection, plan) = (self.connection.clone(), Arc::clone(&self.plan));
+        let (subject, since) = (subject.to_owned(), self.flight.unconfirmed().1.unwrap_or(0));
+        self.asks.push(Box::pin(async move {
+            let ids = ids_since(&plan.nats, &connection, &subject, since).await;
+            let answer = Answer::Seen(ids);
+            Asked { subject, answer }
+        }));
+    }
+
+    /// Whether an event that was to be delivered has become a letter, which may be settled by now.
+    pub(super) async fn is_letter(&mut self, id: &str) -> Result<bool, Error> {
+        let subject = dead_letter::undeliverable_subject(&self.stream, id);
+        match self.connection.stored(DEAD, By::Last(&subject)).await {
+            Ok(found) => Ok(found.is_some()),
+            Err(error) if error.code() == Some(Code::STREAM_NOT_FOUND) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 }
 

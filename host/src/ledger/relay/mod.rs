@@ -1,10 +1,10 @@
 //! Carries the consequences of a ledger out, in its order, each once. One host of the mesh does it for a bucket at a
 //! time: the server pins a consumer to one client and moves the pin when that one goes silent.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_nats::Subject;
 use futures_util::StreamExt;
 use serde_json::json;
 use tokio::time::Instant;
@@ -15,16 +15,19 @@ use super::entry::{PART, Subjects};
 use super::mistake::Mistake;
 use crate::broker::connection::redial_delay;
 use crate::broker::consumer::nanos;
-use crate::broker::provision::{DEAD, kv_stream, mesh_stream};
+use crate::broker::provision::{DEAD, DELAYED, kv_stream, mesh_stream};
 use crate::broker::shared::Shared;
 use crate::broker::{self, By, Connection, Error};
 use crate::fault;
 use crate::message::DeliveryInfo;
 use crate::plan::{Nats, Plan};
 
+pub mod blocked;
 mod carry;
 mod flight;
 pub mod look;
+mod publish;
+mod refused;
 pub mod state;
 pub mod targets;
 
@@ -39,6 +42,15 @@ pub(super) const PIN_TTL: Duration = Duration::from_secs(5);
 const ACK_WAIT: Duration = Duration::from_secs(10);
 /// Messages that are fetched at a time, each of up to a few hundred kilobytes.
 const BATCH: usize = 32;
+/// So far the relay goes on past what is not confirmed, in messages: besides what is on its way that is what waits for blocked
+/// targets, and the server delivers all of it again every [`ACK_WAIT`].
+const UNCONFIRMED_MAX: usize = 2_000;
+/// How long a request for messages is open: the pin outlasts it.
+const ASK: Duration = Duration::from_secs(3);
+/// The same while something waits for a blocked target.
+const ASK_OFTEN: Duration = Duration::from_secs(1);
+/// Beyond the time after which events become letters, a host that ends waits so long for what a target does not take.
+const PATIENT: Duration = Duration::from_secs(2);
 /// How often a host that ends looks whether its last consequences are carried out.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
@@ -49,12 +61,10 @@ pub async fn run(state: Arc<RelayState>, bucket: Option<Arc<Bucket>>, plan: Arc<
     let mut attempt = 0;
     // A connection over which nothing was answered any more.
     let mut unanswered = None;
-    // Subjects that nobody took at the last try: a stream may be missing for a moment only.
-    let mut refused = BTreeSet::new();
     loop {
         let served = async {
             let connection = connections.connection(unanswered.take().as_ref()).await?;
-            let served = serve(&state, &connection, bucket.as_ref(), &plan, &mut refused).await;
+            let served = serve(&state, &connection, bucket.as_ref(), &plan).await;
             if matches!(served, Err(Error::Timeout { .. })) {
                 unanswered = Some(connection);
             }
@@ -74,18 +84,37 @@ pub async fn run(state: Arc<RelayState>, bucket: Option<Arc<Bucket>>, plan: Arc<
     }
 }
 
-/// Completes when everything has been carried out that is stored by now, by whichever host.
-pub async fn caught_up(ledger: &str, nats: &Nats) -> Result<(), Error> {
+/// Completes when everything has been carried out that is stored by now, by whichever host, but for what only waits for a
+/// target that takes nothing.
+pub async fn caught_up(state: &RelayState, nats: &Nats) -> Result<(), Error> {
+    let ledger = state.ledger();
     let connection = broker::open(nats, &format!("jetmesh relay {ledger} end")).await?;
     let stream = kv_stream(ledger);
     let outs = Subjects::new(ledger).outs();
     let Some(last) = connection.stored(&stream, By::Last(&outs)).await? else {
         return Ok(());
     };
+    let mut only_waits: Option<Instant> = None;
     loop {
         let consumer = connection.consumer(&stream, CONSUMER).await?;
-        if consumer.is_some_and(|c| c.ack_floor.stream_seq >= last.sequence) {
+        if consumer
+            .as_ref()
+            .is_some_and(|c| c.ack_floor.stream_seq >= last.sequence)
+        {
             return Ok(());
+        }
+        let nothing_else = state.snapshot().only_waits && consumer.is_some_and(|c| c.num_pending == 0);
+        match only_waits {
+            _ if !nothing_else => only_waits = None,
+            Some(since) if since.elapsed() > blocked::REFUSED + PATIENT => {
+                tracing::warn!(
+                    ledger,
+                    "what waits for a blocked target is carried out when a host runs again"
+                );
+                return Ok(());
+            }
+            Some(_) => {}
+            None => only_waits = Some(Instant::now()),
         }
         tokio::time::sleep(LOOK_EVERY).await;
     }
@@ -95,12 +124,12 @@ async fn serve(
     state: &RelayState,
     connection: &Connection,
     bucket: Option<&Arc<Bucket>>,
-    plan: &Plan,
-    refused: &mut BTreeSet<String>,
+    plan: &Arc<Plan>,
 ) -> Result<(), Error> {
-    let (nats, ledger) = (&plan.nats, state.ledger());
-    // A letter that found no stream has broken the relay off, and is carried out again.
-    mesh_stream(connection, plan, DEAD).await?;
+    let ledger = state.ledger();
+    for needed in [DEAD, DELAYED] {
+        mesh_stream(connection, plan, needed).await?;
+    }
     let stream = kv_stream(ledger);
     let subjects = Subjects::new(ledger);
     let config = json!({
@@ -108,7 +137,7 @@ async fn serve(
         "description": "carries the consequences of the ledger out",
         "ack_policy": "all",
         "ack_wait": nanos(ACK_WAIT),
-        "max_ack_pending": 10_000,
+        "max_ack_pending": UNCONFIRMED_MAX,
         "filter_subject": subjects.outs(),
         "deliver_policy": "all",
         "replay_policy": "instant",
@@ -124,7 +153,7 @@ async fn serve(
     let mut messages = connection.client.subscribe(inbox.clone()).await.map_err(|_| gone())?;
     let next = format!("{}.CONSUMER.MSG.NEXT.{stream}.{CONSUMER}", connection.api_prefix());
     let place = (stream, subjects);
-    let mut relay = Relay::new(nats, connection.clone(), place, bucket.cloned(), refused).await?;
+    let mut relay = Relay::new(plan, connection.clone(), place, bucket.cloned()).await?;
     state.active(false);
     state.works();
     let mut pin: Option<String> = None;
@@ -133,11 +162,14 @@ async fn serve(
     let (mut asked, mut fetched) = (0, Instant::now());
     let mut heard = Instant::now();
     let mut checks = tokio::time::interval(Duration::from_secs(1));
+    let mut turn = false;
     let closed = connection.closed();
     tokio::pin!(closed);
     loop {
         if asked == 0 {
-            let mut ask = json!({ "batch": BATCH, "expires": nanos(PIN_TTL - Duration::from_secs(2)), "group": GROUP });
+            // What is tried again may be published only while the pin is ours for certain, so that is heard more often.
+            let expires = if relay.blocked.is_empty() { ASK } else { ASK_OFTEN };
+            let mut ask = json!({ "batch": BATCH, "expires": nanos(expires), "group": GROUP });
             if let Some(id) = &pin {
                 ask["id"] = json!(id);
             }
@@ -148,17 +180,34 @@ async fn serve(
             sent.await.map_err(|_| gone())?;
             asked = BATCH;
         }
+        // What waits has its turn with what comes.
+        turn = !turn;
         let has_room = relay.flight.has_room();
+        let can_go_on = has_room && (relay.blocked.has_due() || relay.can_unpark());
+        if turn && can_go_on {
+            if !relay.go_on().await? {
+                return Ok(());
+            }
+            confirm(connection, &mut relay).await?;
+            continue;
+        }
         let message = tokio::select! {
             biased;
             () = &mut closed => return Err(gone()),
             answered = relay.flight.next(), if !relay.flight.is_empty() => {
-                relay.answered(answered?).await?;
+                relay.answered(answered?)?;
                 confirm(connection, &mut relay).await?;
                 continue;
             }
+            Some(asked) = relay.asks.next() => {
+                relay.found_out(asked);
+                continue;
+            }
             _ = checks.tick() => {
-                relay.flight.check()?;
+                // Before something of it is tried again.
+                relay.tell(state);
+                relay.tick()?;
+                confirm(connection, &mut relay).await?;
                 // With a lost request goes the certainty when the messages behind it were fetched.
                 if heard.elapsed() > PIN_TTL * 2 {
                     return Err(gone());
@@ -166,19 +215,20 @@ async fn serve(
                 continue;
             }
             message = messages.next(), if has_room => message.ok_or_else(gone)?,
+            () = std::future::ready(()), if can_go_on => continue,
         };
         heard = Instant::now();
         if let Some(status) = message.status.filter(|_| message.reply.is_none()) {
             asked = 0;
             match status.as_u16() {
                 // None left, or time over.
-                404 | 408 => continue,
-                // The pin is another's now.
-                423 => {
+                404 | 408 => relay.pinned = fetched,
+                // The pin is another's now, and so is what is under way here.
+                423 if relay.is_idle() => {
                     pin = None;
                     state.active(false);
-                    continue;
                 }
+                423 => return Ok(()),
                 // The consumer is gone, or its leader: it is looked for, and made again, at the next start.
                 _ => {
                     return Err(Error::Missing {
@@ -186,6 +236,7 @@ async fn serve(
                     });
                 }
             }
+            continue;
         }
         asked -= 1;
         let reply = message.reply.clone().ok_or_else(gone)?;
@@ -193,6 +244,10 @@ async fn serve(
         let text = |name: &str| message.headers.as_ref()?.get(name).map(|v| v.as_str().to_owned());
         let id = text("Nats-Pin-Id");
         if pin.is_none() || (id.is_some() && id != pin) {
+            if !relay.is_idle() {
+                // Another relay has had the pin meanwhile: what is under way here may be its work by now.
+                return Ok(());
+            }
             pin = id;
             state.active(true);
             // An ack here speaks for everything before as well, so what another relay, or an earlier life of this one,
@@ -202,39 +257,47 @@ async fn serve(
                 None => return Ok(()),
             }
         }
+        relay.pinned = fetched;
         if fault::planted().is(Mistake::RelayAcksEarly) {
             let sent = connection.client.publish(reply.clone(), "+ACK".into());
             sent.await.map_err(|_| gone())?;
         }
-        // A part is read by whoever names it. What has been taken up is confirmed after all that was taken up before.
-        if text(PART).is_some() || here.stream_sequence <= taken {
-            relay.leave_out(Some(reply));
+        let (sequence, time_ms) = (here.stream_sequence, here.time_ms);
+        if sequence <= taken {
+            // What has been taken up is confirmed after all that was taken up before.
+            if let Some(reply) = relay.flight.again(sequence, reply) {
+                ack(connection, reply).await?;
+            }
+        } else if text(PART).is_some() {
+            // A part is read by whoever names it.
+            relay.leave_out(sequence, time_ms, Some(reply));
         } else {
-            let payload = &message.payload;
-            let (sequence, reply, at) = (here.stream_sequence, Some(reply), fetched);
-            if !relay
-                .carry(Fetched {
-                    sequence,
-                    payload,
-                    reply,
-                    at,
-                })
-                .await?
-            {
+            let fetched = Fetched {
+                sequence,
+                time_ms,
+                payload: &message.payload,
+                reply: Some(reply),
+                at: fetched,
+            };
+            if !relay.take_up(fetched).await? {
                 // Not yet: what comes after must wait as well.
                 return Ok(());
             }
         }
-        taken = taken.max(here.stream_sequence);
+        taken = taken.max(sequence);
         confirm(connection, &mut relay).await?;
     }
 }
 
 /// Tells the server up to where everything is carried out.
-async fn confirm(connection: &Connection, relay: &mut Relay<'_>) -> Result<(), Error> {
+async fn confirm(connection: &Connection, relay: &mut Relay) -> Result<(), Error> {
     let Some(reply) = relay.flight.done() else {
         return Ok(());
     };
+    ack(connection, reply).await
+}
+
+async fn ack(connection: &Connection, reply: Subject) -> Result<(), Error> {
     let sent = connection.client.publish(reply, "+ACK".into()).await;
     sent.map_err(|_| Error::Gone {
         what: "the relay".to_owned(),

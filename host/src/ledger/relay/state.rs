@@ -5,6 +5,9 @@ use std::sync::Mutex;
 
 use crate::message::now_ms;
 
+/// So many blocked targets are told of.
+pub const BLOCKED_MAX: usize = 100;
+
 /// The relay of one ledger on this host, as far as it concerns people.
 #[derive(Debug)]
 pub struct RelayState {
@@ -27,8 +30,10 @@ pub struct Snapshot {
     pub full: bool,
     /// The last error that broke it off, when that was, and how often in a row; `None`: it works.
     pub error: Option<Trouble>,
-    /// Targets that take nothing from it for now.
+    /// Targets that take nothing from it for now; [`BLOCKED_MAX`] at most.
     pub blocked: Vec<Blocked>,
+    /// Nothing else is under way here but what waits for them.
+    pub only_waits: bool,
 }
 
 /// An error that the relay has begun again after.
@@ -81,6 +86,7 @@ impl RelayState {
         }
         if !active {
             (now.unconfirmed, now.oldest_ms, now.full) = (0, None, false);
+            now.only_waits = false;
             now.blocked.clear();
         }
     }
@@ -95,6 +101,16 @@ impl RelayState {
             .map_or((now_ms(), 0), |last| (last.since_ms, last.count));
         let count = count + 1;
         now.error = Some(Trouble { why, since_ms, count });
+    }
+
+    /// What is under way.
+    pub(super) fn under_way(&self, (unconfirmed, oldest_ms): (usize, Option<u64>), full: bool, only_waits: bool) {
+        let mut now = self.lock();
+        (now.unconfirmed, now.oldest_ms, now.full, now.only_waits) = (unconfirmed, oldest_ms, full, only_waits);
+    }
+
+    pub(super) fn blocked(&self, blocked: Vec<Blocked>) {
+        self.lock().blocked = blocked;
     }
 
     /// It works.

@@ -1,8 +1,13 @@
-//! The streams that emitted events go to, and how long each knows an event again by its id.
+//! The streams that emitted events go to, how long each knows an event again by its id, and what it means that one does
+//! not take an event.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::PIN_TTL;
+use super::blocked::{AGAIN, Manner};
 use crate::broker::error::{Code, Remedy, remedy};
 use crate::broker::{Connection, Error};
 use crate::effects::subject_matches;
@@ -19,55 +24,110 @@ pub fn patience(duplicate_window: Duration) -> Duration {
 
 /// What a relay knows of its targets, for as long as its connection lives.
 #[derive(Default)]
-pub struct Targets(Vec<Target>);
+pub struct Targets {
+    known: Vec<Target>,
+    /// When a subject was looked for in vain. The next ones are not looked for at once: what publishing says comes sooner.
+    missed: Option<Instant>,
+}
 
 struct Target {
+    stream: Arc<str>,
     subjects: Vec<String>,
     duplicate_window: Duration,
 }
 
 impl Targets {
-    /// The [`patience`] for events on a subject. Asks the server once for each stream.
-    pub async fn patience(&mut self, connection: &Connection, subject: &str) -> Result<Duration, Error> {
-        let captures = |target: &&Target| target.subjects.iter().any(|pattern| subject_matches(pattern, subject));
-        if let Some(target) = self.0.iter().find(captures) {
-            return Ok(patience(target.duplicate_window));
+    /// The stream that captures a subject, and the [`patience`] for its events; without one, the least patience. Asks the
+    /// server once for each stream.
+    pub async fn of(&mut self, connection: &Connection, subject: &str) -> Result<(Option<Arc<str>>, Duration), Error> {
+        if let Some(found) = self.known(subject) {
+            return Ok(found);
         }
-        let found = match connection.stream_of(subject).await? {
-            Some(stream) => connection.stream(&stream).await?,
-            None => None,
-        };
-        // Without a target there is nothing to be published twice.
-        let window = found.map_or(WINDOW_USUAL, |info| {
-            let duplicate_window = info.duplicate_window().unwrap_or(WINDOW_USUAL);
-            self.0.push(Target {
-                subjects: info.subjects(),
-                duplicate_window,
-            });
-            duplicate_window
-        });
-        Ok(patience(window))
+        if self.missed.is_some_and(|missed| missed.elapsed() < AGAIN) {
+            return Ok((None, PIN_TTL));
+        }
+        match find(connection, subject).await {
+            Ok(Some(target)) => self.known.push(target),
+            Ok(None) => self.missed = Some(Instant::now()),
+            Err(error @ Error::Gone { .. }) => return Err(error),
+            // The stream has no leader to ask; publishing will tell.
+            Err(_) => self.missed = Some(Instant::now()),
+        }
+        Ok(self.known(subject).unwrap_or((None, PIN_TTL)))
+    }
+
+    fn known(&self, subject: &str) -> Option<(Option<Arc<str>>, Duration)> {
+        let captures = |target: &&Target| target.subjects.iter().any(|pattern| subject_matches(pattern, subject));
+        let target = self.known.iter().find(captures)?;
+        Some((Some(Arc::clone(&target.stream)), patience(target.duplicate_window)))
+    }
+
+    /// What is known of a stream may be wrong now.
+    pub fn forget(&mut self, stream: &str) {
+        self.known.retain(|target| *target.stream != *stream);
     }
 }
 
-/// Why an event cannot be delivered, from what came of publishing it; or the error, if that may pass.
-pub async fn refusal(connection: &Connection, subject: &str, error: Error) -> Result<String, Error> {
+async fn find(connection: &Connection, subject: &str) -> Result<Option<Target>, Error> {
+    let Some(stream) = connection.stream_of(subject).await? else {
+        return Ok(None);
+    };
+    let info = connection.stream(&stream).await?;
+    Ok(info.map(|info| Target {
+        subjects: info.subjects(),
+        duplicate_window: info.duplicate_window().unwrap_or(WINDOW_USUAL),
+        stream: stream.into(),
+    }))
+}
+
+/// What follows when a target has not taken something.
+#[derive(Debug)]
+pub enum Refusal {
+    /// As it is it can never be taken, whatever becomes of the target: its size, its headers, its subject.
+    Never(String),
+    /// Nothing can be taken there for now: the whole stream.
+    Target(Manner, String),
+    /// This is not taken; others may be.
+    This(String),
+    /// It is not the target's fault.
+    Broken(Error),
+}
+
+/// What came of publishing, as far as it was no success.
+pub fn refusal(error: Error) -> Refusal {
     match error {
-        // Nobody answers: the stream is without a leader for the moment, or there is none.
-        Error::NoResponders { .. } => match connection.stream_of(subject).await? {
-            Some(stream) => Err(Error::Timeout {
-                what: format!("publishing on {subject} into {stream}"),
-            }),
-            None => Ok(format!("no stream captures {subject}")),
-        },
-        // The stream is full, or takes no such message: a person must act.
-        Error::Api { code, text, .. }
-            if remedy(code) == Remedy::Person
-                && !matches!(code, Code::STREAM_STORE_FAILED | Code::STREAM_NOT_FOUND) =>
-        {
-            Ok(format!("{text} ({})", code.0))
+        Error::Api { code, text, .. } => {
+            let why = format!("{text} ({})", code.0);
+            match code {
+                Code::STREAM_MESSAGE_EXCEEDS_MAXIMUM | Code::STREAM_HEADER_EXCEEDS_MAXIMUM => Refusal::Never(why),
+                // A limit that is each subject's own.
+                Code::STREAM_STORE_FAILED if text.contains("per subject") => Refusal::This(why),
+                Code::STREAM_STORE_FAILED
+                | Code::STREAM_SEALED
+                | Code::STORAGE_RESOURCES_EXCEEDED
+                | Code::MEMORY_RESOURCES_EXCEEDED
+                | Code::ACCOUNT_RESOURCES_EXCEEDED => Refusal::Target(Manner::Refuses, why),
+                code => match remedy(code) {
+                    Remedy::Person | Remedy::LookAgain => Refusal::This(why),
+                    Remedy::TryAgain => Refusal::Target(Manner::Silent, why),
+                },
+            }
         }
-        error => Err(error),
+        // Without a leader for the moment, or not there: that is asked.
+        Error::NoResponders { what } => Refusal::Target(Manner::Silent, format!("nothing listens on {what}")),
+        Error::Denied { .. } => Refusal::This(error.to_string()),
+        Error::Refused(why) => Refusal::Never(why),
+        Error::Undecided { .. } => Refusal::This(error.to_string()),
+        Error::Timeout { .. } | Error::Answer { .. } | Error::Missing { .. } => {
+            Refusal::Target(Manner::Mute, error.to_string())
+        }
+        error @ (Error::Gone { .. }
+        | Error::Unauthorized { .. }
+        | Error::Unreadable { .. }
+        | Error::Connect { .. }
+        | Error::Credentials { .. }
+        | Error::OldServer { .. }
+        | Error::NoJetStream) => Refusal::Broken(error),
     }
 }
 
@@ -84,5 +144,39 @@ mod tests {
                 "{window} s"
             );
         }
+    }
+
+    #[test]
+    fn what_a_target_says_no_to_is_told_from_what_it_can_never_take_and_from_a_target_that_takes_nothing() {
+        let api = |code, text: &str| {
+            refusal(Error::Api {
+                what: "ev.a".to_owned(),
+                code: Code(code),
+                text: text.to_owned(),
+            })
+        };
+        let never = [(10054, "message size exceeds maximum allowed"), (10097, "header size")];
+        for (code, text) in never {
+            assert!(matches!(api(code, text), Refusal::Never(_)), "{code}");
+        }
+        for (code, text) in [
+            (10077, "maximum messages exceeded"),
+            (10109, "sealed"),
+            (10047, "no room"),
+        ] {
+            assert!(matches!(api(code, text), Refusal::Target(Manner::Refuses, _)), "{code}");
+        }
+        for (code, text) in [(10077, "maximum messages per subject exceeded"), (10166, "no TTL")] {
+            assert!(matches!(api(code, text), Refusal::This(_)), "{code}");
+        }
+        assert!(matches!(api(10008, "no leader"), Refusal::Target(Manner::Silent, _)));
+        let mute = refusal(Error::Timeout {
+            what: "ev.a".to_owned(),
+        });
+        assert!(matches!(mute, Refusal::Target(Manner::Mute, _)));
+        let gone = refusal(Error::Gone {
+            what: "ev.a".to_owned(),
+        });
+        assert!(matches!(gone, Refusal::Broken(_)));
     }
 }

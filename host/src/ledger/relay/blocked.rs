@@ -1,0 +1,361 @@
+//! Targets that take nothing for now, and what waits for them. The relay goes on past it: to the other targets, and up to
+//! [`WAITING_MAX`]. Knows no server: told what was refused and what was taken, it says what to try next.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::state;
+use crate::message::now_ms;
+
+/// So much may wait; then the relay begins nothing more before something of it is done with.
+pub const WAITING_MAX: usize = 10_000;
+/// What its target says no to becomes a letter when its target, or it, has been refused for so long.
+pub const REFUSED: Duration = Duration::from_secs(10);
+/// The same for a target that is there and does not answer: a cluster may be without a leader for a while.
+pub const SILENT: Duration = Duration::from_secs(120);
+/// Between two tries of the same.
+pub const AGAIN: Duration = Duration::from_secs(1);
+
+/// Where a consequence stands: its message's sequence in the ledger's stream, and its place there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    pub sequence: u64,
+    pub at: usize,
+}
+
+/// A consequence that was not taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Waiting {
+    pub carried: u64,
+    /// The target that has not taken it last.
+    target: String,
+    /// Why it becomes a letter, if it does.
+    pub letter: Option<String>,
+    /// When it was refused first.
+    pub since: Instant,
+    tried: Instant,
+    /// It may be in its target all the same.
+    pub unsure: bool,
+}
+
+impl Waiting {
+    pub fn new(carried: u64, now: Instant) -> Waiting {
+        Waiting {
+            carried,
+            target: String::new(),
+            letter: None,
+            since: now,
+            tried: now,
+            unsure: false,
+        }
+    }
+}
+
+/// How a target does not take something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Manner {
+    /// It says no, or it is not there.
+    Refuses,
+    /// It is there, and has no leader for the moment.
+    Silent,
+    /// It does not answer: nobody knows whether it has taken it.
+    Mute,
+}
+
+impl Manner {
+    /// After that long it is given up.
+    pub fn limit(self) -> Duration {
+        match self {
+            Manner::Refuses => REFUSED,
+            Manner::Silent | Manner::Mute => SILENT,
+        }
+    }
+}
+
+#[derive(Default)]
+pub struct Blocked {
+    targets: BTreeMap<String, Target>,
+    /// To be tried now.
+    due: BTreeMap<Place, Waiting>,
+    waiting: usize,
+}
+
+struct Target {
+    why: String,
+    manner: Manner,
+    since: Instant,
+    since_ms: u64,
+    /// When it refused something last.
+    last: Instant,
+    /// It has taken something since.
+    opened: bool,
+    line: BTreeMap<Place, Waiting>,
+    letters: u64,
+}
+
+impl Target {
+    fn new(now: Instant) -> Target {
+        Target {
+            why: String::new(),
+            manner: Manner::Refuses,
+            since: now,
+            since_ms: now_ms(),
+            last: now,
+            opened: false,
+            line: BTreeMap::new(),
+            letters: 0,
+        }
+    }
+}
+
+/// A target that is no longer blocked.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Freed {
+    pub target: String,
+    pub why: String,
+    pub since: Instant,
+    /// How many events have become letters.
+    pub letters: u64,
+}
+
+impl Blocked {
+    pub fn is_empty(&self) -> bool {
+        self.targets.is_empty() && self.due.is_empty()
+    }
+
+    pub fn has_room(&self) -> bool {
+        self.waiting < WAITING_MAX
+    }
+
+    pub fn has_due(&self) -> bool {
+        !self.due.is_empty()
+    }
+
+    pub fn waiting(&self) -> usize {
+        self.waiting
+    }
+
+    /// Nothing is tried there for nothing: each try would wait for an answer in vain.
+    pub fn is_mute(&self, target: &str) -> bool {
+        let found = self.targets.get(target);
+        found.is_some_and(|target| target.manner == Manner::Mute && !target.opened)
+    }
+
+    /// A target has not taken something. `mortal`: it becomes a letter in the end. `true`: the target was not blocked.
+    pub fn refused(
+        &mut self,
+        (name, manner, why): (&str, Manner, &str),
+        (place, mut waiting): (Place, Waiting),
+        mortal: bool,
+        now: Instant,
+    ) -> bool {
+        let new = !self.targets.contains_key(name);
+        let target = self.targets.entry(name.to_owned());
+        let target = target.or_insert_with(|| Target::new(now));
+        why.clone_into(&mut target.why);
+        (target.manner, target.last, target.opened) = (manner, now, false);
+        self.waiting += 1;
+        waiting.tried = now;
+        name.clone_into(&mut waiting.target);
+        let limit = manner.limit();
+        if mortal && !waiting.unsure && (now - waiting.since >= limit || now - target.since >= limit) {
+            target.letters += 1;
+            waiting.letter = Some(why.to_owned());
+            self.due.insert(place, waiting);
+        } else {
+            target.line.insert(place, waiting);
+        }
+        new
+    }
+
+    /// It could not be tried just now.
+    pub fn not_now(&mut self, place: Place, mut waiting: Waiting, now: Instant) {
+        self.waiting += 1;
+        waiting.tried = now;
+        let target = self.targets.entry(waiting.target.clone());
+        let target = target.or_insert_with(|| Target {
+            opened: true,
+            ..Target::new(now)
+        });
+        target.line.insert(place, waiting);
+    }
+
+    /// It can never be taken as it is, so it becomes a letter.
+    pub fn never(&mut self, place: Place, mut waiting: Waiting, why: &str) {
+        self.waiting += 1;
+        waiting.letter = Some(why.to_owned());
+        self.due.insert(place, waiting);
+    }
+
+    /// It is known better why a target takes nothing.
+    pub fn explain(&mut self, name: &str, manner: Manner, why: String) {
+        if let Some(target) = self.targets.get_mut(name) {
+            (target.manner, target.why) = (manner, why);
+        }
+    }
+
+    /// How a target is known to take nothing.
+    pub fn manner(&self, name: &str) -> Option<(Manner, &str)> {
+        let target = self.targets.get(name)?;
+        Some((target.manner, &target.why))
+    }
+
+    /// A target has taken something: all that waits for it is tried.
+    pub fn took(&mut self, name: &str, now: Instant) {
+        if let Some(target) = self.targets.get_mut(name) {
+            (target.opened, target.since) = (true, now);
+            self.due.extend(rested(&mut target.line, now));
+        }
+    }
+
+    /// What is to be tried as time has passed: of each target the oldest, and whatever has waited for so long that this is
+    /// its last try. Says which targets are free again.
+    pub fn tick(&mut self, now: Instant) -> Vec<Freed> {
+        for target in self.targets.values_mut() {
+            if target.opened {
+                self.due.extend(rested(&mut target.line, now));
+                continue;
+            }
+            let limit = target.manner.limit();
+            let last_try = |one: &Waiting| one.letter.is_none() && !one.unsure && now - one.since >= limit;
+            let due = target
+                .line
+                .extract_if(.., |_, one| now - one.tried >= AGAIN && last_try(one));
+            let due: Vec<_> = due.collect();
+            self.due.extend(due);
+            if let Some(oldest) = target.line.first_entry().filter(|one| now - one.get().tried >= AGAIN) {
+                self.due.insert(*oldest.key(), oldest.remove());
+            }
+        }
+        let over = |target: &Target| target.line.is_empty() && (target.opened || now - target.last >= REFUSED);
+        let freed = self.targets.extract_if(.., |_, target| over(target));
+        freed
+            .filter(|(_, target)| !target.why.is_empty())
+            .map(|(name, target)| Freed {
+                target: name,
+                why: target.why,
+                since: target.since,
+                letters: target.letters,
+            })
+            .collect()
+    }
+
+    /// What is to be tried now of the first message that has any.
+    pub fn take_due(&mut self) -> Option<(u64, Vec<(usize, Waiting)>)> {
+        let sequence = self.due.first_key_value()?.0.sequence;
+        let of = |at| Place { sequence, at };
+        let due = self.due.extract_if(of(0)..=of(usize::MAX), |_, _| true);
+        let due: Vec<_> = due.map(|(place, waiting)| (place.at, waiting)).collect();
+        self.waiting -= due.len();
+        Some((sequence, due))
+    }
+
+    /// For people.
+    pub fn snapshot(&self) -> Vec<state::Blocked> {
+        let blocked = self.targets.iter().filter(|(_, target)| !target.opened);
+        let blocked = blocked.map(|(name, target)| state::Blocked {
+            target: name.clone(),
+            why: target.why.clone(),
+            since_ms: target.since_ms,
+            waiting: target.line.len(),
+        });
+        blocked.take(state::BLOCKED_MAX).collect()
+    }
+}
+
+/// Takes out what was not tried just now.
+fn rested(line: &mut BTreeMap<Place, Waiting>, now: Instant) -> Vec<(Place, Waiting)> {
+    line.extract_if(.., |_, one| now - one.tried >= AGAIN).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FULL: (&str, Manner, &str) = ("FULL", Manner::Refuses, "full");
+
+    fn place(sequence: u64) -> Place {
+        Place { sequence, at: 0 }
+    }
+
+    fn due(blocked: &mut Blocked) -> Vec<(u64, Option<String>)> {
+        let mut all = Vec::new();
+        while let Some((sequence, due)) = blocked.take_due() {
+            all.extend(due.into_iter().map(|(_, waiting)| (sequence, waiting.letter)));
+        }
+        all
+    }
+
+    /// Three events that a target has refused at this time.
+    fn three(now: Instant) -> Blocked {
+        let mut blocked = Blocked::default();
+        for sequence in 1..=3 {
+            let first = blocked.refused(FULL, (place(sequence), Waiting::new(sequence, now)), true, now);
+            assert_eq!(first, sequence == 1);
+        }
+        blocked
+    }
+
+    #[test]
+    fn of_a_blocked_target_the_oldest_is_tried_and_all_once_it_takes_something() {
+        let now = Instant::now();
+        let mut blocked = three(now);
+        assert_eq!((blocked.waiting(), blocked.has_due()), (3, false));
+        blocked.tick(now + AGAIN);
+        assert_eq!(due(&mut blocked), [(1, None)]);
+        blocked.took("FULL", now + AGAIN);
+        assert_eq!(due(&mut blocked), [(2, None), (3, None)]);
+        assert_eq!(blocked.waiting(), 0);
+        let freed = blocked.tick(now + AGAIN);
+        assert_eq!((freed.len(), blocked.is_empty()), (1, true));
+    }
+
+    #[test]
+    fn an_event_becomes_a_letter_only_by_a_refusal_of_its_own_after_ten_seconds() {
+        let now = Instant::now();
+        let mut blocked = three(now);
+        let late = now + REFUSED;
+        blocked.tick(late);
+        assert_eq!(
+            due(&mut blocked),
+            [(1, None), (2, None), (3, None)],
+            "a last try of each"
+        );
+        let again = Waiting::new(1, now);
+        blocked.refused(FULL, (place(1), again), true, late);
+        assert_eq!(due(&mut blocked), [(1, Some("full".to_owned()))]);
+        // Its target has refused everything for as long, so one that comes now does not wait as well.
+        blocked.refused(FULL, (place(4), Waiting::new(4, late)), true, late);
+        assert_eq!(due(&mut blocked), [(4, Some("full".to_owned()))]);
+        // A letter has no letter.
+        blocked.refused(FULL, (place(5), Waiting::new(5, now)), false, late);
+        assert!(!blocked.has_due());
+    }
+
+    #[test]
+    fn what_may_be_in_its_target_does_not_become_a_letter() {
+        let now = Instant::now();
+        let mut blocked = Blocked::default();
+        let mute = ("FULL", Manner::Mute, "no answer");
+        let mut waiting = Waiting::new(1, now);
+        waiting.unsure = true;
+        blocked.refused(mute, (place(1), waiting), true, now + SILENT * 2);
+        assert!(!blocked.has_due());
+        assert!(blocked.is_mute("FULL"));
+        blocked.took("FULL", now + SILENT * 2);
+        assert!(!blocked.is_mute("FULL"));
+    }
+
+    #[test]
+    fn so_much_waits_and_no_more() {
+        let now = Instant::now();
+        let mut blocked = Blocked::default();
+        for sequence in 1..=WAITING_MAX as u64 {
+            assert!(blocked.has_room());
+            blocked.refused(FULL, (place(sequence), Waiting::new(sequence, now)), true, now);
+        }
+        assert!(!blocked.has_room());
+    }
+}

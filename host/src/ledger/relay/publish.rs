@@ -1,0 +1,233 @@
+//! One consequence on its way: what is published for it, and where.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use tokio::time::Instant;
+
+use super::blocked::{Place, Waiting};
+use super::carry::Relay;
+use super::flight::{Answered, Cargo, What};
+use crate::broker::connection::{EXPECTED, token};
+use crate::broker::provision::{DEAD, DELAYED};
+use crate::broker::{By, Error};
+use crate::dead_letter::{self, DEATH_RECORD};
+use crate::delayed::{self, Delayed};
+use crate::fault;
+use crate::ledger::entry::{Body, Consequence, record_of_death};
+use crate::ledger::mistake::Mistake;
+use crate::message::{Headers, writable};
+
+/// One consequence that is to be carried out.
+pub struct Task {
+    pub carried: u64,
+    pub place: Place,
+    /// The entry that it follows from, and its sequence.
+    pub entry: u64,
+    pub entry_sequence: u64,
+    /// Not fetched before this.
+    pub at: Instant,
+    /// If it has been tried before.
+    pub before: Option<Waiting>,
+}
+
+impl Task {
+    /// On its way to a target.
+    fn cargo(self, what: What, subject: String, target: Option<Arc<str>>) -> Cargo {
+        Cargo {
+            carried: self.carried,
+            place: self.place,
+            what,
+            subject,
+            target,
+            before: self.before,
+        }
+    }
+
+    /// Why it becomes a letter, if it does.
+    fn letter(&self) -> Option<String> {
+        self.before.as_ref()?.letter.clone()
+    }
+}
+
+impl Relay {
+    /// Begins to carry out one consequence.
+    pub(super) async fn begin(&mut self, task: Task, consequence: Consequence) -> Result<(), Error> {
+        match consequence {
+            Consequence::Event {
+                id,
+                subject,
+                headers,
+                body,
+            } => self.event(task, (id, subject, headers), body).await,
+            Consequence::Delayed {
+                id,
+                due,
+                subject,
+                mut headers,
+                body,
+            } => {
+                if self.is_again(&task) && self.is_letter(&id).await? {
+                    return Ok(());
+                }
+                let payload = self.payload(task.entry, body).await?;
+                headers.push(("Mesh-Cause-Entry".to_owned(), task.entry.to_string()));
+                if let Some(why) = task.letter() {
+                    return self.undeliverable(task, (&id, &subject, &headers), &why, payload).await;
+                }
+                let event = Delayed {
+                    id: &id,
+                    due: &due,
+                    subject: &subject,
+                    headers: &headers,
+                    ledger: &self.stream,
+                };
+                let (subject, map) = delayed::scheduled(&event);
+                self.make_room().await?;
+                let cargo = task.cargo(What::Delayed, subject, Some(DELAYED.into()));
+                self.flight.send(cargo, map, payload).await
+            }
+            Consequence::Letter {
+                subject,
+                mut headers,
+                body,
+                death,
+            } => {
+                if let Some(place) = death {
+                    let record = record_of_death(task.entry_sequence, place);
+                    headers.push((DEATH_RECORD.to_owned(), record.to_string()));
+                }
+                let payload = self.payload(task.entry, body).await?;
+                fault::point("before-letter");
+                self.store(task, subject, headers, payload).await
+            }
+            Consequence::Settle {
+                subject,
+                reason,
+                in_parts,
+            } => {
+                self.make_room().await?;
+                let cargo = task.cargo(What::Settled, subject.clone(), Some(DEAD.into()));
+                if in_parts {
+                    let connection = self.connection.clone();
+                    let work = async move { dead_letter::settle(&connection, &subject, &reason, in_parts).await };
+                    self.flight.work(cargo, work);
+                    return Ok(());
+                }
+                let headers = writable(&dead_letter::settled(&reason));
+                self.flight.send(cargo, headers, Bytes::new()).await
+            }
+        }
+    }
+
+    async fn event(
+        &mut self,
+        task: Task,
+        (id, subject, headers): (String, String, Headers),
+        body: Body,
+    ) -> Result<(), Error> {
+        if let Some(why) = task.letter() {
+            let payload = self.payload(task.entry, body).await?;
+            return self.undeliverable(task, (&id, &subject, &headers), &why, payload).await;
+        }
+        let (target, patience) = self.targets.of(&self.connection, &subject).await?;
+        if !self.is_free(&task, (&id, &subject), target.as_deref()).await? {
+            return Ok(());
+        }
+        let payload = self.payload(task.entry, body).await?;
+        self.make_room().await?;
+        // The last thing before: whoever sleeps here wakes up too late, and fetches again.
+        if task.at.elapsed() > patience {
+            if let Some(before) = task.before {
+                // Whether the pin is still ours is known in a moment.
+                self.flight.counts(task.carried);
+                self.blocked.not_now(task.place, before, Instant::now());
+                return Ok(());
+            }
+            let what = "carrying consequences out".to_owned();
+            return Err(Error::Timeout { what });
+        }
+        let known_by = match fault::planted().is(Mistake::EmitWithoutId) {
+            true => token(),
+            false => id.clone(),
+        };
+        let mut map = writable(&headers);
+        map.insert("Nats-Msg-Id", known_by);
+        map.insert("Mesh-Cause-Entry", task.entry.to_string());
+        let cargo = task.cargo(What::Event(id), subject, target);
+        self.flight.send(cargo, map, payload).await?;
+        fault::point_after("relay-published", self.connection.client.flush()).await;
+        Ok(())
+    }
+
+    /// The letter of an event that its target does not take.
+    async fn undeliverable(
+        &mut self,
+        task: Task,
+        (id, to, headers): (&str, &str, &Headers),
+        why: &str,
+        payload: Bytes,
+    ) -> Result<(), Error> {
+        let (subject, headers) = dead_letter::undeliverable(&self.stream, id, to, headers, why);
+        self.store(task, subject, headers, payload).await
+    }
+
+    /// Stores a letter, without waiting: nothing happens if its subject is taken.
+    async fn store(&mut self, task: Task, subject: String, headers: Headers, payload: Bytes) -> Result<(), Error> {
+        self.make_room().await?;
+        let cargo = task.cargo(What::Letter, subject.clone(), Some(DEAD.into()));
+        let headers = dead_letter::storable(&headers, &self.connection);
+        if dead_letter::fits(&self.connection, &headers, &payload) {
+            let mut map = writable(&headers);
+            map.insert(EXPECTED, "0");
+            return self.flight.send(cargo, map, payload).await;
+        }
+        let connection = self.connection.clone();
+        let work = async move {
+            dead_letter::store(&connection, &subject, &headers, payload)
+                .await
+                .map(drop)
+        };
+        self.flight.work(cargo, work);
+        Ok(())
+    }
+
+    async fn make_room(&mut self) -> Result<(), Error> {
+        while !self.flight.has_room() {
+            let mut checks = tokio::time::interval(Duration::from_secs(1));
+            let answered: Answered = loop {
+                tokio::select! {
+                    answered = self.flight.next() => break answered?,
+                    () = self.connection.closed() => return Err(Error::Gone { what: "the relay".to_owned() }),
+                    _ = checks.tick() => self.lost()?,
+                }
+                if self.flight.has_room() {
+                    return Ok(());
+                }
+            };
+            self.answered(answered)?;
+        }
+        Ok(())
+    }
+
+    async fn payload(&mut self, entry: u64, body: Body) -> Result<Bytes, Error> {
+        let parts = match body {
+            Body::Here(text) => {
+                return text.into_bytes().map_err(|why| Error::Answer {
+                    what: self.subjects.out(entry, 0),
+                    why,
+                });
+            }
+            Body::Parts(parts) => parts,
+        };
+        let mut payload = BytesMut::new();
+        for part in parts {
+            let subject = self.subjects.out(entry, part);
+            let stored = self.connection.stored(&self.stream, By::Last(&subject)).await?;
+            let stored = stored.ok_or_else(|| Error::Refused(format!("{subject} is missing")))?;
+            payload.extend_from_slice(&stored.payload);
+        }
+        Ok(payload.freeze())
+    }
+}
