@@ -13,7 +13,7 @@ use rustix::process::{Resource, Rlimit, Signal, setrlimit};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::Command;
 
-use crate::guest::clean;
+use crate::display::clean;
 use crate::{engine, fault, limits};
 
 /// The name of the hidden command.

@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use crate::attempts::Attempt;
 use crate::broker::{Connection, Error, Stored};
-use crate::guest::clean;
+use crate::display::clean;
 use crate::history::{self, HISTORY};
 use crate::message::{EventId, HEADER_BYTES_MAX, Headers, bytes_of, header_bytes, rfc3339, writable};
 use crate::outcome::{Cause, Failure};

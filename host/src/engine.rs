@@ -9,7 +9,8 @@ use wasmtime::{
     Config, Enabled, Engine, FrameInfo, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig, WasmBacktrace,
 };
 
-use crate::guest::{self, Guest, clean};
+use crate::display::clean;
+use crate::guest::{self, Guest};
 use crate::limits;
 use crate::pool::Room;
 use crate::random::Seeds;

@@ -11,8 +11,10 @@ use wasmtime::component::{HasSelf, Linker, ResourceTable};
 use wasmtime_wasi::p2::bindings::random as wasi_random;
 use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 
+pub use self::death::explained;
 use self::jetmesh::handler::{context, log, settings, state, types};
 use self::random::Drawn;
+use crate::display::clean;
 use crate::effects::{Effects, Version, check_key};
 use crate::fault;
 use crate::message::{EventId, Message};
@@ -20,6 +22,7 @@ use crate::plan::Handler;
 use crate::random::{Seed, Seeds};
 use crate::sandbox::{Capture, Clocks, LOG_BYTES_MAX, Limits};
 
+mod death;
 mod emit;
 mod random;
 
@@ -31,8 +34,6 @@ wasmtime::component::bindgen!({
     ownership: Borrowing { duplicate_if_necessary: true },
 });
 
-/// Most that one log line, or a failure's message, may be.
-pub const LINE_BYTES_MAX: usize = 4 * 1024;
 /// Most that a guest may make the host allocate by one call.
 const HOSTCALL_BYTES_MAX: usize = 8 * 1024 * 1024;
 const RESOURCES_MAX: usize = 1000;
@@ -235,32 +236,6 @@ pub fn limit(store: &mut wasmtime::Store<Guest>) {
     store.set_hostcall_fuel(HOSTCALL_BYTES_MAX);
 }
 
-/// One line for a terminal: control characters (a terminal obeys them) replaced, cut at its limit.
-pub fn clean(text: &str) -> String {
-    let mut end = text.len().min(LINE_BYTES_MAX);
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    text[..end]
-        .chars()
-        .map(|c| if c.is_control() && c != '\t' { ' ' } else { c })
-        .collect()
-}
-
-/// What a guest wrote when it panicked. The trap itself only says that an instruction was reached that never should be.
-/// The SDK writes it on one line, Rust's own hook on two.
-pub fn panicked(lines: &[Line]) -> Option<String> {
-    let at = lines
-        .iter()
-        .rposition(|line| line.text.starts_with("panicked at ") || line.text.starts_with("thread '"))?;
-    let text = &lines[at].text;
-    let text = &text[text.find("panicked at ")?..];
-    Some(match lines.get(at + 1) {
-        Some(next) if text.ends_with(':') => clean(&format!("{text} {}", next.text)),
-        _ => text.to_owned(),
-    })
-}
-
 impl WasiView for Guest {
     fn ctx(&mut self) -> WasiCtxView<'_> {
         WasiCtxView {
@@ -365,31 +340,5 @@ impl Guest {
             .effects
             .set(key, value)
             .map_err(|e| state::Error::TooLarge(e.to_string()))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_panic_is_found_in_what_the_guest_wrote() {
-        let found = |texts: &[&str]| {
-            let line = |text: &&str| Line {
-                level: tracing::Level::WARN,
-                text: (*text).to_owned(),
-            };
-            panicked(&texts.iter().map(line).collect::<Vec<_>>())
-        };
-        let whole = Some("panicked at src/lib.rs:7:5: no stock".to_owned());
-        assert_eq!(found(&["before", "panicked at src/lib.rs:7:5: no stock"]), whole);
-        let two = [
-            "thread 'main' (1) panicked at src/lib.rs:7:5:",
-            "no stock",
-            "note: run with",
-        ];
-        assert_eq!(found(&two), whole);
-        assert_eq!(found(&["it panicked at midnight", "thread 'a' ended"]), None);
-        assert_eq!(found(&[]), None);
     }
 }

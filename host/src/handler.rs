@@ -8,10 +8,11 @@ use std::time::{Duration, Instant};
 
 use wasmtime::{Store, UpdateDeadline};
 
+use crate::display::clean;
 use crate::effects::Effects;
 use crate::engine::trapped;
 use crate::guest::jetmesh::handler::types::{Event, Failure, HeaderParam};
-use crate::guest::{self, Call, EventHandler, Facts, Guest, Line, clean};
+use crate::guest::{self, Call, EventHandler, Facts, Guest, Line};
 use crate::library::Compiled;
 use crate::message::{Message, now_ms};
 use crate::outcome::Outcome;
@@ -139,7 +140,7 @@ impl Module {
         let handler = live.bindings.jetmesh_handler_handler();
         // The epoch ends a guest that computes; this ends one that waits.
         let answer = before(deadline, handler.call_handle(&mut live.store, event)).await;
-        let call = live.store.data_mut().end();
+        let mut call = live.store.data_mut().end();
         let outcome = match answer {
             None if call.waiting() > read_patience(timeout) => Outcome::HostFault {
                 message: format!("state: a read had not come back when the time limit of {timeout:?} was over"),
@@ -149,7 +150,7 @@ impl Module {
             Some(Ok(answer)) => {
                 live.served += 1;
                 self.keep(live, instance);
-                outcome_of(answer)
+                outcome_of(answer, &mut call.lines)
             }
         };
         let seed = call.seed();
@@ -300,23 +301,23 @@ fn read_patience(timeout: Duration) -> Duration {
     (timeout / 2).min(Duration::from_secs(1))
 }
 
-fn outcome_of(answer: Result<(), Failure>) -> Outcome {
+fn outcome_of(answer: Result<(), Failure>, lines: &mut Vec<Line>) -> Outcome {
     match answer {
         Ok(()) => Outcome::Done,
         Err(Failure::Retry(retry)) => Outcome::Retry {
-            code: code(&retry.code),
+            code: code(&retry.code, lines),
             message: clean(&retry.message),
             after: retry.delay_ms.map(Duration::from_millis),
         },
         Err(Failure::Reject(reject)) => Outcome::Reject {
-            code: code(&reject.code),
+            code: code(&reject.code, lines),
             message: clean(&reject.message),
         },
     }
 }
 
-/// A failure's code, made to fit its rule: it is grouped by, and stands in headers.
-fn code(text: &str) -> String {
+/// A failure's code, made to fit its rule: it is grouped by, and stands in headers. A change is told.
+fn code(text: &str, lines: &mut Vec<Line>) -> String {
     let code: String = text
         .chars()
         .take(64)
@@ -325,7 +326,15 @@ fn code(text: &str) -> String {
             _ => '-',
         })
         .collect();
-    if code.is_empty() { "error".to_owned() } else { code }
+    let code = if code.is_empty() { "error".to_owned() } else { code };
+    if code != text {
+        let told = format!("the code `{text}` is written as `{code}`: a code has 1 to 64 of a-z 0-9 - _ and .");
+        lines.push(Line {
+            level: tracing::Level::WARN,
+            text: clean(&told),
+        });
+    }
+    code
 }
 
 /// Whether the engine has no place left.
@@ -343,6 +352,8 @@ fn instance_failure(error: &wasmtime::Error, timeout: Duration, lines: &[Line]) 
         };
     }
     let (message, backtrace) = trapped(error);
-    let message = guest::panicked(lines).unwrap_or(message);
-    Outcome::Trap { message, backtrace }
+    Outcome::Trap {
+        message: guest::explained(lines, message),
+        backtrace,
+    }
 }

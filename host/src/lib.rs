@@ -13,6 +13,7 @@ pub mod dead_letter;
 pub mod delayed;
 pub mod delivery;
 pub mod dispatch;
+pub mod display;
 pub mod dlq;
 pub mod drain;
 pub mod due;

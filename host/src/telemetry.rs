@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tracing_subscriber::EnvFilter;
 
+use crate::display::straight;
 use crate::plan::{Log, LogFormat};
 use crate::secret;
 
@@ -92,12 +93,14 @@ impl Write for Line {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         let length = line.len();
         let line = &*secret::hide_in_line(line);
+        let shown = String::from_utf8_lossy(line);
+        let shown = straight(&shown);
         let mut gate = gate();
         let patience = if gate.broken { Duration::ZERO } else { PATIENCE };
         let begins = gate.broken.then_some(&b"\n"[..]);
         let written = begins
             .into_iter()
-            .chain(line.chunks(CHUNK))
+            .chain(shown.as_bytes().chunks(CHUNK))
             .try_for_each(|chunk| send(chunk, patience));
         gate.broken = written.is_err();
         if gate.broken {

@@ -14,6 +14,7 @@ mod deaths;
 mod delayed;
 mod dev;
 mod disasters;
+mod display;
 mod dlq;
 mod domains;
 mod effects;

@@ -1,5 +1,8 @@
 //! An in-memory host for native tests: one per thread. Not present in a component.
 //!
+//! It refuses what a host refuses: keys, subjects and headers that are malformed or reserved, and whatever is over a
+//! limit. Which subjects are granted is in the configuration, which it does not know: [`grant`] says them.
+//!
 //! ```
 //! use jetmesh_sdk::{Error, Event, state, testing};
 //!
@@ -16,6 +19,12 @@
 use std::{cell::RefCell, collections::BTreeMap};
 
 use crate::{Error, Event, Handler, events::When, log::Level};
+
+mod rules;
+
+pub(crate) mod host;
+
+use rules::Call;
 
 /// An event that the handler emitted.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,6 +53,9 @@ struct World {
     emitted: Vec<Emitted>,
     logged: Vec<(Level, String)>,
     attempt: Option<u32>,
+    /// `None`: whatever is a subject.
+    granted: Option<Vec<String>>,
+    call: Call,
 }
 
 thread_local! {
@@ -61,10 +73,17 @@ pub fn reset() {
 }
 
 /// Handles one event as the host does: after an error, state and emitted events are what they were before.
+///
+/// # Panics
+/// When the error's code is none: a host would write it as another word.
 pub fn call<A>(handler: impl Handler<A>, event: Event) -> Result<(), Error> {
-    let (state, emitted) = with(|world| (world.state.clone(), world.emitted.len()));
+    let (state, emitted) = with(|world| {
+        world.call = Call::default();
+        (world.state.clone(), world.emitted.len())
+    });
     let result = handler.call(event);
-    if result.is_err() {
+    if let Err(error) = &result {
+        rules::check_code(error.code());
         with(|world| {
             world.state = state;
             world.emitted.truncate(emitted);
@@ -98,6 +117,13 @@ pub fn set_setting(name: &str, value: &str) {
     with(|world| world.settings.insert(name.into(), value.into()));
 }
 
+/// Grants subjects, as `publish` in the configuration does, with its wildcards; events on any others are refused.
+/// Before it is called every subject is granted.
+pub fn grant(patterns: &[&str]) {
+    let patterns = patterns.iter().map(|&pattern| pattern.into());
+    with(|world| world.granted.get_or_insert_default().extend(patterns));
+}
+
 /// Sets which attempt the next calls are.
 pub fn set_attempt(attempt: u32) {
     with(|world| world.attempt = Some(attempt));
@@ -113,85 +139,5 @@ pub fn logged() -> Vec<(Level, String)> {
     with(|world| world.logged.clone())
 }
 
-/// The imports as the other modules see them.
-pub(crate) mod host {
-    use super::{Emitted, with};
-    use crate::{
-        events::{self, When},
-        log::Level,
-        state,
-    };
-
-    pub fn log(level: Level, message: &str) {
-        with(|world| world.logged.push((level, message.into())));
-    }
-
-    pub fn setting(name: &str) -> Option<String> {
-        with(|world| world.settings.get(name).cloned())
-    }
-
-    pub fn handler_name() -> String {
-        "test".into()
-    }
-
-    pub fn attempt() -> u32 {
-        with(|world| world.attempt.unwrap_or(1))
-    }
-
-    pub fn max_attempts() -> u32 {
-        5
-    }
-
-    pub fn idempotency_key() -> String {
-        "test-key".into()
-    }
-
-    pub fn trace_id() -> Option<String> {
-        None
-    }
-
-    pub fn state_get(key: &str) -> Result<Option<Vec<u8>>, state::Error> {
-        check(key)?;
-        Ok(with(|world| world.state.get(key).cloned()))
-    }
-
-    pub fn state_set(key: &str, value: &[u8]) -> Result<(), state::Error> {
-        check(key)?;
-        with(|world| world.state.insert(key.into(), value.into()));
-        Ok(())
-    }
-
-    pub fn state_delete(key: &str) -> Result<(), state::Error> {
-        check(key)?;
-        with(|world| world.state.remove(key));
-        Ok(())
-    }
-
-    pub fn emit(subject: &str, headers: &[(&str, &str)], payload: &[u8]) -> Result<(), events::Error> {
-        emit_when(When::Now, subject, headers, payload)
-    }
-
-    pub fn emit_when(when: When, subject: &str, headers: &[(&str, &str)], payload: &[u8]) -> Result<(), events::Error> {
-        let headers = headers
-            .iter()
-            .map(|&(name, value)| (name.into(), value.into()))
-            .collect();
-        with(|world| {
-            world.emitted.push(Emitted {
-                subject: subject.into(),
-                headers,
-                payload: payload.into(),
-                when,
-            })
-        });
-        Ok(())
-    }
-
-    fn check(key: &str) -> Result<(), state::Error> {
-        if state::is_key(key) {
-            Ok(())
-        } else {
-            Err(state::Error::InvalidKey(key.into()))
-        }
-    }
-}
+#[cfg(test)]
+mod tests;

@@ -3,13 +3,31 @@
 use std::time::Duration;
 
 use super::table::cut;
-use crate::guest::clean;
+use crate::display::clean;
+
+/// In place of the standard library's: whatever is printed, a terminal neither obeys it nor is turned by it.
+macro_rules! println {
+    () => {
+        ::std::println!()
+    };
+    ($($text:tt)*) => {
+        ::std::println!("{}", $crate::display::shown(&::std::format!($($text)*)))
+    };
+}
+
+/// The same.
+macro_rules! print {
+    ($($text:tt)*) => {
+        ::std::print!("{}", $crate::display::shown(&::std::format!($($text)*)))
+    };
+}
 
 /// A line on standard error. That it cannot be written is no reason to stop.
 macro_rules! note {
     ($($text:tt)*) => {{
         use std::io::Write as _;
-        let _ = writeln!(std::io::stderr(), $($text)*);
+        let text = ::std::format!($($text)*);
+        let _ = writeln!(std::io::stderr(), "{}", $crate::display::shown(&text));
     }};
 }
 

@@ -6,7 +6,7 @@ use serde_json::json;
 use super::{Letter, SETTLED, fitting};
 use crate::broker::provision::DEAD;
 use crate::broker::{Connection, Error};
-use crate::guest::clean;
+use crate::display::clean;
 use crate::message::{Headers, writable};
 
 /// Why a letter is settled: its replay has succeeded.
