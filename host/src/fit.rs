@@ -157,6 +157,16 @@ async fn source(connection: &Connection, plan: &Plan, handler: &Handler, fit: &m
             )),
         }
     }
+    let limits = info.removes_by();
+    if !limits.is_empty() {
+        fit.warnings.push(format!(
+            "handler {}: stream {} removes its oldest events by its limits ({}), also those that the handler has not been given \
+             yet: they are gone without a dead letter; with `discard: new` a full stream refuses new ones instead",
+            handler.name,
+            handler.stream,
+            limits.join(", ")
+        ));
+    }
     fit.problems.extend(work_queue(plan, handler, info.retention()));
     let owner = Owner {
         mesh: &plan.mesh,

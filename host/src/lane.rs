@@ -73,6 +73,8 @@ pub struct Counters {
     pub repeated: AtomicU64,
     /// Of these: under another sequence, known again by their id.
     pub known_by_id: AtomicU64,
+    /// Messages that their stream has removed before this handler was given them, as far as it was seen.
+    pub removed: AtomicU64,
     /// Events from outside with headers that the mesh has made for another one.
     pub copied: AtomicU64,
     pub conflicts: AtomicU64,
@@ -90,6 +92,8 @@ pub struct Link {
     pub removes: bool,
     /// The newest delivery of the consumer, by its own count.
     newest: AtomicU64,
+    /// Up to here it has been looked whether the stream's beginning was delivered.
+    pub known_first: AtomicU64,
 }
 
 impl Link {
@@ -100,6 +104,7 @@ impl Link {
             created_ms,
             removes,
             newest: AtomicU64::new(0),
+            known_first: AtomicU64::new(0),
         }
     }
 

@@ -165,6 +165,7 @@ fn stats(lane: &Lane) -> Value {
         "dead": dead,
         "repeated": of(&counters.repeated),
         "known_by_id": of(&counters.known_by_id),
+        "removed": of(&counters.removed),
         "conflicts": of(&counters.conflicts),
         "refused_commits": lane.bucket.as_ref().map_or(0, |b| b.refusals()),
         // Of its bucket, which it may share.

@@ -345,6 +345,7 @@ async fn connect(lane: &Arc<Lane>, connection: Connection) -> Result<(Arc<Link>,
         why: format!("`{}` is no time", info.created),
     })?;
     let link = Link::new(connection, &present.token, created_ms, info.retention() != "limits");
+    sweep::removed(lane, &link, &info, &own);
     Ok((Arc::new(link), own))
 }
 

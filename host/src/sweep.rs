@@ -2,13 +2,14 @@
 //! this is the advance of its floor; without one, the attempt records tell what was left behind.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use crate::attempts;
-use crate::broker::Error;
-use crate::broker::consumer::META_INCARNATION;
+use crate::broker::consumer::{ConsumerInfo, META_INCARNATION};
 use crate::broker::scan::{From, Surveyed, one_by_one, survey};
+use crate::broker::{Error, StreamInfo};
 use crate::burial;
-use crate::lane::{Lane, Link};
+use crate::lane::{Counters, Lane, Link};
 use crate::ledger::Bucket;
 use crate::message::{EventId, now_ms};
 use crate::settle::ack_by_sequence;
@@ -18,6 +19,11 @@ use crate::{fault, replay};
 pub async fn run(lane: &Lane, link: &Link) {
     fault::point("sweep");
     let swept = async {
+        let stream = link.connection.stream(&lane.plan.stream).await?;
+        let consumer = link.connection.consumer(&lane.plan.stream, &lane.plan.consumer).await?;
+        if let (Some(stream), Some(consumer)) = (stream, consumer) {
+            removed(lane, link, &stream, &consumer);
+        }
         // The records first: an event that its stream has removed is seen only by its record.
         records(lane, link).await?;
         match &lane.bucket {
@@ -36,6 +42,24 @@ pub async fn run(lane: &Lane, link: &Link) {
             tracing::warn!(handler = %lane.plan.name, %error, "the sweep cannot work");
         }
     }
+}
+
+/// Tells of what the stream has removed before the handler was given it: nobody can say any more what it was.
+pub fn removed(lane: &Lane, link: &Link, stream: &StreamInfo, consumer: &ConsumerInfo) {
+    // Where acks remove messages, the beginning says nothing.
+    if link.removes {
+        return;
+    }
+    let given = consumer.delivered.stream_seq;
+    let known = link.known_first.fetch_max(stream.state.first_seq, Ordering::Relaxed);
+    let gone = stream.state.first_seq.saturating_sub(known.max(given + 1));
+    if gone == 0 {
+        return;
+    }
+    Counters::add(&lane.counters.removed, gone);
+    tracing::warn!(handler = %lane.plan.name, stream = %lane.plan.stream, messages = gone,
+        first = stream.state.first_seq, delivered = given, limits = stream.removes_by().join(", "),
+        "the stream has removed messages before they were delivered: by its limits, or by a person");
 }
 
 /// Moves the floor up to the first message that is not decided, and has undecided ones run or buried.

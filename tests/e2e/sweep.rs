@@ -122,3 +122,36 @@ async fn the_floor_moves_and_a_host_that_starts_reads_the_ledger_only_from_there
     .await;
     judge(&mesh, number, 1).await;
 }
+
+#[tokio::test]
+async fn what_a_streams_limits_remove_before_it_is_delivered_is_warned_of_and_counted() {
+    let mesh = Mesh::new(Config::probe_with("start = \"all\"")).await;
+    bound_and_gone(&mesh).await;
+    publish_work(&mesh, 10, 1).await;
+    let said = mesh.jetmesh_ok(&["check", "--connect"]).await;
+    assert!(!said.contains("removes its oldest events"), "{said}");
+    let mut stream = mesh.js.get_stream("ORDERS").await.expect("it is there");
+    let mut config = stream.info().await.expect("it tells").config.clone();
+    config.max_messages = 4;
+    mesh.js.update_stream(config).await.expect("it takes a limit");
+    let said = mesh.jetmesh_ok(&["check", "--connect"]).await;
+    assert!(
+        said.contains("warning: handler probe: stream ORDERS removes its oldest events by its limits (max_msgs 4)"),
+        "{said}"
+    );
+    let host = mesh.host(&[]).await;
+    let removed = [
+        "WARN",
+        "the stream has removed messages before they were delivered",
+        "messages=6",
+    ];
+    host.wait_for_line(says(&removed), PATIENT).await;
+    mesh.wait_settled("ORDERS", "probe").await;
+    mesh.wait_decisions("probe", 4).await;
+    let status = mesh.jetmesh_ok(&["status", "--json"]).await;
+    let status: Value = serde_json::from_str(&status).expect("it is JSON");
+    let endpoint = &status["hosts"][0]["endpoints"][0];
+    assert_eq!(endpoint["data"]["removed"], 6, "{status:#}");
+    let warned = |line: &&String| says(&removed[..2])(line);
+    assert_eq!(host.lines().iter().filter(warned).count(), 1, "once");
+}

@@ -38,6 +38,20 @@ impl StreamInfo {
         self.config["duplicate_window"].as_u64().map(Duration::from_nanos)
     }
 
+    /// The limits by which it removes its oldest messages, whoever has them still to come, each with its value. None: it
+    /// keeps them, or refuses new ones.
+    pub fn removes_by(&self) -> Vec<String> {
+        let limit = |key: &str| self.config[key].as_i64().filter(|limit| *limit > 0);
+        let old = self.config["discard"].as_str() != Some("new");
+        let full = ["max_msgs", "max_bytes", "max_msgs_per_subject"]
+            .into_iter()
+            .filter(|_| old);
+        let full = full.filter_map(|key| Some(format!("{key} {}", limit(key)?)));
+        let age = limit("max_age").and_then(|ns| u64::try_from(ns).ok());
+        let age = age.map(|ns| format!("max_age {}", humantime::format_duration(Duration::from_nanos(ns))));
+        full.chain(age).collect()
+    }
+
     pub fn subjects(&self) -> Vec<String> {
         let list = self.config["subjects"].as_array();
         list.into_iter()
@@ -108,4 +122,32 @@ struct Subjects {
 #[derive(Deserialize)]
 struct Names {
     streams: Option<Vec<String>>,
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_stream_tells_by_which_limits_it_removes_what_is_old() {
+        let of = |config: serde_json::Value| {
+            let state = json!({ "messages": 0, "first_seq": 0, "last_seq": 0 });
+            let info = json!({ "config": config, "created": "", "state": state });
+            let info: StreamInfo = serde_json::from_value(info).unwrap();
+            info.removes_by().join(", ")
+        };
+        let none =
+            json!({ "max_msgs": -1, "max_bytes": -1, "max_msgs_per_subject": -1, "max_age": 0, "discard": "old" });
+        assert_eq!(of(none), "");
+        let all = json!({ "max_msgs": 4, "max_bytes": 9, "max_msgs_per_subject": 1, "max_age": 60_000_000_000_u64 });
+        assert_eq!(
+            of(all.clone()),
+            "max_msgs 4, max_bytes 9, max_msgs_per_subject 1, max_age 1m"
+        );
+        let mut new = all;
+        new["discard"] = json!("new");
+        assert_eq!(of(new), "max_age 1m", "what is full refuses");
+    }
 }
