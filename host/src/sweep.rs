@@ -15,6 +15,11 @@ use crate::message::{EventId, now_ms};
 use crate::settle::ack_by_sequence;
 use crate::{fault, replay};
 
+/// Sequences that are looked at in one go: of those that match, some hundred bytes each are in memory.
+const SEQUENCES: u64 = 25_000;
+/// The same where few match.
+const SEQUENCES_MAX: u64 = 8 * SEQUENCES;
+
 /// One sweep of a handler.
 pub async fn run(lane: &Lane, link: &Link) {
     fault::point("sweep");
@@ -93,21 +98,38 @@ async fn raise_floor(lane: &Lane, link: &Link, bucket: &Bucket) -> Result<(), Er
         lane.lowest_running(&link.incarnation)
             .map_or(u64::MAX, |lowest| lowest - 1),
     );
-    for Surveyed { sequence, .. } in matching(lane, link, (floor + 1).max(start), settled).await? {
-        let event = EventId {
-            incarnation: Arc::clone(&link.incarnation),
-            sequence,
+    let (mut first, mut width) = ((floor + 1).max(start), SEQUENCES);
+    // What is not there any more needs no looking at.
+    while let Some(next) = link.connection.stored_next(&plan.stream, first, ">").await? {
+        first = next.sequence;
+        if first > settled {
+            break;
+        }
+        let last = settled.min(first + width - 1);
+        let found = matching(lane, link, first, last).await?;
+        width = match found.len() as u64 > SEQUENCES / 2 {
+            true => SEQUENCES,
+            // Where few match, more is looked at in one go.
+            false => (width * 2).min(SEQUENCES_MAX),
         };
-        if bucket.decided(&plan.name, &event).is_some() {
-            if link.removes {
-                ack_by_sequence(&link.connection, &plan.stream, &plan.consumer, sequence).await?;
+        for Surveyed { sequence, .. } in found {
+            let event = EventId {
+                incarnation: Arc::clone(&link.incarnation),
+                sequence,
+            };
+            if bucket.decided(&plan.name, &event).is_some() {
+                if link.removes {
+                    ack_by_sequence(&link.connection, &plan.stream, &plan.consumer, sequence).await?;
+                }
+                continue;
             }
-            continue;
+            reach = reach.min(sequence - 1);
+            if !lane.is_running(&event) {
+                unless_unreadable(lane, &event, recover(lane, link, &event).await)?;
+            }
         }
-        reach = reach.min(sequence - 1);
-        if !lane.is_running(&event) {
-            unless_unreadable(lane, &event, recover(lane, link, &event).await)?;
-        }
+        first = last + 1;
+        tokio::task::yield_now().await;
     }
     if reach > floor {
         bucket.raise_floor(&plan.name, &link.incarnation, reach);
