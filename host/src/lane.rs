@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 use std::hash::{BuildHasherDefault, Hasher};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -94,6 +94,8 @@ pub struct Link {
     newest: AtomicU64,
     /// Up to here it has been looked whether the stream's beginning was delivered.
     pub known_first: AtomicU64,
+    /// It has been said that another host has other settings.
+    pub told_settings: AtomicBool,
 }
 
 impl Link {
@@ -105,6 +107,7 @@ impl Link {
             removes,
             newest: AtomicU64::new(0),
             known_first: AtomicU64::new(0),
+            told_settings: AtomicBool::new(false),
         }
     }
 

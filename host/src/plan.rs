@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
+use sha2::{Digest as _, Sha256};
+
 /// What one host does: how it reaches NATS, which streams it provides, which handlers it runs.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Plan {
@@ -180,6 +182,21 @@ pub struct RetryPolicy {
 }
 
 impl Handler {
+    /// What hosts that serve it together must agree on, as a short name: not where its module lies, nor how much of it a host
+    /// runs at a time.
+    pub fn digest(&self) -> String {
+        let shared = Handler {
+            module: PathBuf::new(),
+            start: None,
+            concurrency: 0,
+            in_flight: 0,
+            memory_bytes_max: 0,
+            ..self.clone()
+        };
+        let digest = Sha256::digest(format!("{shared:?}"));
+        digest[..6].iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
     /// What the server may deliver at most: the ceiling above the host's own count.
     pub fn max_deliver(&self) -> i64 {
         i64::from(self.retry.max_attempts) + i64::from(self.deliver_slack)

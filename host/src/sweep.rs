@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crate::attempts;
-use crate::broker::consumer::{ConsumerInfo, META_INCARNATION};
+use crate::broker::consumer::{ConsumerInfo, META_INCARNATION, warn_of_other_settings};
 use crate::broker::scan::{From, Surveyed, one_by_one, survey};
 use crate::broker::{Error, StreamInfo};
 use crate::burial;
@@ -28,6 +28,10 @@ pub async fn run(lane: &Lane, link: &Link) {
         let consumer = link.connection.consumer(&lane.plan.stream, &lane.plan.consumer).await?;
         if let (Some(stream), Some(consumer)) = (stream, consumer) {
             removed(lane, link, &stream, &consumer);
+            // Once a connection.
+            if !link.told_settings.load(Ordering::Relaxed) && warn_of_other_settings(&lane.plan, &consumer) {
+                link.told_settings.store(true, Ordering::Relaxed);
+            }
         }
         // The records first: an event that its stream has removed is seen only by its record.
         records(lane, link).await?;

@@ -206,3 +206,23 @@ async fn a_host_that_goes_leaves_its_work_to_the_other() {
     first.wait_exit(Duration::from_secs(5)).await;
     judge(&mesh, 20, 2).await;
 }
+
+#[tokio::test]
+async fn a_host_with_other_settings_for_a_handler_than_the_others_says_so() {
+    let (mesh, _one) = Mesh::start(Config::probe()).await;
+    eventually("the first host to wait for events", SOON, async || {
+        (mesh.consumer("ORDERS", "probe").await["num_waiting"].as_u64() > Some(0)).then_some(())
+    })
+    .await;
+    let url = mesh.server.url();
+    let warned = says(&[
+        "WARN",
+        "another host serves this handler with other settings",
+        "handler=probe ",
+    ]);
+    // How much of it a host runs, and where its module lies, is its own affair.
+    let more = mesh.host_of(&Config::probe_with("concurrency = 3"), &url, &[]).await;
+    assert!(!more.lines().iter().any(|line| warned(line)), "{:?}", more.lines());
+    let other = mesh.host_of(&Config::probe_with("max_attempts = 7"), &url, &[]).await;
+    assert!(other.lines().iter().any(|line| warned(line)), "{:?}", other.lines());
+}

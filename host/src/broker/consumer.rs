@@ -21,6 +21,8 @@ pub const META_HANDLER: &str = "jetmesh.handler";
 pub const META_INCARNATION: &str = "jetmesh.incarnation";
 /// Metadata of a consumer: the first stream sequence that was ever its.
 pub const META_START: &str = "jetmesh.start";
+/// Metadata of a consumer: [`Handler::digest`] of the host that has bound it last.
+pub const META_CONFIG: &str = "jetmesh.config";
 /// Metadata of a consumer: which making of its ledger's bucket knows what this handler has decided.
 pub const META_LEDGER: &str = "jetmesh.ledger";
 
@@ -170,6 +172,10 @@ pub async fn bind(
             }
         }
     };
+    // Whoever waits for events now serves it.
+    if found.num_waiting > 0 {
+        warn_of_other_settings(handler, &found);
+    }
     let wanted = config(handler, owner, Some(&found), stream)?;
     if !differs(&wanted, &found.config) {
         return Ok(found);
@@ -178,6 +184,21 @@ pub async fn bind(
         .put_consumer(&handler.stream, &wanted, "update")
         .await
         .map_err(|e| refused(handler, e))
+}
+
+/// Says it if the host that has bound the consumer last has other settings for this handler than this one. `true`: it has.
+pub fn warn_of_other_settings(handler: &Handler, found: &ConsumerInfo) -> bool {
+    let (own, other) = (handler.digest(), found.metadata(META_CONFIG));
+    let differs = other.is_some_and(|other| other != own);
+    if differs {
+        tracing::warn!(
+            handler = %handler.name,
+            own,
+            other,
+            "another host serves this handler with other settings: give all hosts the same configuration"
+        );
+    }
+    differs
 }
 
 /// Whether the consumer that was found is this handler's.
@@ -210,6 +231,7 @@ fn config(
         (META_MESH, owner.mesh.to_owned()),
         (META_HANDLER, handler.name.clone()),
         (META_INCARNATION, owner.incarnation.to_owned()),
+        (META_CONFIG, handler.digest()),
     ]);
     if let Some(ledger) = owner.ledger {
         metadata.insert(META_LEDGER, ledger.to_owned());
