@@ -247,7 +247,8 @@ impl<'a> Audit<'a> {
         }
     }
 
-    /// Each event that is done has emitted what its run at its place emits, once, and nobody else anything.
+    /// Each event that is done has emitted what its run at its place emits, once, and nobody else anything. What its target
+    /// does not take is a letter instead, and never both.
     fn emitted(&mut self, held: &Held) {
         let mut missing = std::mem::take(&mut self.events);
         for event in &held.emitted {
@@ -260,6 +261,23 @@ impl<'a> Audit<'a> {
                 subject,
                 payload,
             );
+            *missing.entry(emit).or_default() -= 1;
+        }
+        for letter in &held.undeliverable {
+            let header = |name: &str| letter.header(name).unwrap_or_default().to_owned();
+            let emit = (
+                header("Mesh-Original-Mesh-Cause-Handler"),
+                header("Mesh-Original-Mesh-Cause-Event"),
+                header("Mesh-Subject"),
+                String::from_utf8_lossy(&letter.payload).into_owned(),
+            );
+            let blocked = ["full.x", "small.x"].contains(&emit.2.as_str());
+            if !blocked {
+                self.wrong(format!(
+                    "{} is undeliverable, and its target takes everything",
+                    letter.subject
+                ));
+            }
             *missing.entry(emit).or_default() -= 1;
         }
         for ((handler, event, subject, payload), count) in missing.into_iter().filter(|(_, count)| *count != 0) {

@@ -12,6 +12,8 @@ pub struct Held {
     /// By bucket.
     pub ledgers: BTreeMap<&'static str, Ledger>,
     pub emitted: Vec<Found>,
+    /// The letters of emitted events that their targets do not take.
+    pub undeliverable: Vec<Found>,
     pub letters: Vec<Found>,
     /// Sequences that the server gave up on, by handler.
     pub given_up: BTreeMap<String, Vec<u64>>,
@@ -47,10 +49,18 @@ impl Held {
         for (name, _) in HANDLERS {
             consumers.push(mesh.consumer("ORDERS", name).await);
         }
+        let mut emitted = Vec::new();
+        for stream in ["EVENTS", "FULL", "SMALL"] {
+            emitted.extend(mesh.messages(stream, ">").await);
+        }
+        let letters = mesh.messages("MESH_DEAD", ">").await.into_iter();
+        let (undeliverable, letters) =
+            letters.partition(|letter: &Found| letter.header("Mesh-Cause") == Some("undeliverable"));
         Self {
             ledgers,
-            emitted: mesh.messages("EVENTS", ">").await,
-            letters: mesh.messages("MESH_DEAD", ">").await,
+            emitted,
+            undeliverable,
+            letters,
             given_up,
             consumers,
         }

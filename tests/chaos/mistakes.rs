@@ -22,12 +22,14 @@ enum Shows {
     TwoHosts,
     /// Another relay takes over what one has left half done.
     AnotherRelay,
+    /// A target takes nothing.
+    TargetIsFull,
 }
 
 /// `stale-reopen` is not among them: every commit rests on revisions that the server checks, so that what is remembered
 /// over a reconnect costs a refusal and does no harm. Nor is `head-blind`: as long as no entry is removed, that an entry
 /// is new says the same as the head's expectation.
-pub const MISTAKES: [Mistake; 10] = [
+pub const MISTAKES: [Mistake; 11] = [
     mistake("ack-before-commit", 6, Shows::Anywhere, true),
     mistake("head-and-entry-blind", 6, Shows::TwoHosts, false),
     mistake("key-blind", 6, Shows::PersonWrites, false),
@@ -38,6 +40,7 @@ pub const MISTAKES: [Mistake; 10] = [
     mistake("refused-keeps-reads", 6, Shows::TwoHosts, true),
     mistake("emit-without-id", 9, Shows::AnotherRelay, false),
     // Only a relay that dies between the early ack and its publish shows it: in about one round of six.
+    mistake("blocked-is-published", 2, Shows::TargetIsFull, false),
     mistake("relay-acks-early", 36, Shows::AnotherRelay, false),
 ];
 
@@ -58,6 +61,7 @@ impl Mistake {
             Shows::PersonWrites => round.server.is_none(),
             Shows::TwoHosts => round.together,
             Shows::AnotherRelay => round.of_relay(),
+            Shows::TargetIsFull => round.blocked,
         }
     }
 }

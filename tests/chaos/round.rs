@@ -87,6 +87,8 @@ pub struct Round {
     pub orders: Vec<Order>,
     /// What the person who writes too draws from.
     pub person: u64,
+    /// Some events go to a stream that is full, and some are too large for theirs.
+    pub blocked: bool,
 }
 
 impl Round {
@@ -107,7 +109,7 @@ impl Round {
         } else {
             point.passes
         };
-        Self {
+        let mut round = Self {
             seed,
             cell,
             point: point.name,
@@ -121,7 +123,12 @@ impl Round {
             reused: rng.random_ratio(1, 3),
             orders: orders::draw(rng.random(), rng.random_range(60..150)),
             person: rng.random(),
+            blocked: rng.random_ratio(1, 4),
+        };
+        if round.blocked {
+            orders::for_blocked(&mut round.orders);
         }
+        round
     }
 
     /// The first host begins only when a part of the orders is done: only then has it a floor to write.
@@ -167,7 +174,8 @@ impl fmt::Display for Round {
         }
         write!(
             f,
-            "; {}, concurrency {}, {} instances, {} orders",
+            "; {}{}, concurrency {}, {} instances, {} orders",
+            if self.blocked { "a target is full, " } else { "" },
             match self.together {
                 true => "two hosts",
                 false => "one host, then another",

@@ -4,7 +4,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use async_nats::jetstream;
+use async_nats::jetstream::{self, stream};
 
 use crate::audit::{self, Known};
 use crate::config::Config;
@@ -44,6 +44,21 @@ pub async fn play(round: &Round, mistake: Option<&str>) -> Played {
     let mut mesh = Mesh::over(server, config(round)).await;
     let world = World::default();
     let js = mesh.js.clone();
+    if round.blocked {
+        for (name, subject, max_messages, max_message_size) in
+            [("FULL", "full.>", 3, -1), ("SMALL", "small.>", -1, 1_500)]
+        {
+            let config = stream::Config {
+                name: name.to_owned(),
+                subjects: vec![subject.to_owned()],
+                max_messages,
+                max_message_size,
+                discard: stream::DiscardPolicy::New,
+                ..stream::Config::default()
+            };
+            js.create_stream(config).await.expect("the stream is made");
+        }
+    }
     let looks = world.look(&js);
     let stage = async {
         let (hosts, hit, in_flight) = act(round, mistake, &mut mesh, &proxy, &world).await;
@@ -86,7 +101,7 @@ fn config(round: &Round) -> Config {
             own => format!("bucket = {own:?}\n"),
         };
         let lines = format!(
-            "{bucket}publish = [\"events.>\"]\nack_wait = \"{ack_wait}s\"\nmax_attempts = {ATTEMPTS}\n\
+            "{bucket}publish = [\"events.>\", \"full.>\", \"small.>\"]\nack_wait = \"{ack_wait}s\"\nmax_attempts = {ATTEMPTS}\n\
              concurrency = {concurrency}\ninstance = {instance:?}"
         );
         config = config.handler(name, &modules::handler("probe"), &lines);
