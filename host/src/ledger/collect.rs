@@ -42,6 +42,11 @@ impl Bucket {
         let keep = u64::try_from(keep.as_millis()).unwrap_or(u64::MAX);
         let young = From::Time(stored.time_ms.saturating_sub(keep));
         until = until.min(first_since(&connection, &self.stream, young).await?);
+        if until <= 1 {
+            // Nothing lies below; and some servers, 2.12.5 among them, take a purge below 1, as all do one below 0, for one of
+            // everything (`PurgeEx` in nats-server's `server/filestore.go`).
+            return Ok(0);
+        }
         let mut gone = 0;
         for filter in [self.subjects.outs(), self.subjects.entries()] {
             // Everything of the filter below the sequence.
