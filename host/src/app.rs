@@ -37,13 +37,33 @@ pub enum Error {
     #[error("{0}")]
     Thread(String),
     #[error("{}", list(.0))]
-    Modules(Vec<library::Error>),
+    Modules(Vec<Unfit>),
     #[error(transparent)]
     Broker(#[from] broker::Error),
 }
 
-fn list(errors: &[library::Error]) -> String {
+fn list(errors: &[Unfit]) -> String {
     errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+}
+
+/// A module that cannot serve, and the keys of the handlers that name it.
+#[derive(Debug, thiserror::Error)]
+#[error("{}{error}", keys.iter().map(|key| format!("{key}: ")).collect::<String>())]
+pub struct Unfit {
+    keys: Vec<String>,
+    error: library::Error,
+}
+
+impl Error {
+    /// What is wrong with modules, by the handlers that name them.
+    pub fn modules(errors: Vec<library::Error>, plan: &Plan) -> Error {
+        let unfit = |error: library::Error| {
+            let named = plan.handlers.iter().filter(|h| h.module == error.path);
+            let keys = named.map(|h| format!("handlers.{}.module", h.name)).collect();
+            Unfit { keys, error }
+        };
+        Error::Modules(errors.into_iter().map(unfit).collect())
+    }
 }
 
 /// The engine for a plan.
@@ -62,7 +82,10 @@ pub fn runtime(plan: &Plan) -> Result<Runtime, Error> {
 /// Dropped half-way, nothing is left of it.
 pub async fn modules(library: &Library, plan: &Plan) -> Result<Vec<Module>, Error> {
     let paths: Vec<&Path> = plan.handlers.iter().map(|h| h.module.as_path()).collect();
-    let compiled = library.all(&paths, Priority::Usual).await.map_err(Error::Modules)?;
+    let compiled = library
+        .all(&paths, Priority::Usual)
+        .await
+        .map_err(|errors| Error::modules(errors, plan))?;
     Ok(compiled.into_iter().map(Module::new).collect())
 }
 

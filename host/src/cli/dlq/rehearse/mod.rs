@@ -139,7 +139,7 @@ async fn stages<'a>(
         .map(|handler| args.module.as_ref().unwrap_or(&handler.module).as_path())
         .collect();
     let compiled = Library::new(runtime).all(&paths, Priority::Usual).await;
-    let compiled = compiled.map_err(app::Error::Modules)?;
+    let compiled = compiled.map_err(|errors| app::Error::modules(errors, plan))?;
     let stage = |(handler, compiled): (&'a Handler, _)| {
         let rehearsal = Rehearsal::new(connection, handler, Module::new(compiled));
         (handler.name.as_str(), rehearsal)
