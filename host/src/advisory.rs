@@ -9,6 +9,7 @@ use serde::Deserialize;
 
 use crate::attempts;
 use crate::broker::Error;
+use crate::broker::provision::{ATTEMPTS, kept, kv_stream};
 use crate::burial::{self, Dead};
 use crate::fault;
 use crate::lane::{Counters, Lane, Link};
@@ -90,7 +91,8 @@ async fn act(lane: &Lane, link: &Link, advisory: &Advisory) -> Result<Answer, Er
     if lane.is_running(&event) {
         return Ok(Answer::Later(Duration::from_secs(2)));
     }
-    let held = attempts::load(&link.connection, &plan.name, &event).await?;
+    let load = attempts::load(&link.connection, &plan.name, &event);
+    let held = kept(&link.connection, &lane.whole, &kv_stream(ATTEMPTS), load).await?;
     let known = burial::of_record(&held.record);
     let Some(info) = link.connection.consumer(&plan.stream, &plan.consumer).await? else {
         return Ok(Answer::Over);

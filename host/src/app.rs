@@ -178,8 +178,8 @@ pub async fn run(plan: Plan, drain: Drain) -> Result<bool, Error> {
             });
         }
         // What it leaves is delivered to another, and carried out once all the same.
-        let (mesh, nats) = (plan.mesh.clone(), plan.nats.clone());
-        drain.spawn_until("due events", move || due::run(mesh.clone(), nats.clone()));
+        let whole = Arc::clone(&plan);
+        drain.spawn_until("due events", move || due::run(Arc::clone(&whole)));
     }
     let watched = lanes.clone();
     drain.spawn_until("module files", move || {

@@ -6,6 +6,7 @@ use std::borrow::Cow;
 use bytes::Bytes;
 
 use crate::attempts::{Attempt, Held, Record};
+use crate::broker::provision::{DEAD, kept};
 use crate::broker::{By, Error};
 use crate::dead_letter::{self, Body, Obituary};
 use crate::fault;
@@ -166,9 +167,8 @@ pub async fn directly(lane: &Lane, event: &EventId, dead: &Dead<'_>, body: Optio
     let headers = dead_letter::headers(&obituary(lane, event, dead, None), body.as_ref());
     let subject = dead_letter::subject(&lane.plan.stream, &lane.plan.name, event);
     let payload = body.map_or_else(Bytes::new, |b| b.payload);
-    dead_letter::store(&link.connection, &subject, &headers, payload)
-        .await
-        .map(|_| ())
+    let store = dead_letter::store(&link.connection, &subject, &headers, payload);
+    kept(&link.connection, &lane.whole, DEAD, store).await.map(|_| ())
 }
 
 /// The event as its stream still holds it.

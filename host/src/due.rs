@@ -18,7 +18,7 @@ use tokio::time::Instant;
 
 use crate::broker::connection::redial_delay;
 use crate::broker::consumer::{META_MESH, nanos};
-use crate::broker::provision::DELAYED;
+use crate::broker::provision::{DELAYED, restore};
 use crate::broker::pull::{Inlet, Pulled};
 use crate::broker::{self, Connection, Error};
 use crate::delayed::{self, Claim, DUE, LEDGER, TO};
@@ -26,7 +26,7 @@ use crate::ledger::relay::blocked::Manner;
 use crate::ledger::relay::look::ids_since;
 use crate::ledger::relay::targets::{Refusal, Targets, refusal};
 use crate::message::{DeliveryInfo, Headers, header, headers_of, writable};
-use crate::plan::Nats;
+use crate::plan::{Nats, Plan};
 use crate::{dead_letter, fault, poison};
 
 /// Durable name of the consumer on `MESH_DELAYED`.
@@ -48,10 +48,10 @@ const AGAIN: [Duration; 4] = [
 ///
 /// # Cancel safety
 /// What is dropped half-way is delivered again, here or elsewhere, and published once.
-pub async fn run(mesh: String, nats: Nats) {
+pub async fn run(plan: Arc<Plan>) {
     let mut attempt = 0;
     loop {
-        let Err(error) = serve(&mesh, &nats, &mut attempt).await;
+        let Err(error) = serve(&plan, &mut attempt).await;
         attempt += 1;
         if !error.passes() || attempt == 5 {
             tracing::error!(%error, "delayed events that are due cannot be published");
@@ -60,8 +60,10 @@ pub async fn run(mesh: String, nats: Nats) {
     }
 }
 
-async fn serve(mesh: &str, nats: &Nats, attempt: &mut u32) -> Result<std::convert::Infallible, Error> {
+async fn serve(plan: &Plan, attempt: &mut u32) -> Result<std::convert::Infallible, Error> {
+    let nats = &plan.nats;
     let connection = broker::open(nats, "jetmesh due").await?;
+    restore(&connection, plan, DELAYED).await?;
     let config = json!({
         "durable_name": CONSUMER,
         "description": "publishes delayed events that are due",
@@ -72,7 +74,7 @@ async fn serve(mesh: &str, nats: &Nats, attempt: &mut u32) -> Result<std::conver
         "filter_subject": format!("{DUE}>"),
         "deliver_policy": "all",
         "replay_policy": "instant",
-        "metadata": { META_MESH: mesh },
+        "metadata": { META_MESH: plan.mesh },
     });
     let consumer = connection.put_consumer(DELAYED, &config, "").await?;
     poison::discard(&connection, DELAYED, &consumer).await?;

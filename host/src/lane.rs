@@ -13,12 +13,12 @@ use slab::Slab;
 use tokio::sync::{Semaphore, mpsc};
 
 use crate::advisory::route::Routed;
-use crate::broker::{Connection, Connections};
+use crate::broker::{Connection, Connections, Error};
 use crate::drain::Drain;
 use crate::guest::Facts;
 use crate::handler::Module;
 use crate::ledger::Bucket;
-use crate::message::EventId;
+use crate::message::{EventId, now_ms};
 use crate::plan;
 use crate::replay::Lists;
 
@@ -39,6 +39,7 @@ pub struct Lane {
     pub(crate) lists: Lists,
     pub(crate) advisories: Advisories,
     link: Mutex<Option<Arc<Link>>>,
+    standing: Mutex<Standing>,
     leases: Mutex<Slab<Lease>>,
     running: Mutex<Running>,
 }
@@ -79,6 +80,37 @@ pub struct Counters {
     pub copied: AtomicU64,
     pub conflicts: AtomicU64,
     pub busy_ns: AtomicU64,
+}
+
+/// Whether a handler takes events on this host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    Starting,
+    Serving,
+    /// It tries again by itself.
+    Connecting,
+    /// Nothing changes until a person acts.
+    Stopped,
+}
+
+impl State {
+    pub fn word(self) -> &'static str {
+        match self {
+            State::Starting => "starting",
+            State::Serving => "serving",
+            State::Connecting => "connecting",
+            State::Stopped => "stopped",
+        }
+    }
+}
+
+/// How a handler stands on this host.
+#[derive(Debug, Clone)]
+pub struct Standing {
+    pub state: State,
+    /// Why it does not serve.
+    pub why: Option<String>,
+    pub since_ms: u64,
 }
 
 /// A connection and the making of the source stream that it leads to.
@@ -210,6 +242,11 @@ impl Lane {
             drain,
             counters: Counters::default(),
             link: Mutex::new(None),
+            standing: Mutex::new(Standing {
+                state: State::Starting,
+                why: None,
+                since_ms: now_ms(),
+            }),
             leases: Mutex::default(),
             running: Mutex::default(),
         }
@@ -226,6 +263,19 @@ impl Lane {
             self.facts.message_bytes_max.store(max, Ordering::Relaxed);
         }
         *self.link.lock().unwrap_or_else(PoisonError::into_inner) = link;
+    }
+
+    /// From now on it stands so.
+    pub fn stands(&self, state: State, why: Option<&Error>) {
+        let mut standing = self.standing.lock().unwrap_or_else(PoisonError::into_inner);
+        if standing.state != state {
+            (standing.state, standing.since_ms) = (state, now_ms());
+        }
+        standing.why = why.map(ToString::to_string);
+    }
+
+    pub fn standing(&self) -> Standing {
+        self.standing.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn leases(&self) -> std::sync::MutexGuard<'_, Slab<Lease>> {

@@ -12,6 +12,7 @@ use crate::broker::connection::redial_delay;
 use crate::broker::{self, Connection, Error};
 use crate::fault;
 use crate::lane::Lane;
+use crate::ledger::Trouble;
 use crate::ledger::relay::RelayState;
 use crate::ledger::relay::state::Blocked;
 use crate::message::rfc3339;
@@ -99,7 +100,7 @@ async fn answer(connection: &Connection, host: &Host) -> Result<(), Error> {
                 body["started"] = json!(host.started);
                 body["endpoints"] = host.lanes.iter().map(|lane| stats(lane)).collect();
                 body["relays"] = host.relays.iter().map(|relay| relay_json(relay)).collect();
-                body["data"] = of_host(&host.panics);
+                body["data"] = of_host(host);
             }
         }
         // Fails only when the connection is gone.
@@ -137,11 +138,23 @@ fn relay_json(relay: &RelayState) -> Value {
 }
 
 /// What is no handler's own.
-fn of_host(panics: &Panics) -> Value {
-    let panicked = panics.all().into_iter();
+fn of_host(host: &Host) -> Value {
+    let buckets = host.lanes.iter().filter_map(|lane| lane.bucket.as_ref());
+    let mut ledgers: Vec<(&str, Option<Trouble>)> = buckets.map(|b| (b.name.as_str(), b.trouble())).collect();
+    ledgers.sort_by_key(|(name, _)| *name);
+    ledgers.dedup_by_key(|(name, _)| *name);
+    let trouble = |t: Trouble| json!({ "why": t.why, "since": rfc3339(t.since_ms), "count": t.count });
+    let ledgers = ledgers
+        .into_iter()
+        .map(|(name, error)| json!({ "ledger": name, "error": error.map(trouble) }));
+    let panicked = host.panics.all().into_iter();
     let panicked =
         panicked.map(|(task, told)| json!({ "task": task, "count": told.count, "last": told.text, "at": told.at }));
-    json!({ "log_lines_lost": telemetry::lost(), "panics": panicked.collect::<Vec<_>>() })
+    json!({
+        "log_lines_lost": telemetry::lost(),
+        "panics": panicked.collect::<Vec<_>>(),
+        "ledgers": ledgers.collect::<Vec<_>>(),
+    })
 }
 
 fn stats(lane: &Lane) -> Value {
@@ -157,7 +170,11 @@ fn stats(lane: &Lane) -> Value {
     body["last_error"] = json!("");
     body["processing_time"] = json!(busy);
     body["average_processing_time"] = json!(busy.checked_div(attempts).unwrap_or(0));
+    let standing = lane.standing();
     body["data"] = json!({
+        "state": standing.state.word(),
+        "since": rfc3339(standing.since_ms),
+        "why": standing.why,
         "module": lane.module.load().digest.to_string(),
         "in_flight": lane.in_flight(),
         "done": done,

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::attempts::{self, Attempt, LOG_TAIL};
 use crate::broker::Error;
+use crate::broker::provision::{ATTEMPTS, kept, kv_stream};
 use crate::delivery::{Delivery, Ran};
 use crate::fault;
 use crate::lane::Lane;
@@ -19,7 +20,8 @@ pub async fn begin(lane: &Lane, delivery: &Delivery) -> Result<Option<attempts::
         what: "recording an attempt".to_owned(),
     })?;
     let event = &delivery.message.event;
-    let mut held = attempts::load(&link.connection, &lane.plan.name, event).await?;
+    let load = attempts::load(&link.connection, &lane.plan.name, event);
+    let mut held = kept(&link.connection, &lane.whole, &kv_stream(ATTEMPTS), load).await?;
     describe(lane, &mut held, &delivery.message);
     if held.record.attempts >= lane.plan.retry.max_attempts && !fault::off("host-verdict") {
         held.record.attempts += 1;
@@ -77,7 +79,8 @@ pub async fn failed(
     }
     let due = now_ms() + u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
     held.record.next = Some(rfc3339(due));
-    if let Err(error) = attempts::save(&link.connection, &delivery.message.event, &mut held).await {
+    let save = attempts::save(&link.connection, &delivery.message.event, &mut held);
+    if let Err(error) = kept(&link.connection, &lane.whole, &kv_stream(ATTEMPTS), save).await {
         tracing::warn!(handler = %lane.plan.name, event = %delivery.message.event, %error,
             "an attempt could not be recorded");
     }

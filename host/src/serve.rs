@@ -10,10 +10,10 @@ use tokio::sync::Semaphore;
 
 use crate::broker::connection::redial_delay;
 use crate::broker::consumer::{ConsumerInfo, META_INCARNATION, META_LEDGER, Owner, bind, work_queue};
-use crate::broker::provision::{REPLAY, mesh_stream, provision};
+use crate::broker::provision::{MESH_BUCKET, REPLAY, again, kept, kv_stream, restore};
 use crate::broker::pull::{Inlet, Pulled};
 use crate::broker::{Connection, Error};
-use crate::lane::{Lane, Link};
+use crate::lane::{Lane, Link, State};
 use crate::ledger::{incarnation, read};
 use crate::message::{DeliveryInfo, parse_rfc3339};
 use crate::panics::{Panic, caught};
@@ -81,6 +81,12 @@ pub async fn run(lane: Arc<Lane>) {
         }
         lane.set_link(None);
         let Err(error) = ended else { break };
+        let state = if error.passes() {
+            State::Connecting
+        } else {
+            State::Stopped
+        };
+        lane.stands(state, Some(&error));
         if error.passes() {
             tracing::debug!(handler = %lane.plan.name, %error, "connects again");
         } else if said.as_deref() != Some(&error.to_string()) {
@@ -110,6 +116,7 @@ async fn serve(lane: &Arc<Lane>, unanswered: Option<Connection>, work: &mut Work
     let (link, own) = beside(work, connect(lane, connection)).await?;
     let connection = &link.connection;
     lane.set_link(Some(Arc::clone(&link)));
+    lane.stands(State::Serving, None);
     if own.num_ack_pending > 0 {
         beside(work, poison::isolate(lane, &link, &own)).await?;
     }
@@ -128,6 +135,10 @@ async fn serve(lane: &Arc<Lane>, unanswered: Option<Connection>, work: &mut Work
     let closed = connection.closed();
     tokio::pin!(begun, closed);
     loop {
+        if let Some(why) = lane.bucket.as_ref().and_then(|bucket| bucket.refused()) {
+            // Nothing can be decided: its events stay with the server.
+            return Err(Error::Refused(why));
+        }
         let free = room.source.available_permits();
         if free > 0 && source.unheard() > UNHEARD_MAX {
             beside(work, still_bound(lane, &link)).await?;
@@ -291,7 +302,7 @@ async fn connect(lane: &Arc<Lane>, connection: Connection) -> Result<(Arc<Link>,
         Some(info) => info,
         None => {
             // Perhaps it is one of ours to make, and somebody has removed it.
-            provision(&connection, &lane.whole).await?;
+            again(&connection, &lane.whole, &plan.stream).await?;
             connection.stream(&plan.stream).await?.ok_or_else(|| {
                 Error::Refused(format!(
                     "handler {}: there is no stream {}: make it with `nats stream add {} --subjects '{}' --defaults`, \
@@ -319,7 +330,8 @@ async fn connect(lane: &Arc<Lane>, connection: Connection) -> Result<(Arc<Link>,
             (Some(making), known)
         }
     };
-    let present = incarnation::resolve(&connection, &plan.stream, &info, bound, from_head.as_ref()).await?;
+    let resolve = incarnation::resolve(&connection, &plan.stream, &info, bound, from_head.as_ref());
+    let present = kept(&connection, &lane.whole, &kv_stream(MESH_BUCKET), resolve).await?;
     if let Some(bucket) = &lane.bucket {
         bucket.remember(&plan.stream, &present);
     }
@@ -336,10 +348,8 @@ async fn connect(lane: &Arc<Lane>, connection: Connection) -> Result<(Arc<Link>,
         connection.remove_consumer(&plan.stream, &plan.consumer).await?;
         return Err(gone(lane));
     }
-    if connection.stream(REPLAY).await?.is_none() {
-        // The sweep finds what it has told of, or would have.
-        mesh_stream(&connection, &lane.whole, REPLAY).await?;
-    }
+    // What it has told of, or would have, the sweep finds.
+    restore(&connection, &lane.whole, REPLAY).await?;
     let created_ms = parse_rfc3339(&info.created).ok_or_else(|| Error::Answer {
         what: format!("when stream {} was made", plan.stream),
         why: format!("`{}` is no time", info.created),

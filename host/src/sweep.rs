@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 
 use crate::attempts;
 use crate::broker::consumer::{ConsumerInfo, META_INCARNATION, warn_of_other_settings};
+use crate::broker::provision::{ATTEMPTS, kept, kv_stream};
 use crate::broker::scan::{From, Surveyed, one_by_one, survey};
 use crate::broker::{Error, StreamInfo};
 use crate::burial;
@@ -34,7 +35,8 @@ pub async fn run(lane: &Lane, link: &Link) {
             }
         }
         // The records first: an event that its stream has removed is seen only by its record.
-        records(lane, link).await?;
+        let stream = kv_stream(ATTEMPTS);
+        kept(&link.connection, &lane.whole, &stream, records(lane, link)).await?;
         match &lane.bucket {
             Some(bucket) => {
                 raise_floor(lane, link, bucket).await?;

@@ -232,8 +232,9 @@ async fn the_help_names_every_command_and_every_exit_code() {
           --log-format <FORMAT>  Log format: text or json
 
     Exit codes: 0 done; 1 failed; 2 wrong usage, configuration or module; 3 NATS not reached in time; 4
-    NATS cannot be used as it is; 5 a shutdown left work unfinished, which will be delivered again; 130
-    ended at once by a second signal; 141 nobody read what it printed.
+    NATS cannot be used as it is; 5 a shutdown left work unfinished, which will be delivered again; 6
+    something does not serve, says `status`; 130 ended at once by a second signal; 141 nobody read what
+    it printed.
     "#);
 }
 
@@ -376,7 +377,8 @@ async fn status_tells_how_each_handler_stands() {
     drop(host);
     mesh.config = Config::new().handler("probe", &probe, lines);
     mesh.order(json!({ "op": "ok" })).await;
-    let text = mesh.jetmesh_ok(&["status"]).await;
+    let (code, text, _) = mesh.jetmesh(&["status"]).await;
+    assert_eq!(code.code(), Some(6), "{text}");
     assert!(text.starts_with("mesh jetmesh: no host answers\n"), "{text}");
     let row: Vec<&str> = text
         .lines()
@@ -384,7 +386,7 @@ async fn status_tells_how_each_handler_stands() {
         .expect("the handler's row")
         .split_whitespace()
         .collect();
-    assert_eq!(row[..4], ["probe", "probe", "-", "1"], "{text}");
+    assert_eq!(row[..3], ["probe", "unserved", "1"], "{text}");
     let orphan = "orphan: consumer gone on stream ORDERS belongs to handler gone, which is not in the configuration; \
                   remove it with `nats consumer rm ORDERS gone`";
     assert!(text.contains(orphan), "{text}");

@@ -11,7 +11,7 @@ use crate::support::{Host, Signal, eventually};
 
 /// What the hosts say of a handler, by `status --json`.
 async fn hosts(mesh: &Mesh) -> Vec<Value> {
-    let status: Value = serde_json::from_str(&mesh.jetmesh_ok(&["status", "--json"]).await).expect("JSON");
+    let status: Value = serde_json::from_str(&mesh.jetmesh(&["status", "--json"]).await.1).expect("JSON");
     status["hosts"].as_array().expect("a list").clone()
 }
 

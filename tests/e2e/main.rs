@@ -48,6 +48,7 @@ mod retry;
 mod retrying;
 mod schemas;
 mod secrets;
+mod status;
 mod storage;
 mod swaps;
 mod sweep;

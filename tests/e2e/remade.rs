@@ -161,13 +161,13 @@ async fn a_bucket_that_goes_while_its_host_runs_leaves_its_events_undecided() {
     mesh.wait_value("probe", "n", "1").await;
     mesh.js.delete_stream("KV_probe").await.expect("it goes");
     mesh.order(json!({ "op": "add", "key": "n", "by": 1 })).await;
-    // It is tried more often than a failing handler would be.
-    eventually("a third attempt to end", SOON, async || {
-        let lines = host.lines();
-        let failed = lines.iter().filter(|line| line.contains("will be retried"));
-        (failed.count() >= 3).then_some(())
-    })
-    .await;
+    let line = host
+        .wait_for_line(says(&["the handler is stopped", "bucket probe is gone"]), PATIENT)
+        .await;
+    assert!(
+        line.contains("memory of what is decided") && line.contains("jetmesh reset"),
+        "{line}"
+    );
     let consumer = mesh.consumer("ORDERS", "probe").await;
     assert_eq!(consumer["num_ack_pending"], 1, "what cannot be committed is not acked");
     assert!(mesh.letters().await.is_empty());
@@ -232,4 +232,48 @@ async fn an_answer_that_outlives_its_stream_settles_no_event_of_the_new_one() {
     // Acked by the old one's answer, it would not be delivered again.
     mesh.wait_value("probe", "new", "1").await;
     mesh.wait_settled("ORDERS", "probe").await;
+}
+
+/// Whatever the mesh has made is made again when somebody misses it, and says what went with it.
+async fn says_again(host: &crate::support::Host, stream: &str) {
+    let line = says(&["WARN", "is made again"]);
+    host.wait_for_line(move |text| line(text) && text.contains(stream), PATIENT)
+        .await;
+}
+
+#[tokio::test]
+async fn attempt_records_whose_bucket_was_removed_are_kept_in_a_new_one() {
+    let (mesh, host) = Mesh::start(Config::probe_with("max_attempts = 9\nbackoff = \"10ms\"")).await;
+    mesh.js.delete_stream("KV_mesh_attempts").await.expect("it goes");
+    mesh.order(json!([{ "op": "fail_until", "attempt": 3 }, { "op": "add", "key": "n", "by": 1 }]))
+        .await;
+    mesh.wait_value("probe", "n", "1").await;
+    mesh.wait_settled("ORDERS", "probe").await;
+    says_again(&host, "KV_mesh_attempts").await;
+}
+
+#[tokio::test]
+async fn delayed_events_whose_stream_was_removed_are_kept_in_a_new_one_and_nothing_waits_behind_them() {
+    let (mesh, host) = Mesh::start(Config::probe()).await;
+    mesh.js.delete_stream("MESH_DELAYED").await.expect("it goes");
+    mesh.order(json!([
+        { "op": "emit_later", "subject": "events.later", "payload": 1, "after_ms": 100 },
+        { "op": "emit", "subject": "events.now", "payload": 1 },
+    ]))
+    .await;
+    mesh.wait_emitted(2).await;
+    says_again(&host, "MESH_DELAYED").await;
+    host.signal(Signal::TERM);
+    assert_eq!(host.wait_exit(PATIENT).await.code(), Some(0));
+}
+
+#[tokio::test]
+async fn letters_of_a_handler_without_a_ledger_are_stored_in_a_new_stream_too() {
+    let config = Config::new().handler("probe", &crate::support::modules::handler("probe"), "");
+    let (mesh, host) = Mesh::start(config).await;
+    mesh.js.delete_stream("MESH_DEAD").await.expect("it goes");
+    mesh.order(json!({ "op": "reject", "code": "no", "message": "never" }))
+        .await;
+    mesh.wait_letters(1).await;
+    says_again(&host, "MESH_DEAD").await;
 }

@@ -131,7 +131,9 @@ async fn what_is_printed_as_json_is_as_the_published_schemas_say() {
         .await
         .expect("it goes");
     outputs.push(("trace", object(&mesh, &["trace", &waits, "--json"]).await));
-    outputs.push(("status", object(&mesh, &["status", "--json"]).await));
+    let (_, unserved, _) = mesh.jetmesh(&["status", "--json"]).await;
+    let unserved: Value = serde_json::from_str(&unserved).expect("one object");
+    outputs.push(("status", unserved.to_string()));
 
     let mut names: Vec<&str> = outputs.iter().map(|(name, _)| *name).collect();
     names.sort_unstable();

@@ -61,7 +61,7 @@ async fn serve(
 ) -> Result<std::convert::Infallible, Error> {
     // A connection of its own: who may publish an advisory may publish one that no client can read.
     let connection = broker::open(&plan.nats, &format!("jetmesh advisories {}", plan.mesh)).await?;
-    broker::provision::mesh_stream(&connection, plan, ADVISORIES).await?;
+    broker::provision::restore(&connection, plan, ADVISORIES).await?;
     poison::discard(&connection, ADVISORIES, &bind(&connection, plan).await?).await?;
     let mut inlet = Inlet::open(&connection, ADVISORIES, CONSUMER).await?;
     let mut checks = tokio::time::interval(ACK_WAIT / 3);

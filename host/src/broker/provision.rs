@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::connection::Connection;
 use super::consumer::{META_MESH, nanos};
-use super::error::{Error, Remedy, remedy};
+use super::error::{Code, Error, Remedy, remedy};
 use super::stream::StreamInfo;
 use crate::plan::{Plan, Stream};
 
@@ -30,17 +30,13 @@ pub fn kv_stream(bucket: &str) -> String {
 /// its stream exists is lost.
 pub async fn provision(connection: &Connection, plan: &Plan) -> Result<(), Error> {
     for (name, config) in mesh_streams(plan) {
-        own(connection, plan, name, config).await?;
+        own(connection, plan, &name, config).await?;
     }
-    own(connection, plan, &kv_stream(ATTEMPTS), kv_config(ATTEMPTS)).await?;
     for bucket in ledgers(plan) {
         ledger_bucket(connection, plan, bucket).await?;
     }
     for stream in &plan.streams {
-        if connection.stream(&stream.name).await?.is_none() {
-            create(connection, &stream.name, source_config(stream)).await?;
-            tracing::info!(stream = %stream.name, subjects = ?stream.subjects, "stream made");
-        }
+        source(connection, stream).await?;
     }
     Ok(())
 }
@@ -53,9 +49,8 @@ pub fn wanted(plan: &Plan) -> Vec<(String, Value)> {
         wanted.push((name, config));
     };
     for (name, config) in mesh_streams(plan) {
-        own(name.to_owned(), config);
+        own(name, config);
     }
-    own(kv_stream(ATTEMPTS), kv_config(ATTEMPTS));
     for bucket in ledgers(plan) {
         own(kv_stream(bucket), ledger_config(plan, bucket));
     }
@@ -76,21 +71,81 @@ fn ledgers(plan: &Plan) -> Vec<&str> {
     ledgers
 }
 
-/// Makes one of the mesh's own streams, if it is missing.
-pub async fn mesh_stream(connection: &Connection, plan: &Plan, wanted: &str) -> Result<(), Error> {
-    for (name, config) in mesh_streams(plan) {
-        if name == wanted {
-            own(connection, plan, name, config).await?;
-        }
+/// Makes a stream that the configuration describes, if it is not there. `false`: it describes none of this name.
+pub async fn again(connection: &Connection, plan: &Plan, name: &str) -> Result<bool, Error> {
+    let Some(stream) = plan.streams.iter().find(|stream| stream.name == name) else {
+        return Ok(false);
+    };
+    source(connection, stream).await?;
+    Ok(true)
+}
+
+async fn source(connection: &Connection, stream: &Stream) -> Result<(), Error> {
+    if connection.stream(&stream.name).await?.is_none() {
+        create(connection, &stream.name, source_config(stream)).await?;
+        tracing::info!(stream = %stream.name, subjects = ?stream.subjects, "stream made");
     }
     Ok(())
 }
 
-fn mesh_streams(plan: &Plan) -> [(&'static str, Value); 4] {
+/// Makes one of the mesh's own streams again, if somebody has removed it, and says what went with it. `true`: it was
+/// gone. A ledger's bucket is none of them: without its memory its handlers must not go on.
+pub async fn restore(connection: &Connection, plan: &Plan, name: &str) -> Result<bool, Error> {
+    if name == kv_stream(MESH_BUCKET) && !plan.ledgers().contains(&MESH_BUCKET) {
+        // No ledger then: which making of a stream this is, its handlers' consumers know as well.
+        let gone = connection.stream(name).await?.is_none();
+        if gone {
+            ledger_bucket(connection, plan, MESH_BUCKET).await?;
+        }
+        return Ok(gone);
+    }
+    let Some((_, config)) = mesh_streams(plan).into_iter().find(|(own, _)| own == name) else {
+        return Ok(false);
+    };
+    let gone = own(connection, plan, name, config).await?;
+    if gone {
+        let lost = match name {
+            DEAD => "the dead letters that it held",
+            REPLAY => "replays that were asked for and had not begun",
+            DELAYED => "delayed events that waited for their time",
+            ADVISORIES => "the server's word on events that it gave up; the sweep finds them",
+            _ => "how often events that wait for a retry were tried",
+        };
+        tracing::warn!(
+            stream = name,
+            lost,
+            "a stream of the mesh was removed and is made again"
+        );
+    }
+    Ok(gone)
+}
+
+/// Does what needs one of the mesh's own streams. If that is gone, it is made again, and whoever asked tries again as
+/// after any error that passes.
+pub async fn kept<T>(
+    connection: &Connection,
+    plan: &Plan,
+    name: &str,
+    step: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Error> {
+    let error = match step.await {
+        Ok(done) => return Ok(done),
+        Err(error) => error,
+    };
+    let missing = matches!(error, Error::NoResponders { .. }) || error.code() == Some(Code::STREAM_NOT_FOUND);
+    if missing && restore(connection, plan, name).await? {
+        return Err(Error::Missing {
+            what: format!("stream {name}"),
+        });
+    }
+    Err(error)
+}
+
+fn mesh_streams(plan: &Plan) -> [(String, Value); 5] {
     let events = &plan.nats.js_event_prefix;
     [
         (
-            ADVISORIES,
+            ADVISORIES.to_owned(),
             json!({
                 "subjects": [
                     format!("{events}.ADVISORY.CONSUMER.MAX_DELIVERIES.>"),
@@ -101,15 +156,15 @@ fn mesh_streams(plan: &Plan) -> [(&'static str, Value); 4] {
             }),
         ),
         (
-            DEAD,
+            DEAD.to_owned(),
             json!({ "subjects": ["$MESH.dead.>"], "max_msgs_per_subject": 1, "allow_msg_ttl": true, "allow_direct": true }),
         ),
         (
-            REPLAY,
+            REPLAY.to_owned(),
             json!({ "subjects": ["$MESH.replay.>"], "max_msgs_per_subject": 1, "retention": "workqueue" }),
         ),
         (
-            DELAYED,
+            DELAYED.to_owned(),
             // The server publishes what is due within the same stream, or nowhere.
             json!({
                 "subjects": ["$MESH.delay.>", "$MESH.due.>", "$MESH.fired.>"],
@@ -119,6 +174,7 @@ fn mesh_streams(plan: &Plan) -> [(&'static str, Value); 4] {
                 "allow_msg_ttl": true,
             }),
         ),
+        (kv_stream(ATTEMPTS), kv_config(ATTEMPTS)),
     ]
 }
 
@@ -182,12 +238,12 @@ async fn create(connection: &Connection, name: &str, mut config: Value) -> Resul
     })
 }
 
-/// A stream that carries the mesh's name; that of another mesh is refused.
-async fn own(connection: &Connection, plan: &Plan, name: &str, mut config: Value) -> Result<(), Error> {
+/// A stream that carries the mesh's name; that of another mesh is refused. `true`: it was not there.
+async fn own(connection: &Connection, plan: &Plan, name: &str, mut config: Value) -> Result<bool, Error> {
     config["num_replicas"] = json!(plan.replicas);
     config["metadata"] = json!({ META_MESH: plan.mesh });
     let Some(found) = connection.stream(name).await? else {
-        return create(connection, name, config).await.map(|_| ());
+        return create(connection, name, config).await.map(|_| true);
     };
     check_mesh_stream(plan, name, &found)?;
     let missing = |key: &str| config.get(key).is_some_and(|v| found.config.get(key) != Some(v));
@@ -206,7 +262,7 @@ async fn own(connection: &Connection, plan: &Plan, name: &str, mut config: Value
         }
         let _: StreamInfo = connection.api(&format!("STREAM.UPDATE.{name}"), &merged).await?;
     }
-    Ok(())
+    Ok(false)
 }
 
 /// Whether one of the mesh's own streams is this mesh's.

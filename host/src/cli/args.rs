@@ -20,6 +20,7 @@ use crate::config::{Loaded, Overrides, load};
     next_help_heading = "Options of all commands",
     after_help = "Exit codes: 0 done; 1 failed; 2 wrong usage, configuration or module; 3 NATS not reached in time; \
                   4 NATS cannot be used as it is; 5 a shutdown left work unfinished, which will be delivered again; \
+                  6 something does not serve, says `status`; \
                   130 ended at once by a second signal; 141 nobody read what it printed."
 )]
 pub struct Args {
@@ -153,6 +154,19 @@ impl Args {
         self.config
             .clone()
             .or_else(|| variable("JETMESH_CONFIG").map(PathBuf::from))
+    }
+
+    /// The same for a command that only looks at a mesh: it says that something is wrong, and goes on.
+    pub fn look(&self) -> Result<Loaded, crate::config::Error> {
+        let loaded = crate::config::look(self.config.as_deref(), &self.overrides())?;
+        if !loaded.problems.is_empty() {
+            note!(
+                "warning: {} has {} problem(s), with which no host starts: `jetmesh check` names them",
+                loaded.path.display(),
+                loaded.problems.len()
+            );
+        }
+        Ok(loaded)
     }
 
     fn overrides(&self) -> Overrides {

@@ -38,6 +38,8 @@ const UNREACHABLE: u8 = 3;
 const REFUSED: u8 = 4;
 /// A shutdown had to leave work unfinished; the server will deliver it again.
 const UNFINISHED: u8 = 5;
+/// No host answers, or a handler, ledger or relay does not serve.
+const UNSERVED: u8 = 6;
 
 /// Why a command ends with another code than 0.
 #[derive(Debug, thiserror::Error)]

@@ -47,7 +47,7 @@ pub struct Retrying {
 }
 
 pub async fn run(args: &Args, retrying: &Retrying) -> Result<u8, Error> {
-    let loaded = args.load()?;
+    let loaded = args.look()?;
     let plan = &loaded.plan;
     let connection = broker::open(&plan.nats, "jetmesh retrying").await?;
     if connection.stream(&kv_stream(ATTEMPTS)).await?.is_none() {

@@ -50,6 +50,8 @@ pub struct Loaded {
     pub path: PathBuf,
     /// What is valid, and may surprise.
     pub warnings: Vec<String>,
+    /// What is wrong with it; there is none of [`load`].
+    pub problems: Vec<Problem>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -72,6 +74,19 @@ fn lines(problems: &[Problem]) -> String {
 
 /// Reads the configuration at `path`, or where it is usually found, with all its layers.
 pub fn load(path: Option<&Path>, overrides: &Overrides) -> Result<Loaded, Error> {
+    let loaded = look(path, overrides)?;
+    match loaded.problems.is_empty() {
+        true => Ok(loaded),
+        false => Err(Error::Problems {
+            name: loaded.path.display().to_string(),
+            problems: loaded.problems,
+        }),
+    }
+}
+
+/// The same for whoever only looks at a mesh: what is wrong elsewhere does not keep from that. Handlers that cannot be
+/// named are left out.
+pub fn look(path: Option<&Path>, overrides: &Overrides) -> Result<Loaded, Error> {
     let path = match path {
         Some(path) => path.to_owned(),
         None => PLACES
@@ -90,15 +105,40 @@ pub fn load(path: Option<&Path>, overrides: &Overrides) -> Result<Loaded, Error>
         why,
     })?;
     let base = path.parent().unwrap_or(Path::new(""));
-    let (plan, warnings) = read(&name, &text, base, true, |file| {
+    let (mut plan, mut reader) = read(&name, &text, base, |file| {
         vec![layers::environment(file), layers::flags(overrides)]
     })?;
-    Ok(Loaded { plan, path, warnings })
+    if !reader.problems.is_empty() {
+        missing_modules(&plan, &mut reader);
+    }
+    let (problems, warnings) = (reader.problems, reader.warnings);
+    let needed = |problem: &Problem| problem.key == "mesh" || problem.key.split('.').next() == Some("nats");
+    if problems.iter().any(needed) {
+        return Err(Error::Problems { name, problems });
+    }
+    plan.handlers.retain(|handler| {
+        let key = format!("handlers.{}", handler.name);
+        let names = ["", ".stream", ".consumer", ".bucket"].map(|of| format!("{key}{of}"));
+        !problems.iter().any(|problem| names.contains(&problem.key))
+    });
+    Ok(Loaded {
+        plan,
+        path,
+        warnings,
+        problems,
+    })
 }
 
 /// Reads a configuration from text alone; `base` is what relative module paths begin at.
 pub fn parse(text: &str, base: &Path) -> Result<Plan, Error> {
-    read("the configuration", text, base, false, |_| Vec::new()).map(|(plan, _)| plan)
+    let name = "the configuration";
+    match read(name, text, base, |_| Vec::new())? {
+        (plan, reader) if reader.problems.is_empty() => Ok(plan),
+        (_, reader) => Err(Error::Problems {
+            name: name.to_owned(),
+            problems: reader.problems,
+        }),
+    }
 }
 
 /// The text of a file; or its encoding, which is not UTF-8.
@@ -121,16 +161,8 @@ fn decoded(bytes: Vec<u8>) -> Result<String, String> {
     })
 }
 
-type Read = (Plan, Vec<String>);
-
-/// `files`: whether modules are to be there.
-fn read(
-    name: &str,
-    text: &str,
-    base: &Path,
-    files: bool,
-    over: impl FnOnce(&Dict) -> Vec<Layer>,
-) -> Result<Read, Error> {
+/// A configuration, and what was found while reading it.
+fn read(name: &str, text: &str, base: &Path, over: impl FnOnce(&Dict) -> Vec<Layer>) -> Result<(Plan, Reader), Error> {
     let syntax = |e: figment::Error| Error::Syntax {
         name: name.to_owned(),
         text: without_secrets(&e.to_string()),
@@ -143,17 +175,7 @@ fn read(
         figment = figment.merge(layer);
     }
     let plan = plan(figment.extract().map_err(syntax)?, base, &mut reader);
-    if !reader.problems.is_empty() {
-        // Else whoever needs the modules says what is wrong with them; a command that does not need them goes on.
-        if files {
-            missing_modules(&plan, &mut reader);
-        }
-        return Err(Error::Problems {
-            name: name.to_owned(),
-            problems: reader.problems,
-        });
-    }
-    Ok((plan, reader.warnings))
+    Ok((plan, reader))
 }
 
 /// Modules that are not there, so that all that is wrong is said at once.

@@ -1,7 +1,7 @@
 //! The ledger of one bucket on this host: what lanes ask of it. What is known stands in the [`Book`]; the committer sends
 //! what has joined.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex as StdMutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -59,7 +59,18 @@ pub struct Bucket {
     pub(super) reads: AtomicU64,
     pub(super) fetched: AtomicU64,
     /// The last error of opening, so that it is logged once and not with each event.
-    pub(super) trouble: StdMutex<Option<String>>,
+    pub(super) trouble: StdMutex<Option<Trouble>>,
+    /// It cannot be opened before a person acts.
+    pub(super) refused: AtomicBool,
+}
+
+/// Why nothing can be appended.
+#[derive(Debug, Clone)]
+pub struct Trouble {
+    pub why: String,
+    pub since_ms: u64,
+    /// How often it was met.
+    pub count: u64,
 }
 
 /// The right to join alone: nobody else joins meanwhile, so that what its holder reads is not overtaken by its
@@ -90,7 +101,19 @@ impl Bucket {
             reads: AtomicU64::new(0),
             fetched: AtomicU64::new(0),
             trouble: StdMutex::new(None),
+            refused: AtomicBool::new(false),
         }
+    }
+
+    /// Why it does not work, if it does not.
+    pub fn trouble(&self) -> Option<Trouble> {
+        self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Why its handlers must take nothing: it cannot be opened before a person acts.
+    pub fn refused(&self) -> Option<String> {
+        let refused = self.refused.load(Ordering::Relaxed);
+        refused.then(|| self.trouble().map_or_else(String::new, |trouble| trouble.why))
     }
 
     pub fn refusals(&self) -> u64 {
@@ -142,7 +165,9 @@ impl Bucket {
     /// Reads everything that other hosts have appended.
     pub async fn catch_up(&self) -> Result<(), Error> {
         let connection = self.connection().await?;
-        self.sync(&connection).await
+        self.sync(&connection)
+            .await
+            .inspect_err(|error| self.look_again_upon(error))
     }
 
     /// The newest entry that this host knows.

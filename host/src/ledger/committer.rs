@@ -23,6 +23,8 @@ const MOMENT: Duration = Duration::from_millis(20);
 const LOOK_AGAIN: Duration = Duration::from_millis(1);
 /// After so many looks without any movement it is no other batch that is in the way.
 const LOOKS_MAX: u32 = 100;
+/// After so many batches without an answer it is looked whether the bucket is still there.
+const GONE_AFTER: u32 = 5;
 /// Another host has appended so lately that it is likely to do so again: it gets its turn.
 const OTHERS_ARE_BUSY: Duration = Duration::from_millis(200);
 /// At most so long.
@@ -105,6 +107,7 @@ async fn append(bucket: &Bucket, connection: &Connection) -> Result<(), Error> {
                 if !batch.entry.floors.is_empty() {
                     fault::point("floor-written");
                 }
+                bucket.mended();
                 let sequence = last - (batch.records.len() - 1 - batch.entry_at) as u64;
                 let read = bucket.apply(&batch.entry, sequence);
                 if let Read::Applied(fates) = read {
@@ -128,12 +131,28 @@ async fn append(bucket: &Bucket, connection: &Connection) -> Result<(), Error> {
                 tokio::time::sleep((LOOK_AGAIN * 2u32.pow(looks.min(10))).min(MOMENT)).await;
             }
             Answer::Unknown if connection.is_closed() || began.elapsed() > PATIENCE => {
+                if !connection.is_closed() {
+                    let why = match connection.stream(&bucket.stream).await {
+                        Ok(Some(_)) => "its stream is there".to_owned(),
+                        Ok(None) => "its stream is gone".to_owned(),
+                        Err(error) => error.to_string(),
+                    };
+                    bucket.report(&format!(
+                        "bucket {}: the server has confirmed no commit for {PATIENCE:?}; look at its disk and its log ({why})",
+                        bucket.name
+                    ));
+                }
                 return Err(Error::Gone {
                     what: "a commit".to_owned(),
                 });
             }
             Answer::Unknown => {
                 unknown += 1;
+                if unknown == GONE_AFTER && connection.stream(&bucket.stream).await?.is_none() {
+                    return Err(Error::Missing {
+                        what: format!("bucket {}", bucket.name),
+                    });
+                }
                 // "Nobody is there" is answered at once.
                 tokio::time::sleep(MOMENT * unknown.min(50)).await;
             }

@@ -43,6 +43,7 @@ impl Bucket {
             .buffer_unordered(AT_ONCE)
             .try_collect()
             .await
+            .inspect_err(|error| self.look_again_upon(error))
     }
 
     async fn read(&self, key: &str) -> Result<(Option<Bytes>, Version), Error> {

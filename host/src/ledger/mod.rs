@@ -37,6 +37,6 @@ pub mod session;
 pub mod standing;
 pub mod view;
 
-pub use bucket::Bucket;
+pub use bucket::{Bucket, Trouble};
 pub use fate::{Committed, Fault};
 pub use index::Decided;

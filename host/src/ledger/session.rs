@@ -2,15 +2,18 @@
 //! the next one.
 
 use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use super::book::Read;
-use super::bucket::{Bucket, tell};
+use super::bucket::{Bucket, Trouble, tell};
 use super::entry::{Entry, Head, READER};
 use super::opening::Opening;
 use super::read;
+use crate::broker::error::Code;
 use crate::broker::provision::check_ledger_bucket;
 use crate::broker::{By, Connection, Error};
+use crate::message::{now_ms, rfc3339};
 
 /// From so many entries on it is told how long they took: some seconds.
 const TOLD: u64 = 100_000;
@@ -28,13 +31,18 @@ impl Bucket {
         // Boxed: whoever waits for an event would carry its many kilobytes along, and it runs once a connection.
         match Box::pin(self.open()).await {
             Ok(connection) => {
-                *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = None;
+                // What waits to be appended tells by itself whether it can be.
+                if !self.book().has_work() {
+                    self.mended();
+                }
+                self.refused.store(false, Ordering::Relaxed);
                 *self.link.lock().unwrap_or_else(PoisonError::into_inner) = Some(connection.clone());
                 Ok(connection)
             }
             Err(error) => {
                 if !error.passes() {
                     self.report(&error.to_string());
+                    self.refused.store(true, Ordering::Relaxed);
                 }
                 Err(error)
             }
@@ -62,6 +70,14 @@ impl Bucket {
     /// Nothing that was read is believed: the next one who needs it reads it again.
     pub(super) fn forget_session(&self) {
         *self.link.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// What a read says may be that the bucket is gone: then the next one who needs it says so.
+    pub(super) fn look_again_upon(&self, error: &Error) {
+        if error.code() == Some(Code::STREAM_NOT_FOUND) {
+            self.forget_session();
+            self.joined.notify_one();
+        }
     }
 
     /// Reads the head and every entry up to it.
@@ -110,7 +126,9 @@ impl Bucket {
         *self.unanswered.lock().unwrap_or_else(PoisonError::into_inner) = None;
         let info = connection.stream(&self.stream).await?.ok_or_else(|| {
             Error::Refused(format!(
-                "bucket {} is gone: start jetmesh again to make it anew",
+                "bucket {} is gone, with its keys and the memory of what is decided: restore it from a backup; or start \
+                 jetmesh again, which makes an empty one, and let each of its handlers begin again, at its `start`, with \
+                 `jetmesh reset HANDLER`: what they did before is then done a second time",
                 self.name
             ))
         })?;
@@ -185,11 +203,26 @@ impl Bucket {
         }
     }
 
+    /// Says what keeps it from working, once.
     pub(super) fn report(&self, text: &str) {
         let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
-        if trouble.as_deref() != Some(text) {
+        let (since_ms, count) = trouble.as_ref().map_or((now_ms(), 0), |t| (t.since_ms, t.count));
+        if trouble.as_ref().is_none_or(|trouble| trouble.why != text) {
             tracing::error!(bucket = %self.name, error = text, "the ledger is stopped");
-            *trouble = Some(text.to_owned());
+        }
+        *trouble = Some(Trouble {
+            why: text.to_owned(),
+            since_ms,
+            count: count + 1,
+        });
+    }
+
+    /// It works.
+    pub(super) fn mended(&self) {
+        let trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(trouble) = trouble {
+            let since = rfc3339(trouble.since_ms);
+            tracing::warn!(bucket = %self.name, since, times = trouble.count, "the ledger works again");
         }
     }
 }

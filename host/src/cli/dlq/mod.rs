@@ -17,7 +17,7 @@ use crate::dead_letter::Letter;
 use crate::dlq::select;
 
 pub async fn run(args: &Args, dlq: &Dlq) -> Result<u8, Error> {
-    let loaded = args.load()?;
+    let loaded = args.look()?;
     let connection = broker::open(&loaded.plan.nats, "jetmesh dlq").await?;
     if connection.stream(DEAD).await?.is_none() {
         return Err(Error::Failed(format!(

@@ -48,7 +48,7 @@ pub struct Trace {
 }
 
 pub async fn run(args: &Args, trace: &Trace) -> Result<u8, Error> {
-    let loaded = args.load()?;
+    let loaded = args.look()?;
     let plan = &loaded.plan;
     let connection = broker::open(&plan.nats, "jetmesh trace").await?;
     let reading = Reading::new(&plan.nats, &connection, trace.max_time, trace.max_messages);

@@ -15,7 +15,7 @@ use super::entry::{PART, Subjects};
 use super::mistake::Mistake;
 use crate::broker::connection::redial_delay;
 use crate::broker::consumer::nanos;
-use crate::broker::provision::{DEAD, DELAYED, kv_stream, mesh_stream};
+use crate::broker::provision::{DEAD, DELAYED, kv_stream, restore};
 use crate::broker::shared::Shared;
 use crate::broker::{self, By, Connection, Error};
 use crate::fault;
@@ -128,7 +128,7 @@ async fn serve(
 ) -> Result<(), Error> {
     let ledger = state.ledger();
     for needed in [DEAD, DELAYED] {
-        mesh_stream(connection, plan, needed).await?;
+        restore(connection, plan, needed).await?;
     }
     let stream = kv_stream(ledger);
     let subjects = Subjects::new(ledger);

@@ -10,7 +10,7 @@ use super::carry::Relay;
 use super::flight::{Answered, Cargo, What};
 use super::targets::{Refusal, refusal};
 use crate::broker::error::Code;
-use crate::broker::provision::{DEAD, DELAYED, mesh_stream};
+use crate::broker::provision::{DEAD, DELAYED, restore};
 use crate::broker::{Connection, Error};
 use crate::effects::subject_matches;
 use crate::fault;
@@ -188,8 +188,7 @@ const ASKS_MAX: usize = 16;
 async fn find(connection: &Connection, plan: &Plan, subject: &str, target: &str) -> Result<Option<String>, Error> {
     let found = connection.stream_of(subject).await?;
     if found.is_none() && matches!(target, DEAD | DELAYED) {
-        mesh_stream(connection, plan, target).await?;
-        tracing::warn!(stream = target, "a stream of the mesh was gone and is made again");
+        restore(connection, plan, target).await?;
     }
     Ok(found)
 }

@@ -1,0 +1,140 @@
+//! How one handler stands: what its hosts say of it, and what NATS says.
+
+use serde_json::{Value, json};
+
+use crate::broker::provision::kv_stream;
+use crate::broker::{self, By, Connection};
+use crate::ledger::entry::{Head, Subjects};
+use crate::plan::Handler;
+
+/// What the hosts say of it, the best of them first.
+struct Told<'a> {
+    state: &'a str,
+    why: Option<&'a str>,
+    since: Value,
+}
+
+/// One handler. `ledger`: how its ledger stands; `dead`: letters of it that wait for a person.
+pub async fn stand(
+    connection: &Connection,
+    handler: &Handler,
+    hosts: &[Value],
+    ledger: Option<&Value>,
+    dead: u64,
+) -> Value {
+    let endpoints: Vec<&Value> = hosts
+        .iter()
+        .flat_map(|h| h["endpoints"].as_array().into_iter().flatten())
+        .filter(|e| e["name"] == json!(handler.name))
+        .collect();
+    let mut modules: Vec<&str> = endpoints.iter().filter_map(|e| e["data"]["module"].as_str()).collect();
+    modules.sort_unstable();
+    modules.dedup();
+    let told = told(hosts, &endpoints);
+    let mut body = json!({
+        "handler": handler.name,
+        "stream": handler.stream,
+        "consumer": handler.consumer,
+        "state": told.state,
+        "since": told.since,
+        "why": told.why,
+        "module": if modules.is_empty() { Value::Null } else { json!(modules.join(",")) },
+        "dead": dead,
+    });
+    if let Some(ledger) = ledger.filter(|ledger| ledger["state"] != "works") {
+        // Its events are delivered, and nothing can be decided.
+        if told.state == "serving" {
+            body["state"] = json!("stopped");
+            body["since"] = ledger["since"].clone();
+        }
+        if told.why.is_none() {
+            body["why"] = ledger["why"].clone();
+        }
+    }
+    if let Some(ledger) = &handler.ledger {
+        let decided = |head: Head| {
+            head.floors
+                .get(&handler.name)
+                .map_or(0, |floor| floor.done + floor.dead)
+        };
+        body["decided"] = json!(head(connection, ledger).await.ok().map(decided));
+    }
+    match at_nats(connection, handler, &mut body).await {
+        Ok(None) => {}
+        Ok(Some(why)) if body["why"].is_null() => {
+            if told.state == "serving" {
+                body["state"] = json!("connecting");
+            }
+            body["why"] = json!(why);
+        }
+        Ok(Some(why)) => body["note"] = json!(why),
+        Err(error) => body["note"] = json!(format!("NATS cannot be asked how its consumer stands: {error}")),
+    }
+    body
+}
+
+fn told<'a>(hosts: &[Value], endpoints: &[&'a Value]) -> Told<'a> {
+    let of = |state: &str| endpoints.iter().find(|e| e["data"]["state"] == state);
+    // One host that serves is enough; of the others the one that a person must act for.
+    let told = ["serving", "stopped", "connecting", "starting"]
+        .into_iter()
+        .find_map(of);
+    match told {
+        Some(endpoint) => Told {
+            state: endpoint["data"]["state"].as_str().unwrap_or("unknown"),
+            why: endpoint["data"]["why"].as_str(),
+            since: endpoint["data"]["since"].clone(),
+        },
+        None if hosts.is_empty() => Told {
+            state: "unserved",
+            why: Some("no host answers"),
+            since: Value::Null,
+        },
+        None => Told {
+            state: "unserved",
+            why: Some("no host that answers has it in its configuration"),
+            since: Value::Null,
+        },
+    }
+}
+
+/// What the ledger's head says.
+pub(super) async fn head(connection: &Connection, ledger: &str) -> Result<Head, broker::Error> {
+    let subject = Subjects::new(ledger).head();
+    let stored = connection.stored(&kv_stream(ledger), By::Last(&subject)).await?;
+    Ok(stored
+        .and_then(|stored| serde_json::from_slice(&stored.payload).ok())
+        .unwrap_or_default())
+}
+
+/// The counts of its consumer, and what is wrong there.
+async fn at_nats(
+    connection: &Connection,
+    handler: &Handler,
+    body: &mut Value,
+) -> Result<Option<String>, broker::Error> {
+    let (stream, consumer) = (&handler.stream, &handler.consumer);
+    if connection.stream(stream).await?.is_none() {
+        return Ok(Some(format!("there is no stream {stream}")));
+    }
+    let Some(info) = connection.consumer(stream, consumer).await? else {
+        return Ok(Some(format!(
+            "its consumer {consumer} is not there; a host that serves makes it"
+        )));
+    };
+    body["pending"] = json!(info.num_pending);
+    body["in_flight"] = json!(info.num_ack_pending);
+    body["redelivered"] = json!(info.num_redelivered);
+    let most = info.config["max_ack_pending"].as_u64().unwrap_or(u64::MAX);
+    if info.paused {
+        body["note"] = json!(format!(
+            "its consumer is paused: resume it with `nats consumer resume {stream} {consumer}`"
+        ));
+    } else if info.num_ack_pending >= most {
+        body["note"] = json!(format!(
+            "{most} deliveries are at work or wait for a retry, and more are not given before one of them ends \
+             (`ack_pending_max`); `jetmesh retrying` lists them"
+        ));
+    }
+    Ok(None)
+}

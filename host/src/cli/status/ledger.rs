@@ -1,0 +1,117 @@
+//! How one ledger stands, and what of it waits to be carried out.
+
+use serde_json::{Value, json};
+
+use super::handler::head;
+use crate::broker::provision::kv_stream;
+use crate::broker::{self, By, Connection};
+use crate::ledger::entry::Subjects;
+use crate::ledger::relay;
+use crate::message::{now_ms, parse_rfc3339};
+use crate::plan::Plan;
+
+/// A consequence that has waited for so long is late.
+const LATE_MS: u64 = 15_000;
+
+/// One ledger.
+pub async fn stand(connection: &Connection, plan: &Plan, name: &str, hosts: &[Value]) -> Value {
+    let trouble = hosts
+        .iter()
+        .flat_map(|host| host["data"]["ledgers"].as_array().into_iter().flatten())
+        .find(|ledger| ledger["ledger"] == name && !ledger["error"].is_null());
+    let mut body = json!({ "ledger": name, "state": "works", "since": null, "why": null });
+    let at_nats = match connection.stream(&kv_stream(name)).await {
+        Ok(Some(_)) => head(connection, name).await.err().map(|error| error.to_string()),
+        Ok(None) => Some(format!(
+            "its bucket {name} (stream {}) is not there: if it was before, restore it from a backup; a host that starts \
+             makes an empty one, which remembers nothing of what is decided",
+            kv_stream(name)
+        )),
+        Err(error) => Some(error.to_string()),
+    };
+    if let Some(trouble) = trouble {
+        body["since"] = trouble["error"]["since"].clone();
+        body["why"] = trouble["error"]["why"].clone();
+    } else if let Some(why) = &at_nats {
+        body["why"] = json!(why);
+    }
+    if !body["why"].is_null() {
+        body["state"] = json!("stopped");
+    }
+    body["relay"] = relay(connection, plan, name, hosts).await;
+    body
+}
+
+async fn relay(connection: &Connection, plan: &Plan, name: &str, hosts: &[Value]) -> Value {
+    let relays: Vec<&Value> = hosts
+        .iter()
+        .flat_map(|host| host["relays"].as_array().into_iter().flatten())
+        .filter(|relay| relay["ledger"] == name)
+        .collect();
+    let blocked: Vec<&Value> = relays
+        .iter()
+        .flat_map(|relay| relay["blocked"].as_array().into_iter().flatten())
+        .collect();
+    let mut body = json!({ "state": "works", "why": null, "waiting": null, "oldest": null, "blocked": blocked });
+    let (waiting, oldest) = match waits(connection, name).await {
+        Ok((waiting, oldest)) => {
+            body["waiting"] = json!(waiting);
+            body["oldest"] = json!(oldest);
+            (waiting, oldest.as_deref().and_then(parse_rfc3339))
+        }
+        Err(error) => {
+            body["state"] = json!("unknown");
+            body["why"] = json!(error.to_string());
+            return body;
+        }
+    };
+    let late = waiting > 0 && oldest.is_none_or(|at| now_ms().saturating_sub(at) > LATE_MS);
+    let error = relays.iter().find_map(|relay| relay["error"]["why"].as_str());
+    let (state, why) = if relays.is_empty() && (waiting > 0 || !hosts.is_empty()) {
+        let why = match plan.relay {
+            true => "no host that answers relays it",
+            false => "nobody relays: `relay = false` here, and no host that answers does",
+        };
+        ("unserved", why.to_owned())
+    } else if let Some(one) = blocked.first() {
+        let of = |key: &str| one[key].as_str().unwrap_or("?").to_owned();
+        ("blocked", format!("{} takes nothing: {}", of("target"), of("why")))
+    } else if let (true, Some(error)) = (
+        late || relays.iter().all(|r| !r["error"].is_null()) && !relays.is_empty(),
+        error,
+    ) {
+        ("stopped", error.to_owned())
+    } else if late {
+        ("late", "the relay has not come to them yet".to_owned())
+    } else {
+        return body;
+    };
+    body["state"] = json!(state);
+    body["why"] = json!(why);
+    body
+}
+
+/// Messages of consequences that are not confirmed, and when the oldest of them was stored, RFC 3339.
+async fn waits(connection: &Connection, name: &str) -> Result<(u64, Option<String>), broker::Error> {
+    let (stream, outs) = (kv_stream(name), Subjects::new(name).outs());
+    let consumer = connection.consumer(&stream, relay::CONSUMER).await?;
+    let (floor, waiting) = match consumer {
+        Some(consumer) => (
+            consumer.ack_floor.stream_seq,
+            consumer.num_pending + consumer.num_ack_pending,
+        ),
+        // No relay has ever run: all of them wait.
+        None => (0, connection.subjects(&stream, &outs).await?.len() as u64),
+    };
+    if waiting == 0 || connection.stored(&stream, By::Last(&outs)).await?.is_none() {
+        return Ok((waiting, None));
+    }
+    let ask = json!({ "seq": floor + 1, "next_by_subj": outs });
+    // It may be carried out by now.
+    let found = connection
+        .api::<Value>(&format!("STREAM.MSG.GET.{stream}"), &ask)
+        .await
+        .ok();
+    let time = found.and_then(|found| Some(found["message"]["time"].as_str()?.to_owned()));
+    Ok((waiting, time))
+}

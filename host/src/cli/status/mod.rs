@@ -1,0 +1,254 @@
+//! `jetmesh status`: asks NATS, and the hosts that run, how each handler and each ledger stands. What cannot be asked is
+//! said where it belongs, and hides nothing else.
+
+mod handler;
+mod ledger;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use serde_json::{Value, json};
+
+use super::args::Status;
+use super::table::{self, Narrow};
+use super::text::in_time;
+use super::{Args, Error, OK, UNSERVED};
+use crate::broker::consumer::{META_HANDLER, META_MESH};
+use crate::broker::provision::DEAD;
+use crate::broker::{self, Connection};
+use crate::delayed;
+use crate::dlq::{Filter, retention, select};
+use crate::message::{now_ms, parse_rfc3339};
+use crate::micro;
+use crate::plan::Plan;
+
+/// How long to wait for a further host to answer.
+const HOSTS_WAIT: Duration = Duration::from_millis(300);
+
+pub async fn run(args: &Args, status: &Status) -> Result<u8, Error> {
+    let loaded = args.look()?;
+    let plan = &loaded.plan;
+    let connection = broker::open(&plan.nats, "jetmesh status").await?;
+    let hosts = hosts(&connection, &plan.mesh).await;
+    let mut warnings = Vec::new();
+    let dead = connection.stream(DEAD).await;
+    match &dead {
+        Ok(Some(dead)) => warnings.extend(retention::warnings(dead)),
+        Ok(None) => {}
+        Err(error) => warnings.push(format!("dead letters cannot be counted: {error}")),
+    }
+    let dead = match dead {
+        Ok(Some(_)) => or_warning(letters(&connection).await, &mut warnings).unwrap_or_default(),
+        Ok(None) | Err(_) => BTreeMap::new(),
+    };
+    let mut ledgers = Vec::new();
+    for name in plan.ledgers() {
+        ledgers.push(ledger::stand(&connection, plan, name, &hosts).await);
+    }
+    let mut handlers = Vec::new();
+    for handler in &plan.handlers {
+        let ledger = ledgers.iter().find(|l| l["ledger"] == json!(handler.ledger));
+        let dead = dead.get(&handler.name).copied().unwrap_or(0);
+        handlers.push(handler::stand(&connection, handler, &hosts, ledger, dead).await);
+    }
+    let orphans = or_warning(orphans(&connection, plan).await, &mut warnings).unwrap_or_default();
+    let (waiting, due) = or_warning(delayed::waiting(&connection).await, &mut warnings).unwrap_or_default();
+    let serves = !hosts.is_empty()
+        && handlers.iter().all(|handler| handler["state"] == "serving")
+        && ledgers
+            .iter()
+            .all(|ledger| ledger["state"] == "works" && ledger["relay"]["state"] == "works");
+    if status.json {
+        let body = json!({
+            "mesh": plan.mesh,
+            "serves": serves,
+            "handlers": handlers,
+            "ledgers": ledgers,
+            "delayed": { "waiting": waiting, "due": due },
+            "orphans": orphans,
+            "hosts": hosts,
+            "warnings": warnings,
+        });
+        println!("{body:#}");
+    } else {
+        print(plan, &hosts, &handlers, &ledgers);
+        print_orphans(&orphans);
+        warnings.iter().for_each(|warning| println!("warning: {warning}"));
+        match (waiting, due) {
+            (0, 0) => {}
+            (waiting, 0) => println!("delayed events: {waiting} wait for their time"),
+            (waiting, due) => {
+                println!("delayed events: {waiting} wait for their time, {due} are due and not published yet")
+            }
+        }
+    }
+    Ok(if serves { OK } else { UNSERVED })
+}
+
+fn or_warning<T>(asked: Result<T, broker::Error>, warnings: &mut Vec<String>) -> Option<T> {
+    asked.map_err(|error| warnings.push(error.to_string())).ok()
+}
+
+fn print(plan: &Plan, hosts: &[Value], handlers: &[Value], ledgers: &[Value]) {
+    let names: Vec<&str> = hosts.iter().filter_map(|h| h["id"].as_str()).collect();
+    match names.as_slice() {
+        [] => println!("mesh {}: no host answers", plan.mesh),
+        names => println!("mesh {}: {} host(s) {}", plan.mesh, names.len(), names.join(", ")),
+    }
+    let columns = [
+        "handler",
+        "state",
+        "pending",
+        "in_flight",
+        "redelivered",
+        "decided",
+        "dead",
+        "module",
+    ];
+    let rows: Vec<Vec<String>> = handlers
+        .iter()
+        .map(|h| columns.iter().map(|column| text(&h[*column])).collect())
+        .collect();
+    let header: Vec<String> = columns.iter().map(|c| c.to_uppercase().replace('_', " ")).collect();
+    let header: Vec<&str> = header.iter().map(String::as_str).collect();
+    let narrow = Narrow {
+        leave_out: &[4, 5],
+        cut: &[0],
+    };
+    table::print_narrow(&header, &rows, &narrow);
+    for handler in handlers {
+        let name = text(&handler["handler"]);
+        if let Some(why) = handler["why"].as_str() {
+            println!(
+                "{name} is {}{}: {why}",
+                text(&handler["state"]),
+                since(&handler["since"])
+            );
+        }
+        if let Some(note) = handler["note"].as_str() {
+            println!("{name}: {note}");
+        }
+    }
+    for ledger in ledgers {
+        let name = text(&ledger["ledger"]);
+        if let Some(why) = ledger["why"].as_str() {
+            println!(
+                "ledger {name} is {}{}: {why}",
+                text(&ledger["state"]),
+                since(&ledger["since"])
+            );
+        }
+        let relay = &ledger["relay"];
+        if let Some(why) = relay["why"].as_str() {
+            let waits = match relay["waiting"].as_u64() {
+                None => String::new(),
+                Some(waiting) => format!(", {waiting} consequence message(s) wait{}", since(&relay["oldest"])),
+            };
+            println!("relay of {name} is {}{waits}: {why}", text(&relay["state"]));
+        }
+    }
+    for host in hosts {
+        let (id, data) = (text(&host["id"]), &host["data"]);
+        if let Some(lost) = data["log_lines_lost"].as_u64().filter(|lost| *lost > 0) {
+            println!("host {id} has lost {lost} log line(s): standard error took none");
+        }
+        for told in data["panics"].as_array().into_iter().flatten() {
+            let (task, count) = (text(&told["task"]), text(&told["count"]));
+            println!(
+                "host {id}: {task} has panicked {count} time(s), a defect of jetmesh: {}",
+                text(&told["last"])
+            );
+        }
+    }
+}
+
+fn text(value: &Value) -> String {
+    match value {
+        Value::Null => "-".to_owned(),
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
+/// Since when, if that is known.
+fn since(at: &Value) -> String {
+    let at = at.as_str().and_then(parse_rfc3339);
+    at.map_or_else(String::new, |at| format!(" (since {})", in_time(at, now_ms())))
+}
+
+fn print_orphans(orphans: &[Value]) {
+    for orphan in orphans {
+        let (stream, consumer) = (text(&orphan["stream"]), text(&orphan["consumer"]));
+        println!(
+            "orphan: consumer {consumer} on stream {stream} belongs to handler {}, which is not in the configuration; \
+             remove it with `nats consumer rm {stream} {consumer}`",
+            text(&orphan["handler"])
+        );
+    }
+}
+
+/// What every running host says of itself.
+pub(super) async fn hosts(connection: &Connection, mesh: &str) -> Vec<Value> {
+    let inbox = connection.client.new_inbox();
+    let Ok(mut answers) = connection.client.subscribe(inbox.clone()).await else {
+        return Vec::new();
+    };
+    let subject = format!("$SRV.STATS.{}", micro::service(mesh));
+    if connection
+        .client
+        .publish_with_reply(subject, inbox, "".into())
+        .await
+        .is_err()
+    {
+        return Vec::new();
+    }
+    let mut hosts = Vec::new();
+    while let Ok(Some(answer)) = tokio::time::timeout(HOSTS_WAIT, answers.next()).await {
+        if answer.status.is_some() {
+            break;
+        }
+        hosts.extend(serde_json::from_slice::<Value>(&answer.payload).ok());
+    }
+    hosts
+}
+
+/// How many dead letters of each handler wait for a person.
+async fn letters(connection: &Connection) -> Result<BTreeMap<String, u64>, broker::Error> {
+    let mut counts = BTreeMap::new();
+    let count = |letter: crate::dead_letter::Letter| {
+        let handler = letter.id().split('.').next().unwrap_or_default().to_owned();
+        *counts.entry(handler).or_insert(0) += 1;
+    };
+    select::each(connection, &Filter::default(), false, count).await?;
+    Ok(counts)
+}
+
+/// Consumers of this mesh whose handler is not in the configuration.
+async fn orphans(connection: &Connection, plan: &Plan) -> Result<Vec<Value>, broker::Error> {
+    let mut streams: Vec<&str> = plan.handlers.iter().map(|h| h.stream.as_str()).collect();
+    streams.extend(plan.streams.iter().map(|s| s.name.as_str()));
+    streams.sort_unstable();
+    streams.dedup();
+    let mut found = Vec::new();
+    for stream in streams {
+        if connection.stream(stream).await?.is_none() {
+            continue;
+        }
+        let list: Value = connection.api(&format!("CONSUMER.LIST.{stream}"), &json!({})).await?;
+        for consumer in list["consumers"].as_array().into_iter().flatten() {
+            let metadata = &consumer["config"]["metadata"];
+            let (Some(mesh), Some(handler)) = (metadata[META_MESH].as_str(), metadata[META_HANDLER].as_str()) else {
+                continue;
+            };
+            let known = plan
+                .handlers
+                .iter()
+                .any(|h| h.name == handler && json!(h.consumer) == consumer["name"]);
+            if mesh == plan.mesh && !known {
+                found.push(json!({ "stream": stream, "consumer": consumer["name"], "handler": handler }));
+            }
+        }
+    }
+    Ok(found)
+}

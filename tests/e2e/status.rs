@@ -1,0 +1,183 @@
+//! `jetmesh status` names whatever does not serve, and why.
+
+use async_nats::jetstream::stream::RetentionPolicy;
+use serde_json::{Value, json};
+
+use crate::mesh::{Config, Mesh, PATIENT, says};
+use crate::support::wait::SOON;
+use crate::support::{Host, Signal, cli, eventually, modules};
+
+/// What it prints with `--json`, and its exit code.
+async fn status(mesh: &Mesh) -> (Option<i32>, Value) {
+    let (code, text, stderr) = mesh.jetmesh(&["status", "--json"]).await;
+    let value = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}{stderr}"));
+    (code.code(), value)
+}
+
+/// Waits until one handler stands so; returns its row.
+async fn stands(mesh: &Mesh, at: usize, state: &str) -> Value {
+    eventually(format!("handler {at} to be {state}"), PATIENT, async || {
+        let (_, status) = status(mesh).await;
+        (status["handlers"][at]["state"] == state).then(|| status["handlers"][at].clone())
+    })
+    .await
+}
+
+fn why(row: &Value) -> &str {
+    row["why"].as_str().unwrap_or("nothing")
+}
+
+#[tokio::test]
+async fn its_code_tells_scripts_whether_everything_serves() {
+    let mesh = Mesh::new(Config::probe()).await;
+    let (code, before) = status(&mesh).await;
+    assert_eq!((code, &before["serves"]), (Some(6), &json!(false)), "{before:#}");
+    let host = mesh.host(&[]).await;
+    stands(&mesh, 0, "serving").await;
+    let (code, during) = status(&mesh).await;
+    assert_eq!((code, &during["serves"]), (Some(0), &json!(true)), "{during:#}");
+    let text = mesh.jetmesh_ok(&["status"]).await;
+    assert!(text.lines().all(|line| line.len() <= 80), "{text}");
+    assert_eq!(text.lines().count(), 3, "nothing but its table: {text}");
+    host.signal(Signal::TERM);
+    host.wait_exit(PATIENT).await;
+    let (code, after) = status(&mesh).await;
+    assert_eq!(code, Some(6));
+    assert_eq!(why(&after["handlers"][0]), "no host answers");
+}
+
+#[tokio::test]
+async fn every_handler_has_a_row_whatever_is_wrong_with_it_or_with_others() {
+    let probe = modules::handler("probe");
+    let mesh = Mesh::new(
+        Config::new()
+            .handler("a-lost", &probe, "stream = \"ABSENT\"")
+            .handler("b-late", &probe, "stream = \"FULL\"")
+            .handler("c-good", &probe, "bucket = \"good\""),
+    )
+    .await;
+    mesh.add_stream("FULL", &["full.>"], RetentionPolicy::Limits).await;
+    mesh.publish("full.1", "{}").await;
+    let config = mesh.config.text(&mesh.server.url());
+    let _host = Host::start(&config, mesh.dir.path(), &[]);
+    let lost = stands(&mesh, 0, "stopped").await;
+    assert!(
+        why(&lost).contains("there is no stream ABSENT: make it with"),
+        "{lost:#}"
+    );
+    assert!(lost["since"].is_string(), "{lost:#}");
+    let late = stands(&mesh, 1, "stopped").await;
+    assert!(why(&late).contains("say where it starts"), "{late:#}");
+    let good = stands(&mesh, 2, "serving").await;
+    assert_eq!((why(&good), &good["pending"]), ("nothing", &json!(0)), "{good:#}");
+    let (code, text, _) = mesh.jetmesh(&["status"]).await;
+    assert_eq!(code.code(), Some(6));
+    assert!(text.contains("a-lost is stopped (since "), "{text}");
+}
+
+#[tokio::test]
+async fn a_ledger_that_is_gone_stops_its_handlers_and_hides_nothing_else() {
+    let probe = modules::handler("probe");
+    let config = Config::new()
+        .handler("a-kept", &probe, "bucket = \"kept\"\nsubjects = [\"orders.probe\"]")
+        .handler("b-gone", &probe, "bucket = \"gone\"\nsubjects = [\"orders.gone\"]");
+    let (mesh, host) = Mesh::start(config).await;
+    mesh.js.delete_stream("KV_gone").await.expect("it goes");
+    mesh.publish("orders.gone", json!({ "op": "add", "key": "n", "by": 1 }).to_string())
+        .await;
+    let gone = stands(&mesh, 1, "stopped").await;
+    assert!(why(&gone).contains("gone"), "{gone:#}");
+    let kept = stands(&mesh, 0, "serving").await;
+    assert_eq!(kept["decided"], 0, "{kept:#}");
+    let (code, status) = status(&mesh).await;
+    assert_eq!(code, Some(6));
+    assert_eq!(status["ledgers"][0]["state"], "stopped", "{status:#}");
+    assert_eq!(status["ledgers"][0]["ledger"], "gone");
+    assert_eq!(status["ledgers"][1]["state"], "works");
+    assert_eq!(
+        mesh.js.get_stream("KV_gone").await.map(|_| ()).ok(),
+        None,
+        "no host makes it by itself"
+    );
+    let line = host
+        .wait_for_line(says(&["the ledger is stopped", "bucket gone is gone"]), PATIENT)
+        .await;
+    assert!(
+        line.contains("memory of what is decided") && line.contains("jetmesh reset"),
+        "{line}"
+    );
+}
+
+#[tokio::test]
+async fn consequences_that_nobody_relays_are_counted_with_their_age() {
+    let (mesh, _host) = Mesh::start(Config::probe().top("relay = false")).await;
+    mesh.order(json!({ "op": "emit", "subject": "events.waits", "payload": 1 }))
+        .await;
+    mesh.wait_decisions("probe", 1).await;
+    let (code, status) = status(&mesh).await;
+    assert_eq!(code, Some(6));
+    let relay = &status["ledgers"][0]["relay"];
+    assert_eq!(
+        (&relay["state"], &relay["waiting"]),
+        (&json!("unserved"), &json!(1)),
+        "{relay:#}"
+    );
+    assert!(relay["oldest"].is_string(), "{relay:#}");
+    let (_, text, _) = mesh.jetmesh(&["status"]).await;
+    assert!(
+        text.contains("relay of probe is unserved, 1 consequence message(s) wait"),
+        "{text}"
+    );
+}
+
+#[tokio::test]
+async fn a_handler_that_is_given_no_more_before_a_retry_is_over_is_told_of() {
+    let (mesh, _host) = Mesh::start(Config::probe_with(
+        "ack_pending_max = 4\nin_flight = 4\nconcurrency = 4\nbackoff = \"60s\"",
+    ))
+    .await;
+    for _ in 0..4 {
+        mesh.order(json!({ "op": "retry", "code": "busy", "message": "later" }))
+            .await;
+    }
+    mesh.order(json!({ "op": "ok" })).await;
+    let note = eventually("the status to tell", SOON, async || {
+        let (_, status) = status(&mesh).await;
+        status["handlers"][0]["note"].as_str().map(str::to_owned)
+    })
+    .await;
+    assert!(
+        note.contains("4 deliveries") && note.contains("ack_pending_max"),
+        "{note}"
+    );
+}
+
+#[tokio::test]
+async fn a_fault_elsewhere_in_the_configuration_forbids_no_look_at_the_mesh() {
+    let (mut mesh, _host) = Mesh::start(Config::probe()).await;
+    let sequence = mesh
+        .order(json!({ "op": "reject", "code": "no", "message": "never" }))
+        .await;
+    let letters = mesh.wait_letters(1).await;
+    mesh.config = Config::probe().table("[handlers.other]\nmodule = \"\"\nstream = \"ORDERS\"\ncolour = 3");
+    let event = format!("ORDERS:{sequence}");
+    for (args, wanted) in [
+        (&["dlq", "ls"][..], "probe"),
+        (&["dlq", "show", letters[0].letter_id()], "never"),
+        (&["trace", &event], "probe"),
+        (&["retrying"], ""),
+        (&["status"], "other"),
+    ] {
+        let (code, stdout, stderr) = mesh.jetmesh(args).await;
+        let wanted_code = if args == ["status"] { 6 } else { 0 };
+        assert_eq!(code.code(), Some(wanted_code), "{args:?}: {stdout}{stderr}");
+        assert!(stdout.contains(wanted), "{args:?}: {stdout}");
+        assert!(stderr.contains("`jetmesh check` names them"), "{args:?}: {stderr}");
+    }
+    let (code, _, stderr) = mesh.jetmesh(&["run"]).await;
+    assert_eq!(code.code(), Some(2), "{stderr}");
+    let dir = mesh.dir.path();
+    std::fs::write(dir.join("bad.toml"), "[nats]\ncolour = 7").expect("the folder is ours");
+    let (code, _, _) = cli::jetmesh_in(dir, &["status", "--config", "bad.toml"]).await;
+    assert_eq!(code.code(), Some(2));
+}
