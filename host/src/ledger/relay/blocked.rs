@@ -317,6 +317,9 @@ mod tests {
         let now = Instant::now();
         let mut blocked = three(now);
         let late = now + REFUSED;
+        blocked.tick(late - AGAIN);
+        assert_eq!(due(&mut blocked), [(1, None)]);
+        blocked.refused(FULL, (place(1), Waiting::new(1, now)), true, late - AGAIN);
         blocked.tick(late);
         assert_eq!(
             due(&mut blocked),
