@@ -3,10 +3,9 @@
 
 use serde_json::{Value, json};
 
+use crate::broker::bucket::check_ledger_bucket;
 use crate::broker::consumer::{ConsumerInfo, META_LEDGER, Owner, check_owner, work_queue};
-use crate::broker::provision::{
-    ATTEMPTS, MESH_BUCKET, REPLAY, check_ledger_bucket, check_mesh_stream, kv_stream, state_subjects, wanted,
-};
+use crate::broker::provision::{ATTEMPTS, MESH_BUCKET, REPLAY, check_mesh_stream, kv_stream, state_subjects, wanted};
 use crate::broker::{self, Connection, Error, StreamInfo};
 use crate::config::names::overlap;
 use crate::ledger::entry::Subjects;

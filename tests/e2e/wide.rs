@@ -1,8 +1,9 @@
 //! Many handlers on one host: what they share.
 
+use async_nats::jetstream::stream;
 use serde_json::json;
 
-use crate::mesh::{Config, Mesh};
+use crate::mesh::{Config, Mesh, PATIENT, says};
 use crate::support::wait::SOON;
 use crate::support::{Host, eventually, modules};
 
@@ -58,4 +59,35 @@ async fn handlers_share_connections_and_have_a_consumer_for_replays_only_while_s
     assert!(account.contains("2 failed again"), "{account}");
     mesh.wait_replayed().await;
     assert_eq!(consumers(&mesh, "MESH_REPLAY").await, 2);
+}
+
+#[tokio::test]
+async fn a_stream_that_takes_few_consumers_is_warned_of_and_one_too_many_is_told_as_such() {
+    let mesh = Mesh::new(many()).await;
+    let few = stream::Config {
+        name: "ORDERS".to_owned(),
+        subjects: vec!["orders.>".to_owned()],
+        max_consumers: 1,
+        ..stream::Config::default()
+    };
+    mesh.js.create_stream(few).await.expect("the stream can be made");
+    let (_, stdout, stderr) = mesh.jetmesh(&["check", "--connect"]).await;
+    let text = format!("stream ORDERS takes 1 consumers and needs {HANDLERS}");
+    assert!(stdout.contains(&text), "{stdout}{stderr}");
+    let host = Host::start(&mesh.config.text(&mesh.server.url()), mesh.dir.path(), &[]);
+    host.wait_for_line(
+        says(&["stopped until this is mended", "takes no further consumer"]),
+        PATIENT,
+    )
+    .await;
+    host.wait_for_line(says(&["serving", "stream=ORDERS"]), PATIENT).await;
+}
+
+#[tokio::test]
+async fn streams_that_the_mesh_makes_take_more_consumers_than_the_server_does_by_itself() {
+    let (mesh, _host) = Mesh::start(Config::probe()).await;
+    for name in ["ORDERS", "MESH_REPLAY", "KV_probe"] {
+        let stream = mesh.js.get_stream(name).await.expect("the stream is there");
+        assert_eq!(stream.cached_info().config.max_consumers, 100_000, "{name}");
+    }
 }

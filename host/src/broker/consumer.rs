@@ -313,6 +313,13 @@ fn differs(wanted: &Value, found: &Value) -> bool {
 
 fn refused(handler: &Handler, error: Error) -> Error {
     match error {
+        Error::Api {
+            code: Code::MAXIMUM_CONSUMERS_LIMIT,
+            ..
+        } => Error::Refused(format!(
+            "handler {}: stream {}, or the account, takes no further consumer: `jetmesh check --connect` tells the limits",
+            handler.name, handler.stream
+        )),
         Error::Api { code, text, .. } if remedy(code) == Remedy::Person => Error::Refused(format!(
             "consumer {} on stream {} for handler {}: JetStream refuses it: {text} ({})",
             handler.consumer, handler.stream, handler.name, code.0

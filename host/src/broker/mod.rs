@@ -1,9 +1,11 @@
 //! NATS: connections, the JetStream API, streams and consumers, and the pull loop.
 
+pub mod bucket;
 pub mod connection;
 pub mod consumer;
 pub mod denied;
 pub mod error;
+pub mod limits;
 pub mod login;
 pub mod provision;
 pub mod pull;

@@ -26,6 +26,8 @@ pub struct StreamState {
     pub first_ts: Option<String>,
     pub first_seq: u64,
     pub last_seq: u64,
+    #[serde(default)]
+    pub consumer_count: u64,
 }
 
 impl StreamInfo {

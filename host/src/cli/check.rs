@@ -8,7 +8,7 @@ use super::{Args, Error, OK, REFUSED};
 use crate::app;
 use crate::broker::consumer::covers;
 use crate::broker::provision::DEAD;
-use crate::broker::{self, Connection};
+use crate::broker::{self, Connection, limits};
 use crate::config;
 use crate::dlq::retention;
 use crate::engine::INSTANCES_MAX;
@@ -125,5 +125,6 @@ async fn warnings(connection: &Connection, plan: &Plan) -> Result<Vec<String>, b
     if let Some(dead) = connection.stream(DEAD).await? {
         warnings.extend(retention::warnings(&dead));
     }
+    warnings.extend(limits::consumers(connection, plan).await?);
     Ok(warnings)
 }

@@ -10,8 +10,8 @@ use super::bucket::{Bucket, Trouble, tell};
 use super::entry::{Entry, Head, READER};
 use super::opening::Opening;
 use super::read;
+use crate::broker::bucket::check_ledger_bucket;
 use crate::broker::error::Code;
-use crate::broker::provision::check_ledger_bucket;
 use crate::broker::{By, Connection, Error};
 use crate::message::{now_ms, rfc3339};
 
