@@ -18,6 +18,7 @@ mod display;
 mod dlq;
 mod domains;
 mod effects;
+mod failure_modes;
 mod faults;
 mod fit;
 mod guests;
