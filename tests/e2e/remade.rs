@@ -277,3 +277,17 @@ async fn letters_of_a_handler_without_a_ledger_are_stored_in_a_new_stream_too() 
     mesh.wait_letters(1).await;
     says_again(&host, "MESH_DEAD").await;
 }
+
+#[tokio::test]
+async fn the_streams_of_replays_and_advisories_are_made_again_and_serve() {
+    let (mesh, host) = Mesh::start(Config::probe()).await;
+    for stream in ["MESH_REPLAY", "MESH_ADVISORIES"] {
+        mesh.js.delete_stream(stream).await.expect("it goes");
+        says_again(&host, stream).await;
+    }
+    mesh.order(json!({ "op": "reject", "code": "no", "message": "never" }))
+        .await;
+    mesh.wait_letters(1).await;
+    let (_, account, _) = mesh.jetmesh(&["dlq", "replay", "--all", "--yes"]).await;
+    assert!(account.contains("1 failed again"), "{account}");
+}

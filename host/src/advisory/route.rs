@@ -12,7 +12,7 @@ use tokio::sync::mpsc::error::TrySendError;
 use super::Advisory;
 use crate::broker::connection::redial_delay;
 use crate::broker::consumer::{ConsumerInfo, META_HANDLER, META_MESH, nanos};
-use crate::broker::provision::ADVISORIES;
+use crate::broker::provision::{ADVISORIES, REPLAY, restore};
 use crate::broker::pull::{Inlet, Pulled};
 use crate::broker::{self, Connection, Error};
 use crate::lane::Lane;
@@ -23,6 +23,8 @@ use crate::poison;
 /// Durable name of the mesh's consumer.
 pub const CONSUMER: &str = "mesh-advisories";
 const ACK_WAIT: Duration = Duration::from_secs(30);
+/// How often it is looked whether `MESH_REPLAY` is there.
+const CHECK_EVERY: Duration = Duration::from_secs(2);
 /// Advisories that are asked for at a time.
 const BATCH: usize = 256;
 /// Delivered and not answered, over all hosts; what waits for a handler with more than it can take is among them.
@@ -61,10 +63,10 @@ async fn serve(
 ) -> Result<std::convert::Infallible, Error> {
     // A connection of its own: who may publish an advisory may publish one that no client can read.
     let connection = broker::open(&plan.nats, &format!("jetmesh advisories {}", plan.mesh)).await?;
-    broker::provision::restore(&connection, plan, ADVISORIES).await?;
+    restore(&connection, plan, ADVISORIES).await?;
     poison::discard(&connection, ADVISORIES, &bind(&connection, plan).await?).await?;
     let mut inlet = Inlet::open(&connection, ADVISORIES, CONSUMER).await?;
-    let mut checks = tokio::time::interval(ACK_WAIT / 3);
+    let mut checks = tokio::time::interval(CHECK_EVERY);
     *attempt = 0;
     loop {
         inlet.ask(BATCH).await?;
@@ -72,6 +74,8 @@ async fn serve(
             () = connection.closed() => return Err(Error::Gone { what: "hearing advisories".to_owned() }),
             _ = checks.tick() => {
                 inlet.forget_if_stale();
+                // Who asks for replays finds nobody there, and no handler misses the stream by itself.
+                restore(&connection, plan, REPLAY).await?;
                 continue;
             }
             pulled = inlet.next() => pulled?,

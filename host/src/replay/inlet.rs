@@ -9,6 +9,7 @@ use futures_util::StreamExt;
 
 use super::ask::subject;
 use super::{bind, consumer};
+use crate::broker::error::Code;
 use crate::broker::provision::REPLAY;
 use crate::broker::pull::{Inlet, Pulled};
 use crate::broker::{Connection, Error};
@@ -49,11 +50,20 @@ impl Replays {
 
     /// Whether something waits that was not heard of: a message to a subscriber may be lost.
     pub async fn look(&mut self, connection: &Connection, lane: &Arc<Lane>) -> Result<(), Error> {
-        let filter = format!("{}.>", subject(&lane.plan.name));
-        if self.inlet.is_none() && connection.stored_next(REPLAY, 1, &filter).await?.is_some() {
-            self.bind(connection, lane).await?;
+        if self.inlet.is_some() {
+            return Ok(());
         }
-        Ok(())
+        let filter = format!("{}.>", subject(&lane.plan.name));
+        match connection.stored_next(REPLAY, 1, &filter).await {
+            Ok(Some(_)) => self.bind(connection, lane).await,
+            // A stream that was removed is made again in a moment, without what it held.
+            Ok(None)
+            | Err(Error::Api {
+                code: Code::STREAM_NOT_FOUND,
+                ..
+            }) => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 
     /// Makes the consumer, or finds it, and pulls from it.
