@@ -161,7 +161,7 @@ pub async fn bury(lane: &Lane, event: &EventId, dead: &Dead<'_>, body: Option<Bo
 
 /// Stores the letter without a ledger.
 pub async fn directly(lane: &Lane, event: &EventId, dead: &Dead<'_>, body: Option<Body>) -> Result<(), Error> {
-    let link = lane.link().ok_or(Error::Gone {
+    let link = lane.linked().await.ok_or(Error::Gone {
         what: "burying an event".to_owned(),
     })?;
     let headers = dead_letter::headers(&obituary(lane, event, dead, None), body.as_ref());
@@ -173,7 +173,7 @@ pub async fn directly(lane: &Lane, event: &EventId, dead: &Dead<'_>, body: Optio
 
 /// The event as its stream still holds it.
 pub async fn body_in_stream(lane: &Lane, event: &EventId) -> Result<Option<Body>, Error> {
-    let link = lane.link().ok_or(Error::Gone {
+    let link = lane.linked().await.ok_or(Error::Gone {
         what: "reading an event".to_owned(),
     })?;
     let stored = link

@@ -27,7 +27,7 @@ use crate::ledger::relay::look::ids_since;
 use crate::ledger::relay::targets::{Refusal, Targets, refusal};
 use crate::message::{DeliveryInfo, Headers, header, headers_of, writable};
 use crate::plan::{Nats, Plan};
-use crate::{dead_letter, fault, poison};
+use crate::{dead_letter, fault};
 
 /// Durable name of the consumer on `MESH_DELAYED`.
 pub const CONSUMER: &str = "mesh-due";
@@ -62,7 +62,7 @@ pub async fn run(plan: Arc<Plan>) {
 
 async fn serve(plan: &Plan, attempt: &mut u32) -> Result<std::convert::Infallible, Error> {
     let nats = &plan.nats;
-    let connection = broker::open(nats, "jetmesh due").await?;
+    let connection = broker::open_guarded(nats, "jetmesh due").await?;
     restore(&connection, plan, DELAYED).await?;
     let config = json!({
         "durable_name": CONSUMER,
@@ -76,8 +76,7 @@ async fn serve(plan: &Plan, attempt: &mut u32) -> Result<std::convert::Infallibl
         "replay_policy": "instant",
         "metadata": { META_MESH: plan.mesh },
     });
-    let consumer = connection.put_consumer(DELAYED, &config, "").await?;
-    poison::discard(&connection, DELAYED, &consumer).await?;
+    connection.put_consumer(DELAYED, &config, "").await?;
     let mut inlet = Inlet::open(&connection, DELAYED, CONSUMER).await?;
     let carrier = Carrier {
         nats: nats.clone(),
@@ -99,6 +98,13 @@ async fn serve(plan: &Plan, attempt: &mut u32) -> Result<std::convert::Infallibl
             }
             pulled = inlet.next() => match pulled? {
                 Pulled::Message(message) => at_work.push(carrier.carry(message)),
+                Pulled::Malformed(malformed, reply) => {
+                    tracing::error!(stream = DELAYED, why = malformed.why(),
+                        "a message that no client can read is taken away");
+                    if let Some(reply) = reply {
+                        carrier.answer(reply, "+ACK").await?;
+                    }
+                }
                 Pulled::Ended => {}
             },
         }

@@ -8,11 +8,12 @@ use std::path::{Path, PathBuf};
 const LINES_MAX: usize = 400;
 
 /// Files whose code names the NATS client.
-const NATS: [&str; 25] = [
+const NATS: [&str; 27] = [
     "advisory/route.rs",
     "attempts.rs",
     "broker/connection.rs",
     "broker/error.rs",
+    "broker/guard.rs",
     "broker/login.rs",
     "broker/pull.rs",
     "broker/scan.rs",
@@ -30,6 +31,7 @@ const NATS: [&str; 25] = [
     "ledger/relay/mod.rs",
     "ledger/send.rs",
     "message.rs",
+    "poison.rs",
     "replay.rs",
     "replay/ask.rs",
     "replay/inlet.rs",
@@ -190,8 +192,11 @@ fn verdicts_and_effects_are_pure() {
 }
 
 #[test]
-fn every_task_is_the_drains_but_the_one_that_listens_for_signals() {
-    assert_eq!(naming("tokio::spawn"), set(&["cli/run.rs", "drain.rs"]));
+fn every_task_is_the_drains_but_what_listens_for_signals_and_what_lives_as_long_as_its_connection() {
+    assert_eq!(
+        naming("tokio::spawn"),
+        set(&["broker/guard.rs", "cli/run.rs", "drain.rs"])
+    );
 }
 
 #[test]

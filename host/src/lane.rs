@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use async_nats::Subject;
 use slab::Slab;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc, watch};
 
 use crate::advisory::route::Routed;
 use crate::broker::{Connection, Connections, Error};
@@ -18,9 +18,14 @@ use crate::drain::Drain;
 use crate::guest::Facts;
 use crate::handler::Module;
 use crate::ledger::Bucket;
+use crate::lost::Doors;
 use crate::message::{EventId, now_ms};
 use crate::plan;
+use crate::poison::Suspicion;
 use crate::replay::Lists;
+
+/// How long what needs a connection waits for the next one: longer than a lane takes to connect.
+const LINK_MAX: Duration = Duration::from_secs(2);
 
 /// A handler at work.
 pub struct Lane {
@@ -38,7 +43,9 @@ pub struct Lane {
     pub(crate) instances: Semaphore,
     pub(crate) lists: Lists,
     pub(crate) advisories: Advisories,
-    link: Mutex<Option<Arc<Link>>>,
+    pub(crate) doors: Doors,
+    link: watch::Sender<Option<Arc<Link>>>,
+    pub(crate) suspicion: Suspicion,
     standing: Mutex<Standing>,
     leases: Mutex<Slab<Lease>>,
     running: Mutex<Running>,
@@ -231,6 +238,7 @@ impl Lane {
         Lane {
             instances: Semaphore::new(plan.concurrency),
             lists: Lists::default(),
+            doors: Doors::of(&plan),
             advisories: Advisories::new(),
             plan,
             whole,
@@ -241,7 +249,8 @@ impl Lane {
             connections,
             drain,
             counters: Counters::default(),
-            link: Mutex::new(None),
+            link: watch::Sender::default(),
+            suspicion: Suspicion::default(),
             standing: Mutex::new(Standing {
                 state: State::Starting,
                 why: None,
@@ -254,7 +263,23 @@ impl Lane {
 
     /// The connection that works now.
     pub fn link(&self) -> Option<Arc<Link>> {
-        self.link.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.link.borrow().clone()
+    }
+
+    /// The same; one that has just gone is waited for, a little: its successor is seldom far.
+    pub async fn linked(&self) -> Option<Arc<Link>> {
+        let is_open = |link: &Option<Arc<Link>>| link.as_ref().is_some_and(|link| !link.connection.is_closed());
+        let now = self.link();
+        if is_open(&now) {
+            return now;
+        }
+        let mut links = self.link.subscribe();
+        tokio::select! {
+            biased;
+            found = links.wait_for(is_open) => found.ok()?.clone(),
+            () = tokio::time::sleep(LINK_MAX) => None,
+            () = self.drain.begun() => None,
+        }
     }
 
     pub fn set_link(&self, link: Option<Arc<Link>>) {
@@ -262,7 +287,7 @@ impl Lane {
             let max = link.connection.client.max_payload();
             self.facts.message_bytes_max.store(max, Ordering::Relaxed);
         }
-        *self.link.lock().unwrap_or_else(PoisonError::into_inner) = link;
+        self.link.send_replace(link);
     }
 
     /// From now on it stands so.
@@ -306,6 +331,13 @@ impl Lane {
 
     pub fn is_running(&self, event: &EventId) -> bool {
         self.running().contains(event)
+    }
+
+    pub fn is_running_at(&self, incarnation: &str, sequence: u64) -> bool {
+        self.is_running(&EventId {
+            incarnation: incarnation.into(),
+            sequence,
+        })
     }
 
     /// The lowest sequence of a making of the stream that is being worked on.

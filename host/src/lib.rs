@@ -31,6 +31,7 @@ pub mod lane;
 pub mod ledger;
 pub mod library;
 pub mod limits;
+pub mod lost;
 pub mod message;
 pub mod micro;
 pub mod outcome;

@@ -1,63 +1,118 @@
-//! Messages that the client library cannot read. Each delivery of one breaks the connection, and what comes behind it is
-//! lost from that delivery; so after a break the pending messages are read raw, and what cannot be read is buried.
+//! Messages that the client library cannot read. Over an unguarded connection the delivery of one breaks it; after a break a
+//! lane's next connection is guarded for a while (`broker/guard`), and such a message comes as what it is, and is buried.
 
 use std::borrow::Cow;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
-use crate::broker::consumer::ConsumerInfo;
-use crate::broker::scan::one_by_one;
-use crate::broker::{Connection, Error};
+use async_nats::Subject;
+
+use crate::broker::provision::REPLAY;
+use crate::broker::{Error, Malformed, wire};
 use crate::burial::{self, Attempts, Buried, Dead};
+use crate::dead_letter::Body;
+use crate::fault;
 use crate::lane::{Counters, Lane, Link};
-use crate::message::EventId;
+use crate::message::{DeliveryInfo, EventId};
 use crate::outcome::{Cause, Failure};
-use crate::settle::ack_by_sequence;
-use crate::sweep;
+use crate::serve::Inbound;
+use crate::settle::{Acker, Settlement};
 
-/// Buries every unreadable message among those that the consumer waits for.
-pub async fn isolate(lane: &Lane, link: &Link, consumer: &ConsumerInfo) -> Result<(), Error> {
-    let plan = &lane.plan;
-    let (first, last) = (consumer.ack_floor.stream_seq + 1, consumer.delivered.stream_seq);
-    for message in sweep::matching(lane, link, first, last).await? {
-        let Err(why) = message.headers else { continue };
-        // One that cannot be buried must not keep the others, or the handler.
-        if let Err(error) = bury(lane, link, message.sequence, &why).await {
-            tracing::error!(handler = %plan.name, sequence = message.sequence, %error,
-                "a message that no client can read cannot be buried");
-        }
+/// How long a lane that has met such a message is guarded after the last one.
+const SUSPECT: Duration = Duration::from_secs(600);
+/// The least that it is guarded after a break whose reason is not known; what was on its way then comes again at once, or
+/// after its ack wait.
+const UNKNOWN_MIN: Duration = Duration::from_secs(30);
+/// Until one that could not be buried is tried again.
+const AGAIN: Duration = Duration::from_secs(5);
+
+/// Until when a lane has reason to believe that it will be given such messages.
+#[derive(Default)]
+pub struct Suspicion(Mutex<Option<Instant>>);
+
+impl Suspicion {
+    pub fn stands(&self) -> bool {
+        let until = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        until.is_some_and(|until| Instant::now() < until)
     }
-    Ok(())
+
+    /// A connection broke, and it may have been such a message.
+    pub fn broken(&self, ack_wait: Duration) {
+        self.raise((ack_wait.saturating_mul(2)).clamp(UNKNOWN_MIN, SUSPECT));
+    }
+
+    fn met(&self) {
+        self.raise(SUSPECT);
+    }
+
+    fn raise(&self, time: Duration) {
+        let time = fault::number("suspect-ms").map_or(time, Duration::from_millis);
+        let until = Some(Instant::now() + time);
+        let mut now = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        *now = until.max(*now);
+    }
 }
 
-/// Takes away what nobody can read among the replays or advisories that a consumer waits for. They name events and are
-/// none, so nothing is buried: an advisory's event is found by the sweep, and a replay can be asked for again.
-pub async fn discard(connection: &Connection, stream: &str, consumer: &ConsumerInfo) -> Result<(), Error> {
-    if consumer.num_ack_pending == 0 {
-        return Ok(());
+/// Takes one that was delivered. An event is buried. A replay only names one and can be asked for again, so it is taken away.
+///
+/// # Cancel safety
+/// Dropped half-way, it is delivered again.
+pub async fn take(
+    lane: &Lane,
+    link: Arc<Link>,
+    malformed: Malformed,
+    reply: Subject,
+    info: DeliveryInfo,
+    inbound: Inbound,
+) {
+    lane.suspicion.met();
+    let acker = Acker::of(reply, &link);
+    if matches!(inbound, Inbound::Source) {
+        return event(lane, &link, malformed, acker, info).await;
     }
-    let (mut next, last) = (consumer.ack_floor.stream_seq + 1, consumer.delivered.stream_seq);
-    let (filters, mut found) = (consumer.filters(), Vec::new());
-    one_by_one(connection, stream, &filters, &mut next, last, usize::MAX, &mut found).await?;
-    for message in found {
-        let Err(why) = message.headers else { continue };
-        tracing::error!(
-            stream,
-            handler = consumer.name,
-            sequence = message.sequence,
-            why,
-            "a message that no client can read is taken away"
-        );
-        ack_by_sequence(connection, stream, &consumer.name, message.sequence).await?;
-    }
-    Ok(())
+    tracing::error!(handler = %lane.plan.name, stream = REPLAY, sequence = info.stream_sequence, why = malformed.why(),
+        "a message that no client can read is taken away");
+    acker.settle(lane, &Settlement::Ack).await;
 }
 
-async fn bury(lane: &Lane, link: &Link, sequence: u64, why: &str) -> Result<(), Error> {
-    let plan = &lane.plan;
+async fn event(lane: &Lane, link: &Link, malformed: Malformed, acker: Acker, info: DeliveryInfo) {
     let event = EventId {
         incarnation: Arc::clone(&link.incarnation),
-        sequence,
+        sequence: info.stream_sequence,
     };
+    let _lease = lane.hold(&acker.reply);
+    // It is here already: its other delivery will be answered.
+    let Some(_once) = lane.once(&event) else { return };
+    let why = malformed.why();
+    let body = Body {
+        subject: String::from_utf8_lossy(&malformed.subject).into_owned(),
+        headers: Err(malformed.headers),
+        payload: malformed.payload,
+        time_ms: info.time_ms,
+    };
+    if let Err(error) = bury(lane, &event, body, &why).await {
+        tracing::error!(handler = %lane.plan.name, %event, %error, next_in = ?AGAIN,
+            "a message that no client can read cannot be buried");
+        return acker.settle(lane, &Settlement::Nak(AGAIN)).await;
+    }
+    if lane.bucket.is_some() {
+        return acker.settle(lane, &Settlement::Ack).await;
+    }
+    // There is no ledger to answer a redelivery: the server must have taken it.
+    if let Err(error) = acker.confirm(lane).await {
+        tracing::debug!(handler = %lane.plan.name, %event, %error, "an ack was not confirmed");
+    }
+}
+
+/// The same of one that was found in its stream.
+pub async fn found(lane: &Lane, event: &EventId, body: Body) -> Result<(), Error> {
+    let raw = body.headers.as_ref().err().cloned().unwrap_or_default();
+    let why = wire::check(body.subject.as_bytes(), &raw).err();
+    let why = why.unwrap_or_else(|| "its subject is not UTF-8".to_owned());
+    bury(lane, event, body, &why).await
+}
+
+async fn bury(lane: &Lane, event: &EventId, body: Body, why: &str) -> Result<(), Error> {
     let failure = Failure {
         code: "malformed-message".to_owned(),
         message: format!("no client can read this message: {why}"),
@@ -67,13 +122,10 @@ async fn bury(lane: &Lane, link: &Link, sequence: u64, why: &str) -> Result<(), 
         failure: Cow::Owned(failure),
         record: Attempts::default(),
     };
-    let Some(body) = burial::body_in_stream(lane, &event).await? else {
-        return Ok(());
-    };
-    if burial::bury(lane, &event, &dead, Some(body)).await? == Buried::Now {
+    if burial::bury(lane, event, &dead, Some(body)).await? == Buried::Now {
         Counters::add(&lane.counters.dead, 1);
-        tracing::warn!(handler = %plan.name, %event, cause = %dead.cause, code = dead.failure.code,
+        tracing::warn!(handler = %lane.plan.name, %event, cause = %dead.cause, code = dead.failure.code,
             error = dead.failure.message, "dead");
     }
-    ack_by_sequence(&link.connection, &plan.stream, &plan.consumer, event.sequence).await
+    Ok(())
 }

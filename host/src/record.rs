@@ -16,7 +16,7 @@ pub async fn begin(lane: &Lane, delivery: &Delivery) -> Result<Option<attempts::
     if first || delivery.is_of_letter() {
         return Ok(None);
     }
-    let link = lane.link().ok_or(Error::Gone {
+    let link = lane.linked().await.ok_or(Error::Gone {
         what: "recording an attempt".to_owned(),
     })?;
     let event = &delivery.message.event;
@@ -70,7 +70,7 @@ pub async fn failed(
     ran: &Ran,
     delay: Duration,
 ) {
-    let Some(link) = lane.link() else { return };
+    let Some(link) = lane.linked().await else { return };
     let mut held = record.unwrap_or_default();
     describe(lane, &mut held, &delivery.message);
     held.record.end(told(lane, attempt, ran));

@@ -20,6 +20,7 @@ use crate::history::{self, HISTORY};
 use crate::lane::{Lane, Link};
 use crate::message::{DeliveryInfo, EventId, Message, rfc3339};
 use crate::outcome::{Cause, Failure};
+use crate::poison;
 use crate::record;
 use crate::settle::{Acker, Settlement};
 
@@ -204,6 +205,10 @@ async fn of_stream(lane: &Lane, link: &Link, event: &EventId) -> Result<Option<(
         lost(lane, event, Attempts::default()).await?;
         return Ok(None);
     };
+    if body.headers.is_err() {
+        poison::found(lane, event, body).await?;
+        return Ok(None);
+    }
     let message = Message {
         event: event.clone(),
         subject: body.subject,

@@ -9,12 +9,13 @@ use futures_util::{FutureExt, StreamExt};
 use tokio::sync::Semaphore;
 
 use crate::broker::connection::redial_delay;
-use crate::broker::consumer::{ConsumerInfo, META_INCARNATION, META_LEDGER, Owner, bind, work_queue};
+use crate::broker::consumer::{META_INCARNATION, META_LEDGER, Owner, bind, work_queue};
 use crate::broker::provision::{MESH_BUCKET, REPLAY, again, kept, kv_stream, restore};
 use crate::broker::pull::{Inlet, Pulled};
 use crate::broker::{Connection, Error};
 use crate::lane::{Lane, Link, State};
 use crate::ledger::{incarnation, read};
+use crate::lost::{self, Door, request_expires};
 use crate::message::{DeliveryInfo, parse_rfc3339};
 use crate::panics::{Panic, caught};
 use crate::plan::Handler;
@@ -24,63 +25,44 @@ use crate::{advisory, dispatch, fault, poison, replay, sweep};
 
 /// How often the floor is raised and what was lost is looked for.
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
-/// Replays that are worked on at a time, beside `in_flight`; a list of letters is one, and its letters have a limit of their
-/// own.
-const REPLAYS_IN_FLIGHT: usize = 512;
-/// Advisories, the same.
-const ADVISORIES_IN_FLIGHT: usize = 64;
 /// An event whose work has panicked is delivered again after this.
 const PANICKED_AGAIN: Duration = Duration::from_secs(5);
 /// Without an open request, so long passes before the consumer is looked at again: nobody makes one anew faster.
 const UNHEARD_MAX: Duration = Duration::from_millis(500);
 
-/// How long the server keeps a request of one of so many handlers: together they send at most some hundred a second while
-/// nothing comes.
-fn request_expires(handlers: usize) -> Duration {
-    let expires = Duration::from_millis(u64::try_from(handlers).unwrap_or(u64::MAX).saturating_mul(25));
-    expires.clamp(Duration::from_secs(5), Duration::from_secs(30))
-}
-
 type Work = FuturesUnordered<BoxFuture<'static, ()>>;
 
-/// How many messages of each inlet may still be taken; those that a lost connection has left at work count as well.
-struct Room {
-    source: Arc<Semaphore>,
-    replays: Arc<Semaphore>,
-    advisories: Arc<Semaphore>,
-}
-
-impl Room {
-    fn of(lane: &Lane) -> Room {
-        let room = |most| Arc::new(Semaphore::new(most));
-        Room {
-            source: room(lane.plan.in_flight),
-            replays: room(REPLAYS_IN_FLIGHT),
-            advisories: room(ADVISORIES_IN_FLIGHT),
-        }
-    }
+/// How a connection was left that did not break.
+enum End {
+    Drained,
+    /// There is no reason any more to guard it.
+    Trusted,
 }
 
 /// Runs a lane until the drain has begun and what runs is finished.
 pub async fn run(lane: Arc<Lane>) {
     let mut work = Work::new();
-    let room = Room::of(&lane);
     let mut attempt = 0u32;
     // A connection over which requests were not answered any more.
     let mut unanswered = None;
     let mut said: Option<String> = None;
     while !lane.drain.has_begun() {
-        let ended = serve(&lane, unanswered.take(), &mut work, &room).await;
-        if let (Err(Error::Timeout { .. }), Some(link)) = (&ended, lane.link()) {
-            unanswered = Some(link.connection.clone());
+        let ended = serve(&lane, unanswered.take(), &mut work).await;
+        let served = lane.link();
+        lane.set_link(None);
+        let error = match ended {
+            Ok(End::Drained) => break,
+            Ok(End::Trusted) => continue,
+            Err(error) => error,
+        };
+        if matches!(error, Error::Timeout { .. }) {
+            unanswered = served.as_ref().map(|link| link.connection.clone());
         }
-        if lane.link().is_some() {
+        if served.is_some() {
             // It had come so far as to serve.
             attempt = 0;
             said = None;
         }
-        lane.set_link(None);
-        let Err(error) = ended else { break };
         let state = if error.passes() {
             State::Connecting
         } else {
@@ -92,6 +74,11 @@ pub async fn run(lane: Arc<Lane>) {
         } else if said.as_deref() != Some(&error.to_string()) {
             tracing::error!(handler = %lane.plan.name, %error, "the handler is stopped until this is mended");
             said = Some(error.to_string());
+        }
+        if served.is_some_and(|link| !link.connection.is_guarded()) && matches!(error, Error::Gone { .. }) {
+            // The server need not be gone: a message that no client can read breaks a connection like this one.
+            lane.suspicion.broken(lane.plan.ack_wait);
+            continue;
         }
         attempt += 1;
         let pause = tokio::time::sleep(redial_delay(attempt));
@@ -108,18 +95,16 @@ pub async fn run(lane: Arc<Lane>) {
     while work.next().await.is_some() {}
 }
 
-/// Connects, binds and serves. `Ok`: drained.
-async fn serve(lane: &Arc<Lane>, unanswered: Option<Connection>, work: &mut Work, room: &Room) -> Result<(), Error> {
+/// Connects, binds and serves.
+async fn serve(lane: &Arc<Lane>, unanswered: Option<Connection>, work: &mut Work) -> Result<End, Error> {
+    let guarded = lane.suspicion.stands();
     // What runs goes on while this connects.
-    let opened = lane.connections.handlers.connection(unanswered.as_ref());
+    let opened = lane.connections.of_handler(guarded, unanswered.as_ref());
     let connection = beside(work, opened).await?;
-    let (link, own) = beside(work, connect(lane, connection)).await?;
-    let connection = &link.connection;
+    let link = beside(work, connect(lane, connection)).await?;
+    let (connection, doors) = (&link.connection, &lane.doors);
     lane.set_link(Some(Arc::clone(&link)));
     lane.stands(State::Serving, None);
-    if own.num_ack_pending > 0 {
-        beside(work, poison::isolate(lane, &link, &own)).await?;
-    }
     let source = Inlet::open(connection, &lane.plan.stream, &lane.plan.consumer).await?;
     let mut source = source.keeping(request_expires(lane.whole.handlers.len()));
     let mut replays = beside(work, Replays::open(connection, lane)).await?;
@@ -130,16 +115,16 @@ async fn serve(lane: &Arc<Lane>, unanswered: Option<Connection>, work: &mut Work
     sweeps.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let sweeping = Arc::new(Semaphore::new(1));
     tracing::info!(handler = %lane.plan.name, stream = %lane.plan.stream, consumer = %lane.plan.consumer,
-        module = %lane.module.load().digest, "serving");
+        module = %lane.module.load().digest, guarded, "serving");
     let begun = lane.drain.begun();
     let closed = connection.closed();
     tokio::pin!(begun, closed);
-    loop {
+    let end = loop {
         if let Some(why) = lane.bucket.as_ref().and_then(|bucket| bucket.refused()) {
             // Nothing can be decided: its events stay with the server.
             return Err(Error::Refused(why));
         }
-        let free = room.source.available_permits();
+        let free = doors.source.free();
         if free > 0 && source.unheard() > UNHEARD_MAX {
             beside(work, still_bound(lane, &link)).await?;
         }
@@ -147,13 +132,16 @@ async fn serve(lane: &Arc<Lane>, unanswered: Option<Connection>, work: &mut Work
             // The request, and the acks before it, leave now: the server works on it while this works on what is here.
             tokio::task::yield_now().await;
         }
-        replays.ask(room.replays.available_permits()).await?;
+        replays.ask(doors.replays.free()).await?;
         tokio::select! {
             biased;
-            () = &mut begun => break,
+            () = &mut begun => break End::Drained,
             () = &mut closed => return Err(Error::Gone { what: lane.plan.name.clone() }),
             _ = renewal.tick() => {
                 lane.renew(connection).await;
+                if guarded && !lane.suspicion.stands() {
+                    break End::Trusted;
+                }
                 source.forget_if_stale();
                 beside(work, replays.tick(connection, lane)).await?;
             }
@@ -180,12 +168,12 @@ async fn serve(lane: &Arc<Lane>, unanswered: Option<Connection>, work: &mut Work
             Some(()) = work.next() => {}
             // They are bounded: a backlog of the source must not keep them waiting.
             heard = replays.next() => match heard? {
-                Heard::Pulled(pulled) => take(lane, &link, pulled, work, Inbound::Replay, &room.replays).await?,
+                Heard::Pulled(pulled) => take(lane, &link, pulled, work, Inbound::Replay, &doors.replays).await?,
                 Heard::Asked => beside(work, replays.bind(connection, lane)).await?,
             },
-            Some(advisory) = advisories.recv(), if room.advisories.available_permits() > 0 => {
+            Some(advisory) = advisories.recv(), if doors.advisories.free() > 0 => {
                 let (lane, link) = (Arc::clone(lane), Arc::clone(&link));
-                let place = Arc::clone(&room.advisories).try_acquire_owned().ok();
+                let place = Arc::clone(&doors.advisories.places).try_acquire_owned().ok();
                 work.push(async move {
                     let acker = Acker::of(advisory.1.clone(), &link);
                     if let Err(panic) = caught(advisory::take(&lane, link, advisory)).await {
@@ -194,11 +182,16 @@ async fn serve(lane: &Arc<Lane>, unanswered: Option<Connection>, work: &mut Work
                     drop(place);
                 }.boxed());
             }
-            pulled = source.next() => take(lane, &link, pulled?, work, Inbound::Source, &room.source).await?,
+            pulled = source.next() => take(lane, &link, pulled?, work, Inbound::Source, &doors.source).await?,
         }
-    }
+    };
     source.hand_back(connection).await;
     replays.hand_back(connection).await;
+    if matches!(end, End::Trusted) {
+        // What runs goes on, and answers over the next connection.
+        connection.flush(&lane.plan.stream).await;
+        return Ok(end);
+    }
     // What has begun may take longer than its ack wait.
     loop {
         tokio::select! {
@@ -206,9 +199,8 @@ async fn serve(lane: &Arc<Lane>, unanswered: Option<Connection>, work: &mut Work
             _ = renewal.tick() => lane.renew(connection).await,
         }
     }
-    // Fails only when the connection is gone: then the server delivers again what is not answered.
-    let _ = connection.client.flush().await;
-    Ok(())
+    connection.flush(&lane.plan.stream).await;
+    Ok(end)
 }
 
 async fn beside<T>(work: &mut Work, future: impl Future<Output = T>) -> T {
@@ -221,7 +213,9 @@ async fn beside<T>(work: &mut Work, future: impl Future<Output = T>) -> T {
     }
 }
 
-enum Inbound {
+/// Where a message comes from.
+#[derive(Debug, Clone, Copy)]
+pub enum Inbound {
     Source,
     Replay,
 }
@@ -233,12 +227,17 @@ async fn take(
     pulled: Pulled,
     work: &mut Work,
     inbound: Inbound,
-    room: &Arc<Semaphore>,
+    door: &Door,
 ) -> Result<(), Error> {
-    let Pulled::Message(message) = pulled else {
-        return Ok(());
+    let (message, reply) = match pulled {
+        Pulled::Ended => return Ok(()),
+        Pulled::Malformed(malformed, reply) => (Err(malformed), reply),
+        Pulled::Message(message) => {
+            let reply = message.reply.clone();
+            (Ok(message), reply)
+        }
     };
-    let Some(reply) = message.reply.clone() else {
+    let Some(reply) = reply else {
         return Ok(());
     };
     let Some(info) = DeliveryInfo::parse(&reply) else {
@@ -248,16 +247,20 @@ async fn take(
         // Not begun, it is delivered again.
         return Err(gone(lane));
     }
+    door.taken.take(&info);
     let (lane, link) = (Arc::clone(lane), Arc::clone(link));
     // Asked for no more than there are; travels with the work.
-    let place = Arc::clone(room).try_acquire_owned().ok();
+    let place = Arc::clone(&door.places).try_acquire_owned().ok();
     // What is not the source's is boxed: the future of each event stays small.
     let mut task = async move {
         let acker = Acker::of(reply.clone(), &link);
         let work = async {
-            match inbound {
-                Inbound::Source => dispatch::source(&lane, link, message, reply, info).await,
-                Inbound::Replay => Box::pin(replay::take(&lane, link, message, reply, info)).await,
+            match (inbound, message) {
+                (Inbound::Source, Ok(message)) => dispatch::source(&lane, link, message, reply, info).await,
+                (Inbound::Replay, Ok(message)) => Box::pin(replay::take(&lane, link, message, reply, info)).await,
+                (inbound, Err(malformed)) => {
+                    Box::pin(poison::take(&lane, link, malformed, reply, info, inbound)).await;
+                }
             }
         };
         if let Err(panic) = caught(work).await {
@@ -296,7 +299,7 @@ fn gone(lane: &Lane) -> Error {
 }
 
 /// Everything that a lane needs of NATS, made or found.
-async fn connect(lane: &Arc<Lane>, connection: Connection) -> Result<(Arc<Link>, ConsumerInfo), Error> {
+async fn connect(lane: &Arc<Lane>, connection: Connection) -> Result<Arc<Link>, Error> {
     let plan = &lane.plan;
     let info = match connection.stream(&plan.stream).await? {
         Some(info) => info,
@@ -350,13 +353,23 @@ async fn connect(lane: &Arc<Lane>, connection: Connection) -> Result<(Arc<Link>,
     }
     // What it has told of, or would have, the sweep finds.
     restore(&connection, &lane.whole, REPLAY).await?;
+    let at_work = |sequence| lane.is_running_at(&present.token, sequence);
+    lost::hand_back(
+        &connection,
+        &plan.stream,
+        &own,
+        &lane.doors.source,
+        lane.bucket.is_some(),
+        at_work,
+    )
+    .await;
     let created_ms = parse_rfc3339(&info.created).ok_or_else(|| Error::Answer {
         what: format!("when stream {} was made", plan.stream),
         why: format!("`{}` is no time", info.created),
     })?;
     let link = Link::new(connection, &present.token, created_ms, info.retention() != "limits");
     sweep::removed(lane, &link, &info, &own);
-    Ok((Arc::new(link), own))
+    Ok(Arc::new(link))
 }
 
 /// A ledger that does not know what this handler did: going on would do it again.

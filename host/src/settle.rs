@@ -64,7 +64,7 @@ impl Acker {
         if let Some((event, answers)) = &self.one_of {
             return answers.tell(event, settlement);
         }
-        let Some(link) = self.link(lane) else {
+        let Some(link) = self.link(lane).await else {
             tracing::debug!(handler = %lane.plan.name, "an answer is thrown away: its connection is gone");
             return;
         };
@@ -77,7 +77,7 @@ impl Acker {
     /// Sends an ack and waits until the server has taken it: by request, because the client's own confirmed ack also
     /// takes "nobody is there" for a yes.
     pub async fn confirm(self, lane: &Lane) -> Result<(), Error> {
-        let link = self.link(lane).ok_or(Error::Gone {
+        let link = self.link(lane).await.ok_or(Error::Gone {
             what: "an ack".to_owned(),
         })?;
         link.connection
@@ -86,9 +86,9 @@ impl Acker {
             .map(|_| ())
     }
 
-    /// The present link, if it leads to the same making of the same stream.
-    fn link(&self, lane: &Lane) -> Option<Arc<Link>> {
-        let now = lane.link()?;
+    /// The present link, or the next, if it leads to the same making of the same stream.
+    async fn link(&self, lane: &Lane) -> Option<Arc<Link>> {
+        let now = lane.linked().await?;
         let same = Arc::ptr_eq(&now, &self.link) || now.incarnation == self.link.incarnation;
         (same && !now.connection.is_closed()).then_some(now)
     }

@@ -223,25 +223,14 @@ async fn record(lane: &Lane, link: &Link, event: &EventId) -> Result<(), Error> 
 }
 
 /// The handler's messages in a range, without their payloads.
-pub async fn matching(lane: &Lane, link: &Link, first: u64, last: u64) -> Result<Vec<Surveyed>, Error> {
+async fn matching(lane: &Lane, link: &Link, first: u64, last: u64) -> Result<Vec<Surveyed>, Error> {
     let (stream, filters) = (&lane.plan.stream, &lane.plan.subjects);
     if !link.removes {
         let from = From::Sequence(first);
         // Each of these has a connection of its own.
         let _place = lane.connections.surveys.acquire().await;
-        return survey(&lane.whole.nats, &link.connection, stream, filters, from, last).await;
+        return survey(&lane.whole.nats, stream, filters, from, last).await;
     }
     // It gives messages only to those that ack them; but it holds only what is not acked.
-    let (mut next, mut found) = (first, Vec::new());
-    one_by_one(
-        &link.connection,
-        stream,
-        filters,
-        &mut next,
-        last,
-        usize::MAX,
-        &mut found,
-    )
-    .await?;
-    Ok(found)
+    one_by_one(&link.connection, stream, filters, first, last).await
 }

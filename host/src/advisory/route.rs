@@ -18,7 +18,6 @@ use crate::broker::{self, Connection, Error};
 use crate::lane::Lane;
 use crate::message::DeliveryInfo;
 use crate::plan::Plan;
-use crate::poison;
 
 /// Durable name of the mesh's consumer.
 pub const CONSUMER: &str = "mesh-advisories";
@@ -61,10 +60,10 @@ async fn serve(
     lanes: &HashMap<(&str, &str), &Arc<Lane>>,
     attempt: &mut u32,
 ) -> Result<std::convert::Infallible, Error> {
-    // A connection of its own: who may publish an advisory may publish one that no client can read.
-    let connection = broker::open(&plan.nats, &format!("jetmesh advisories {}", plan.mesh)).await?;
+    // Who may publish an advisory may publish one that no client can read.
+    let connection = broker::open_guarded(&plan.nats, &format!("jetmesh advisories {}", plan.mesh)).await?;
     restore(&connection, plan, ADVISORIES).await?;
-    poison::discard(&connection, ADVISORIES, &bind(&connection, plan).await?).await?;
+    bind(&connection, plan).await?;
     let mut inlet = Inlet::open(&connection, ADVISORIES, CONSUMER).await?;
     let mut checks = tokio::time::interval(CHECK_EVERY);
     *attempt = 0;
@@ -80,9 +79,19 @@ async fn serve(
             }
             pulled = inlet.next() => pulled?,
         };
-        if let Pulled::Message(message) = pulled
-            && let Some(answer) = route(lanes, message)
-        {
+        let answer = match pulled {
+            Pulled::Message(message) => route(lanes, message),
+            Pulled::Malformed(malformed, reply) => {
+                tracing::error!(
+                    stream = ADVISORIES,
+                    why = malformed.why(),
+                    "a message that no client can read is taken away"
+                );
+                reply.map(|reply| (reply, "+ACK".to_owned()))
+            }
+            Pulled::Ended => None,
+        };
+        if let Some(answer) = answer {
             let sent = connection.client.publish(answer.0, answer.1.into()).await;
             sent.map_err(|_| Error::Gone {
                 what: "hearing advisories".to_owned(),

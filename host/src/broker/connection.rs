@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
 use super::denied::Denials;
-use super::error::{Code, Error, SERVER_MIN};
+use super::error::{Code, Error, SERVER_MIN, chain};
 use super::login::{self, Address};
 use crate::plan::Nats;
 use crate::secret::redact;
@@ -35,6 +35,8 @@ pub struct Connection {
     number: u64,
     /// What the server does not allow this connection's user.
     pub denials: Arc<Denials>,
+    /// The subject of what stands for a message that the client could not read. `None`: such a message breaks it.
+    pub(super) guard: Option<Arc<str>>,
 }
 
 /// Connections that this process has opened.
@@ -142,20 +144,8 @@ async fn dial(nats: &Nats, name: &str, address: &Address) -> Result<Connection, 
         closed,
         number: OPENED.fetch_add(1, Ordering::Relaxed),
         denials,
+        guard: None,
     })
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text = format!("{text}: {cause_text}");
-        }
-        source = cause.source();
-    }
-    text
 }
 
 /// What JetStream answers to a publish.

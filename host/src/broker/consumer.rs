@@ -61,20 +61,14 @@ pub struct ConsumerInfo {
 
 #[derive(Debug, Clone, Deserialize)]
 pub struct Position {
+    /// How many deliveries there were, repeated ones as well.
+    pub consumer_seq: u64,
     pub stream_seq: u64,
 }
 
 impl ConsumerInfo {
     pub fn metadata(&self, key: &str) -> Option<&str> {
         self.config["metadata"][key].as_str()
-    }
-
-    /// The subjects that it is given; none: all of its stream's.
-    pub fn filters(&self) -> Vec<String> {
-        let one = self.config["filter_subject"].as_str();
-        let many = self.config["filter_subjects"].as_array();
-        let many = many.into_iter().flatten().filter_map(Value::as_str);
-        one.into_iter().chain(many).map(str::to_owned).collect()
     }
 
     /// Up to here the server has nothing left to deliver or to wait for.

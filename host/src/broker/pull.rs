@@ -3,13 +3,14 @@
 
 use std::time::{Duration, Instant};
 
-use async_nats::{Message, Subscriber};
+use async_nats::{Message, Subject, Subscriber};
 use futures_util::StreamExt;
 use serde_json::json;
 
 use super::connection::Connection;
 use super::consumer::nanos;
 use super::error::Error;
+use super::screen::Malformed;
 
 /// How long the server keeps a request, unless the inlet says otherwise; also how soon a lost one is noticed.
 const EXPIRES: Duration = Duration::from_secs(5);
@@ -17,6 +18,8 @@ const EXPIRES: Duration = Duration::from_secs(5);
 /// What an inlet yields.
 pub enum Pulled {
     Message(Message),
+    /// A message that the client could not read, and its reply subject.
+    Malformed(Malformed, Option<Subject>),
     /// A request has ended.
     Ended,
 }
@@ -119,7 +122,10 @@ impl Inlet {
             if self.outstanding == 0 {
                 self.idle = Instant::now();
             }
-            return Ok(Pulled::Message(message));
+            return Ok(match self.connection.malformed(&message) {
+                Some(malformed) => Pulled::Malformed(malformed, message.reply),
+                None => Pulled::Message(message),
+            });
         };
         let pending = message
             .headers

@@ -1,5 +1,5 @@
-//! Reading what a stream holds, once through, by a short-lived consumer on a connection of its own: a message that the
-//! client library cannot read breaks only this.
+//! Reading what a stream holds, once through, by a short-lived consumer on a connection of its own. What holds events of
+//! others is read over a guarded one: a message that the client library cannot read would break it.
 
 use std::time::Duration;
 
@@ -10,6 +10,7 @@ use serde_json::json;
 use super::connection::Connection;
 use super::consumer::{ConsumerInfo, nanos};
 use super::error::Error;
+use super::screen::Malformed;
 use crate::effects::subject_matches;
 use crate::message::{DeliveryInfo, Headers, headers_of, rfc3339};
 use crate::plan::Nats;
@@ -46,6 +47,8 @@ pub struct Scan {
 pub struct Scanned {
     pub sequence: u64,
     pub message: async_nats::Message,
+    /// The client could not read it (over a guarded connection; it breaks any other): then `message` is not it.
+    pub malformed: Option<Malformed>,
 }
 
 impl Scan {
@@ -168,6 +171,7 @@ impl Scan {
             if info.stream_sequence <= self.until {
                 return Ok(Some(Scanned {
                     sequence: info.stream_sequence,
+                    malformed: self.connection.malformed(&message),
                     message,
                 }));
             }
@@ -194,72 +198,50 @@ pub async fn first_since(connection: &Connection, stream: &str, from: From) -> R
 /// How far the clocks of two servers may lie apart.
 pub const CLOCKS_MS: u64 = 60_000;
 
-/// How many messages are read one by one past a message that broke a scan.
-pub const STEP: usize = 300;
-
 /// A message without its payload; `Err` says why no client can read its headers.
 pub struct Surveyed {
     pub sequence: u64,
     pub headers: Result<Headers, String>,
 }
 
-/// All messages of a range whose subjects match, without their payloads, in order. A message that no client can read
-/// breaks a scan, which therefore has a connection of its own; from there some are read one by one.
+/// All messages of a range whose subjects match, without their payloads, in order.
 pub async fn survey(
     nats: &Nats,
-    reader: &Connection,
     stream: &str,
     filters: &[String],
     first: From,
     until: u64,
 ) -> Result<Vec<Surveyed>, Error> {
+    let connection = super::open_guarded(nats, "jetmesh survey").await?;
+    let mut scan = Scan::start(&connection, stream, filters, first, until, true).await?;
     let mut found = Vec::new();
-    let mut from = first;
-    loop {
-        let connection = super::open(nats, "jetmesh survey").await?;
-        let mut scan = Scan::start(&connection, stream, filters, from, until, true).await?;
-        let mut next = scan.first;
-        loop {
-            match scan.next().await {
-                Ok(Some(scanned)) => {
-                    let headers = Ok(headers_of(scanned.message.headers.as_ref()));
-                    next = scanned.sequence + 1;
-                    found.push(Surveyed {
-                        sequence: scanned.sequence,
-                        headers,
-                    });
-                }
-                Ok(None) => return Ok(found),
-                Err(Error::Gone { .. }) if !reader.is_closed() => break,
-                Err(error) => return Err(error),
-            }
-        }
-        if one_by_one(reader, stream, filters, &mut next, until, STEP, &mut found).await? {
-            return Ok(found);
-        }
-        from = From::Sequence(next);
+    while let Some(scanned) = scan.next().await? {
+        let headers = match scanned.malformed {
+            Some(malformed) => Err(malformed.why()),
+            None => Ok(headers_of(scanned.message.headers.as_ref())),
+        };
+        found.push(Surveyed {
+            sequence: scanned.sequence,
+            headers,
+        });
     }
+    Ok(found)
 }
 
-/// The same, read from the leader message by message: for streams that let nobody look on, and for the places where a
-/// scan breaks. `true`: the range is at its end.
+/// The same, read from the leader message by message: for streams that let nobody look on.
 pub async fn one_by_one(
     reader: &Connection,
     stream: &str,
     filters: &[String],
-    next: &mut u64,
+    first: u64,
     until: u64,
-    count: usize,
-    found: &mut Vec<Surveyed>,
-) -> Result<bool, Error> {
-    for _ in 0..count {
-        let Some(stored) = reader.stored_next(stream, *next, ">").await? else {
-            return Ok(true);
-        };
+) -> Result<Vec<Surveyed>, Error> {
+    let (mut next, mut found) = (first, Vec::new());
+    while let Some(stored) = reader.stored_next(stream, next, ">").await? {
         if stored.sequence > until {
-            return Ok(true);
+            break;
         }
-        *next = stored.sequence + 1;
+        next = stored.sequence + 1;
         if filters.is_empty() || filters.iter().any(|filter| subject_matches(filter, &stored.subject)) {
             found.push(Surveyed {
                 sequence: stored.sequence,
@@ -267,5 +249,5 @@ pub async fn one_by_one(
             });
         }
     }
-    Ok(false)
+    Ok(found)
 }

@@ -7,12 +7,14 @@ use tokio::sync::{Mutex, Semaphore};
 
 use super::connection::{Connection, open};
 use super::error::Error;
+use super::guard::open_guarded;
 use crate::plan::Nats;
 
 /// One connection at a time, opened by the first owner that needs it. It works on the runtime of that owner.
 pub struct Shared {
     nats: Nats,
     name: String,
+    guarded: bool,
     state: Mutex<State>,
 }
 
@@ -29,6 +31,7 @@ impl Shared {
         Shared {
             nats: nats.clone(),
             name,
+            guarded: false,
             state: Mutex::default(),
         }
     }
@@ -53,11 +56,13 @@ impl Shared {
         if let Some((_, error)) = state.failed.as_ref().filter(|(at, _)| *at >= began) {
             return Err(error.clone());
         }
-        if state.current.as_ref().is_some_and(Connection::is_closed) {
-            tracing::info!(connection = self.name, "connection lost, connecting again");
-        }
+        self.tell_of_loss(&mut state);
         state.current = None;
-        match open(&self.nats, &self.name).await {
+        let opened = match self.guarded {
+            true => open_guarded(&self.nats, &self.name).await,
+            false => open(&self.nats, &self.name).await,
+        };
+        match opened {
             Ok(connection) => {
                 state.current = Some(connection.clone());
                 Ok(connection)
@@ -68,12 +73,20 @@ impl Shared {
             }
         }
     }
+
+    fn tell_of_loss(&self, state: &mut State) {
+        if state.current.take_if(|current| current.is_closed()).is_some() {
+            tracing::info!(connection = self.name, "connection lost, connecting again");
+        }
+    }
 }
 
 /// The connections of one thread that runs handlers.
 pub struct Connections {
     /// Of its handlers: deliveries, answers, attempt records.
-    pub handlers: Shared,
+    handlers: Shared,
+    /// Of those that have lately been given a message that no client can read: such a one breaks only the other.
+    guarded: Shared,
     /// Of its ledgers: apart, because what a publisher has sent can break a handler's.
     pub ledgers: Shared,
     /// Held by a sweep while it reads a stream over a connection of its own.
@@ -88,8 +101,21 @@ impl Connections {
     pub fn new(nats: &Nats, thread: &str) -> Connections {
         Connections {
             handlers: Shared::new(nats, format!("jetmesh handlers {thread}")),
+            guarded: Shared {
+                guarded: true,
+                ..Shared::new(nats, format!("jetmesh guarded handlers {thread}"))
+            },
             ledgers: Shared::new(nats, format!("jetmesh ledgers {thread}")),
             surveys: Semaphore::new(SURVEYS_MAX),
         }
+    }
+
+    /// A handler's connection. `failed`: see [`Shared::connection`].
+    pub async fn of_handler(&self, guarded: bool, failed: Option<&Connection>) -> Result<Connection, Error> {
+        if !guarded {
+            return self.handlers.connection(failed).await;
+        }
+        self.handlers.tell_of_loss(&mut *self.handlers.state.lock().await);
+        self.guarded.connection(failed).await
     }
 }

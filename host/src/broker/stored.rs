@@ -12,6 +12,7 @@ use tokio::time::timeout;
 
 use super::connection::Connection;
 use super::error::{Code, Error};
+use super::wire;
 use crate::message::{Headers, parse_rfc3339};
 
 /// How long a replica may take; whoever must know asks the leader.
@@ -42,56 +43,11 @@ impl Stored {
     /// The headers, or why the client library would refuse them: such a message breaks the connection of whoever it is
     /// delivered to.
     pub fn headers(&self) -> Result<Headers, String> {
+        // JSON tells it so.
         if self.subject.contains('\u{fffd}') {
             return Err("its subject is not UTF-8".to_owned());
         }
-        if !self.raw_headers.is_empty() && self.subject.chars().any(char::is_whitespace) {
-            return Err("its subject has a blank in it".to_owned());
-        }
-        if self.raw_headers.is_empty() {
-            return Ok(Headers::new());
-        }
-        let text = std::str::from_utf8(&self.raw_headers).map_err(|_| "its headers are not UTF-8".to_owned())?;
-        let mut lines = text.lines();
-        let version = lines.next().unwrap_or_default();
-        let status = version
-            .strip_prefix("NATS/1.0")
-            .ok_or_else(|| "its headers have no version".to_owned())?;
-        let status = status.trim().split(' ').next().unwrap_or_default();
-        let is_code = status.len() == 3 && status.bytes().all(|b| b.is_ascii_digit()) && status >= "100";
-        if !status.is_empty() && !is_code {
-            return Err(format!("`{}` is not a status", status.escape_debug()));
-        }
-        let mut headers = Headers::new();
-        let mut continues = false;
-        for line in lines {
-            if line.is_empty() {
-                continues = false;
-                continue;
-            }
-            if line.contains('\r') {
-                return Err("a header has a carriage return in it".to_owned());
-            }
-            // A line that begins with a blank continues the one above.
-            if continues
-                && line.starts_with(char::is_whitespace)
-                && let Some((_, value)) = headers.last_mut()
-            {
-                value.push(' ');
-                value.push_str(line.trim());
-                continue;
-            }
-            let (name, value) = line
-                .split_once(':')
-                .ok_or_else(|| "a header line has no colon".to_owned())?;
-            if !name.bytes().all(|b| b.is_ascii_graphic()) {
-                return Err(format!("`{}` is not a header name", name.escape_debug()));
-            }
-            headers.push((name.to_owned(), value.trim().to_owned()));
-            continues = true;
-        }
-        headers.sort_by(|a, b| a.0.cmp(&b.0));
-        Ok(headers)
+        wire::headers(self.subject.as_bytes(), &self.raw_headers)
     }
 }
 

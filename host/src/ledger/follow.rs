@@ -62,8 +62,8 @@ async fn follow(bucket: &Bucket, connection: &Connection) -> Result<(), Error> {
         let quiet = || bucket.quiet_for() > QUIET;
         let message = match pulled {
             Ok(Ok(Pulled::Message(message))) => message,
-            Ok(Ok(Pulled::Ended)) if quiet() => break,
-            Ok(Ok(Pulled::Ended)) => continue,
+            Ok(Ok(Pulled::Ended | Pulled::Malformed(..))) if quiet() => break,
+            Ok(Ok(Pulled::Ended | Pulled::Malformed(..))) => continue,
             Ok(Err(error)) => return Err(error),
             Err(_) => break,
         };

@@ -14,7 +14,7 @@ use crate::broker::provision::REPLAY;
 use crate::broker::pull::{Inlet, Pulled};
 use crate::broker::{Connection, Error};
 use crate::lane::Lane;
-use crate::poison;
+use crate::lost;
 
 /// How long after its last replay a lane keeps its consumer.
 const IDLE: Duration = Duration::from_secs(30);
@@ -68,7 +68,9 @@ impl Replays {
 
     /// Makes the consumer, or finds it, and pulls from it.
     pub async fn bind(&mut self, connection: &Connection, lane: &Arc<Lane>) -> Result<(), Error> {
-        poison::discard(connection, REPLAY, &bind(connection, lane).await?).await?;
+        let found = bind(connection, lane).await?;
+        let exactly_once = lane.bucket.is_some();
+        lost::hand_back(connection, REPLAY, &found, &lane.doors.replays, exactly_once, |_| false).await;
         self.inlet = Some(Inlet::open(connection, REPLAY, &consumer(lane)).await?);
         self.asked = None;
         self.last = Instant::now();
@@ -104,7 +106,7 @@ impl Replays {
     pub async fn next(&mut self) -> Result<Heard, Error> {
         if let Some(inlet) = &mut self.inlet {
             let pulled = inlet.next().await?;
-            if matches!(pulled, Pulled::Message(_)) {
+            if !matches!(pulled, Pulled::Ended) {
                 self.last = Instant::now();
             }
             return Ok(Heard::Pulled(pulled));

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use crate::broker::scan::{CLOCKS_MS, From, STEP, Scan, first_since};
+use crate::broker::scan::{CLOCKS_MS, From, Scan, Scanned, first_since};
 use crate::broker::{self, Connection, Error, Stored, StreamInfo};
 use crate::effects::subject_matches;
 use crate::message::{DeliveryInfo, Headers, headers_of};
@@ -30,6 +30,30 @@ impl Seen {
             subject: stored.subject,
             time_ms: stored.time_ms,
             payload: stored.payload,
+        }
+    }
+
+    fn scanned(scanned: Scanned) -> Seen {
+        let message = scanned.message;
+        let info = message.reply.as_deref().and_then(DeliveryInfo::parse);
+        let (subject, headers, payload) = match scanned.malformed {
+            Some(bytes) => (
+                String::from_utf8_lossy(&bytes.subject).into_owned(),
+                Headers::new(),
+                bytes.payload,
+            ),
+            None => (
+                message.subject.into_string(),
+                headers_of(message.headers.as_ref()),
+                message.payload,
+            ),
+        };
+        Seen {
+            sequence: scanned.sequence,
+            subject,
+            time_ms: info.map_or(0, |info| info.time_ms),
+            headers,
+            payload,
         }
     }
 }
@@ -59,7 +83,6 @@ pub enum Extent {
 pub struct Reading<'a> {
     nats: &'a Nats,
     pub connection: Connection,
-    /// A message that no client can read breaks the connection that it comes over.
     scanning: Option<Connection>,
     until: Instant,
     left: u64,
@@ -101,96 +124,75 @@ impl<'a> Reading<'a> {
         range: &Range<'_>,
         mut see: impl FnMut(Seen) -> ControlFlow<()>,
     ) -> Result<Extent, Error> {
-        let mut next = range.first.max(range.info.state.first_seq);
-        let scans = range.info.retention() == "limits";
-        while next <= range.last {
-            if self.is_spent() {
-                self.stopped = true;
-                return Ok(Extent::Bound);
-            }
-            let scanned = match scans {
-                true => self.scan(range, &mut next, &mut see).await?,
-                false => None,
-            };
-            let extent = match scanned {
-                Some(extent) => Some(extent),
-                None => self.one_by_one(range, &mut next, &mut see).await?,
-            };
-            if let Some(extent) = extent {
-                self.stopped |= extent == Extent::Bound;
-                return Ok(extent);
-            }
+        let first = range.first.max(range.info.state.first_seq);
+        if first > range.last {
+            return Ok(Extent::Whole);
         }
-        Ok(Extent::Whole)
+        if self.is_spent() {
+            self.stopped = true;
+            return Ok(Extent::Bound);
+        }
+        let extent = match range.info.retention() {
+            "limits" => self.scan(range, first, &mut see).await?,
+            _ => self.one_by_one(range, first, &mut see).await?,
+        };
+        self.stopped |= extent == Extent::Bound;
+        Ok(extent)
     }
 
-    /// `None`: a message broke it, at or after `next`.
     async fn scan(
         &mut self,
         range: &Range<'_>,
-        next: &mut u64,
+        first: u64,
         see: &mut impl FnMut(Seen) -> ControlFlow<()>,
-    ) -> Result<Option<Extent>, Error> {
+    ) -> Result<Extent, Error> {
         let connection = match self.scanning.take().filter(|c| !c.is_closed()) {
             Some(connection) => connection,
-            None => broker::open(self.nats, "jetmesh trace").await?,
+            None => broker::open_guarded(self.nats, "jetmesh trace").await?,
         };
         self.scanning = Some(connection.clone());
-        let from = From::Sequence(*next);
+        let from = From::Sequence(first);
         let Range { stream, filters, .. } = range;
         let mut scan = Scan::start(&connection, stream, filters, from, range.last, range.headers_only).await?;
         let extent = loop {
-            match scan.next().await {
-                Ok(Some(scanned)) => {
-                    *next = scanned.sequence + 1;
-                    let info = scanned.message.reply.as_deref().and_then(DeliveryInfo::parse);
-                    let seen = Seen {
-                        sequence: scanned.sequence,
-                        subject: scanned.message.subject.to_string(),
-                        time_ms: info.map_or(0, |info| info.time_ms),
-                        headers: headers_of(scanned.message.headers.as_ref()),
-                        payload: scanned.message.payload,
-                    };
-                    self.count();
-                    if see(seen).is_break() {
-                        break Extent::Enough;
-                    }
-                    if self.is_spent() {
-                        break Extent::Bound;
-                    }
-                }
-                Ok(None) => break Extent::Whole,
-                Err(Error::Gone { .. }) if !self.connection.is_closed() => return Ok(None),
-                Err(error) => return Err(error),
+            let Some(scanned) = scan.next().await? else {
+                break Extent::Whole;
+            };
+            self.count();
+            if see(Seen::scanned(scanned)).is_break() {
+                break Extent::Enough;
+            }
+            if self.is_spent() {
+                break Extent::Bound;
             }
         };
         scan.end().await?;
-        Ok(Some(extent))
+        Ok(extent)
     }
 
-    /// `None`: there is more.
+    /// For streams that let nobody look on.
     async fn one_by_one(
         &mut self,
         range: &Range<'_>,
-        next: &mut u64,
+        first: u64,
         see: &mut impl FnMut(Seen) -> ControlFlow<()>,
-    ) -> Result<Option<Extent>, Error> {
-        for _ in 0..STEP {
-            let stored = self.connection.stored_next(range.stream, *next, ">").await?;
+    ) -> Result<Extent, Error> {
+        let mut next = first;
+        loop {
+            let stored = self.connection.stored_next(range.stream, next, ">").await?;
             let Some(stored) = stored.filter(|stored| stored.sequence <= range.last) else {
-                return Ok(Some(Extent::Whole));
+                return Ok(Extent::Whole);
             };
-            *next = stored.sequence + 1;
+            next = stored.sequence + 1;
             self.count();
             let wanted = |filter: &String| subject_matches(filter, &stored.subject);
             if (range.filters.is_empty() || range.filters.iter().any(wanted)) && see(Seen::of(stored)).is_break() {
-                return Ok(Some(Extent::Enough));
+                return Ok(Extent::Enough);
             }
             if self.is_spent() {
-                return Ok(Some(Extent::Bound));
+                return Ok(Extent::Bound);
             }
         }
-        Ok(None)
     }
 
     fn count(&mut self) {

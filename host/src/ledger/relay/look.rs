@@ -185,7 +185,7 @@ pub async fn ids_since(
     if let (Some(stream), true) = (target, tells) {
         let from = From::Time(from_ms.saturating_sub(CLOCKS_MS));
         let filter = [subject.to_owned()];
-        for message in survey(nats, connection, &stream, &filter, from, u64::MAX).await? {
+        for message in survey(nats, &stream, &filter, from, u64::MAX).await? {
             let headers = message.headers.unwrap_or_default();
             ids.extend(header(&headers, "Nats-Msg-Id").map(str::to_owned));
         }
