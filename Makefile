@@ -39,6 +39,8 @@ chaos: handlers ## the kill matrix, every planted mistake, and the ledger's mode
 	@tools/install.sh all
 	cargo test --locked --config profile.dev.package.jetmesh.opt-level=2 -p jetmesh --lib -- \
 	    --ignored --nocapture --test-threads 1 ledger::model::large
+	cargo test --locked --config profile.dev.package.jetmesh.opt-level=2 -p jetmesh --test e2e -- \
+	    --ignored --nocapture --test-threads 1 malformed::
 	cargo test --locked -p jetmesh --test chaos -- --rounds 570 --mistakes $(ARGS)
 
 build: handlers ## build the handlers and the release binary

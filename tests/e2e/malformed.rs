@@ -188,7 +188,7 @@ async fn a_connection_that_is_encrypted_from_its_first_byte_is_guarded_as_well()
 
 /// A mesh whose stream holds so many good ones, and a bad one after each `nth`. No host runs yet.
 async fn backlog(good: usize, nth: usize) -> (Mesh, Bad) {
-    let mesh = Mesh::new(Config::probe_with(FOREVER)).await;
+    let mesh = Mesh::new(Config::probe_with(&format!("start = \"all\"\n{FOREVER}"))).await;
     mesh.add_stream("ORDERS", &["orders.>"], RetentionPolicy::Limits).await;
     let mut bad = Bad::new();
     let mut published = 0;
