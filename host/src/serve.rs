@@ -114,8 +114,8 @@ async fn serve(lane: &Arc<Lane>, unanswered: Option<Connection>, work: &mut Work
     renewal.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     sweeps.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let sweeping = Arc::new(Semaphore::new(1));
-    tracing::info!(handler = %lane.plan.name, stream = %lane.plan.stream, consumer = %lane.plan.consumer,
-        module = %lane.module.load().digest, guarded, "serving");
+    tracing::info!(handler = %lane.plan.name, stream = %lane.plan.stream, consumer = %lane.plan.consumer, guarded,
+        module = %lane.module.load().digest, "serving");
     let begun = lane.drain.begun();
     let closed = connection.closed();
     tokio::pin!(begun, closed);
