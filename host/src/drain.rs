@@ -1,6 +1,7 @@
 //! Shutdown in two steps: stop taking work, then end. Every task of the process belongs to it; nothing else spawns. A task
 //! that panics is begun again, so nothing dies unnoticed.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -107,7 +108,7 @@ impl Drain {
             let mut attempt = 0;
             loop {
                 let began = Instant::now();
-                let Err(panic) = caught(task()).await else { return };
+                let Err(panic) = caught(pin!(task())).await else { return };
                 attempt = if began.elapsed() > STEADY { 0 } else { attempt + 1 };
                 let pause = redial_delay(attempt);
                 let count = panics.note(&name, &panic);

@@ -3,8 +3,9 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::pin;
+use std::pin::Pin;
 use std::sync::{Mutex, PoisonError};
 use std::task::Poll;
 
@@ -44,10 +45,10 @@ pub fn tell_only_the_catcher() {
     }));
 }
 
-/// Runs a future to its end, or to its panic.
-pub async fn caught<T>(future: impl Future<Output = T>) -> Result<T, Panic> {
-    let mut future = pin!(future);
-    std::future::poll_fn(move |context| {
+/// Runs a future to its end, or to its panic. It is pinned already: that of an event is large, and moving it costs more than
+/// catching its panics.
+pub fn caught<T>(mut future: Pin<&mut impl Future<Output = T>>) -> impl Future<Output = Result<T, Panic>> {
+    poll_fn(move |context| {
         let outer = CATCHING.replace(true);
         // What the future has left half-way is what its runner must not trust; the future itself is not polled again.
         let polled = catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(context)));
@@ -63,7 +64,6 @@ pub async fn caught<T>(future: impl Future<Output = T>) -> Result<T, Panic> {
             }
         }
     })
-    .await
 }
 
 /// The panics of a host since its start, by what has panicked.
@@ -98,6 +98,8 @@ impl Panics {
 
 #[cfg(test)]
 mod tests {
+    use std::pin::pin;
+
     use super::*;
 
     #[tokio::test]
@@ -107,9 +109,9 @@ mod tests {
             let number: Result<u8, _> = "x".parse::<u8>();
             number.expect("a number")
         };
-        let panic = caught(late).await.expect_err("it panics");
+        let panic = caught(pin!(late)).await.expect_err("it panics");
         assert!(!panic.text.is_empty());
-        assert_eq!(caught(async { 7 }).await.expect("it does not"), 7);
+        assert_eq!(caught(pin!(async { 7 })).await.expect("it does not"), 7);
         let panics = Panics::default();
         assert_eq!(panics.note("relay of probe", &panic), 1);
         assert_eq!(panics.note("relay of probe", &panic), 2);

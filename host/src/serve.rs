@@ -149,13 +149,13 @@ async fn serve(lane: &Arc<Lane>, unanswered: Option<Connection>, work: &mut Work
                 if let Ok(permit) = Arc::clone(&sweeping).try_acquire_owned() {
                     let (lane, link) = (Arc::clone(lane), Arc::clone(&link));
                     work.push(async move {
-                        let swept = caught(async {
+                        let swept = std::pin::pin!(async {
                             tokio::select! {
                                 () = lane.drain.begun() => {}
                                 () = sweep::run(&lane, &link) => {}
                             }
                         });
-                        if let Err(panic) = swept.await {
+                        if let Err(panic) = caught(swept).await {
                             let handler = &lane.plan.name;
                             let count = lane.drain.panics.note(&format!("sweep of {handler}"), &panic);
                             tracing::error!(handler, %panic, count, again_in = ?SWEEP_EVERY, "a sweep has panicked");
@@ -176,7 +176,7 @@ async fn serve(lane: &Arc<Lane>, unanswered: Option<Connection>, work: &mut Work
                 let place = Arc::clone(&doors.advisories.places).try_acquire_owned().ok();
                 work.push(async move {
                     let acker = Acker::of(advisory.1.clone(), &link);
-                    if let Err(panic) = caught(advisory::take(&lane, link, advisory)).await {
+                    if let Err(panic) = caught(std::pin::pin!(advisory::take(&lane, link, advisory))).await {
                         put_off_panicked(&lane, acker, &panic).await;
                     }
                     drop(place);
@@ -254,7 +254,7 @@ async fn take(
     // What is not the source's is boxed: the future of each event stays small.
     let mut task = async move {
         let acker = Acker::of(reply.clone(), &link);
-        let work = async {
+        let work = std::pin::pin!(async {
             match (inbound, message) {
                 (Inbound::Source, Ok(message)) => dispatch::source(&lane, link, message, reply, info).await,
                 (Inbound::Replay, Ok(message)) => Box::pin(replay::take(&lane, link, message, reply, info)).await,
@@ -262,9 +262,9 @@ async fn take(
                     Box::pin(poison::take(&lane, link, malformed, reply, info, inbound)).await;
                 }
             }
-        };
+        });
         if let Err(panic) = caught(work).await {
-            put_off_panicked(&lane, acker, &panic).await;
+            Box::pin(put_off_panicked(&lane, acker, &panic)).await;
         }
         drop(place);
     }
