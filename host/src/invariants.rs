@@ -49,7 +49,7 @@ const WASM: [&str; 6] = [
 ];
 
 /// The ledger's step functions: what decides whether effects happen once runs without a server.
-const LEDGER_STEPS: [&str; 17] = [
+const LEDGER_STEPS: [&str; 18] = [
     "ledger/append.rs",
     "ledger/book.rs",
     "ledger/cache.rs",
@@ -61,6 +61,7 @@ const LEDGER_STEPS: [&str; 17] = [
     "ledger/ids.rs",
     "ledger/index.rs",
     "ledger/join.rs",
+    "ledger/memory.rs",
     "ledger/mistake.rs",
     "ledger/opening.rs",
     "ledger/outs.rs",

@@ -1,64 +1,44 @@
 //! The events of a handler that are known by an id, for a window: which was the first of its id, and where it was
 //! decided. Time is the stream's own. Pure.
 
-use std::collections::{HashMap, VecDeque};
-use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 
 use super::entry::{Floor, Hash, Id};
+use super::memory::{First, Memory};
 use crate::message::EventId;
 
 /// What an id takes of a host's memory, about, as measured with 300,000 and 1,000,000 of them; while they are read, a third
 /// more (`opening::what_remembered_ids_cost_a_host_that_starts` measures it).
 pub const ID_BYTES: u64 = 300;
-/// Of that, its place in the table, which is never full, and in the order.
+/// Of that, what is kept of it and its place in a table, which is never full.
 #[cfg(test)]
-const PLACE_BYTES: u64 = 120;
+const PLACE_BYTES: u64 = 50;
 /// What its entry takes on disk, about, if nothing else stands in that entry.
 pub const ENTRY_BYTES: u64 = 700;
 /// Emitted events are remembered without anybody asking: no more than so many, the newest.
 const EMITTED_MAX: usize = 1_000_000;
 
+/// When the floor comes past many at once, the others are forgotten at its next steps: a millisecond's worth, and more than one
+/// entry adds. Until then they say nothing: the messages of undecided events are not within their window.
+const FORGOTTEN_AT_A_TIME: usize = 4096;
+
 #[derive(Debug, Default, Clone, PartialEq)]
 pub struct Ids {
-    /// The newest first of each id.
-    known: HashMap<Hash, First, BuildHasherDefault<ByItself>>,
-    /// Those of an id that was used again after its window, while the floor has not passed it yet. Few.
-    older: HashMap<Hash, Vec<First>>,
-    /// In the order of their entries.
-    asked: VecDeque<(u64, Hash)>,
-    emitted: VecDeque<(u64, Hash)>,
+    asked: Memory,
+    emitted: Memory,
     /// Decided above the floor: when the floor passes them, it is known to have come to their time.
     ahead: Vec<(EventId, u64)>,
     /// No message above the floor is older than this.
     horizon_ms: u64,
-    incarnations: Vec<Arc<str>>,
+    kinds: Vec<Kind>,
 }
 
+/// What many of them have in common. Few: a source stream is not made anew so often, and its window changes with the
+/// configuration.
 #[derive(Debug, Clone, PartialEq)]
-struct First {
-    sequence: u64,
-    time_ms: u64,
+struct Kind {
+    incarnation: Arc<str>,
     window_ms: u64,
-    entry: u64,
-    /// Which of the incarnations.
-    incarnation: u32,
-}
-
-/// Hashes are spread already.
-#[derive(Debug, Default, Clone, Copy)]
-struct ByItself(u64);
-
-impl Hasher for ByItself {
-    fn write(&mut self, _: &[u8]) {}
-
-    fn write_u64(&mut self, word: u64) {
-        self.0 = word;
-    }
-
-    fn finish(&self) -> u64 {
-        self.0
-    }
 }
 
 impl Ids {
@@ -68,27 +48,20 @@ impl Ids {
         if self.all(id.hash).any(|first| self.is(first, event)) {
             return;
         }
-        let first = First {
-            sequence: event.sequence,
-            time_ms: id.time_ms,
-            window_ms: id.window_ms,
-            entry,
-            incarnation: self.number(&event.incarnation),
-        };
-        if let Some(before) = self.known.insert(id.hash, first) {
-            self.older.entry(id.hash).or_default().push(before);
-        }
+        let kind = self.kind(&event.incarnation, id.window_ms);
+        let first = First::new(id, event.sequence, entry, kind);
         if event.sequence <= floor.of(&event.incarnation) {
             self.horizon_ms = self.horizon_ms.max(id.time_ms);
         } else {
             self.ahead.push((event.clone(), id.time_ms));
         }
-        let order = if id.emitted { &mut self.emitted } else { &mut self.asked };
-        order.push_back((entry, id.hash));
-        if self.emitted.len() > EMITTED_MAX
-            && let Some((entry, hash)) = self.emitted.pop_front()
-        {
-            self.drop_first(entry, hash);
+        if id.emitted {
+            self.emitted.push(first);
+            if self.emitted.len() > EMITTED_MAX {
+                self.emitted.pop();
+            }
+        } else {
+            self.asked.push(first);
         }
     }
 
@@ -97,10 +70,13 @@ impl Ids {
         if self.all(id.hash).any(|first| self.is(first, event)) {
             return None;
         }
-        let near = |first: &&First| first.time_ms.abs_diff(id.time_ms) <= first.window_ms;
-        let first = self.all(id.hash).find(near)?;
+        let near = |first: &&First| {
+            let window_ms = self.kinds.get(first.kind()).map_or(0, |kind| kind.window_ms);
+            first.time_ms().abs_diff(id.time_ms) <= window_ms
+        };
+        let first = self.all(id.hash).filter(near).min_by_key(|first| first.entry)?;
         let event = EventId {
-            incarnation: Arc::clone(self.incarnations.get(first.incarnation as usize)?),
+            incarnation: Arc::clone(&self.kinds.get(first.kind())?.incarnation),
             sequence: first.sequence,
         };
         Some((event, first.entry))
@@ -117,22 +93,24 @@ impl Ids {
             }
             ahead
         });
-        for emitted in [false, true] {
-            while let Some((entry, hash)) = self.order(emitted).front().copied() {
-                let needed = |first: &First| first.time_ms.saturating_add(first.window_ms) >= self.horizon_ms;
-                if self.all(hash).any(|first| first.entry == entry && needed(first)) {
+        for memory in [&mut self.asked, &mut self.emitted] {
+            let needed = |first: &First| {
+                let window_ms = self.kinds.get(first.kind()).map_or(0, |kind| kind.window_ms);
+                first.time_ms().saturating_add(window_ms) >= self.horizon_ms
+            };
+            for _ in 0..FORGOTTEN_AT_A_TIME {
+                if memory.first().is_none_or(needed) {
                     break;
                 }
-                self.order(emitted).pop_front();
-                self.drop_first(entry, hash);
+                memory.pop();
             }
         }
     }
 
     /// The first entry that must be read to know what is known here.
     pub fn first_entry(&self) -> Option<u64> {
-        let fronts = [self.asked.front(), self.emitted.front()];
-        fronts.into_iter().flatten().map(|(entry, _)| *entry).min()
+        let firsts = [self.asked.first(), self.emitted.first()];
+        firsts.into_iter().flatten().map(|first| first.entry).min()
     }
 
     pub fn len(&self) -> usize {
@@ -140,44 +118,27 @@ impl Ids {
     }
 
     pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    fn order(&mut self, emitted: bool) -> &mut VecDeque<(u64, Hash)> {
-        if emitted { &mut self.emitted } else { &mut self.asked }
+        self.asked.is_empty() && self.emitted.is_empty()
     }
 
     fn all(&self, hash: Hash) -> impl Iterator<Item = &First> {
-        let older = self.older.get(&hash).into_iter().flatten();
-        older.chain(self.known.get(&hash))
+        self.asked.all(hash).chain(self.emitted.all(hash))
     }
 
     fn is(&self, first: &First, event: &EventId) -> bool {
-        first.sequence == event.sequence
-            && self.incarnations.get(first.incarnation as usize) == Some(&event.incarnation)
+        let of = |kind: &Kind| kind.incarnation == event.incarnation;
+        first.sequence == event.sequence && self.kinds.get(first.kind()).is_some_and(of)
     }
 
-    fn number(&mut self, incarnation: &Arc<str>) -> u32 {
-        let known = self.incarnations.iter().position(|known| known == incarnation);
-        let at = known.unwrap_or_else(|| {
-            self.incarnations.push(Arc::clone(incarnation));
-            self.incarnations.len() - 1
-        });
-        // A source stream is not made anew so often.
-        u32::try_from(at).unwrap_or(u32::MAX)
-    }
-
-    fn drop_first(&mut self, entry: u64, hash: Hash) {
-        if let Some(older) = self.older.get_mut(&hash)
-            && let Some(at) = older.iter().position(|first| first.entry == entry)
-        {
-            older.remove(at);
-            if older.is_empty() {
-                self.older.remove(&hash);
-            }
-        } else if self.known.get(&hash).is_some_and(|first| first.entry == entry) {
-            self.known.remove(&hash);
-        }
+    fn kind(&mut self, incarnation: &Arc<str>, window_ms: u64) -> usize {
+        let is = |kind: &Kind| kind.window_ms == window_ms && kind.incarnation == *incarnation;
+        self.kinds.iter().position(is).unwrap_or_else(|| {
+            self.kinds.push(Kind {
+                incarnation: Arc::clone(incarnation),
+                window_ms,
+            });
+            self.kinds.len() - 1
+        })
     }
 }
 
@@ -236,13 +197,9 @@ mod tests {
         for n in 1..=EMITTED_MAX as u64 + 1 {
             ids.learn(&emitted(n), &event(n), n, &floor(n));
         }
-        assert_eq!(
-            (ids.len(), ids.known.len(), ids.first_entry()),
-            (EMITTED_MAX, EMITTED_MAX, Some(2))
-        );
-        let bytes = ids.known.capacity() * (size_of::<(Hash, First)>() + 1) + ids.emitted.capacity() * 24;
-        let said = PLACE_BYTES * EMITTED_MAX as u64;
-        assert!((bytes as u64).abs_diff(said) < said / 2, "{bytes} B, said are {said}");
+        assert_eq!((ids.len(), ids.first_entry()), (EMITTED_MAX, Some(2)));
+        let (bytes, said) = (ids.emitted.bytes() as u64, PLACE_BYTES * EMITTED_MAX as u64);
+        assert!(bytes.abs_diff(said) < said / 4, "{bytes} B, said are {said}");
     }
 
     proptest! {
