@@ -6,9 +6,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::broker::provision::{ATTEMPTS, kv_stream};
 use crate::broker::{By, Connection, Error};
+use crate::clock::now_ms;
 use crate::ledger::entry::key_subject;
 use crate::ledger::read::is_tombstone;
-use crate::message::{EventId, now_ms, parse_rfc3339, rfc3339};
+use crate::message::{EventId, parse_rfc3339, rfc3339};
 use crate::outcome::Failure;
 use crate::random::Seed;
 

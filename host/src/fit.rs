@@ -1,12 +1,15 @@
 //! Whether a plan fits what is in NATS: everything that would make a host refuse, or an event die, as far as it can be
 //! seen without changing anything. What a host itself decides by is asked here in the same words.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Value, json};
 
 use crate::broker::bucket::check_ledger_bucket;
 use crate::broker::consumer::{ConsumerInfo, META_LEDGER, Owner, check_owner, work_queue};
 use crate::broker::provision::{ATTEMPTS, MESH_BUCKET, REPLAY, check_mesh_stream, kv_stream, state_subjects, wanted};
 use crate::broker::{self, Connection, Error, StreamInfo};
+use crate::clock;
 use crate::config::names::overlap;
 use crate::ledger::entry::Subjects;
 use crate::ledger::read;
@@ -39,6 +42,15 @@ pub async fn look(connection: &Connection, plan: &Plan) -> Result<Fit, broker::E
     }
     for handler in &plan.handlers {
         source(connection, plan, handler, &mut fit).await?;
+    // Handlers share streams and ledgers.
+    let mut said = BTreeSet::new();
+    fit.problems.retain(|problem| said.insert(problem.clone()));
+    if let Some(apart) = clock::difference(clock::ahead_ms()) {
+        fit.warnings.push(format!(
+            "the clock of this machine is {apart} that of the NATS server: a host goes by the server's, and its log by this one; \
+             set it right, for instance with NTP"
+        ));
+    }
         targets(connection, plan, handler, &mut fit).await?;
     }
     Ok(fit)

@@ -8,13 +8,14 @@ use std::time::{Duration, Instant};
 
 use wasmtime::{Store, UpdateDeadline};
 
+use crate::clock::now_ms;
 use crate::display::clean;
 use crate::effects::Effects;
 use crate::engine::trapped;
 use crate::guest::jetmesh::handler::types::{Event, Failure, HeaderParam};
 use crate::guest::{self, Call, EventHandler, Facts, Guest, Line};
 use crate::library::Compiled;
-use crate::message::{Message, now_ms};
+use crate::message::Message;
 use crate::outcome::Outcome;
 use crate::plan::Instance;
 use crate::pool::{Kept, Place};
@@ -24,6 +25,8 @@ use crate::source::{Hash, ModuleDigest};
 /// A compiled module at work for one handler.
 pub struct Module {
     pub digest: ModuleDigest,
+    /// When it was taken up.
+    since: Instant,
     compiled: Arc<Compiled>,
     idle: Arc<Idle>,
     /// What is left of fresh instances: the host's side of them, to be renewed for others. No more than ran at a time.
@@ -78,11 +81,17 @@ impl Module {
         compiled.runtime.room.know(kept);
         Module {
             digest: compiled.digest.clone(),
+            since: Instant::now(),
             compiled,
             idle,
             spare: Mutex::default(),
             retired: AtomicBool::new(false),
         }
+    }
+
+    /// When it was taken up, in milliseconds since the Unix epoch.
+    pub fn since_ms(&self) -> u64 {
+        now_ms().saturating_sub(u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX))
     }
 
     #[cfg(test)]

@@ -14,12 +14,13 @@ use tokio::sync::{Semaphore, mpsc, watch};
 
 use crate::advisory::route::Routed;
 use crate::broker::{Connection, Connections, Error};
+use crate::clock::now_ms;
 use crate::drain::Drain;
 use crate::guest::Facts;
 use crate::handler::Module;
 use crate::ledger::Bucket;
 use crate::lost::Doors;
-use crate::message::{EventId, now_ms};
+use crate::message::EventId;
 use crate::plan;
 use crate::poison::Suspicion;
 use crate::replay::Lists;

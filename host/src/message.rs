@@ -189,14 +189,6 @@ fn number(digits: &[u8]) -> Option<u64> {
     })
 }
 
-/// Milliseconds since the Unix epoch.
-pub fn now_ms() -> u64 {
-    let since = std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-}
-
 /// A time as people and NATS write it: RFC 3339 in UTC, with milliseconds.
 pub fn rfc3339(ms: u64) -> String {
     i64::try_from(ms)

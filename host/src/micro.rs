@@ -4,12 +4,14 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use futures_util::StreamExt;
 use serde_json::{Value, json};
 
 use crate::broker::connection::redial_delay;
 use crate::broker::{self, Connection, Error};
+use crate::clock;
 use crate::fault;
 use crate::lane::Lane;
 use crate::ledger::Trouble;
@@ -17,6 +19,7 @@ use crate::ledger::relay::RelayState;
 use crate::ledger::relay::state::Blocked;
 use crate::message::rfc3339;
 use crate::panics::Panics;
+use crate::peers::{self, Apart};
 use crate::plan::Plan;
 use crate::telemetry;
 
@@ -28,6 +31,9 @@ pub fn service(mesh: &str) -> String {
         format!("jetmesh-{mesh}")
     }
 }
+
+/// How long to wait for a further host to answer.
+const HOSTS_WAIT: Duration = Duration::from_millis(300);
 
 /// What a host tells of itself.
 pub struct Host {
@@ -43,10 +49,14 @@ pub struct Host {
 /// Answers for as long as it is polled.
 pub async fn run(host: Arc<Host>) {
     let mut attempt = 0;
+    let mut apart = Apart::default();
     loop {
         let served = async {
             let connection = broker::open(&host.plan.nats, &format!("jetmesh micro {}", host.name)).await?;
-            answer(&connection, &host).await
+            tokio::select! {
+                served = answer(&connection, &host) => served,
+                () = peers::watch(&connection, &host, &mut apart) => Ok(()),
+            }
         };
         let error = match served.await {
             Ok(()) => "the connection is gone".to_owned(),
@@ -56,6 +66,27 @@ pub async fn run(host: Arc<Host>) {
         tracing::debug!(error, "not visible to `nats micro` for a moment");
         tokio::time::sleep(redial_delay(attempt)).await;
     }
+}
+
+/// What every running host answers to a verb of the protocol.
+pub async fn hosts(connection: &Connection, mesh: &str, verb: &str) -> Vec<Value> {
+    let inbox = connection.client.new_inbox();
+    let Ok(mut answers) = connection.client.subscribe(inbox.clone()).await else {
+        return Vec::new();
+    };
+    let subject = format!("$SRV.{verb}.{}", service(mesh));
+    let asked = connection.client.publish_with_reply(subject, inbox, "".into());
+    if asked.await.is_err() {
+        return Vec::new();
+    }
+    let mut hosts = Vec::new();
+    while let Ok(Some(answer)) = tokio::time::timeout(HOSTS_WAIT, answers.next()).await {
+        if answer.status.is_some() {
+            break;
+        }
+        hosts.extend(serde_json::from_slice::<Value>(&answer.payload).ok());
+    }
+    hosts
 }
 
 async fn answer(connection: &Connection, host: &Host) -> Result<(), Error> {
@@ -151,6 +182,8 @@ fn of_host(host: &Host) -> Value {
     let panicked =
         panicked.map(|(task, told)| json!({ "task": task, "count": told.count, "last": told.text, "at": told.at }));
     json!({
+        // How far its clock is ahead of the server's; negative: behind; 0 as long as no answer says otherwise.
+        "clock_ahead_ms": clock::ahead_ms(),
         "log_lines_lost": telemetry::lost(),
         "panics": panicked.collect::<Vec<_>>(),
         "ledgers": ledgers.collect::<Vec<_>>(),
@@ -176,6 +209,7 @@ fn stats(lane: &Lane) -> Value {
         "since": rfc3339(standing.since_ms),
         "why": standing.why,
         "module": lane.module.load().digest.to_string(),
+        "module_since": rfc3339(lane.module.load().since_ms()),
         "in_flight": lane.in_flight(),
         "done": done,
         "retried": retried,

@@ -9,7 +9,8 @@ use std::pin::Pin;
 use std::sync::{Mutex, PoisonError};
 use std::task::Poll;
 
-use crate::message::{now_ms, rfc3339};
+use crate::clock::now_ms;
+use crate::message::rfc3339;
 
 /// What a panic said, and where.
 #[derive(Debug, Clone)]

@@ -5,10 +5,11 @@ use std::time::Duration;
 use crate::attempts::{self, Attempt, LOG_TAIL};
 use crate::broker::Error;
 use crate::broker::provision::{ATTEMPTS, kept, kv_stream};
+use crate::clock::now_ms;
 use crate::delivery::{Delivery, Ran};
 use crate::fault;
 use crate::lane::Lane;
-use crate::message::{EventId, Message, now_ms, rfc3339};
+use crate::message::{EventId, Message, rfc3339};
 
 /// Counts a redelivery's attempt before it runs, so that an event which ends the host is counted too.
 pub async fn begin(lane: &Lane, delivery: &Delivery) -> Result<Option<attempts::Held>, Error> {

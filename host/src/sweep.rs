@@ -10,9 +10,10 @@ use crate::broker::provision::{ATTEMPTS, kept, kv_stream};
 use crate::broker::scan::{From, Surveyed, one_by_one, survey};
 use crate::broker::{Error, StreamInfo};
 use crate::burial;
+use crate::clock::now_ms;
 use crate::lane::{Counters, Lane, Link};
 use crate::ledger::Bucket;
-use crate::message::{EventId, now_ms};
+use crate::message::EventId;
 use crate::settle::ack_by_sequence;
 use crate::{fault, replay};
 

@@ -136,14 +136,15 @@ fn send(mut bytes: &[u8], patience: Duration) -> rustix::io::Result<()> {
     Ok(())
 }
 
-/// RFC 3339 in UTC with milliseconds, like every other time that the mesh writes; on a terminal without the day.
+/// RFC 3339 in UTC with milliseconds, like every other time that the mesh writes, but by the host's own clock, as whatever else a machine logs; on a terminal
+/// without the day.
 struct Clock {
     day: bool,
 }
 
 impl tracing_subscriber::fmt::time::FormatTime for Clock {
     fn format_time(&self, w: &mut tracing_subscriber::fmt::format::Writer<'_>) -> std::fmt::Result {
-        let time = crate::message::rfc3339(crate::message::now_ms());
+        let time = crate::message::rfc3339(crate::clock::wall_ms());
         let short = time.split_once('T').map_or(time.as_str(), |(_, time)| time);
         w.write_str(if self.day { &time } else { short })
     }

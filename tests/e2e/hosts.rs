@@ -6,8 +6,9 @@ use serde_json::{Value, json};
 
 use crate::audit::{judge, publish_work};
 use crate::mesh::{Config, Mesh, PATIENT, says};
+use crate::modules::second_version;
 use crate::support::wait::SOON;
-use crate::support::{Host, Signal, eventually};
+use crate::support::{Host, Signal, eventually, modules};
 
 /// What the hosts say of a handler, by `status --json`.
 async fn hosts(mesh: &Mesh) -> Vec<Value> {
@@ -225,4 +226,41 @@ async fn a_host_with_other_settings_for_a_handler_than_the_others_says_so() {
     assert!(!more.lines().iter().any(|line| warned(line)), "{:?}", more.lines());
     let other = mesh.host_of(&Config::probe_with("max_attempts = 7"), &url, &[]).await;
     assert!(other.lines().iter().any(|line| warned(line)), "{:?}", other.lines());
+}
+
+#[tokio::test]
+async fn hosts_that_serve_a_handler_with_different_modules_for_long_say_so_and_when_it_is_over() {
+    let mesh = Mesh::new(Config::probe()).await;
+    let soon = [("MESH_FAULT", "peers-look-ms:200,peers-long-ms:600")];
+    let url = mesh.server.url();
+    let one = mesh.host(&soon).await;
+    let same = mesh.host(&soon).await;
+    let module = mesh.dir.path().join("other.wasm");
+    std::fs::write(&module, second_version()).expect("the test's folder is writable");
+    let newer = Config::new().handler("probe", &module, "bucket = \"probe\"\npublish = [\"events.>\"]");
+    let other = mesh.host_of(&newer, &url, &soon).await;
+    let apart = says(&[
+        "WARN",
+        "other hosts serve this handler with another module",
+        "handler=\"probe\"",
+    ]);
+    let times = |host: &Host| host.lines().iter().filter(|line| apart(line)).count();
+    for host in [&one, &same, &other] {
+        host.wait_for_line(&apart, SOON).await;
+    }
+    let status: Value = serde_json::from_str(&mesh.jetmesh(&["status", "--json"]).await.1).expect("JSON");
+    let told = status["handlers"][0]["modules"].as_array().expect("a list").clone();
+    let mut hosts: Vec<u64> = told.iter().filter_map(|one| one["hosts"].as_u64()).collect();
+    hosts.sort_unstable();
+    assert_eq!(hosts, [1, 2], "{told:?}");
+    assert!(told.iter().all(|one| one["since"].is_string()), "{told:?}");
+    let text = mesh.jetmesh(&["status"]).await.1;
+    let says_which = text.contains("probe is served with 2 modules: ");
+    assert!(says_which && text.contains("on 2 host(s) (since "), "{text}");
+    std::fs::copy(modules::handler("probe"), &module).expect("the test's folder is writable");
+    for host in [&one, &same, &other] {
+        host.wait_for_line(says(&["all hosts serve this handler with the same module again"]), SOON)
+            .await;
+        assert_eq!(times(host), 1, "{:?}", host.lines());
+    }
 }

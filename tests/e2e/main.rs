@@ -7,6 +7,7 @@ mod audit;
 mod blocked;
 mod cli;
 mod compile;
+mod clocks;
 mod config;
 mod corrupt;
 mod dead_letters;

@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::denied::Denials;
 use super::error::{Code, Error, SERVER_MIN, chain};
 use super::login::{self, Address};
+use crate::clock;
 use crate::plan::Nats;
 use crate::secret::redact;
 
@@ -168,6 +169,8 @@ struct PublishAnswer {
 #[derive(Deserialize)]
 struct ApiAnswer {
     error: Option<ApiError>,
+    /// When the state of a stream or consumer was read, RFC 3339.
+    ts: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -223,17 +226,24 @@ impl Connection {
         };
         let body = serde_json::to_vec(body).map_err(unreadable)?;
         let full = format!("{}.{subject}", self.api_prefix);
+        let asked = Instant::now();
         let answer = self.request_as(what, &full, None, body.into()).await?;
-        match serde_json::from_slice(&answer).map_err(unreadable)? {
-            ApiAnswer {
-                error: Some(ApiError { err_code, description }),
-            } => Err(Error::Api {
+        let ApiAnswer { error, ts } = serde_json::from_slice(&answer).map_err(unreadable)?;
+        if let Some(ApiError { err_code, description }) = error {
+            return Err(Error::Api {
                 what: what(),
                 code: err_code,
                 text: description,
-            }),
-            ApiAnswer { error: None } => serde_json::from_slice(&answer).map_err(unreadable),
+            });
         }
+        // Other answers may hold an older time: that of a consumer that was made is not read anew.
+        if let (Some(ts), true) = (
+            ts,
+            subject.starts_with("STREAM.INFO.") || subject.starts_with("CONSUMER.INFO."),
+        ) {
+            clock::heard(&ts, asked);
+        }
+        serde_json::from_slice(&answer).map_err(unreadable)
     }
 
     /// A request whose answer is the body; "no responders" is an error.

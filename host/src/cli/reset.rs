@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::args::Reset;
-use super::{Args, Error, OK, ask, status};
+use super::{Args, Error, OK, ask};
 use crate::broker::connection::token;
 use crate::broker::consumer::{ConsumerInfo, Owner, check_owner};
 use crate::broker::provision::{ADVISORIES, ATTEMPTS, DEAD, REPLAY, kv_stream};
@@ -16,6 +16,7 @@ use crate::broker::{self, By, Connection, Connections};
 use crate::ledger::Bucket;
 use crate::ledger::entry::{Head, Subjects, key_subject};
 use crate::ledger::relay::CONSUMER;
+use crate::micro;
 use crate::plan::{Handler, Plan, Start};
 
 /// How long to wait for consequences that a relay is carrying out.
@@ -154,7 +155,7 @@ async fn served(
             .flatten()
             .any(|e| e["name"] == json!(handler.name))
     };
-    let hosts = status::hosts(connection, &plan.mesh).await;
+    let hosts = micro::hosts(connection, &plan.mesh, "STATS").await;
     let names: Vec<&str> = hosts.iter().filter(serves).filter_map(|h| h["id"].as_str()).collect();
     if !names.is_empty() {
         let text = format!(

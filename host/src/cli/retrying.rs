@@ -12,8 +12,9 @@ use crate::attempts::{Attempt, RUNNING, Record};
 use crate::broker::provision::{ATTEMPTS, kv_stream};
 use crate::broker::scan::{From, Scan};
 use crate::broker::{self, Connection};
+use crate::clock::now_ms;
 use crate::ledger::entry::key_subject;
-use crate::message::{now_ms, parse_rfc3339};
+use crate::message::parse_rfc3339;
 use crate::plan::Plan;
 use crate::trace::over::Over;
 

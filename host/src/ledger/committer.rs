@@ -12,8 +12,9 @@ use super::send;
 use crate::broker::bucket::lost_settings;
 use crate::broker::connection::{redial_delay, token};
 use crate::broker::{self, Connection, Error};
+use crate::clock::now_ms;
 use crate::fault;
-use crate::message::{now_ms, rfc3339};
+use crate::message::rfc3339;
 
 /// How long transactions wait for a bucket that is out of reach; then their events are handed back to the server.
 const PATIENCE: Duration = Duration::from_secs(20);

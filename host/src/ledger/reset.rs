@@ -6,7 +6,8 @@ use super::group::Group;
 use super::send;
 use crate::broker::connection::token;
 use crate::broker::{Connection, Error};
-use crate::message::{now_ms, rfc3339};
+use crate::clock::now_ms;
+use crate::message::rfc3339;
 
 /// How often it is tried beside hosts that append.
 const TRIES_MAX: u32 = 100;

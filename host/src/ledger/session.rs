@@ -13,7 +13,8 @@ use super::read;
 use crate::broker::bucket::check_ledger_bucket;
 use crate::broker::error::Code;
 use crate::broker::{By, Connection, Error};
-use crate::message::{now_ms, rfc3339};
+use crate::clock::now_ms;
+use crate::message::rfc3339;
 
 /// From so many entries on it is told how long they took: some seconds.
 const TOLD: u64 = 100_000;

@@ -7,6 +7,7 @@ use super::field::Json;
 use super::find::Place;
 use super::reading::{Extent, Range};
 use crate::broker::Error;
+use crate::clock::Moment;
 use crate::effects::subject_matches;
 use crate::message::rfc3339;
 
@@ -66,7 +67,7 @@ impl Tracer<'_> {
     pub async fn search(
         &mut self,
         key: &Key,
-        since_ms: u64,
+        since: Moment,
         most: usize,
     ) -> Result<(Vec<(u64, Place)>, Vec<Searched>), Error> {
         let plan = self.plan;
@@ -75,7 +76,7 @@ impl Tracer<'_> {
         streams.dedup();
         let (mut found, mut searched) = (Vec::new(), Vec::new());
         for stream in streams {
-            let (sequences, how) = self.search_stream(stream, key, since_ms, most).await?;
+            let (sequences, how) = self.search_stream(stream, key, since, most).await?;
             searched.push(how);
             for (time_ms, sequence) in sequences {
                 found.push((time_ms, self.place(stream, sequence).await?));
@@ -90,7 +91,7 @@ impl Tracer<'_> {
         &mut self,
         stream: &str,
         key: &Key,
-        since_ms: u64,
+        since: Moment,
         most: usize,
     ) -> Result<(Vec<(u64, u64)>, Searched), Error> {
         let mut found = Vec::new();
@@ -104,7 +105,7 @@ impl Tracer<'_> {
         let Some(info) = self.reading.connection.stream(stream).await? else {
             return Ok((found, searched));
         };
-        let filters = self.filters(stream);
+        let (filters, since_ms) = (self.filters(stream), since.ms());
         let first = self
             .reading
             .since(stream, &info, since_ms)

@@ -9,10 +9,11 @@ use super::rehearse::Rehearse;
 use super::replay::Replay;
 use super::show::Show;
 use crate::cli::Error;
+use crate::clock::Moment;
 use crate::config::names::{NAME, is_name, no_subject};
 use crate::dlq::Filter;
 use crate::dlq::select::is_id;
-use crate::message::{now_ms, parse_rfc3339};
+use crate::message::parse_rfc3339;
 use crate::outcome::Cause;
 
 #[derive(Debug, Subcommand)]
@@ -87,10 +88,10 @@ pub struct Conditions {
     pub digest: Option<String>,
     /// Only those that died at or after this time: RFC 3339, or so long ago, such as 90m or 2days
     #[arg(long, value_name = "TIME", value_parser = time)]
-    pub since: Option<u64>,
+    pub since: Option<Moment>,
     /// Only those that died before this time: RFC 3339, or so long ago
     #[arg(long, value_name = "TIME", value_parser = time)]
-    pub until: Option<u64>,
+    pub until: Option<Moment>,
     /// Only those whose event has a subject of this pattern; `*` and `>` as in NATS
     #[arg(long, value_name = "SUBJECT", value_parser = pattern)]
     pub subject: Option<String>,
@@ -106,8 +107,8 @@ impl Conditions {
             cause: self.cause.as_deref().and_then(Cause::parse),
             code: self.code.clone(),
             digest: self.digest.clone(),
-            since_ms: self.since,
-            until_ms: self.until,
+            since_ms: self.since.map(Moment::ms),
+            until_ms: self.until.map(Moment::ms),
             subject: self.subject.clone(),
             text: self.text.clone(),
             group: group.map(str::to_owned),
@@ -192,15 +193,14 @@ fn pattern(text: &str) -> Result<String, String> {
     }
 }
 
-/// A point in time, in milliseconds since the Unix epoch.
-pub fn time(text: &str) -> Result<u64, String> {
+/// A point in time.
+pub fn time(text: &str) -> Result<Moment, String> {
     if let Some(ms) = parse_rfc3339(text) {
-        return Ok(ms);
+        return Ok(Moment::At(ms));
     }
-    let ago = humantime::parse_duration(text).map_err(|_| {
+    humantime::parse_duration(text).map(Moment::Ago).map_err(|_| {
         "neither a date with its time and zone, 2026-05-01T08:00:00Z, nor a duration such as 90m".to_owned()
-    })?;
-    Ok(now_ms().saturating_sub(u64::try_from(ago.as_millis()).unwrap_or(u64::MAX)))
+    })
 }
 
 #[cfg(test)]

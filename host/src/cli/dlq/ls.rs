@@ -9,10 +9,11 @@ use crate::broker::Connection;
 use crate::cli::table::{self, Narrow};
 use crate::cli::text::{self, in_time};
 use crate::cli::{Error, OK};
+use crate::clock::now_ms;
 use crate::dead_letter::{self, Letter};
 use crate::dlq::group::Group;
 use crate::dlq::{Filter, Groups, select};
-use crate::message::{now_ms, rfc3339};
+use crate::message::rfc3339;
 
 /// How many letters a table shows if nothing is said.
 const TABLE_LIMIT: usize = 100;

@@ -13,10 +13,11 @@ use crate::broker::provision::DEAD;
 use crate::cli::pretty;
 use crate::cli::table::{self, terminal_columns};
 use crate::cli::{Error, OK};
+use crate::clock::now_ms;
 use crate::dead_letter::{self, Letter};
 use crate::dlq::group;
 use crate::history;
-use crate::message::{now_ms, rfc3339};
+use crate::message::rfc3339;
 use crate::outcome::Cause;
 use crate::payload::{self, Payload};
 

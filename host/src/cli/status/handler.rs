@@ -1,5 +1,7 @@
 //! How one handler stands: what its hosts say of it, and what NATS says.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Value, json};
 
 use crate::broker::provision::kv_stream;
@@ -27,9 +29,8 @@ pub async fn stand(
         .flat_map(|h| h["endpoints"].as_array().into_iter().flatten())
         .filter(|e| e["name"] == json!(handler.name))
         .collect();
-    let mut modules: Vec<&str> = endpoints.iter().filter_map(|e| e["data"]["module"].as_str()).collect();
-    modules.sort_unstable();
-    modules.dedup();
+    let modules = modules(&endpoints);
+    let digests: Vec<&str> = modules.iter().filter_map(|one| one["module"].as_str()).collect();
     let told = told(hosts, &endpoints);
     let mut body = json!({
         "handler": handler.name,
@@ -38,7 +39,8 @@ pub async fn stand(
         "state": told.state,
         "since": told.since,
         "why": told.why,
-        "module": if modules.is_empty() { Value::Null } else { json!(modules.join(",")) },
+        "module": if digests.is_empty() { Value::Null } else { json!(digests.join(",")) },
+        "modules": modules,
         "dead": dead,
     });
     if let Some(ledger) = ledger.filter(|ledger| ledger["state"] != "works") {
@@ -96,6 +98,20 @@ fn told<'a>(hosts: &[Value], endpoints: &[&'a Value]) -> Told<'a> {
             since: Value::Null,
         },
     }
+}
+
+/// The modules that hosts serve it with: how many do, and since when all of these.
+fn modules(endpoints: &[&Value]) -> Vec<Value> {
+    let mut modules: BTreeMap<&str, (u64, Option<&str>)> = BTreeMap::new();
+    for endpoint in endpoints {
+        if let Some(digest) = endpoint["data"]["module"].as_str() {
+            let (hosts, since) = modules.entry(digest).or_default();
+            *hosts += 1;
+            *since = (*since).max(endpoint["data"]["module_since"].as_str());
+        }
+    }
+    let told = |(digest, (hosts, since))| json!({ "module": digest, "hosts": hosts, "since": since });
+    modules.into_iter().map(told).collect()
 }
 
 /// What the ledger's head says.

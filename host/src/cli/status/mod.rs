@@ -5,9 +5,7 @@ mod handler;
 mod ledger;
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
-use futures_util::StreamExt;
 use serde_json::{Value, json};
 
 use super::args::Status;
@@ -16,21 +14,19 @@ use super::text::in_time;
 use super::{Args, Error, OK, UNSERVED};
 use crate::broker::consumer::{META_HANDLER, META_MESH};
 use crate::broker::provision::DEAD;
-use crate::broker::{self, Connection};
+use crate::broker::{self, Connection, limits};
+use crate::clock::{self, now_ms};
 use crate::delayed;
 use crate::dlq::{Filter, retention, select};
-use crate::message::{now_ms, parse_rfc3339};
+use crate::message::parse_rfc3339;
 use crate::micro;
 use crate::plan::Plan;
-
-/// How long to wait for a further host to answer.
-const HOSTS_WAIT: Duration = Duration::from_millis(300);
 
 pub async fn run(args: &Args, status: &Status) -> Result<u8, Error> {
     let loaded = args.look()?;
     let plan = &loaded.plan;
     let connection = broker::open(&plan.nats, "jetmesh status").await?;
-    let hosts = hosts(&connection, &plan.mesh).await;
+    let hosts = micro::hosts(&connection, &plan.mesh, "STATS").await;
     let mut warnings = Vec::new();
     let dead = connection.stream(DEAD).await;
     match &dead {
@@ -128,6 +124,14 @@ fn print(plan: &Plan, hosts: &[Value], handlers: &[Value], ledgers: &[Value]) {
         }
         if let Some(note) = handler["note"].as_str() {
             println!("{name}: {note}");
+        if let Some(modules) = handler["modules"].as_array().filter(|modules| modules.len() > 1) {
+            let of = |one: &Value| {
+                let since = since(&one["since"]);
+                format!("{} on {} host(s){since}", text(&one["module"]), one["hosts"])
+            };
+            let all: Vec<String> = modules.iter().map(of).collect();
+            println!("{name} is served with {} modules: {}", all.len(), all.join(", "));
+        }
         }
     }
     for ledger in ledgers {
@@ -152,6 +156,9 @@ fn print(plan: &Plan, hosts: &[Value], handlers: &[Value], ledgers: &[Value]) {
         let (id, data) = (text(&host["id"]), &host["data"]);
         if let Some(lost) = data["log_lines_lost"].as_u64().filter(|lost| *lost > 0) {
             println!("host {id} has lost {lost} log line(s): standard error took none");
+        if let Some(apart) = data["clock_ahead_ms"].as_i64().and_then(clock::difference) {
+            println!("host {id}: its clock is {apart} that of the NATS server; set it right, for instance with NTP");
+        }
         }
         for told in data["panics"].as_array().into_iter().flatten() {
             let (task, count) = (text(&told["task"]), text(&told["count"]));
@@ -186,31 +193,6 @@ fn print_orphans(orphans: &[Value]) {
             text(&orphan["handler"])
         );
     }
-}
-
-/// What every running host says of itself.
-pub(super) async fn hosts(connection: &Connection, mesh: &str) -> Vec<Value> {
-    let inbox = connection.client.new_inbox();
-    let Ok(mut answers) = connection.client.subscribe(inbox.clone()).await else {
-        return Vec::new();
-    };
-    let subject = format!("$SRV.STATS.{}", micro::service(mesh));
-    if connection
-        .client
-        .publish_with_reply(subject, inbox, "".into())
-        .await
-        .is_err()
-    {
-        return Vec::new();
-    }
-    let mut hosts = Vec::new();
-    while let Ok(Some(answer)) = tokio::time::timeout(HOSTS_WAIT, answers.next()).await {
-        if answer.status.is_some() {
-            break;
-        }
-        hosts.extend(serde_json::from_slice::<Value>(&answer.payload).ok());
-    }
-    hosts
 }
 
 /// How many dead letters of each handler wait for a person.

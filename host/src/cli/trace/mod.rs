@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::dlq::time;
 use super::{Args, Error, OK, table};
 use crate::broker;
+use crate::clock::Moment;
 use crate::trace::Tracer;
 use crate::trace::find::{Named, Place};
 use crate::trace::reading::Reading;
@@ -32,7 +33,7 @@ pub struct Trace {
     pub key: Option<Key>,
     /// How far back --key searches: RFC 3339, or so long ago, such as 90m or 2days
     #[arg(long, value_name = "TIME", default_value = "24h", value_parser = time)]
-    pub since: u64,
+    pub since: Moment,
     /// How many events of --key are traced at most
     #[arg(long, value_name = "NUMBER", default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=100))]
     pub limit: u16,

@@ -6,8 +6,9 @@ use serde_json::{Value, json};
 use super::Came;
 use crate::cli::table::cut;
 use crate::cli::text::{fit, in_time, value};
+use crate::clock::now_ms;
 use crate::dlq::rehearse::{Change, Held};
-use crate::message::{now_ms, rfc3339};
+use crate::message::rfc3339;
 use crate::outcome::Outcome;
 use crate::payload::{Payload, headers};
 

@@ -11,11 +11,12 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::args::{Selected, Selection};
 use crate::broker::provision::REPLAY;
 use crate::broker::{self, Connection};
-use crate::cli::{Error, OK, ask, status, table};
+use crate::cli::{Error, OK, ask, table};
 use crate::dlq::course::Course;
 use crate::dlq::pace::Limits;
 use crate::dlq::watch::Watch;
 use crate::dlq::{replay, select};
+use crate::micro;
 use crate::plan::Plan;
 
 /// More groups than a person reads before a yes.
@@ -184,7 +185,7 @@ fn would(course: &Course) -> serde_json::Value {
 
 /// Whether a host serves a handler and takes its replays.
 async fn served(connection: &Connection, plan: &Plan, handler: &str) -> Result<bool, broker::Error> {
-    let hosts = status::hosts(connection, &plan.mesh).await;
+    let hosts = micro::hosts(connection, &plan.mesh, "STATS").await;
     let mut endpoints = hosts
         .iter()
         .flat_map(|host| host["endpoints"].as_array().into_iter().flatten());
