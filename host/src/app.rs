@@ -19,7 +19,7 @@ use crate::fit;
 use crate::handler::Module;
 use crate::lane::Lane;
 use crate::ledger::relay::RelayState;
-use crate::ledger::{Bucket, committer, follow, relay};
+use crate::ledger::{Bucket, committer, follow, known, relay};
 use crate::library::{self, Library};
 use crate::message::rfc3339;
 use crate::plan::{Handler, Plan};
@@ -95,11 +95,17 @@ pub async fn reach(plan: &Plan, drain: &Drain) -> Result<Option<Connection>, bro
     patiently(plan, drain, async || broker::open(&plan.nats, "jetmesh start").await).await
 }
 
+/// Makes what the mesh needs in NATS and is not there; not a ledger that has known something.
+pub async fn make(connection: &Connection, plan: &Plan) -> Result<(), broker::Error> {
+    let lost = known::lost(connection, plan).await?;
+    provision(connection, plan, &lost).await
+}
+
 /// Makes what the mesh needs in NATS, waiting as long.
 async fn prepare(plan: &Plan, drain: &Drain) -> Result<Option<()>, broker::Error> {
     let prepare = async || {
         let connection = broker::open(&plan.nats, "jetmesh start").await?;
-        provision(&connection, plan).await?;
+        make(&connection, plan).await?;
         match fit::apart(&connection, plan).await? {
             Some(why) => Err(broker::Error::Refused(why)),
             None => Ok(()),

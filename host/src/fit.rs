@@ -6,16 +6,14 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 
 use crate::broker::bucket::check_ledger_bucket;
-use crate::broker::consumer::{ConsumerInfo, META_LEDGER, Owner, check_owner, work_queue};
+use crate::broker::consumer::{Owner, check_owner, work_queue};
 use crate::broker::provision::{ATTEMPTS, MESH_BUCKET, REPLAY, check_mesh_stream, kv_stream, state_subjects, wanted};
 use crate::broker::{self, Connection, Error, StreamInfo};
 use crate::clock;
 use crate::config::names::overlap;
-use crate::ledger::entry::Subjects;
-use crate::ledger::read;
+use crate::ledger::known::forgotten;
 use crate::message::header_map;
 use crate::plan::{Handler, Plan};
-use crate::serve::check_ledger;
 
 /// What was found.
 #[derive(Debug, Default)]
@@ -198,28 +196,6 @@ async fn source(connection: &Connection, plan: &Plan, handler: &Handler, fit: &m
         None => {}
     }
     Ok(())
-}
-
-/// Whether the ledger that a consumer knows of is there no more.
-async fn forgotten(
-    connection: &Connection,
-    handler: &Handler,
-    found: &ConsumerInfo,
-) -> Result<Option<String>, broker::Error> {
-    let (Some(bucket), Some(bound)) = (&handler.ledger, found.metadata(META_LEDGER)) else {
-        return Ok(None);
-    };
-    let stream = kv_stream(bucket);
-    let head = match connection.stream(&stream).await? {
-        Some(_) => read::head(connection, &stream, &Subjects::new(bucket)).await?,
-        None => None,
-    };
-    // Without a head, a host would begin another one, under another name.
-    let making = head.map_or_else(|| "none".to_owned(), |(head, _)| head.bucket);
-    match check_ledger(connection, handler, Some(bound), &making).await {
-        Err(Error::Refused(why)) => Ok(Some(why)),
-        checked => checked.map(|()| None),
-    }
 }
 
 /// Whether what a handler may publish goes anywhere.

@@ -14,11 +14,11 @@ use crate::broker::provision::{MESH_BUCKET, REPLAY, again, kept, kv_stream, rest
 use crate::broker::pull::{Inlet, Pulled};
 use crate::broker::{Connection, Error};
 use crate::lane::{Lane, Link, State};
-use crate::ledger::{incarnation, read};
+use crate::ledger::incarnation;
+use crate::ledger::known::{check_ledger, gone_bucket};
 use crate::lost::{self, Door, request_expires};
 use crate::message::{DeliveryInfo, parse_rfc3339};
 use crate::panics::{Panic, caught};
-use crate::plan::Handler;
 use crate::replay::{Heard, Replays};
 use crate::settle::{Acker, Settlement};
 use crate::{advisory, dispatch, fault, poison, replay, sweep};
@@ -329,12 +329,15 @@ async fn connect(lane: &Arc<Lane>, connection: Connection) -> Result<Arc<Link>, 
         Some(bucket) => {
             let (making, known) = bucket.identity(&plan.stream).await?;
             let bound = found.as_ref().and_then(|c| c.metadata(META_LEDGER));
-            check_ledger(&connection, plan, bound, &making).await?;
+            check_ledger(&connection, plan, bound, Some(&making)).await?;
             (Some(making), known)
         }
     };
     let resolve = incarnation::resolve(&connection, &plan.stream, &info, bound, from_head.as_ref());
-    let present = kept(&connection, &lane.whole, &kv_stream(MESH_BUCKET), resolve).await?;
+    let present = match kept(&connection, &lane.whole, &kv_stream(MESH_BUCKET), resolve).await {
+        Err(_) if connection.stream(&kv_stream(MESH_BUCKET)).await?.is_none() => return Err(gone_bucket(MESH_BUCKET)),
+        present => present?,
+    };
     if let Some(bucket) = &lane.bucket {
         bucket.remember(&plan.stream, &present);
     }
@@ -370,31 +373,4 @@ async fn connect(lane: &Arc<Lane>, connection: Connection) -> Result<Arc<Link>, 
     let link = Link::new(connection, &present.token, created_ms, info.retention() != "limits");
     sweep::removed(lane, &link, &info, &own);
     Ok(Arc::new(link))
-}
-
-/// A ledger that does not know what this handler did: going on would do it again.
-pub async fn check_ledger(
-    connection: &Connection,
-    handler: &Handler,
-    bound: Option<&str>,
-    making: &str,
-) -> Result<(), Error> {
-    let Some(bound) = bound.filter(|bound| *bound != making) else {
-        return Ok(());
-    };
-    let (name, ledger) = (&handler.name, handler.ledger.as_deref().unwrap_or("?"));
-    let why = match read::bucket_of(connection, bound).await? {
-        Some(former) => format!(
-            "handler {name}: what it has decided stands in the ledger of bucket {former}, and its configuration here says \
-             bucket {ledger}. If other hosts still serve it from {former}, give this one the same configuration. If its \
-             ledger is to move, stop the hosts and take along what is decided with `jetmesh reset {name} --keep-decided`, or \
-             let it begin anew with `jetmesh reset {name}` (under `jetmesh dev`: `jetmesh dev --reset {name}`)"
-        ),
-        None => format!(
-            "handler {name}: the bucket {ledger} was made anew or purged, and with it went the memory of what this handler \
-             has decided: restore it, or stop the hosts and let the handler begin anew, at its `start`, with \
-             `jetmesh reset {name}` (under `jetmesh dev`: `jetmesh dev --reset {name}`)"
-        ),
-    };
-    Err(Error::Refused(why))
 }

@@ -62,7 +62,7 @@ async fn a_ledger_that_its_consumer_knows_of_and_that_is_gone_or_moved_is_found(
     mesh.js.delete_stream("KV_probe").await.expect("it goes");
     let (code, said) = check(&mesh).await;
     assert!(
-        code == Some(4) && said.contains("handler probe: the bucket probe was made anew or purged"),
+        code == Some(4) && said.contains("bucket probe is gone, with its keys and the memory"),
         "{said}"
     );
 }

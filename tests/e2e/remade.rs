@@ -10,7 +10,7 @@ use crate::audit::{judge, publish_work, work};
 use crate::hosts::{wait_at_work, wait_frozen};
 use crate::mesh::{Config, Mesh, PATIENT, says};
 use crate::support::wait::SOON;
-use crate::support::{Host, Signal, eventually};
+use crate::support::{Host, Signal, eventually, modules};
 
 #[tokio::test]
 async fn a_consumer_that_is_removed_is_made_again_and_nothing_is_done_twice() {
@@ -145,13 +145,73 @@ async fn a_bucket_that_is_made_anew_stops_its_handler_and_says_what_is_forgotten
     mesh.wait_value("probe", "n", "1").await;
     host.signal(Signal::TERM);
     host.wait_exit(PATIENT).await;
-    mesh.js.delete_stream("KV_probe").await.expect("it goes");
+    let bucket = mesh.js.get_stream("KV_probe").await.expect("it is there");
+    bucket.purge().await.expect("it is purged");
     let config = mesh.config.text(&mesh.server.url());
     let next = Host::start(&config, mesh.dir.path(), &[]);
     let line = next
         .wait_for_line(says(&["the handler is stopped", "was made anew or purged"]), SOON)
         .await;
     assert!(line.contains("jetmesh reset probe"), "{line}");
+}
+
+/// A handler that has a bucket of its own, one that has none, and one whose bucket was never there.
+fn neighbours() -> Config {
+    let probe = modules::handler("probe");
+    Config::probe_with("start = \"all\"")
+        .handler("second", &probe, "bucket = \"probe\"\nstart = \"all\"")
+        .handler("plain", &probe, "start = \"all\"")
+}
+
+#[tokio::test]
+async fn a_start_makes_no_bucket_anew_in_which_something_was_decided_and_says_what_would_be_forgotten() {
+    let (mut mesh, host) = Mesh::start(neighbours()).await;
+    mesh.order(json!({ "op": "add", "key": "n", "by": 1 })).await;
+    mesh.wait_value("probe", "n", "2").await;
+    mesh.wait_settled("ORDERS", "second").await;
+    host.signal(Signal::TERM);
+    host.wait_exit(PATIENT).await;
+    mesh.js.delete_stream("KV_probe").await.expect("it goes");
+    let others = mesh.config.clone();
+    mesh.config = others.handler("new", &modules::handler("probe"), "bucket = \"new\"\nstart = \"all\"");
+    let next = Host::start(&mesh.config.text(&mesh.server.url()), mesh.dir.path(), &[]);
+    for name in ["probe", "second"] {
+        let named = format!("handler={name} ");
+        let line = next
+            .wait_for_line(says(&["the handler is stopped", "bucket probe is gone", &named]), SOON)
+            .await;
+        assert!(
+            line.contains("memory of what its handlers have decided") && line.contains("jetmesh reset HANDLER"),
+            "{line}"
+        );
+    }
+    // Neither another handler nor a bucket that nobody knows is kept back.
+    for name in ["plain", "new"] {
+        next.wait_for_line(says(&["serving", &format!("handler={name} ")]), SOON)
+            .await;
+    }
+    mesh.wait_settled("ORDERS", "new").await;
+    assert!(mesh.js.get_stream("KV_probe").await.is_err(), "it is not made");
+    let (_, checked, _) = mesh.jetmesh(&["check", "--connect"]).await;
+    assert!(
+        checked.contains("error: bucket probe is gone, with its keys"),
+        "{checked}"
+    );
+    next.signal(Signal::TERM);
+    next.wait_exit(PATIENT).await;
+    // As long as one of them has not given it up, it is not made.
+    mesh.jetmesh_ok(&["reset", "probe", "--yes"]).await;
+    let next = Host::start(&mesh.config.text(&mesh.server.url()), mesh.dir.path(), &[]);
+    next.wait_for_line(
+        says(&["the handler is stopped", "bucket probe is gone", "handler=second "]),
+        SOON,
+    )
+    .await;
+    next.signal(Signal::TERM);
+    next.wait_exit(PATIENT).await;
+    mesh.jetmesh_ok(&["reset", "second", "--yes"]).await;
+    let _next = mesh.host(&[]).await;
+    mesh.wait_value("probe", "n", "2").await;
 }
 
 #[tokio::test]
@@ -165,7 +225,7 @@ async fn a_bucket_that_goes_while_its_host_runs_leaves_its_events_undecided() {
         .wait_for_line(says(&["the handler is stopped", "bucket probe is gone"]), PATIENT)
         .await;
     assert!(
-        line.contains("memory of what is decided") && line.contains("jetmesh reset"),
+        line.contains("memory of what its handlers have decided") && line.contains("jetmesh reset"),
         "{line}"
     );
     let consumer = mesh.consumer("ORDERS", "probe").await;

@@ -103,7 +103,7 @@ async fn a_ledger_that_is_gone_stops_its_handlers_and_hides_nothing_else() {
         .wait_for_line(says(&["the ledger is stopped", "bucket gone is gone"]), PATIENT)
         .await;
     assert!(
-        line.contains("memory of what is decided") && line.contains("jetmesh reset"),
+        line.contains("memory of what its handlers have decided") && line.contains("jetmesh reset"),
         "{line}"
     );
 }

@@ -29,12 +29,12 @@ pub fn kv_stream(bucket: &str) -> String {
 }
 
 /// Everything that must be there before a handler starts, the capture of advisories first: one that is sent before
-/// its stream exists is lost.
-pub async fn provision(connection: &Connection, plan: &Plan) -> Result<(), Error> {
+/// its stream exists is lost. `lost`: ledgers that are not made, because what they knew cannot be made anew.
+pub async fn provision(connection: &Connection, plan: &Plan, lost: &[&str]) -> Result<(), Error> {
     for (name, config) in mesh_streams(plan) {
         own(connection, plan, &name, config).await?;
     }
-    for bucket in ledgers(plan) {
+    for bucket in ledgers(plan).into_iter().filter(|bucket| !lost.contains(bucket)) {
         ledger_bucket(connection, plan, bucket).await?;
     }
     for stream in &plan.streams {

@@ -12,7 +12,7 @@ use super::args::Dev;
 use super::{Args, Error, OK, UNFINISHED, run::on_signal, run::start_log};
 use crate::app;
 use crate::broker::consumer::{ConsumerInfo, META_HANDLER};
-use crate::broker::provision::{kv_stream, provision};
+use crate::broker::provision::kv_stream;
 use crate::broker::{By, Connection};
 use crate::drain::Drain;
 use crate::ledger::entry::key_subject;
@@ -57,12 +57,12 @@ pub async fn run(args: &Args, dev: &Dev) -> Result<u8, Error> {
     };
     for handler in &dev.reset {
         // What it is about is made, where it is missing.
-        provision(&connection, &plan).await?;
+        app::make(&connection, &plan).await?;
         super::reset::before_start(&connection, &plan, handler).await?;
     }
     let mut wanted = None;
     if !dev.no_samples {
-        provision(&connection, &plan).await?;
+        app::make(&connection, &plan).await?;
         seed(&connection).await?;
         wanted = samples(&connection).await?;
     }

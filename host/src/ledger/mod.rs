@@ -22,6 +22,7 @@ pub mod incarnation;
 pub mod index;
 pub mod join;
 pub mod keys;
+pub mod known;
 pub mod memory;
 pub mod mend;
 pub mod mistake;

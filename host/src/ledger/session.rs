@@ -8,6 +8,7 @@ use std::time::Instant;
 use super::book::Read;
 use super::bucket::{Bucket, Trouble, tell};
 use super::entry::{Entry, Head, READER};
+use super::known::gone_bucket;
 use super::opening::Opening;
 use super::read;
 use crate::broker::bucket::check_ledger_bucket;
@@ -125,14 +126,8 @@ impl Bucket {
         let unanswered = self.unanswered.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let connection = self.connections.ledgers.connection(unanswered.as_ref()).await?;
         *self.unanswered.lock().unwrap_or_else(PoisonError::into_inner) = None;
-        let info = connection.stream(&self.stream).await?.ok_or_else(|| {
-            Error::Refused(format!(
-                "bucket {} is gone, with its keys and the memory of what is decided: restore it from a backup; or start \
-                 jetmesh again, which makes an empty one, and let each of its handlers begin again, at its `start`, with \
-                 `jetmesh reset HANDLER`: what they did before is then done a second time",
-                self.name
-            ))
-        })?;
+        let info = connection.stream(&self.stream).await?;
+        let info = info.ok_or_else(|| gone_bucket(&self.name))?;
         check_ledger_bucket(&self.name, &info)?;
         let known = self.making.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let (head, sequence) = match read::head(&connection, &self.stream, &self.subjects).await? {

@@ -24,8 +24,8 @@ pub async fn stand(connection: &Connection, plan: &Plan, name: &str, hosts: &[Va
     let at_nats = match connection.stream(&kv_stream(name)).await {
         Ok(Some(_)) => head(connection, name).await.err().map(|error| error.to_string()),
         Ok(None) => Some(format!(
-            "its bucket {name} (stream {}) is not there: if it was before, restore it from a backup; a host that starts \
-             makes an empty one, which remembers nothing of what is decided",
+            "its bucket {name} (stream {}) is not there: a host that starts makes it, unless a handler has decided something \
+             there; then restore it from a backup",
             kv_stream(name)
         )),
         Err(error) => Some(error.to_string()),
