@@ -9,6 +9,8 @@
 //! From the moment it is scheduled until three days after it is published there is always one of the three: so a relay
 //! that repeats itself, however late, schedules nothing twice.
 
+use std::time::{Duration, Instant};
+
 use async_nats::HeaderMap;
 use bytes::Bytes;
 use serde_json::{Value, json};
@@ -16,7 +18,7 @@ use serde_json::{Value, json};
 use crate::broker::connection::EXPECTED;
 use crate::broker::error::Code;
 use crate::broker::provision::DELAYED;
-use crate::broker::{By, Connection, Error};
+use crate::broker::{By, Connection, Error, StreamInfo};
 use crate::dead_letter::{SETTLED, SETTLED_TTL};
 use crate::message::{Headers, header, writable};
 
@@ -62,6 +64,46 @@ pub fn scheduled(event: &Delayed<'_>) -> (String, HeaderMap) {
     map.insert("Nats-Expected-Last-Subject-Sequence-Subject", format!("$MESH.*.{id}"));
     map.insert(EXPECTED, "0");
     (format!("{WAITS}{id}"), map)
+}
+
+/// How much a message takes beside its payload, at most: its headers have room for themselves in the last tenth.
+const BESIDE: u64 = 1024;
+/// How long what is known of the room is believed.
+const KNOWN: Duration = Duration::from_secs(1);
+
+/// Whether the stream of delayed events has room. With schedules in it, a full stream refuses nothing: it would remove its
+/// oldest events. So nothing is added to one that is filled to nine tenths; the rest is for what several relays add at a time,
+/// and for what becomes due.
+#[derive(Default)]
+pub struct Room {
+    /// When the stream was asked, and how many bytes more it takes.
+    known: Option<(Instant, u64)>,
+}
+
+impl Room {
+    /// Whether so many bytes of payload can be added; they are taken for added then.
+    pub async fn takes(&mut self, connection: &Connection, bytes: u64) -> Result<bool, Error> {
+        let known = self.known.filter(|(at, _)| at.elapsed() < KNOWN);
+        let (at, left) = match known {
+            Some(known) => known,
+            None => match connection.stream(DELAYED).await {
+                Ok(Some(info)) => (Instant::now(), left(&info)),
+                Err(error @ Error::Gone { .. }) => return Err(error),
+                // Publishing tells.
+                Ok(None) | Err(_) => return Ok(true),
+            },
+        };
+        let after = left.checked_sub(bytes + BESIDE);
+        self.known = Some((at, after.unwrap_or(left)));
+        Ok(after.is_some())
+    }
+}
+
+fn left(info: &StreamInfo) -> u64 {
+    match info.config["max_bytes"].as_u64() {
+        Some(most) if most > 0 => (most - most / 10).saturating_sub(info.state.bytes),
+        _ => u64::MAX,
+    }
 }
 
 /// How a due event stands.

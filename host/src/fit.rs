@@ -40,6 +40,8 @@ pub async fn look(connection: &Connection, plan: &Plan) -> Result<Fit, broker::E
     }
     for handler in &plan.handlers {
         source(connection, plan, handler, &mut fit).await?;
+        targets(connection, plan, handler, &mut fit).await?;
+    }
     // Handlers share streams and ledgers.
     let mut said = BTreeSet::new();
     fit.problems.retain(|problem| said.insert(problem.clone()));
@@ -48,8 +50,6 @@ pub async fn look(connection: &Connection, plan: &Plan) -> Result<Fit, broker::E
             "the clock of this machine is {apart} that of the NATS server: a host goes by the server's, and its log by this one; \
              set it right, for instance with NTP"
         ));
-    }
-        targets(connection, plan, handler, &mut fit).await?;
     }
     Ok(fit)
 }
@@ -116,6 +116,20 @@ async fn account(connection: &Connection, plan: &Plan, missing: &[(String, Value
             ));
         }
     }
+    // The server sets aside what a stream may come to hold.
+    let sets_aside = |(_, config): &(String, Value)| {
+        let bytes = config["max_bytes"].as_u64().filter(|bytes| *bytes > 0)?;
+        Some(bytes * config["num_replicas"].as_u64().unwrap_or(1))
+    };
+    let wants: u64 = missing.iter().filter_map(sets_aside).sum();
+    let has = info["reserved_storage"].as_u64().unwrap_or(0);
+    if let Some(limit) = limit("max_storage").filter(|limit| wants > 0 && has + wants > *limit) {
+        fit.problems.push(format!(
+            "the account has {limit} bytes of disk (max_file) and has set aside {has}; the streams that are to be made may hold \
+             {wants} by their max_bytes: lower mesh_max_bytes, ledger_max_bytes or max_bytes, or raise max_file to {}",
+            has + wants
+        ));
+    }
     if info["limits"]["max_bytes_required"] == json!(true) {
         let without = missing
             .iter()
@@ -124,8 +138,8 @@ async fn account(connection: &Connection, plan: &Plan, missing: &[(String, Value
         if !names.is_empty() {
             fit.problems.push(format!(
                 "the account demands max_bytes of every stream (max_bytes_required), and these are to be made without: \
-                 {}; say max_bytes under [streams.NAME] for yours; the mesh's own have no limit, so make them beforehand \
-                 or lift the demand",
+                 {}; say max_bytes under [streams.NAME] for yours, mesh_max_bytes for the mesh's own (MESH_..., \
+                 KV_mesh_attempts), and ledger_max_bytes for the buckets of ledgers",
                 names.join(", ")
             ));
         }

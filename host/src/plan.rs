@@ -24,6 +24,10 @@ pub struct Plan {
     pub drain_timeout: Duration,
     /// How old the entries of a ledger are at least before they are collected.
     pub ledger_keep: Duration,
+    /// Most that each of the mesh's own streams may hold. `None`: no limit.
+    pub mesh_bytes_max: Option<u64>,
+    /// Most that each ledger's bucket may hold, with its keys. `None`: no limit.
+    pub ledger_bytes_max: Option<u64>,
     /// Streams to be made at start if they are not there.
     pub streams: Vec<Stream>,
     /// In the order of their names.

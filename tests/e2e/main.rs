@@ -5,9 +5,10 @@ mod support;
 
 mod audit;
 mod blocked;
+mod bounded;
 mod cli;
-mod compile;
 mod clocks;
+mod compile;
 mod config;
 mod corrupt;
 mod dead_letters;

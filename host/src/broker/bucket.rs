@@ -44,11 +44,11 @@ pub fn check_ledger_bucket(bucket: &str, info: &StreamInfo) -> Result<(), Error>
             edit("--max-age=0")
         ));
     }
-    if number("max_bytes") > 0 {
+    if number("max_bytes") > 0 && config["discard"].as_str() != Some("new") {
         wrong.push(format!(
-            "max_bytes is {}, not unlimited; {}",
+            "max_bytes is {} and discard is not new: a full bucket would drop its oldest messages; {}",
             number("max_bytes"),
-            edit("--max-bytes=-1")
+            edit("--discard=new")
         ));
     }
     if number("max_msgs") > 0 {

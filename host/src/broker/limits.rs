@@ -1,7 +1,8 @@
-//! How many consumers a stream takes, and how near its handlers come to that.
+//! How many consumers a stream takes and how much it holds, and how near the mesh comes to that.
 
 use super::connection::Connection;
 use super::error::Error;
+use super::provision::{ADVISORIES, wanted};
 use super::stream::StreamInfo;
 use crate::plan::Plan;
 
@@ -40,6 +41,32 @@ pub async fn consumers(connection: &Connection, plan: &Plan) -> Result<Vec<Strin
         near.extend(most(connection, &stream).and_then(|most| told(name, used, most)));
     }
     Ok(near)
+}
+
+/// The mesh's own streams and its ledgers that have a limit and are nearly full, one sentence each.
+pub async fn room(connection: &Connection, plan: &Plan) -> Result<Vec<String>, Error> {
+    let mut near = Vec::new();
+    for (name, _) in wanted(plan) {
+        // Advisories that find no room take the place of older ones.
+        if name == ADVISORIES || plan.streams.iter().any(|stream| stream.name == name) {
+            continue;
+        }
+        let Some(stream) = connection.stream(&name).await? else {
+            continue;
+        };
+        let most = stream.config["max_bytes"].as_u64().filter(|most| *most > 0);
+        near.extend(most.and_then(|most| filled(&name, stream.state.bytes, most)));
+    }
+    Ok(near)
+}
+
+fn filled(stream: &str, used: u64, most: u64) -> Option<String> {
+    (used.saturating_mul(100) >= most.saturating_mul(NEAR)).then(|| {
+        format!(
+            "stream {stream} may hold {most} bytes and holds {used}: full, it takes nothing, and what needs it waits; raise it \
+             with `nats stream edit {stream} --max-bytes=...`"
+        )
+    })
 }
 
 fn told(stream: &str, used: u64, most: u64) -> Option<String> {

@@ -145,7 +145,7 @@ pub async fn kept<T>(
 
 fn mesh_streams(plan: &Plan) -> [(String, Value); 5] {
     let events = &plan.nats.js_event_prefix;
-    [
+    let mut streams = [
         (
             ADVISORIES.to_owned(),
             json!({
@@ -177,7 +177,18 @@ fn mesh_streams(plan: &Plan) -> [(String, Value); 5] {
             }),
         ),
         (kv_stream(ATTEMPTS), kv_config(ATTEMPTS)),
-    ]
+    ];
+    for (name, config) in &mut streams {
+        if let Some(bytes) = plan.mesh_bytes_max {
+            config["max_bytes"] = json!(bytes);
+            // Nothing that waits for somebody is removed; advisories are only hints. Schedules do not go with it: the relay
+            // looks whether there is room.
+            if name != ADVISORIES && name != DELAYED {
+                config["discard"] = json!("new");
+            }
+        }
+    }
+    streams
 }
 
 fn source_config(stream: &Stream) -> Value {
@@ -213,6 +224,9 @@ fn ledger_config(plan: &Plan, bucket: &str) -> Value {
     config["allow_atomic"] = json!(true);
     config["allow_msg_ttl"] = json!(true);
     config["num_replicas"] = json!(plan.replicas);
+    if let Some(bytes) = plan.ledger_bytes_max {
+        config["max_bytes"] = json!(bytes);
+    }
     config["metadata"] = json!({ META_MESH: plan.mesh });
     config
 }

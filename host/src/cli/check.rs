@@ -123,8 +123,9 @@ async fn warnings(connection: &Connection, plan: &Plan) -> Result<Vec<String>, b
     };
     let mut warnings: Vec<String> = targets.into_iter().map(text).collect();
     if let Some(dead) = connection.stream(DEAD).await? {
-        warnings.extend(retention::warnings(&dead));
+        warnings.extend(retention::warnings(&dead, plan.mesh_bytes_max));
     }
+    warnings.extend(limits::room(connection, plan).await?);
     warnings.extend(limits::consumers(connection, plan).await?);
     Ok(warnings)
 }

@@ -18,6 +18,12 @@ pub fn effective(plan: &Plan) -> String {
     out.raw("threads", &plan.threads);
     out.duration("drain_timeout", plan.drain_timeout);
     out.duration("ledger_keep", plan.ledger_keep);
+    for (key, bytes) in [
+        ("mesh_max_bytes", plan.mesh_bytes_max),
+        ("ledger_max_bytes", plan.ledger_bytes_max),
+    ] {
+        out.optional(key, bytes.map(format_bytes).as_deref());
+    }
     out.table("log");
     out.text("filter", &plan.log.filter);
     out.text(

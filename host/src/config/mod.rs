@@ -220,6 +220,8 @@ fn plan(values: Dict, base: &Path, reader: &mut Reader) -> Plan {
     let threads = root.number(reader, "threads", 0..=256, 0);
     let drain_timeout = root.duration(reader, "drain_timeout", Duration::ZERO, Duration::from_secs(30));
     let ledger_keep = root.duration(reader, "ledger_keep", Duration::ZERO, Duration::from_secs(24 * 3600));
+    let mesh_bytes_max = root.bytes_or(reader, "mesh_max_bytes", 1 << 20..=1 << 50);
+    let ledger_bytes_max = root.bytes_or(reader, "ledger_max_bytes", 1 << 20..=1 << 50);
     let log = log(root.section(reader, "log"), reader);
     let nats = nats::read(root.section(reader, "nats"), reader);
     let streams = handlers::streams(&mut root, reader);
@@ -235,6 +237,8 @@ fn plan(values: Dict, base: &Path, reader: &mut Reader) -> Plan {
         threads: if threads == 0 { cores() } else { narrow(threads) },
         drain_timeout,
         ledger_keep,
+        mesh_bytes_max,
+        ledger_bytes_max,
         streams,
         handlers,
     }

@@ -9,8 +9,9 @@ use crate::broker::provision::DEAD;
 use crate::clock::now_ms;
 use crate::message::parse_rfc3339;
 
-/// Each limit of the stream, how much of it is used, and the command that lifts it.
-pub fn warnings(info: &StreamInfo) -> Vec<String> {
+/// Each limit of the stream, how much of it is used, and the command that lifts it; not the limit that the configuration
+/// asks for.
+pub fn warnings(info: &StreamInfo, bytes_max: Option<u64>) -> Vec<String> {
     let number = |key: &str| info.config[key].as_i64().unwrap_or(0);
     let is = |key: &str| info.config[key] == json!(true);
     let edit = |flags: &str| format!("lift it with `nats stream edit {DEAD} {flags}`");
@@ -41,7 +42,8 @@ pub fn warnings(info: &StreamInfo) -> Vec<String> {
     ];
     for (key, unit, used, flags) in sizes {
         let limit = number(key);
-        if limit > 0 {
+        let asked = key == "max_bytes" && bytes_max.is_some_and(|most| Ok(most) == u64::try_from(limit));
+        if limit > 0 && !(asked && info.config["discard"] == json!("new")) {
             warnings.push(format!(
                 "stream {DEAD} has {key} {limit}: {full}; {used} {unit} are there, {} % of it; {}",
                 share(used, limit),
@@ -92,14 +94,23 @@ mod tests {
     fn a_stream_as_the_mesh_makes_it_has_nothing_to_warn_of() {
         let made = json!({ "retention": "limits", "max_age": 0, "max_msgs": -1, "max_bytes": -1, "max_msg_size": -1,
             "max_msgs_per_subject": 1, "discard": "old" });
-        assert_eq!(warnings(&info(made)), Vec::<String>::new());
+        assert_eq!(warnings(&info(made), None), Vec::<String>::new());
+        let limited = json!({ "max_bytes": 1024, "discard": "new" });
+        assert_eq!(warnings(&info(limited.clone()), Some(1024)), Vec::<String>::new());
+        assert_eq!(
+            warnings(&info(limited), Some(2048)).len(),
+            1,
+            "it was made with another one"
+        );
     }
 
     #[test]
     fn each_limit_is_told_with_its_use_and_the_command_that_lifts_it() {
         let old = json!({ "max_age": 86_400_000_000_000u64, "max_msgs": 14, "max_bytes": 1024, "max_msg_size": 100 });
         let new = json!({ "max_msgs": 7, "discard": "new", "discard_new_per_subject": true, "retention": "workqueue" });
-        let told = [warnings(&info(old)), warnings(&info(new))].concat().join("\n");
+        let told = [warnings(&info(old), None), warnings(&info(new), None)]
+            .concat()
+            .join("\n");
         insta::assert_snapshot!(told, @r"
         stream MESH_DEAD has max_age 1day: dead letters expire; lift it with `nats stream edit MESH_DEAD --max-age=0`
         stream MESH_DEAD has max_msgs 14: a letter beyond it removes the oldest; 7 messages are there, 50 % of it; lift it with `nats stream edit MESH_DEAD --max-msgs=-1`

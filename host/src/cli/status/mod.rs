@@ -30,7 +30,7 @@ pub async fn run(args: &Args, status: &Status) -> Result<u8, Error> {
     let mut warnings = Vec::new();
     let dead = connection.stream(DEAD).await;
     match &dead {
-        Ok(Some(dead)) => warnings.extend(retention::warnings(dead)),
+        Ok(Some(dead)) => warnings.extend(retention::warnings(dead, plan.mesh_bytes_max)),
         Ok(None) => {}
         Err(error) => warnings.push(format!("dead letters cannot be counted: {error}")),
     }
@@ -48,6 +48,8 @@ pub async fn run(args: &Args, status: &Status) -> Result<u8, Error> {
         let dead = dead.get(&handler.name).copied().unwrap_or(0);
         handlers.push(handler::stand(&connection, handler, &hosts, ledger, dead).await);
     }
+    let full = or_warning(limits::room(&connection, plan).await, &mut warnings).unwrap_or_default();
+    warnings.extend(full);
     let orphans = or_warning(orphans(&connection, plan).await, &mut warnings).unwrap_or_default();
     let (waiting, due) = or_warning(delayed::waiting(&connection).await, &mut warnings).unwrap_or_default();
     let serves = !hosts.is_empty()
@@ -122,8 +124,6 @@ fn print(plan: &Plan, hosts: &[Value], handlers: &[Value], ledgers: &[Value]) {
                 since(&handler["since"])
             );
         }
-        if let Some(note) = handler["note"].as_str() {
-            println!("{name}: {note}");
         if let Some(modules) = handler["modules"].as_array().filter(|modules| modules.len() > 1) {
             let of = |one: &Value| {
                 let since = since(&one["since"]);
@@ -132,6 +132,8 @@ fn print(plan: &Plan, hosts: &[Value], handlers: &[Value], ledgers: &[Value]) {
             let all: Vec<String> = modules.iter().map(of).collect();
             println!("{name} is served with {} modules: {}", all.len(), all.join(", "));
         }
+        if let Some(note) = handler["note"].as_str() {
+            println!("{name}: {note}");
         }
     }
     for ledger in ledgers {
@@ -154,11 +156,11 @@ fn print(plan: &Plan, hosts: &[Value], handlers: &[Value], ledgers: &[Value]) {
     }
     for host in hosts {
         let (id, data) = (text(&host["id"]), &host["data"]);
-        if let Some(lost) = data["log_lines_lost"].as_u64().filter(|lost| *lost > 0) {
-            println!("host {id} has lost {lost} log line(s): standard error took none");
         if let Some(apart) = data["clock_ahead_ms"].as_i64().and_then(clock::difference) {
             println!("host {id}: its clock is {apart} that of the NATS server; set it right, for instance with NTP");
         }
+        if let Some(lost) = data["log_lines_lost"].as_u64().filter(|lost| *lost > 0) {
+            println!("host {id} has lost {lost} log line(s): standard error took none");
         }
         for told in data["panics"].as_array().into_iter().flatten() {
             let (task, count) = (text(&told["task"]), text(&told["count"]));

@@ -18,6 +18,7 @@ use super::refused::Asked;
 use super::state::RelayState;
 use super::targets::Targets;
 use crate::broker::{By, Connection, Error};
+use crate::delayed::Room;
 use crate::ledger::book::Appended;
 use crate::ledger::bucket::Bucket;
 use crate::ledger::entry::{Consequence, Entry, Head, Out, Subjects};
@@ -51,6 +52,7 @@ pub struct Relay {
     /// The newest entry that is known to be committed.
     head: u64,
     pub(super) targets: Targets,
+    pub(super) room: Room,
     pub(super) look: Look,
 }
 
@@ -98,6 +100,7 @@ impl Relay {
             bucket,
             head: 0,
             targets: Targets::default(),
+            room: Room::default(),
             look: Look::default(),
         })
     }

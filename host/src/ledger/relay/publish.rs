@@ -10,6 +10,7 @@ use super::blocked::{Place, Waiting};
 use super::carry::Relay;
 use super::flight::{Answered, Cargo, What};
 use crate::broker::connection::{EXPECTED, token};
+use crate::broker::error::Code;
 use crate::broker::provision::{DEAD, DELAYED};
 use crate::broker::{By, Error};
 use crate::dead_letter::{self, DEATH_RECORD};
@@ -86,7 +87,17 @@ impl Relay {
                 let (subject, map) = delayed::scheduled(&event);
                 self.make_room().await?;
                 let cargo = task.cargo(What::Delayed, subject, Some(DELAYED.into()));
-                self.flight.send(cargo, map, payload).await
+                if self.room.takes(&self.connection, payload.len() as u64).await? {
+                    return self.flight.send(cargo, map, payload).await;
+                }
+                // As any other full stream answers.
+                let full = Error::Api {
+                    what: format!("stream {DELAYED}"),
+                    code: Code::STREAM_STORE_FAILED,
+                    text: "maximum bytes exceeded".to_owned(),
+                };
+                self.flight.work(cargo, async { Err(full) });
+                Ok(())
             }
             Consequence::Letter {
                 subject,
