@@ -6,6 +6,7 @@ mod support;
 mod audit;
 mod blocked;
 mod bounded;
+mod check;
 mod cli;
 mod clocks;
 mod compile;

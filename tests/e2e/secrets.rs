@@ -5,11 +5,10 @@ use std::path::Path;
 
 use tempfile::TempDir;
 
+use crate::cli::{NOBODY, run};
 use crate::mesh::Config;
 use crate::support::cli::jetmesh_with;
 
-/// Nobody listens on port 1.
-const NOBODY: &str = "nats://127.0.0.1:1";
 const PASSWORD: &str = "hunter2hunter2";
 /// The body of a private key that was made for this test.
 const KEY: &str = "MC4CAQAwBQYDK2VwBCIEIJ1hsZ3v1f9ZbFVPzfHVg0q5fTqWxu7mRuhKtHnTjyqE";
@@ -135,6 +134,27 @@ async fn key_material_is_printed_nowhere_wherever_it_was_put_by_mistake() {
                 let (_, stdout, stderr) = jetmesh_with(dir.path(), args, &[(variable, secret)]).await;
                 hold(&format!("{args:?} with {variable}"), &(stdout + &stderr));
             }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_secret_is_shown_by_no_command() {
+    let dir = TempDir::new().expect("a temporary folder");
+    let config = Config::probe().nats("user = \"mesh\"").nats("password = \"hunter2\"");
+    for url in [NOBODY, "nats://mesh:hunter2@127.0.0.1:1"] {
+        for args in [
+            &["config"][..],
+            &["check"],
+            &["check", "--connect"],
+            &["status"],
+            &["run", "--wait", "0s"],
+        ] {
+            let (_, stdout, stderr) = run(dir.path(), &config.text(url), args).await;
+            assert!(
+                !format!("{stdout}{stderr}").contains("hunter2"),
+                "{args:?}\n{stdout}{stderr}"
+            );
         }
     }
 }

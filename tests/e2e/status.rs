@@ -181,3 +181,69 @@ async fn a_fault_elsewhere_in_the_configuration_forbids_no_look_at_the_mesh() {
     let (code, _, _) = cli::jetmesh_in(dir, &["status", "--config", "bad.toml"]).await;
     assert_eq!(code.code(), Some(2));
 }
+
+#[tokio::test]
+async fn status_tells_how_each_handler_stands() {
+    let lines = "bucket = \"probe\"\nsubjects = [\"orders.probe\"]";
+    let gone = "subjects = [\"orders.gone\"]";
+    let mut mesh = Mesh::new(Config::new()).await;
+    let probe = modules::handler("probe");
+    mesh.config = Config::new()
+        .handler("probe", &probe, lines)
+        .handler("gone", &probe, gone);
+    let host = mesh.host(&[]).await;
+    mesh.order(json!({ "op": "ok" })).await;
+    mesh.order(json!({ "op": "ok" })).await;
+    mesh.order(json!({ "op": "reject", "code": "no", "message": "never" }))
+        .await;
+    mesh.order(json!({ "op": "retry", "code": "busy", "message": "later", "delay_ms": 60_000 }))
+        .await;
+    mesh.wait_letters(1).await;
+    // What is decided in all is known from the head.
+    let status = eventually("the head to tell", SOON, async || {
+        let status: Value = serde_json::from_str(&mesh.jetmesh_ok(&["status", "--json"]).await).expect("JSON");
+        (status["handlers"][1]["decided"] == 3).then_some(status)
+    })
+    .await;
+    assert_eq!(status["mesh"], "jetmesh");
+    assert_eq!(status["hosts"].as_array().map(Vec::len), Some(1));
+    let handler = &status["handlers"][1];
+    for (name, value) in [
+        ("handler", json!("probe")),
+        ("pending", json!(0)),
+        ("in_flight", json!(1)),
+        ("dead", json!(1)),
+    ] {
+        assert_eq!(handler[name], value, "{name} in {handler}");
+    }
+    let serving = host.wait_for_line(says(&["serving", "handler=probe"]), SOON).await;
+    assert!(
+        serving.ends_with(handler["module"].as_str().expect("a host tells its module")),
+        "{serving}"
+    );
+    if let Some(list) = cli::nats(&mesh.server, &["micro", "ls"]).await {
+        assert!(list.contains("jetmesh"), "{list}");
+        let stats = cli::nats(&mesh.server, &["micro", "stats", "jetmesh"])
+            .await
+            .expect("the program is there");
+        assert!(stats.contains("probe"), "{stats}");
+    }
+
+    // Without a host, and with a handler less.
+    drop(host);
+    mesh.config = Config::new().handler("probe", &probe, lines);
+    mesh.order(json!({ "op": "ok" })).await;
+    let (code, text, _) = mesh.jetmesh(&["status"]).await;
+    assert_eq!(code.code(), Some(6), "{text}");
+    assert!(text.starts_with("mesh jetmesh: no host answers\n"), "{text}");
+    let row: Vec<&str> = text
+        .lines()
+        .nth(2)
+        .expect("the handler's row")
+        .split_whitespace()
+        .collect();
+    assert_eq!(row[..3], ["probe", "unserved", "1"], "{text}");
+    let orphan = "orphan: consumer gone on stream ORDERS belongs to handler gone, which is not in the configuration; \
+                  remove it with `nats consumer rm ORDERS gone`";
+    assert!(text.contains(orphan), "{text}");
+}
