@@ -18,6 +18,7 @@ use crate::message::{EventId, parse_rfc3339};
 use crate::outcome::{Cause, Failure};
 use crate::replay;
 use crate::settle::{Acker, OWN_TERM, Settlement, ack_by_sequence};
+use crate::trouble::Weight;
 
 pub mod route;
 
@@ -52,13 +53,13 @@ pub async fn take(lane: &Arc<Lane>, link: Arc<Link>, (advisory, reply): route::R
         Ok(Answer::Over) => Settlement::Ack,
         Ok(Answer::Later(delay)) => Settlement::Nak(delay),
         Err(error @ Error::Unreadable { .. }) => {
-            tracing::error!(handler = %lane.plan.name, sequence = advisory.stream_seq, %error,
-                "an event waits until this is mended");
+            let (handler, sequence) = (&lane.plan.name, advisory.stream_seq);
+            trouble!(Weight::Person, handler, error, { %handler, sequence, %error }, "an event waits until this is mended");
             Settlement::Nak(Duration::from_secs(30))
         }
         Err(error) => {
-            tracing::info!(handler = %lane.plan.name, sequence = advisory.stream_seq, %error,
-                "an advisory is put off");
+            let (handler, sequence) = (&lane.plan.name, advisory.stream_seq);
+            trouble!(Weight::Delay, handler, error, { %handler, sequence, %error }, "an advisory is put off");
             Settlement::Nak(Duration::from_secs(5))
         }
     };
@@ -69,8 +70,8 @@ pub async fn take(lane: &Arc<Lane>, link: Arc<Link>, (advisory, reply): route::R
 async fn act(lane: &Lane, link: &Link, advisory: &Advisory) -> Result<Answer, Error> {
     let plan = &lane.plan;
     let Some(at) = parse_rfc3339(&advisory.timestamp) else {
-        tracing::warn!(handler = %plan.name, sequence = advisory.stream_seq, timestamp = advisory.timestamp,
-            "an advisory without a time is left out");
+        let (handler, sequence, timestamp) = (&plan.name, advisory.stream_seq, &advisory.timestamp);
+        trouble!(Weight::Aside, handler, "", { %handler, sequence, timestamp }, "an advisory without a time is left out");
         return Ok(Answer::Over);
     };
     if at < link.created_ms {
@@ -156,6 +157,7 @@ async fn act(lane: &Lane, link: &Link, advisory: &Advisory) -> Result<Answer, Er
 
 /// Forged, or of another time.
 fn contradicts(lane: &Lane, event: &EventId) -> Answer {
-    tracing::warn!(handler = %lane.plan.name, %event, "an advisory contradicts its consumer and is left out");
+    let handler = &lane.plan.name;
+    trouble!(Weight::Aside, handler, "", { %handler, %event }, "an advisory contradicts its consumer and is left out");
     Answer::Over
 }

@@ -24,7 +24,7 @@ use crate::library::{self, Library};
 use crate::message::rfc3339;
 use crate::plan::{Handler, Plan};
 use crate::secret::redact;
-use crate::{advisory, due, engine, limits, micro, serve, swap, telemetry};
+use crate::{advisory, due, engine, limits, micro, serve, swap, telemetry, trouble};
 
 /// Keys of all buckets that a host keeps at hand, in bytes.
 const CACHES_BYTES_MAX: usize = 512 * 1024 * 1024;
@@ -206,7 +206,7 @@ pub async fn run(plan: Plan, drain: Drain) -> Result<bool, Error> {
         panics: Arc::clone(&drain.panics),
     });
     drain.spawn_until("micro service", move || micro::run(Arc::clone(&told)));
-    drain.spawn_until("log watcher", telemetry::tell_losses);
+    drain.spawn_until("log watcher", telemetry::watch);
     tracing::info!(mesh = %plan.mesh, %host, handlers = plan.handlers.len(), "host started");
     drain.begun().await;
     tracing::info!(grace = ?plan.drain_timeout, "draining");
@@ -215,6 +215,7 @@ pub async fn run(plan: Plan, drain: Drain) -> Result<bool, Error> {
     let ended = tokio::task::spawn_blocking(move || threads.into_iter().all(|t| t.join().is_ok()));
     let joined = tokio::time::timeout(Duration::from_secs(2), ended).await;
     let clean = clean && matches!(joined, Ok(Ok(true)));
+    trouble::tell_all();
     tracing::info!(clean, "host ended");
     Ok(clean)
 }

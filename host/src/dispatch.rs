@@ -18,6 +18,7 @@ use crate::ledger::{Committed, Fault};
 use crate::message::{DeliveryInfo, EventId, Message, headers_of};
 use crate::outcome::{Cause, Failure, Outcome, Verdict, circles, decide};
 use crate::settle::{Acker, OWN_TERM, Settlement};
+use crate::trouble::Weight;
 use crate::{identity, record, repeat, replay, report, transaction};
 
 /// How often an event is run again at once when what it read has changed.
@@ -384,14 +385,16 @@ async fn unrecorded(lane: &Lane, delivery: Delivery, error: Error) {
     if error.passes() {
         return put_off(lane, delivery, error.to_string(), Duration::from_secs(1)).await;
     }
-    tracing::error!(handler = %lane.plan.name, event = %delivery.message.event, %error,
-        "an event waits until this is mended");
+    let (handler, event) = (&lane.plan.name, &delivery.message.event);
+    trouble!(Weight::Person, handler, error, { %handler, %event, %error }, "an event waits until this is mended");
     put_off(lane, delivery, error.to_string(), UNMENDED).await;
 }
 
 /// Our fault, not the event's: later.
 pub async fn put_off(lane: &Lane, delivery: Delivery, why: String, delay: Duration) {
-    tracing::info!(handler = %lane.plan.name, event = %delivery.message.event, outcome = "host-fault", error = why,
-        next_in = ?delay, "put off");
+    let (handler, event) = (&lane.plan.name, &delivery.message.event);
+    trouble!(Weight::Delay, handler, why, {
+        %handler, %event, outcome = "host-fault", error = why, next_in = ?delay
+    }, "put off");
     delivery.acker.settle(lane, &Settlement::Nak(delay)).await;
 }

@@ -27,6 +27,7 @@ use crate::ledger::relay::look::ids_since;
 use crate::ledger::relay::targets::{Refusal, Targets, refusal};
 use crate::message::{DeliveryInfo, Headers, header, headers_of, writable};
 use crate::plan::{Nats, Plan};
+use crate::trouble::Weight;
 use crate::{dead_letter, fault};
 
 /// Durable name of the consumer on `MESH_DELAYED`.
@@ -54,7 +55,7 @@ pub async fn run(plan: Arc<Plan>) {
         let Err(error) = serve(&plan, &mut attempt).await;
         attempt += 1;
         if !error.passes() || attempt == 5 {
-            tracing::error!(%error, "delayed events that are due cannot be published");
+            trouble!(Weight::Person, "", error, { %error }, "delayed events that are due cannot be published");
         }
         tokio::time::sleep(redial_delay(attempt)).await;
     }
@@ -99,7 +100,8 @@ async fn serve(plan: &Plan, attempt: &mut u32) -> Result<std::convert::Infallibl
             pulled = inlet.next() => match pulled? {
                 Pulled::Message(message) => at_work.push(carrier.carry(message)),
                 Pulled::Malformed(malformed, reply) => {
-                    tracing::error!(stream = DELAYED, why = malformed.why(),
+                    let (stream, why) = (DELAYED, malformed.why());
+                    trouble!(Weight::Aside, stream, why, { stream, why },
                         "a message that no client can read is taken away");
                     if let Some(reply) = reply {
                         carrier.answer(reply, "+ACK").await?;
@@ -150,7 +152,7 @@ impl Carrier {
         };
         let headers = headers_of(wire.headers.as_ref());
         let (Some(id), Some(to)) = (subject.strip_prefix(DUE), header(&headers, TO)) else {
-            tracing::warn!(%subject, "what is due and no event of the mesh is left out");
+            trouble!(Weight::Aside, subject, "", { %subject }, "what is due and no event of the mesh is left out");
             return self.answer(reply, "+ACK").await;
         };
         fault::point("event-due");

@@ -1,6 +1,9 @@
 //! jetmesh: an event mesh on NATS JetStream whose handlers are sandboxed WebAssembly components, with effects that
 //! happen exactly once. `ARCHITECTURE.md` beside `src` says how the parts work together.
 
+#[macro_use]
+pub mod trouble;
+
 pub mod advisory;
 pub mod app;
 pub mod attempts;

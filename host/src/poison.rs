@@ -17,6 +17,7 @@ use crate::message::{DeliveryInfo, EventId};
 use crate::outcome::{Cause, Failure};
 use crate::serve::Inbound;
 use crate::settle::{Acker, Settlement};
+use crate::trouble::Weight;
 
 /// How long a lane that has met such a message is guarded after the last one.
 const SUSPECT: Duration = Duration::from_secs(600);
@@ -70,7 +71,8 @@ pub async fn take(
     if matches!(inbound, Inbound::Source) {
         return event(lane, &link, malformed, acker, info).await;
     }
-    tracing::error!(handler = %lane.plan.name, stream = REPLAY, sequence = info.stream_sequence, why = malformed.why(),
+    let (handler, why, sequence) = (&lane.plan.name, malformed.why(), info.stream_sequence);
+    trouble!(Weight::Aside, handler, why, { %handler, stream = REPLAY, sequence, why },
         "a message that no client can read is taken away");
     acker.settle(lane, &Settlement::Ack).await;
 }
@@ -91,7 +93,8 @@ async fn event(lane: &Lane, link: &Link, malformed: Malformed, acker: Acker, inf
         time_ms: info.time_ms,
     };
     if let Err(error) = bury(lane, &event, body, &why).await {
-        tracing::error!(handler = %lane.plan.name, %event, %error, next_in = ?AGAIN,
+        let handler = &lane.plan.name;
+        trouble!(Weight::of(error.passes()), handler, error, { %handler, %event, %error, next_in = ?AGAIN },
             "a message that no client can read cannot be buried");
         return acker.settle(lane, &Settlement::Nak(AGAIN)).await;
     }

@@ -21,6 +21,7 @@ use crate::message::{DeliveryInfo, parse_rfc3339};
 use crate::panics::{Panic, caught};
 use crate::replay::{Heard, Replays};
 use crate::settle::{Acker, Settlement};
+use crate::trouble::{self, Weight};
 use crate::{advisory, dispatch, fault, poison, replay, sweep};
 
 /// How often the floor is raised and what was lost is looked for.
@@ -45,7 +46,6 @@ pub async fn run(lane: Arc<Lane>) {
     let mut attempt = 0u32;
     // A connection over which requests were not answered any more.
     let mut unanswered = None;
-    let mut said: Option<String> = None;
     while !lane.drain.has_begun() {
         let ended = serve(&lane, unanswered.take(), &mut work).await;
         let served = lane.link();
@@ -61,7 +61,6 @@ pub async fn run(lane: Arc<Lane>) {
         if served.is_some() {
             // It had come so far as to serve.
             attempt = 0;
-            said = None;
         }
         let state = if error.passes() {
             State::Connecting
@@ -71,9 +70,9 @@ pub async fn run(lane: Arc<Lane>) {
         lane.stands(state, Some(&error));
         if error.passes() {
             tracing::debug!(handler = %lane.plan.name, %error, "connects again");
-        } else if said.as_deref() != Some(&error.to_string()) {
-            tracing::error!(handler = %lane.plan.name, %error, "the handler is stopped until this is mended");
-            said = Some(error.to_string());
+        } else {
+            let handler = &lane.plan.name;
+            trouble!(Weight::Person, handler, error, { %handler, %error }, "the handler is stopped until this is mended");
         }
         if served.is_some_and(|link| !link.connection.is_guarded()) && matches!(error, Error::Gone { .. }) {
             // The server need not be gone: a message that no client can read breaks a connection like this one.
@@ -105,6 +104,7 @@ async fn serve(lane: &Arc<Lane>, unanswered: Option<Connection>, work: &mut Work
     let (connection, doors) = (&link.connection, &lane.doors);
     lane.set_link(Some(Arc::clone(&link)));
     lane.stands(State::Serving, None);
+    trouble::over("the handler is stopped until this is mended", &lane.plan.name);
     let source = Inlet::open(connection, &lane.plan.stream, &lane.plan.consumer).await?;
     let mut source = source.keeping(request_expires(lane.whole.handlers.len()));
     let mut replays = beside(work, Replays::open(connection, lane)).await?;
@@ -279,7 +279,7 @@ async fn take(
 async fn put_off_panicked(lane: &Lane, acker: Acker, panic: &Panic) {
     let handler = &lane.plan.name;
     let count = lane.drain.panics.note(&format!("event of {handler}"), panic);
-    tracing::error!(handler, reply = %acker.reply, %panic, count, again_in = ?PANICKED_AGAIN,
+    trouble!(Weight::Person, handler, panic, { handler, reply = %acker.reply, %panic, count, again_in = ?PANICKED_AGAIN },
         "the work on an event has panicked: it is put off");
     acker.settle(lane, &Settlement::Nak(PANICKED_AGAIN)).await;
 }

@@ -15,6 +15,7 @@ use crate::lane::{Counters, Lane, Link};
 use crate::ledger::Bucket;
 use crate::message::EventId;
 use crate::settle::ack_by_sequence;
+use crate::trouble::Weight;
 use crate::{fault, replay};
 
 /// Sequences that are looked at in one go: of those that match, some hundred bytes each are in memory.
@@ -51,7 +52,8 @@ pub async fn run(lane: &Lane, link: &Link) {
         if quiet {
             tracing::debug!(handler = %lane.plan.name, %error, "the sweep was broken off; the next one goes on");
         } else {
-            tracing::warn!(handler = %lane.plan.name, %error, "the sweep cannot work");
+            let handler = &lane.plan.name;
+            trouble!(Weight::of(false), handler, error, { %handler, %error }, "the sweep cannot work");
         }
     }
 }
@@ -148,7 +150,8 @@ async fn raise_floor(lane: &Lane, link: &Link, bucket: &Bucket) -> Result<(), Er
 fn unless_unreadable(lane: &Lane, event: &EventId, swept: Result<(), Error>) -> Result<(), Error> {
     match swept {
         Err(error @ Error::Unreadable { .. }) => {
-            tracing::error!(handler = %lane.plan.name, %event, %error, "an event waits until this is mended");
+            let handler = &lane.plan.name;
+            trouble!(Weight::Person, event, error, { %handler, %event, %error }, "an event waits until this is mended");
             Ok(())
         }
         swept => swept,

@@ -11,7 +11,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::display::straight;
 use crate::plan::{Log, LogFormat};
-use crate::secret;
+use crate::{secret, trouble};
 
 #[derive(Debug, thiserror::Error)]
 #[error("log.filter: {0}")]
@@ -52,11 +52,13 @@ pub fn lost() -> u64 {
     LOST.load(Ordering::Relaxed)
 }
 
-/// Says how many lines were lost, once some can be written again; for as long as it is polled.
-pub async fn tell_losses() {
+/// Says how many lines were lost, once some can be written again, and how often what goes wrong comes again; for as long as
+/// it is polled.
+pub async fn watch() {
     let mut told = 0;
     loop {
         tokio::time::sleep(LOOK_EVERY).await;
+        trouble::tell();
         let lost = lost();
         if lost > told && !gate().broken {
             tracing::warn!(lines = lost - told, "log lines were lost: standard error took none");

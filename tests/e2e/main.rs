@@ -58,6 +58,7 @@ mod storage;
 mod swaps;
 mod sweep;
 mod trace;
+mod troubles;
 mod unread;
 mod whereabouts;
 mod wide;

@@ -69,7 +69,7 @@ async fn the_permissions_that_the_readme_lists_are_enough() {
 }
 
 /// A user that may do all but publish on one subject, and the test itself, which may do everything.
-fn all_but(denied: &str) -> Options {
+pub fn all_but(denied: &str) -> Options {
     let host = format!(
         "{{ user: host, password: pw, permissions: {{ publish: {{ allow: \">\", deny: {denied:?} }}, subscribe: \">\" }} }}"
     );

@@ -18,6 +18,7 @@ use crate::broker::{self, Connection, Error};
 use crate::lane::Lane;
 use crate::message::DeliveryInfo;
 use crate::plan::Plan;
+use crate::trouble::Weight;
 
 /// Durable name of the mesh's consumer.
 pub const CONSUMER: &str = "mesh-advisories";
@@ -48,7 +49,7 @@ pub async fn run(plan: Arc<Plan>, lanes: Vec<Arc<Lane>>) {
         if error.passes() && attempt < 5 {
             tracing::debug!(%error, "advisories are not heard for a moment");
         } else {
-            tracing::warn!(%error, "advisories are not heard; the sweep finds what they tell of");
+            trouble!(Weight::Aside, "", error, { %error }, "advisories are not heard; the sweep finds what they tell of");
         }
         attempt += 1;
         tokio::time::sleep(redial_delay(attempt)).await;
@@ -82,11 +83,8 @@ async fn serve(
         let answer = match pulled {
             Pulled::Message(message) => route(lanes, message),
             Pulled::Malformed(malformed, reply) => {
-                tracing::error!(
-                    stream = ADVISORIES,
-                    why = malformed.why(),
-                    "a message that no client can read is taken away"
-                );
+                let (stream, why) = (ADVISORIES, malformed.why());
+                trouble!(Weight::Aside, stream, why, { stream, why }, "a message that no client can read is taken away");
                 reply.map(|reply| (reply, "+ACK".to_owned()))
             }
             Pulled::Ended => None,
@@ -107,7 +105,8 @@ fn route(lanes: &HashMap<(&str, &str), &Arc<Lane>>, wire: Wire) -> Option<(Subje
     let advisory: Advisory = match serde_json::from_slice(&wire.payload) {
         Ok(advisory) => advisory,
         Err(error) => {
-            tracing::warn!(subject = %wire.subject, %error, "an advisory that cannot be read is left out");
+            let subject = &wire.subject;
+            trouble!(Weight::Aside, subject, error, { %subject, %error }, "an advisory that cannot be read is left out");
             return Some((reply, "+ACK".to_owned()));
         }
     };

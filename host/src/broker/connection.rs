@@ -19,6 +19,7 @@ use super::login::{self, Address};
 use crate::clock;
 use crate::plan::Nats;
 use crate::secret::redact;
+use crate::trouble::Weight;
 
 /// Before the subjects of JetStream's API, unless it is elsewhere.
 const API: &str = "$JS.API";
@@ -82,11 +83,11 @@ async fn dial(nats: &Nats, name: &str, address: &Address) -> Result<Connection, 
             async move {
                 match event {
                     async_nats::Event::Disconnected | async_nats::Event::Closed => lost.cancel(),
-                    async_nats::Event::ServerError(error) => match told.hear(&error.to_string()) {
+                    async_nats::Event::ServerError(error) => {
                         // Whatever waits for it says so as well.
-                        Some(false) => tracing::debug!(%error, "nats reports an error again"),
-                        Some(true) | None => tracing::warn!(%error, "nats reports an error"),
-                    },
+                        let about = told.hear(&error.to_string()).unwrap_or_default();
+                        trouble!(Weight::Aside, about, error, { %error }, "nats reports an error");
+                    }
                     async_nats::Event::LameDuckMode => tracing::info!("the nats server is about to shut down"),
                     _ => {}
                 }

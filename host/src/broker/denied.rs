@@ -7,6 +7,8 @@ use std::time::Instant;
 
 use tokio::sync::Notify;
 
+use crate::dlq::group::normalise;
+
 /// Subjects that are remembered, the latest. A user who lacks more than these lacks them one after the other.
 const SUBJECTS_MAX: usize = 64;
 
@@ -25,15 +27,11 @@ struct Denial {
 }
 
 impl Denials {
-    /// Takes in what the server reports. `None`: it is not about a permission. `Some(true)`: the first time for this
-    /// subject.
-    pub fn hear(&self, report: &str) -> Option<bool> {
+    /// Takes in what the server reports; returns the subject, but for names and numbers. `None`: it is not about a permission.
+    pub fn hear(&self, report: &str) -> Option<String> {
         let (publish, subject) = parse(report)?;
         let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = latest.iter().position(|d| d.publish == publish && d.subject == subject);
-        if let Some(at) = known {
-            latest.remove(at);
-        }
+        latest.retain(|d| d.publish != publish || d.subject != subject);
         latest.push_back(Denial {
             at: Instant::now(),
             publish,
@@ -44,7 +42,7 @@ impl Denials {
         }
         drop(latest);
         self.heard.notify_waiters();
-        Some(known.is_none())
+        Some(normalise(subject))
     }
 
     /// Whether the server has refused a publish to this subject since then.
@@ -113,8 +111,8 @@ mod tests {
         let denials = Denials::default();
         let before = Instant::now();
         let of = |subject: &str| format!("Permissions Violation for Publish to \"{subject}\"");
-        assert_eq!(denials.hear(&of("a")), Some(true));
-        assert_eq!(denials.hear(&of("a")), Some(false));
+        assert_eq!(denials.hear(&of("a")).as_deref(), Some("a"));
+        assert_eq!(denials.hear(&of("$JS.ACK.o-1.17")).as_deref(), Some("$JS.ACK.#.#"));
         assert_eq!(denials.hear("Stale Connection"), None);
         assert!(denials.publish_since("a", before) && !denials.publish_since("b", before));
         assert!(!denials.publish_since("a", Instant::now() + std::time::Duration::from_secs(1)));

@@ -71,6 +71,17 @@ pub struct Trouble {
     pub since_ms: u64,
     /// How often it was met.
     pub count: u64,
+    /// What shows that it is over.
+    pub ends: Ends,
+}
+
+/// What shows that a trouble is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ends {
+    /// The ledger is opened.
+    Opened,
+    /// Something is stored: a server that can store nothing lets everything be read.
+    Stored,
 }
 
 /// The right to join alone: nobody else joins meanwhile, so that what its holder reads is not overtaken by its

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::append::{Answer, Batch, By};
 use super::book::Read;
-use super::bucket::{Bucket, tell};
+use super::bucket::{Bucket, Ends, tell};
 use super::send;
 use crate::broker::bucket::lost_settings;
 use crate::broker::connection::{redial_delay, token};
@@ -108,7 +108,7 @@ async fn append(bucket: &Bucket, connection: &Connection) -> Result<(), Error> {
                 if !batch.entry.floors.is_empty() {
                     fault::point("floor-written");
                 }
-                bucket.mended();
+                bucket.mended(Ends::Stored);
                 let sequence = last - (batch.records.len() - 1 - batch.entry_at) as u64;
                 let read = bucket.apply(&batch.entry, sequence);
                 if let Read::Applied(fates) = read {
@@ -125,7 +125,7 @@ async fn append(bucket: &Bucket, connection: &Connection) -> Result<(), Error> {
                 looks += 1;
                 if looks == LOOKS_MAX {
                     let why = bucket.stuck(connection, batch.entry.n).await;
-                    bucket.report(&why);
+                    bucket.report(&why, Ends::Stored);
                     tell(bucket.book().give_up(&why));
                     return Ok(());
                 }
@@ -138,10 +138,11 @@ async fn append(bucket: &Bucket, connection: &Connection) -> Result<(), Error> {
                         Ok(None) => "its stream is gone".to_owned(),
                         Err(error) => error.to_string(),
                     };
-                    bucket.report(&format!(
+                    let text = format!(
                         "bucket {}: the server has confirmed no commit for {PATIENCE:?}; look at its disk and its log ({why})",
                         bucket.name
-                    ));
+                    );
+                    bucket.report(&text, Ends::Stored);
                 }
                 return Err(Error::Gone {
                     what: "a commit".to_owned(),
@@ -162,7 +163,7 @@ async fn append(bucket: &Bucket, connection: &Connection) -> Result<(), Error> {
                 let edited = found.and_then(|info| lost_settings(&bucket.name, &info));
                 let refused = || format!("bucket {}: the server refuses to store the commit: {text}", bucket.name);
                 let why = edited.unwrap_or_else(refused);
-                bucket.report(&why);
+                bucket.report(&why, Ends::Stored);
                 tell(bucket.book().give_up(&why));
                 // It stays so until a person acts.
                 tokio::time::sleep(MOMENT * 50).await;

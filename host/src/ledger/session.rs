@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use super::book::Read;
-use super::bucket::{Bucket, Trouble, tell};
+use super::bucket::{Bucket, Ends, Trouble, tell};
 use super::entry::{Entry, Head, READER};
 use super::known::gone_bucket;
 use super::opening::Opening;
@@ -16,6 +16,7 @@ use crate::broker::error::Code;
 use crate::broker::{By, Connection, Error};
 use crate::clock::now_ms;
 use crate::message::rfc3339;
+use crate::trouble::{self, Weight};
 
 /// From so many entries on it is told how long they took: some seconds.
 const TOLD: u64 = 100_000;
@@ -33,17 +34,14 @@ impl Bucket {
         // Boxed: whoever waits for an event would carry its many kilobytes along, and it runs once a connection.
         match Box::pin(self.open()).await {
             Ok(connection) => {
-                // What waits to be appended tells by itself whether it can be.
-                if !self.book().has_work() {
-                    self.mended();
-                }
+                self.mended(Ends::Opened);
                 self.refused.store(false, Ordering::Relaxed);
                 *self.link.lock().unwrap_or_else(PoisonError::into_inner) = Some(connection.clone());
                 Ok(connection)
             }
             Err(error) => {
                 if !error.passes() {
-                    self.report(&error.to_string());
+                    self.report(&error.to_string(), Ends::Opened);
                     self.refused.store(true, Ordering::Relaxed);
                 }
                 Err(error)
@@ -199,26 +197,28 @@ impl Bucket {
         }
     }
 
-    /// Says what keeps it from working, once.
-    pub(super) fn report(&self, text: &str) {
+    /// Says what keeps it from working, once. `ends`: what shows that it is over.
+    pub(super) fn report(&self, text: &str, ends: Ends) {
         let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
         let (since_ms, count) = trouble.as_ref().map_or((now_ms(), 0), |t| (t.since_ms, t.count));
-        if trouble.as_ref().is_none_or(|trouble| trouble.why != text) {
-            tracing::error!(bucket = %self.name, error = text, "the ledger is stopped");
-        }
+        let bucket = &self.name;
+        trouble!(Weight::Person, bucket, text, { %bucket, error = text }, "the ledger is stopped");
         *trouble = Some(Trouble {
             why: text.to_owned(),
             since_ms,
             count: count + 1,
+            ends,
         });
     }
 
-    /// It works.
-    pub(super) fn mended(&self) {
-        let trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(trouble) = trouble {
-            let since = rfc3339(trouble.since_ms);
-            tracing::warn!(bucket = %self.name, since, times = trouble.count, "the ledger works again");
+    /// It works, as far as this shows.
+    pub(super) fn mended(&self, shown: Ends) {
+        let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+        let trouble = trouble.take_if(|trouble| shown == Ends::Stored || trouble.ends == shown);
+        if let Some(Trouble { since_ms, count, .. }) = trouble
+            && trouble::over("the ledger is stopped", &self.name).is_some()
+        {
+            tracing::warn!(bucket = %self.name, since = rfc3339(since_ms), times = count, "the ledger works again");
         }
     }
 }

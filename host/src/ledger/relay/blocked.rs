@@ -150,8 +150,7 @@ impl Blocked {
         (place, mut waiting): (Place, Waiting),
         mortal: bool,
         now: Instant,
-    ) -> bool {
-        let new = !self.targets.contains_key(name);
+    ) {
         let target = self.targets.entry(name.to_owned());
         let target = target.or_insert_with(|| Target::new(now));
         why.clone_into(&mut target.why);
@@ -167,7 +166,6 @@ impl Blocked {
         } else {
             target.line.insert(place, waiting);
         }
-        new
     }
 
     /// It could not be tried just now.
@@ -292,8 +290,7 @@ mod tests {
     fn three(now: Instant) -> Blocked {
         let mut blocked = Blocked::default();
         for sequence in 1..=3 {
-            let first = blocked.refused(FULL, (place(sequence), Waiting::new(sequence, now)), true, now);
-            assert_eq!(first, sequence == 1);
+            blocked.refused(FULL, (place(sequence), Waiting::new(sequence, now)), true, now);
         }
         blocked
     }

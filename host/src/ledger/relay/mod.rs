@@ -21,6 +21,7 @@ use crate::broker::{self, By, Connection, Error};
 use crate::fault;
 use crate::message::DeliveryInfo;
 use crate::plan::{Nats, Plan};
+use crate::trouble::Weight;
 
 pub mod blocked;
 mod carry;
@@ -75,8 +76,8 @@ pub async fn run(state: Arc<RelayState>, bucket: Option<Arc<Bucket>>, plan: Arc<
             Err(error) => {
                 attempt += 1;
                 state.broke_off(error.to_string());
-                if !error.passes() || attempt == 5 {
-                    tracing::error!(bucket = ledger, %error, "the relay cannot work");
+                if !error.passes() || attempt >= 5 {
+                    trouble!(Weight::Person, ledger, error, { bucket = ledger, %error }, "the relay cannot work");
                 }
             }
         }

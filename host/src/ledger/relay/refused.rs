@@ -16,6 +16,7 @@ use crate::effects::subject_matches;
 use crate::fault;
 use crate::ledger::mistake::Mistake;
 use crate::plan::Plan;
+use crate::trouble::{self, Weight};
 
 /// What was found out about a subject, aside.
 pub struct Asked {
@@ -77,7 +78,8 @@ impl Relay {
         let (target, manner, why) = match refusal(error) {
             Refusal::Broken(error) => return Err(error),
             Refusal::Never(why) if mortal => {
-                tracing::warn!(subject = cargo.subject, why, "an emitted event can never be delivered");
+                trouble!(Weight::Aside, whole, why, { subject = cargo.subject, why },
+                    "an emitted event can never be delivered");
                 self.blocked.never(cargo.place, waiting, &why);
                 return Ok(());
             }
@@ -92,18 +94,11 @@ impl Relay {
             waiting.unsure = true;
             self.look.forget(&cargo.subject);
         }
-        let first = self
-            .blocked
+        self.blocked
             .refused((&target, manner, &why), (cargo.place, waiting), mortal, now);
-        if first {
-            let ledger = &self.stream;
-            tracing::warn!(
-                target,
-                ledger,
-                why,
-                "a target takes nothing from the relay; what is for it waits"
-            );
-        }
+        let ledger = &self.stream;
+        trouble!(Weight::Delay, target, why, { target, ledger, why },
+            "a target takes nothing from the relay; what is for it waits");
         if silence {
             self.ask(target, cargo.subject, now);
         }
@@ -176,7 +171,10 @@ impl Relay {
         for freed in self.blocked.tick(Instant::now()) {
             let (target, why, letters) = (freed.target, freed.why, freed.letters);
             let blocked = freed.since.elapsed();
-            tracing::info!(target, why, letters, ?blocked, "a target is no longer blocked");
+            let what = "a target takes nothing from the relay; what is for it waits";
+            if let Some(times) = trouble::over(what, &target) {
+                tracing::warn!(target, why, letters, ?blocked, times, "a target is no longer blocked");
+            }
         }
         Ok(())
     }
