@@ -65,6 +65,10 @@ pub struct Attempt {
     /// It was a replay of the dead letter.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub replay: bool,
+    /// Which run of `dlq replay` had asked for it. Absent in attempts that nobody has asked for, and in those of earlier
+    /// builds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asked_by: Option<String>,
 }
 
 /// A record and the revision that it has in the bucket; 0: it is not there yet.
@@ -107,6 +111,7 @@ impl Record {
             backtrace: Vec::new(),
             seed: None,
             replay: false,
+            asked_by: None,
         });
         let over = self.history.len().saturating_sub(HISTORY);
         self.history.drain(..over);

@@ -49,6 +49,8 @@ pub const RAW_HEADERS: &str = "Mesh-Original-Headers-Base64";
 pub const ORIGINAL: &str = "Mesh-Original-";
 /// In place of a letter whose event is done after all, or that was discarded.
 pub const SETTLED: &str = "Mesh-Settled";
+/// Of a replay, and of what settles its letter: which run of `dlq replay` has asked for it.
+pub const ASKED_BY: &str = "Mesh-Asked-By";
 /// When it died, if the letter was written again since, or put back: its stream tells only when it was written last.
 pub const DEAD_SINCE: &str = "Mesh-Dead-Since";
 /// The original headers took more bytes than a letter keeps of them: so many.

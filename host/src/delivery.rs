@@ -31,6 +31,11 @@ impl Delivery {
         self.replay.as_ref()?.letter.as_ref()
     }
 
+    /// Which run of `dlq replay` has asked for it, if that is known.
+    pub fn asked_by(&self) -> Option<&str> {
+        self.replay.as_ref()?.asked_by.as_deref()
+    }
+
     /// The death that its `done` follows: entry and sequence of the record.
     pub fn death(&self) -> Option<(u64, u64)> {
         self.replay.as_ref()?.death
@@ -54,6 +59,8 @@ pub struct Replay {
     /// To be settled when it is done. `None`: the event was never dead; the server lost it, and it is run like a first
     /// delivery.
     pub letter: Option<Envelope>,
+    /// Which run of `dlq replay` has asked for it.
+    pub asked_by: Option<String>,
 }
 
 /// What became of one attempt, for the log and the records.

@@ -15,6 +15,12 @@ pub fn of(headers: &Headers) -> Vec<Attempt> {
         .unwrap_or_default()
 }
 
+/// Whether a letter with these headers was replayed and has failed again. The mark cannot stand in a text of the history,
+/// where its quotation marks are escaped.
+pub fn has_replay(headers: &Headers) -> bool {
+    header(headers, HISTORY).is_some_and(|text| text.contains("\"replay\":true"))
+}
+
 /// The header's value: of attempts that are too many or too long, first the logs of all but the last go, then the oldest,
 /// and then, line by line, the beginning of the last one's log.
 pub fn value(attempts: &[Attempt]) -> String {
@@ -56,6 +62,7 @@ mod tests {
                 .is_multiple_of(2)
                 .then(|| Seed::parse(&"0f".repeat(32)).expect("a seed")),
             replay: false,
+            asked_by: None,
         }
     }
 

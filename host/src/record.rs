@@ -10,6 +10,7 @@ use crate::delivery::{Delivery, Ran};
 use crate::fault;
 use crate::lane::Lane;
 use crate::message::{EventId, Message, rfc3339};
+use crate::trouble::Weight;
 
 /// Counts a redelivery's attempt before it runs, so that an event which ends the host is counted too.
 pub async fn begin(lane: &Lane, delivery: &Delivery) -> Result<Option<attempts::Held>, Error> {
@@ -59,6 +60,7 @@ pub fn told(lane: &Lane, attempt: u32, ran: &Ran) -> Attempt {
         backtrace: ran.outcome.backtrace().to_vec(),
         seed: ran.seed,
         replay: false,
+        asked_by: None,
     }
 }
 
@@ -82,8 +84,8 @@ pub async fn failed(
     held.record.next = Some(rfc3339(due));
     let save = attempts::save(&link.connection, &delivery.message.event, &mut held);
     if let Err(error) = kept(&link.connection, &lane.whole, &kv_stream(ATTEMPTS), save).await {
-        tracing::warn!(handler = %lane.plan.name, event = %delivery.message.event, %error,
-            "an attempt could not be recorded");
+        let (handler, event) = (&lane.plan.name, &delivery.message.event);
+        trouble!(Weight::Aside, handler, error, { %handler, %event, %error }, "an attempt could not be recorded");
     }
 }
 

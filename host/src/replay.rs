@@ -12,7 +12,7 @@ use crate::broker::consumer::{ConsumerInfo, META_HANDLER, META_MESH, nanos};
 use crate::broker::provision::REPLAY;
 use crate::broker::{Connection, Error};
 use crate::burial::{self, Attempts, Dead};
-use crate::dead_letter::{self, DEAD_SINCE, Envelope, REPLAYED};
+use crate::dead_letter::{self, ASKED_BY, DEAD_SINCE, Envelope, REPLAYED};
 use crate::delivery::{Delivery, Ran, Replay};
 use crate::dispatch;
 use crate::fault;
@@ -23,6 +23,7 @@ use crate::outcome::{Cause, Failure};
 use crate::poison;
 use crate::record;
 use crate::settle::{Acker, Settlement};
+use crate::trouble::Weight;
 
 mod ask;
 mod inlet;
@@ -59,18 +60,17 @@ pub async fn take(lane: &Arc<Lane>, link: Arc<Link>, wire: Wire, reply: Subject,
     let acker = Acker::of(reply, &link);
     let named = wire.subject.strip_prefix(subject(&lane.plan.name).as_str());
     let named = named.and_then(|rest| rest.strip_prefix('.')).unwrap_or_default();
+    let header = |name| Some(wire.headers.as_ref()?.get(name)?.as_str().to_owned());
+    let asked_by = header(ASKED_BY).filter(|run| ask::is_run(run));
     if let Some(list) = ask::list_of(named) {
-        return list::take(lane, &link, list, &wire.payload, acker, info.delivered).await;
+        return list::take(lane, &link, (list, &wire.payload), asked_by, acker, info.delivered).await;
     }
     let Some(event) = EventId::parse(named) else {
-        tracing::warn!(handler = %lane.plan.name, subject = %wire.subject, "a replay that names no event is dropped");
+        let (handler, subject) = (&lane.plan.name, &wire.subject);
+        trouble!(Weight::Aside, handler, "", { %handler, %subject }, "a replay that names no event is dropped");
         return acker.settle(lane, &Settlement::Ack).await;
     };
-    let letter = wire
-        .headers
-        .as_ref()
-        .and_then(|h| h.get(LETTER))
-        .map(|v| v.as_str().to_owned());
+    let letter: Option<String> = header(LETTER);
     let found = match &letter {
         Some(subject) => {
             // What a replica has, at first: if that is wrong, the commit is refused and the replay delivered again.
@@ -78,7 +78,7 @@ pub async fn take(lane: &Arc<Lane>, link: Arc<Link>, wire: Wire, reply: Subject,
                 1 if lane.bucket.is_some() => dead_letter::glance(&link.connection, subject, &event).await,
                 _ => None,
             };
-            of_letter(lane, &link, &event, subject, glanced).await
+            of_letter(lane, &link, &event, subject, glanced, asked_by).await
         }
         None => of_stream(lane, &link, &event).await,
     };
@@ -108,7 +108,8 @@ async fn run(
         }
         Ok(None) => acker.settle(lane, &Settlement::Ack).await,
         Err(error) => {
-            tracing::info!(handler = %lane.plan.name, %event, %error, "a replay is put off");
+            let handler = &lane.plan.name;
+            trouble!(Weight::Delay, handler, error, { %handler, %event, %error }, "a replay is put off");
             acker.settle(lane, &Settlement::Nak(Duration::from_secs(5))).await;
         }
     }
@@ -121,6 +122,7 @@ async fn of_letter(
     event: &EventId,
     subject: &str,
     glanced: Option<(Envelope, Message)>,
+    asked_by: Option<String>,
 ) -> Result<Option<(Message, Replay)>, Error> {
     let read = async || {
         let letter = dead_letter::read(&link.connection, subject).await?;
@@ -150,7 +152,12 @@ async fn of_letter(
     };
     Ok(found.map(|(letter, message)| {
         let letter = Some(letter);
-        (message, Replay { death, letter })
+        let replay = Replay {
+            death,
+            letter,
+            asked_by,
+        };
+        (message, replay)
     }))
 }
 
@@ -161,10 +168,15 @@ pub async fn failed_again(lane: &Lane, delivery: &Delivery, attempt: u32, ran: &
         return;
     };
     let told = record::told(lane, attempt, ran);
-    let told = Attempt { replay: true, ..told };
+    let told = Attempt {
+        replay: true,
+        asked_by: delivery.asked_by().map(str::to_owned),
+        ..told
+    };
     if let Err(error) = add_to_history(&link.connection, letter, told).await {
-        let event = &delivery.message.event;
-        tracing::warn!(handler = %lane.plan.name, %event, %error, "a failed replay is not in its letter's history");
+        let (handler, event) = (&lane.plan.name, &delivery.message.event);
+        trouble!(Weight::Aside, handler, error, { %handler, %event, %error },
+            "a failed replay is not in its letter's history");
     }
 }
 
@@ -190,10 +202,14 @@ pub async fn settle_directly(lane: &Lane, delivery: &Delivery) {
     let (Some(letter), Some(link)) = (delivery.letter(), lane.link()) else {
         return;
     };
-    if let Err(error) = dead_letter::settle(&link.connection, &letter.subject, REPLAYED, letter.in_parts).await {
-        let event = &delivery.message.event;
-        tracing::warn!(handler = %lane.plan.name, %event, %error, "a replayed dead letter stays listed");
+    if let Err(error) = settle(&link.connection, letter, delivery.asked_by()).await {
+        let (handler, event) = (&lane.plan.name, &delivery.message.event);
+        trouble!(Weight::Aside, handler, error, { %handler, %event, %error }, "a replayed dead letter stays listed");
     }
+}
+
+async fn settle(connection: &Connection, letter: &Envelope, asked_by: Option<&str>) -> Result<(), Error> {
+    dead_letter::settle(connection, &letter.subject, REPLAYED, asked_by, letter.in_parts).await
 }
 
 /// An event that is still in its stream. `None`: it is not, and has been buried.
@@ -221,6 +237,7 @@ async fn of_stream(lane: &Lane, link: &Link, event: &EventId) -> Result<Option<(
         Replay {
             death: None,
             letter: None,
+            asked_by: None,
         },
     )))
 }

@@ -24,6 +24,7 @@ pub fn done(lane: &Lane, delivery: &Delivery, attempt: u32, digest: &ModuleDiges
             subject: letter.subject.clone(),
             reason: REPLAYED.to_owned(),
             in_parts: letter.in_parts,
+            asked_by: delivery.asked_by().map(str::to_owned),
         });
     }
     tx

@@ -28,7 +28,10 @@ async fn discarded_letters_leave_the_list_their_deaths_stay_and_a_replay_does_no
         stdout.starts_with("2 dead letters: 2 of probe. Their events stay dead"),
         "{stdout}"
     );
-    assert_eq!(stderr, "error: nothing is discarded; --yes does not ask\n");
+    assert!(
+        stderr.starts_with("error: nothing is discarded: it asks before that, and standard input is no terminal"),
+        "{stderr}"
+    );
     let (status, _, stderr) = mesh.jetmesh(&["dlq", "discard", "--yes"]).await;
     assert_eq!(status.code(), Some(2), "{stderr}");
     // A condition that came out empty, as of a variable that is not set, does not mean all of them.
@@ -61,7 +64,7 @@ async fn discarded_letters_leave_the_list_their_deaths_stay_and_a_replay_does_no
     let account: Value = serde_json::from_str(&account.1).expect("JSON");
     assert_eq!(
         account,
-        json!({ "discarded": 1, "changed": [], "missing": ["probe.k.99"] })
+        json!({ "discarded": 1, "changed": [], "missing": ["probe.k.99"], "left": 0 })
     );
     let left = mesh.letters().await;
     assert_eq!((left.len(), left[0].header("Mesh-Code")), (1, Some("c")));

@@ -32,7 +32,11 @@ async fn a_handler_that_is_reset_begins_where_its_start_says() {
     let (status, stdout, stderr) = mesh.jetmesh(&["reset", "probe"]).await;
     assert_eq!(
         (status.code(), stderr.as_str()),
-        (Some(1), "error: nothing is removed\n")
+        (
+            Some(1),
+            "error: nothing is removed: it asks before that, and standard input is no terminal to answer on; --yes does \
+             not ask\n"
+        )
     );
     insta::assert_snapshot!(stdout, @r"
     handler probe: this goes
@@ -43,7 +47,6 @@ async fn a_handler_that_is_reset_begins_where_its_start_says() {
       death records in KV_probe: 1
     its bucket keeps what it holds, 1 key(s): what is done again comes on top of that; --state removes them
     what lies behind its `start` is done again, whether it was done or dead
-    Remove all of this? [y/N]
     ");
     assert_ne!(mesh.consumer("ORDERS", "probe").await, Value::Null);
     assert_eq!(mesh.letters().await.len(), 1);

@@ -139,7 +139,12 @@ impl Drop for Host {
 
 /// The binary under test in a folder, with no input, no colour and none of the developer's own settings.
 pub fn command(dir: &Path) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_jetmesh"));
+    program(Path::new(env!("CARGO_BIN_EXE_jetmesh")), dir)
+}
+
+/// The same of a program that runs it.
+pub fn program(path: &Path, dir: &Path) -> Command {
+    let mut command = Command::new(path);
     let ours = |name: &str| name.starts_with("JETMESH_") || name.starts_with("NATS_");
     for (name, _) in env::vars_os().filter(|(name, _)| ours(&name.to_string_lossy())) {
         command.env_remove(name);

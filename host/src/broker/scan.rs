@@ -37,7 +37,13 @@ pub struct Scan {
     /// The first sequence that it would read.
     first: u64,
     next: String,
+    /// Of the open request, those that have not come, and all.
     asked: usize,
+    batch: usize,
+    /// How many messages there were to read when it began.
+    pub pending: u64,
+    /// The last sequence that was seen.
+    seen: u64,
     /// The last sequence that is to be seen; what comes after it is not waited for.
     until: u64,
     done: bool,
@@ -103,9 +109,12 @@ impl Scan {
             inbox,
             stream: stream.to_owned(),
             first: info.delivered.stream_seq + 1,
+            pending: info.num_pending,
+            seen: info.delivered.stream_seq,
             name: info.name,
             next,
             asked: 0,
+            batch: 0,
             until,
             done,
         })
@@ -131,13 +140,16 @@ impl Scan {
         };
         while !self.done {
             if self.asked == 0 {
-                let body = json!({ "batch": BATCH, "expires": nanos(Duration::from_secs(5)) });
+                // No more than can be wanted.
+                let left = self.until.saturating_sub(self.seen);
+                let batch = usize::try_from(left).unwrap_or(BATCH).clamp(1, BATCH);
+                let body = json!({ "batch": batch, "expires": nanos(Duration::from_secs(5)) });
                 self.connection
                     .client
                     .publish_with_reply(self.next.clone(), self.inbox.clone(), body.to_string().into())
                     .await
                     .map_err(|_| gone())?;
-                self.asked = BATCH;
+                (self.asked, self.batch) = (batch, batch);
             }
             let message = tokio::select! {
                 message = tokio::time::timeout(Duration::from_secs(10), self.messages.next()) => match message {
@@ -149,7 +161,7 @@ impl Scan {
             };
             if message.status.is_some() && message.reply.is_none() {
                 // What was to come may have been removed meanwhile.
-                let nothing = self.asked == BATCH;
+                let nothing = self.asked == self.batch;
                 self.asked = 0;
                 if nothing {
                     let info = self.connection.consumer(&self.stream, &self.name).await?;
@@ -165,6 +177,7 @@ impl Scan {
             let Some(info) = DeliveryInfo::parse(reply) else {
                 continue;
             };
+            self.seen = info.stream_sequence;
             if info.stream_sequence >= self.until || info.pending == 0 {
                 self.done = true;
             }
@@ -185,6 +198,14 @@ impl Scan {
     pub async fn end(self) -> Result<(), Error> {
         self.connection.remove_consumer(&self.stream, &self.name).await
     }
+}
+
+/// How many messages a stream holds on such subjects.
+pub async fn count(connection: &Connection, stream: &str, filters: &[String]) -> Result<u64, Error> {
+    let scan = Scan::start(connection, stream, filters, From::Sequence(1), 0, true).await?;
+    let pending = scan.pending;
+    scan.end().await?;
+    Ok(pending)
 }
 
 /// The first sequence of a stream at or after a time; the one after the last, if there is none.

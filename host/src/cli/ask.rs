@@ -1,12 +1,32 @@
 //! What a command asks before it changes much.
 
-use std::io::Write as _;
+use std::io::{Write as _, stdin};
 
-/// Asks for a yes. Whoever cannot read the question, or answer it, says no.
-pub fn confirmed(question: &str) -> bool {
+use rustix::termios::isatty;
+
+use super::Error;
+
+/// Whether anybody can answer.
+pub fn can_ask() -> bool {
+    isatty(stdin())
+}
+
+/// Asks for a yes. `otherwise`: what a no means, such as "nothing is replayed".
+///
+/// # Errors
+/// If the answer is anything but a yes. Where nobody can answer, at once.
+pub fn confirmed(question: &str, otherwise: &str) -> Result<(), Error> {
+    if !can_ask() {
+        return Err(Error::Failed(format!(
+            "{otherwise}: it asks before that, and standard input is no terminal to answer on; --yes does not ask"
+        )));
+    }
     print!("{question} [y/N] ");
     let _ = std::io::stdout().flush();
     let mut answer = String::new();
-    let read = std::io::stdin().read_line(&mut answer);
-    read.is_ok() && matches!(answer.trim(), "y" | "Y" | "yes")
+    let read = stdin().read_line(&mut answer);
+    match read.is_ok() && matches!(answer.trim(), "y" | "Y" | "yes") {
+        true => Ok(()),
+        false => Err(Error::Failed(otherwise.to_owned())),
+    }
 }

@@ -14,6 +14,7 @@ mod retrying;
 mod run;
 mod schema;
 mod status;
+mod stop;
 mod table;
 mod trace;
 
@@ -54,6 +55,8 @@ enum Error {
     Usage(String),
     #[error("{0}")]
     Failed(String),
+    #[error("{0}")]
+    Unserved(String),
 }
 
 impl Error {
@@ -77,6 +80,7 @@ impl Error {
                 | broker::Error::Missing { .. }
                 | broker::Error::Answer { .. } => FAILED,
             },
+            Error::Unserved(_) => UNSERVED,
             Error::App(app::Error::Engine(_) | app::Error::Thread(_)) | Error::Failed(_) => FAILED,
         }
     }
@@ -144,14 +148,19 @@ fn command(args: &Args) -> ExitCode {
     };
     let done = runtime.block_on(async {
         match &args.command {
-            Command::Run => run::run(args).await,
-            Command::Dev(dev) => dev::run(args, dev).await,
+            Command::Run => return run::run(args).await,
+            Command::Dev(dev) => return dev::run(args, dev).await,
+            _ => {}
+        }
+        let stop = stop::Stop::listen()?;
+        match &args.command {
+            Command::Run | Command::Dev(_) => unreachable!("a host has its own"),
             Command::Check(check) => check::run(args, check).await,
             Command::Config => check::print_config(args),
             Command::Status(status) => status::run(args, status).await,
-            Command::Dlq(dlq) => dlq::run(args, dlq).await,
+            Command::Dlq(dlq) => dlq::run(args, dlq, &stop).await,
             Command::Retrying(retrying) => retrying::run(args, retrying).await,
-            Command::Trace(trace) => trace::run(args, trace).await,
+            Command::Trace(trace) => trace::run(args, trace, &stop).await,
             Command::Schema(schema) => schema::run(schema),
             Command::Reset(reset) => reset::run(args, reset).await,
         }

@@ -42,8 +42,8 @@ pub async fn run(args: &Args, reset: &Reset) -> Result<u8, Error> {
         alone(plan, handler, &found)?;
     }
     found.print(handler, reset.state);
-    if !reset.yes && !ask::confirmed("Remove all of this?") {
-        return Err(Error::Failed("nothing is removed".to_owned()));
+    if !reset.yes {
+        ask::confirmed("Remove all of this?", "nothing is removed")?;
     }
     // Somebody may have started a host while this waited.
     let consumer = connection.consumer(&handler.stream, &handler.consumer).await?;

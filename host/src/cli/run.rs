@@ -68,11 +68,11 @@ fn ignores_hangup() -> bool {
     mask.is_some_and(|mask| mask & 1 == 1)
 }
 
-/// It listens until the process ends, also while the drain waits for everybody else.
+/// For what listens for signals until the process ends, also while everybody else is waited for.
 #[expect(
     clippy::disallowed_methods,
-    reason = "the drain must not wait for the one who listens for its second signal"
+    reason = "nobody may wait for the one who listens for the second signal"
 )]
-fn spawn_untracked(task: impl Future<Output = ()> + Send + 'static) {
+pub fn spawn_untracked(task: impl Future<Output = ()> + Send + 'static) {
     tokio::spawn(task);
 }

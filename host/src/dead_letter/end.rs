@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use serde_json::json;
 
-use super::{Letter, SETTLED, fitting};
+use super::{ASKED_BY, Letter, SETTLED, fitting};
 use crate::broker::provision::DEAD;
 use crate::broker::{Connection, Error};
 use crate::display::clean;
@@ -32,17 +32,25 @@ pub async fn rewrite(
 }
 
 /// The headers of the empty message that overwrites a letter and keeps its subject taken for a while: a late copy must
-/// not bring the letter back.
-pub fn settled(reason: &str) -> Headers {
-    vec![
+/// not bring the letter back. `asked_by`: which run of `dlq replay` had asked for what settles it.
+pub fn settled(reason: &str, asked_by: Option<&str>) -> Headers {
+    let mut headers = vec![
         (SETTLED.to_owned(), reason.to_owned()),
         ("Nats-TTL".to_owned(), SETTLED_TTL.to_owned()),
-    ]
+    ];
+    headers.extend(asked_by.map(|run| (ASKED_BY.to_owned(), run.to_owned())));
+    headers
 }
 
 /// Settles a letter, and removes the parts of its body if it is in parts.
-pub async fn settle(connection: &Connection, subject: &str, reason: &str, in_parts: bool) -> Result<(), Error> {
-    let headers = writable(&settled(reason));
+pub async fn settle(
+    connection: &Connection,
+    subject: &str,
+    reason: &str,
+    asked_by: Option<&str>,
+    in_parts: bool,
+) -> Result<(), Error> {
+    let headers = writable(&settled(reason, asked_by));
     connection.publish(subject, headers, Bytes::new()).await?;
     if in_parts {
         purge_parts(connection, subject).await?;
@@ -58,7 +66,7 @@ async fn purge_parts(connection: &Connection, subject: &str) -> Result<(), Error
 
 /// Settles a letter that is still the one that was read. `false`: it has changed since.
 pub async fn discard(connection: &Connection, letter: &Letter, reason: &str) -> Result<bool, Error> {
-    let headers = writable(&settled(&clean(reason)));
+    let headers = writable(&settled(&clean(reason), None));
     let stored = connection
         .publish_upon(&letter.subject, letter.sequence, headers, Bytes::new())
         .await?;

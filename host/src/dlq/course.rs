@@ -32,6 +32,14 @@ enum State {
     Over,
 }
 
+/// Who has asked for a replay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Whose {
+    Own,
+    /// Another run of the command: another person's, or an earlier one.
+    Another,
+}
+
 /// One letter that is meant.
 #[derive(Debug, Clone)]
 pub struct Meant {
@@ -81,17 +89,33 @@ pub struct Failures {
 pub struct Counts {
     pub succeeded: usize,
     pub failed: usize,
+    /// Replayed by another run, which has asked for them as well.
+    pub succeeded_for_others: usize,
+    pub failed_for_others: usize,
+    /// Discarded or purged.
     pub gone: usize,
     pub silent: usize,
     /// Asked for and undecided.
     pub out: usize,
     pub untried: usize,
+    /// Asked for, whatever has become of them.
+    pub sent: usize,
 }
 
 impl Counts {
-    /// Asked for, whatever has become of them.
-    pub fn replayed(&self) -> usize {
-        self.succeeded + self.failed + self.silent + self.out
+    /// Known to be done or to have failed again, for whomever.
+    pub fn decided(&self) -> usize {
+        self.succeeded + self.failed + self.succeeded_for_others + self.failed_for_others
+    }
+
+    /// No dead letters any more.
+    pub fn over(&self) -> usize {
+        self.succeeded + self.succeeded_for_others + self.gone
+    }
+
+    /// Tried, and dead letters still.
+    pub fn failed_in_all(&self) -> usize {
+        self.failed + self.failed_for_others + self.silent
     }
 }
 
@@ -188,6 +212,7 @@ impl Course {
                 letter.state = State::Out { since: now, looks: 0 };
                 self.counts.untried -= 1;
                 self.counts.out += 1;
+                self.counts.sent += 1;
                 return Some(at);
             }
         }
@@ -195,18 +220,18 @@ impl Course {
     }
 
     /// Something was written on a letter's subject. `Some`: as [`Course::learn`].
-    pub fn written(&mut self, subject: &str, sequence: u64, fate: Fate) -> Option<Fate> {
+    pub fn written(&mut self, subject: &str, sequence: u64, (fate, whose): (Fate, Whose)) -> Option<Fate> {
         let at = *self.by_subject.get(subject)?;
         let letter = &mut self.letters[at];
         if sequence <= letter.sequence {
             return None;
         }
         letter.sequence = sequence;
-        self.learn(at, fate)
+        self.learn(at, fate, whose)
     }
 
     /// Something is known of a letter. `Some`: it was out, and this is what its replay has come to.
-    pub fn learn(&mut self, at: usize, fate: Fate) -> Option<Fate> {
+    pub fn learn(&mut self, at: usize, fate: Fate, whose: Whose) -> Option<Fate> {
         let letter = &mut self.letters[at];
         let was_out = match (letter.state, &fate) {
             (State::Over, _) => return None,
@@ -216,18 +241,20 @@ impl Course {
             (State::Out { .. }, _) => true,
         };
         letter.state = State::Over;
-        if !was_out {
-            self.counts.untried -= 1;
-            self.counts.gone += 1;
-            return None;
+        match was_out {
+            true => self.counts.out -= 1,
+            false => self.counts.untried -= 1,
         }
-        self.counts.out -= 1;
         match &fate {
-            Fate::Succeeded => self.counts.succeeded += 1,
+            Fate::Succeeded if was_out && whose == Whose::Own => self.counts.succeeded += 1,
+            Fate::Succeeded => self.counts.succeeded_for_others += 1,
             Fate::Gone => self.counts.gone += 1,
             Fate::Silent => self.counts.silent += 1,
             Fate::Failed { code, error } => {
-                self.counts.failed += 1;
+                match whose {
+                    Whose::Own => self.counts.failed += 1,
+                    Whose::Another => self.counts.failed_for_others += 1,
+                }
                 let (kind, sample) = (letter.kind, letter.id().to_owned());
                 let failures = self.failures.entry((kind, code.clone())).or_insert(Failures {
                     count: 0,
@@ -239,7 +266,7 @@ impl Course {
                 error.clone_into(&mut failures.error);
             }
         }
-        Some(fate)
+        was_out.then_some(fate)
     }
 
     /// Letters that have been out for at least so long.
@@ -318,15 +345,12 @@ mod tests {
         assert_eq!(course.lost_samples, ["inventory.k.9"]);
         let sent: Vec<usize> = std::iter::from_fn(|| course.send(Duration::ZERO)).collect();
         assert_eq!(sent, [0, 1, 2]);
-        assert_eq!(course.learn(0, Fate::Succeeded), Some(Fate::Succeeded));
-        assert_eq!(course.learn(0, failed("late")), None);
-        assert_eq!(course.learn(1, failed("a")), Some(failed("a")));
-        assert_eq!(course.learn(2, failed("a")), Some(failed("a")));
+        assert_eq!(course.learn(0, Fate::Succeeded, Whose::Own), Some(Fate::Succeeded));
+        assert_eq!(course.learn(0, failed("late"), Whose::Own), None);
+        assert_eq!(course.learn(1, failed("a"), Whose::Own), Some(failed("a")));
+        assert_eq!(course.learn(2, failed("a"), Whose::Own), Some(failed("a")));
         let counts = course.counts();
-        assert_eq!(
-            (counts.succeeded, counts.failed, counts.out, counts.replayed()),
-            (1, 2, 0, 3)
-        );
+        assert_eq!((counts.succeeded, counts.failed, counts.out, counts.sent), (1, 2, 0, 3));
         let failures: Vec<_> = course.failures().collect();
         assert_eq!(failures.len(), 1);
         let (kind, code, of) = &failures[0];
@@ -336,15 +360,27 @@ mod tests {
 
     #[test]
     fn one_that_others_took_away_is_not_tried_and_one_that_failed_for_others_is() {
-        let mut course = course(3);
-        assert_eq!(course.learn(0, Fate::Succeeded), None);
+        let theirs = |fate| (fate, Whose::Another);
+        let mut course = course(4);
+        assert_eq!(course.learn(0, Fate::Succeeded, Whose::Another), None);
         let second = "$MESH.dead.ORDERS.inventory.k.2";
-        assert_eq!(course.written(second, 7, failed("theirs")), None);
+        assert_eq!(course.written(second, 7, theirs(failed("theirs"))), None);
         assert_eq!(course.send(Duration::ZERO), Some(1));
         let counts = course.counts();
-        assert_eq!((counts.gone, counts.untried, counts.out), (1, 1, 1));
-        assert_eq!(course.written(second, 7, failed("theirs")), None, "as it stood");
-        assert_eq!(course.written(second, 8, Fate::Gone), Some(Fate::Gone));
+        assert_eq!((counts.succeeded_for_others, counts.untried, counts.out), (1, 2, 1));
+        assert_eq!(course.written(second, 7, theirs(failed("theirs"))), None, "as it stood");
+        assert_eq!(course.written(second, 8, theirs(Fate::Gone)), Some(Fate::Gone));
+        // What both have asked for is told to the one whose replay it was.
+        assert_eq!(
+            (course.send(Duration::ZERO), course.send(Duration::ZERO)),
+            (Some(2), Some(3))
+        );
+        assert_eq!(course.learn(2, Fate::Succeeded, Whose::Another), Some(Fate::Succeeded));
+        assert_eq!(course.learn(3, failed("x"), Whose::Another), Some(failed("x")));
+        let counts = course.counts();
+        assert_eq!((counts.succeeded_for_others, counts.failed_for_others), (2, 1));
+        assert_eq!((counts.succeeded, counts.gone, counts.sent), (0, 1, 3));
+        assert_eq!((counts.decided(), counts.over(), counts.failed_in_all()), (3, 3, 1));
     }
 
     #[test]
@@ -355,7 +391,7 @@ mod tests {
         assert_eq!(course.out_since(Duration::from_secs(1)), [0]);
         let looks: Vec<Unheard> = (0..3).map(|_| course.unheard(0)).collect();
         assert_eq!(looks, [Unheard::AskAgain, Unheard::Wait, Unheard::GiveUp]);
-        assert_eq!(course.learn(0, Fate::Silent), Some(Fate::Silent));
+        assert_eq!(course.learn(0, Fate::Silent, Whose::Own), Some(Fate::Silent));
         assert_eq!(course.counts().silent, 1);
     }
 }

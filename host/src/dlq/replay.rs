@@ -13,7 +13,7 @@ use futures_util::stream::{self, FuturesUnordered};
 use futures_util::{FutureExt, StreamExt};
 use tokio::time::{Instant, interval};
 
-use super::course::{Course, Fate, Unheard};
+use super::course::{Course, Fate, Unheard, Whose};
 use super::pace::{Limits, Pace};
 use super::watch::{Watch, fate};
 use crate::broker::provision::DEAD;
@@ -55,10 +55,11 @@ pub struct Standing {
 }
 
 /// Replays what a course has, from `watch` on, until everything that was asked for is decided, or `stop` completes.
-/// `served`: whether a host serves a handler. `seen` is called several times a second.
+/// `name`: the run's, which `watch` has as well. `served`: whether a host serves a handler. `seen` is called
+/// several times a second.
 pub async fn run(
     connection: &Connection,
-    watch: Watch,
+    (name, watch): (&str, Watch),
     course: &mut Course,
     limits: Limits,
     stop: impl Future<Output = ()>,
@@ -68,6 +69,7 @@ pub async fn run(
     let began = Instant::now();
     let mut run = Run {
         connection,
+        name,
         began,
         course,
         pace: Pace::new(limits),
@@ -99,7 +101,7 @@ pub async fn run(
                 run.count(fate);
             }),
             Some(answer) = run.asks.next() => answer.map(|known| {
-                let fate = known.and_then(|(at, fate)| run.course.learn(at, fate));
+                let fate = known.and_then(|(at, fate)| run.course.learn(at, fate, Whose::Own));
                 run.count(fate);
             }),
             _ = ticks.tick() => {
@@ -127,6 +129,7 @@ type Ask = Pin<Box<dyn Future<Output = Result<Option<(usize, Fate)>, Error>> + S
 
 struct Run<'a> {
     connection: &'a Connection,
+    name: &'a str,
     began: Instant,
     course: &'a mut Course,
     pace: Pace,
@@ -166,21 +169,21 @@ impl Run<'_> {
         for &at in ats {
             let connection = self.connection.clone();
             let letter = self.course.letter(at);
-            let subject = letter.subject.clone();
+            let (subject, run) = (letter.subject.clone(), self.name.to_owned());
             let kind = self.course.kind(at);
             if kind.is_undeliverable() {
-                asks.push(
-                    async move { publish_again(&connection, &subject).await.map(|fate| Some((at, fate))) }.boxed(),
-                );
+                let again = async move { publish_again(&connection, &subject, &run).await };
+                asks.push(again.map(move |fate| Ok(Some((at, fate?)))).boxed());
             } else if letter.in_ledger {
                 lists.entry(&kind.key.handler).or_default().push(subject);
             } else {
                 let handler = kind.key.handler.clone();
-                asks.push(ask_for(connection, handler, vec![subject]).boxed());
+                asks.push(ask_for(connection, handler, vec![subject], run).boxed());
             }
         }
         for (handler, letters) in lists {
-            asks.push(ask_for(self.connection.clone(), handler.to_owned(), letters).boxed());
+            let (connection, run) = (self.connection.clone(), self.name.to_owned());
+            asks.push(ask_for(connection, handler.to_owned(), letters, run).boxed());
         }
         self.asks.extend(asks);
     }
@@ -222,11 +225,12 @@ impl Run<'_> {
             }
             let subject = letter.subject.clone();
             let Some(stored) = self.connection.stored(DEAD, By::Last(&subject)).await? else {
-                let fate = self.course.learn(at, Fate::Gone);
+                let fate = self.course.learn(at, Fate::Gone, Whose::Another);
                 self.count(fate);
                 continue;
             };
-            let found = stored.headers().map(|headers| fate(&headers)).unwrap_or(Fate::Silent);
+            let found = stored.headers().map(|headers| fate(&headers, self.name));
+            let found = found.unwrap_or((Fate::Silent, Whose::Own));
             let found = self.course.written(&subject, stored.sequence, found);
             if found.is_some() {
                 self.count(found);
@@ -236,7 +240,7 @@ impl Run<'_> {
                 Unheard::AskAgain => self.ask(&[at]),
                 Unheard::Wait => {}
                 Unheard::GiveUp => {
-                    let fate = self.course.learn(at, Fate::Silent);
+                    let fate = self.course.learn(at, Fate::Silent, Whose::Own);
                     self.count(fate);
                 }
             }
@@ -254,17 +258,20 @@ async fn ask_for(
     connection: Connection,
     handler: String,
     letters: Vec<String>,
+    run: String,
 ) -> Result<Option<(usize, Fate)>, Error> {
-    replay::ask_for(&connection, &handler, &letters).await.map(|()| None)
+    replay::ask_for(&connection, &handler, &letters, &run)
+        .await
+        .map(|()| None)
 }
 
 /// An emitted event that no stream took: it goes where it was meant to go, under its own id.
-async fn publish_again(connection: &Connection, letter: &str) -> Result<Fate, Error> {
+async fn publish_again(connection: &Connection, letter: &str, run: &str) -> Result<Fate, Error> {
     let Some(letter) = dead_letter::read(connection, letter).await? else {
         return Ok(Fate::Gone);
     };
     match publish(connection, &letter).await {
-        Ok(()) => dead_letter::settle(connection, &letter.subject, REPLAYED, letter.is_in_parts())
+        Ok(()) => dead_letter::settle(connection, &letter.subject, REPLAYED, Some(run), letter.is_in_parts())
             .await
             .map(|()| Fate::Succeeded),
         // It is refused, now as before.

@@ -1,8 +1,10 @@
 //! Reading dead letters: one by its id, or all that a filter means, once through the stream.
 
+use std::collections::VecDeque;
+
 use super::Filter;
 use crate::broker::provision::DEAD;
-use crate::broker::scan::{From, Scan};
+use crate::broker::scan::{CLOCKS_MS, From, Scan, Scanned, count, first_since};
 use crate::broker::{self, Connection};
 use crate::dead_letter::{self, Letter};
 use crate::message::{DeliveryInfo, headers_of};
@@ -15,34 +17,120 @@ pub async fn each(
     payloads: bool,
     mut seen: impl FnMut(Letter),
 ) -> Result<(), broker::Error> {
-    let handler = filter.handler.as_deref().unwrap_or("*");
-    let subjects = [format!("$MESH.dead.*.{handler}.*.*")];
     let bare = !payloads && !filter.needs_payload();
-    let mut scan = Scan::start(connection, DEAD, &subjects, From::Sequence(1), u64::MAX, bare).await?;
+    let mut scan = Scan::start(connection, DEAD, &subjects(filter), begin(filter), u64::MAX, bare).await?;
     while let Some(scanned) = scan.next().await? {
-        let info = scanned.message.reply.as_deref().and_then(DeliveryInfo::parse);
-        let headers = headers_of(scanned.message.headers.as_ref());
-        let mut letter = Letter {
-            subject: scanned.message.subject.to_string(),
-            sequence: scanned.sequence,
-            time_ms: info.map_or(0, |i| i.time_ms),
-            headers,
-            payload: scanned.message.payload,
-        };
-        if letter.is_settled() {
-            continue;
-        }
-        if filter.needs_payload() && letter.is_in_parts() {
-            match dead_letter::read(connection, &letter.subject).await? {
-                Some(whole) => letter.payload = whole.payload,
-                None => continue,
-            }
-        }
-        if filter.matches(&letter) {
+        if let Some(letter) = letter(connection, filter, scanned).await?
+            && filter.matches(&letter)
+        {
             seen(letter);
         }
     }
     scan.end().await
+}
+
+/// The newest letters, and how far they were looked for.
+#[derive(Debug, Default)]
+pub struct Newest {
+    /// Those that a filter means, oldest first.
+    pub letters: VecDeque<Letter>,
+    /// Letters that were looked at, whatever the filter says of them.
+    pub looked_at: u64,
+    /// When the oldest of them was written, in milliseconds since the Unix epoch.
+    pub back_to_ms: u64,
+    /// `None`: everything was looked at. Else how many letters the stream holds, settled ones among them, of the handler
+    /// that the filter names, or of all.
+    pub in_stream: Option<u64>,
+    /// How many of those that were looked at the filter means.
+    pub meant: u64,
+}
+
+/// The newest letters that a filter means, at most `most`: read from the end of the stream, piece by piece, and no further
+/// than needed. Their payloads are there only if the filter needs them.
+pub async fn newest(connection: &Connection, filter: &Filter, most: usize) -> Result<Newest, broker::Error> {
+    let mut newest = Newest::default();
+    let Some(info) = connection.stream(DEAD).await? else {
+        return Ok(newest);
+    };
+    let subjects = subjects(filter);
+    let first = match begin(filter) {
+        From::Sequence(_) => info.state.first_seq,
+        since @ From::Time(_) => first_since(connection, DEAD, since).await?,
+    };
+    let (mut last, mut width) = (info.state.last_seq, (2 * most as u64).max(PIECE));
+    while last >= first.max(1) && newest.letters.len() < most {
+        let from = (last + 1).saturating_sub(width).max(first.max(1));
+        let mut piece: VecDeque<Letter> = VecDeque::new();
+        let mut oldest_ms = None;
+        let bare = !filter.needs_payload();
+        let mut scan = Scan::start(connection, DEAD, &subjects, From::Sequence(from), last, bare).await?;
+        while let Some(scanned) = scan.next().await? {
+            let Some(letter) = letter(connection, filter, scanned).await? else {
+                continue;
+            };
+            newest.looked_at += 1;
+            oldest_ms.get_or_insert(letter.time_ms);
+            if filter.matches(&letter) {
+                newest.meant += 1;
+                piece.push_back(letter);
+                // The newest of a piece are its last.
+                if piece.len() > most - newest.letters.len() {
+                    piece.pop_front();
+                }
+            }
+        }
+        scan.end().await?;
+        piece.append(&mut newest.letters);
+        newest.letters = piece;
+        newest.back_to_ms = oldest_ms.unwrap_or(newest.back_to_ms);
+        last = from - 1;
+        // Where little is found, or much was overwritten, the next piece is larger.
+        width *= 4;
+    }
+    if last >= first.max(1) {
+        newest.in_stream = Some(count(connection, DEAD, &subjects).await?);
+    }
+    Ok(newest)
+}
+
+/// Sequences that are looked at first, at least: as many as come with one request.
+const PIECE: u64 = 500;
+
+/// Without the parts of large ones, whose subjects go on.
+fn subjects(filter: &Filter) -> [String; 1] {
+    let handler = filter.handler.as_deref().unwrap_or("*");
+    [format!("$MESH.dead.*.{handler}.*.*")]
+}
+
+/// Where what a filter means can begin: a letter is never older than its death.
+fn begin(filter: &Filter) -> From {
+    match filter.since_ms {
+        Some(since_ms) => From::Time(since_ms.saturating_sub(CLOCKS_MS)),
+        None => From::Sequence(1),
+    }
+}
+
+/// A letter that was read, with its body if the filter needs it. `None`: it is settled.
+async fn letter(connection: &Connection, filter: &Filter, scanned: Scanned) -> Result<Option<Letter>, broker::Error> {
+    let info = scanned.message.reply.as_deref().and_then(DeliveryInfo::parse);
+    let headers = headers_of(scanned.message.headers.as_ref());
+    let mut letter = Letter {
+        subject: scanned.message.subject.to_string(),
+        sequence: scanned.sequence,
+        time_ms: info.map_or(0, |i| i.time_ms),
+        headers,
+        payload: scanned.message.payload,
+    };
+    if letter.is_settled() {
+        return Ok(None);
+    }
+    if filter.needs_payload() && letter.is_in_parts() {
+        match dead_letter::read(connection, &letter.subject).await? {
+            Some(whole) => letter.payload = whole.payload,
+            None => return Ok(None),
+        }
+    }
+    Ok(Some(letter))
 }
 
 /// One letter, whole. `None`: there is none of this id, or it is settled.

@@ -3,13 +3,15 @@
 use crate::broker::provision::DEAD;
 use crate::broker::scan::{From, Scan};
 use crate::broker::{self, Connection};
-use crate::dead_letter::{self, REPLAYED, SETTLED};
-use crate::dlq::course::Fate;
+use crate::dead_letter::{self, ASKED_BY, REPLAYED, SETTLED};
+use crate::dlq::course::{Fate, Whose};
 use crate::history;
 use crate::message::{Headers, header, headers_of};
 
 pub struct Watch {
     connection: Connection,
+    /// Which run of replays looks on.
+    run: String,
     scan: Option<Scan>,
     /// The next sequence that has not been seen.
     next: u64,
@@ -20,17 +22,18 @@ pub struct Watch {
 pub struct Written {
     pub subject: String,
     pub sequence: u64,
-    pub fate: Fate,
+    pub fate: (Fate, Whose),
 }
 
 impl Watch {
-    /// From here on nothing is missed.
-    pub async fn start(connection: &Connection) -> Result<Watch, broker::Error> {
+    /// From here on nothing is missed. `run`: which run of replays looks on.
+    pub async fn start(connection: &Connection, run: &str) -> Result<Watch, broker::Error> {
         let info = connection.stream(DEAD).await?.ok_or_else(|| broker::Error::Missing {
             what: format!("stream {DEAD}"),
         })?;
         Ok(Watch {
             connection: connection.clone(),
+            run: run.to_owned(),
             scan: None,
             next: info.state.last_seq + 1,
         })
@@ -55,7 +58,7 @@ impl Watch {
                     return Ok(Written {
                         subject: scanned.message.subject.to_string(),
                         sequence: scanned.sequence,
-                        fate: fate(&headers_of(scanned.message.headers.as_ref())),
+                        fate: fate(&headers_of(scanned.message.headers.as_ref()), &self.run),
                     });
                 }
                 // The consumer went with its server; what it would have read is still there.
@@ -66,23 +69,25 @@ impl Watch {
     }
 }
 
-/// What a letter's newest headers say of its replay.
-pub fn fate(headers: &Headers) -> Fate {
+/// What a letter's newest headers say of its replay, and whose that was. One that names nobody counts as the own one: hosts
+/// of earlier builds do not say who has asked.
+pub fn fate(headers: &Headers, run: &str) -> (Fate, Whose) {
+    let whose = |asked_by: Option<&str>| match asked_by {
+        Some(asked_by) if asked_by != run => Whose::Another,
+        Some(_) | None => Whose::Own,
+    };
     match header(headers, SETTLED) {
-        Some(REPLAYED) => Fate::Succeeded,
-        Some(_) => Fate::Gone,
+        Some(REPLAYED) => (Fate::Succeeded, whose(header(headers, ASKED_BY))),
+        Some(_) => (Fate::Gone, Whose::Another),
         None => {
             let of = |name| header(headers, name).unwrap_or_default().to_owned();
-            match history::of(headers).pop() {
-                Some(last) => Fate::Failed {
-                    code: last.code,
-                    error: last.message,
-                },
-                None => Fate::Failed {
-                    code: of(dead_letter::CODE),
-                    error: of(dead_letter::ERROR),
-                },
-            }
+            let last = history::of(headers).pop();
+            let whose = whose(last.as_ref().and_then(|last| last.asked_by.as_deref()));
+            let (code, error) = match last {
+                Some(last) => (last.code, last.message),
+                None => (of(dead_letter::CODE), of(dead_letter::ERROR)),
+            };
+            (Fate::Failed { code, error }, whose)
         }
     }
 }

@@ -41,6 +41,9 @@ pub enum Consequence {
         /// The letter's body lies in parts, which go as well.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         in_parts: bool,
+        /// Which run of `dlq replay` had asked for the replay. Absent in consequences of earlier builds.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        asked_by: Option<String>,
     },
 }
 

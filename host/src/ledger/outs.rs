@@ -33,6 +33,7 @@ pub enum Planned {
         subject: String,
         reason: String,
         in_parts: bool,
+        asked_by: Option<String>,
     },
 }
 
@@ -149,10 +150,12 @@ fn consequence(planned: &Planned, (n, death): (u64, usize), lay: &mut dyn FnMut(
             subject,
             reason,
             in_parts,
+            asked_by,
         } => Consequence::Settle {
             subject: subject.clone(),
             reason: reason.clone(),
             in_parts: *in_parts,
+            asked_by: asked_by.clone(),
         },
     }
 }

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use crate::broker::connection::token;
 use crate::broker::provision::REPLAY;
 use crate::broker::{By, Connection, Error};
-use crate::dead_letter;
+use crate::dead_letter::{self, ASKED_BY};
 use crate::message::EventId;
 
 /// Header of a replay: the subject of the dead letter that it replays.
@@ -31,14 +31,10 @@ pub fn list_of(named: &str) -> Option<&str> {
 
 /// Asks for an event to be run once more. Asking twice while the first is waiting does nothing.
 pub async fn ask(connection: &Connection, handler: &str, event: &EventId) -> Result<(), Error> {
-    asked(connection, &subject(&format!("{handler}.{event}")), None).await
+    asked(connection, &subject(&format!("{handler}.{event}")), HeaderMap::new()).await
 }
 
-async fn asked(connection: &Connection, subject: &str, letter: Option<&str>) -> Result<(), Error> {
-    let mut headers = HeaderMap::new();
-    if let Some(letter) = letter {
-        headers.insert(LETTER, letter);
-    }
+async fn asked(connection: &Connection, subject: &str, headers: HeaderMap) -> Result<(), Error> {
     connection
         .publish_upon(subject, 0, headers, Bytes::new())
         .await
@@ -47,17 +43,27 @@ async fn asked(connection: &Connection, subject: &str, letter: Option<&str>) -> 
 
 /// Asks for dead letters of one handler, by where they lie, at most [`LIST_MAX`]. One letter by itself is as any other event;
 /// of several, those that wait already are asked for twice. So several are only for handlers with a ledger, which knows what
-/// is done.
-pub async fn ask_for(connection: &Connection, handler: &str, letters: &[String]) -> Result<(), Error> {
+/// is done. `run`: who asks, by which the one who asked is told of what becomes of it.
+pub async fn ask_for(connection: &Connection, handler: &str, letters: &[String], run: &str) -> Result<(), Error> {
+    let mut headers = HeaderMap::new();
+    headers.insert(ASKED_BY, run);
     match letters {
         [] => Ok(()),
-        [letter] => asked(connection, &subject(dead_letter::id_of(letter)), Some(letter)).await,
+        [letter] => {
+            headers.insert(LETTER, letter.as_str());
+            asked(connection, &subject(dead_letter::id_of(letter)), headers).await
+        }
         letters => {
             let subject = subject(&format!("{handler}.{LIST}{}", token()));
             let list = letters.join("\n").into();
-            connection.publish(&subject, HeaderMap::new(), list).await.map(|_| ())
+            connection.publish(&subject, headers, list).await.map(|_| ())
         }
     }
+}
+
+/// Whether a text can name a run of `dlq replay`: anybody may ask, and it is written to where others read.
+pub fn is_run(text: &str) -> bool {
+    (1..=32).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_alphanumeric())
 }
 
 /// The letters of a list.

@@ -14,6 +14,7 @@ use crate::dead_letter;
 use crate::lane::{Lane, Link};
 use crate::message::EventId;
 use crate::settle::{Acker, Answers, Settlement};
+use crate::trouble::Weight;
 
 /// Letters of lists that each handler works on at a time: they wait for their commits, which the fewer a second cost the
 /// less.
@@ -54,7 +55,14 @@ impl Lists {
 }
 
 /// Handles a list; `name`: its own.
-pub async fn take(lane: &Lane, link: &Link, name: &str, list: &[u8], acker: Acker, delivered: u64) {
+pub async fn take(
+    lane: &Lane,
+    link: &Link,
+    (name, list): (&str, &[u8]),
+    asked_by: Option<String>,
+    acker: Acker,
+    delivered: u64,
+) {
     let _lease = lane.hold(&acker.reply);
     let mut known = lane.lists.settled().get(name).cloned().unwrap_or_default();
     let letters: Vec<(EventId, &str)> = ask::letters(list)
@@ -64,7 +72,7 @@ pub async fn take(lane: &Lane, link: &Link, name: &str, list: &[u8], acker: Acke
     let answers = Arc::new(Answers::default());
     for some in letters.chunks(LIST_MAX) {
         let one_of = |event: &EventId| acker.one_of(event, &answers);
-        work_on(lane, link, some, one_of, delivered).await;
+        work_on(lane, link, some, one_of, asked_by.as_ref(), delivered).await;
     }
     let told = answers.take();
     let settlement = told.settlement(letters.len(), lane.drain.has_begun());
@@ -81,6 +89,7 @@ async fn work_on(
     link: &Link,
     letters: &[(EventId, &str)],
     one_of: impl Fn(&EventId) -> Acker,
+    asked_by: Option<&String>,
     delivered: u64,
 ) {
     let places = u32::try_from(letters.len()).unwrap_or(u32::MAX);
@@ -100,7 +109,7 @@ async fn work_on(
         let (acker, glanced, place) = (one_of(event), glanced.remove(event), places.split(1));
         let read = glanced.is_some();
         let work = async move {
-            let found = of_letter(lane, link, event, subject, glanced).await;
+            let found = of_letter(lane, link, event, subject, glanced, asked_by.cloned()).await;
             run(lane, event, found, acker, delivered).await;
             drop(place);
         };
@@ -118,7 +127,9 @@ fn event_of(lane: &Lane, letter: &str) -> Option<EventId> {
     let id = dead_letter::id_of(letter).strip_prefix(lane.plan.name.as_str());
     let event = id.and_then(|id| EventId::parse(id.strip_prefix('.')?));
     if event.is_none() {
-        tracing::warn!(handler = %lane.plan.name, letter, "what is no letter of this handler is left out of a replay");
+        let handler = &lane.plan.name;
+        trouble!(Weight::Aside, handler, "", { %handler, letter },
+            "what is no letter of this handler is left out of a replay");
     }
     event
 }

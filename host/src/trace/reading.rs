@@ -4,6 +4,7 @@ use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use tokio_util::sync::CancellationToken;
 
 use crate::broker::scan::{CLOCKS_MS, From, Scan, Scanned, first_since};
 use crate::broker::{self, Connection, Error, Stored, StreamInfo};
@@ -86,6 +87,8 @@ pub struct Reading<'a> {
     scanning: Option<Connection>,
     until: Instant,
     left: u64,
+    /// Cancelled when whoever asked wants no more of it: as if the bound were reached.
+    stop: CancellationToken,
     /// Messages that were read.
     pub read: u64,
     /// The bound was reached before a range's end.
@@ -93,20 +96,27 @@ pub struct Reading<'a> {
 }
 
 impl<'a> Reading<'a> {
-    pub fn new(nats: &'a Nats, connection: &Connection, time: Duration, messages: u64) -> Reading<'a> {
+    pub fn new(
+        nats: &'a Nats,
+        connection: &Connection,
+        time: Duration,
+        messages: u64,
+        stop: CancellationToken,
+    ) -> Reading<'a> {
         Reading {
             nats,
             connection: connection.clone(),
             scanning: None,
             until: Instant::now() + time,
             left: messages,
+            stop,
             read: 0,
             stopped: false,
         }
     }
 
     pub fn is_spent(&self) -> bool {
-        self.left == 0 || Instant::now() >= self.until
+        self.left == 0 || self.stop.is_cancelled() || Instant::now() >= self.until
     }
 
     /// The first sequence at or after a time by the clock of any server. A stream that lets nobody look on is read from
@@ -155,7 +165,11 @@ impl<'a> Reading<'a> {
         let Range { stream, filters, .. } = range;
         let mut scan = Scan::start(&connection, stream, filters, from, range.last, range.headers_only).await?;
         let extent = loop {
-            let Some(scanned) = scan.next().await? else {
+            let next = tokio::select! {
+                next = scan.next() => next?,
+                () = self.stop.cancelled() => break Extent::Bound,
+            };
+            let Some(scanned) = next else {
                 break Extent::Whole;
             };
             self.count();

@@ -26,8 +26,9 @@ pub enum Dlq {
     Rehearse(Box<Rehearse>),
     /// Give dead letters back to the handlers that failed on them, and to no others, and wait for what becomes of them
     #[command(
-        after_help = "Exit codes: 0 none of them is a dead letter any more; 1 some are. What was asked for goes on when \
-                            this is broken off, and the same command again takes up what is not settled."
+        after_help = "Exit codes: 0 none of them is a dead letter any more; 1 some are, or it was not wanted; 6 no host \
+                      serves a handler, so that nothing of it is decided; 130 ended by Ctrl-C, 143 by SIGTERM. What is sent \
+                      goes on without this, and the same command again takes up what is not settled."
     )]
     Replay(Replay),
     /// Settle dead letters that nobody wants any more; their events stay dead, but for those whose replay is running

@@ -8,6 +8,7 @@ use serde_json::json;
 
 use super::args::{Selected, Selection};
 use crate::broker::Connection;
+use crate::cli::stop::Stop;
 use crate::cli::{Error, FAILED, OK, ask, text};
 use crate::dead_letter::{self, Letter};
 use crate::dlq::select;
@@ -38,28 +39,36 @@ struct Account {
     changed: Vec<String>,
     /// There are none, or they are settled.
     missing: Vec<String>,
+    /// It was ended by a signal before these.
+    left: u64,
 }
 
-pub async fn run(connection: &Connection, discard: &Discard) -> Result<u8, Error> {
+pub async fn run(connection: &Connection, discard: &Discard, stop: &Stop) -> Result<u8, Error> {
     let mut account = Account::default();
     let letters = letters(connection, &discard.selection, &mut account.missing).await?;
     if letters.is_empty() {
         account.print(discard.json);
         return Ok(account.code());
     }
-    if !discard.yes && !ask::confirmed(&question(&letters)) {
-        return Err(Error::Failed("nothing is discarded; --yes does not ask".to_owned()));
+    if !discard.yes {
+        println!("{}", summary(&letters));
+        ask::confirmed("Discard?", "nothing is discarded")?;
     }
+    stop.heed();
     let reason = match &discard.reason {
         Some(reason) => format!("discarded: {reason}"),
         None => "discarded".to_owned(),
     };
     let one = async |letter: &Letter| dead_letter::discard(connection, letter, &reason).await;
+    // What is on its way is waited for.
     let mut answers = stream::iter(&letters)
+        .take_until(stop.asked())
         .map(|letter| async move { (letter, one(letter).await) })
         .buffer_unordered(AT_ONCE);
     let mut failed = None;
+    account.left = letters.len() as u64;
     while let Some((letter, answer)) = answers.next().await {
+        account.left -= 1;
         match answer {
             Ok(true) => account.discarded += 1,
             Ok(false) => account.changed.push(letter.id().to_owned()),
@@ -67,9 +76,10 @@ pub async fn run(connection: &Connection, discard: &Discard) -> Result<u8, Error
         }
     }
     account.print(discard.json);
-    match failed {
-        Some(error) => Err(error.into()),
-        None => Ok(account.code()),
+    match (failed, stop.code()) {
+        (_, Some(code)) => Ok(code),
+        (Some(error), None) => Err(error.into()),
+        (None, None) => Ok(account.code()),
     }
 }
 
@@ -100,7 +110,7 @@ async fn letters(
     Ok(letters)
 }
 
-fn question(letters: &[Letter]) -> String {
+fn summary(letters: &[Letter]) -> String {
     let mut handlers: BTreeMap<&str, u64> = BTreeMap::new();
     for letter in letters {
         *handlers.entry(letter.header(dead_letter::HANDLER)).or_default() += 1;
@@ -111,7 +121,7 @@ fn question(letters: &[Letter]) -> String {
         .collect();
     format!(
         "{}: {}. Their events stay dead, and no replay brings them back; `jetmesh dlq export` keeps a copy to \
-         read.\nDiscard?",
+         read.",
         text::letters(letters.len() as u64),
         handlers.join(", ")
     )
@@ -124,10 +134,11 @@ impl Account {
                 discarded,
                 changed,
                 missing,
+                left,
             } = self;
             println!(
                 "{}",
-                json!({ "discarded": discarded, "changed": changed, "missing": missing })
+                json!({ "discarded": discarded, "changed": changed, "missing": missing, "left": left })
             );
             return;
         }
@@ -137,6 +148,12 @@ impl Account {
         }
         for id in &self.missing {
             note!("no dead letter `{id}`, or it is settled already");
+        }
+        if self.left > 0 {
+            note!(
+                "interrupted: {} not tried; the same command again goes on with them",
+                self.left
+            );
         }
     }
 

@@ -1,6 +1,6 @@
 //! `jetmesh dlq export` and `import`: dead letters as lines of JSON, and back.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
@@ -9,6 +9,7 @@ use serde_json::json;
 
 use super::args::{Selected, Selection};
 use crate::broker::{self, Connection};
+use crate::cli::stop::Stop;
 use crate::cli::text::letters;
 use crate::cli::{Error, FAILED, OK, UNREAD};
 use crate::dead_letter::{self, Letter};
@@ -37,7 +38,7 @@ pub struct Import {
 }
 
 /// Writes letters as lines. The account goes to standard error: standard output may be the export.
-pub async fn export(connection: &Connection, export: &Export) -> Result<u8, Error> {
+pub async fn export(connection: &Connection, export: &Export, stop: &Stop) -> Result<u8, Error> {
     let selected = export.selection.selected()?;
     let (mut out, to): (Box<dyn Write>, String) = match &export.output {
         None => (Box::new(io::stdout().lock()), String::new()),
@@ -49,15 +50,59 @@ pub async fn export(connection: &Connection, export: &Export) -> Result<u8, Erro
             )
         }
     };
+    stop.heed();
     let mut count = 0u64;
-    let mut missing = Vec::new();
     let mut failed = None;
-    let mut write = |letter: &Letter| {
+    let write = |letter: &Letter| {
         if failed.is_none() {
             failed = writeln!(out, "{}", archive::line(letter)).err();
             count += 1;
         }
     };
+    let ended = tokio::select! {
+        ended = write_all(connection, selected, write) => Some(ended),
+        () = stop.asked() => None,
+    };
+    let failed = failed.or(out.flush().err());
+    if failed
+        .as_ref()
+        .is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+    {
+        return Ok(UNREAD);
+    }
+    let whole = failed.is_none() && matches!(ended, Some(Ok(_)));
+    let removed = match &export.output {
+        Some(path) if !whole && fs::remove_file(path).is_ok() => format!("; {} is removed again", path.display()),
+        Some(_) | None => String::new(),
+    };
+    if let Some(error) = failed {
+        return Err(Error::Failed(format!("the export is not whole: {error}{removed}")));
+    }
+    let missing = match ended {
+        Some(Ok(missing)) => missing,
+        Some(Err(error)) => {
+            note!("the export is not whole{removed}");
+            return Err(error.into());
+        }
+        None => {
+            note!("interrupted after {}: the export is not whole{removed}", letters(count));
+            return Ok(stop.code().unwrap_or(FAILED));
+        }
+    };
+    note!("exported {}{to}", letters(count));
+    missing
+        .iter()
+        .for_each(|id| note!("no dead letter `{id}`, or it is settled"));
+    Ok(if missing.is_empty() { OK } else { FAILED })
+}
+
+/// Writes every letter that is meant; returns the ids of which there are none.
+async fn write_all(
+    connection: &Connection,
+    selected: Selected,
+    mut write: impl FnMut(&Letter),
+) -> Result<Vec<String>, broker::Error> {
+    let mut missing = Vec::new();
     match selected {
         Selected::Ids(ids) => {
             for id in ids {
@@ -82,17 +127,7 @@ pub async fn export(connection: &Connection, export: &Export) -> Result<u8, Erro
             }
         }
     }
-    if let Some(error) = failed.or(out.flush().err()) {
-        if error.kind() == io::ErrorKind::BrokenPipe {
-            return Ok(UNREAD);
-        }
-        return Err(Error::Failed(format!("the export is not whole: {error}")));
-    }
-    note!("exported {}{to}", letters(count));
-    missing
-        .iter()
-        .for_each(|id| note!("no dead letter `{id}`, or it is settled"));
-    Ok(if missing.is_empty() { OK } else { FAILED })
+    Ok(missing)
 }
 
 fn not_made(path: &Path, error: &io::Error) -> Error {
@@ -128,7 +163,7 @@ enum Fate {
 }
 
 /// Puts letters back whose subjects are free.
-pub async fn import(connection: &Connection, import: &Import) -> Result<u8, Error> {
+pub async fn import(connection: &Connection, import: &Import, stop: &Stop) -> Result<u8, Error> {
     let unreadable = |error: io::Error| Error::Failed(format!("{} cannot be read: {error}", import.file.display()));
     let reader: Box<dyn BufRead> = if import.file.as_os_str() == "-" {
         Box::new(BufReader::new(io::stdin()))
@@ -137,7 +172,9 @@ pub async fn import(connection: &Connection, import: &Import) -> Result<u8, Erro
     };
     let blank = |line: &io::Result<Vec<u8>>| line.as_ref().is_ok_and(|line| line.trim_ascii().is_empty());
     let lines = reader.split(b'\n').enumerate().filter(|(_, line)| !blank(line));
+    stop.heed();
     let mut fates = stream::iter(lines)
+        .take_until(stop.asked())
         .map(|(at, line)| async move {
             let fate = match line {
                 Ok(line) => put_back(connection, &line).await.map_err(Error::from),
@@ -177,6 +214,10 @@ pub async fn import(connection: &Connection, import: &Import) -> Result<u8, Erro
             malformed.len()
         );
         malformed.iter().for_each(|(line, why)| note!("line {line}: {why}"));
+    }
+    if let Some(code) = stop.code() {
+        note!("interrupted: the same command again puts back what is missing");
+        return Ok(code);
     }
     match failed {
         Some(error) => Err(error),

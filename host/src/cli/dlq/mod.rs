@@ -10,13 +10,14 @@ mod show;
 
 pub use args::{Dlq, handler, time};
 
+use super::stop::Stop;
 use super::{Args, Error};
 use crate::broker::provision::DEAD;
 use crate::broker::{self, Connection};
 use crate::dead_letter::Letter;
 use crate::dlq::select;
 
-pub async fn run(args: &Args, dlq: &Dlq) -> Result<u8, Error> {
+pub async fn run(args: &Args, dlq: &Dlq, stop: &Stop) -> Result<u8, Error> {
     let loaded = args.look()?;
     let connection = broker::open(&loaded.plan.nats, "jetmesh dlq").await?;
     if connection.stream(DEAD).await?.is_none() {
@@ -42,11 +43,11 @@ pub async fn run(args: &Args, dlq: &Dlq) -> Result<u8, Error> {
     match dlq {
         Dlq::Ls(ls) => ls::run(&connection, ls).await,
         Dlq::Show(show) => show::run(&find(&connection, &show.id).await?, show.json),
-        Dlq::Rehearse(rehearse) => rehearse::run(&connection, &loaded.plan, rehearse).await,
-        Dlq::Replay(replay) => replay::run(&loaded.plan, &connection, replay).await,
-        Dlq::Discard(discard) => discard::run(&connection, discard).await,
-        Dlq::Export(export) => export::export(&connection, export).await,
-        Dlq::Import(import) => export::import(&connection, import).await,
+        Dlq::Rehearse(rehearse) => rehearse::run(&connection, &loaded.plan, rehearse, stop).await,
+        Dlq::Replay(replay) => replay::run(&loaded.plan, &connection, replay, stop).await,
+        Dlq::Discard(discard) => discard::run(&connection, discard, stop).await,
+        Dlq::Export(export) => export::export(&connection, export, stop).await,
+        Dlq::Import(import) => export::import(&connection, import, stop).await,
     }
 }
 

@@ -32,8 +32,8 @@ pub async fn run(connection: &Connection, plan: &Plan, handler: &Handler, yes: b
          and is not run again\n  forgotten are the ids of these events: a publisher that repeats one has it run again",
         handler.name, handler.stream, consumer.delivered.stream_seq
     );
-    if !yes && !ask::confirmed("Go on?") {
-        return Err(Error::Failed("nothing is changed".to_owned()));
+    if !yes {
+        ask::confirmed("Go on?", "nothing is changed")?;
     }
     // Somebody may have started a host while this waited.
     let Some((former, consumer)) = decided(connection, plan, handler).await? else {

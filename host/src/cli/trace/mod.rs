@@ -7,6 +7,7 @@ mod tree;
 use std::time::Duration;
 
 use super::dlq::time;
+use super::stop::Stop;
 use super::{Args, Error, OK, table};
 use crate::broker;
 use crate::clock::Moment;
@@ -48,17 +49,23 @@ pub struct Trace {
     pub json: bool,
 }
 
-pub async fn run(args: &Args, trace: &Trace) -> Result<u8, Error> {
+pub async fn run(args: &Args, trace: &Trace, stop: &Stop) -> Result<u8, Error> {
     let loaded = args.look()?;
     let plan = &loaded.plan;
     let connection = broker::open(&plan.nats, "jetmesh trace").await?;
-    let reading = Reading::new(&plan.nats, &connection, trace.max_time, trace.max_messages);
+    stop.heed();
+    let (time, messages) = (trace.max_time, trace.max_messages);
+    let reading = Reading::new(&plan.nats, &connection, time, messages, stop.token());
     let mut tracer = Tracer::new(plan, reading);
     let (places, searched) = match (&trace.key, &trace.id) {
         (Some(key), _) => {
             let (found, searched) = tracer.search(key, trace.since, usize::from(trace.limit)).await?;
             if found.is_empty() {
                 let searched: Vec<String> = searched.iter().map(said).collect();
+                if let Some(code) = stop.code() {
+                    note!("interrupted: no event has {key} so far\n{}", searched.join("\n"));
+                    return Ok(code);
+                }
                 return Err(Error::Failed(format!("no event has {key}\n{}", searched.join("\n"))));
             }
             (found.into_iter().map(|(_, place)| place).collect(), searched)
@@ -81,7 +88,7 @@ pub async fn run(args: &Args, trace: &Trace) -> Result<u8, Error> {
     if trace.json {
         let all = json::all(&events, &searched, &tracer.reading);
         println!("{}", serde_json::to_string_pretty(&all).expect("it serialises"));
-        return Ok(OK);
+        return Ok(stop.code().unwrap_or(OK));
     }
     let columns = table::terminal_columns();
     for (before, event) in events.iter().enumerate() {
@@ -96,6 +103,10 @@ pub async fn run(args: &Args, trace: &Trace) -> Result<u8, Error> {
     if !searched.is_empty() {
         println!();
         searched.iter().for_each(|one| println!("{}", said(one)));
+    }
+    if let Some(code) = stop.code() {
+        note!("interrupted: not everything was read");
+        return Ok(code);
     }
     if tracer.reading.stopped {
         println!(

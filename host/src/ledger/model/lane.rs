@@ -313,6 +313,7 @@ fn transaction(bounds: &Bounds, event: usize, kind: Kind, verdict: Option<Verdic
             consequences.push(Planned::Settle {
                 subject,
                 reason: "replayed".to_owned(),
+                asked_by: None,
                 in_parts: false,
             });
         }

@@ -117,16 +117,19 @@ impl Relay {
                 subject,
                 reason,
                 in_parts,
+                asked_by,
             } => {
                 self.make_room().await?;
                 let cargo = task.cargo(What::Settled, subject.clone(), Some(DEAD.into()));
                 if in_parts {
                     let connection = self.connection.clone();
-                    let work = async move { dead_letter::settle(&connection, &subject, &reason, in_parts).await };
+                    let work = async move {
+                        dead_letter::settle(&connection, &subject, &reason, asked_by.as_deref(), in_parts).await
+                    };
                     self.flight.work(cargo, work);
                     return Ok(());
                 }
-                let headers = writable(&dead_letter::settled(&reason));
+                let headers = writable(&dead_letter::settled(&reason, asked_by.as_deref()));
                 self.flight.send(cargo, headers, Bytes::new()).await
             }
         }

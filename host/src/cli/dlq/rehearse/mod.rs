@@ -12,6 +12,7 @@ use self::account::Account;
 use super::args::{Selected, Selection};
 use crate::app;
 use crate::broker::Connection;
+use crate::cli::stop::Stop;
 use crate::cli::{Error, FAILED, OK, table};
 use crate::compile::Priority;
 use crate::dead_letter::{self, Letter};
@@ -46,7 +47,7 @@ pub struct Rehearse {
     pub selection: Selection,
 }
 
-pub async fn run(connection: &Connection, plan: &Plan, args: &Rehearse) -> Result<u8, Error> {
+pub async fn run(connection: &Connection, plan: &Plan, args: &Rehearse, stop: &Stop) -> Result<u8, Error> {
     let chosen = choose(connection, args).await?;
     let run = chosen.iter().filter(|one| one.unfit.is_none());
     let handlers: BTreeSet<&str> = run.map(|one| one.handler.as_str()).collect();
@@ -58,9 +59,12 @@ pub async fn run(connection: &Connection, plan: &Plan, args: &Rehearse) -> Resul
         )));
     }
     let stages = stages(connection, plan, args, &handlers).await?;
+    stop.heed();
     let mut account = Account::default();
     let runs = chosen.iter().map(|one| rehearse(connection, &stages, one));
-    let mut runs = futures_util::stream::iter(runs).buffered(AT_ONCE);
+    let mut runs = futures_util::stream::iter(runs)
+        .take_until(stop.asked())
+        .buffered(AT_ONCE);
     while let Some(run) = runs.next().await {
         let (id, run) = run?;
         account.add(&id, &run);
@@ -74,6 +78,10 @@ pub async fn run(connection: &Connection, plan: &Plan, args: &Rehearse) -> Resul
     match args.json {
         true => println!("{}", account.json(&stages)),
         false => account.print(&stages),
+    }
+    if let Some(code) = stop.code() {
+        note!("interrupted: not all of them were rehearsed");
+        return Ok(code);
     }
     Ok(if account.all_succeed() { OK } else { FAILED })
 }
@@ -111,13 +119,16 @@ async fn each(
     newest: &mut VecDeque<Chosen>,
     chosen: impl Fn(&Letter) -> Chosen,
 ) -> Result<(), Error> {
-    select::each(connection, filter, false, |letter| {
-        if limit > 0 && newest.len() == limit {
-            newest.pop_front();
-        }
-        newest.push_back(chosen(&letter));
-    })
-    .await?;
+    match limit {
+        0 => select::each(connection, filter, false, |letter| newest.push_back(chosen(&letter))).await?,
+        limit => newest.extend(
+            select::newest(connection, filter, limit)
+                .await?
+                .letters
+                .iter()
+                .map(chosen),
+        ),
+    }
     Ok(())
 }
 

@@ -5,46 +5,70 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::Replay;
-use crate::cli::{Error, FAILED, OK, table};
+use crate::cli::stop::Stop;
+use crate::cli::text::letters;
+use crate::cli::{FAILED, OK, UNSERVED, table};
 use crate::dlq::course::Course;
 use crate::dlq::replay::End;
 
-pub fn tell(course: &Course, end: End, took: Duration, args: &Replay) -> Result<u8, Error> {
+/// Prints it; returns the exit code.
+pub fn tell(course: &Course, end: &End, took: Duration, args: &Replay, stop: &Stop) -> u8 {
     let counts = course.counts();
-    let whole = counts.succeeded + counts.gone == course.len() && course.lost == 0;
     if args.json {
-        println!("{}", json_of(course, word(&end), took));
+        println!("{}", json_of(course, word(end), took));
     } else {
-        print(course, took);
+        print(course, end, took);
     }
-    match end {
-        End::Over => return Ok(if whole { OK } else { FAILED }),
-        End::TooManyFailures => note!(
-            "\nstopped: {} of {} failed again, more than {} %",
-            counts.failed + counts.silent,
-            counts.succeeded + counts.failed + counts.silent,
-            args.max_failures * 100.0,
-        ),
-        End::Interrupted => note!(
-            "\ninterrupted: {}",
-            match counts.out {
-                0 => "nothing is under way".to_owned(),
-                out => format!("{out} are asked for and go on without this"),
-            }
-        ),
-        End::Unserved(handler) => {
-            note!("\nerror: no host serves handler {handler}; what is asked for waits for one, see `jetmesh status`")
+    let code = match end {
+        End::Over if counts.over() == course.len() && course.lost == 0 => return OK,
+        End::Over => return FAILED,
+        End::TooManyFailures => {
+            let failed = counts.failed_in_all();
+            let (decided, most) = (counts.decided() + counts.silent, args.max_failures * 100.0);
+            note!("\nstopped: {failed} of {decided} failed again, more than {most} %");
+            FAILED
         }
-        End::Broken(error) => note!("\nerror: {error}; what is asked for goes on without this"),
-    }
+        End::Interrupted => {
+            note!(
+                "\ninterrupted: {}",
+                match counts.out {
+                    0 => "nothing is under way".to_owned(),
+                    out => format!("{out} are sent and go on without this"),
+                }
+            );
+            stop.code().unwrap_or(FAILED)
+        }
+        End::Unserved(handler) => {
+            note!("\nerror: no host serves handler {handler}; what is sent waits for one, see `jetmesh status`");
+            UNSERVED
+        }
+        End::Broken(error) => {
+            note!("\nerror: {error}; what is sent goes on without this");
+            FAILED
+        }
+    };
     note!("the same command again takes up what is not settled");
-    Ok(FAILED)
+    code
 }
 
-fn print(course: &Course, took: Duration) {
+fn print(course: &Course, end: &End, took: Duration) {
     let counts = course.counts();
     let seconds = took.as_secs_f64();
-    println!("replayed {} of {} in {seconds:.1} s", counts.replayed(), course.len());
+    let (sent, all) = (counts.sent, letters(course.len() as u64));
+    match counts.decided() {
+        0 => println!("sent {sent} of {all}, and nothing is decided after {seconds:.1} s"),
+        decided => println!("sent {sent} of {all}, decided {decided} in {seconds:.1} s"),
+    }
+    let undecided = match end {
+        End::Unserved(handler) => format!("sent and not decided: no host serves {handler}, they wait for one"),
+        End::Over | End::TooManyFailures | End::Interrupted | End::Broken(_) => {
+            "sent and not decided yet; they go on without this".to_owned()
+        }
+    };
+    let untried = match end {
+        End::Unserved(_) => "not sent: more are sent only when those before are decided",
+        End::Over | End::TooManyFailures | End::Interrupted | End::Broken(_) => "not sent",
+    };
     let lines = [
         (counts.succeeded, "succeeded"),
         (
@@ -52,12 +76,17 @@ fn print(course: &Course, took: Duration) {
             "failed again; they stay, with a line more in their history",
         ),
         (
+            counts.succeeded_for_others,
+            "succeeded by another replay, of somebody else or an earlier one",
+        ),
+        (counts.failed_for_others, "failed again by another replay; they stay"),
+        (
             counts.silent,
             "over without a word; they stay as they were, and the hosts' logs say why",
         ),
-        (counts.out, "asked for and not decided yet"),
-        (counts.untried, "not tried"),
-        (counts.gone, "gone meanwhile; others have replayed or discarded them"),
+        (counts.out, &undecided),
+        (counts.untried, untried),
+        (counts.gone, "gone meanwhile: discarded, or removed from their stream"),
         (course.lost, "left out; their events were lost with their payloads"),
     ];
     for (count, what) in lines.iter().filter(|(count, _)| *count > 0) {
@@ -100,12 +129,15 @@ pub fn json_of(course: &Course, end: &str, took: Duration) -> Value {
     json!({
         "end": end,
         "meant": course.len(),
-        "replayed": counts.replayed(),
+        "sent": counts.sent,
+        "decided": counts.decided(),
         "succeeded": counts.succeeded,
         "failed_again": counts.failed,
+        "succeeded_for_others": counts.succeeded_for_others,
+        "failed_for_others": counts.failed_for_others,
         "without_a_word": counts.silent,
         "undecided": counts.out,
-        "not_tried": counts.untried,
+        "not_sent": counts.untried,
         "gone": counts.gone,
         "lost": course.lost,
         "took_ms": u64::try_from(took.as_millis()).unwrap_or(u64::MAX),

@@ -2,21 +2,23 @@
 
 mod account;
 mod progress;
+mod unserved;
 
 use std::time::{Duration, Instant};
 
 use serde_json::json;
-use tokio::signal::unix::{SignalKind, signal};
 
+use self::unserved::Unserved;
 use super::args::{Selected, Selection};
-use crate::broker::provision::REPLAY;
-use crate::broker::{self, Connection};
+use crate::broker::Connection;
+use crate::broker::connection::token;
+use crate::cli::stop::Stop;
+use crate::cli::text::letters;
 use crate::cli::{Error, OK, ask, table};
 use crate::dlq::course::Course;
 use crate::dlq::pace::Limits;
 use crate::dlq::watch::Watch;
 use crate::dlq::{replay, select};
-use crate::micro;
 use crate::plan::Plan;
 
 /// More groups than a person reads before a yes.
@@ -47,13 +49,14 @@ pub struct Replay {
     pub selection: Selection,
 }
 
-pub async fn run(plan: &Plan, connection: &Connection, args: &Replay) -> Result<u8, Error> {
+pub async fn run(plan: &Plan, connection: &Connection, args: &Replay, stop: &Stop) -> Result<u8, Error> {
     let selected = args.selection.selected()?;
     if args.json && !args.yes && !args.dry_run {
         return Err(Error::Usage("--json asks nothing: say --yes with it".to_owned()));
     }
+    let name = token();
     // Before the letters are read, so that nothing that is written to them is missed.
-    let watch = Watch::start(connection).await?;
+    let watch = Watch::start(connection, &name).await?;
     let mut course = meant(connection, &selected).await?;
     if args.dry_run && args.json {
         println!("{}", would(&course));
@@ -67,26 +70,43 @@ pub async fn run(plan: &Plan, connection: &Connection, args: &Replay) -> Result<
         print_kinds(&course);
         return Ok(OK);
     }
-    if course.len() > 1 && !args.yes {
-        println!("these go back to the handlers that failed on them:\n");
-        print_kinds(&course);
-        println!();
-        if !ask::confirmed(&format!("Replay {} dead letters?", course.len())) {
-            return Err(Error::Failed("nothing is replayed; --yes does not ask".to_owned()));
-        }
-    }
+    ask(&course, &unserved::of(connection, plan, &course).await, args)?;
     let limits = Limits {
         batch_max: args.batch as usize,
         per_second: args.rate,
         failures_max: args.max_failures,
     };
-    let served = async |handler: &str| served(connection, plan, handler).await;
+    stop.heed();
+    let served = async |handler: &str| unserved::takes_replays(connection, plan, handler).await;
     let mut progress = progress::Progress::default();
     let seen = |course: &Course, standing| progress.show(course.len(), course.counts(), standing);
     let began = Instant::now();
-    let end = replay::run(connection, watch, &mut course, limits, interrupted()?, served, seen).await;
+    let run = (name.as_str(), watch);
+    let end = replay::run(connection, run, &mut course, limits, stop.asked(), served, seen).await;
     progress.clear();
-    account::tell(&course, end, began.elapsed(), args)
+    Ok(account::tell(&course, &end, began.elapsed(), args, stop))
+}
+
+/// Asks for a yes where it is worth one.
+fn ask(course: &Course, unserved: &[Unserved], args: &Replay) -> Result<(), Error> {
+    for one in unserved {
+        note!("{one}");
+    }
+    if args.yes || (course.len() == 1 && unserved.is_empty()) {
+        return Ok(());
+    }
+    if !unserved.is_empty() && !ask::can_ask() {
+        let text = "nothing is sent; with --yes it is sent all the same, and waits for a host";
+        return Err(Error::Unserved(text.to_owned()));
+    }
+    if course.len() > 1 {
+        println!("these go back to the handlers that failed on them:\n");
+        print_kinds(course);
+        println!();
+    }
+    let all_the_same = if unserved.is_empty() { "" } else { " all the same" };
+    let question = format!("Replay {}{all_the_same}?", letters(course.len() as u64));
+    ask::confirmed(&question, "nothing is replayed")
 }
 
 /// The letters that are meant and still there.
@@ -181,32 +201,6 @@ fn would(course: &Course) -> serde_json::Value {
         })
     });
     json!({ "would_replay": course.len(), "lost": course.lost, "groups": groups.collect::<Vec<_>>() })
-}
-
-/// Whether a host serves a handler and takes its replays.
-async fn served(connection: &Connection, plan: &Plan, handler: &str) -> Result<bool, broker::Error> {
-    let hosts = micro::hosts(connection, &plan.mesh, "STATS").await;
-    let mut endpoints = hosts
-        .iter()
-        .flat_map(|host| host["endpoints"].as_array().into_iter().flatten());
-    if !endpoints.any(|endpoint| endpoint["name"] == json!(handler)) {
-        return Ok(false);
-    }
-    let consumer = connection.consumer(REPLAY, handler).await?;
-    Ok(consumer.is_some_and(|c| c.num_waiting > 0 || c.num_ack_pending > 0))
-}
-
-/// Completes at Ctrl-C, or when the process is asked to end.
-fn interrupted() -> Result<impl Future<Output = ()>, Error> {
-    let failed = |e: std::io::Error| Error::Failed(format!("signals cannot be listened to: {e}"));
-    let mut term = signal(SignalKind::terminate()).map_err(failed)?;
-    let mut int = signal(SignalKind::interrupt()).map_err(failed)?;
-    Ok(async move {
-        tokio::select! {
-            _ = term.recv() => {}
-            _ = int.recv() => {}
-        }
-    })
 }
 
 /// So many in a second.

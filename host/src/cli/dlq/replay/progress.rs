@@ -41,7 +41,7 @@ fn line(all: usize, counts: Counts, standing: Standing) -> String {
     let decided = all - counts.untried - counts.out;
     let full = decided * BAR / all.max(1);
     let mut text = format!("[{:-<BAR$}] {decided} of {all}", "#".repeat(full));
-    let failed = counts.failed + counts.silent;
+    let failed = counts.failed_in_all();
     if failed > 0 {
         text += &format!(", {failed} failed again");
     }

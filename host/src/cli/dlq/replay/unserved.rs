@@ -1,0 +1,88 @@
+//! Handlers that no host serves: what is sent to them waits.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Instant;
+
+use serde_json::{Value, json};
+
+use crate::broker::provision::REPLAY;
+use crate::broker::{self, Connection};
+use crate::cli::text::letters;
+use crate::dlq::course::Course;
+use crate::micro;
+use crate::plan::Plan;
+
+/// A handler that no host serves, and how many of the letters that are meant are for it.
+pub struct Unserved {
+    handler: String,
+    letters: usize,
+    /// What a host says of it, if one has it.
+    why: Option<String>,
+}
+
+impl fmt::Display for Unserved {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Unserved {
+            handler,
+            letters: count,
+            why,
+        } = self;
+        write!(f, "no host serves handler {handler}")?;
+        if let Some(why) = why {
+            write!(f, ": {why}")?;
+        }
+        let what = letters(*count as u64);
+        write!(
+            f,
+            "\n  what is sent of its {what} waits until a host serves it; `jetmesh status` tells more"
+        )
+    }
+}
+
+/// Those of a course. An event that no stream took is published, and needs no host.
+pub async fn of(connection: &Connection, plan: &Plan, course: &Course) -> Vec<Unserved> {
+    let mut wanted: BTreeMap<&str, usize> = BTreeMap::new();
+    for kind in course.kinds().into_iter().filter(|kind| !kind.is_undeliverable()) {
+        *wanted.entry(&kind.key.handler).or_default() += kind.count;
+    }
+    if wanted.is_empty() {
+        return Vec::new();
+    }
+    let began = Instant::now();
+    let hosts = micro::hosts(connection, &plan.mesh, "STATS").await;
+    let asked = format!("$SRV.STATS.{}", micro::service(&plan.mesh));
+    if hosts.is_empty() && connection.denials.publish_since(&asked, began) {
+        // This user may not ask, and so does not know.
+        return Vec::new();
+    }
+    let unserved = wanted.into_iter().filter_map(|(handler, letters)| {
+        let told: Vec<&Value> = endpoints(&hosts, handler).collect();
+        let stopped = told.iter().all(|endpoint| endpoint["data"]["state"] == "stopped");
+        stopped.then(|| Unserved {
+            handler: handler.to_owned(),
+            letters,
+            why: told
+                .iter()
+                .find_map(|endpoint| Some(endpoint["data"]["why"].as_str()?.to_owned())),
+        })
+    });
+    unserved.collect()
+}
+
+/// Whether a host serves a handler and takes its replays.
+pub async fn takes_replays(connection: &Connection, plan: &Plan, handler: &str) -> Result<bool, broker::Error> {
+    let hosts = micro::hosts(connection, &plan.mesh, "STATS").await;
+    if endpoints(&hosts, handler).next().is_none() {
+        return Ok(false);
+    }
+    let consumer = connection.consumer(REPLAY, handler).await?;
+    Ok(consumer.is_some_and(|c| c.num_waiting > 0 || c.num_ack_pending > 0))
+}
+
+fn endpoints<'a>(hosts: &'a [Value], handler: &str) -> impl Iterator<Item = &'a Value> {
+    let all = hosts
+        .iter()
+        .flat_map(|host| host["endpoints"].as_array().into_iter().flatten());
+    all.filter(move |endpoint| endpoint["name"] == json!(handler))
+}
