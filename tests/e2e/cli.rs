@@ -53,20 +53,23 @@ async fn the_help_names_every_command_and_every_exit_code() {
     let (status, stdout, _) = cli::jetmesh(&["--help"]).await;
     assert!(status.success());
     insta::assert_snapshot!(stdout, @r#"
-    An event mesh on NATS JetStream: sandboxed WebAssembly handlers, effects exactly once
+    An event mesh on NATS JetStream: sandboxed WebAssembly handlers, effects exactly
+    once
 
     Usage: jetmesh [OPTIONS] <COMMAND>
 
     Commands:
       run       Run a host: the production start
-      dev       Try everything on this machine: starts its own nats-server, seeds stock, publishes
-                sample orders
+      dev       Try everything on this machine: starts its own nats-server, seeds
+                stock, publishes sample orders
       check     Validate configuration and modules, without touching NATS
       config    Print the effective configuration, secrets hidden
       status    How each handler stands
       dlq       Dead letters: find, understand, replay
-      retrying  What failed and is tried again: attempt, last error, when the next is due
-      trace     Where an event is: what each handler has made of it, and what has followed, as a tree
+      retrying  What failed and is tried again: attempt, last error, when the next
+                is due
+      trace     Where an event is: what each handler has made of it, and what has
+                followed, as a tree
       schema    Print the JSON schema of what a command prints with --json
       reset     Let a handler begin anew, at its start; says first what would go
       help      Print this message or the help of the given subcommand(s)
@@ -76,24 +79,65 @@ async fn the_help_names_every_command_and_every_exit_code() {
       -V, --version  Print version
 
     Options of all commands:
-      -c, --config <FILE>        The configuration file [default: ./jetmesh.toml, else
-                                 ./config/default.toml] [env: JETMESH_CONFIG]
-      -s, --server <URL>         NATS server, over `nats.url` of the configuration [env: NATS_URL]
+      -c, --config <FILE>        The configuration file [default: ./jetmesh.toml,
+                                 else ./config/default.toml] [env: JETMESH_CONFIG]
+      -s, --server <URL>         NATS server, over `nats.url` of the configuration
+                                 [env: NATS_URL]
           --context <NAME>       A context of the `nats` CLI to connect with
-          --user <NAME>          User name, or, without a password, a token [env: NATS_USER]
+          --user <NAME>          User name, or, without a password, a token [env:
+                                 NATS_USER]
           --password <PASSWORD>  Password [env: NATS_PASSWORD]
           --creds <FILE>         Credentials file [env: NATS_CREDS]
           --nkey <FILE>          File with an nkey seed [env: NATS_NKEY]
-          --wait <DURATION>      How long to wait for NATS at start: a duration such as 30s, 0 to fail
-                                 at once, or `forever`
-          --log <FILTER>         What is logged: a level or a filter such as jetmesh=debug
+          --wait <DURATION>      How long to wait for NATS at start: a duration such
+                                 as 30s, 0 to fail at once, or `forever`
+          --log <FILTER>         What is logged: a level or a filter such as
+                                 jetmesh=debug
           --log-format <FORMAT>  Log format: text or json
 
-    Exit codes: 0 done; 1 failed; 2 wrong usage, configuration or module; 3 NATS not reached in time; 4
-    NATS cannot be used as it is; 5 a shutdown left work unfinished, which will be delivered again; 6
-    something does not serve, says `status`; 130 ended at once by a second signal; 141 nobody read what
-    it printed.
+    Exit codes:
+        0  done
+        1  failed
+        2  wrong usage, configuration or module
+        3  NATS not reached in time
+        4  NATS cannot be used as it is
+        5  a shutdown left work unfinished, which will be delivered again
+        6  something does not serve, as `status` and `dlq replay` find
+      130  ended by Ctrl-C (SIGINT); a host, by a second signal
+      141  nobody read what it printed
+      143  ended by SIGTERM, if it is no host
     "#);
+}
+
+#[tokio::test]
+async fn help_fits_its_terminal_and_eighty_columns_where_there_is_none() {
+    let commands = [
+        &["--help"][..],
+        &["run", "--help"],
+        &["check", "--help"],
+        &["status", "--help"],
+        &["trace", "--help"],
+        &["reset", "--help"],
+        &["dlq", "--help"],
+        &["dlq", "ls", "--help"],
+        &["dlq", "rehearse", "--help"],
+        &["dlq", "replay", "--help"],
+        &["dlq", "export", "--help"],
+    ];
+    let fits = |columns: usize, text: &str| {
+        let wide: Vec<&str> = text.lines().filter(|line| line.chars().count() > columns).collect();
+        assert!(wide.is_empty(), "wider than {columns}: {wide:#?}");
+    };
+    for args in commands {
+        fits(80, &cli::jetmesh(args).await.1);
+    }
+    for (columns, most) in [(60, 60), (80, 80), (160, 110)] {
+        let Some((_, shown)) = cli::on_terminal(&std::env::temp_dir(), columns, &["--help"], "").await else {
+            return;
+        };
+        fits(most, &shown);
+        assert!(shown.contains("143  ended by SIGTERM"), "{shown}");
+    }
 }
 
 #[tokio::test]

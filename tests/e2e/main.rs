@@ -31,6 +31,7 @@ mod interrupted;
 mod ledger;
 mod letters;
 mod limits;
+mod listing;
 mod log;
 mod login;
 mod malformed;

@@ -140,7 +140,7 @@ async fn a_handler_that_is_given_no_more_before_a_retry_is_over_is_told_of() {
         mesh.order(json!({ "op": "retry", "code": "busy", "message": "later" }))
             .await;
     }
-    mesh.order(json!({ "op": "ok" })).await;
+    let waits = mesh.order(json!({ "op": "ok" })).await;
     let note = eventually("the status to tell", SOON, async || {
         let (_, status) = status(&mesh).await;
         status["handlers"][0]["note"].as_str().map(str::to_owned)
@@ -150,6 +150,15 @@ async fn a_handler_that_is_given_no_more_before_a_retry_is_over_is_told_of() {
         note.contains("4 deliveries") && note.contains("ack_pending_max"),
         "{note}"
     );
+    // So is the one that waits behind them.
+    let trace = mesh.jetmesh_ok(&["trace", &format!("ORDERS:{waits}")]).await;
+    assert!(
+        trace.contains("probe: waiting: its consumer has come to 4\n") && trace.contains(&note),
+        "{trace}"
+    );
+    let trace = mesh.jetmesh_ok(&["trace", &format!("ORDERS:{waits}"), "--json"]).await;
+    let trace: Value = serde_json::from_str(&trace).expect("JSON");
+    assert_eq!(trace["events"][0]["handlers"][0]["stand"]["why"], json!(note));
 }
 
 #[tokio::test]
@@ -246,4 +255,35 @@ async fn status_tells_how_each_handler_stands() {
     let orphan = "orphan: consumer gone on stream ORDERS belongs to handler gone, which is not in the configuration; \
                   remove it with `nats consumer rm ORDERS gone`";
     assert!(text.contains(orphan), "{text}");
+}
+
+#[tokio::test]
+async fn its_table_fits_eighty_columns_with_ordinary_names_and_is_whole_on_a_wide_terminal() {
+    let probe = modules::handler("probe");
+    let (mesh, host) = Mesh::start(Config::new().handler("inventory", &probe, "bucket = \"inventory\"")).await;
+    let ten_thousand = "10000 events";
+    for _ in 0..3 {
+        mesh.order(json!({ "op": "ok", "note": ten_thousand })).await;
+    }
+    mesh.wait_decisions("inventory", 3).await;
+    let header = "HANDLER    STATE    PENDING  IN FLIGHT  RETRYING  DECIDED  DEAD  MODULE";
+    let fits = |text: &str| {
+        assert!(text.lines().any(|line| line == header), "{text}");
+        assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+    };
+    fits(&mesh.jetmesh_ok(&["status"]).await);
+    let file = mesh.write_config();
+    let args = ["status", "--config", file.to_str().expect("UTF-8")];
+    for columns in [80, 160] {
+        if let Some((status, shown)) = cli::on_terminal(mesh.dir.path(), columns, &args, "").await {
+            assert!(status.success(), "{shown}");
+            assert!(!shown.contains('\u{1b}'), "no colour: {shown:?}");
+            fits(&shown);
+        }
+    }
+    host.signal(Signal::KILL);
+    host.wait_exit(SOON).await;
+    let (_, unserved, _) = mesh.jetmesh(&["status"]).await;
+    let table = unserved.lines().skip(1).take(2);
+    assert!(table.into_iter().all(|line| line.chars().count() <= 80), "{unserved}");
 }

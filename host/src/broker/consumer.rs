@@ -79,6 +79,23 @@ impl ConsumerInfo {
             self.ack_floor.stream_seq
         }
     }
+
+    /// Why the server gives nothing more of `stream` to the handler for now, though hosts may ask for it. `None`: it does.
+    pub fn held_up(&self, stream: &str) -> Option<String> {
+        let most = self.config["max_ack_pending"].as_u64().unwrap_or(u64::MAX);
+        if self.paused {
+            let name = &self.name;
+            return Some(format!(
+                "its consumer is paused: resume it with `nats consumer resume {stream} {name}`"
+            ));
+        }
+        (self.num_ack_pending >= most).then(|| {
+            format!(
+                "{most} deliveries are at work or wait for a retry, and more are not given before one of them ends \
+                 (`ack_pending_max`); `jetmesh retrying` lists them"
+            )
+        })
+    }
 }
 
 impl Connection {

@@ -8,20 +8,33 @@ use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use super::dlq::Dlq;
 use super::retrying::Retrying;
 use super::schema::Schema;
+use super::table;
 use super::trace::Trace;
 use crate::config::{Loaded, Overrides, load};
+
+const EXIT_CODES: &str = "Exit codes:
+    0  done
+    1  failed
+    2  wrong usage, configuration or module
+    3  NATS not reached in time
+    4  NATS cannot be used as it is
+    5  a shutdown left work unfinished, which will be delivered again
+    6  something does not serve, as `status` and `dlq replay` find
+  130  ended by Ctrl-C (SIGINT); a host, by a second signal
+  141  nobody read what it printed
+  143  ended by SIGTERM, if it is no host";
+
+/// Help that goes to no terminal, or to a wide one, has lines of at most so many columns.
+const HELP_COLUMNS: usize = 80;
+const HELP_COLUMNS_MAX: usize = 110;
 
 /// An event mesh on NATS JetStream: sandboxed WebAssembly handlers, effects exactly once.
 #[derive(Debug, Parser)]
 #[command(
     name = "jetmesh",
     version,
-    max_term_width = 110,
     next_help_heading = "Options of all commands",
-    after_help = "Exit codes: 0 done; 1 failed; 2 wrong usage, configuration or module; 3 NATS not reached in time; \
-                  4 NATS cannot be used as it is; 5 a shutdown left work unfinished, which will be delivered again; \
-                  6 something does not serve, says `status`; \
-                  130 ended at once by a second signal; 141 nobody read what it printed."
+    after_help = EXIT_CODES
 )]
 pub struct Args {
     /// The configuration file [default: ./jetmesh.toml, else ./config/default.toml] [env: JETMESH_CONFIG]
@@ -137,7 +150,8 @@ const ELSEWHERE: &str = "Options of all commands, such as --config and --server:
 impl Args {
     /// Reads the command line. `Err`: help that was asked for, or what is wrong.
     pub fn read() -> Result<Args, clap::Error> {
-        let mut command = Args::command();
+        let columns = table::terminal_columns().map_or(HELP_COLUMNS, |columns| columns.min(HELP_COLUMNS_MAX));
+        let mut command = Args::command().term_width(columns);
         // Now each command has the global options as its own.
         command.build();
         let command = command.mut_subcommands(without_globals);

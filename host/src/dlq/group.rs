@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use sha2::{Digest as _, Sha256};
 
 use crate::dead_letter::{self, Letter};
+use crate::history;
 
 /// More different faults than a person can look at; the rest is counted together.
 const GROUPS_MAX: usize = 10_000;
@@ -88,6 +89,8 @@ fn is_word(c: char) -> bool {
 pub struct Group {
     pub key: Key,
     pub count: u64,
+    /// Of these: were replayed, and have failed again.
+    pub failed_again: u64,
     /// When the first and the last of them died, in milliseconds since the Unix epoch.
     pub first_ms: u64,
     pub last_ms: u64,
@@ -115,12 +118,14 @@ impl Groups {
         let group = self.groups.entry(key.clone()).or_insert_with(|| Group {
             key,
             count: 0,
+            failed_again: 0,
             first_ms: since_ms,
             last_ms: 0,
             sample: String::new(),
             error: String::new(),
         });
         group.count += 1;
+        group.failed_again += u64::from(history::has_replay(&letter.headers));
         group.first_ms = group.first_ms.min(since_ms);
         if since_ms >= group.last_ms {
             group.last_ms = since_ms;

@@ -38,6 +38,8 @@ pub enum Stand {
     /// Not given to anybody yet: the consumer is at this sequence.
     Waiting {
         delivered: u64,
+        /// Why the consumer gives nothing more for now; `None`: it does.
+        held_up: Option<String>,
     },
     /// It lies before the consumer's start.
     BeforeStart {
@@ -241,6 +243,7 @@ impl Tracer<'_> {
         } else if event.sequence > info.delivered.stream_seq {
             Stand::Waiting {
                 delivered: info.delivered.stream_seq,
+                held_up: info.held_up(&handler.stream),
             }
         } else if event.sequence > info.settled_floor() {
             Stand::Delivered {

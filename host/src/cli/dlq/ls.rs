@@ -1,7 +1,5 @@
 //! `jetmesh dlq ls`: which dead letters there are, or which faults.
 
-use std::collections::VecDeque;
-
 use serde_json::json;
 
 use super::args::Ls;
@@ -12,6 +10,7 @@ use crate::cli::{Error, OK};
 use crate::clock::now_ms;
 use crate::dead_letter::{self, Letter};
 use crate::dlq::group::Group;
+use crate::dlq::select::Newest;
 use crate::dlq::{Filter, Groups, select};
 use crate::message::rfc3339;
 
@@ -23,10 +22,10 @@ const NARROW_LETTERS: Narrow<'_> = Narrow {
     leave_out: &[4, 5, 2],
     cut: &[3],
 };
-/// Without module, cause and first it fits 80 columns.
+/// Without module, cause, first and handler it fits 80 columns.
 const NARROW_GROUPS: Narrow<'_> = Narrow {
-    leave_out: &[7, 5, 2],
-    cut: &[6, 4],
+    leave_out: &[8, 6, 3, 5],
+    cut: &[7, 5],
 };
 
 pub async fn run(connection: &Connection, ls: &Ls) -> Result<u8, Error> {
@@ -44,32 +43,50 @@ async fn letters(connection: &Connection, filter: &Filter, ls: &Ls) -> Result<u8
         select::each(connection, filter, false, |letter| println!("{}", json_of(&letter))).await?;
         return Ok(OK);
     }
-    let mut count = 0u64;
-    let mut newest = VecDeque::new();
-    select::each(connection, filter, false, |letter| {
-        count += 1;
-        if limit > 0 && newest.len() == limit {
-            newest.pop_front();
+    let newest = match limit {
+        0 => {
+            let mut all = Newest::default();
+            select::each(connection, filter, false, |letter| all.letters.push_back(letter)).await?;
+            all.meant = all.letters.len() as u64;
+            all
         }
-        newest.push_back(letter);
-    })
-    .await?;
+        limit => select::newest(connection, filter, limit).await?,
+    };
     if ls.json {
-        newest.iter().for_each(|letter| println!("{}", json_of(letter)));
-    } else if count == 0 {
+        newest.letters.iter().for_each(|letter| println!("{}", json_of(letter)));
+    } else if newest.letters.is_empty() {
         none(filter);
     } else {
-        let rows: Vec<Vec<String>> = newest.iter().map(row).collect();
+        let rows: Vec<Vec<String>> = newest.letters.iter().map(row).collect();
         let header = ["ID", "DEAD SINCE", "CAUSE", "CODE", "ATTEMPTS", "SUBJECT", "ERROR"];
         table::print_narrow(&header, &rows, &NARROW_LETTERS);
-        if rows.len() as u64 != count {
-            println!(
-                "\nthe newest {} of {count}; all of them with --limit 0, by fault with --group",
-                rows.len()
-            );
+        if let Some(rest) = rest(&newest, filter) {
+            println!("\n{rest}");
         }
     }
     Ok(OK)
+}
+
+/// What a table of the newest letters leaves out.
+fn rest(newest: &Newest, filter: &Filter) -> Option<String> {
+    let Newest { looked_at, meant, .. } = newest;
+    let shown = newest.letters.len();
+    let more = "all of them with --limit 0, by fault with --group";
+    let only_handler = Filter {
+        handler: filter.handler.clone(),
+        ..Filter::default()
+    };
+    match newest.in_stream {
+        None if shown as u64 == *meant => None,
+        None => Some(format!("the newest {shown} of {meant}; {more}")),
+        Some(all) if *filter == only_handler => Some(format!(
+            "the newest {shown} of {all}, counted with those that were settled in the last three days; {more}"
+        )),
+        Some(all) => Some(format!(
+            "the newest {shown} of this kind: of {all} in the stream {looked_at} were looked at, back to {}; {more}",
+            rfc3339(newest.back_to_ms)
+        )),
+    }
 }
 
 fn none(filter: &Filter) {
@@ -109,6 +126,7 @@ async fn groups(connection: &Connection, filter: &Filter, ls: &Ls) -> Result<u8,
             vec![
                 group.key.id(),
                 group.count.to_string(),
+                group.failed_again.to_string(),
                 in_time(group.first_ms, now),
                 in_time(group.last_ms, now),
                 group.key.handler.clone(),
@@ -122,6 +140,7 @@ async fn groups(connection: &Connection, filter: &Filter, ls: &Ls) -> Result<u8,
         let header = [
             "GROUP",
             "COUNT",
+            "FAILED AGAIN",
             "FIRST",
             "LAST",
             "HANDLER",
@@ -168,6 +187,7 @@ fn json_of_group(group: &Group) -> serde_json::Value {
     json!({
         "group": group.key.id(),
         "count": group.count,
+        "failed_again": group.failed_again,
         "first": rfc3339(group.first_ms),
         "last": rfc3339(group.last_ms),
         "handler": group.key.handler,

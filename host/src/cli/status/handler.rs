@@ -141,16 +141,8 @@ async fn at_nats(
     body["pending"] = json!(info.num_pending);
     body["in_flight"] = json!(info.num_ack_pending);
     body["redelivered"] = json!(info.num_redelivered);
-    let most = info.config["max_ack_pending"].as_u64().unwrap_or(u64::MAX);
-    if info.paused {
-        body["note"] = json!(format!(
-            "its consumer is paused: resume it with `nats consumer resume {stream} {consumer}`"
-        ));
-    } else if info.num_ack_pending >= most {
-        body["note"] = json!(format!(
-            "{most} deliveries are at work or wait for a retry, and more are not given before one of them ends \
-             (`ack_pending_max`); `jetmesh retrying` lists them"
-        ));
+    if let Some(why) = info.held_up(stream) {
+        body["note"] = json!(why);
     }
     Ok(None)
 }

@@ -108,8 +108,16 @@ fn print(plan: &Plan, hosts: &[Value], handlers: &[Value], ledgers: &[Value]) {
         .iter()
         .map(|h| columns.iter().map(|column| text(&h[*column])).collect())
         .collect();
-    let header: Vec<String> = columns.iter().map(|c| c.to_uppercase().replace('_', " ")).collect();
-    let header: Vec<&str> = header.iter().map(String::as_str).collect();
+    let header = [
+        "HANDLER",
+        "STATE",
+        "PENDING",
+        "IN FLIGHT",
+        "RETRYING",
+        "DECIDED",
+        "DEAD",
+        "MODULE",
+    ];
     let narrow = Narrow {
         leave_out: &[4, 5],
         cut: &[0],

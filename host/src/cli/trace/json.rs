@@ -80,7 +80,9 @@ fn stand(stand: &Stand) -> Value {
             "attempts": retrying::json_of(record, Some(*max_attempts)),
         }),
         Stand::Delivered { ledger } => json!({ "state": "delivered", "ledger": ledger }),
-        Stand::Waiting { delivered } => json!({ "state": "waiting", "delivered": delivered }),
+        Stand::Waiting { delivered, held_up } => {
+            json!({ "state": "waiting", "delivered": delivered, "why": held_up })
+        }
         Stand::BeforeStart { start } => json!({ "state": "before-start", "start": start }),
         Stand::NoConsumer => json!({ "state": "no-consumer" }),
         Stand::Forgotten { done, was_its } => json!({ "state": "forgotten", "done": done, "was_its": was_its }),

@@ -64,7 +64,10 @@ fn stand(stand: &Stand) -> (String, Vec<Node>) {
         Stand::Delivered { ledger: false } => {
             plain("delivered to a host: without a ledger nobody knows whether it is done")
         }
-        Stand::Waiting { delivered } => plain(&format!("waiting: its consumer has come to {delivered}")),
+        Stand::Waiting { delivered, held_up } => (
+            format!("waiting: its consumer has come to {delivered}"),
+            held_up.iter().map(|why| Node::leaf(why.clone())).collect(),
+        ),
         Stand::BeforeStart { start } => plain(&format!("not its: it began at {start}")),
         Stand::NoConsumer => plain("waiting: its consumer is not there; a running host makes it"),
         Stand::Forgotten { done: true, .. } => plain("done by a replay, before the ledger's memory"),
