@@ -183,12 +183,13 @@ async fn a_search_that_is_broken_off_tells_what_was_searched() {
 
 #[tokio::test]
 async fn a_command_that_has_nothing_to_tell_ends_at_once_with_the_signals_code() {
-    let mesh = made_up(1, 1).await;
     for (args, signal, code) in [
         (&["dlq", "ls"][..], Signal::INT, 130),
         (&["check", "--connect"], Signal::TERM, 143),
         (&["status"], Signal::INT, 130),
     ] {
+        // Of its own: what the command before has asked could be taken for this one's.
+        let mesh = made_up(1, 1).await;
         let mut infos = mesh.client.subscribe("$JS.API.STREAM.INFO.>").await.expect("connected");
         round_trip(&mesh.client).await;
         let command = start(&mesh, args);

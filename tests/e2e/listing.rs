@@ -34,7 +34,8 @@ async fn reads(mesh: &Mesh, args: &[&str]) -> (String, usize) {
     let text = mesh.jetmesh_ok(args).await;
     passed().await;
     let mut read = 0;
-    while let Some(Some(message)) = heard.next().now_or_never() {
+    // Without the runtime's budget, by which it would say "nothing yet" after a while.
+    while let Some(Some(message)) = tokio::task::unconstrained(heard.next()).now_or_never() {
         let delivery = message.reply.as_deref().unwrap_or_default();
         read += usize::from(delivery.starts_with("$JS.ACK.MESH_DEAD."));
     }
