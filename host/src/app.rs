@@ -77,6 +77,11 @@ pub fn runtime(plan: &Plan) -> Result<Runtime, Error> {
     )?)
 }
 
+/// How many files a host has open at most.
+pub fn open_files(plan: &Plan) -> usize {
+    limits::open_files_wanted(plan.threads, plan.nats.connections.most)
+}
+
 /// Every module of a plan, compiled and checked; or everything that is wrong with any of them.
 ///
 /// # Cancel safety
@@ -153,6 +158,10 @@ pub async fn run(plan: Plan, drain: Drain) -> Result<bool, Error> {
     if let Some(limit) = limits::computing() {
         tracing::warn!(limit, "this host will be ended by the operating system");
     }
+    let open_files = open_files(&plan);
+    if let Some(short) = limits::open_files_short(open_files) {
+        tracing::warn!("{short}");
+    }
     let library = Arc::new(Library::new(runtime(&plan)?));
     let modules = tokio::select! {
         modules = modules(&library, &plan) => modules?,
@@ -171,17 +180,22 @@ pub async fn run(plan: Plan, drain: Drain) -> Result<bool, Error> {
             ledgers.push(MESH_BUCKET.to_owned());
         }
         let connections = Arc::new(Shared::new(&plan.nats, format!("jetmesh relays {host}")));
+        let ends = Arc::new(Shared::new(&plan.nats, format!("jetmesh relays' end {host}")));
         for ledger in ledgers {
-            let own = lanes
-                .iter()
-                .filter_map(|lane| lane.bucket.clone())
-                .find(|bucket| bucket.name == ledger);
+            let mut own = lanes.iter().filter_map(|lane| lane.bucket.as_ref());
+            let own = own.find(|bucket| bucket.name == ledger).cloned();
             let state = Arc::new(RelayState::new(&ledger));
             relays.push(Arc::clone(&state));
-            let (whole, shared, end) = (Arc::clone(&plan), Arc::clone(&connections), drain.clone());
+            let (whole, end) = (Arc::clone(&plan), drain.clone());
+            let shared = (Arc::clone(&connections), Arc::clone(&ends));
             drain.spawn(format!("relay of {ledger}"), move || {
-                let (state, shared) = (Arc::clone(&state), Arc::clone(&shared));
-                relay(state, own.clone(), Arc::clone(&whole), shared, end.clone())
+                relay(
+                    Arc::clone(&state),
+                    own.clone(),
+                    Arc::clone(&whole),
+                    shared.clone(),
+                    end.clone(),
+                )
             });
         }
         // What it leaves is delivered to another, and carried out once all the same.
@@ -207,7 +221,9 @@ pub async fn run(plan: Plan, drain: Drain) -> Result<bool, Error> {
     });
     drain.spawn_until("micro service", move || micro::run(Arc::clone(&told)));
     drain.spawn_until("log watcher", telemetry::watch);
-    tracing::info!(mesh = %plan.mesh, %host, handlers = plan.handlers.len(), "host started");
+    let connections = plan.nats.connections;
+    tracing::info!(mesh = %plan.mesh, %host, handlers = plan.handlers.len(), connections = connections.usual,
+        connections_max = connections.most, open_files_max = open_files, "host started");
     drain.begun().await;
     tracing::info!(grace = ?plan.drain_timeout, "draining");
     let clean = drain.finished(plan.drain_timeout).await;
@@ -220,20 +236,24 @@ pub async fn run(plan: Plan, drain: Drain) -> Result<bool, Error> {
     Ok(clean)
 }
 
-/// Carries a ledger's consequences out, at the end also those of what the lanes of this host decided last.
+/// Carries a ledger's consequences out, at the end also those of what the lanes of this host decided last. The connections are
+/// shared by all relays: one for carrying out, one for asking whether all of it is done.
 async fn relay(
     state: Arc<RelayState>,
     bucket: Option<Arc<Bucket>>,
     plan: Arc<Plan>,
-    connections: Arc<Shared>,
+    (connections, ends): (Arc<Shared>, Arc<Shared>),
     drain: Drain,
 ) {
+    // A connection over which requests were not answered any more.
+    let mut unanswered = None;
     tokio::select! {
         () = relay::run(Arc::clone(&state), bucket, Arc::clone(&plan), connections) => {}
         () = async {
             drain.lanes_ended().await;
-            while let Err(error) = relay::caught_up(&state, &plan.nats).await {
-                if !error.passes() || matches!(error, broker::Error::Connect { .. }) {
+            while let Err(error) = caught_up(&state, &ends, &mut unanswered).await {
+                let unreachable = matches!(error, broker::Error::Connect { .. } | broker::Error::Crowded { .. });
+                if !error.passes() || unreachable {
                     tracing::warn!(ledger = state.ledger(), %error, "what was decided last is carried out when a host runs again");
                     break;
                 }
@@ -241,6 +261,19 @@ async fn relay(
             }
         } => {}
     }
+}
+
+async fn caught_up(
+    state: &RelayState,
+    ends: &Shared,
+    unanswered: &mut Option<Connection>,
+) -> Result<(), broker::Error> {
+    let connection = ends.connection(unanswered.take().as_ref()).await?;
+    let caught_up = relay::caught_up(state, &connection).await;
+    if matches!(caught_up, Err(broker::Error::Timeout { .. })) {
+        *unanswered = Some(connection);
+    }
+    caught_up
 }
 
 /// On which thread each handler runs. All handlers of a ledger are on one, so nothing of an event crosses threads.

@@ -25,6 +25,28 @@ pub fn raise_open_files() {
     }
 }
 
+/// Open files of a host besides its connections: standard streams, modules that are read, pipes to compilers.
+const OPEN_FILES_BASE: usize = 40;
+/// Of one runtime, and of one connection: a guarded one is three, with the socket that it is opened by.
+const OF_A_THREAD: usize = 8;
+const OF_A_CONNECTION: usize = 4;
+
+/// How many files a host with so many threads and connections has open at most.
+pub fn open_files_wanted(threads: usize, connections: usize) -> usize {
+    OPEN_FILES_BASE + threads * OF_A_THREAD + connections * OF_A_CONNECTION
+}
+
+/// What is said if this process may not have so many files open. `None`: it may.
+pub fn open_files_short(wanted: usize) -> Option<String> {
+    let most = getrlimit(Resource::Nofile).current?;
+    (usize::try_from(most).unwrap_or(usize::MAX) < wanted).then(|| {
+        format!(
+            "a host with this configuration has up to {wanted} files open, and this process may have {most}: raise the hard \
+             limit (`ulimit -H -n`; `LimitNOFILE` of a service)"
+        )
+    })
+}
+
 /// Open files without which nothing can be done: a runtime, a connection, a compiler's pipes.
 const OPEN_FILES_MIN: usize = 32;
 

@@ -84,7 +84,9 @@ pub async fn hosts(connection: &Connection, mesh: &str, verb: &str) -> Vec<Value
         if answer.status.is_some() {
             break;
         }
-        hosts.extend(serde_json::from_slice::<Value>(&answer.payload).ok());
+        if let Ok(answer) = serde_json::from_slice(&answer.payload) {
+            join(&mut hosts, answer);
+        }
     }
     hosts
 }
@@ -134,8 +136,57 @@ async fn answer(connection: &Connection, host: &Host) -> Result<(), Error> {
                 body["data"] = of_host(host);
             }
         }
-        // Fails only when the connection is gone.
-        let _ = connection.client.publish(reply, body.to_string().into()).await;
+        for part in parts(body, connection.client.max_payload().saturating_sub(ENVELOPE_BYTES)) {
+            // Fails only when the connection is gone.
+            let _ = connection.client.publish(reply.clone(), part.into()).await;
+        }
+    }
+}
+
+/// Of an answer's largest message, left for its protocol line.
+const ENVELOPE_BYTES: usize = 1024;
+/// Where an answer has lists that grow with the number of handlers.
+const LISTS: [&str; 3] = ["/endpoints", "/relays", "/data/ledgers"];
+
+/// An answer in as many messages as the server's limit makes of it: each has the host's name and a share of the lists.
+fn parts(mut body: Value, bytes_max: usize) -> Vec<String> {
+    let whole = body.to_string();
+    if whole.len() <= bytes_max {
+        return vec![whole];
+    }
+    let lists = LISTS.map(|list| {
+        let items = body.pointer_mut(list).and_then(Value::as_array_mut);
+        (list, items.map(std::mem::take).unwrap_or_default())
+    });
+    let bare = body.to_string().len();
+    let (mut parts, mut part, mut bytes) = (Vec::new(), body.clone(), bare);
+    for (list, items) in lists {
+        for item in items {
+            let size = item.to_string().len() + 1;
+            if bytes + size > bytes_max && bytes > bare {
+                parts.push(std::mem::replace(&mut part, body.clone()).to_string());
+                bytes = bare;
+            }
+            bytes += size;
+            if let Some(Value::Array(items)) = part.pointer_mut(list) {
+                items.push(item);
+            }
+        }
+    }
+    parts.push(part.to_string());
+    parts
+}
+
+/// Takes in an answer: of one host it may be a further part.
+fn join(hosts: &mut Vec<Value>, mut answer: Value) {
+    let Some(host) = hosts.iter_mut().find(|host| host["id"] == answer["id"]) else {
+        return hosts.push(answer);
+    };
+    for list in LISTS {
+        if let (Some(Value::Array(all)), Some(Value::Array(more))) = (host.pointer_mut(list), answer.pointer_mut(list))
+        {
+            all.append(more);
+        }
     }
 }
 
@@ -224,4 +275,28 @@ fn stats(lane: &Lane) -> Value {
         "keys_fetched": fetched,
     });
     body
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_that_is_too_large_for_one_message_comes_in_parts_and_is_joined_again() {
+        let list = |name: &str, count: usize| (0..count).map(|n| json!({ "name": format!("{name}{n}") })).collect();
+        let (endpoints, relays): (Vec<Value>, Vec<Value>) = (list("handler", 100), list("relay", 30));
+        let body =
+            json!({ "id": "host", "endpoints": endpoints, "relays": relays, "data": { "ledgers": [], "lost": 0 } });
+        assert_eq!(parts(body.clone(), 1_000_000), [body.to_string()]);
+        let parts = parts(body.clone(), 500);
+        assert!(
+            parts.len() > 4 && parts.iter().all(|part| part.len() <= 500),
+            "{parts:?}"
+        );
+        let mut hosts = vec![json!({ "id": "other", "endpoints": [] })];
+        for part in parts {
+            join(&mut hosts, serde_json::from_str(&part).expect("JSON"));
+        }
+        assert_eq!(hosts[1..], [body]);
+    }
 }

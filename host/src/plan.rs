@@ -61,6 +61,17 @@ pub struct Nats {
     pub timeout: Duration,
     /// How long to wait for NATS at start; zero: fail at once; `None`: for ever.
     pub wait: Option<Duration>,
+    /// How many connections a host has at a time, for whoever is told that there are too many. Not configured.
+    pub connections: ConnectionsWanted,
+}
+
+/// Connections that a host has at a time, however many handlers it runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ConnectionsWanted {
+    /// While nothing is wrong.
+    pub usual: usize,
+    /// While streams are looked through as well, and some messages are of a kind that no client can read.
+    pub most: usize,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -24,8 +24,6 @@ use crate::settle::{Acker, Settlement};
 use crate::trouble::{self, Weight};
 use crate::{advisory, dispatch, fault, poison, replay, sweep};
 
-/// How often the floor is raised and what was lost is looked for.
-const SWEEP_EVERY: Duration = Duration::from_secs(60);
 /// An event whose work has panicked is delivered again after this.
 const PANICKED_AGAIN: Duration = Duration::from_secs(5);
 /// Without an open request, so long passes before the consumer is looked at again: nobody makes one anew faster.
@@ -97,9 +95,14 @@ pub async fn run(lane: Arc<Lane>) {
 /// Connects, binds and serves.
 async fn serve(lane: &Arc<Lane>, unanswered: Option<Connection>, work: &mut Work) -> Result<End, Error> {
     let guarded = lane.suspicion.stands();
-    // What runs goes on while this connects.
+    // What runs goes on while this connects. First the ledger: whoever waits for a long one keeps nobody else from beginning.
+    if let Some(bucket) = &lane.bucket {
+        beside(work, bucket.ready()).await?;
+    }
     let opened = lane.connections.of_handler(guarded, unanswered.as_ref());
     let connection = beside(work, opened).await?;
+    // Nobody closes it.
+    let turn = beside(work, lane.connections.starts().acquire()).await.ok();
     let link = beside(work, connect(lane, connection)).await?;
     let (connection, doors) = (&link.connection, &lane.doors);
     lane.set_link(Some(Arc::clone(&link)));
@@ -108,11 +111,12 @@ async fn serve(lane: &Arc<Lane>, unanswered: Option<Connection>, work: &mut Work
     let source = Inlet::open(connection, &lane.plan.stream, &lane.plan.consumer).await?;
     let mut source = source.keeping(request_expires(lane.whole.handlers.len()));
     let mut replays = beside(work, Replays::open(connection, lane)).await?;
+    drop(turn);
     let mut advisories = lane.advisories.receive.lock().await;
     let mut renewal = tokio::time::interval(lane.plan.ack_wait / 3);
-    let mut sweeps = tokio::time::interval(SWEEP_EVERY);
+    // The first one is at once.
+    let mut sweeps = tokio::time::interval(sweep::EVERY);
     renewal.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    sweeps.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let sweeping = Arc::new(Semaphore::new(1));
     tracing::info!(handler = %lane.plan.name, stream = %lane.plan.stream, consumer = %lane.plan.consumer, guarded,
         module = %lane.module.load().digest, "serving");
@@ -146,22 +150,9 @@ async fn serve(lane: &Arc<Lane>, unanswered: Option<Connection>, work: &mut Work
                 beside(work, replays.tick(connection, lane)).await?;
             }
             _ = sweeps.tick() => {
-                if let Ok(permit) = Arc::clone(&sweeping).try_acquire_owned() {
-                    let (lane, link) = (Arc::clone(lane), Arc::clone(&link));
-                    work.push(async move {
-                        let swept = std::pin::pin!(async {
-                            tokio::select! {
-                                () = lane.drain.begun() => {}
-                                () = sweep::run(&lane, &link) => {}
-                            }
-                        });
-                        if let Err(panic) = caught(swept).await {
-                            let handler = &lane.plan.name;
-                            let count = lane.drain.panics.note(&format!("sweep of {handler}"), &panic);
-                            tracing::error!(handler, %panic, count, again_in = ?SWEEP_EVERY, "a sweep has panicked");
-                        }
-                        drop(permit);
-                    }.boxed());
+                sweeps.reset_after(sweep::pause());
+                if let Ok(only) = Arc::clone(&sweeping).try_acquire_owned() {
+                    work.push(sweep::begin(Arc::clone(lane), Arc::clone(&link), only).boxed());
                 }
                 beside(work, replays.look(connection, lane)).await?;
             }

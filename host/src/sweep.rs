@@ -3,6 +3,10 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use rand::RngExt as _;
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::attempts;
 use crate::broker::consumer::{ConsumerInfo, META_INCARNATION, warn_of_other_settings};
@@ -14,6 +18,7 @@ use crate::clock::now_ms;
 use crate::lane::{Counters, Lane, Link};
 use crate::ledger::Bucket;
 use crate::message::EventId;
+use crate::panics::caught;
 use crate::settle::ack_by_sequence;
 use crate::trouble::Weight;
 use crate::{fault, replay};
@@ -23,26 +28,57 @@ const SEQUENCES: u64 = 25_000;
 /// The same where few match.
 const SEQUENCES_MAX: u64 = 8 * SEQUENCES;
 
-/// One sweep of a handler.
-pub async fn run(lane: &Lane, link: &Link) {
+/// How often the floor is raised and what was lost is looked for, at least.
+pub const EVERY: Duration = Duration::from_secs(60);
+
+/// How long until the next sweep of a handler: those of thousands do not come at the same moment.
+pub fn pause() -> Duration {
+    EVERY.mul_f64(rand::rng().random_range(0.75..1.0))
+}
+
+/// One sweep of a handler, until the drain begins. `only`: the handler's right to sweep.
+pub async fn begin(lane: Arc<Lane>, link: Arc<Link>, only: OwnedSemaphorePermit) {
+    let swept = std::pin::pin!(async {
+        tokio::select! {
+            () = lane.drain.begun() => {}
+            () = run(&lane, &link) => {}
+        }
+    });
+    if let Err(panic) = caught(swept).await {
+        let handler = &lane.plan.name;
+        let count = lane.drain.panics.note(&format!("sweep of {handler}"), &panic);
+        tracing::error!(handler, %panic, count, again_in = ?EVERY, "a sweep has panicked");
+    }
+    drop(only);
+}
+
+async fn run(lane: &Lane, link: &Link) {
+    // Nobody closes it.
+    let _place = lane.connections.sweeps.acquire().await.ok();
     fault::point("sweep");
     let swept = async {
         let stream = link.connection.stream(&lane.plan.stream).await?;
+        // First the server's view, then the ledger: what was acked before the first was committed before the second.
         let consumer = link.connection.consumer(&lane.plan.stream, &lane.plan.consumer).await?;
-        if let (Some(stream), Some(consumer)) = (stream, consumer) {
-            removed(lane, link, &stream, &consumer);
-            // Once a connection.
-            if !link.told_settings.load(Ordering::Relaxed) && warn_of_other_settings(&lane.plan, &consumer) {
-                link.told_settings.store(true, Ordering::Relaxed);
-            }
+        let (Some(stream), Some(consumer)) = (stream, consumer) else {
+            // The lane finds that out as well, and makes what is missing.
+            return Ok(());
+        };
+        removed(lane, link, &stream, &consumer);
+        // Once a connection.
+        if !link.told_settings.load(Ordering::Relaxed) && warn_of_other_settings(&lane.plan, &consumer) {
+            link.told_settings.store(true, Ordering::Relaxed);
+        }
+        if let Some(bucket) = &lane.bucket {
+            bucket.catch_up().await?;
         }
         // The records first: an event that its stream has removed is seen only by its record.
         let stream = kv_stream(ATTEMPTS);
         kept(&link.connection, &lane.whole, &stream, records(lane, link)).await?;
         match &lane.bucket {
             Some(bucket) => {
-                raise_floor(lane, link, bucket).await?;
-                bucket.collect(lane.whole.ledger_keep).await.map(|_| ())
+                raise_floor(lane, link, bucket, &consumer).await?;
+                bucket.collect(lane.whole.ledger_keep).await
             }
             None => Ok(()),
         }
@@ -77,17 +113,13 @@ pub fn removed(lane: &Lane, link: &Link, stream: &StreamInfo, consumer: &Consume
 }
 
 /// Moves the floor up to the first message that is not decided, and has undecided ones run or buried.
-async fn raise_floor(lane: &Lane, link: &Link, bucket: &Bucket) -> Result<(), Error> {
+/// `info`: how its consumer stood before the ledger was read.
+async fn raise_floor(lane: &Lane, link: &Link, bucket: &Bucket, info: &ConsumerInfo) -> Result<(), Error> {
     let plan = &lane.plan;
-    // First the server's view, then the ledger: what was acked before the first was committed before the second.
-    let Some(info) = link.connection.consumer(&plan.stream, &plan.consumer).await? else {
-        return Ok(());
-    };
     if info.metadata(META_INCARNATION) != Some(&*link.incarnation) {
         // Another making's, with other sequences: the lane finds that out before it takes anything from it.
         return Ok(());
     }
-    bucket.catch_up().await?;
     let settled = info.settled_floor();
     let floor = bucket.floor(&plan.name, &link.incarnation);
     if settled <= floor {
@@ -187,9 +219,6 @@ async fn exhausted(lane: &Lane, link: &Link, event: &EventId, record: &attempts:
 
 /// Attempt records that nobody will touch any more.
 async fn records(lane: &Lane, link: &Link) -> Result<(), Error> {
-    if let Some(bucket) = &lane.bucket {
-        bucket.catch_up().await?;
-    }
     for event in attempts::events(&link.connection, &lane.plan.name).await? {
         unless_unreadable(lane, &event, record(lane, link, &event).await)?;
     }

@@ -91,6 +91,38 @@ async fn the_soft_limit_of_open_files_is_raised() {
 }
 
 #[tokio::test]
+async fn open_files_that_a_host_may_lack_are_told_at_start_with_the_figure() {
+    let mesh = Mesh::new(Config::probe().top("threads = 2")).await;
+    let text = mesh.config.text(&mesh.server.url());
+    fs::write(mesh.dir.path().join("limited.toml"), text).expect("the test's folder is writable");
+    let script = format!(
+        "ulimit -n 100 && exec {:?} run --config limited.toml",
+        env!("CARGO_BIN_EXE_jetmesh")
+    );
+    let host = Host::start_shell(&script, mesh.dir.path());
+    let told = |line: &str| {
+        line.contains(" WARN ")
+            && line.contains("has up to 132 files open")
+            && line.contains("this process may have 100")
+    };
+    host.wait_for_line(told, SOON).await;
+    let started = |line: &str| line.contains("host started") && line.contains("open_files_max=132");
+    host.wait_for_line(started, SOON).await;
+    let (code, said) = check(&mesh, "-n 100");
+    assert_eq!(code, Some(0), "{said}");
+    assert!(
+        said.contains("warning: a host with this configuration has up to 132 files open"),
+        "{said}"
+    );
+    let (_, said) = check(&mesh, "-n 200");
+    assert!(
+        said.contains("a host has 8 connections to NATS, up to 19 at times, and up to 132 open files"),
+        "{said}"
+    );
+    assert!(!said.contains("warning"), "{said}");
+}
+
+#[tokio::test]
 async fn a_limit_on_threads_is_named_and_nothing_panics() {
     let mesh = Mesh::new(Config::probe()).await;
     let mut shell = Command::new("bash");

@@ -12,6 +12,7 @@ mod clocks;
 mod compile;
 mod config;
 mod corrupt;
+mod crowded;
 mod dead_letters;
 mod deaths;
 mod delayed;

@@ -3,7 +3,7 @@
 use std::os::unix::process::ExitStatusExt;
 
 use async_nats::jetstream::consumer::PullConsumer;
-use futures_util::StreamExt;
+use futures_util::{StreamExt, TryStreamExt};
 use serde_json::{Value, json};
 
 use crate::audit::{judge, publish_work, work};
@@ -120,6 +120,10 @@ async fn the_floor_moves_and_a_host_that_starts_reads_the_ledger_only_from_there
         (floor >= 5 && head["index_from"].as_u64() > Some(1)).then_some(())
     })
     .await;
+    // What the sweep has looked through the stream with lies there no more.
+    let stream = mesh.js.get_stream("ORDERS").await.expect("it is there");
+    let names: Vec<String> = stream.consumer_names().try_collect().await.expect("they are told");
+    assert_eq!(names, ["probe"]);
     judge(&mesh, number, 1).await;
 }
 

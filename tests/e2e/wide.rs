@@ -1,11 +1,13 @@
 //! Many handlers on one host: what they share.
 
+use async_nats::jetstream::consumer::pull;
 use async_nats::jetstream::stream;
 use serde_json::json;
 
 use crate::mesh::{Config, Mesh, PATIENT, says};
+use crate::support::server::Options;
 use crate::support::wait::SOON;
-use crate::support::{Host, eventually, modules};
+use crate::support::{Host, NatsServer, eventually, modules};
 
 const HANDLERS: usize = 24;
 
@@ -94,4 +96,78 @@ async fn streams_that_the_mesh_makes_take_more_consumers_than_the_server_does_by
         let stream = mesh.js.get_stream(name).await.expect("the stream is there");
         assert_eq!(stream.cached_info().config.max_consumers, 100_000, "{name}");
     }
+}
+
+/// A server with one account, which has these JetStream limits.
+async fn with_limits(jetstream: &str, config: Config) -> Mesh {
+    let user = "users: [{ user: a, password: a }]";
+    let options = Options {
+        config: format!("accounts {{ A {{ jetstream: {{ {jetstream} }}, {user} }} }}\nno_auth_user: a"),
+        ..Options::default()
+    };
+    Mesh::over(NatsServer::start_with(&options).await, config).await
+}
+
+#[tokio::test]
+async fn limits_of_the_account_that_are_nearly_used_up_are_warned_of_before_the_start_and_after() {
+    // Ten streams are made.
+    let mesh = with_limits("max_streams: 12, max_consumers: 3", many(3)).await;
+    let streams = "the account may have 12 streams and needs 10: raise max_streams";
+    let consumers = "stream ORDERS takes 3 consumers and needs 3";
+    let (_, said, stderr) = mesh.jetmesh(&["check", "--connect"]).await;
+    assert!(said.contains(&format!("warning: {streams}")), "{said}{stderr}");
+    let _host = mesh.host(&[]).await;
+    let (_, said, stderr) = mesh.jetmesh(&["status"]).await;
+    for warning in [streams, consumers] {
+        assert!(said.contains(&format!("warning: {warning}")), "{said}{stderr}");
+    }
+    let mesh = with_limits("max_streams: 100, max_file: 100M", many(3)).await;
+    let reserved = stream::Config {
+        name: "OTHER".to_owned(),
+        max_bytes: 90_000_000,
+        ..stream::Config::default()
+    };
+    mesh.js.create_stream(reserved).await.expect("the stream can be made");
+    let _host = mesh.host(&[]).await;
+    let (_, said, stderr) = mesh.jetmesh(&["status"]).await;
+    let bytes = "warning: the account may have 100000000 bytes in files and needs 90000000: raise max_file";
+    assert!(said.contains(bytes), "{said}{stderr}");
+    assert!(!said.contains("max_streams"), "{said}");
+}
+
+#[tokio::test]
+async fn a_host_whose_answer_does_not_fit_one_message_is_seen_by_status() {
+    let options = Options {
+        max_payload: Some(8192),
+        ..Options::default()
+    };
+    let mesh = Mesh::over(NatsServer::start_with(&options).await, many(HANDLERS)).await;
+    let _host = mesh.host(&[]).await;
+    let serves = async || {
+        let (status, said, _) = mesh.jetmesh(&["status", "--json"]).await;
+        let told: serde_json::Value = serde_json::from_str(&said).ok()?;
+        (status.success() && told["hosts"].as_array()?.len() == 1).then_some(told)
+    };
+    let told = eventually("status to see all of them", PATIENT, serves).await;
+    assert_eq!(told["hosts"][0]["endpoints"].as_array().map(Vec::len), Some(HANDLERS));
+}
+
+#[tokio::test]
+async fn consumers_beyond_the_first_page_that_the_server_tells_are_seen() {
+    let (mesh, _host) = Mesh::start(many(1)).await;
+    // More than it tells at a time, by name behind the one that is configured.
+    const ORPHANS: usize = 300;
+    let source = mesh.js.get_stream("ORDERS").await.expect("the host has made it");
+    let orphan = |number: usize| pull::Config {
+        durable_name: Some(format!("x{number}")),
+        metadata: [("jetmesh.mesh", "jetmesh"), ("jetmesh.handler", "former")]
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .into(),
+        ..pull::Config::default()
+    };
+    for number in 0..ORPHANS {
+        source.create_consumer(orphan(number)).await.expect("it can be made");
+    }
+    let said = mesh.jetmesh_ok(&["status"]).await;
+    assert_eq!(said.matches("orphan: consumer x").count(), ORPHANS);
 }

@@ -54,9 +54,12 @@ pub async fn open(nats: &Nats, name: &str) -> Result<Connection, Error> {
         match dial(nats, name, &address).await {
             // Another server may be up. What a person must change is said first, whatever else is down.
             Err(error @ Error::Connect { .. }) => failed = failed.or(Some(error)),
-            Err(error @ Error::Unauthorized { .. }) => failed = Some(error),
+            Err(error @ (Error::Unauthorized { .. } | Error::Crowded { .. })) => failed = Some(error),
             done => return done,
         }
+    }
+    if let Some(error @ Error::Crowded { .. }) = &failed {
+        super::shared::tell_of_crowd(error);
     }
     Err(failed.unwrap_or_else(|| Error::Connect {
         url: redact(&nats.url),
@@ -112,17 +115,7 @@ async fn dial(nats: &Nats, name: &str, address: &Address) -> Result<Connection, 
     let client = options
         .connect(&address.server)
         .await
-        .map_err(|e| match login::refused(&e) {
-            true => Error::Unauthorized {
-                url: address.server.clone(),
-                tried: login::described(nats, address.login.as_ref()),
-                why: chain(&e),
-            },
-            false => Error::Connect {
-                url: address.server.clone(),
-                why: chain(&e),
-            },
-        })?;
+        .map_err(|e| login::failed(nats, address, &e))?;
     let info = client.server_info();
     let (major, minor, patch) = SERVER_MIN;
     if !client.is_server_compatible(major, minor, patch) {

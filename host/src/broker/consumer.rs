@@ -111,6 +111,21 @@ impl Connection {
         }
     }
 
+    /// All consumers of a stream, as the server tells of them: some hundred at a time.
+    pub async fn consumers(&self, stream: &str) -> Result<Vec<Value>, Error> {
+        let mut all = Vec::new();
+        loop {
+            let ask = json!({ "offset": all.len() });
+            let mut page: Value = self.api(&format!("CONSUMER.LIST.{stream}"), &ask).await?;
+            let more = page["consumers"].as_array_mut().map(std::mem::take).unwrap_or_default();
+            let end = more.is_empty();
+            all.extend(more);
+            if end || all.len() as u64 >= page["total"].as_u64().unwrap_or(0) {
+                return Ok(all);
+            }
+        }
+    }
+
     /// Makes or changes a durable consumer.
     pub async fn put_consumer(&self, stream: &str, config: &Value, action: &str) -> Result<ConsumerInfo, Error> {
         let name = config["durable_name"]

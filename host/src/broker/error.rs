@@ -2,6 +2,8 @@
 
 pub use async_nats::jetstream::ErrorCode as Code;
 
+use crate::plan::ConnectionsWanted;
+
 /// The oldest server on which the tests have passed.
 pub const SERVER_MIN: (i64, i64, i64) = (2, 12, 5);
 
@@ -9,6 +11,17 @@ pub const SERVER_MIN: (i64, i64, i64) = (2, 12, 5);
 pub enum Error {
     #[error("cannot connect to NATS at {url}: {why}")]
     Connect { url: String, why: String },
+    /// The server was reached, and has as many connections as it, or the account, may have.
+    #[error(
+        "NATS at {url} takes no further connection ({why}): raise `max_connections` of the server, or of the account. A host \
+         with this configuration has {} connections, and up to {} at times",
+        .wanted.usual, .wanted.most
+    )]
+    Crowded {
+        url: String,
+        why: String,
+        wanted: ConnectionsWanted,
+    },
     #[error("{what}: cannot be used: {why}")]
     Credentials { what: String, why: String },
     /// The server was reached and does not know this user.
@@ -107,6 +120,7 @@ impl Error {
     pub fn remedy(&self) -> Remedy {
         match self {
             Error::Connect { .. }
+            | Error::Crowded { .. }
             | Error::Timeout { .. }
             | Error::Undecided { .. }
             | Error::Gone { .. }

@@ -47,6 +47,7 @@ pub async fn open_guarded(nats: &Nats, name: &str) -> Result<Connection, Error> 
     let url = redact(&nats.url);
     let mut connection = open(&guard.nats, &proof).await.map_err(|error| match error {
         Error::Connect { why, .. } => Error::Connect { url, why },
+        Error::Crowded { why, wanted, .. } => Error::Crowded { url, why, wanted },
         Error::Unauthorized { tried, why, .. } => Error::Unauthorized { url, tried, why },
         other => other,
     })?;

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use async_nats::{ConnectError, ConnectErrorKind, ConnectOptions};
 
-use super::error::Error;
+use super::error::{Error, chain};
 use crate::plan::Nats;
 use crate::secret;
 
@@ -72,8 +72,29 @@ fn decoded(text: &str) -> String {
     String::from_utf8_lossy(&out).into_owned()
 }
 
+/// In both of the server's words on a limit of connections, its own and an account's (`ErrTooManyConnections` and
+/// `ErrTooManyAccountConnections` in <https://github.com/nats-io/nats-server/blob/main/server/errors.go>).
+const CROWDED: &str = "connections exceeded";
+
+/// Why a connection was not made.
+pub fn failed(nats: &Nats, address: &Address, error: &ConnectError) -> Error {
+    let (url, why) = (address.server.clone(), chain(error));
+    if refused(error) {
+        let tried = described(nats, address.login.as_ref());
+        return Error::Unauthorized { url, tried, why };
+    }
+    match why.contains(CROWDED) {
+        true => Error::Crowded {
+            url,
+            why,
+            wanted: nats.connections,
+        },
+        false => Error::Connect { url, why },
+    }
+}
+
 /// Whether the server refuses who the client says it is. Trying again would not change that.
-pub fn refused(error: &ConnectError) -> bool {
+fn refused(error: &ConnectError) -> bool {
     let said = |error: &dyn std::error::Error| {
         let text = error.to_string().to_lowercase();
         text.contains("authentication expired") || text.contains("authentication revoked")
@@ -125,7 +146,7 @@ pub async fn options(nats: &Nats, login: Option<&Login>) -> Result<ConnectOption
 }
 
 /// What was tried, for whoever has to find out why it was refused; no secret is in it.
-pub fn described(nats: &Nats, login: Option<&Login>) -> String {
+fn described(nats: &Nats, login: Option<&Login>) -> String {
     let file = |path: &Path| secret::hide(&path.display().to_string());
     let mut tried: Vec<String> = Vec::new();
     match login {

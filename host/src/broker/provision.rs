@@ -1,5 +1,6 @@
 //! The streams that the mesh needs: made if they are not there, refused with the exact difference if they cannot serve.
 
+use futures_util::{StreamExt, TryStreamExt};
 use serde_json::{Map, Value, json};
 
 use super::bucket::check_ledger_bucket;
@@ -9,6 +10,9 @@ use super::error::{Code, Error, Remedy, remedy};
 use super::limits;
 use super::stream::StreamInfo;
 use crate::plan::{Plan, Stream};
+
+/// Buckets that are looked at, or made, at a time.
+const AT_ONCE: usize = 16;
 
 /// Captured advisories of the server.
 pub const ADVISORIES: &str = "MESH_ADVISORIES";
@@ -34,9 +38,12 @@ pub async fn provision(connection: &Connection, plan: &Plan, lost: &[&str]) -> R
     for (name, config) in mesh_streams(plan) {
         own(connection, plan, &name, config).await?;
     }
-    for bucket in ledgers(plan).into_iter().filter(|bucket| !lost.contains(bucket)) {
-        ledger_bucket(connection, plan, bucket).await?;
-    }
+    let ledgers: Vec<&str> = ledgers(plan)
+        .into_iter()
+        .filter(|bucket| !lost.contains(bucket))
+        .collect();
+    let buckets = futures_util::stream::iter(&ledgers).map(|bucket| ledger_bucket(connection, plan, bucket));
+    buckets.buffer_unordered(AT_ONCE).try_collect::<()>().await?;
     for stream in &plan.streams {
         source(connection, stream).await?;
     }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use async_nats::{Message, Subject, Subscriber};
 use futures_util::StreamExt;
+use rand::RngExt as _;
 use serde_json::json;
 
 use super::connection::Connection;
@@ -66,8 +67,10 @@ impl Inlet {
         })
     }
 
-    /// The same with requests that the server keeps for so long: each consumer that idles costs a request in this time.
+    /// The same with requests that the server keeps for so long, or a little less: each consumer that idles costs a request
+    /// in this time, and those of thousands do not end at the same moment.
     pub fn keeping(self, expires: Duration) -> Inlet {
+        let expires = expires.mul_f64(rand::rng().random_range(0.75..1.0));
         Inlet { expires, ..self }
     }
 

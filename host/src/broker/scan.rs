@@ -6,6 +6,7 @@ use std::time::Duration;
 use async_nats::Subscriber;
 use futures_util::StreamExt;
 use serde_json::json;
+use tokio::sync::Semaphore;
 
 use super::connection::Connection;
 use super::consumer::{ConsumerInfo, nanos};
@@ -18,6 +19,11 @@ use crate::plan::Nats;
 const BATCH: usize = 500;
 /// How long the server keeps the consumer after the last request.
 const INACTIVE: Duration = Duration::from_secs(30);
+
+/// So many streams are looked through at a time for what relays and due events have published before.
+pub const LOOKS_MAX: usize = 4;
+/// Held by each of them: it has a connection of its own.
+pub static LOOKS: Semaphore = Semaphore::const_new(LOOKS_MAX);
 
 /// Where a scan begins.
 #[derive(Debug, Clone, Copy)]
@@ -246,6 +252,8 @@ pub async fn survey(
             headers,
         });
     }
+    // Left to the server's own patience, those of thousands of handlers would lie there side by side.
+    scan.end().await?;
     Ok(found)
 }
 

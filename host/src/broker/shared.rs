@@ -1,14 +1,16 @@
 //! Connections that several owners use. A connection lives once: when it breaks, all of its owners begin again, over one
 //! new connection. So what shares a connection shares its breaks; see ARCHITECTURE, *Threads and connections*.
 
-use std::time::Instant;
+use std::sync::{Mutex as StdMutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use tokio::sync::{Mutex, Semaphore};
 
 use super::connection::{Connection, open};
 use super::error::Error;
 use super::guard::open_guarded;
-use crate::plan::Nats;
+use super::scan::LOOKS_MAX;
+use crate::plan::{ConnectionsWanted, Nats};
 
 /// One connection at a time, opened by the first owner that needs it. It works on the runtime of that owner.
 pub struct Shared {
@@ -16,7 +18,13 @@ pub struct Shared {
     name: String,
     guarded: bool,
     state: Mutex<State>,
+    /// Held by an owner while it begins over the connection.
+    pub starts: Semaphore,
 }
+
+/// Owners of a connection that begin at a time. Each asks the server a dozen things, and all of them begin together when a
+/// host starts or a connection has broken: what thousands ask at once is not answered in time, and they would begin again.
+const STARTS_MAX: usize = 32;
 
 #[derive(Default)]
 struct State {
@@ -33,6 +41,7 @@ impl Shared {
             name,
             guarded: false,
             state: Mutex::default(),
+            starts: Semaphore::new(STARTS_MAX),
         }
     }
 
@@ -89,12 +98,42 @@ pub struct Connections {
     guarded: Shared,
     /// Of its ledgers: apart, because what a publisher has sent can break a handler's.
     pub ledgers: Shared,
+    /// Held by a sweep.
+    pub sweeps: Semaphore,
     /// Held by a sweep while it reads a stream over a connection of its own.
     pub surveys: Semaphore,
 }
 
+/// Sweeps of a thread at a time: all handlers want one when they begin, and each asks the server some things.
+const SWEEPS_MAX: usize = 32;
+
 /// Sweeps of a thread that read at a time.
 const SURVEYS_MAX: usize = 2;
+
+/// How often it is said that the server takes no further connection.
+const CROWD_TOLD_EVERY: Duration = Duration::from_secs(60);
+
+/// Says that the server takes no further connection, for all who want one, once in a while.
+pub(super) fn tell_of_crowd(error: &Error) {
+    static TOLD: StdMutex<Option<Instant>> = StdMutex::new(None);
+    let mut told = TOLD.lock().unwrap_or_else(PoisonError::into_inner);
+    if told.is_none_or(|at| at.elapsed() >= CROWD_TOLD_EVERY) {
+        *told = Some(Instant::now());
+        tracing::warn!(%error, "a connection is missing, and what needs it waits");
+    }
+}
+
+/// How many connections a host with so many threads has. `relay`: it carries consequences out.
+pub fn wanted(threads: usize, relay: bool) -> ConnectionsWanted {
+    // Advisories and the micro service; relays and due events.
+    let usual = 2 * threads.max(1) + 2 + if relay { 2 } else { 0 };
+    // Guarded handlers and sweeps; what relays look for, and their end, or the start.
+    let at_times = (1 + SURVEYS_MAX) * threads.max(1) + if relay { LOOKS_MAX + 1 } else { 1 };
+    ConnectionsWanted {
+        usual,
+        most: usual + at_times,
+    }
+}
 
 impl Connections {
     /// `thread`: its name.
@@ -106,8 +145,14 @@ impl Connections {
                 ..Shared::new(nats, format!("jetmesh guarded handlers {thread}"))
             },
             ledgers: Shared::new(nats, format!("jetmesh ledgers {thread}")),
+            sweeps: Semaphore::new(SWEEPS_MAX),
             surveys: Semaphore::new(SURVEYS_MAX),
         }
+    }
+
+    /// Held by a handler while it begins.
+    pub fn starts(&self) -> &Semaphore {
+        &self.handlers.starts
     }
 
     /// A handler's connection. `failed`: see [`Shared::connection`].

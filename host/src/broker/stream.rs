@@ -1,6 +1,6 @@
 //! What the mesh reads of a stream.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -93,6 +93,23 @@ impl Connection {
         Ok(subjects)
     }
 
+    /// The names of all streams. The server tells of some thousand at a time.
+    pub async fn stream_names(&self) -> Result<HashSet<String>, Error> {
+        let (mut all, mut offset) = (HashSet::new(), 0);
+        loop {
+            let page: Names = self
+                .api("STREAM.NAMES", &serde_json::json!({ "offset": offset }))
+                .await?;
+            let names = page.streams.unwrap_or_default();
+            offset += names.len();
+            let more = !names.is_empty() && offset < page.total;
+            all.extend(names);
+            if !more {
+                return Ok(all);
+            }
+        }
+    }
+
     /// The stream that captures a subject.
     pub async fn stream_of(&self, subject: &str) -> Result<Option<String>, Error> {
         Ok(self.streams_of(subject).await?.into_iter().next())
@@ -124,6 +141,8 @@ struct Subjects {
 #[derive(Deserialize)]
 struct Names {
     streams: Option<Vec<String>>,
+    #[serde(default)]
+    total: usize,
 }
 
 #[cfg(test)]

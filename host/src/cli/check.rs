@@ -15,6 +15,7 @@ use crate::engine::INSTANCES_MAX;
 use crate::fit;
 use crate::ledger::ids::{ENTRY_BYTES, ID_BYTES};
 use crate::library::Library;
+use crate::limits as system;
 use crate::plan::{Handler, Identity, Plan, Stream};
 
 pub fn print_config(args: &Args) -> Result<u8, Error> {
@@ -52,6 +53,14 @@ pub async fn run(args: &Args, check: &Check) -> Result<u8, Error> {
         println!(
             "{wanted} instances may be wanted at a time; {INSTANCES_MAX} of them run at a time, and the others wait"
         );
+    }
+    let (connections, files) = (plan.nats.connections, app::open_files(plan));
+    println!(
+        "a host has {} connections to NATS, up to {} at times, and up to {files} open files",
+        connections.usual, connections.most
+    );
+    if let Some(short) = system::open_files_short(files) {
+        println!("warning: {short}");
     }
     remembered(plan, check.rate).iter().for_each(|line| println!("{line}"));
     if !check.connect {
@@ -125,7 +134,6 @@ async fn warnings(connection: &Connection, plan: &Plan) -> Result<Vec<String>, b
     if let Some(dead) = connection.stream(DEAD).await? {
         warnings.extend(retention::warnings(&dead, plan.mesh_bytes_max));
     }
-    warnings.extend(limits::room(connection, plan).await?);
-    warnings.extend(limits::consumers(connection, plan).await?);
+    warnings.extend(limits::near(connection, plan).await?);
     Ok(warnings)
 }

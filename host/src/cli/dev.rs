@@ -90,6 +90,7 @@ fn on_this_machine(plan: &mut Plan, url: &str) {
         js_event_prefix: "$JS.EVENT".to_owned(),
         timeout: plan.nats.timeout,
         wait: Some(START_LIMIT),
+        connections: plan.nats.connections,
         ..Nats::default()
     };
     plan.replicas = 1;

@@ -64,7 +64,7 @@ impl Error {
         match self {
             Error::Config(_) | Error::Usage(_) | Error::App(app::Error::Modules(_)) => USAGE,
             Error::Broker(error) | Error::App(app::Error::Broker(error)) => match error {
-                broker::Error::Connect { .. } => UNREACHABLE,
+                broker::Error::Connect { .. } | broker::Error::Crowded { .. } => UNREACHABLE,
                 broker::Error::Refused(_)
                 | broker::Error::OldServer { .. }
                 | broker::Error::NoJetStream

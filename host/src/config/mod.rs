@@ -223,18 +223,20 @@ fn plan(values: Dict, base: &Path, reader: &mut Reader) -> Plan {
     let mesh_bytes_max = root.bytes_or(reader, "mesh_max_bytes", 1 << 20..=1 << 50);
     let ledger_bytes_max = root.bytes_or(reader, "ledger_max_bytes", 1 << 20..=1 << 50);
     let log = log(root.section(reader, "log"), reader);
-    let nats = nats::read(root.section(reader, "nats"), reader);
+    let mut nats = nats::read(root.section(reader, "nats"), reader);
     let streams = handlers::streams(&mut root, reader);
     let handlers = handlers::read(&mut root, base, &streams, reader);
     root.finish(reader);
     let cores = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let threads = if threads == 0 { cores() } else { narrow(threads) };
+    nats.connections = crate::broker::shared::wanted(threads, relay);
     Plan {
         mesh,
         nats,
         log,
         replicas: narrow(replicas),
         relay,
-        threads: if threads == 0 { cores() } else { narrow(threads) },
+        threads,
         drain_timeout,
         ledger_keep,
         mesh_bytes_max,

@@ -9,7 +9,7 @@ use super::names::{check_name, check_prefix};
 use super::reader::{Reader, Section};
 use super::values::duration;
 use crate::broker::login;
-use crate::plan::Nats;
+use crate::plan::{ConnectionsWanted, Nats};
 use crate::secret::redact;
 
 pub fn read(mut section: Section, reader: &mut Reader) -> Nats {
@@ -148,6 +148,7 @@ pub fn read(mut section: Section, reader: &mut Reader) -> Nats {
         js_domain,
         js_api_prefix,
         js_event_prefix: js_event_prefix.unwrap_or_else(|| "$JS.EVENT".to_owned()),
+        connections: ConnectionsWanted::default(),
         timeout,
         wait,
     }

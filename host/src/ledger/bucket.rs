@@ -53,6 +53,8 @@ pub struct Bucket {
     heard: StdMutex<Option<Instant>>,
     /// Which making of the bucket this host has seen first; another one has forgotten what was decided.
     pub(super) making: StdMutex<Option<String>>,
+    /// When its beginning was last looked at, and its newest entry then.
+    pub(super) collected: StdMutex<Option<(Instant, u64)>>,
     /// Refused batches since the start, for `status`.
     pub(super) refusals: AtomicU64,
     /// Keys that handlers have asked for since the start, and how many of them were not at hand.
@@ -108,6 +110,7 @@ impl Bucket {
             their_turn: Notify::new(),
             heard: StdMutex::new(None),
             making: StdMutex::new(None),
+            collected: StdMutex::new(None),
             refusals: AtomicU64::new(0),
             reads: AtomicU64::new(0),
             fetched: AtomicU64::new(0),
@@ -158,6 +161,11 @@ impl Bucket {
     /// Which session reads belong to now; a transaction that began in an earlier one is run again.
     pub fn session_number(&self) -> u64 {
         self.book().session
+    }
+
+    /// Opens the ledger if it is not open.
+    pub async fn ready(&self) -> Result<(), Error> {
+        self.connection().await.map(|_| ())
     }
 
     /// The bucket's name for this making of itself, and what its head remembers of a source stream. Opens the ledger if

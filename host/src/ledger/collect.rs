@@ -1,7 +1,8 @@
 //! Takes away the part of a ledger that nobody needs any more: its decisions are covered by floors, its consequences are
 //! carried out, and it is older than it is to be kept.
 
-use std::time::Duration;
+use std::sync::PoisonError;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -14,10 +15,33 @@ use crate::broker::scan::{From, first_since};
 use crate::broker::{By, Error};
 use crate::fault;
 
+/// Any of the handlers of a ledger collects it, but not sooner after the last time.
+const EVERY: Duration = Duration::from_secs(40);
+/// The same of one to which nothing was appended since then.
+const IDLE_EVERY: Duration = Duration::from_secs(600);
+
 impl Bucket {
+    /// Removes what nobody needs any more, if it was not looked for lately.
+    pub async fn collect(&self, keep: Duration) -> Result<(), Error> {
+        let newest = self.newest();
+        {
+            let mut last = self.collected.lock().unwrap_or_else(PoisonError::into_inner);
+            let pause = |n| if n == newest { IDLE_EVERY } else { EVERY };
+            if last.is_some_and(|(at, n)| at.elapsed() < pause(n)) {
+                return Ok(());
+            }
+            *last = Some((Instant::now(), newest));
+        }
+        let collected = self.collect_now(keep).await;
+        if collected.is_err() {
+            *self.collected.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        }
+        collected.map(|_| ())
+    }
+
     /// Removes entries and consequences of the beginning; `keep`: how old they are then at least, by the stream's time.
     /// How many messages are gone. Any host may do it, at any time, and several at once.
-    pub async fn collect(&self, keep: Duration) -> Result<u64, Error> {
+    async fn collect_now(&self, keep: Duration) -> Result<u64, Error> {
         let connection = self.connection().await?;
         let subject = self.subjects.head();
         let Some(stored) = connection.stored(&self.stream, By::Last(&subject)).await? else {

@@ -124,6 +124,8 @@ impl Bucket {
         let unanswered = self.unanswered.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let connection = self.connections.ledgers.connection(unanswered.as_ref()).await?;
         *self.unanswered.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        // Nobody closes it.
+        let _turn = self.connections.ledgers.starts.acquire().await.ok();
         let info = connection.stream(&self.stream).await?;
         let info = info.ok_or_else(|| gone_bucket(&self.name))?;
         check_ledger_bucket(&self.name, &info)?;

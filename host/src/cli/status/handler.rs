@@ -9,6 +9,13 @@ use crate::broker::{self, By, Connection};
 use crate::ledger::entry::{Head, Subjects};
 use crate::plan::Handler;
 
+/// The hosts that answer.
+pub struct Hosts<'a> {
+    pub any: bool,
+    /// What they say of the handler.
+    pub endpoints: &'a [&'a Value],
+}
+
 /// What the hosts say of it, the best of them first.
 struct Told<'a> {
     state: &'a str,
@@ -20,18 +27,13 @@ struct Told<'a> {
 pub async fn stand(
     connection: &Connection,
     handler: &Handler,
-    hosts: &[Value],
+    hosts: &Hosts<'_>,
     ledger: Option<&Value>,
     dead: u64,
 ) -> Value {
-    let endpoints: Vec<&Value> = hosts
-        .iter()
-        .flat_map(|h| h["endpoints"].as_array().into_iter().flatten())
-        .filter(|e| e["name"] == json!(handler.name))
-        .collect();
-    let modules = modules(&endpoints);
+    let modules = modules(hosts.endpoints);
     let digests: Vec<&str> = modules.iter().filter_map(|one| one["module"].as_str()).collect();
-    let told = told(hosts, &endpoints);
+    let told = told(hosts);
     let mut body = json!({
         "handler": handler.name,
         "stream": handler.stream,
@@ -75,8 +77,8 @@ pub async fn stand(
     body
 }
 
-fn told<'a>(hosts: &[Value], endpoints: &[&'a Value]) -> Told<'a> {
-    let of = |state: &str| endpoints.iter().find(|e| e["data"]["state"] == state);
+fn told<'a>(hosts: &Hosts<'a>) -> Told<'a> {
+    let of = |state: &str| hosts.endpoints.iter().find(|e| e["data"]["state"] == state);
     // One host that serves is enough; of the others the one that a person must act for.
     let told = ["serving", "stopped", "connecting", "starting"]
         .into_iter()
@@ -87,7 +89,7 @@ fn told<'a>(hosts: &[Value], endpoints: &[&'a Value]) -> Told<'a> {
             why: endpoint["data"]["why"].as_str(),
             since: endpoint["data"]["since"].clone(),
         },
-        None if hosts.is_empty() => Told {
+        None if !hosts.any => Told {
             state: "unserved",
             why: Some("no host answers"),
             since: Value::Null,

@@ -4,7 +4,7 @@
 mod handler;
 mod ledger;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use serde_json::{Value, json};
 
@@ -42,14 +42,26 @@ pub async fn run(args: &Args, status: &Status) -> Result<u8, Error> {
     for name in plan.ledgers() {
         ledgers.push(ledger::stand(&connection, plan, name, &hosts).await);
     }
+    let mut endpoints: HashMap<&str, Vec<&Value>> = HashMap::new();
+    for endpoint in hosts.iter().filter_map(|host| host["endpoints"].as_array()).flatten() {
+        let name = endpoint["name"].as_str().unwrap_or_default();
+        endpoints.entry(name).or_default().push(endpoint);
+    }
     let mut handlers = Vec::new();
     for handler in &plan.handlers {
-        let ledger = ledgers.iter().find(|l| l["ledger"] == json!(handler.ledger));
-        let dead = dead.get(&handler.name).copied().unwrap_or(0);
+        let name = handler.name.as_str();
+        let hosts = handler::Hosts {
+            any: !hosts.is_empty(),
+            endpoints: endpoints.get(name).map_or(&[], Vec::as_slice),
+        };
+        let ledger = ledgers
+            .iter()
+            .find(|l| l["ledger"].as_str() == handler.ledger.as_deref());
+        let dead = dead.get(name).copied().unwrap_or(0);
         handlers.push(handler::stand(&connection, handler, &hosts, ledger, dead).await);
     }
-    let full = or_warning(limits::room(&connection, plan).await, &mut warnings).unwrap_or_default();
-    warnings.extend(full);
+    let near = or_warning(limits::near(&connection, plan).await, &mut warnings);
+    warnings.extend(near.unwrap_or_default());
     let orphans = or_warning(orphans(&connection, plan).await, &mut warnings).unwrap_or_default();
     let (waiting, due) = or_warning(delayed::waiting(&connection).await, &mut warnings).unwrap_or_default();
     let serves = !hosts.is_empty()
@@ -222,22 +234,23 @@ async fn orphans(connection: &Connection, plan: &Plan) -> Result<Vec<Value>, bro
     streams.extend(plan.streams.iter().map(|s| s.name.as_str()));
     streams.sort_unstable();
     streams.dedup();
+    let known: HashSet<(&str, &str)> = plan
+        .handlers
+        .iter()
+        .map(|h| (h.name.as_str(), h.consumer.as_str()))
+        .collect();
     let mut found = Vec::new();
     for stream in streams {
         if connection.stream(stream).await?.is_none() {
             continue;
         }
-        let list: Value = connection.api(&format!("CONSUMER.LIST.{stream}"), &json!({})).await?;
-        for consumer in list["consumers"].as_array().into_iter().flatten() {
+        for consumer in connection.consumers(stream).await? {
             let metadata = &consumer["config"]["metadata"];
             let (Some(mesh), Some(handler)) = (metadata[META_MESH].as_str(), metadata[META_HANDLER].as_str()) else {
                 continue;
             };
-            let known = plan
-                .handlers
-                .iter()
-                .any(|h| h.name == handler && json!(h.consumer) == consumer["name"]);
-            if mesh == plan.mesh && !known {
+            let name = consumer["name"].as_str().unwrap_or_default();
+            if mesh == plan.mesh && !known.contains(&(handler, name)) {
                 found.push(json!({ "stream": stream, "consumer": consumer["name"], "handler": handler }));
             }
         }

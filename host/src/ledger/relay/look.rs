@@ -13,7 +13,7 @@ use super::publish::Task;
 use super::refused::{Answer, Asked};
 use crate::broker::error::Code;
 use crate::broker::provision::DEAD;
-use crate::broker::scan::{CLOCKS_MS, From, survey};
+use crate::broker::scan::{CLOCKS_MS, From, LOOKS, survey};
 use crate::broker::{By, Connection, Error};
 use crate::dead_letter;
 use crate::ledger::entry::PART;
@@ -185,6 +185,8 @@ pub async fn ids_since(
     if let (Some(stream), true) = (target, tells) {
         let from = From::Time(from_ms.saturating_sub(CLOCKS_MS));
         let filter = [subject.to_owned()];
+        // Nobody closes it.
+        let _place = LOOKS.acquire().await.ok();
         for message in survey(nats, &stream, &filter, from, u64::MAX).await? {
             let headers = message.headers.unwrap_or_default();
             ids.extend(header(&headers, "Nats-Msg-Id").map(str::to_owned));

@@ -7,6 +7,7 @@ use std::time::Duration;
 use async_nats::Subject;
 use futures_util::StreamExt;
 use serde_json::json;
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use self::carry::{Fetched, Relay};
@@ -17,10 +18,10 @@ use crate::broker::connection::redial_delay;
 use crate::broker::consumer::nanos;
 use crate::broker::provision::{DEAD, DELAYED, kv_stream, restore};
 use crate::broker::shared::Shared;
-use crate::broker::{self, By, Connection, Error};
+use crate::broker::{By, Connection, Error};
 use crate::fault;
 use crate::message::DeliveryInfo;
-use crate::plan::{Nats, Plan};
+use crate::plan::Plan;
 use crate::trouble::Weight;
 
 pub mod blocked;
@@ -65,7 +66,7 @@ pub async fn run(state: Arc<RelayState>, bucket: Option<Arc<Bucket>>, plan: Arc<
     loop {
         let served = async {
             let connection = connections.connection(unanswered.take().as_ref()).await?;
-            let served = serve(&state, &connection, bucket.as_ref(), &plan).await;
+            let served = serve(&state, (&connection, &connections.starts), bucket.as_ref(), &plan).await;
             if matches!(served, Err(Error::Timeout { .. })) {
                 unanswered = Some(connection);
             }
@@ -87,9 +88,8 @@ pub async fn run(state: Arc<RelayState>, bucket: Option<Arc<Bucket>>, plan: Arc<
 
 /// Completes when everything has been carried out that is stored by now, by whichever host, but for what only waits for a
 /// target that takes nothing.
-pub async fn caught_up(state: &RelayState, nats: &Nats) -> Result<(), Error> {
+pub async fn caught_up(state: &RelayState, connection: &Connection) -> Result<(), Error> {
     let ledger = state.ledger();
-    let connection = broker::open(nats, &format!("jetmesh relay {ledger} end")).await?;
     let stream = kv_stream(ledger);
     let outs = Subjects::new(ledger).outs();
     let Some(last) = connection.stored(&stream, By::Last(&outs)).await? else {
@@ -123,11 +123,13 @@ pub async fn caught_up(state: &RelayState, nats: &Nats) -> Result<(), Error> {
 
 async fn serve(
     state: &RelayState,
-    connection: &Connection,
+    (connection, starts): (&Connection, &Semaphore),
     bucket: Option<&Arc<Bucket>>,
     plan: &Arc<Plan>,
 ) -> Result<(), Error> {
     let ledger = state.ledger();
+    // Nobody closes it.
+    let turn = starts.acquire().await.ok();
     for needed in [DEAD, DELAYED] {
         restore(connection, plan, needed).await?;
     }
@@ -155,6 +157,7 @@ async fn serve(
     let next = format!("{}.CONSUMER.MSG.NEXT.{stream}.{CONSUMER}", connection.api_prefix());
     let place = (stream, subjects);
     let mut relay = Relay::new(plan, connection.clone(), place, bucket.cloned()).await?;
+    drop(turn);
     state.active(false);
     state.works();
     let mut pin: Option<String> = None;

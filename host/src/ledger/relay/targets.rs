@@ -125,6 +125,7 @@ pub fn refusal(error: Error) -> Refusal {
         | Error::Unauthorized { .. }
         | Error::Unreadable { .. }
         | Error::Connect { .. }
+        | Error::Crowded { .. }
         | Error::Credentials { .. }
         | Error::OldServer { .. }
         | Error::NoJetStream) => Refusal::Broken(error),
