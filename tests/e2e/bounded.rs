@@ -113,7 +113,7 @@ async fn a_full_ledger_decides_nothing_and_says_so_and_goes_on_when_it_is_raised
     let stopped = says(&["the ledger is stopped", "bucket probe: ", "maximum bytes exceeded"]);
     host.wait_for_line(stopped, SOON).await;
     let done = mesh.decisions("probe").await.len();
-    assert!((1..ORDERS).contains(&done), "{done}");
+    assert!(done < ORDERS, "{done}");
     let (status, text, _) = mesh.jetmesh(&["status"]).await;
     assert_eq!(status.code(), Some(6), "{text}");
     assert!(text.contains("maximum bytes exceeded"), "{text}");
