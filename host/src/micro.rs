@@ -34,6 +34,9 @@ pub fn service(mesh: &str) -> String {
 
 /// How long to wait for a further host to answer.
 const HOSTS_WAIT: Duration = Duration::from_millis(300);
+/// The same for the first one: where nobody listens the server says so at once, and a busy host has to tell of thousands of
+/// handlers.
+const FIRST_WAIT: Duration = Duration::from_secs(3);
 
 /// What a host tells of itself.
 pub struct Host {
@@ -80,7 +83,11 @@ pub async fn hosts(connection: &Connection, mesh: &str, verb: &str) -> Vec<Value
         return Vec::new();
     }
     let mut hosts = Vec::new();
-    while let Ok(Some(answer)) = tokio::time::timeout(HOSTS_WAIT, answers.next()).await {
+    loop {
+        let wait = if hosts.is_empty() { FIRST_WAIT } else { HOSTS_WAIT };
+        let Ok(Some(answer)) = tokio::time::timeout(wait, answers.next()).await else {
+            break;
+        };
         if answer.status.is_some() {
             break;
         }
