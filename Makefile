@@ -13,7 +13,7 @@ OLDEST := $(shell sed -n 's/^SERVER_OLDEST=//p' tools/install.sh)
 # Handlers are built for wasm; their unit tests run on the machine itself.
 HOST = $(shell rustc -vV | sed -n 's/^host: //p')
 
-.PHONY: help run test test-oldest chaos build handlers fixtures bench lint fmt clean
+.PHONY: help run test test-oldest chaos soak build handlers fixtures bench lint fmt clean
 
 help: ## print this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -42,6 +42,12 @@ chaos: handlers ## the kill matrix, every planted mistake, and the ledger's mode
 	cargo test --locked --config profile.dev.package.jetmesh.opt-level=2 -p jetmesh --test e2e -- \
 	    --ignored --nocapture --test-threads 1 malformed::
 	cargo test --locked -p jetmesh --test chaos -- --rounds 570 --mistakes $(ARGS)
+
+MINUTES ?= 20
+
+soak: handlers ## one mesh with every trouble at once for 20 minutes, then an audit: make soak MINUTES=…
+	@tools/install.sh all
+	cargo test --locked --config profile.dev.package.jetmesh.opt-level=2 -p jetmesh --test chaos -- --soak $(MINUTES)
 
 build: handlers ## build the handlers and the release binary
 	@tools/install.sh run

@@ -3,13 +3,18 @@
 use std::env;
 
 pub const USAGE: &str = "\
-The kill matrix. Without arguments: a slice of it, and a slice of the planted mistakes.
+The kill matrix, and the soak. Without arguments: a slice of the matrix, and a slice of the planted mistakes.
   --rounds N      play N rounds, a seed's rounds one after another, then the next seed's
   --seed S        begin with this seed (1)
   --round R       play only this round of the seed
   --mistake NAME  plant this mistake; the auditor must find it within the rounds that are stated for it
   --mistakes      plant every mistake, one after another
-  --jobs J        rounds at a time (6)";
+  --jobs J        rounds at a time (6)
+  --soak MINUTES  play no rounds, but let one mesh work for so long with all troubles at once: three handlers with ledgers
+                  and one without, 30 orders a second, malformed messages among them, a target that is full, one that is
+                  removed and made again, streams of the mesh that are removed, a module that is replaced each minute, a
+                  host that is killed every two minutes beside one that goes on. Then all is audited by event and handler.
+                  From ten minutes on the memory of the host that goes on, and that of the server, must not grow";
 
 #[derive(Debug, Clone)]
 pub struct Arguments {
@@ -19,6 +24,8 @@ pub struct Arguments {
     pub mistake: Option<String>,
     pub mistakes: bool,
     pub jobs: usize,
+    /// Minutes.
+    pub soak: Option<u64>,
 }
 
 /// `Ok(None)`: a test runner asks for tests of other names.
@@ -30,6 +37,7 @@ pub fn read() -> Result<Option<Arguments>, String> {
         mistake: None,
         mistakes: false,
         jobs: 6,
+        soak: None,
     };
     let mut given = env::args().skip(1);
     while let Some(name) = given.next() {
@@ -45,6 +53,7 @@ pub fn read() -> Result<Option<Arguments>, String> {
             "--mistake" => arguments.mistake = Some(value()?),
             "--mistakes" => arguments.mistakes = true,
             "--jobs" => arguments.jobs = usize::try_from(number(value()?)?).unwrap_or(1).max(1),
+            "--soak" => arguments.soak = Some(number(value()?)?.max(1)),
             // A listing of the tests by name has none of this one.
             "--list" => return Ok(None),
             "--help" => return Err(USAGE.to_owned()),

@@ -5,9 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
-use crate::found::{Held, Ledger};
+use crate::event::{Event, MALFORMED, Malformed};
+use crate::found::{Emitted, Held, Ledger};
+use crate::mesh::Found;
 use crate::model::{self, Failure, State};
-use crate::orders::{HANDLERS, Order, SHARED};
+use crate::orders::{HANDLERS, Order, PLAIN, SHARED};
 use crate::world::{Look, Put};
 
 /// What the generator knows.
@@ -15,6 +17,9 @@ pub struct Known<'a> {
     pub orders: &'a [Order],
     /// By order, its sequence in the stream.
     pub published: &'a [u64],
+    pub malformed: &'a [Malformed],
+    /// [`PLAIN`] is there as well.
+    pub plain: bool,
     pub puts: &'a [Put],
     pub looks: &'a [Look],
 }
@@ -31,8 +36,9 @@ struct Decided {
 pub fn judge(known: &Known<'_>, held: &Held) -> Vec<String> {
     let mut audit = Audit {
         known,
-        orders: known.published.iter().copied().zip(known.orders).collect(),
+        published: published(known),
         decided: BTreeMap::new(),
+        open: [0; HANDLERS.len()],
         events: BTreeMap::new(),
         problems: Vec::new(),
     };
@@ -46,14 +52,26 @@ pub fn judge(known: &Known<'_>, held: &Held) -> Vec<String> {
     audit.problems
 }
 
+/// By sequence.
+fn published<'a>(known: &Known<'a>) -> BTreeMap<u64, Event<'a>> {
+    let orders = known
+        .published
+        .iter()
+        .copied()
+        .zip(known.orders.iter().map(Event::Order));
+    let malformed = known.malformed.iter().map(|one| (one.sequence, Event::Malformed(one)));
+    orders.chain(malformed).collect()
+}
+
 struct Audit<'a> {
     known: &'a Known<'a>,
-    /// By sequence.
-    orders: BTreeMap<u64, &'a Order>,
+    published: BTreeMap<u64, Event<'a>>,
     /// By handler and sequence.
     decided: BTreeMap<(usize, u64), Decided>,
-    /// What ought to be emitted: by handler, event, subject and payload, how often.
-    events: BTreeMap<(String, String, String, String), i64>,
+    /// By handler: below this everything is decided, as far as the ledger has been replayed.
+    open: [u64; HANDLERS.len()],
+    /// What ought to be emitted, and how often.
+    events: BTreeMap<Emitted, i64>,
     problems: Vec<String>,
 }
 
@@ -74,6 +92,7 @@ impl<'a> Audit<'a> {
         let mut puts = puts.into_iter().peekable();
         let mut deaths = BTreeSet::new();
         for (i, (sequence, entry)) in ledger.entries.iter().enumerate() {
+            let entry: Value = serde_json::from_slice(entry).expect("an entry is JSON");
             let n = entry["n"].as_u64().unwrap_or(0);
             if n != i as u64 + 1 {
                 self.wrong(format!("{bucket}: entry {n} stands at place {}", i + 1));
@@ -81,12 +100,11 @@ impl<'a> Audit<'a> {
             while let Some(put) = puts.next_if(|put| put.sequence < *sequence) {
                 state.put(&put.key, Some(put.value), put.sequence);
             }
-            let before = state.clone();
             let mut written: BTreeMap<String, Option<String>> = BTreeMap::new();
             for decision in entry["decisions"].as_array().into_iter().flatten() {
-                self.decision(bucket, n, decision, &before, &mut written, &mut deaths);
+                self.decision(bucket, n, decision, &state, &mut written, &mut deaths);
             }
-            self.writes(bucket, (*sequence, entry), &before, &written, &mut state);
+            self.writes(bucket, (*sequence, &entry), &written, &mut state);
             self.floors(bucket, n, &entry["floors"]);
         }
         for put in puts {
@@ -131,31 +149,43 @@ impl<'a> Audit<'a> {
         let here = format!("{bucket} entry {entry}: {name} {event}");
         let handler = HANDLERS.iter().position(|(known, _)| *known == name);
         let sequence = event.rsplit_once('.').and_then(|(_, sequence)| sequence.parse().ok());
-        let order = sequence.and_then(|sequence: u64| Some((sequence, *self.orders.get(&sequence)?)));
-        let (Some(handler), Some((sequence, order))) = (handler, order) else {
+        let found = sequence.and_then(|sequence: u64| Some((sequence, *self.published.get(&sequence)?)));
+        let (Some(handler), Some((sequence, found))) = (handler, found) else {
             return self.wrong(format!("{here}: nobody has published that"));
         };
-        let steps = &order.steps[handler];
         let attempt = decision["attempt"]
             .as_u64()
             .and_then(|a| u32::try_from(a).ok())
             .unwrap_or(0);
         let dead = decision["verdict"] == "dead";
-        let read = |key: &str| written.get(key).cloned().unwrap_or_else(|| before.key(key).value);
-        match (model::run(&name, attempt, steps, read), dead) {
-            (Ok(effects), false) => {
-                written.extend(effects.writes);
-                for (subject, payload) in effects.emits {
-                    let emit = (name.clone(), event.clone(), subject, payload.to_string());
-                    *self.events.entry(emit).or_default() += 1;
+        let is_malformed = (dead, &*text("cause"), &*text("code")) == (true, "rejected", MALFORMED);
+        match found {
+            Event::Malformed(_) if is_malformed => {}
+            Event::Malformed(_) => self.wrong(format!("{here} is {decision}, and no client can read it")),
+            Event::Order(order) => {
+                let steps = &order.steps[handler];
+                let read = |key: &str| written.get(key).cloned().unwrap_or_else(|| before.key(key).value);
+                match (model::run(&name, attempt, steps, read), dead) {
+                    (Ok(effects), false) => {
+                        written.extend(effects.writes);
+                        for (subject, payload) in effects.emits {
+                            let emit = Emitted {
+                                handler: name.clone(),
+                                event: event.clone(),
+                                subject,
+                                payload: payload.to_string(),
+                            };
+                            *self.events.entry(emit).or_default() += 1;
+                        }
+                    }
+                    (Err(Failure::Rejected(code)), true) if text("cause") == "rejected" && text("code") == code => {}
+                    (_, true) if text("cause") == "exhausted" && model::may_exhaust(steps) => {}
+                    (told, _) => self.wrong(format!(
+                        "{here} is {decision}, and order {} at this place is {told:?}",
+                        order.number
+                    )),
                 }
             }
-            (Err(Failure::Rejected(code)), true) if text("cause") == "rejected" && text("code") == code => {}
-            (_, true) if text("cause") == "exhausted" && model::may_exhaust(steps) => {}
-            (told, _) => self.wrong(format!(
-                "{here} is {decision}, and order {} at this place is {told:?}",
-                order.number
-            )),
         }
         if dead {
             deaths.insert(format!("{name}.{event}"));
@@ -176,7 +206,6 @@ impl<'a> Audit<'a> {
         &mut self,
         bucket: &str,
         (sequence, entry): (u64, &Value),
-        before: &State,
         written: &BTreeMap<String, Option<String>>,
         state: &mut State,
     ) {
@@ -187,7 +216,8 @@ impl<'a> Audit<'a> {
         for (write, revision) in writes.zip(sequence + 2 + deaths..) {
             let key = write["key"].as_str().unwrap_or_default();
             let value = write["value"]["text"].as_str().map(str::to_owned);
-            let base = before.key(key).revision;
+            // An entry writes each key once.
+            let base = state.key(key).revision;
             if write["base"] != base {
                 let (n, found) = (&entry["n"], &write["base"]);
                 self.wrong(format!(
@@ -216,7 +246,8 @@ impl<'a> Audit<'a> {
                 continue;
             };
             let floor = floor["floor"].as_u64().unwrap_or(0);
-            if let Some(open) = self.open_below(handler, floor, n) {
+            let open = self.first_open(handler);
+            if open <= floor {
                 self.wrong(format!(
                     "{bucket} entry {n}: the floor of {name} is {floor}, and {open} is not decided"
                 ));
@@ -224,24 +255,24 @@ impl<'a> Audit<'a> {
         }
     }
 
-    /// The first event at or below `sequence` that no entry up to `n` decides.
-    fn open_below(&self, handler: usize, sequence: u64, n: u64) -> Option<u64> {
-        let mut below = self.orders.range(..=sequence).map(|(sequence, _)| *sequence);
-        below.find(|sequence| {
-            self.decided
-                .get(&(handler, *sequence))
-                .is_none_or(|decided| decided.entry > n)
-        })
+    /// The first event that is not decided, as far as the ledger has been replayed.
+    fn first_open(&mut self, handler: usize) -> u64 {
+        let from = self.published.range(self.open[handler]..);
+        let mut open = from.map(|(sequence, _)| *sequence);
+        let open = open.find(|sequence| !self.decided.contains_key(&(handler, *sequence)));
+        self.open[handler] = open.unwrap_or(u64::MAX);
+        self.open[handler]
     }
 
     fn each_event_is_decided(&mut self) {
         for (handler, (name, _)) in HANDLERS.iter().enumerate() {
-            for (sequence, order) in self.orders.clone() {
+            for (sequence, event) in self.published.clone() {
                 if !self.decided.contains_key(&(handler, sequence)) {
-                    let number = order.number;
-                    self.wrong(format!(
-                        "{name}: order {number}, event {sequence}, is neither done nor dead"
-                    ));
+                    let what = match event {
+                        Event::Order(order) => format!("order {}", order.number),
+                        Event::Malformed(_) => "a malformed message".to_owned(),
+                    };
+                    self.wrong(format!("{name}: {what}, event {sequence}, is neither done nor dead"));
                 }
             }
         }
@@ -252,27 +283,11 @@ impl<'a> Audit<'a> {
     fn emitted(&mut self, held: &Held) {
         let mut missing = std::mem::take(&mut self.events);
         for event in &held.emitted {
-            let header = |name: &str| event.header(name).unwrap_or_default().to_owned();
-            let payload = String::from_utf8_lossy(&event.payload).into_owned();
-            let subject = event.subject.clone();
-            let emit = (
-                header("Mesh-Cause-Handler"),
-                header("Mesh-Cause-Event"),
-                subject,
-                payload,
-            );
-            *missing.entry(emit).or_default() -= 1;
+            *missing.entry(event.clone()).or_default() -= 1;
         }
         for letter in &held.undeliverable {
-            let header = |name: &str| letter.header(name).unwrap_or_default().to_owned();
-            let emit = (
-                header("Mesh-Original-Mesh-Cause-Handler"),
-                header("Mesh-Original-Mesh-Cause-Event"),
-                header("Mesh-Subject"),
-                String::from_utf8_lossy(&letter.payload).into_owned(),
-            );
-            let blocked = ["full.x", "small.x"].contains(&emit.2.as_str());
-            if !blocked {
+            let emit = Emitted::of_letter(letter);
+            if !["full.x", "small.x", "gone.x"].contains(&emit.subject.as_str()) {
                 self.wrong(format!(
                     "{} is undeliverable, and its target takes everything",
                     letter.subject
@@ -280,39 +295,46 @@ impl<'a> Audit<'a> {
             }
             *missing.entry(emit).or_default() -= 1;
         }
-        for ((handler, event, subject, payload), count) in missing.into_iter().filter(|(_, count)| *count != 0) {
+        for (emit, count) in missing.into_iter().filter(|(_, count)| *count != 0) {
             let what = if count > 0 {
                 "is missing"
             } else {
                 "is there, but ought not to be"
             };
             let times = count.abs();
-            self.wrong(format!(
-                "{subject} {payload} of {handler} {event} {what}, {times} times"
-            ));
+            self.wrong(format!("{emit:?} {what}, {times} times"));
         }
     }
 
     /// Each event that is dead has one letter with its bytes and its cause, and nobody else has one.
     fn letters(&mut self, held: &Held) {
-        let mut letters: BTreeMap<String, Vec<_>> = BTreeMap::new();
+        let mut letters: BTreeMap<&str, Vec<&Found>> = BTreeMap::new();
         for letter in &held.letters {
-            letters.entry(letter.subject.clone()).or_default().push(letter);
+            letters.entry(&letter.subject).or_default().push(letter);
         }
         let mut problems = Vec::new();
-        for ((handler, sequence), decided) in self.decided.iter().filter(|(_, decided)| decided.dead) {
-            let (name, event) = (HANDLERS[*handler].0, &decided.event);
-            let found = letters
-                .remove(&format!("$MESH.dead.ORDERS.{name}.{event}"))
-                .unwrap_or_default();
+        let mut owed = |name: &str, event: &str, sequence: u64, cause: &str| {
+            let subject = format!("$MESH.dead.ORDERS.{name}.{event}");
+            let found = letters.remove(subject.as_str()).unwrap_or_default();
             let [letter] = found[..] else {
                 problems.push(format!("{name} {event} is dead, and has {} letters", found.len()));
-                continue;
+                return;
             };
-            let whole = letter.payload == self.orders[sequence].payload().as_bytes();
-            if !whole || letter.header("Mesh-Cause") != Some(&decided.cause) || letter.header("Mesh-Settled").is_some()
-            {
+            let whole = self.published.get(&sequence).is_some_and(|event| event.is_of(letter));
+            if !whole || letter.header("Mesh-Cause") != Some(cause) || letter.header("Mesh-Settled").is_some() {
                 problems.push(format!("{name} {event} has a letter that is not its own: {letter:?}"));
+            }
+        };
+        for ((handler, sequence), decided) in self.decided.iter().filter(|(_, decided)| decided.dead) {
+            owed(HANDLERS[*handler].0, &decided.event, *sequence, &decided.cause);
+        }
+        if self.known.plain {
+            let any = self.decided.values().next().map_or("", |decided| &decided.event);
+            let incarnation = any.split('.').next().unwrap_or_default();
+            for (sequence, event) in &self.published {
+                if let Some(cause) = event.dies_without_ledger() {
+                    owed(PLAIN, &format!("{incarnation}.{sequence}"), *sequence, cause);
+                }
             }
         }
         problems.extend(
@@ -325,20 +347,34 @@ impl<'a> Audit<'a> {
 
     /// Nothing was acked before it was decided, and in the end everything is.
     fn acks(&mut self, held: &Held) {
+        let decided_by: Vec<_> = (0..HANDLERS.len()).map(|handler| self.decided_by(handler)).collect();
         for look in self.known.looks {
-            let name = HANDLERS[look.handler].0;
+            let Look {
+                handler,
+                acked,
+                entries,
+            } = *look;
+            let name = HANDLERS[handler].0;
+            let below = decided_by[handler].range(..=acked).next_back();
+            if below.is_none_or(|(_, entry)| *entry <= entries) {
+                continue;
+            }
+            let late = |event: &&u64| {
+                let decided = self.decided.get(&(handler, **event));
+                decided.is_none_or(|decided| decided.entry > entries)
+            };
+            let open = self.published.keys().find(late).copied().unwrap_or(0);
             let given_up = held.given_up.get(name);
-            if let Some(open) = self.open_below(look.handler, look.acked, look.entries)
-                && !given_up.is_some_and(|given_up| given_up.contains(&open))
-            {
-                let Look { acked, entries, .. } = look;
+            if !given_up.is_some_and(|given_up| given_up.contains(&open)) {
                 self.wrong(format!(
                     "{name}: {acked} was acked, and {open} was not decided by entry {entries}"
                 ));
             }
         }
-        let last = self.known.published.iter().max().copied().unwrap_or(0);
-        for ((name, _), info) in HANDLERS.iter().zip(&held.consumers) {
+        let last = self.published.keys().max().copied().unwrap_or(0);
+        let plain = self.known.plain.then_some(PLAIN);
+        for name in HANDLERS.map(|(name, _)| name).into_iter().chain(plain) {
+            let info = &held.consumers[name];
             let acked = &info["ack_floor"]["stream_seq"];
             let waits = (&info["num_pending"], &info["num_ack_pending"]);
             if *acked != last || *waits.0 != 0 || *waits.1 != 0 {
@@ -348,5 +384,16 @@ impl<'a> Audit<'a> {
                 ));
             }
         }
+    }
+
+    /// By event, the entry by which it and all before it were decided; those that are not: never.
+    fn decided_by(&self, handler: usize) -> BTreeMap<u64, u64> {
+        let mut by = 0;
+        let events = self.published.keys().map(|event| {
+            let decided = self.decided.get(&(handler, *event));
+            by = by.max(decided.map_or(u64::MAX, |decided| decided.entry));
+            (*event, by)
+        });
+        events.collect()
     }
 }

@@ -2,29 +2,63 @@
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
 use serde_json::Value;
 
 use crate::mesh::{Found, Mesh};
-use crate::orders::{HANDLERS, SHARED};
+use crate::orders::{HANDLERS, PLAIN, SHARED};
 
 /// Everything that the auditor looks at, beside the generator's list.
 pub struct Held {
     /// By bucket.
     pub ledgers: BTreeMap<&'static str, Ledger>,
-    pub emitted: Vec<Found>,
+    pub emitted: Vec<Emitted>,
     /// The letters of emitted events that their targets do not take.
     pub undeliverable: Vec<Found>,
     pub letters: Vec<Found>,
     /// Sequences that the server gave up on, by handler.
     pub given_up: BTreeMap<String, Vec<u64>>,
-    /// What the server says of each handler's consumer, in the order of [`HANDLERS`].
-    pub consumers: Vec<Value>,
+    /// What the server says of each handler's consumer.
+    pub consumers: BTreeMap<&'static str, Value>,
+}
+
+/// An event that a handler has emitted.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Emitted {
+    /// Of which handler's event it is a consequence.
+    pub handler: String,
+    pub event: String,
+    pub subject: String,
+    pub payload: String,
+}
+
+impl Emitted {
+    pub fn of(event: &Found) -> Self {
+        let header = |name: &str| event.header(name).unwrap_or_default().to_owned();
+        Self {
+            handler: header("Mesh-Cause-Handler"),
+            event: header("Mesh-Cause-Event"),
+            subject: event.subject.clone(),
+            payload: String::from_utf8_lossy(&event.payload).into_owned(),
+        }
+    }
+
+    /// Of the letter of one that its target does not take.
+    pub fn of_letter(letter: &Found) -> Self {
+        let header = |name: &str| letter.header(name).unwrap_or_default().to_owned();
+        Self {
+            handler: header("Mesh-Original-Mesh-Cause-Handler"),
+            event: header("Mesh-Original-Mesh-Cause-Event"),
+            subject: header("Mesh-Subject"),
+            payload: String::from_utf8_lossy(&letter.payload).into_owned(),
+        }
+    }
 }
 
 /// What a bucket's stream holds.
 pub struct Ledger {
     /// With their sequences, in that order.
-    pub entries: Vec<(u64, Value)>,
+    pub entries: Vec<(u64, Bytes)>,
     pub head: Value,
     /// `<handler>.<event>` of each death record.
     pub deaths: Vec<String>,
@@ -34,10 +68,6 @@ pub struct Ledger {
 
 impl Held {
     pub async fn read(mesh: &Mesh) -> Self {
-        let mut ledgers = BTreeMap::new();
-        for bucket in [SHARED, "mesh"] {
-            ledgers.insert(bucket, Ledger::read(mesh, bucket).await);
-        }
         let mut given_up: BTreeMap<String, Vec<u64>> = BTreeMap::new();
         for advisory in mesh.messages("MESH_ADVISORIES", "*.*.*.*.MAX_DELIVERIES.>").await {
             let advisory = advisory.json();
@@ -45,29 +75,51 @@ impl Held {
             let consumer = consumer.unwrap_or_default().to_owned();
             given_up.entry(consumer).or_default().push(sequence.unwrap_or(0));
         }
-        let mut consumers = Vec::new();
-        for (name, _) in HANDLERS {
-            consumers.push(mesh.consumer("ORDERS", name).await);
-        }
         let mut emitted = Vec::new();
         for stream in ["EVENTS", "FULL", "SMALL"] {
-            emitted.extend(mesh.messages(stream, ">").await);
+            emitted.extend(mesh.messages(stream, ">").await.iter().map(Emitted::of));
+        }
+        Self {
+            emitted,
+            given_up,
+            ..Self::rest(mesh).await
+        }
+    }
+
+    /// All but what is emitted and what the server gave up on.
+    pub async fn rest(mesh: &Mesh) -> Self {
+        let mut ledgers = BTreeMap::new();
+        for bucket in [SHARED, "mesh"] {
+            ledgers.insert(bucket, Ledger::read(mesh, bucket).await);
+        }
+        let mut consumers = BTreeMap::new();
+        for name in HANDLERS.map(|(name, _)| name).into_iter().chain([PLAIN]) {
+            consumers.insert(name, mesh.consumer("ORDERS", name).await);
         }
         let letters = mesh.messages("MESH_DEAD", ">").await.into_iter();
         let (undeliverable, letters) =
             letters.partition(|letter: &Found| letter.header("Mesh-Cause") == Some("undeliverable"));
         Self {
             ledgers,
-            emitted,
+            emitted: Vec::new(),
             undeliverable,
             letters,
-            given_up,
+            given_up: BTreeMap::new(),
             consumers,
         }
     }
 }
 
 impl Ledger {
+    /// How many decisions its entries have.
+    pub fn decisions(&self) -> usize {
+        let count = self.entries.iter().map(|(_, entry)| {
+            let entry: Value = serde_json::from_slice(entry).expect("an entry is JSON");
+            entry["decisions"].as_array().map_or(0, Vec::len)
+        });
+        count.sum()
+    }
+
     async fn read(mesh: &Mesh, bucket: &str) -> Self {
         let (mut entries, mut heads, mut deaths, mut keys) = (vec![], vec![], vec![], BTreeMap::new());
         let state = format!("$MESH.state.{bucket}.");
@@ -86,7 +138,7 @@ impl Ledger {
             let name = message.subject.strip_prefix(&state).expect("the stream has no others");
             match name.split_once('.') {
                 None if name == "head" => heads.push(message.json()),
-                Some(("ledger", _)) => entries.push((message.sequence, message.json())),
+                Some(("ledger", _)) => entries.push((message.sequence, message.payload)),
                 Some(("dead", rest)) => deaths.push(rest.to_owned()),
                 _ => {}
             }

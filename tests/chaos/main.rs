@@ -9,6 +9,7 @@ mod audit;
 #[path = "../e2e/config.rs"]
 #[expect(dead_code, reason = "the end-to-end tests use the rest")]
 mod config;
+mod event;
 mod found;
 #[path = "../e2e/mesh.rs"]
 #[expect(dead_code, reason = "the end-to-end tests use the rest")]
@@ -19,6 +20,7 @@ mod orders;
 mod report;
 mod round;
 mod run;
+mod soak;
 mod stage;
 #[path = "../support/mod.rs"]
 #[expect(dead_code, reason = "the end-to-end tests use the rest")]
@@ -26,6 +28,7 @@ mod support;
 mod world;
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 fn main() -> ExitCode {
     let arguments = match arguments::read() {
@@ -40,7 +43,13 @@ fn main() -> ExitCode {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let rounds = tokio::task::LocalSet::new();
     let runtime = runtime.expect("a runtime can be built");
-    match rounds.block_on(&runtime, run::run(&arguments)) {
+    let played = async {
+        match arguments.soak {
+            Some(minutes) => soak::run(Duration::from_secs(minutes * 60)).await,
+            None => run::run(&arguments).await,
+        }
+    };
+    match rounds.block_on(&runtime, played) {
         true => ExitCode::SUCCESS,
         false => ExitCode::FAILURE,
     }

@@ -84,7 +84,7 @@ pub fn run(
                 effects.emits.push((subject.clone(), json!(get(key))));
                 continue;
             }
-            Step::Emit { subject, payload } => {
+            Step::Emit { subject, payload } | Step::EmitLater { subject, payload, .. } => {
                 effects.emits.push((subject.clone(), payload.clone()));
                 continue;
             }

@@ -10,6 +10,9 @@ use serde_json::{Value, json};
 /// ledger is the mesh's own.
 pub const HANDLERS: [(&str, &str); 3] = [("ant", SHARED), ("bee", SHARED), ("cat", "mesh")];
 
+/// A handler without a ledger, which only the soak has.
+pub const PLAIN: &str = "dog";
+
 /// The bucket with the keys.
 pub const SHARED: &str = "shared";
 
@@ -44,6 +47,11 @@ pub enum Step {
         subject: String,
         payload: Value,
     },
+    EmitLater {
+        subject: String,
+        payload: Value,
+        after_ms: u64,
+    },
     Sleep {
         ms: u64,
     },
@@ -61,17 +69,48 @@ pub enum Step {
     Trap,
 }
 
+impl Step {
+    /// The key that it writes, if many orders write it.
+    pub fn written(&mut self) -> Option<&mut String> {
+        match self {
+            Self::Append { key, .. } | Self::Add { key, .. } | Self::Take { key } | Self::Delete { key } => {
+                Some(key).filter(|key| !key.starts_with("own."))
+            }
+            _ => None,
+        }
+    }
+
+    /// An attempt that comes to it fails.
+    pub fn is_failure(&self) -> bool {
+        matches!(
+            self,
+            Self::Reject { .. } | Self::Retry { .. } | Self::FailUntil { .. } | Self::Trap
+        )
+    }
+}
+
 /// One event, and what each handler is to do with it, in the order of [`HANDLERS`].
 #[derive(Debug, Clone)]
 pub struct Order {
     pub number: usize,
     pub steps: [Vec<Step>; 3],
+    /// What [`PLAIN`] is to do.
+    pub plain: Vec<Step>,
 }
 
 impl Order {
+    /// Something of it is emitted later.
+    pub fn asks_for_delayed(&self) -> bool {
+        let later = |step: &Step| matches!(step, Step::EmitLater { .. });
+        self.steps.iter().flatten().any(later)
+    }
+
     pub fn payload(&self) -> String {
         let one = |((handler, _), steps): (&(&str, &str), &Vec<Step>)| json!({ "op": "for", "handler": handler, "do": steps });
-        let steps: Vec<Value> = HANDLERS.iter().zip(&self.steps).map(one).collect();
+        let mut steps: Vec<Value> = HANDLERS.iter().zip(&self.steps).map(one).collect();
+        if !self.plain.is_empty() {
+            steps.push(one((&(PLAIN, ""), &self.plain)));
+        }
         json!({ "do": steps }).to_string()
     }
 }
@@ -79,15 +118,17 @@ impl Order {
 /// The orders of a seed.
 pub fn draw(seed: u64, count: usize) -> Vec<Order> {
     let mut rng = StdRng::seed_from_u64(seed);
-    let one = |number| {
-        let steps = [
-            with_state(&mut rng, number),
-            with_state(&mut rng, number),
-            without_state(&mut rng, number),
-        ];
-        Order { number, steps }
-    };
-    (0..count).map(one).collect()
+    (0..count).map(|number| one(&mut rng, number)).collect()
+}
+
+pub fn one(rng: &mut StdRng, number: usize) -> Order {
+    let steps = [
+        with_state(rng, number),
+        with_state(rng, number),
+        without_state(rng, number),
+    ];
+    let plain = Vec::new();
+    Order { number, steps, plain }
 }
 
 /// Lets the handler without state emit to a stream that is full, and now and then something that is too large for its

@@ -77,6 +77,8 @@ pub async fn play(round: &Round, mistake: Option<&str>) -> Played {
     let known = Known {
         orders: &round.orders,
         published: &world.published.lock().expect("nobody panics"),
+        malformed: &[],
+        plain: false,
         puts: &world.puts.lock().expect("nobody panics"),
         looks: &world.looks.lock().expect("nobody panics"),
     };
@@ -154,7 +156,7 @@ async fn act(
     let person = async {
         // A write whose fate nobody knows would say nothing.
         if round.server.is_none() {
-            world.write(&js, round.person).await;
+            world.write(&js, round.person, world::PUT_EVERY).await;
         }
     };
     let (mut hit, mut in_flight) = (false, false);
@@ -261,7 +263,7 @@ fn consumers() -> impl Iterator<Item = (String, &'static str)> {
 }
 
 /// Nothing waits to be delivered, acked or carried out.
-async fn is_settled(js: &jetstream::Context) -> bool {
+pub async fn is_settled(js: &jetstream::Context) -> bool {
     for (stream, name) in consumers() {
         match world::consumer(js, &stream, name).await {
             Some(info) if info["num_pending"] == 0 && info["num_ack_pending"] == 0 => {}

@@ -16,7 +16,7 @@ use crate::orders::{HANDLERS, Order, SHARED};
 
 /// Between two orders, two writes of the person, and two looks.
 const ORDER_EVERY: Duration = Duration::from_millis(8);
-const PUT_EVERY: Duration = Duration::from_millis(40);
+pub const PUT_EVERY: Duration = Duration::from_millis(40);
 const LOOK_EVERY: Duration = Duration::from_millis(60);
 
 /// Shared by all who take part in a round.
@@ -94,9 +94,9 @@ impl World {
     }
 
     /// Writes to keys that handlers read and write, as `nats kv put` and `nats kv update` do, until all is published.
-    pub async fn write(&self, js: &jetstream::Context, seed: u64) {
+    pub async fn write(&self, js: &jetstream::Context, seed: u64, every: Duration) {
         let mut rng = StdRng::seed_from_u64(seed);
-        let mut pace = interval(PUT_EVERY);
+        let mut pace = interval(every);
         pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
         for number in 0.. {
             pace.tick().await;
@@ -156,7 +156,8 @@ impl World {
                 };
                 let mut looks = self.looks.lock().expect("nobody panics");
                 // The same floor with more entries says less.
-                if !looks.iter().any(|l| l.handler == handler && l.acked == acked) {
+                let before = looks.iter().rev().find(|l| l.handler == handler);
+                if before.is_none_or(|l| l.acked != acked) {
                     looks.push(look);
                 }
             }

@@ -11,9 +11,8 @@ use serde_json::json;
 
 use crate::audit::{judge_with_letters, work};
 use crate::mesh::{Config, Found, Mesh, PATIENT, says};
-use crate::poison::Raw;
 use crate::support::wait::SOON;
-use crate::support::{Host, NatsServer, eventually, modules, server};
+use crate::support::{Host, NatsServer, Raw, eventually, modules, server};
 
 /// What was published that cannot be read, by what tells one from another: its payload.
 type Bad = BTreeMap<Vec<u8>, &'static [u8]>;
@@ -73,7 +72,7 @@ fn count(host: &Host, words: &[&str]) -> usize {
 async fn good_ones_among_malformed_ones_are_neither_late_nor_counted() {
     let (mesh, host) = Mesh::start(Config::probe_with(FOREVER)).await;
     let (raw, bad) = mixed(300, 3, works);
-    raw.publish(&mesh);
+    raw.publish(&mesh.server);
     judge_with_letters(&mesh, 300, 2, bad.len()).await;
     judge_letters(&mesh.letters().await, &bad);
     for decision in mesh.decisions("probe").await {
@@ -91,7 +90,7 @@ async fn two_hosts_share_malformed_ones_and_decide_each_event_once() {
     let (mesh, _one) = Mesh::start(Config::probe_with(FOREVER)).await;
     let _two = mesh.host(&[]).await;
     let (raw, bad) = mixed(300, 10, works);
-    raw.publish(&mesh);
+    raw.publish(&mesh.server);
     judge_with_letters(&mesh, 300, 2, bad.len()).await;
     judge_letters(&mesh.letters().await, &bad);
 }
@@ -108,7 +107,7 @@ async fn without_a_ledger_each_is_run_once_and_each_malformed_one_has_its_letter
         mesh.add_stream("ORDERS", &["orders.>"], retention).await;
         let host = mesh.host(&[]).await;
         let (raw, bad) = mixed(200, 4, |number| format!("{{\"op\":\"ok\",\"n\":{number}}}"));
-        raw.publish(&mesh);
+        raw.publish(&mesh.server);
         mesh.wait_settled("ORDERS", "probe").await;
         judge_letters(&mesh.wait_letters(bad.len()).await, &bad);
         eventually("every good one to be done", SOON, async || {
@@ -129,7 +128,7 @@ async fn a_lane_that_meets_no_malformed_one_for_a_while_is_guarded_no_more() {
     for _ in 0..2 {
         let mark = host.lines().len();
         let (raw, bad) = mixed(20, 20, |number| works(good + number));
-        raw.publish(&mesh);
+        raw.publish(&mesh.server);
         good += 20;
         dead += bad.len();
         host.wait_for_line_after(mark, says(&["serving", "guarded=true"]), PATIENT)
@@ -170,7 +169,7 @@ async fn over_tls(server: &str, client: &str) {
     let url = format!("tls://localhost:{}", mesh.server.addr().port());
     let host = mesh.host_of(&mesh.config, &url, &[]).await;
     let (raw, bad) = mixed(40, 10, works);
-    raw.publish(&mesh);
+    raw.publish(&mesh.server);
     judge_with_letters(&mesh, 40, 2, bad.len()).await;
     judge_letters(&mesh.letters().await, &bad);
     assert_eq!(count(&host, &["connection lost"]), 1);
@@ -206,7 +205,7 @@ async fn backlog(good: usize, nth: usize) -> (Mesh, Bad) {
                 bad.insert(payload, headers);
             }
         }
-        raw.publish(&mesh);
+        raw.publish(&mesh.server);
         eventually("what was published to be stored", SOON, async || {
             (mesh.messages_left("ORDERS").await == published).then_some(())
         })

@@ -332,7 +332,8 @@ pub struct Found {
 }
 
 impl Found {
-    fn of(message: &jetstream::Message) -> Self {
+    /// As a consumer delivers it.
+    pub fn of(message: &jetstream::Message) -> Self {
         let info = message.info().expect("a consumer's message tells its place");
         Self {
             subject: message.subject.to_string(),

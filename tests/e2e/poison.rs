@@ -1,57 +1,16 @@
 //! Messages that break whoever reads them.
 
-use std::io::{Read, Write};
-use std::net::TcpStream;
-
 use serde_json::json;
 
 use crate::audit::{judge_with_letters, work};
 use crate::mesh::{Config, Mesh, PATIENT, says};
+use crate::support::Raw;
 
 /// Publishes bytes that no client library would send.
 pub fn publish_raw(mesh: &Mesh, subject: &[u8], headers: &[u8], payload: &[u8]) {
     let mut batch = Raw::default();
     batch.add(subject, headers, payload);
-    batch.publish(mesh);
-}
-
-/// Messages, byte by byte, to be published at once.
-#[derive(Default)]
-pub struct Raw(Vec<u8>);
-
-impl Raw {
-    pub fn add(&mut self, subject: &[u8], headers: &[u8], payload: &[u8]) {
-        let (head, all) = (headers.len(), headers.len() + payload.len());
-        self.0.extend_from_slice(b"HPUB ");
-        self.0.extend_from_slice(subject);
-        self.0.extend_from_slice(format!(" {head} {all}\r\n").as_bytes());
-        self.0.extend_from_slice(headers);
-        self.0.extend_from_slice(payload);
-        self.0.extend_from_slice(b"\r\n");
-    }
-
-    /// Returns when the server has taken them.
-    pub fn publish(&self, mesh: &Mesh) {
-        let mut server = TcpStream::connect(mesh.server.addr()).expect("the server listens");
-        // The server speaks first; one that also takes TLS from the first byte would take ours for that.
-        let mut greeting = [0];
-        while greeting != *b"\n" {
-            server.read_exact(&mut greeting).expect("it greets");
-        }
-        server
-            .write_all(b"CONNECT {\"verbose\":false,\"headers\":true}\r\n")
-            .expect("it takes it");
-        server.write_all(&self.0).expect("it takes it");
-        server.write_all(b"PING\r\n").expect("it takes it");
-        // The PONG comes after the messages were taken.
-        let mut answer = Vec::new();
-        let mut buffer = [0; 1024];
-        while !answer.windows(4).any(|w| w == b"PONG") {
-            let read = server.read(&mut buffer).expect("it answers");
-            assert!(read > 0, "{}", String::from_utf8_lossy(&answer));
-            answer.extend_from_slice(&buffer[..read]);
-        }
-    }
+    batch.publish(&mesh.server);
 }
 
 #[tokio::test]

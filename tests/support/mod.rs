@@ -6,6 +6,7 @@ pub mod host;
 pub mod modules;
 pub mod process;
 pub mod proxy;
+pub mod raw;
 pub mod server;
 pub mod wait;
 
@@ -15,6 +16,7 @@ use std::path::{Path, PathBuf};
 
 pub use host::Host;
 pub use proxy::{Direction, Proxy};
+pub use raw::Raw;
 pub use rustix::process::Signal;
 pub use server::NatsServer;
 pub use wait::eventually;
