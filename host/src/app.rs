@@ -179,7 +179,7 @@ pub async fn run(plan: Plan, drain: Drain) -> Result<bool, Error> {
         if ledgers.is_empty() {
             ledgers.push(MESH_BUCKET.to_owned());
         }
-        let connections = Arc::new(Shared::new(&plan.nats, format!("jetmesh relays {host}")));
+        let connections = Arc::new(relay::Connections::new(&plan.nats, &host));
         let ends = Arc::new(Shared::new(&plan.nats, format!("jetmesh relays' end {host}")));
         for ledger in ledgers {
             let mut own = lanes.iter().filter_map(|lane| lane.bucket.as_ref());
@@ -242,7 +242,7 @@ async fn relay(
     state: Arc<RelayState>,
     bucket: Option<Arc<Bucket>>,
     plan: Arc<Plan>,
-    (connections, ends): (Arc<Shared>, Arc<Shared>),
+    (connections, ends): (Arc<relay::Connections>, Arc<Shared>),
     drain: Drain,
 ) {
     // A connection over which requests were not answered any more.

@@ -55,7 +55,7 @@ pub async fn run(host: Arc<Host>) {
     let mut apart = Apart::default();
     loop {
         let served = async {
-            let connection = broker::open(&host.plan.nats, &format!("jetmesh micro {}", host.name)).await?;
+            let connection = broker::open_guarded(&host.plan.nats, &format!("jetmesh micro {}", host.name)).await?;
             tokio::select! {
                 served = answer(&connection, &host) => served,
                 () = peers::watch(&connection, &host, &mut apart) => Ok(()),
@@ -120,6 +120,10 @@ async fn answer(connection: &Connection, host: &Host) -> Result<(), Error> {
         };
         fault::point("micro");
         let Some(request) = request else { return Ok(()) };
+        // What no client can read asks for nothing.
+        if connection.malformed(&request).is_some() {
+            continue;
+        }
         let Some(reply) = request.reply else { continue };
         let verb = request.subject.split('.').nth(1).unwrap_or_default();
         let mut body = json!({
@@ -221,6 +225,7 @@ fn relay_json(relay: &RelayState) -> Value {
         "unconfirmed": now.unconfirmed,
         "oldest": now.oldest_ms.map(rfc3339),
         "full": now.full,
+        "left_out": now.left_out.map(|l| json!({ "sequence": l.sequence, "why": l.why, "count": l.count })),
         "error": now.error.map(|e| json!({ "why": e.why, "since": rfc3339(e.since_ms), "count": e.count })),
         "blocked": now.blocked.into_iter().map(blocked).collect::<Vec<_>>(),
     })

@@ -102,21 +102,21 @@ async fn open_files_that_a_host_may_lack_are_told_at_start_with_the_figure() {
     let host = Host::start_shell(&script, mesh.dir.path());
     let told = |line: &str| {
         line.contains(" WARN ")
-            && line.contains("has up to 132 files open")
+            && line.contains("has up to 136 files open")
             && line.contains("this process may have 100")
     };
     host.wait_for_line(told, SOON).await;
-    let started = |line: &str| line.contains("host started") && line.contains("open_files_max=132");
+    let started = |line: &str| line.contains("host started") && line.contains("open_files_max=136");
     host.wait_for_line(started, SOON).await;
     let (code, said) = check(&mesh, "-n 100");
     assert_eq!(code, Some(0), "{said}");
     assert!(
-        said.contains("warning: a host with this configuration has up to 132 files open"),
+        said.contains("warning: a host with this configuration has up to 136 files open"),
         "{said}"
     );
     let (_, said) = check(&mesh, "-n 200");
     assert!(
-        said.contains("a host has 8 connections to NATS, up to 19 at times, and up to 132 open files"),
+        said.contains("a host has 9 connections to NATS, up to 20 at times, and up to 136 open files"),
         "{said}"
     );
     assert!(!said.contains("warning"), "{said}");

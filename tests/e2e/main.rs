@@ -25,6 +25,7 @@ mod effects;
 mod failure_modes;
 mod faults;
 mod fit;
+mod foreign;
 mod guests;
 mod hosts;
 mod identity;

@@ -45,6 +45,14 @@ impl Shared {
         }
     }
 
+    /// The same over guarded connections: for whoever is given messages that others have written.
+    pub fn guarded(nats: &Nats, name: String) -> Shared {
+        Shared {
+            guarded: true,
+            ..Shared::new(nats, name)
+        }
+    }
+
     pub fn nats(&self) -> &Nats {
         &self.nats
     }
@@ -94,9 +102,10 @@ impl Shared {
 pub struct Connections {
     /// Of its handlers: deliveries, answers, attempt records.
     handlers: Shared,
-    /// Of those that have lately been given a message that no client can read: such a one breaks only the other.
+    /// Of those handlers that have lately been given a message that no client can read: such a one breaks only the other.
+    /// Its ledgers are read over it too.
     guarded: Shared,
-    /// Of its ledgers: apart, because what a publisher has sent can break a handler's.
+    /// Of its ledgers, for all but reading: over it come answers of the server only, so nothing that was published breaks it.
     pub ledgers: Shared,
     /// Held by a sweep.
     pub sweeps: Semaphore,
@@ -125,9 +134,9 @@ pub(super) fn tell_of_crowd(error: &Error) {
 
 /// How many connections a host with so many threads has. `relay`: it carries consequences out.
 pub fn wanted(threads: usize, relay: bool) -> ConnectionsWanted {
-    // Advisories and the micro service; relays and due events.
-    let usual = 2 * threads.max(1) + 2 + if relay { 2 } else { 0 };
-    // Guarded handlers and sweeps; what relays look for, and their end, or the start.
+    // Advisories and the micro service; what relays carry out and what they fetch, and due events.
+    let usual = 2 * threads.max(1) + 2 + if relay { 3 } else { 0 };
+    // Guarded handlers, with ledgers that are read, and sweeps; what relays look for, and their end, or the start.
     let at_times = (1 + SURVEYS_MAX) * threads.max(1) + if relay { LOOKS_MAX + 1 } else { 1 };
     ConnectionsWanted {
         usual,
@@ -140,10 +149,7 @@ impl Connections {
     pub fn new(nats: &Nats, thread: &str) -> Connections {
         Connections {
             handlers: Shared::new(nats, format!("jetmesh handlers {thread}")),
-            guarded: Shared {
-                guarded: true,
-                ..Shared::new(nats, format!("jetmesh guarded handlers {thread}"))
-            },
+            guarded: Shared::guarded(nats, format!("jetmesh guarded {thread}")),
             ledgers: Shared::new(nats, format!("jetmesh ledgers {thread}")),
             sweeps: Semaphore::new(SWEEPS_MAX),
             surveys: Semaphore::new(SURVEYS_MAX),
@@ -161,6 +167,11 @@ impl Connections {
             return self.handlers.connection(failed).await;
         }
         self.handlers.tell_of_loss(&mut *self.handlers.state.lock().await);
+        self.guarded.connection(failed).await
+    }
+
+    /// A guarded connection, for reading a ledger. `failed`: see [`Shared::connection`].
+    pub async fn reader(&self, failed: Option<&Connection>) -> Result<Connection, Error> {
         self.guarded.connection(failed).await
     }
 }

@@ -33,7 +33,7 @@ pub async fn run(args: &Args, reset: &Reset) -> Result<u8, Error> {
             handler.name
         )));
     }
-    let connection = broker::open(&plan.nats, "jetmesh reset").await?;
+    let connection = broker::open_guarded(&plan.nats, "jetmesh reset").await?;
     if reset.keep_decided {
         return moved::run(&connection, plan, handler, reset.yes).await;
     }

@@ -50,7 +50,7 @@ pub struct Retrying {
 pub async fn run(args: &Args, retrying: &Retrying) -> Result<u8, Error> {
     let loaded = args.look()?;
     let plan = &loaded.plan;
-    let connection = broker::open(&plan.nats, "jetmesh retrying").await?;
+    let connection = broker::open_guarded(&plan.nats, "jetmesh retrying").await?;
     if connection.stream(&kv_stream(ATTEMPTS)).await?.is_none() {
         return Err(Error::Failed(format!(
             "there is no bucket {ATTEMPTS}: no host of this mesh has run here"
@@ -144,12 +144,20 @@ async fn each(
     )
     .await?;
     while let Some(scanned) = scan.next().await? {
-        let record = match Record::read(&scanned.message.payload) {
+        let (subject, read) = match &scanned.malformed {
+            Some(malformed) => (String::from_utf8_lossy(&malformed.subject), Err(malformed.why())),
+            None => (
+                scanned.message.subject.as_str().into(),
+                Record::read(&scanned.message.payload),
+            ),
+        };
+        let record = match read {
             Ok(record) => record,
             Err(why) => {
-                eprintln!(
-                    "warning: {} in bucket {ATTEMPTS} cannot be read: {why}",
-                    scanned.message.subject
+                note!(
+                    "warning: {subject} in bucket {ATTEMPTS} cannot be read: {why}; remove it with \
+                     `nats stream purge {} --subject '{subject}'`",
+                    kv_stream(ATTEMPTS)
                 );
                 continue;
             }

@@ -9,24 +9,53 @@ use crate::broker::{self, Connection};
 use crate::dead_letter::{self, Letter};
 use crate::message::{DeliveryInfo, headers_of};
 
+/// Messages among the letters that no client can read: something else than the mesh has written them.
+#[derive(Debug, Default)]
+#[must_use = "whoever reads letters is told of what is none"]
+pub struct Unread {
+    count: u64,
+    /// Its sequence, and what is wrong with it.
+    first: Option<(u64, String)>,
+}
+
+impl Unread {
+    fn add(&mut self, sequence: u64, why: impl FnOnce() -> String) {
+        self.count += 1;
+        self.first.get_or_insert_with(|| (sequence, why()));
+    }
+
+    /// For people: what they are, and how the first is removed. `None`: there are none.
+    pub fn told(&self) -> Option<String> {
+        let (sequence, why) = self.first.as_ref()?;
+        Some(format!(
+            "{} message(s) of stream {DEAD} are no letters, because no client can read them; the first is {sequence}: {why}; \
+             remove it with `nats stream rmm {DEAD} {sequence} --force`",
+            self.count
+        ))
+    }
+}
+
 /// Calls `seen` for each unsettled letter that the filter means, oldest first. Their payloads are there only if
 /// `payloads` is true, or the filter needs them; that of a letter in parts never is (see [`dead_letter::read`]).
+/// `connection`: a guarded one. What cannot be read is passed over, and returned.
 pub async fn each(
     connection: &Connection,
     filter: &Filter,
     payloads: bool,
     mut seen: impl FnMut(Letter),
-) -> Result<(), broker::Error> {
+) -> Result<Unread, broker::Error> {
     let bare = !payloads && !filter.needs_payload();
+    let mut unread = Unread::default();
     let mut scan = Scan::start(connection, DEAD, &subjects(filter), begin(filter), u64::MAX, bare).await?;
     while let Some(scanned) = scan.next().await? {
-        if let Some(letter) = letter(connection, filter, scanned).await?
+        if let Some(letter) = letter(connection, filter, scanned, &mut unread).await?
             && filter.matches(&letter)
         {
             seen(letter);
         }
     }
-    scan.end().await
+    scan.end().await?;
+    Ok(unread)
 }
 
 /// The newest letters, and how far they were looked for.
@@ -43,6 +72,8 @@ pub struct Newest {
     pub in_stream: Option<u64>,
     /// How many of those that were looked at the filter means.
     pub meant: u64,
+    /// What was among them that no client can read.
+    pub unread: Unread,
 }
 
 /// The newest letters that a filter means, at most `most`: read from the end of the stream, piece by piece, and no further
@@ -65,7 +96,7 @@ pub async fn newest(connection: &Connection, filter: &Filter, most: usize) -> Re
         let bare = !filter.needs_payload();
         let mut scan = Scan::start(connection, DEAD, &subjects, From::Sequence(from), last, bare).await?;
         while let Some(scanned) = scan.next().await? {
-            let Some(letter) = letter(connection, filter, scanned).await? else {
+            let Some(letter) = letter(connection, filter, scanned, &mut newest.unread).await? else {
                 continue;
             };
             newest.looked_at += 1;
@@ -110,8 +141,17 @@ fn begin(filter: &Filter) -> From {
     }
 }
 
-/// A letter that was read, with its body if the filter needs it. `None`: it is settled.
-async fn letter(connection: &Connection, filter: &Filter, scanned: Scanned) -> Result<Option<Letter>, broker::Error> {
+/// A letter that was read, with its body if the filter needs it. `None`: it is settled, or none.
+async fn letter(
+    connection: &Connection,
+    filter: &Filter,
+    scanned: Scanned,
+    unread: &mut Unread,
+) -> Result<Option<Letter>, broker::Error> {
+    if let Some(malformed) = scanned.malformed {
+        unread.add(scanned.sequence, || malformed.why());
+        return Ok(None);
+    }
     let info = scanned.message.reply.as_deref().and_then(DeliveryInfo::parse);
     let headers = headers_of(scanned.message.headers.as_ref());
     let mut letter = Letter {

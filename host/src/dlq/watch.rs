@@ -55,6 +55,9 @@ impl Watch {
             match scan.wait().await {
                 Ok(scanned) => {
                     self.next = scanned.sequence + 1;
+                    if scanned.malformed.is_some() {
+                        continue;
+                    }
                     return Ok(Written {
                         subject: scanned.message.subject.to_string(),
                         sequence: scanned.sequence,

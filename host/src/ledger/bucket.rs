@@ -36,6 +36,8 @@ pub struct Bucket {
     pub(super) connections: Arc<Connections>,
     /// A connection over which nothing was answered any more: the next session has another one.
     pub(super) unanswered: StdMutex<Option<Connection>>,
+    /// The same of one that it was read over.
+    pub(super) deaf: StdMutex<Option<Connection>>,
     /// Held by the one that opens a connection.
     pub(super) opening: Mutex<()>,
     /// The connection of the present session.
@@ -100,6 +102,7 @@ impl Bucket {
             host: host.to_owned(),
             connections,
             unanswered: StdMutex::new(None),
+            deaf: StdMutex::new(None),
             opening: Mutex::new(()),
             link: StdMutex::new(None),
             book: StdMutex::new(Book::new(name, cache_bytes_max.min(CACHE_BYTES_MAX), fault::planted())),

@@ -26,19 +26,21 @@ const INACTIVE: Duration = Duration::from_secs(30);
 pub async fn run(bucket: Arc<Bucket>) {
     loop {
         bucket.others.notified().await;
-        let followed = match bucket.connection().await {
-            Ok(connection) => follow(&bucket, &connection).await,
-            Err(error) => Err(error),
+        let followed = async {
+            let connection = bucket.connection().await?;
+            let reader = bucket.reader().await?;
+            let followed = follow(&bucket, &connection, &reader).await;
+            followed.inspect_err(|error| bucket.look_elsewhere_upon(error, &reader))
         };
-        if let Err(error) = followed {
+        if let Err(error) = followed.await {
             tracing::debug!(bucket = %bucket.name, %error, "other hosts are not followed for a moment");
             tokio::time::sleep(redial_delay(0)).await;
         }
     }
 }
 
-/// `Ok`: nobody else has appended for a while.
-async fn follow(bucket: &Bucket, connection: &Connection) -> Result<(), Error> {
+/// `Ok`: nobody else has appended for a while. `reader`: a guarded connection.
+async fn follow(bucket: &Bucket, connection: &Connection, reader: &Connection) -> Result<(), Error> {
     let from = bucket.book().head_sequence + 1;
     let config = json!({
         "name": format!("mesh-follow-{}", token()),
@@ -51,13 +53,14 @@ async fn follow(bucket: &Bucket, connection: &Connection) -> Result<(), Error> {
         "num_replicas": 1,
         "inactive_threshold": nanos(INACTIVE),
     });
-    let consumer: ConsumerInfo = connection.put_consumer(&bucket.stream, &config, "create").await?;
-    let mut inlet = Inlet::open(connection, &bucket.stream, &consumer.name).await?;
+    let consumer: ConsumerInfo = reader.put_consumer(&bucket.stream, &config, "create").await?;
+    let mut inlet = Inlet::open(reader, &bucket.stream, &consumer.name).await?;
     loop {
         inlet.ask(BATCH).await?;
         let pulled = tokio::select! {
             pulled = tokio::time::timeout(QUIET, inlet.next()) => pulled,
             () = connection.closed() => return Err(Error::Gone { what: "following".to_owned() }),
+            () = reader.closed() => return Err(Error::Gone { what: "following".to_owned() }),
         };
         let quiet = || bucket.quiet_for() > QUIET;
         let message = match pulled {
@@ -91,5 +94,5 @@ async fn follow(bucket: &Bucket, connection: &Connection) -> Result<(), Error> {
             }
         }
     }
-    connection.remove_consumer(&bucket.stream, &consumer.name).await
+    reader.remove_consumer(&bucket.stream, &consumer.name).await
 }

@@ -12,13 +12,13 @@ use crate::broker::{By, Connection, Error};
 impl Bucket {
     /// The head of a whole ledger, after what is torn has been completed. Before the first append over a connection.
     pub(super) async fn mend(&self, connection: &Connection, head: Head, sequence: u64) -> Result<(Head, u64), Error> {
-        if let Some((entry, at)) = self.entry_stored(connection, head.n + 1).await? {
+        if let Some((entry, at)) = self.entry_stored(connection, head.n + 1, head.n).await? {
             let whole = head.after(&entry);
             let missing = self.missing(connection, &entry, at).await?;
             return self.complete(connection, whole, sequence, missing).await;
         }
         // An entry that is collected was whole.
-        let Some((entry, at)) = self.entry_stored(connection, head.n).await? else {
+        let Some((entry, at)) = self.entry_stored(connection, head.n, head.n).await? else {
             return Ok((head, sequence));
         };
         let missing = self.missing(connection, &entry, at).await?;
@@ -28,12 +28,16 @@ impl Bucket {
         }
     }
 
-    async fn entry_stored(&self, connection: &Connection, n: u64) -> Result<Option<(Entry, u64)>, Error> {
+    /// `head`: the newest entry that the head speaks of.
+    async fn entry_stored(&self, connection: &Connection, n: u64, head: u64) -> Result<Option<(Entry, u64)>, Error> {
         let subject = self.subjects.entry(n);
-        let stored = connection.stored(&self.stream, By::Last(&subject)).await?;
-        stored
-            .map(|stored| Ok((read::entry(&subject, &stored.payload)?, stored.sequence)))
-            .transpose()
+        let Some(stored) = connection.stored(&self.stream, By::Last(&subject)).await? else {
+            return Ok(None);
+        };
+        if let Some(error) = read::in_the_way(&stored, &self.stream).filter(|_| n > head) {
+            return Err(error);
+        }
+        Ok(Some((read::entry(&subject, &stored.payload)?, stored.sequence)))
     }
 
     /// What an entry says and the bucket does not hold, nor anything later in its place.

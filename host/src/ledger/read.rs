@@ -6,7 +6,7 @@ use super::entry::{Entry, Head, READER, Subjects};
 use crate::broker::connection::token;
 use crate::broker::provision::kv_stream;
 use crate::broker::scan::{From, Scan};
-use crate::broker::{By, Connection, Error};
+use crate::broker::{By, Connection, Error, Stored};
 
 /// From here on a missing range of entries is read in one go, not one by one.
 const SCAN_FROM: u64 = 32;
@@ -60,11 +60,36 @@ pub async fn begin(connection: &Connection, stream: &str, subjects: &Subjects) -
     }
 }
 
-/// The entries `from..=to`, which are all there: a head says so; each with its stream sequence, in their order. Whoever
-/// else is on the thread gets its turn between them.
+/// The same as [`each`], one by one, if they are few. `false`: they are too many for that.
 ///
 /// # Errors
-/// [`Error::Missing`] or [`Error::Answer`] if one of them is not there; those before it have been seen.
+/// [`Error::Missing`] if one of them is not there; those before it have been seen.
+pub async fn few(
+    connection: &Connection,
+    stream: &str,
+    subjects: &Subjects,
+    (from, to): (u64, u64),
+    mut see: impl FnMut(&Entry, u64),
+) -> Result<bool, Error> {
+    if to - from >= SCAN_FROM {
+        return Ok(false);
+    }
+    for n in from..=to {
+        let subject = subjects.entry(n);
+        let stored = connection
+            .stored(stream, By::Last(&subject))
+            .await?
+            .ok_or_else(|| Error::Missing { what: subject.clone() })?;
+        see(&entry(&subject, &stored.payload)?, stored.sequence);
+    }
+    Ok(true)
+}
+
+/// The entries `from..=to`, which are all there: a head says so; each with its stream sequence, in their order. Whoever
+/// else is on the thread gets its turn between them. `connection`: a guarded one.
+///
+/// # Errors
+/// [`Error::Answer`] if one of them is not there; those before it have been seen.
 pub async fn each(
     connection: &Connection,
     stream: &str,
@@ -73,28 +98,25 @@ pub async fn each(
     after_sequence: u64,
     mut see: impl FnMut(&Entry, u64),
 ) -> Result<(), Error> {
-    if to - from < SCAN_FROM {
-        for n in from..=to {
-            let subject = subjects.entry(n);
-            let stored = connection
-                .stored(stream, By::Last(&subject))
-                .await?
-                .ok_or_else(|| Error::Missing { what: subject.clone() })?;
-            see(&entry(&subject, &stored.payload)?, stored.sequence);
-        }
-        return Ok(());
-    }
     let filter = [subjects.entries()];
     let first = From::Sequence(after_sequence + 1);
     let mut scan = Scan::start(connection, stream, &filter, first, u64::MAX, false).await?;
     let mut next = from;
     while next <= to {
         let Some(scanned) = scan.next().await? else { break };
-        let number = scanned.message.subject.rsplit('.').next().and_then(|n| n.parse().ok());
-        if number.is_some_and(|n: u64| n < from) {
+        let subject = match &scanned.malformed {
+            Some(malformed) => String::from_utf8_lossy(&malformed.subject),
+            None => scanned.message.subject.as_str().into(),
+        };
+        // Something else may lie beside the entries that the head speaks of.
+        let number: Option<u64> = subject.rsplit('.').next().and_then(|n| n.parse().ok());
+        if number.is_none_or(|n| n < from || n > to) {
             continue;
         }
-        let entry = self::entry(&scanned.message.subject, &scanned.message.payload)?;
+        if let Some(malformed) = &scanned.malformed {
+            return Err(unreadable(&subject, malformed.why()));
+        }
+        let entry = self::entry(&subject, &scanned.message.payload)?;
         if entry.n != next {
             break;
         }
@@ -123,6 +145,23 @@ pub fn entry(subject: &str, bytes: &[u8]) -> Result<Entry, Error> {
         Some(why) => Err(unreadable(subject, why)),
         None => Ok(entry),
     }
+}
+
+/// What the next entry's place holds, if it is no entry: nothing can be appended before it is removed.
+pub fn in_the_way(stored: &Stored, stream: &str) -> Option<Error> {
+    let error = entry(&stored.subject, &stored.payload).err()?;
+    let (subject, sequence) = (&stored.subject, stored.sequence);
+    Some(Error::Unreadable {
+        what: format!("{subject}, message {sequence} of stream {stream}, where the next entry belongs,"),
+        why: match error {
+            Error::Unreadable { why, .. } => why,
+            other => other.to_string(),
+        },
+        remedy: format!(
+            "something else has written there: remove it with `nats stream purge {stream} --subject '{subject}'`, \
+             then this goes on"
+        ),
+    })
 }
 
 /// Something that a ledger's subject holds: its head, an entry, a death.

@@ -108,7 +108,7 @@ impl Bucket {
                 // Somebody else here has read it meanwhile.
                 Read::Known | Read::Gap => {}
             };
-            read::each(connection, &self.stream, &self.subjects, (from, head.n), after, see).await?;
+            self.each(connection, (from, head.n), after, see).await?;
         }
         let mut book = self.book();
         if head.n < known {
@@ -166,7 +166,7 @@ impl Bucket {
             let mut opening = self.book().begin(head.clone(), sequence, from);
             if head.n >= from {
                 let feed = |entry: &Entry, sequence| opening.feed(entry, sequence);
-                read::each(connection, &self.stream, &self.subjects, (from, head.n), 0, feed).await?;
+                self.each(connection, (from, head.n), 0, feed).await?;
             }
             Ok(opening)
         };
@@ -176,6 +176,35 @@ impl Bucket {
                 read(head.index_from.max(1)).await
             }
             read => read,
+        }
+    }
+
+    /// See [`read::each`].
+    async fn each(
+        &self,
+        connection: &Connection,
+        range: (u64, u64),
+        after_sequence: u64,
+        mut see: impl FnMut(&Entry, u64),
+    ) -> Result<(), Error> {
+        if read::few(connection, &self.stream, &self.subjects, range, &mut see).await? {
+            return Ok(());
+        }
+        let reader = self.reader().await?;
+        let each = read::each(&reader, &self.stream, &self.subjects, range, after_sequence, see);
+        each.await.inspect_err(|error| self.look_elsewhere_upon(error, &reader))
+    }
+
+    /// A connection on which what others have written into the ledger's stream breaks nothing.
+    pub(super) async fn reader(&self) -> Result<Connection, Error> {
+        let deaf = self.deaf.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.connections.reader(deaf.as_ref()).await
+    }
+
+    /// Over a connection on which requests are not answered any more nothing is read again.
+    pub(super) fn look_elsewhere_upon(&self, error: &Error, reader: &Connection) {
+        if matches!(error, Error::Timeout { .. }) {
+            *self.deaf.lock().unwrap_or_else(PoisonError::into_inner) = Some(reader.clone());
         }
     }
 
@@ -191,6 +220,9 @@ impl Bucket {
     pub(super) async fn stuck(&self, connection: &Connection, n: u64) -> String {
         let subject = self.subjects.entry(n);
         match connection.stored(&self.stream, By::Last(&subject)).await {
+            Ok(Some(stored)) if let Some(error) = read::in_the_way(&stored, &self.stream) => {
+                format!("bucket {}: {error}", self.name)
+            }
             Ok(Some(_)) => format!(
                 "bucket {}: entry {n} lies beyond the head: the server kept only part of a batch",
                 self.name

@@ -97,7 +97,7 @@ async fn letters(
         letters.push(letter);
     };
     match selection.selected()? {
-        Selected::Filter(filter) => select::each(connection, &filter, false, keep).await?,
+        Selected::Filter(filter) => super::each(connection, &filter, false, keep).await?,
         Selected::Ids(ids) => {
             for id in ids {
                 match select::find(connection, &id).await? {

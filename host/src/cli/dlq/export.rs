@@ -119,7 +119,7 @@ async fn write_all(
                 false => write(&letter),
                 true => in_parts.push(letter.subject),
             };
-            select::each(connection, &filter, true, seen).await?;
+            super::each(connection, &filter, true, seen).await?;
             for subject in in_parts {
                 if let Some(letter) = dead_letter::read(connection, &subject).await? {
                     write(&letter);

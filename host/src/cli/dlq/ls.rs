@@ -11,7 +11,7 @@ use crate::clock::now_ms;
 use crate::dead_letter::{self, Letter};
 use crate::dlq::group::Group;
 use crate::dlq::select::Newest;
-use crate::dlq::{Filter, Groups, select};
+use crate::dlq::{Filter, Groups};
 use crate::message::rfc3339;
 
 /// How many letters a table shows if nothing is said.
@@ -40,17 +40,17 @@ pub async fn run(connection: &Connection, ls: &Ls) -> Result<u8, Error> {
 async fn letters(connection: &Connection, filter: &Filter, ls: &Ls) -> Result<u8, Error> {
     let limit = ls.limit.unwrap_or(if ls.json { 0 } else { TABLE_LIMIT });
     if ls.json && limit == 0 {
-        select::each(connection, filter, false, |letter| println!("{}", json_of(&letter))).await?;
+        super::each(connection, filter, false, |letter| println!("{}", json_of(&letter))).await?;
         return Ok(OK);
     }
     let newest = match limit {
         0 => {
             let mut all = Newest::default();
-            select::each(connection, filter, false, |letter| all.letters.push_back(letter)).await?;
+            super::each(connection, filter, false, |letter| all.letters.push_back(letter)).await?;
             all.meant = all.letters.len() as u64;
             all
         }
-        limit => select::newest(connection, filter, limit).await?,
+        limit => super::newest(connection, filter, limit).await?,
     };
     if ls.json {
         newest.letters.iter().for_each(|letter| println!("{}", json_of(letter)));
@@ -111,7 +111,7 @@ fn row(letter: &Letter) -> Vec<String> {
 
 async fn groups(connection: &Connection, filter: &Filter, ls: &Ls) -> Result<u8, Error> {
     let mut groups = Groups::default();
-    select::each(connection, filter, false, |letter| groups.add(&letter)).await?;
+    super::each(connection, filter, false, |letter| groups.add(&letter)).await?;
     let uncounted = groups.uncounted;
     let groups = groups.sorted();
     let limit = ls.limit.filter(|limit| *limit > 0).unwrap_or(groups.len());

@@ -15,11 +15,12 @@ use super::{Args, Error};
 use crate::broker::provision::DEAD;
 use crate::broker::{self, Connection};
 use crate::dead_letter::Letter;
-use crate::dlq::select;
+use crate::dlq::Filter;
+use crate::dlq::select::{self, Newest};
 
 pub async fn run(args: &Args, dlq: &Dlq, stop: &Stop) -> Result<u8, Error> {
     let loaded = args.look()?;
-    let connection = broker::open(&loaded.plan.nats, "jetmesh dlq").await?;
+    let connection = broker::open_guarded(&loaded.plan.nats, "jetmesh dlq").await?;
     if connection.stream(DEAD).await?.is_none() {
         return Err(Error::Failed(format!(
             "there is no stream {DEAD}: no host of this mesh has run here"
@@ -49,6 +50,29 @@ pub async fn run(args: &Args, dlq: &Dlq, stop: &Stop) -> Result<u8, Error> {
         Dlq::Export(export) => export::export(&connection, export, stop).await,
         Dlq::Import(import) => export::import(&connection, import, stop).await,
     }
+}
+
+/// See [`select::each`]; what cannot be read is said.
+async fn each(
+    connection: &Connection,
+    filter: &Filter,
+    payloads: bool,
+    seen: impl FnMut(Letter),
+) -> Result<(), broker::Error> {
+    let unread = select::each(connection, filter, payloads, seen).await?;
+    if let Some(told) = unread.told() {
+        note!("warning: {told}");
+    }
+    Ok(())
+}
+
+/// See [`select::newest`]; the same.
+async fn newest(connection: &Connection, filter: &Filter, most: usize) -> Result<Newest, broker::Error> {
+    let newest = select::newest(connection, filter, most).await?;
+    if let Some(told) = newest.unread.told() {
+        note!("warning: {told}");
+    }
+    Ok(newest)
 }
 
 /// One letter, whole.

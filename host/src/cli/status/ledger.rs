@@ -53,7 +53,10 @@ async fn relay(connection: &Connection, plan: &Plan, name: &str, hosts: &[Value]
         .iter()
         .flat_map(|relay| relay["blocked"].as_array().into_iter().flatten())
         .collect();
-    let mut body = json!({ "state": "works", "why": null, "waiting": null, "oldest": null, "blocked": blocked });
+    let left_out = relays.iter().map(|relay| &relay["left_out"]).find(|one| !one.is_null());
+    let mut body = json!({
+        "state": "works", "why": null, "waiting": null, "oldest": null, "blocked": blocked, "left_out": left_out,
+    });
     let (waiting, oldest) = match waits(connection, name).await {
         Ok((waiting, oldest)) => {
             body["waiting"] = json!(waiting);

@@ -17,7 +17,8 @@ use crate::broker::provision::DEAD;
 use crate::broker::{self, Connection, limits};
 use crate::clock::{self, now_ms};
 use crate::delayed;
-use crate::dlq::{Filter, retention, select};
+use crate::dlq::select::{self, Unread};
+use crate::dlq::{Filter, retention};
 use crate::message::parse_rfc3339;
 use crate::micro;
 use crate::plan::Plan;
@@ -25,7 +26,7 @@ use crate::plan::Plan;
 pub async fn run(args: &Args, status: &Status) -> Result<u8, Error> {
     let loaded = args.look()?;
     let plan = &loaded.plan;
-    let connection = broker::open(&plan.nats, "jetmesh status").await?;
+    let connection = broker::open_guarded(&plan.nats, "jetmesh status").await?;
     let hosts = micro::hosts(&connection, &plan.mesh, "STATS").await;
     let mut warnings = Vec::new();
     let dead = connection.stream(DEAD).await;
@@ -35,7 +36,12 @@ pub async fn run(args: &Args, status: &Status) -> Result<u8, Error> {
         Err(error) => warnings.push(format!("dead letters cannot be counted: {error}")),
     }
     let dead = match dead {
-        Ok(Some(_)) => or_warning(letters(&connection).await, &mut warnings).unwrap_or_default(),
+        Ok(Some(_)) => {
+            let counted = or_warning(letters(&connection).await, &mut warnings);
+            let (counts, unread) = counted.unwrap_or_default();
+            warnings.extend(unread.told());
+            counts
+        }
         Ok(None) | Err(_) => BTreeMap::new(),
     };
     let mut ledgers = Vec::new();
@@ -173,6 +179,16 @@ fn print(plan: &Plan, hosts: &[Value], handlers: &[Value], ledgers: &[Value]) {
             };
             println!("relay of {name} is {}{waits}: {why}", text(&relay["state"]));
         }
+        if let Some(left_out) = relay["left_out"].as_object() {
+            let of = |key: &str| text(&left_out[key]);
+            println!(
+                "relay of {name} has left out {} message(s) of stream KV_{name} that nobody can read, and that the mesh has \
+                 not written; the last is {}: {}",
+                of("count"),
+                of("sequence"),
+                of("why")
+            );
+        }
     }
     for host in hosts {
         let (id, data) = (text(&host["id"]), &host["data"]);
@@ -218,14 +234,14 @@ fn print_orphans(orphans: &[Value]) {
 }
 
 /// How many dead letters of each handler wait for a person.
-async fn letters(connection: &Connection) -> Result<BTreeMap<String, u64>, broker::Error> {
+async fn letters(connection: &Connection) -> Result<(BTreeMap<String, u64>, Unread), broker::Error> {
     let mut counts = BTreeMap::new();
     let count = |letter: crate::dead_letter::Letter| {
         let handler = letter.id().split('.').next().unwrap_or_default().to_owned();
         *counts.entry(handler).or_insert(0) += 1;
     };
-    select::each(connection, &Filter::default(), false, count).await?;
-    Ok(counts)
+    let unread = select::each(connection, &Filter::default(), false, count).await?;
+    Ok((counts, unread))
 }
 
 /// Consumers of this mesh whose handler is not in the configuration.

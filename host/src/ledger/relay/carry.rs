@@ -33,6 +33,8 @@ const OUR_OWN: Duration = Duration::from_millis(10);
 
 /// A relay at work, over one connection.
 pub struct Relay {
+    /// For people.
+    state: Arc<RelayState>,
     pub(super) plan: Arc<Plan>,
     pub(super) connection: Connection,
     pub(super) stream: String,
@@ -81,12 +83,14 @@ enum Backing {
 
 impl Relay {
     pub async fn new(
+        state: &Arc<RelayState>,
         plan: &Arc<Plan>,
         connection: Connection,
         (stream, subjects): (String, Subjects),
         bucket: Option<Arc<Bucket>>,
     ) -> Result<Relay, Error> {
         Ok(Relay {
+            state: Arc::clone(state),
             plan: Arc::clone(plan),
             flight: Flight::new(&connection).await?,
             blocked: Blocked::default(),
@@ -128,12 +132,11 @@ impl Relay {
         self.flight.unconfirmed().0 == 0
     }
 
-    /// For people.
-    pub fn tell(&self, state: &RelayState) {
+    pub fn tell(&self) {
         let full = !self.parked.is_empty();
         let only_waits = self.flight.is_empty() && !full && !self.blocked.has_due() && !self.blocked.is_empty();
-        state.under_way(self.flight.unconfirmed(), full, only_waits);
-        state.blocked(self.blocked.snapshot());
+        self.state.under_way(self.flight.unconfirmed(), full, only_waits);
+        self.state.blocked(self.blocked.snapshot());
     }
 
     /// There is room again for what was only kept in mind.
@@ -163,7 +166,7 @@ impl Relay {
         let out: Out = match serde_json::from_slice(payload) {
             Ok(out) => out,
             Err(error) => {
-                tracing::error!(stream = self.stream, sequence, %error, "a consequence that cannot be read is left out");
+                self.pass_over(sequence, &error.to_string());
                 self.flight.end(carried);
                 return Ok(true);
             }
@@ -229,6 +232,18 @@ impl Relay {
         let stored = self.connection.stored(&self.stream, By::Sequence(sequence)).await?;
         let what = || format!("message {sequence} of stream {}", self.stream);
         Ok(stored.ok_or_else(|| Error::Missing { what: what() })?.payload)
+    }
+
+    /// Something else has written among the consequences: it is named, and what comes after it goes on.
+    pub fn pass_over(&self, sequence: u64, why: &str) {
+        let stream = &self.stream;
+        tracing::error!(
+            stream,
+            sequence,
+            why,
+            "a message among the consequences that nobody can read is left out"
+        );
+        self.state.left_out(sequence, why.to_owned());
     }
 
     /// Nothing of it is carried out: whoever names a part reads it.

@@ -67,8 +67,13 @@ impl Relay {
             };
             next = stored.sequence + 1;
             self.look.from_ms = self.look.from_ms.min(stored.time_ms);
-            if stored.headers().is_ok_and(|headers| header(&headers, PART).is_some()) {
-                continue;
+            match stored.headers() {
+                Ok(headers) if header(&headers, PART).is_some() => continue,
+                Ok(_) => {}
+                Err(why) => {
+                    self.pass_over(stored.sequence, &why);
+                    continue;
+                }
             }
             let fetched = Fetched {
                 sequence: stored.sequence,

@@ -21,7 +21,7 @@ use crate::broker::shared::Shared;
 use crate::broker::{By, Connection, Error};
 use crate::fault;
 use crate::message::DeliveryInfo;
-use crate::plan::Plan;
+use crate::plan::{Nats, Plan};
 use crate::trouble::Weight;
 
 pub mod blocked;
@@ -56,19 +56,38 @@ const PATIENT: Duration = Duration::from_secs(2);
 /// How often a host that ends looks whether its last consequences are carried out.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
+/// The connections of this host's relays.
+pub struct Connections {
+    /// What they carry out goes over it; what comes are answers of the server only.
+    out: Shared,
+    /// What lies in ledgers comes over this guarded one: whatever somebody else has written there breaks nothing.
+    reading: Shared,
+}
+
+impl Connections {
+    pub fn new(nats: &Nats, host: &str) -> Connections {
+        Connections {
+            out: Shared::new(nats, format!("jetmesh relays {host}")),
+            reading: Shared::guarded(nats, format!("jetmesh guarded relays {host}")),
+        }
+    }
+}
+
 /// The relay of one ledger, until the drain. `bucket`: what this host knows of the ledger, if it appends to it.
-/// `connections`: those of this host's relays.
-pub async fn run(state: Arc<RelayState>, bucket: Option<Arc<Bucket>>, plan: Arc<Plan>, connections: Arc<Shared>) {
+pub async fn run(state: Arc<RelayState>, bucket: Option<Arc<Bucket>>, plan: Arc<Plan>, connections: Arc<Connections>) {
     let ledger = state.ledger();
     let mut attempt = 0;
-    // A connection over which nothing was answered any more.
+    // Connections over which nothing was answered any more.
     let mut unanswered = None;
     loop {
         let served = async {
-            let connection = connections.connection(unanswered.take().as_ref()).await?;
-            let served = serve(&state, (&connection, &connections.starts), bucket.as_ref(), &plan).await;
+            let (out, reading) = unanswered.take().unzip();
+            let out = connections.out.connection(out.as_ref()).await?;
+            let reading = connections.reading.connection(reading.as_ref()).await?;
+            let starts = &connections.out.starts;
+            let served = serve(&state, (&out, &reading, starts), bucket.as_ref(), &plan).await;
             if matches!(served, Err(Error::Timeout { .. })) {
-                unanswered = Some(connection);
+                unanswered = Some((out, reading));
             }
             served
         };
@@ -122,8 +141,8 @@ pub async fn caught_up(state: &RelayState, connection: &Connection) -> Result<()
 }
 
 async fn serve(
-    state: &RelayState,
-    (connection, starts): (&Connection, &Semaphore),
+    state: &Arc<RelayState>,
+    (connection, reading, starts): (&Connection, &Connection, &Semaphore),
     bucket: Option<&Arc<Bucket>>,
     plan: &Arc<Plan>,
 ) -> Result<(), Error> {
@@ -152,11 +171,11 @@ async fn serve(
     let gone = || Error::Gone {
         what: format!("the relay of {ledger}"),
     };
-    let inbox = connection.client.new_inbox();
-    let mut messages = connection.client.subscribe(inbox.clone()).await.map_err(|_| gone())?;
-    let next = format!("{}.CONSUMER.MSG.NEXT.{stream}.{CONSUMER}", connection.api_prefix());
+    let inbox = reading.client.new_inbox();
+    let mut messages = reading.client.subscribe(inbox.clone()).await.map_err(|_| gone())?;
+    let next = format!("{}.CONSUMER.MSG.NEXT.{stream}.{CONSUMER}", reading.api_prefix());
     let place = (stream, subjects);
-    let mut relay = Relay::new(plan, connection.clone(), place, bucket.cloned()).await?;
+    let mut relay = Relay::new(state, plan, connection.clone(), place, bucket.cloned()).await?;
     drop(turn);
     state.active(false);
     state.works();
@@ -167,7 +186,12 @@ async fn serve(
     let mut heard = Instant::now();
     let mut checks = tokio::time::interval(Duration::from_secs(1));
     let mut turn = false;
-    let closed = connection.closed();
+    let closed = async {
+        tokio::select! {
+            () = connection.closed() => {}
+            () = reading.closed() => {}
+        }
+    };
     tokio::pin!(closed);
     loop {
         if asked == 0 {
@@ -179,7 +203,7 @@ async fn serve(
             }
             // Nothing of this request is fetched before.
             fetched = Instant::now();
-            let client = &connection.client;
+            let client = &reading.client;
             let sent = client.publish_with_reply(next.clone(), inbox.clone(), ask.to_string().into());
             sent.await.map_err(|_| gone())?;
             asked = BATCH;
@@ -192,7 +216,7 @@ async fn serve(
             if !relay.go_on().await? {
                 return Ok(());
             }
-            confirm(connection, &mut relay).await?;
+            confirm(reading, &mut relay).await?;
             continue;
         }
         let message = tokio::select! {
@@ -200,7 +224,7 @@ async fn serve(
             () = &mut closed => return Err(gone()),
             answered = relay.flight.next(), if !relay.flight.is_empty() => {
                 relay.answered(answered?)?;
-                confirm(connection, &mut relay).await?;
+                confirm(reading, &mut relay).await?;
                 continue;
             }
             Some(asked) = relay.asks.next() => {
@@ -209,9 +233,9 @@ async fn serve(
             }
             _ = checks.tick() => {
                 // Before something of it is tried again.
-                relay.tell(state);
+                relay.tell();
                 relay.tick()?;
-                confirm(connection, &mut relay).await?;
+                confirm(reading, &mut relay).await?;
                 // With a lost request goes the certainty when the messages behind it were fetched.
                 if heard.elapsed() > PIN_TTL * 2 {
                     return Err(gone());
@@ -263,15 +287,18 @@ async fn serve(
         }
         relay.pinned = fetched;
         if fault::planted().is(Mistake::RelayAcksEarly) {
-            let sent = connection.client.publish(reply.clone(), "+ACK".into());
+            let sent = reading.client.publish(reply.clone(), "+ACK".into());
             sent.await.map_err(|_| gone())?;
         }
         let (sequence, time_ms) = (here.stream_sequence, here.time_ms);
         if sequence <= taken {
             // What has been taken up is confirmed after all that was taken up before.
             if let Some(reply) = relay.flight.again(sequence, reply) {
-                ack(connection, reply).await?;
+                ack(reading, reply).await?;
             }
+        } else if let Some(malformed) = reading.malformed(&message) {
+            relay.pass_over(sequence, &malformed.why());
+            relay.leave_out(sequence, time_ms, Some(reply));
         } else if text(PART).is_some() {
             // A part is read by whoever names it.
             relay.leave_out(sequence, time_ms, Some(reply));
@@ -289,7 +316,7 @@ async fn serve(
             }
         }
         taken = taken.max(sequence);
-        confirm(connection, &mut relay).await?;
+        confirm(reading, &mut relay).await?;
     }
 }
 

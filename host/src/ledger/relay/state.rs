@@ -32,6 +32,8 @@ pub struct Snapshot {
     pub error: Option<Trouble>,
     /// Targets that take nothing from it for now; [`BLOCKED_MAX`] at most.
     pub blocked: Vec<Blocked>,
+    /// What it has left out because nobody can read it, since the host began; `None`: nothing.
+    pub left_out: Option<LeftOut>,
     /// Nothing else is under way here but what waits for them.
     pub only_waits: bool,
 }
@@ -43,6 +45,15 @@ pub struct Trouble {
     /// When it came first.
     pub since_ms: u64,
     /// How often since then.
+    pub count: u64,
+}
+
+/// Messages among the consequences that nobody can read: something else than the mesh has written there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeftOut {
+    /// The newest of them, in the stream of the bucket.
+    pub sequence: u64,
+    pub why: String,
     pub count: u64,
 }
 
@@ -111,6 +122,13 @@ impl RelayState {
 
     pub(super) fn blocked(&self, blocked: Vec<Blocked>) {
         self.lock().blocked = blocked;
+    }
+
+    /// Nobody can read this message of the ledger's stream.
+    pub(super) fn left_out(&self, sequence: u64, why: String) {
+        let mut now = self.lock();
+        let count = now.left_out.as_ref().map_or(0, |last| last.count) + 1;
+        now.left_out = Some(LeftOut { sequence, why, count });
     }
 
     /// It works.

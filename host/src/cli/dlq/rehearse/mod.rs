@@ -16,8 +16,8 @@ use crate::cli::stop::Stop;
 use crate::cli::{Error, FAILED, OK, table};
 use crate::compile::Priority;
 use crate::dead_letter::{self, Letter};
+use crate::dlq::Filter;
 use crate::dlq::rehearse::{AT_ONCE, Rehearsal, Rehearsed, unfit};
-use crate::dlq::{Filter, select};
 use crate::engine::Runtime;
 use crate::handler::Module;
 use crate::library::Library;
@@ -120,9 +120,9 @@ async fn each(
     chosen: impl Fn(&Letter) -> Chosen,
 ) -> Result<(), Error> {
     match limit {
-        0 => select::each(connection, filter, false, |letter| newest.push_back(chosen(&letter))).await?,
+        0 => super::each(connection, filter, false, |letter| newest.push_back(chosen(&letter))).await?,
         limit => newest.extend(
-            select::newest(connection, filter, limit)
+            super::newest(connection, filter, limit)
                 .await?
                 .letters
                 .iter()

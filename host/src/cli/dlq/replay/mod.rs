@@ -113,7 +113,7 @@ fn ask(course: &Course, unserved: &[Unserved], args: &Replay) -> Result<(), Erro
 async fn meant(connection: &Connection, selected: &Selected) -> Result<Course, Error> {
     let mut course = Course::default();
     match selected {
-        Selected::Filter(filter) => select::each(connection, filter, false, |letter| course.add(&letter)).await?,
+        Selected::Filter(filter) => super::each(connection, filter, false, |letter| course.add(&letter)).await?,
         Selected::Ids(ids) => {
             let mut unknown = Vec::new();
             for id in ids {
