@@ -23,7 +23,7 @@ use crate::broker::pull::{Inlet, Pulled};
 use crate::broker::{self, Connection, Error};
 use crate::delayed::{self, Claim, DUE, LEDGER, TO};
 use crate::ledger::relay::blocked::Manner;
-use crate::ledger::relay::look::ids_since;
+use crate::ledger::relay::look::holds;
 use crate::ledger::relay::targets::{Refusal, Targets, refusal};
 use crate::message::{DeliveryInfo, Headers, header, headers_of, writable};
 use crate::plan::{Nats, Plan};
@@ -190,7 +190,7 @@ impl Carrier {
                 tracing::debug!(id, "what is due is published already");
                 return Ok(None);
             }
-            Claim::Begun(since) => ids_since(&self.nats, &self.connection, to, since).await?.contains(id),
+            Claim::Begun(since) => holds(&self.nats, &self.connection, (to, id), since).await?,
             Claim::Ours => false,
         };
         let event = delayed::originals(headers);

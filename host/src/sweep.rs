@@ -1,6 +1,7 @@
 //! Looks for what everybody has lost: events that the server believes settled and that nobody has decided. With a ledger
 //! this is the advance of its floor; without one, the attempt records tell what was left behind.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -11,7 +12,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use crate::attempts;
 use crate::broker::consumer::{ConsumerInfo, META_INCARNATION, warn_of_other_settings};
 use crate::broker::provision::{ATTEMPTS, kept, kv_stream};
-use crate::broker::scan::{From, Surveyed, one_by_one, survey};
+use crate::broker::scan::{From, Scanned, one_by_one, survey};
 use crate::broker::{Error, StreamInfo};
 use crate::burial;
 use crate::clock::now_ms;
@@ -23,7 +24,7 @@ use crate::settle::ack_by_sequence;
 use crate::trouble::Weight;
 use crate::{fault, replay};
 
-/// Sequences that are looked at in one go: of those that match, some hundred bytes each are in memory.
+/// Sequences that are looked at in one go: of those that match, eight bytes each are in memory.
 const SEQUENCES: u64 = 25_000;
 /// The same where few match.
 const SEQUENCES_MAX: u64 = 8 * SEQUENCES;
@@ -153,7 +154,7 @@ async fn raise_floor(lane: &Lane, link: &Link, bucket: &Bucket, info: &ConsumerI
             // Where few match, more is looked at in one go.
             false => (width * 2).min(SEQUENCES_MAX),
         };
-        for Surveyed { sequence, .. } in found {
+        for sequence in found {
             let event = EventId {
                 incarnation: Arc::clone(&link.incarnation),
                 sequence,
@@ -255,14 +256,20 @@ async fn record(lane: &Lane, link: &Link, event: &EventId) -> Result<(), Error> 
     Ok(())
 }
 
-/// The handler's messages in a range, without their payloads.
-async fn matching(lane: &Lane, link: &Link, first: u64, last: u64) -> Result<Vec<Surveyed>, Error> {
+/// The sequences of the handler's messages in a range.
+async fn matching(lane: &Lane, link: &Link, first: u64, last: u64) -> Result<Vec<u64>, Error> {
     let (stream, filters) = (&lane.plan.stream, &lane.plan.subjects);
     if !link.removes {
         let from = From::Sequence(first);
         // Each of these has a connection of its own.
         let _place = lane.connections.surveys.acquire().await;
-        return survey(&lane.whole.nats, stream, filters, from, last).await;
+        let mut found = Vec::new();
+        let see = |scanned: Scanned| {
+            found.push(scanned.sequence);
+            ControlFlow::Continue(())
+        };
+        survey(&lane.whole.nats, stream, filters, (from, last), see).await?;
+        return Ok(found);
     }
     // It gives messages only to those that ack them; but it holds only what is not acked.
     one_by_one(&link.connection, stream, filters, first, last).await

@@ -62,6 +62,7 @@ mod status;
 mod storage;
 mod swaps;
 mod sweep;
+mod takeover;
 mod trace;
 mod troubles;
 mod unread;

@@ -1,6 +1,7 @@
 //! Reading what a stream holds, once through, by a short-lived consumer on a connection of its own. What holds events of
 //! others is read over a guarded one: a message that the client library cannot read would break it.
 
+use std::ops::ControlFlow;
 use std::time::Duration;
 
 use async_nats::Subscriber;
@@ -13,7 +14,7 @@ use super::consumer::{ConsumerInfo, nanos};
 use super::error::Error;
 use super::screen::Malformed;
 use crate::effects::subject_matches;
-use crate::message::{DeliveryInfo, Headers, headers_of, rfc3339};
+use crate::message::{DeliveryInfo, rfc3339};
 use crate::plan::Nats;
 
 const BATCH: usize = 500;
@@ -225,46 +226,34 @@ pub async fn first_since(connection: &Connection, stream: &str, from: From) -> R
 /// How far the clocks of two servers may lie apart.
 pub const CLOCKS_MS: u64 = 60_000;
 
-/// A message without its payload; `Err` says why no client can read its headers.
-pub struct Surveyed {
-    pub sequence: u64,
-    pub headers: Result<Headers, String>,
-}
-
-/// All messages of a range whose subjects match, without their payloads, in order.
+/// Calls `see` for each message of a range whose subject matches, without its payload, in order, until it breaks off.
 pub async fn survey(
     nats: &Nats,
     stream: &str,
     filters: &[String],
-    first: From,
-    until: u64,
-) -> Result<Vec<Surveyed>, Error> {
+    (first, until): (From, u64),
+    mut see: impl FnMut(Scanned) -> ControlFlow<()>,
+) -> Result<(), Error> {
     let connection = super::open_guarded(nats, "jetmesh survey").await?;
     let mut scan = Scan::start(&connection, stream, filters, first, until, true).await?;
-    let mut found = Vec::new();
     while let Some(scanned) = scan.next().await? {
-        let headers = match scanned.malformed {
-            Some(malformed) => Err(malformed.why()),
-            None => Ok(headers_of(scanned.message.headers.as_ref())),
-        };
-        found.push(Surveyed {
-            sequence: scanned.sequence,
-            headers,
-        });
+        if see(scanned).is_break() {
+            break;
+        }
     }
     // Left to the server's own patience, those of thousands of handlers would lie there side by side.
-    scan.end().await?;
-    Ok(found)
+    scan.end().await
 }
 
-/// The same, read from the leader message by message: for streams that let nobody look on.
+/// The sequences of a range whose subjects match, read from the leader message by message: for streams that let nobody look
+/// on.
 pub async fn one_by_one(
     reader: &Connection,
     stream: &str,
     filters: &[String],
     first: u64,
     until: u64,
-) -> Result<Vec<Surveyed>, Error> {
+) -> Result<Vec<u64>, Error> {
     let (mut next, mut found) = (first, Vec::new());
     while let Some(stored) = reader.stored_next(stream, next, ">").await? {
         if stored.sequence > until {
@@ -272,10 +261,7 @@ pub async fn one_by_one(
         }
         next = stored.sequence + 1;
         if filters.is_empty() || filters.iter().any(|filter| subject_matches(filter, &stored.subject)) {
-            found.push(Surveyed {
-                sequence: stored.sequence,
-                headers: stored.headers(),
-            });
+            found.push(stored.sequence);
         }
     }
     Ok(found)

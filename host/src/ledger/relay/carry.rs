@@ -171,6 +171,7 @@ impl Relay {
                 return Ok(true);
             }
         };
+        self.flight.follows(carried, out.n);
         let entry_sequence = match self.backing(&out).await? {
             Backing::Committed { entry_sequence } => entry_sequence,
             Backing::NotYet => return Ok(false),

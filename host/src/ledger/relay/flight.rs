@@ -81,6 +81,8 @@ struct Carried {
     sequence: u64,
     /// When it was stored, by the server's clock.
     time_ms: u64,
+    /// The entry that it follows from, once it has been read.
+    entry: Option<u64>,
     reply: Option<Subject>,
     /// Publishes of it that are not confirmed.
     left: usize,
@@ -130,11 +132,24 @@ impl Flight {
         self.carried.push_back(Carried {
             sequence,
             time_ms,
+            entry: None,
             reply,
             left: 0,
             whole: false,
         });
         self.first + self.carried.len() as u64 - 1
+    }
+
+    /// It follows from this entry.
+    pub fn follows(&mut self, carried: u64, entry: u64) {
+        if let Some(one) = self.one(carried) {
+            one.entry = Some(entry);
+        }
+    }
+
+    /// The oldest entry of which something has been published, or tried, and is not confirmed.
+    pub fn first_entry(&self) -> u64 {
+        self.carried.iter().find_map(|one| one.entry).unwrap_or(0)
     }
 
     /// One that is taken up already has come again. The subject to confirm it on, if that is left to do.

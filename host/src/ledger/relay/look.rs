@@ -2,6 +2,7 @@
 //! so it looks into the targets first.
 
 use std::collections::{HashMap, HashSet};
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use tokio::time::Instant;
@@ -13,11 +14,11 @@ use super::publish::Task;
 use super::refused::{Answer, Asked};
 use crate::broker::error::Code;
 use crate::broker::provision::DEAD;
-use crate::broker::scan::{CLOCKS_MS, From, LOOKS, survey};
+use crate::broker::scan::{CLOCKS_MS, From, LOOKS, Scanned, survey};
 use crate::broker::{By, Connection, Error};
 use crate::dead_letter;
 use crate::ledger::entry::PART;
-use crate::message::{DeliveryInfo, header};
+use crate::message::{DeliveryInfo, Headers, header, headers_of};
 use crate::plan::Nats;
 
 /// What a relay that begins must not take for unpublished.
@@ -120,7 +121,8 @@ impl Relay {
                 );
                 return Ok(false);
             }
-            match ids_since(&self.plan.nats, &self.connection, subject, self.look.from_ms).await {
+            let from = (self.look.from_ms, self.flight.first_entry());
+            match ids_since(&self.plan.nats, &self.connection, subject, from).await {
                 Ok(ids) => self.look.saw(subject.to_owned(), ids),
                 Err(error @ Error::Gone { .. }) => return Err(error),
                 Err(error) => {
@@ -153,9 +155,10 @@ impl Relay {
             return;
         }
         let (connection, plan) = (self.connection.clone(), Arc::clone(&self.plan));
-        let (subject, since) = (subject.to_owned(), self.flight.unconfirmed().1.unwrap_or(0));
+        let since = self.flight.unconfirmed().1.unwrap_or(0);
+        let (subject, from) = (subject.to_owned(), (since, self.flight.first_entry()));
         self.asks.push(Box::pin(async move {
-            let ids = ids_since(&plan.nats, &connection, &subject, since).await;
+            let ids = ids_since(&plan.nats, &connection, &subject, from).await;
             let answer = Answer::Seen(ids);
             Asked { subject, answer }
         }));
@@ -172,14 +175,55 @@ impl Relay {
     }
 }
 
-/// The ids of the events that the target of a subject holds, from a time on by the clock of any server.
-pub async fn ids_since(
+/// The ids of the events that the target of a subject holds, from a time on, and that follow from entries as new as
+/// `from_entry`: whatever a relay may have published itself and not confirmed is among them, and hardly anything else,
+/// however much lies there.
+async fn ids_since(
+    nats: &Nats,
+    connection: &Connection,
+    subject: &str,
+    (from_ms, from_entry): (u64, u64),
+) -> Result<HashSet<String>, Error> {
+    let mut ids = HashSet::new();
+    let see = |id: &str, event: &Headers| {
+        let entry = header(event, "Mesh-Cause-Entry").and_then(|entry| entry.parse::<u64>().ok());
+        if entry.is_some_and(|entry| entry >= from_entry) {
+            ids.insert(id.to_owned());
+        }
+        ControlFlow::Continue(())
+    };
+    each_since(nats, connection, subject, from_ms, see).await?;
+    Ok(ids)
+}
+
+/// Whether the target of a subject holds the event with this id, from a time on.
+pub async fn holds(
+    nats: &Nats,
+    connection: &Connection,
+    (subject, id): (&str, &str),
+    from_ms: u64,
+) -> Result<bool, Error> {
+    let mut found = false;
+    let see = |other: &str, _: &Headers| {
+        found |= other == id;
+        if found {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
+        }
+    };
+    each_since(nats, connection, subject, from_ms, see).await?;
+    Ok(found)
+}
+
+/// Calls `see` for each event that the target of a subject holds, from a time on by the clock of any server, with its id.
+async fn each_since(
     nats: &Nats,
     connection: &Connection,
     subject: &str,
     from_ms: u64,
-) -> Result<HashSet<String>, Error> {
-    let mut ids = HashSet::new();
+    mut see: impl FnMut(&str, &Headers) -> ControlFlow<()>,
+) -> Result<(), Error> {
     let target = connection.stream_of(subject).await?;
     let info = match &target {
         Some(stream) => connection.stream(stream).await?,
@@ -190,12 +234,16 @@ pub async fn ids_since(
     if let (Some(stream), true) = (target, tells) {
         let from = From::Time(from_ms.saturating_sub(CLOCKS_MS));
         let filter = [subject.to_owned()];
+        let see = |scanned: Scanned| {
+            let headers = headers_of(scanned.message.headers.as_ref());
+            match header(&headers, "Nats-Msg-Id") {
+                Some(id) => see(id, &headers),
+                None => ControlFlow::Continue(()),
+            }
+        };
         // Nobody closes it.
         let _place = LOOKS.acquire().await.ok();
-        for message in survey(nats, &stream, &filter, from, u64::MAX).await? {
-            let headers = message.headers.unwrap_or_default();
-            ids.extend(header(&headers, "Nats-Msg-Id").map(str::to_owned));
-        }
+        survey(nats, &stream, &filter, (from, u64::MAX), see).await?;
     }
-    Ok(ids)
+    Ok(())
 }
