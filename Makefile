@@ -8,7 +8,7 @@ export PATH := $(CURDIR)/.tools/bin:$(PATH)
 WASM := wasm32-unknown-unknown
 # The tests' own handler asks for everything that WASI gives.
 WASI := wasm32-wasip2
-BENCH := dispatch transactions letters handlers
+BENCH := dispatch transactions letters handlers malformed
 OLDEST := $(shell sed -n 's/^SERVER_OLDEST=//p' tools/install.sh)
 # Handlers are built for wasm; their unit tests run on the machine itself.
 HOST = $(shell rustc -vV | sed -n 's/^host: //p')
@@ -65,7 +65,7 @@ fixtures: # the handler written in JavaScript, for one test
 	    echo "SKIPPED: there is no npm, so the JavaScript handler is not built and not tested" >&2; \
 	fi
 
-bench: build ## measure, the tables go to standard output; one of them: make bench BENCH=dispatch, transactions, letters or handlers
+bench: build ## measure, the tables go to standard output; one of them: make bench BENCH=dispatch, transactions, letters, handlers or malformed
 	@for bench in $(BENCH); do cargo bench --locked -p jetmesh --bench "$$bench"; done
 
 lint: ## check the format and run clippy; a warning is an error
