@@ -83,6 +83,7 @@ async fn find(mistake: &Mistake, arguments: &Arguments) -> bool {
         None => chosen(arguments.seed, mistake.within, |round| mistake.shows_in(round)),
     };
     let mut found = None;
+    let mut unplayed = None;
     several(&rounds, Some(mistake.name), arguments.jobs, |number, round, played| {
         let problem = match &played {
             Some(played) => played.problems.first().cloned(),
@@ -93,10 +94,21 @@ async fn find(mistake: &Mistake, arguments: &Arguments) -> bool {
         }
         if let (Some(problem), None) = (problem, &found) {
             found = Some((number, format!("{round}: {problem}")));
+            unplayed = played.is_none().then_some((round.seed, round.cell));
         }
         found.is_none()
     })
     .await;
+    if let Some(round) = unplayed {
+        // It says something of the mistake only if the same round can be played without it.
+        several(&[round], None, 1, |_, _, played| {
+            if played.is_none() {
+                found = None;
+            }
+            false
+        })
+        .await;
+    }
     report::mistake(mistake, found.as_ref());
     found.is_some_and(|(number, _)| number <= mistake.within)
 }
