@@ -101,7 +101,7 @@ pub fn variable_meant(reader: &Reader, unknown: &str) -> Option<String> {
     let of_variable = |by: &str| by.starts_with("JETMESH_");
     let (key, _) = reader.sources.iter().find(|(key, by)| within(key) && of_variable(by))?;
     let flat = key.replace('.', "_");
-    reader.known.iter().find_map(|known| {
+    reader.known.keys().find_map(|known| {
         let meant = match known.replace('.', "_").split_once('*') {
             None => (known.replace('.', "_") == flat).then(|| known.clone()),
             Some((before, after)) => {

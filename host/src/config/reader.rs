@@ -1,14 +1,14 @@
 //! Reads a merged configuration key by key, and collects everything that is wrong with it: an operator sees all problems
 //! at once, each with its key, value, rule and fix.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
 use figment::value::{Dict, Value};
 
 use super::layers::variable_meant;
-use super::values::{date_as_text, duration, format_bytes, meant_bytes, parse_bytes, plain, show};
+use super::values::{date_as_text, duration, format_bytes, format_duration, meant_bytes, parse_bytes, plain, show};
 
 /// One thing that is wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,8 +39,9 @@ pub struct Reader {
     pub problems: Vec<Problem>,
     /// What is valid, and may surprise.
     pub warnings: Vec<String>,
-    /// Every key that was asked for, names of streams, handlers and settings as `*`.
-    pub known: BTreeSet<String>,
+    /// Every key that was asked for and what it takes, names of streams, handlers and settings as `*`. The reference in
+    /// `docs/configuration.md` is made from it.
+    pub known: BTreeMap<String, String>,
     /// Keys that a variable or a flag sets, and which.
     pub sources: BTreeMap<String, String>,
 }
@@ -86,8 +87,8 @@ impl Section {
         join(&self.path, name)
     }
 
-    fn take(&mut self, reader: &mut Reader, name: &'static str) -> Option<Value> {
-        reader.known.insert(join(&self.kind, name));
+    fn take(&mut self, reader: &mut Reader, name: &'static str, takes: impl Into<String>) -> Option<Value> {
+        reader.known.insert(join(&self.kind, name), takes.into());
         self.asked.push(name);
         self.values.remove(name).map(date_as_text)
     }
@@ -95,7 +96,7 @@ impl Section {
     /// A table; an empty one if it is not there.
     pub fn section(&mut self, reader: &mut Reader, name: &'static str) -> Section {
         let (path, kind) = (self.key(name), join(&self.kind, name));
-        let values = match self.take(reader, name) {
+        let values = match self.take(reader, name, "table") {
             None => Dict::new(),
             Some(Value::Dict(_, values)) => values,
             Some(other) => {
@@ -146,7 +147,9 @@ impl Section {
     /// A table of free names and simple values, as text.
     pub fn texts(&mut self, reader: &mut Reader, name: &'static str) -> Vec<(String, String)> {
         let outer = self.section(reader, name);
-        reader.known.insert(join(&outer.kind, "*"));
+        let takes = "texts, numbers and booleans";
+        reader.known.insert(outer.kind.clone(), takes.to_owned());
+        reader.known.insert(join(&outer.kind, "*"), takes.to_owned());
         let mut found = Vec::new();
         for (name, value) in outer.values {
             match date_as_text(value) {
@@ -161,7 +164,7 @@ impl Section {
     }
 
     pub fn text(&mut self, reader: &mut Reader, name: &'static str) -> Option<String> {
-        match self.take(reader, name)? {
+        match self.take(reader, name, "text")? {
             Value::String(_, text) => Some(text),
             simple @ (Value::Num(..) | Value::Bool(..) | Value::Char(..)) => Some(plain(&simple)),
             other => {
@@ -173,7 +176,7 @@ impl Section {
     }
 
     pub fn boolean(&mut self, reader: &mut Reader, name: &'static str, default: bool) -> bool {
-        match self.take(reader, name) {
+        match self.take(reader, name, "boolean") {
             None => default,
             Some(Value::Bool(_, value)) => value,
             Some(Value::String(_, text)) if ["true", "false"].contains(&text.trim()) => text.trim() == "true",
@@ -204,7 +207,8 @@ impl Section {
         limits: std::ops::RangeInclusive<u64>,
         default: Option<u64>,
     ) -> Option<u64> {
-        let Some(value) = self.take(reader, name) else {
+        let takes = format!("number, {} to {}", limits.start(), limits.end());
+        let Some(value) = self.take(reader, name, takes) else {
             return default;
         };
         let number = match &value {
@@ -238,7 +242,11 @@ impl Section {
 
     /// `None`: not there, or wrong.
     pub fn duration_or(&mut self, reader: &mut Reader, name: &'static str, least: Duration) -> Option<Duration> {
-        let value = self.take(reader, name)?;
+        let takes = match least.is_zero() {
+            true => "duration".to_owned(),
+            false => format!("duration, at least {}", format_duration(least)),
+        };
+        let value = self.take(reader, name, takes)?;
         let text = plain(&value);
         // A bare 0 needs no unit.
         let text = if text == "0" { "0s".to_owned() } else { text };
@@ -286,10 +294,14 @@ impl Section {
         limits: std::ops::RangeInclusive<u64>,
         hint: &str,
     ) -> Option<u64> {
-        let value = self.take(reader, name)?;
+        let (low, high) = (format_bytes(*limits.start()), format_bytes(*limits.end()));
+        let takes = match *limits.end() >= 1 << 50 {
+            true => format!("size, at least {low}"),
+            false => format!("size, {low} to {high}"),
+        };
+        let value = self.take(reader, name, takes)?;
         let parsed = parse_bytes(&plain(&value)).filter(|bytes| limits.contains(bytes));
         if parsed.is_none() {
-            let (low, high) = (format_bytes(*limits.start()), format_bytes(*limits.end()));
             let what = format!("{} is not a size between {low} and {high}", show(&value));
             let hint = match meant_bytes(&plain(&value)) {
                 Some(meant) => format!("units are KiB, MiB and GiB: write \"{meant}\""),
@@ -302,7 +314,7 @@ impl Section {
 
     /// A list of texts; in a single text, as variables are, `a,b` and `["a", "b"]` both are lists.
     pub fn list(&mut self, reader: &mut Reader, name: &'static str) -> Vec<String> {
-        let value = match self.take(reader, name) {
+        let value = match self.take(reader, name, "list of texts") {
             None => return Vec::new(),
             Some(Value::String(_, text)) if text.trim_start().starts_with('[') => match text.parse() {
                 Ok(value) => value,
@@ -335,14 +347,14 @@ impl Section {
 
     /// One of a few words.
     pub fn word<T: Copy>(&mut self, reader: &mut Reader, name: &'static str, words: &[(&str, T)], default: T) -> T {
-        let Some(value) = self.take(reader, name) else {
+        let all: Vec<String> = words.iter().map(|(word, _)| format!("\"{word}\"")).collect();
+        let Some(value) = self.take(reader, name, all.join(" or ")) else {
             return default;
         };
         let text = plain(&value);
         match words.iter().find(|(word, _)| *word == text) {
             Some((_, meaning)) => *meaning,
             None => {
-                let all: Vec<String> = words.iter().map(|(word, _)| format!("\"{word}\"")).collect();
                 reader.problem(
                     self.key(name),
                     format!("{} is not one of {}", show(&value), all.join(", ")),

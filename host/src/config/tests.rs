@@ -1,6 +1,7 @@
 mod kinds;
 mod layers;
 mod ledgers;
+mod reference;
 
 use std::path::Path;
 use std::time::Duration;
@@ -84,73 +85,6 @@ fn base() -> &'static Path {
 
 fn problems(text: &str) -> String {
     parse(text, base()).expect_err("it is wrong").to_string()
-}
-
-#[test]
-fn the_sample_says_every_key_that_the_code_knows() {
-    let figment = Figment::from(Toml::string(DEFAULT));
-    let mut reader = Reader::default();
-    plan(figment.extract().unwrap(), base(), &mut reader);
-    assert_eq!(reader.problems, []);
-    let mut said = std::collections::BTreeSet::new();
-    let mut table = String::new();
-    for line in DEFAULT.lines() {
-        let line = line.trim_start_matches("# ");
-        if let Some(name) = line.strip_prefix('[').and_then(|l| l.strip_suffix(']')) {
-            let mut parts: Vec<&str> = name.split('.').collect();
-            if let ("streams" | "handlers", Some(name)) = (parts[0], parts.get_mut(1)) {
-                *name = "*";
-            }
-            table = parts.join(".");
-            said.insert(table.clone());
-        } else if let Some((key, _)) = line.split_once(" = ") {
-            let key = if table == "handlers.*.settings" { "*" } else { key };
-            said.insert(if table.is_empty() {
-                key.to_owned()
-            } else {
-                format!("{table}.{key}")
-            });
-        }
-    }
-    // A handler's limits are documented once, under [defaults].
-    let documented = |key: &String| {
-        said.contains(key)
-            || key
-                .strip_prefix("handlers.*.")
-                .is_some_and(|k| said.contains(&format!("defaults.{k}")))
-    };
-    let missing: Vec<&String> = reader
-        .known
-        .iter()
-        .filter(|k| *k != "streams" && *k != "handlers")
-        .filter(|k| !documented(k))
-        .collect();
-    assert!(missing.is_empty(), "config/default.toml does not mention {missing:?}");
-}
-
-#[test]
-fn what_the_sample_says_as_defaults_are_the_defaults() {
-    let mut stripped = String::new();
-    let mut keep = false;
-    for line in DEFAULT.lines() {
-        if line.starts_with('[') {
-            keep = line.starts_with("[streams") || line.starts_with("[handlers");
-        }
-        let default = [
-            "retention",
-            "replicas",
-            "duplicate_window",
-            "consumer",
-            "ledger",
-            "identity",
-            "identity_window",
-        ];
-        if keep && !default.iter().any(|key| line.starts_with(&format!("{key} = "))) {
-            stripped.push_str(line);
-            stripped.push('\n');
-        }
-    }
-    assert_eq!(parse(&stripped, base()).unwrap(), parse(DEFAULT, base()).unwrap());
 }
 
 #[test]
