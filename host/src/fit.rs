@@ -354,7 +354,7 @@ async fn denied(connection: &Connection, plan: &Plan) -> Vec<String> {
         return Vec::new();
     }
     vec![format!(
-        "this user may not publish on {}: the README lists what a host's user needs (Permissions of a host's NATS user)",
+        "this user may not publish on {}: docs/nats.md lists the permissions that a host needs",
         denied.join(", ")
     )]
 }

@@ -116,7 +116,7 @@ fn resident(host: &Host) -> u64 {
     pages * 4096 / 1024 / 1024
 }
 
-/// What a million remembered ids cost, for `ids.rs` and the README: `IDS=10000000 cargo test --release … -- --ignored`.
+/// What a million remembered ids cost, for `ids.rs` and `docs/configuration.md`: `IDS=10000000 cargo test --release … -- --ignored`.
 #[tokio::test]
 #[ignore = "a measurement: minutes, and gigabytes of disk"]
 async fn what_remembered_ids_cost_a_host_that_starts() {

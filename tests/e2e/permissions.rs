@@ -1,4 +1,4 @@
-//! What the README says of a host's permissions is enough, and it is what the server grants.
+//! The permissions that `docs/nats.md` lists for a host are enough, and a host says which one is missing.
 
 use futures_util::{FutureExt, StreamExt};
 use serde_json::json;
@@ -9,12 +9,12 @@ use crate::support::server::{Options, round_trip};
 use crate::support::wait::SOON;
 use crate::support::{NatsServer, Signal};
 
-/// The block under the README's heading.
+/// The block under the page's heading.
 fn listed() -> &'static str {
-    let readme = include_str!("../../README.md");
-    let (_, rest) = readme
-        .split_once("### Permissions of a host's NATS user")
-        .expect("the README has that heading");
+    let page = include_str!("../../docs/nats.md");
+    let (_, rest) = page
+        .split_once("## Permissions of a host's NATS user")
+        .expect("the page has that heading");
     rest.split("```")
         .nth(1)
         .expect("a block follows")
@@ -22,7 +22,7 @@ fn listed() -> &'static str {
 }
 
 #[tokio::test]
-async fn the_permissions_that_the_readme_lists_are_enough() {
+async fn the_permissions_that_the_docs_list_are_enough() {
     let host = format!("{{ user: host, password: pw, permissions: {{ {} }} }}", listed());
     let options = Options {
         // Whoever has no name is the test itself.

@@ -79,7 +79,11 @@ macro_rules! handler {
     };
 }
 
-/// The handler that the README shows is one.
+/// What the README and the documents show in Rust compiles.
 #[cfg(doctest)]
-#[doc = include_str!("../../../README.md")]
-mod readme {}
+mod documents {
+    #[doc = include_str!("../../../README.md")]
+    mod readme {}
+    #[doc = include_str!("../../../docs/write-a-handler.md")]
+    mod write_a_handler {}
+}

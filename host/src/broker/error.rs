@@ -44,7 +44,7 @@ pub enum Error {
     Timeout { what: String },
     /// The server does not allow it; `right` is `publish to` or `subscribe to`.
     #[error(
-        "{what}: this user is not allowed to {right} `{subject}`: grant it (the README lists what a host needs), then this \
+        "{what}: this user is not allowed to {right} `{subject}`: grant it (docs/nats.md lists what a host needs), then this \
          goes on"
     )]
     Denied {

@@ -8,6 +8,8 @@ mod ask;
 mod check;
 mod dev;
 mod dlq;
+#[cfg(test)]
+mod documented;
 mod pretty;
 mod reset;
 mod retrying;

@@ -1,0 +1,87 @@
+//! Every `jetmesh` command that the documents show is one that the command line takes.
+
+use std::path::{Path, PathBuf};
+
+use clap::Parser as _;
+use clap::error::ErrorKind;
+
+use super::args::Args;
+
+fn documents() -> Vec<PathBuf> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let folder = std::fs::read_dir(root.join("docs")).expect("the folder of the documents");
+    let pages = folder.map(|file| file.expect("it is readable").path());
+    pages
+        .chain([root.join("README.md"), root.join("handlers/README.md")])
+        .collect()
+}
+
+/// The lines of shell sessions, and the pieces of code in the text.
+fn commands(text: &str) -> (Vec<String>, Vec<String>) {
+    let (mut lines, mut prose) = (Vec::new(), String::new());
+    let mut language = None;
+    for line in text.lines() {
+        match (line.strip_prefix("```"), language) {
+            (Some(name), None) => language = Some(name),
+            (Some(_), Some(_)) => language = None,
+            (None, Some("sh")) => lines.push(line.to_owned()),
+            (None, Some("console")) => lines.extend(line.strip_prefix("$ ").map(str::to_owned)),
+            (None, Some(_)) => {}
+            (None, None) => {
+                prose += line.trim();
+                prose.push(' ');
+            }
+        }
+    }
+    let pieces = prose.split('`').skip(1).step_by(2).map(str::to_owned);
+    (lines, pieces.collect())
+}
+
+/// The words of a command as a shell takes them, up to what is not an argument. `None`: it is of another program.
+fn words(command: &str) -> Option<Vec<String>> {
+    let mut words = Vec::new();
+    let mut rest = command.trim_start();
+    while let Some(first) = rest.chars().next() {
+        if ['#', '|', '&', '>', ';'].contains(&first) {
+            break;
+        }
+        let quote = Some(first).filter(|first| ['\'', '"'].contains(first));
+        let from = quote.map_or(rest, |_| &rest[1..]);
+        let end = from
+            .find(|c: char| quote.map_or(c == ' ', |quote| c == quote))
+            .unwrap_or(from.len());
+        words.push(from[..end].to_owned());
+        rest = from[end..].trim_start_matches(['\'', '"']).trim_start();
+    }
+    words
+        .first()
+        .is_some_and(|program| program == "jetmesh")
+        .then_some(words)
+}
+
+#[test]
+fn every_command_that_the_documents_show_is_taken() {
+    let mut taken = 0;
+    for path in documents() {
+        let text = std::fs::read_to_string(&path).expect("a document is text");
+        let (lines, pieces) = commands(&text);
+        let whole = lines.iter().map(|command| (command, true));
+        // A piece in the text may name a command without what it needs.
+        let parts = pieces.iter().map(|command| (command, false));
+        for (command, whole) in whole.chain(parts) {
+            let Some(words) = words(command) else { continue };
+            taken += 1;
+            let Err(error) = Args::try_parse_from(words) else {
+                continue;
+            };
+            let lacks = [
+                ErrorKind::MissingRequiredArgument,
+                ErrorKind::MissingSubcommand,
+                ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand,
+            ];
+            let good = error.kind() == ErrorKind::DisplayHelp || (!whole && lacks.contains(&error.kind()));
+            assert!(good, "{}: {command}\n{error}", path.display());
+        }
+    }
+    assert!(taken > 50, "{taken}");
+}
