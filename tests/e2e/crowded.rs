@@ -38,7 +38,7 @@ async fn a_server_or_account_without_room_for_a_connection_is_named_with_the_set
             "takes no further connection",
             word,
             "raise `max_connections`",
-            "has 6 connections, and up to 14 at times",
+            "has 7 connections, and up to 15 at times",
         ];
         host.wait_for_line(says(&told), SOON).await;
         let said = |line: &String| says(&[" WARN ", "takes no further connection"])(line);
