@@ -11,20 +11,25 @@ use crate::broker::connection::{redial_delay, token};
 use crate::broker::provision::{MESH_BUCKET, provision};
 use crate::broker::shared::Shared;
 use crate::broker::{self, Connection, Connections};
-use crate::clock::now_ms;
-use crate::compile::Priority;
-use crate::drain::Drain;
-use crate::engine::Runtime;
 use crate::fit;
-use crate::handler::Module;
-use crate::lane::Lane;
+use crate::handler_task::lane::Lane;
+use crate::handler_task::{advisory, reload, serve};
 use crate::ledger::relay::RelayState;
-use crate::ledger::{Bucket, committer, follow, known, relay};
-use crate::library::{self, Library};
+use crate::ledger::relay::due;
+use crate::ledger::store::{committer, follow, known};
+use crate::ledger::{Bucket, relay};
+use crate::message::clock::now_ms;
 use crate::message::rfc3339;
 use crate::plan::{Handler, Plan};
-use crate::secret::redact;
-use crate::{advisory, due, engine, limits, micro, serve, swap, telemetry, trouble};
+use crate::process::drain::Drain;
+use crate::process::{limits, telemetry};
+use crate::text::secret::redact;
+use crate::wasm::compile::Priority;
+use crate::wasm::engine;
+use crate::wasm::engine::Runtime;
+use crate::wasm::library::{self, Library};
+use crate::wasm::module::Module;
+use crate::{micro, trouble};
 
 /// Keys of all buckets that a host keeps at hand, in bytes.
 const CACHES_BYTES_MAX: usize = 512 * 1024 * 1024;
@@ -204,7 +209,7 @@ pub async fn run(plan: Plan, drain: Drain) -> Result<bool, Error> {
     }
     let watched = lanes.clone();
     drain.spawn_until("module files", move || {
-        swap::follow(Arc::clone(&library), watched.clone())
+        reload::follow(Arc::clone(&library), watched.clone())
     });
     // What it leaves is delivered again.
     let (whole, heard) = (Arc::clone(&plan), lanes.clone());

@@ -9,9 +9,9 @@ use crate::broker::bucket::check_ledger_bucket;
 use crate::broker::consumer::{Owner, check_owner, work_queue};
 use crate::broker::provision::{ATTEMPTS, MESH_BUCKET, REPLAY, check_mesh_stream, kv_stream, state_subjects, wanted};
 use crate::broker::{self, Connection, Error, StreamInfo};
-use crate::clock;
 use crate::config::names::overlap;
-use crate::ledger::known::forgotten;
+use crate::ledger::store::known::forgotten;
+use crate::message::clock;
 use crate::message::header_map;
 use crate::plan::{Handler, Plan};
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
 
-use crate::ledger::entry::{Hash, Id};
+use crate::ledger::core::entry::{Hash, Id};
 use crate::message::{HOPS, Headers, Message, header};
 use crate::plan::{Handler, Identity};
 

@@ -4,7 +4,7 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::ledger::entry::Text;
+use crate::ledger::core::entry::Text;
 use crate::message::Headers;
 
 /// Bytes in JSON: as they are if they are UTF-8, else in base64.

@@ -6,8 +6,8 @@ use std::fmt::Display;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::clock::now_ms;
 use crate::dlq::group::normalise;
+use crate::message::clock::now_ms;
 use crate::message::rfc3339;
 
 /// Logs a trouble that may come again, if it is new. `about`: what it concerns, such as a handler. Two are the same if they

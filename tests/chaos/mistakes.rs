@@ -1,4 +1,4 @@
-//! The mistakes that are planted to see that the auditor finds them (`host/src/ledger/mistake.rs`), and within how many
+//! The mistakes that are planted to see that the auditor finds them (`host/src/failpoint/mistake.rs`), and within how many
 //! rounds it must.
 
 use crate::round::Round;

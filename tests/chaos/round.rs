@@ -8,7 +8,7 @@ use rand::{RngExt, SeedableRng};
 
 use crate::orders::{self, Order};
 
-/// A failpoint of the host (`host/src/fault.rs`), and at which pass at most it is hit.
+/// A failpoint of the host (`host/src/failpoint/mod.rs`), and at which pass at most it is hit.
 #[derive(Debug, Clone, Copy)]
 pub struct Point {
     pub name: &'static str,

@@ -139,7 +139,9 @@ async fn check_says_what_a_good_configuration_means() {
     let stdout = stdout.lines().map(|line| match line.split_once("(module ") {
         Some((before, _)) => format!("{before}(module …)\n"),
         None if line.starts_with("a host has ") => {
-            let words = line.split(' ').map(|word| if word.parse::<u32>().is_ok() { "N" } else { word });
+            let words = line
+                .split(' ')
+                .map(|word| if word.parse::<u32>().is_ok() { "N" } else { word });
             words.collect::<Vec<_>>().join(" ") + "\n"
         }
         None => format!("{line}\n"),

@@ -16,9 +16,9 @@ use tokio_util::sync::CancellationToken;
 use super::denied::Denials;
 use super::error::{Code, Error, SERVER_MIN, chain};
 use super::login::{self, Address};
-use crate::clock;
+use crate::message::clock;
 use crate::plan::Nats;
-use crate::secret::redact;
+use crate::text::secret::redact;
 use crate::trouble::Weight;
 
 /// Before the subjects of JetStream's API, unless it is elsewhere.

@@ -23,7 +23,7 @@ use super::error::Error;
 use super::login;
 use super::screen::{Malformed, Screen};
 use crate::plan::Nats;
-use crate::secret::redact;
+use crate::text::secret::redact;
 
 /// A connection to a server, encrypted or not.
 trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}

@@ -6,7 +6,7 @@ use async_nats::{ConnectError, ConnectErrorKind, ConnectOptions};
 
 use super::error::{Error, chain};
 use crate::plan::Nats;
-use crate::secret;
+use crate::text::secret;
 
 /// A server's address, and who is to be there if the address says so.
 #[derive(Debug, Clone, PartialEq, Eq)]

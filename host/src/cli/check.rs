@@ -11,12 +11,12 @@ use crate::broker::provision::DEAD;
 use crate::broker::{self, Connection, limits};
 use crate::config;
 use crate::dlq::retention;
-use crate::engine::INSTANCES_MAX;
 use crate::fit;
-use crate::ledger::ids::{ENTRY_BYTES, ID_BYTES};
-use crate::library::Library;
-use crate::limits as system;
+use crate::ledger::core::ids::{ENTRY_BYTES, ID_BYTES};
 use crate::plan::{Handler, Identity, Plan, Stream};
+use crate::process::limits as system;
+use crate::wasm::engine::INSTANCES_MAX;
+use crate::wasm::library::Library;
 
 pub fn print_config(args: &Args) -> Result<u8, Error> {
     let loaded = args.load()?;

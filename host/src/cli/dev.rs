@@ -14,9 +14,9 @@ use crate::app;
 use crate::broker::consumer::{ConsumerInfo, META_HANDLER};
 use crate::broker::provision::kv_stream;
 use crate::broker::{By, Connection};
-use crate::drain::Drain;
-use crate::ledger::entry::key_subject;
+use crate::ledger::core::entry::key_subject;
 use crate::plan::{Handler, Nats, Plan};
+use crate::process::drain::Drain;
 use server::Server;
 
 /// How long the server may take to start.

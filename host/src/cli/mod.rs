@@ -25,9 +25,11 @@ use std::process::ExitCode;
 use args::Args;
 use args::Command;
 
-use crate::compile::{self, Priority};
 use crate::config;
-use crate::{app, broker, limits, secret};
+use crate::process::limits;
+use crate::text::secret;
+use crate::wasm::compile::{self, Priority};
+use crate::{app, broker};
 
 /// Everything went well.
 const OK: u8 = 0;

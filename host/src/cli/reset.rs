@@ -14,7 +14,7 @@ use crate::broker::consumer::{ConsumerInfo, Owner, check_owner};
 use crate::broker::provision::{ADVISORIES, ATTEMPTS, DEAD, REPLAY, kv_stream};
 use crate::broker::{self, By, Connection, Connections};
 use crate::ledger::Bucket;
-use crate::ledger::entry::{Head, Subjects, key_subject};
+use crate::ledger::core::entry::{Head, Subjects, key_subject};
 use crate::ledger::relay::CONSUMER;
 use crate::micro;
 use crate::plan::{Handler, Plan, Start};
@@ -119,7 +119,7 @@ async fn look(connection: &Connection, plan: &Plan, handler: &Handler) -> Result
         if connection.stream(&stream).await?.is_some()
             && let Some(stored) = connection.stored(&stream, By::Last(&subject)).await?
         {
-            head = Some(crate::ledger::read::parse(&subject, &stored.payload)?);
+            head = Some(crate::ledger::store::read::parse(&subject, &stored.payload)?);
             carried_out(connection, ledger).await?;
         }
         let deaths = Subjects::new(ledger).death(name, ">");

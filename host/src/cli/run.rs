@@ -5,9 +5,10 @@ use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::{Args, Error, OK, UNFINISHED};
-use crate::drain::Drain;
+use crate::app;
 use crate::plan::Plan;
-use crate::{app, panics, telemetry};
+use crate::process::drain::Drain;
+use crate::process::{panics, telemetry};
 
 pub async fn run(args: &Args) -> Result<u8, Error> {
     let loaded = args.load()?;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::table::cut;
-use crate::display::clean;
+use crate::text::display::clean;
 
 /// In place of the standard library's: whatever is printed, a terminal neither obeys it nor is turned by it.
 macro_rules! println {
@@ -11,14 +11,14 @@ macro_rules! println {
         ::std::println!()
     };
     ($($text:tt)*) => {
-        ::std::println!("{}", $crate::display::shown(&::std::format!($($text)*)))
+        ::std::println!("{}", $crate::text::display::shown(&::std::format!($($text)*)))
     };
 }
 
 /// The same.
 macro_rules! print {
     ($($text:tt)*) => {
-        ::std::print!("{}", $crate::display::shown(&::std::format!($($text)*)))
+        ::std::print!("{}", $crate::text::display::shown(&::std::format!($($text)*)))
     };
 }
 
@@ -27,7 +27,7 @@ macro_rules! note {
     ($($text:tt)*) => {{
         use std::io::Write as _;
         let text = ::std::format!($($text)*);
-        let _ = writeln!(std::io::stderr(), "{}", $crate::display::shown(&text));
+        let _ = writeln!(std::io::stderr(), "{}", $crate::text::display::shown(&text));
     }};
 }
 

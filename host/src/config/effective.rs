@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::values::{format_bytes, format_duration};
 use crate::message::rfc3339;
 use crate::plan::{Handler, Identity, Instance, LogFormat, Nats, Plan, Start, Stream};
-use crate::secret::{HIDDEN, hide, redact};
+use crate::text::secret::{HIDDEN, hide, redact};
 
 /// The effective configuration as TOML; secrets are hidden.
 pub fn effective(plan: &Plan) -> String {

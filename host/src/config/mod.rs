@@ -24,7 +24,7 @@ pub use reader::Problem;
 use reader::{Reader, Section};
 
 use crate::plan::{Log, LogFormat, Plan};
-use crate::secret;
+use crate::text::secret;
 
 /// Where a configuration is looked for if none is named.
 const PLACES: [&str; 2] = ["jetmesh.toml", "config/default.toml"];

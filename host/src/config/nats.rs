@@ -10,7 +10,7 @@ use super::reader::{Reader, Section};
 use super::values::duration;
 use crate::broker::login;
 use crate::plan::{ConnectionsWanted, Nats};
-use crate::secret::redact;
+use crate::text::secret::redact;
 
 pub fn read(mut section: Section, reader: &mut Reader) -> Nats {
     let context = match section.text(reader, "context") {

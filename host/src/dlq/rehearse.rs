@@ -10,22 +10,22 @@ use futures_util::future::BoxFuture;
 use futures_util::{FutureExt as _, StreamExt as _, TryStreamExt as _};
 use tokio::sync::Mutex;
 
+use crate::attempts::history;
 use crate::broker::error::Code;
 use crate::broker::{Connection, Error};
 use crate::dead_letter::{self, Letter};
 use crate::effects::{Effects, Emit, Version};
-use crate::fault;
-use crate::guest::{Facts, Line, State};
-use crate::handler::{Module, Run};
-use crate::history;
+use crate::failpoint;
+use crate::handler_task::transaction;
 use crate::identity;
-use crate::ledger::append::{TooLarge, fits_alone};
-use crate::ledger::entry::Head;
-use crate::ledger::keys::fetch;
+use crate::ledger::core::append::{TooLarge, fits_alone};
+use crate::ledger::core::entry::Head;
+use crate::ledger::store::keys::fetch;
 use crate::message::{EventId, Message};
 use crate::outcome::{Cause, Outcome, circles};
 use crate::plan::Handler;
-use crate::transaction;
+use crate::wasm::guest::{Facts, Line, State};
+use crate::wasm::module::{Module, Run};
 
 /// How many letters run at a time: guests that wait for reads leave the processor to others.
 pub const AT_ONCE: usize = 16;
@@ -197,7 +197,7 @@ impl<'a> Rehearsal<'a> {
             &tx,
             versions,
             payload_max,
-            fault::planted(),
+            failpoint::planted(),
         )
     }
 

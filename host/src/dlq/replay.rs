@@ -20,7 +20,7 @@ use crate::broker::provision::DEAD;
 use crate::broker::{By, Connection, Error};
 use crate::dead_letter::{self, Letter, REPLAYED};
 use crate::message::header_map;
-use crate::replay::{self, LIST_MAX};
+use crate::replay_queue::{self, LIST_MAX};
 
 /// Answers that are awaited at a time.
 const ASKS_MAX: usize = 256;
@@ -211,7 +211,7 @@ impl Run<'_> {
         let mut waits = HashSet::new();
         let mut unserved = None;
         for handler in handlers {
-            waits.extend(replay::waiting(self.connection, &handler).await?);
+            waits.extend(replay_queue::waiting(self.connection, &handler).await?);
             if unserved.is_none() && !served(&handler).await? {
                 unserved = Some(handler);
             }
@@ -260,7 +260,7 @@ async fn ask_for(
     letters: Vec<String>,
     run: String,
 ) -> Result<Option<(usize, Fate)>, Error> {
-    replay::ask_for(&connection, &handler, &letters, &run)
+    replay_queue::ask_for(&connection, &handler, &letters, &run)
         .await
         .map(|()| None)
 }

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::broker::StreamInfo;
 use crate::broker::provision::DEAD;
-use crate::clock::now_ms;
+use crate::message::clock::now_ms;
 use crate::message::parse_rfc3339;
 
 /// Each limit of the stream, how much of it is used, and the command that lifts it; not the limit that the configuration

@@ -1,11 +1,11 @@
 //! What is written to dead letters from now on: how a replay's fate is known at once, and at the cost of one message.
 
+use crate::attempts::history;
 use crate::broker::provision::DEAD;
 use crate::broker::scan::{From, Scan};
 use crate::broker::{self, Connection};
 use crate::dead_letter::{self, ASKED_BY, REPLAYED, SETTLED};
 use crate::dlq::course::{Fate, Whose};
-use crate::history;
 use crate::message::{Headers, header, headers_of};
 
 pub struct Watch {

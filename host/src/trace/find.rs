@@ -4,8 +4,8 @@ use super::Tracer;
 use crate::broker::Error;
 use crate::broker::error::Code;
 use crate::broker::provision::{MESH_BUCKET, kv_stream};
-use crate::ledger::entry::{Head, Subjects};
-use crate::ledger::{incarnation, keys, read};
+use crate::ledger::core::entry::{Head, Subjects};
+use crate::ledger::store::{incarnation, keys, read};
 use crate::message::EventId;
 use crate::plan::Handler;
 

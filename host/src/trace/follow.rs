@@ -11,7 +11,7 @@ use crate::broker::{By, Error};
 use crate::dead_letter;
 use crate::delayed;
 use crate::identity::EVENT_ID;
-use crate::ledger::entry::{Consequence, Verdict};
+use crate::ledger::core::entry::{Consequence, Verdict};
 use crate::message::{EventId, header, parse_rfc3339};
 use crate::plan::Handler;
 

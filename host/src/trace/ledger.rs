@@ -8,8 +8,8 @@ use crate::broker::provision::kv_stream;
 use crate::broker::scan::CLOCKS_MS;
 use crate::broker::{By, Error};
 use crate::identity;
-use crate::ledger::entry::{Consequence, Death, Decision, Entry, Out, PART, Subjects, Verdict, Write};
-use crate::ledger::read::{self, parse};
+use crate::ledger::core::entry::{Consequence, Death, Decision, Entry, Out, PART, Subjects, Verdict, Write};
+use crate::ledger::store::read::{self, parse};
 use crate::message::{EventId, header, parse_rfc3339};
 use crate::plan::Handler;
 

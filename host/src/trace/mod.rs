@@ -17,7 +17,7 @@ use futures_util::future::BoxFuture;
 
 use crate::broker::{By, Error, StreamInfo};
 use crate::effects::subject_matches;
-use crate::ledger::entry::Head;
+use crate::ledger::core::entry::Head;
 use crate::message::{EventId, Headers};
 use crate::outcome::HOPS_MAX;
 use crate::plan::{Handler, Plan};

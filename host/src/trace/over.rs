@@ -4,8 +4,8 @@
 use crate::broker::consumer::META_INCARNATION;
 use crate::broker::provision::kv_stream;
 use crate::broker::{Connection, Error};
-use crate::ledger::entry::{Floor, Subjects};
-use crate::ledger::read;
+use crate::ledger::core::entry::{Floor, Subjects};
+use crate::ledger::store::read;
 use crate::message::EventId;
 use crate::plan::Handler;
 

@@ -7,8 +7,8 @@ use super::field::Json;
 use super::find::Place;
 use super::reading::{Extent, Range};
 use crate::broker::Error;
-use crate::clock::Moment;
 use crate::effects::subject_matches;
+use crate::message::clock::Moment;
 use crate::message::rfc3339;
 
 /// How many sequences are read at a time, going back.

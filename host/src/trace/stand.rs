@@ -7,10 +7,10 @@ use crate::broker::Error;
 use crate::broker::consumer::META_INCARNATION;
 use crate::broker::error::Code;
 use crate::dead_letter;
-use crate::ledger::entry::Verdict;
+use crate::ledger::core::entry::Verdict;
 use crate::message::{EventId, rfc3339};
 use crate::plan::Handler;
-use crate::replay;
+use crate::replay_queue;
 
 /// What a handler has made of an event.
 #[derive(Debug)]
@@ -179,7 +179,7 @@ impl Tracer<'_> {
         decided: Option<Box<Decided>>,
         letter: Option<Letter>,
     ) -> Result<Stand, Error> {
-        let replay = replay::waits(&self.reading.connection, &handler.name, event).await?;
+        let replay = replay_queue::waits(&self.reading.connection, &handler.name, event).await?;
         Ok(Stand::Dead {
             decided,
             letter,

@@ -146,7 +146,7 @@ impl Site {
     /// The configuration of the host, with nothing said that has a default.
     pub fn config(&self) -> String {
         let mut text = format!(
-            "[nats]\nurl = \"{}\"\n[log]\nfilter = \"warn,jetmesh::app=info,jetmesh::serve=info\"\n[streams.{EMITTED}]\nsubjects = [\"emitted.>\"]\n",
+            "[nats]\nurl = \"{}\"\n[log]\nfilter = \"warn,jetmesh::app=info,jetmesh::handler_task::serve=info\"\n[streams.{EMITTED}]\nsubjects = [\"emitted.>\"]\n",
             self.server.url()
         );
         for number in 0..STREAMS {

@@ -105,7 +105,7 @@ fn config(url: &str) -> String {
         url = "{url}"
 
         [log]
-        filter = "error,jetmesh::serve=info"
+        filter = "error,jetmesh::handler_task::serve=info"
 
         [streams.ORDERS]
         subjects = ["orders.>"]

@@ -132,7 +132,7 @@ fn config(url: &str) -> String {
         url = "{url}"
 
         [log]
-        filter = "error,jetmesh::serve=info"
+        filter = "error,jetmesh::handler_task::serve=info"
 
         [handlers.probe]
         module = {module:?}

@@ -12,7 +12,7 @@ use rustix::fs::{FlockOperation, flock};
 use super::super::Error;
 use super::super::args::Dev;
 use super::{LOOK_EVERY, START_LIMIT};
-use crate::drain::Drain;
+use crate::process::drain::Drain;
 
 /// Held while a nats-server may write in the folder.
 const LOCK: &str = "dev.lock";

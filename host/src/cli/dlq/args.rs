@@ -9,10 +9,10 @@ use super::rehearse::Rehearse;
 use super::replay::Replay;
 use super::show::Show;
 use crate::cli::Error;
-use crate::clock::Moment;
 use crate::config::names::{NAME, is_name, no_subject};
 use crate::dlq::Filter;
 use crate::dlq::select::is_id;
+use crate::message::clock::Moment;
 use crate::message::parse_rfc3339;
 use crate::outcome::Cause;
 

@@ -7,11 +7,11 @@ use crate::broker::Connection;
 use crate::cli::table::{self, Narrow};
 use crate::cli::text::{self, in_time};
 use crate::cli::{Error, OK};
-use crate::clock::now_ms;
 use crate::dead_letter::{self, Letter};
 use crate::dlq::group::Group;
 use crate::dlq::select::Newest;
 use crate::dlq::{Filter, Groups};
+use crate::message::clock::now_ms;
 use crate::message::rfc3339;
 
 /// How many letters a table shows if nothing is said.

@@ -8,15 +8,15 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::{Value, json};
 
 use super::ls;
+use crate::attempts::history;
 use crate::attempts::{Attempt, RUNNING};
 use crate::broker::provision::DEAD;
 use crate::cli::pretty;
 use crate::cli::table::{self, terminal_columns};
 use crate::cli::{Error, OK};
-use crate::clock::now_ms;
 use crate::dead_letter::{self, Letter};
 use crate::dlq::group;
-use crate::history;
+use crate::message::clock::now_ms;
 use crate::message::rfc3339;
 use crate::outcome::Cause;
 use crate::payload::{self, Payload};

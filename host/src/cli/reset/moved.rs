@@ -13,8 +13,9 @@ use crate::broker::scan::{From, Scan};
 use crate::broker::{self, Connection, Connections};
 use crate::cli::{Error, OK, ask};
 use crate::dead_letter::SETTLED;
-use crate::ledger::entry::{Subjects, key_subject};
-use crate::ledger::{Bucket, read};
+use crate::ledger::Bucket;
+use crate::ledger::core::entry::{Subjects, key_subject};
+use crate::ledger::store::read;
 use crate::message::EventId;
 use crate::plan::{Handler, Plan};
 

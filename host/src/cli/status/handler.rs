@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::broker::provision::kv_stream;
 use crate::broker::{self, By, Connection};
-use crate::ledger::entry::{Head, Subjects};
+use crate::ledger::core::entry::{Head, Subjects};
 use crate::plan::Handler;
 
 /// The hosts that answer.

@@ -5,9 +5,9 @@ use serde_json::{Value, json};
 use super::handler::head;
 use crate::broker::provision::kv_stream;
 use crate::broker::{self, By, Connection};
-use crate::clock::now_ms;
-use crate::ledger::entry::Subjects;
+use crate::ledger::core::entry::Subjects;
 use crate::ledger::relay;
+use crate::message::clock::now_ms;
 use crate::message::parse_rfc3339;
 use crate::plan::Plan;
 

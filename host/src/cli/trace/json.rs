@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::cli::retrying;
-use crate::ledger::entry::Verdict;
+use crate::ledger::core::entry::Verdict;
 use crate::message::rfc3339;
 use crate::payload::{Payload, headers};
 use crate::trace::follow::{Follow, Whereabouts};

@@ -10,7 +10,7 @@ use super::dlq::time;
 use super::stop::Stop;
 use super::{Args, Error, OK, table};
 use crate::broker;
-use crate::clock::Moment;
+use crate::message::clock::Moment;
 use crate::trace::Tracer;
 use crate::trace::find::{Named, Place};
 use crate::trace::reading::Reading;

@@ -1,7 +1,7 @@
 //! What one search looks at: who does what, and how much may go wrong.
 
-use super::super::mistake::Mistake;
 use super::program::{Program, Values};
+use crate::failpoint::mistake::Mistake;
 
 /// The bounds of one search.
 #[derive(Debug, Clone)]

@@ -3,14 +3,14 @@
 
 use std::sync::Arc;
 
-use super::super::append::By;
-use super::super::book::{Book, Following, Read};
-use super::super::group::TxId;
-use super::super::mistake::Planted;
 use super::bounds::Bounds;
 use super::judge;
 use super::server::{BUCKET, Laid};
 use super::world::{At, Broken, Copy, Flight, Host, World};
+use crate::failpoint::mistake::Planted;
+use crate::ledger::core::append::By;
+use crate::ledger::core::book::{Book, Following, Read};
+use crate::ledger::core::group::TxId;
 
 impl World {
     /// A process starts: nothing is known, and the first session is opened.

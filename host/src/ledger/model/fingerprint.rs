@@ -4,13 +4,13 @@
 
 use sha2::{Digest, Sha256};
 
-use super::super::book::Book;
-use super::super::group::{Group, TxId};
-use super::super::index::Decided;
 use super::program::KEYS;
 use super::server::Name;
 use super::world::{At, HANDLER, Host, INCARNATION, Kind, Letter, Stands, Waiter, World, event_id};
 use crate::effects::Version;
+use crate::ledger::core::book::Book;
+use crate::ledger::core::group::{Group, TxId};
+use crate::ledger::core::index::Decided;
 
 /// What is written of a state.
 #[derive(Default)]

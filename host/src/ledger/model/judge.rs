@@ -1,10 +1,10 @@
 //! What must be so whenever the server stores an append, and of every state.
 
-use super::super::entry::{Decision, Verdict};
 use super::bounds::Bounds;
 use super::program::{KEYS, value};
 use super::server::{Laid, Server};
 use super::world::{Broken, Event, HANDLER, INCARNATION, Stands, World, event_of};
+use crate::ledger::core::entry::{Decision, Verdict};
 use crate::outcome::Cause;
 
 /// Judges an append by running its transactions one after another on what the server held at that moment.

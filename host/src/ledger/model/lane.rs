@@ -3,16 +3,16 @@
 
 use std::collections::BTreeMap;
 
-use super::super::append::{Transaction, moot};
-use super::super::entry::{Decision, Verdict};
-use super::super::fate::{Committed, Fate, Fates, Fault};
-use super::super::join::Join;
-use super::super::mistake::Mistake;
-use super::super::outs::Planned;
 use super::bounds::Bounds;
 use super::program::{KEYS, bytes, value};
 use super::world::{Broken, HANDLER, Kind, Run, Stands, Waiter, World, event_id};
 use crate::dead_letter::DEATH;
+use crate::failpoint::mistake::Mistake;
+use crate::ledger::core::append::{Transaction, moot};
+use crate::ledger::core::entry::{Decision, Verdict};
+use crate::ledger::core::fate::{Committed, Fate, Fates, Fault};
+use crate::ledger::core::join::Join;
+use crate::ledger::core::outs::Planned;
 use crate::outcome::Cause;
 
 /// How a run ends.

@@ -1,9 +1,9 @@
 //! Each mistake that can be planted is found, within bounds that are just large enough.
 
-use super::super::mistake::Mistake;
 use super::bounds::{Bounds, May};
 use super::program::Program;
 use super::search::{found, with};
+use crate::failpoint::mistake::Mistake;
 
 /// A replay is asked for twice, and between the two everything of the first is forgotten but the death's record.
 pub fn forgotten(bounds: &mut Bounds) {

@@ -1,11 +1,11 @@
 //! What a relay does (`relay.rs`, `carry.rs`), and the streams that it publishes into. Two hosts may be at it at once:
 //! the server moves its pin when one goes silent, and that one may only have slept.
 
-use super::super::entry::{Consequence, record_of_death};
-use super::super::mistake::Mistake;
 use super::bounds::Bounds;
 use super::world::{Broken, Carrying, Letter, Stands, World, event_of};
 use crate::dead_letter::DEATH;
+use crate::failpoint::mistake::Mistake;
+use crate::ledger::core::entry::{Consequence, record_of_death};
 
 impl World {
     /// The next message of consequences, if its entry is committed; one of another append than that entry's is left out.

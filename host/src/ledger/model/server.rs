@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::super::append::{Batch, Expect, Mark, Record};
-use super::super::entry::{Death, Entry, Head, Out, READER, Subjects, Verdict, key_subject};
 use super::program::{KEYS, Values, bytes, value};
+use crate::ledger::core::append::{Batch, Expect, Mark, Record};
+use crate::ledger::core::entry::{Death, Entry, Head, Out, READER, Subjects, Verdict, key_subject};
 
 pub const BUCKET: &str = "b";
 

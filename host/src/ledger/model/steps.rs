@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use super::super::mistake::Mistake;
 use super::bounds::Bounds;
 use super::lane::Ends;
 use super::program::KEYS;
 use super::world::{At, HANDLER, INCARNATION, Letter, Replay, World, event_id};
+use crate::failpoint::mistake::Mistake;
 
 /// One step. Hosts, runs, copies and events are named by their places.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

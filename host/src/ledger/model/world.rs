@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-use super::super::book::Book;
-use super::super::entry::Out;
-use super::super::group::TxId;
 use super::bounds::{Bounds, May};
 use super::server::{Laid, Name, Server};
 use crate::effects::Version;
+use crate::ledger::core::book::Book;
+use crate::ledger::core::entry::Out;
+use crate::ledger::core::group::TxId;
 use crate::message::EventId;
 
 pub const HANDLER: &str = "h";

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::state;
-use crate::clock::now_ms;
+use crate::message::clock::now_ms;
 
 /// So much may wait; then the relay begins nothing more before something of it is done with.
 pub const WAITING_MAX: usize = 10_000;

@@ -19,10 +19,10 @@ use super::state::RelayState;
 use super::targets::Targets;
 use crate::broker::{By, Connection, Error};
 use crate::delayed::Room;
-use crate::ledger::book::Appended;
-use crate::ledger::bucket::Bucket;
-use crate::ledger::entry::{Consequence, Entry, Head, Out, Subjects};
-use crate::ledger::read;
+use crate::ledger::core::book::Appended;
+use crate::ledger::core::entry::{Consequence, Entry, Head, Out, Subjects};
+use crate::ledger::store::bucket::Bucket;
+use crate::ledger::store::read;
 use crate::plan::Plan;
 
 /// A batch is stored message by message: its head comes a moment after its consequences.

@@ -17,7 +17,7 @@ use crate::broker::provision::DEAD;
 use crate::broker::scan::{CLOCKS_MS, From, LOOKS, Scanned, survey};
 use crate::broker::{By, Connection, Error};
 use crate::dead_letter;
-use crate::ledger::entry::PART;
+use crate::ledger::core::entry::PART;
 use crate::message::{DeliveryInfo, Headers, header, headers_of};
 use crate::plan::Nats;
 

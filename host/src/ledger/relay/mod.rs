@@ -11,21 +11,22 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use self::carry::{Fetched, Relay};
-use super::bucket::Bucket;
-use super::entry::{PART, Subjects};
-use super::mistake::Mistake;
 use crate::broker::connection::redial_delay;
 use crate::broker::consumer::nanos;
 use crate::broker::provision::{DEAD, DELAYED, kv_stream, restore};
 use crate::broker::shared::Shared;
 use crate::broker::{By, Connection, Error};
-use crate::fault;
+use crate::failpoint;
+use crate::failpoint::mistake::Mistake;
+use crate::ledger::core::entry::{PART, Subjects};
+use crate::ledger::store::bucket::Bucket;
 use crate::message::DeliveryInfo;
 use crate::plan::{Nats, Plan};
 use crate::trouble::Weight;
 
 pub mod blocked;
 mod carry;
+pub mod due;
 mod flight;
 pub mod look;
 mod publish;
@@ -286,7 +287,7 @@ async fn serve(
             }
         }
         relay.pinned = fetched;
-        if fault::planted().is(Mistake::RelayAcksEarly) {
+        if failpoint::planted().is(Mistake::RelayAcksEarly) {
             let sent = reading.client.publish(reply.clone(), "+ACK".into());
             sent.await.map_err(|_| gone())?;
         }
@@ -333,6 +334,6 @@ async fn ack(connection: &Connection, reply: Subject) -> Result<(), Error> {
     sent.map_err(|_| Error::Gone {
         what: "the relay".to_owned(),
     })?;
-    fault::point_after("relay-acked", connection.client.flush()).await;
+    failpoint::point_after("relay-acked", connection.client.flush()).await;
     Ok(())
 }

@@ -15,9 +15,9 @@ use crate::broker::provision::{DEAD, DELAYED};
 use crate::broker::{By, Error};
 use crate::dead_letter::{self, DEATH_RECORD};
 use crate::delayed::{self, Delayed};
-use crate::fault;
-use crate::ledger::entry::{Body, Consequence, record_of_death};
-use crate::ledger::mistake::Mistake;
+use crate::failpoint;
+use crate::failpoint::mistake::Mistake;
+use crate::ledger::core::entry::{Body, Consequence, record_of_death};
 use crate::message::{Headers, writable};
 
 /// One consequence that is to be carried out.
@@ -110,7 +110,7 @@ impl Relay {
                     headers.push((DEATH_RECORD.to_owned(), record.to_string()));
                 }
                 let payload = self.payload(task.entry, body).await?;
-                fault::point("before-letter");
+                failpoint::point("before-letter");
                 self.store(task, subject, headers, payload).await
             }
             Consequence::Settle {
@@ -162,7 +162,7 @@ impl Relay {
             let what = "carrying consequences out".to_owned();
             return Err(Error::Timeout { what });
         }
-        let known_by = match fault::planted().is(Mistake::EmitWithoutId) {
+        let known_by = match failpoint::planted().is(Mistake::EmitWithoutId) {
             true => token(),
             false => id.clone(),
         };
@@ -171,7 +171,7 @@ impl Relay {
         map.insert("Mesh-Cause-Entry", task.entry.to_string());
         let cargo = task.cargo(What::Event(id), subject, target);
         self.flight.send(cargo, map, payload).await?;
-        fault::point_after("relay-published", self.connection.client.flush()).await;
+        failpoint::point_after("relay-published", self.connection.client.flush()).await;
         Ok(())
     }
 

@@ -13,8 +13,8 @@ use crate::broker::error::Code;
 use crate::broker::provision::{DEAD, DELAYED, restore};
 use crate::broker::{Connection, Error};
 use crate::effects::subject_matches;
-use crate::fault;
-use crate::ledger::mistake::Mistake;
+use crate::failpoint;
+use crate::failpoint::mistake::Mistake;
 use crate::plan::Plan;
 use crate::trouble::{self, Weight};
 
@@ -40,7 +40,7 @@ impl Relay {
         match answer {
             Ok(()) => self.taken(&cargo),
             Err(error) if there && error.code() == Some(Code::STREAM_WRONG_LAST_SEQUENCE) => self.taken(&cargo),
-            Err(_) if fault::planted().is(Mistake::BlockedIsPublished) => self.taken(&cargo),
+            Err(_) if failpoint::planted().is(Mistake::BlockedIsPublished) => self.taken(&cargo),
             Err(error) => return self.refused(cargo, error),
         }
         Ok(())
@@ -50,10 +50,10 @@ impl Relay {
         match &cargo.what {
             What::Event(id) => {
                 tracing::trace!(subject = cargo.subject, id, "event emitted");
-                fault::point("relay-confirmed");
+                failpoint::point("relay-confirmed");
             }
-            What::Delayed => fault::point("event-scheduled"),
-            What::Letter => fault::point("letter-stored"),
+            What::Delayed => failpoint::point("event-scheduled"),
+            What::Letter => failpoint::point("letter-stored"),
             What::Settled => {}
         }
         if !self.blocked.is_empty() {

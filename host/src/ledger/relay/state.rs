@@ -3,7 +3,7 @@
 
 use std::sync::Mutex;
 
-use crate::clock::now_ms;
+use crate::message::clock::now_ms;
 
 /// So many blocked targets are told of.
 pub const BLOCKED_MAX: usize = 100;

@@ -14,14 +14,14 @@ use crate::app;
 use crate::broker::Connection;
 use crate::cli::stop::Stop;
 use crate::cli::{Error, FAILED, OK, table};
-use crate::compile::Priority;
 use crate::dead_letter::{self, Letter};
 use crate::dlq::Filter;
 use crate::dlq::rehearse::{AT_ONCE, Rehearsal, Rehearsed, unfit};
-use crate::engine::Runtime;
-use crate::handler::Module;
-use crate::library::Library;
 use crate::plan::{Handler, Plan};
+use crate::wasm::compile::Priority;
+use crate::wasm::engine::Runtime;
+use crate::wasm::library::Library;
+use crate::wasm::module::Module;
 
 /// Instances that end while others start.
 const SPARE_INSTANCES: usize = 8;

@@ -1,0 +1,261 @@
+//! A changed module file is taken up while its handlers serve: compiled aside, checked, and then one pointer moves. A file
+//! that cannot serve leaves the old module where it is.
+//!
+//! The files are looked at, not watched. What a look tells holds on every file system, in whichever way a file or a folder
+//! on its path was changed, and whatever else goes on beside it.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
+use tokio::time::Instant;
+
+use crate::handler_task::lane::Lane;
+use crate::wasm::compile::Priority;
+use crate::wasm::library::{Compiled, Error, Library};
+use crate::wasm::module::Module;
+use crate::wasm::source::{self, Hash, ModuleDigest, Stamp};
+
+/// How often the files are looked at. A file that has not changed from one look to the next is whole.
+const LOOK: Duration = Duration::from_millis(200);
+/// So many files more make it a second longer.
+const FILES_A_SECOND: u32 = 1000;
+/// A file that does not stand still is read all the same after so long.
+const SETTLE_MAX: Duration = Duration::from_secs(2);
+
+/// Follows the module files of all lanes, for as long as it is polled.
+pub async fn follow(library: Arc<Library>, lanes: Vec<Arc<Lane>>) {
+    let mut files: Vec<File> = files(lanes);
+    let paths: Arc<[PathBuf]> = files.iter().map(|file| file.path.clone()).collect();
+    let pause = LOOK + Duration::from_secs(1) * u32::try_from(paths.len()).unwrap_or(u32::MAX) / FILES_A_SECOND;
+    let mut jobs = FuturesUnordered::new();
+    let mut next = Instant::now();
+    loop {
+        tokio::select! {
+            Some((at, came)) = jobs.next() => {
+                let file: &mut File = &mut files[at];
+                file.take(came);
+            }
+            () = tokio::time::sleep_until(next) => {
+                let looks = source::look(Arc::clone(&paths)).await;
+                next = Instant::now() + pause;
+                for (at, (file, look)) in files.iter_mut().zip(looks).enumerate() {
+                    if let Some(whole) = file.due(look, next) {
+                        let (path, has, refused) = (file.path.clone(), file.has(), file.refused);
+                        let library = &library;
+                        jobs.push(async move { (at, read(library, path, (has, refused), whole).await) });
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// A module file and who serves with it.
+struct File {
+    path: PathBuf,
+    lanes: Vec<Arc<Lane>>,
+    history: History,
+    busy: bool,
+    /// The content that cannot serve.
+    refused: Option<Hash>,
+    /// Why it could not be read when that was last said.
+    unread: Option<source::Error>,
+}
+
+/// What the looks at a file have shown.
+#[derive(Default)]
+struct History {
+    /// What was read.
+    known: Option<Stamp>,
+    seen: Option<Result<Stamp, source::Error>>,
+    /// Since when it is another than what is known.
+    since: Option<Instant>,
+}
+
+/// What came of reading a file.
+struct Came {
+    /// What is known of it now.
+    stamp: Option<Stamp>,
+    content: Result<Content, source::Error>,
+}
+
+enum Content {
+    /// It is what serves, or what was refused.
+    Known,
+    New(Arc<Compiled>),
+    Refused(Hash, Error),
+}
+
+fn files(lanes: Vec<Arc<Lane>>) -> Vec<File> {
+    let mut by_path: BTreeMap<PathBuf, Vec<Arc<Lane>>> = BTreeMap::new();
+    for lane in lanes {
+        by_path.entry(lane.plan.module.clone()).or_default().push(lane);
+    }
+    let file = |(path, lanes)| File {
+        path,
+        lanes,
+        history: History::default(),
+        busy: false,
+        refused: None,
+        unread: None,
+    };
+    by_path.into_iter().map(file).collect()
+}
+
+/// Reads a file, and compiles what no handler has yet. `whole`: it stood still.
+async fn read(library: &Library, path: PathBuf, (has, refused): (Option<Hash>, Option<Hash>), whole: bool) -> Came {
+    let read = match library.read(&path).await {
+        Ok(read) => read,
+        Err(error) => {
+            return Came {
+                stamp: None,
+                content: Err(error),
+            };
+        }
+    };
+    let hash = Some(read.source.hash);
+    // What was just written may be written to again within the same tick of the file system's clock.
+    let stamp = read.source.stamp.filter(|_| whole);
+    let content = if hash == has || hash == refused {
+        Content::Known
+    } else {
+        let hash = read.source.hash;
+        match library.compile(read, Priority::Lowest).await {
+            Ok(compiled) => Content::New(compiled),
+            Err(fault) => Content::Refused(hash, Error { path, fault }),
+        }
+    };
+    Came {
+        stamp,
+        content: Ok(content),
+    }
+}
+
+impl History {
+    /// Whether the file is to be read now, and if so, whether it has stood still.
+    fn due(&mut self, look: Result<Stamp, source::Error>, now: Instant) -> Option<bool> {
+        let still = self.seen.as_ref() == Some(&look);
+        let known = look.as_ref().is_ok_and(|stamp| self.known == Some(*stamp));
+        self.seen = Some(look);
+        if known {
+            self.since = None;
+            return None;
+        }
+        let since = *self.since.get_or_insert(now);
+        (still || now - since >= SETTLE_MAX).then(|| {
+            self.since = None;
+            still
+        })
+    }
+}
+
+impl File {
+    fn due(&mut self, look: Result<Stamp, source::Error>, now: Instant) -> Option<bool> {
+        if self.busy {
+            return None;
+        }
+        let gone = look.as_ref().err().cloned();
+        let due = self.history.due(look, now)?;
+        if let Some(error) = gone {
+            self.not_read(error);
+            return None;
+        }
+        self.busy = true;
+        Some(due)
+    }
+
+    /// The content that all of its lanes have, if they have the same.
+    fn has(&self) -> Option<Hash> {
+        let mut hashes = self.lanes.iter().map(|lane| lane.module.load().hash());
+        let first = hashes.next()?;
+        hashes.all(|hash| hash == first).then_some(first)
+    }
+
+    fn handlers(&self) -> String {
+        let names: Vec<&str> = self.lanes.iter().map(|lane| lane.plan.name.as_str()).collect();
+        names.join(",")
+    }
+
+    fn serving(&self) -> ModuleDigest {
+        self.lanes[0].module.load().digest.clone()
+    }
+
+    fn not_read(&mut self, error: source::Error) {
+        if self.unread.as_ref() == Some(&error) {
+            return;
+        }
+        let (handler, module, serving) = (self.handlers(), self.path.display(), self.serving());
+        if matches!(error, source::Error::Gone) {
+            tracing::warn!(%handler, %module, %serving, "the module file is gone; the loaded module goes on serving");
+        } else {
+            tracing::warn!(%handler, %module, %serving, %error,
+                "the module file cannot be read; the loaded module goes on serving");
+        }
+        self.unread = Some(error);
+    }
+
+    fn take(&mut self, came: Came) {
+        self.busy = false;
+        self.history.known = came.stamp;
+        let content = match came.content {
+            Ok(content) => content,
+            Err(error) => return self.not_read(error),
+        };
+        self.unread = None;
+        match content {
+            Content::Known => {}
+            Content::New(compiled) => {
+                self.refused = None;
+                for lane in &self.lanes {
+                    let (old, new) = (lane.module.load().digest.clone(), &compiled.digest);
+                    lane.module.swap(Arc::new(Module::new(Arc::clone(&compiled)))).retire();
+                    tracing::info!(handler = %lane.plan.name, %old, %new, "module swapped");
+                }
+            }
+            Content::Refused(hash, error) => {
+                tracing::error!(handler = %self.handlers(), %error, serving = %self.serving(),
+                    "the changed module cannot serve; the old one goes on");
+                self.refused = Some(hash);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn stamps(count: usize) -> Vec<Result<Stamp, source::Error>> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |n: usize| dir.path().join(n.to_string());
+        (0..count).for_each(|n| std::fs::write(path(n), "").unwrap());
+        source::look((0..count).map(path).collect()).await
+    }
+
+    #[tokio::test]
+    async fn a_file_is_read_when_it_stands_still_and_after_two_seconds_at_the_latest() {
+        let looks = stamps(20).await;
+        let begin = Instant::now();
+        let at = |tick: u32| begin + LOOK * tick;
+        let mut history = History::default();
+        assert_eq!(history.due(looks[0].clone(), at(0)), None);
+        assert_eq!(history.due(looks[0].clone(), at(1)), Some(true));
+        history.known = looks[0].clone().ok();
+        assert_eq!(history.due(looks[0].clone(), at(2)), None, "it is known");
+        assert_eq!(history.due(looks[1].clone(), at(3)), None, "it may be half written");
+        assert_eq!(history.due(looks[0].clone(), at(4)), None, "it is what it was");
+        // One that is always another.
+        let dues: Vec<_> = (5..20).map(|n| history.due(looks[n].clone(), at(n as u32))).collect();
+        let ticks = usize::try_from(SETTLE_MAX.as_millis().div_ceil(LOOK.as_millis())).unwrap();
+        assert!(dues[..ticks].iter().all(Option::is_none), "{dues:?}");
+        assert_eq!(dues[ticks], Some(false));
+        // And one that goes.
+        let mut history = History::default();
+        assert_eq!(history.due(Err(source::Error::Gone), at(20)), None);
+        assert_eq!(history.due(Err(source::Error::Gone), at(21)), Some(true));
+    }
+}

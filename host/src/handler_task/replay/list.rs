@@ -1,0 +1,135 @@
+//! A list of dead letters to be replayed: read together, run each for itself, answered together. If one of them is to be
+//! tried again the list comes again, and those that are settled are left out.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use futures_util::StreamExt;
+use futures_util::stream::{self, FuturesUnordered};
+use tokio::sync::Semaphore;
+
+use super::{of_letter, run};
+use crate::dead_letter;
+use crate::handler_task::lane::{Lane, Link};
+use crate::handler_task::settle::{Acker, Answers, Settlement};
+use crate::message::EventId;
+use crate::replay_queue::{self, LIST_MAX};
+use crate::trouble::Weight;
+
+/// Letters of lists that each handler works on at a time: they wait for their commits, which the fewer a second cost the
+/// less.
+const LETTERS_IN_FLIGHT: usize = 2048;
+/// Letters of one list that are read one by one at a time, when they could not be read together: they may be large.
+const READ_ALONE_MAX: usize = 8;
+/// So many lists are known by their settled letters when they come again; of others each letter is looked at again.
+const KNOWN_MAX: usize = 1_000;
+
+/// The lists that a lane works on.
+pub struct Lists {
+    room: Semaphore,
+    /// By the list's own name: those of its letters that are settled.
+    settled: Mutex<HashMap<String, HashSet<EventId>>>,
+}
+
+impl Default for Lists {
+    fn default() -> Lists {
+        Lists {
+            room: Semaphore::new(LETTERS_IN_FLIGHT),
+            settled: Mutex::default(),
+        }
+    }
+}
+
+impl Lists {
+    fn settled(&self) -> MutexGuard<'_, HashMap<String, HashSet<EventId>>> {
+        self.settled.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn remember(&self, list: &str, settled: HashSet<EventId>) {
+        let mut known = self.settled();
+        if known.len() >= KNOWN_MAX {
+            known.clear();
+        }
+        known.entry(list.to_owned()).or_default().extend(settled);
+    }
+}
+
+/// Handles a list; `name`: its own.
+pub async fn take(
+    lane: &Lane,
+    link: &Link,
+    (name, list): (&str, &[u8]),
+    asked_by: Option<String>,
+    acker: Acker,
+    delivered: u64,
+) {
+    let _lease = lane.hold(&acker.reply);
+    let mut known = lane.lists.settled().get(name).cloned().unwrap_or_default();
+    let letters: Vec<(EventId, &str)> = replay_queue::letters(list)
+        .filter_map(|letter| Some((event_of(lane, letter)?, letter)))
+        .filter(|(event, _)| known.insert(event.clone()))
+        .collect();
+    let answers = Arc::new(Answers::default());
+    for some in letters.chunks(LIST_MAX) {
+        let one_of = |event: &EventId| acker.one_of(event, &answers);
+        work_on(lane, link, some, one_of, asked_by.as_ref(), delivered).await;
+    }
+    let told = answers.take();
+    let settlement = told.settlement(letters.len(), lane.drain.has_begun());
+    if settlement == Settlement::Ack {
+        lane.lists.settled().remove(name);
+    } else {
+        lane.lists.remember(name, told.settled);
+    }
+    acker.settle(lane, &settlement).await;
+}
+
+async fn work_on(
+    lane: &Lane,
+    link: &Link,
+    letters: &[(EventId, &str)],
+    one_of: impl Fn(&EventId) -> Acker,
+    asked_by: Option<&String>,
+    delivered: u64,
+) {
+    let places = u32::try_from(letters.len()).unwrap_or(u32::MAX);
+    let places = tokio::select! {
+        biased;
+        () = lane.drain.begun() => return,
+        places = lane.lists.room.acquire_many(places) => places,
+    };
+    let Ok(mut places) = places else { return };
+    // What a replica has, at first: if that is wrong, the commit is refused and the replay delivered again.
+    let mut glanced = match delivered {
+        1 => dead_letter::glance_all(&link.connection, letters).await,
+        _ => HashMap::new(),
+    };
+    let (together, mut alone) = (FuturesUnordered::new(), Vec::new());
+    for (event, subject) in letters {
+        let (acker, glanced, place) = (one_of(event), glanced.remove(event), places.split(1));
+        let read = glanced.is_some();
+        let work = async move {
+            let found = of_letter(lane, link, event, subject, glanced, asked_by.cloned()).await;
+            run(lane, event, found, acker, delivered).await;
+            drop(place);
+        };
+        match read {
+            true => together.push(work),
+            false => alone.push(work),
+        }
+    }
+    let alone = stream::iter(alone).buffer_unordered(READ_ALONE_MAX);
+    let ((), ()) = tokio::join!(together.collect(), alone.collect());
+}
+
+/// The event of a letter of this handler.
+fn event_of(lane: &Lane, letter: &str) -> Option<EventId> {
+    let id = dead_letter::id_of(letter).strip_prefix(lane.plan.name.as_str());
+    let event = id.and_then(|id| EventId::parse(id.strip_prefix('.')?));
+    if event.is_none() {
+        let handler = &lane.plan.name;
+        trouble!(Weight::Aside, handler, "", { %handler, letter },
+            "what is no letter of this handler is left out of a replay");
+    }
+    event
+}

@@ -1,0 +1,278 @@
+//! Looks for what everybody has lost: events that the server believes settled and that nobody has decided. With a ledger
+//! this is the advance of its floor; without one, the attempt records tell what was left behind.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use rand::RngExt as _;
+use tokio::sync::OwnedSemaphorePermit;
+
+use crate::attempts;
+use crate::broker::consumer::{ConsumerInfo, META_INCARNATION, warn_of_other_settings};
+use crate::broker::provision::{ATTEMPTS, kept, kv_stream};
+use crate::broker::scan::{From, Scanned, one_by_one, survey};
+use crate::broker::{Error, StreamInfo};
+use crate::failpoint;
+use crate::handler_task::dead_lettering;
+use crate::handler_task::lane::{Counters, Lane, Link};
+use crate::handler_task::replay;
+use crate::handler_task::settle::ack_by_sequence;
+use crate::ledger::Bucket;
+use crate::message::EventId;
+use crate::message::clock::now_ms;
+use crate::process::panics::caught;
+use crate::replay_queue;
+use crate::trouble::Weight;
+
+/// Sequences that are looked at in one go: of those that match, eight bytes each are in memory.
+const SEQUENCES: u64 = 25_000;
+/// The same where few match.
+const SEQUENCES_MAX: u64 = 8 * SEQUENCES;
+
+/// How often the floor is raised and what was lost is looked for, at least.
+pub const EVERY: Duration = Duration::from_secs(60);
+
+/// How long until the next sweep of a handler: those of thousands do not come at the same moment.
+pub fn pause() -> Duration {
+    EVERY.mul_f64(rand::rng().random_range(0.75..1.0))
+}
+
+/// One sweep of a handler, until the drain begins. `only`: the handler's right to sweep.
+pub async fn begin(lane: Arc<Lane>, link: Arc<Link>, only: OwnedSemaphorePermit) {
+    let swept = std::pin::pin!(async {
+        tokio::select! {
+            () = lane.drain.begun() => {}
+            () = run(&lane, &link) => {}
+        }
+    });
+    if let Err(panic) = caught(swept).await {
+        let handler = &lane.plan.name;
+        let count = lane.drain.panics.note(&format!("sweep of {handler}"), &panic);
+        tracing::error!(handler, %panic, count, again_in = ?EVERY, "a sweep has panicked");
+    }
+    drop(only);
+}
+
+async fn run(lane: &Lane, link: &Link) {
+    // Nobody closes it.
+    let _place = lane.connections.sweeps.acquire().await.ok();
+    failpoint::point("sweep");
+    let swept = async {
+        let stream = link.connection.stream(&lane.plan.stream).await?;
+        // First the server's view, then the ledger: what was acked before the first was committed before the second.
+        let consumer = link.connection.consumer(&lane.plan.stream, &lane.plan.consumer).await?;
+        let (Some(stream), Some(consumer)) = (stream, consumer) else {
+            // The lane finds that out as well, and makes what is missing.
+            return Ok(());
+        };
+        removed(lane, link, &stream, &consumer);
+        // Once a connection.
+        if !link.told_settings.load(Ordering::Relaxed) && warn_of_other_settings(&lane.plan, &consumer) {
+            link.told_settings.store(true, Ordering::Relaxed);
+        }
+        if let Some(bucket) = &lane.bucket {
+            bucket.catch_up().await?;
+        }
+        // The records first: an event that its stream has removed is seen only by its record.
+        let stream = kv_stream(ATTEMPTS);
+        kept(&link.connection, &lane.whole, &stream, records(lane, link)).await?;
+        match &lane.bucket {
+            Some(bucket) => {
+                raise_floor(lane, link, bucket, &consumer).await?;
+                bucket.collect(lane.whole.ledger_keep).await
+            }
+            None => Ok(()),
+        }
+    };
+    if let Err(error) = swept.await {
+        let quiet = error.passes();
+        if quiet {
+            tracing::debug!(handler = %lane.plan.name, %error, "the sweep was broken off; the next one goes on");
+        } else {
+            let handler = &lane.plan.name;
+            trouble!(Weight::of(false), handler, error, { %handler, %error }, "the sweep cannot work");
+        }
+    }
+}
+
+/// Tells of what the stream has removed before the handler was given it: nobody can say any more what it was.
+pub fn removed(lane: &Lane, link: &Link, stream: &StreamInfo, consumer: &ConsumerInfo) {
+    // Where acks remove messages, the beginning says nothing.
+    if link.removes {
+        return;
+    }
+    let given = consumer.delivered.stream_seq;
+    let known = link.known_first.fetch_max(stream.state.first_seq, Ordering::Relaxed);
+    let gone = stream.state.first_seq.saturating_sub(known.max(given + 1));
+    if gone == 0 {
+        return;
+    }
+    Counters::add(&lane.counters.removed, gone);
+    tracing::warn!(handler = %lane.plan.name, stream = %lane.plan.stream, messages = gone,
+        first = stream.state.first_seq, delivered = given, limits = stream.removes_by().join(", "),
+        "the stream has removed messages before they were delivered: by its limits, or by a person");
+}
+
+/// Moves the floor up to the first message that is not decided, and has undecided ones run or buried.
+/// `info`: how its consumer stood before the ledger was read.
+async fn raise_floor(lane: &Lane, link: &Link, bucket: &Bucket, info: &ConsumerInfo) -> Result<(), Error> {
+    let plan = &lane.plan;
+    if info.metadata(META_INCARNATION) != Some(&*link.incarnation) {
+        // Another making's, with other sequences: the lane finds that out before it takes anything from it.
+        return Ok(());
+    }
+    let settled = info.settled_floor();
+    let floor = bucket.floor(&plan.name, &link.incarnation);
+    if settled <= floor {
+        return Ok(());
+    }
+    // What lies before the consumer's start was never its.
+    let start = info.start()?.unwrap_or(floor + 1);
+    let mut reach = settled;
+    // What its stream has removed is not among the matching messages, and yet it may be undecided.
+    for event in attempts::events(&link.connection, &plan.name).await? {
+        let above = event.incarnation == link.incarnation && event.sequence > floor;
+        if above && bucket.decided(&plan.name, &event).is_none() {
+            reach = reach.min(event.sequence - 1);
+        }
+    }
+    reach = reach.min(
+        lane.lowest_running(&link.incarnation)
+            .map_or(u64::MAX, |lowest| lowest - 1),
+    );
+    let (mut first, mut width) = ((floor + 1).max(start), SEQUENCES);
+    // What is not there any more needs no looking at.
+    while let Some(next) = link.connection.stored_next(&plan.stream, first, ">").await? {
+        first = next.sequence;
+        if first > settled {
+            break;
+        }
+        let last = settled.min(first + width - 1);
+        let found = matching(lane, link, first, last).await?;
+        width = match found.len() as u64 > SEQUENCES / 2 {
+            true => SEQUENCES,
+            // Where few match, more is looked at in one go.
+            false => (width * 2).min(SEQUENCES_MAX),
+        };
+        for sequence in found {
+            let event = EventId {
+                incarnation: Arc::clone(&link.incarnation),
+                sequence,
+            };
+            if bucket.decided(&plan.name, &event).is_some() {
+                if link.removes {
+                    ack_by_sequence(&link.connection, &plan.stream, &plan.consumer, sequence).await?;
+                }
+                continue;
+            }
+            reach = reach.min(sequence - 1);
+            if !lane.is_running(&event) {
+                unless_unreadable(lane, &event, recover(lane, link, &event).await)?;
+            }
+        }
+        first = last + 1;
+        tokio::task::yield_now().await;
+    }
+    if reach > floor {
+        bucket.raise_floor(&plan.name, &link.incarnation, reach);
+    }
+    Ok(())
+}
+
+/// An event of which the record cannot be read waits for a person, and keeps no other.
+fn unless_unreadable(lane: &Lane, event: &EventId, swept: Result<(), Error>) -> Result<(), Error> {
+    match swept {
+        Err(error @ Error::Unreadable { .. }) => {
+            let handler = &lane.plan.name;
+            trouble!(Weight::Person, event, error, { %handler, %event, %error }, "an event waits until this is mended");
+            Ok(())
+        }
+        swept => swept,
+    }
+}
+
+/// An event that the server will not deliver again, undecided.
+async fn recover(lane: &Lane, link: &Link, event: &EventId) -> Result<(), Error> {
+    let plan = &lane.plan;
+    let held = attempts::load(&link.connection, &plan.name, event).await?;
+    if held.record.attempts < plan.retry.max_attempts {
+        tracing::info!(handler = %plan.name, %event, "found undecided: it is run once more");
+        return replay_queue::ask(&link.connection, &plan.name, event).await;
+    }
+    exhausted(lane, link, event, &held.record).await
+}
+
+async fn exhausted(lane: &Lane, link: &Link, event: &EventId, record: &attempts::Record) -> Result<(), Error> {
+    let plan = &lane.plan;
+    let dead = dead_lettering::left_behind(record, plan.retry.max_attempts);
+    match dead_lettering::body_in_stream(lane, event).await? {
+        None => replay::lost(lane, event, dead.record).await?,
+        Some(body) => {
+            if dead_lettering::bury(lane, event, &dead, Some(body)).await? == dead_lettering::Buried::Now {
+                tracing::warn!(handler = %plan.name, %event, attempt = dead.record.attempts, cause = %dead.cause,
+                    code = dead.failure.code, error = dead.failure.message, "dead");
+            }
+        }
+    }
+    ack_by_sequence(&link.connection, &plan.stream, &plan.consumer, event.sequence).await?;
+    attempts::remove(&link.connection, &plan.name, event).await
+}
+
+/// Attempt records that nobody will touch any more.
+async fn records(lane: &Lane, link: &Link) -> Result<(), Error> {
+    for event in attempts::events(&link.connection, &lane.plan.name).await? {
+        unless_unreadable(lane, &event, record(lane, link, &event).await)?;
+    }
+    Ok(())
+}
+
+async fn record(lane: &Lane, link: &Link, event: &EventId) -> Result<(), Error> {
+    let plan = &lane.plan;
+    let decided = |b: &Arc<Bucket>| b.decided(&plan.name, event).is_some();
+    if lane.bucket.as_ref().is_some_and(decided) {
+        return attempts::remove(&link.connection, &plan.name, event).await;
+    }
+    // What is at work or of another making of the stream needs no reading.
+    if event.incarnation != link.incarnation || lane.is_running(event) {
+        return Ok(());
+    }
+    let held = attempts::load(&link.connection, &plan.name, event).await?;
+    let attempts = dead_lettering::of_record(&held.record);
+    let patience = u64::try_from((plan.ack_wait + plan.timeout).as_millis()).unwrap_or(u64::MAX);
+    let quiet = now_ms() > attempts.last_ms.saturating_add(patience);
+    // It may have gone or begun meanwhile.
+    if held.revision == 0 || !quiet || lane.is_running(event) {
+        return Ok(());
+    }
+    if dead_lettering::body_in_stream(lane, event).await?.is_none() {
+        // Without a ledger nobody can tell a lost event from one that was done.
+        if lane.bucket.is_some() {
+            replay::lost(lane, event, attempts).await?;
+        }
+        attempts::remove(&link.connection, &plan.name, event).await?;
+    } else if lane.bucket.is_none() && held.record.attempts >= plan.retry.max_attempts {
+        exhausted(lane, link, event, &held.record).await?;
+    }
+    Ok(())
+}
+
+/// The sequences of the handler's messages in a range.
+async fn matching(lane: &Lane, link: &Link, first: u64, last: u64) -> Result<Vec<u64>, Error> {
+    let (stream, filters) = (&lane.plan.stream, &lane.plan.subjects);
+    if !link.removes {
+        let from = From::Sequence(first);
+        // Each of these has a connection of its own.
+        let _place = lane.connections.surveys.acquire().await;
+        let mut found = Vec::new();
+        let see = |scanned: Scanned| {
+            found.push(scanned.sequence);
+            ControlFlow::Continue(())
+        };
+        survey(&lane.whole.nats, stream, filters, (from, last), see).await?;
+        return Ok(found);
+    }
+    // It gives messages only to those that ack them; but it holds only what is not acked.
+    one_by_one(&link.connection, stream, filters, first, last).await
+}

@@ -1,0 +1,340 @@
+//! From a transaction to the messages of one atomic batch, and from the server's answer to the next step. Pure: this is
+//! what decides whether effects happen once, so it can be run without a server.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::entry::{Death, Decision, Entry, Floor, Head, Incarnation, READER, Subjects, Verdict, Write, key_subject};
+use super::group::{Group, Member, room};
+use super::index::Decided;
+use super::outs::{Planned, outs};
+use crate::broker::error::{Code, Remedy, remedy};
+use crate::effects::Version;
+use crate::failpoint::mistake::{Mistake, Planted};
+use crate::message::EventId;
+
+/// A decision that wants to be appended, with all that must happen together with it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Transaction {
+    pub handler: String,
+    pub event: EventId,
+    /// `None`: it decides nothing, and waits until what it has read is committed.
+    pub decision: Option<Decision>,
+    /// The session of the ledger that its reads belong to.
+    pub session: u64,
+    /// What it rests on.
+    pub reads: BTreeMap<String, Version>,
+    pub writes: BTreeMap<String, Option<Bytes>>,
+    pub consequences: Vec<Planned>,
+    /// Of a replay: the death that its `done` follows, and that record's sequence.
+    pub death: Option<(u64, u64)>,
+}
+
+impl Transaction {
+    /// Its event repeats another: that is decided, and nothing of what it wanted happens.
+    pub fn repeats(&mut self, first: &EventId) {
+        self.reads.clear();
+        self.writes.clear();
+        self.consequences.clear();
+        if let Some(decision) = &mut self.decision {
+            decision.verdict = Verdict::Done;
+            decision.same_as = Some(first.to_string());
+            (decision.cause, decision.code, decision.message) = (None, None, None);
+        }
+    }
+
+    /// Whether it was taken for a repetition of another event.
+    pub fn is_repetition(&self) -> bool {
+        self.decision
+            .as_ref()
+            .is_some_and(|decision| decision.same_as.is_some())
+    }
+}
+
+/// What a message of a batch expects of the stream, checked by the server when the batch commits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Expect {
+    Nothing,
+    /// The last sequence on the message's own subject; 0: none.
+    Last(u64),
+    /// The last sequence on another subject.
+    LastOf {
+        subject: String,
+        sequence: u64,
+    },
+}
+
+/// One message of a batch.
+#[derive(Debug, Clone)]
+pub struct Record {
+    pub subject: String,
+    pub expect: Expect,
+    /// A part of a payload, or a KV tombstone.
+    pub mark: Mark,
+    pub body: Bytes,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mark {
+    Plain,
+    Part,
+    /// A deleted key, as KV clients write it.
+    Tombstone,
+}
+
+/// What an entry says besides its decisions and writes.
+#[derive(Debug, Clone, Default)]
+pub struct Said {
+    pub floors: BTreeMap<String, Floor>,
+    pub index_from: Option<u64>,
+    pub incarnations: BTreeMap<String, Incarnation>,
+    pub reset: Vec<String>,
+}
+
+/// Who appends.
+#[derive(Debug, Clone, Copy)]
+pub struct By<'a> {
+    pub append: &'a str,
+    pub host: &'a str,
+    pub at: &'a str,
+}
+
+/// Room in a message for the batch's headers and its subject.
+const HEADER_ROOM: usize = 1024;
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct TooLarge(pub String);
+
+/// A batch: its messages in the order of the protocol (carriers, consequences, entry, head, deaths, keys), and its entry.
+#[derive(Debug, Clone)]
+pub struct Batch {
+    pub records: Arc<Vec<Record>>,
+    pub entry: Arc<Entry>,
+    /// Where the entry stands among the records.
+    pub entry_at: usize,
+}
+
+/// Lays a group out upon a head. `said`: what the entry says besides. `payload_max` is the server's.
+pub fn batch<W>(
+    bucket: &str,
+    (head, head_sequence): (&Head, u64),
+    group: &Group<W>,
+    said: Said,
+    by: By<'_>,
+    payload_max: usize,
+    planted: Planted,
+) -> Result<Batch, TooLarge> {
+    let subjects = Subjects::new(bucket);
+    let n = head.n + 1;
+    let mut records = match planted.is(Mistake::CarrierBlind) {
+        true => Vec::new(),
+        false => carriers(&subjects, bucket, group),
+    };
+    let mut deaths = 0;
+    let planned = group.members.iter().flat_map(|member| {
+        let place = deaths;
+        deaths += usize::from(expected_of_death(&member.tx).is_some());
+        member.tx.consequences.iter().map(move |planned| (planned, place))
+    });
+    records.extend(outs(&subjects, n, by.append, planned, payload_max));
+    let writes: Vec<Write> = written(group)
+        .map(|(key, base, value)| Write::new(key, base, value.as_ref()))
+        .collect();
+    let decisions = group.members.iter().filter_map(|member| decision(&member.tx, &writes));
+    let mut entry = Entry {
+        n,
+        append: by.append.to_owned(),
+        host: by.host.to_owned(),
+        at: by.at.to_owned(),
+        min_reader: READER,
+        decisions: decisions.collect(),
+        writes,
+        floors: said.floors,
+        index_from: said.index_from,
+        incarnations: said.incarnations,
+        reset: said.reset,
+    };
+    let mut body = json(&entry);
+    if body.len() + HEADER_ROOM > payload_max {
+        entry.writes.iter_mut().for_each(|write| write.value = None);
+        body = json(&entry);
+    }
+    let record = |subject, expect, body| Record {
+        subject,
+        expect,
+        mark: Mark::Plain,
+        body,
+    };
+    let entry_at = records.len();
+    let expect = |expect, mistakes: &[Mistake]| match mistakes.iter().any(|m| planted.is(*m)) {
+        true => Expect::Nothing,
+        false => expect,
+    };
+    let new = expect(Expect::Last(0), &[Mistake::HeadAndEntryBlind]);
+    records.push(record(subjects.entry(n), new, body));
+    let next = json(&head.after(&entry));
+    let follows = [Mistake::HeadBlind, Mistake::HeadAndEntryBlind];
+    let follows = expect(Expect::Last(head_sequence), &follows);
+    records.push(record(subjects.head(), follows, next));
+    for member in &group.members {
+        if let Some(mut record) = death(&subjects, n, by.append, &member.tx) {
+            record.expect = expect(record.expect, &[Mistake::DeathBlind]);
+            records.push(record);
+        }
+    }
+    for (key, base, value) in written(group) {
+        records.push(Record {
+            subject: key_subject(bucket, key),
+            expect: expect(Expect::Last(base), &[Mistake::KeyBlind]),
+            mark: if value.is_some() { Mark::Plain } else { Mark::Tombstone },
+            body: value.clone().unwrap_or_default(),
+        });
+    }
+    if records.len() > 1000 {
+        return Err(TooLarge(format!(
+            "{} messages do not fit one batch of 1,000",
+            records.len()
+        )));
+    }
+    if let Some(record) = records.iter().find(|r| r.body.len() + HEADER_ROOM > payload_max) {
+        return Err(TooLarge(format!(
+            "{} of {} bytes does not fit the server's max_payload of {payload_max}",
+            record.subject,
+            record.body.len()
+        )));
+    }
+    Ok(Batch {
+        records: Arc::new(records),
+        entry: Arc::new(entry),
+        entry_at,
+    })
+}
+
+/// Whether a transaction fits a batch of its own.
+pub fn fits_alone(
+    bucket: &str,
+    upon: (&Head, u64),
+    tx: &Transaction,
+    versions: &BTreeMap<String, Version>,
+    payload_max: usize,
+    planted: Planted,
+) -> Result<(), TooLarge> {
+    let mut group = Group::default();
+    let (id, waiter, more) = (0, (), room(tx));
+    let tx = tx.clone();
+    group.add(Member { id, tx, waiter }, versions, more);
+    let by = By {
+        append: "",
+        host: "",
+        at: "",
+    };
+    batch(bucket, upon, &group, Said::default(), by, payload_max, planted).map(drop)
+}
+
+/// A transaction's decision as its entry holds it. `writes`: the group's, in the order of their keys.
+fn decision(tx: &Transaction, writes: &[Write]) -> Option<Decision> {
+    let place = |key: &String| writes.binary_search_by(|write| write.key.cmp(key)).ok();
+    let mut decision = tx.decision.clone()?;
+    decision.writes = tx.writes.keys().filter_map(place).collect();
+    Some(decision)
+}
+
+/// The record of a death, or of what a replay has made of it.
+fn death(subjects: &Subjects, n: u64, append: &str, tx: &Transaction) -> Option<Record> {
+    let decision = tx.decision.as_ref()?;
+    Some(Record {
+        subject: subjects.death(&tx.handler, &decision.event),
+        expect: expected_of_death(tx)?,
+        mark: Mark::Plain,
+        body: json(&Death {
+            n,
+            append: append.to_owned(),
+            verdict: decision.verdict,
+        }),
+    })
+}
+
+/// What the record of its death must be before. `None`: it has none.
+fn expected_of_death(tx: &Transaction) -> Option<Expect> {
+    match (tx.decision.as_ref()?.verdict, tx.death) {
+        (Verdict::Dead, _) => Some(Expect::Last(0)),
+        (Verdict::Done, Some((_, sequence))) => Some(Expect::Last(sequence)),
+        (Verdict::Done, None) => None,
+    }
+}
+
+/// The keys that a group writes: each once, upon the revision that the group found, with its final value.
+fn written<W>(group: &Group<W>) -> impl Iterator<Item = (&String, u64, &Option<Bytes>)> {
+    group.keys.iter().filter_map(|(key, touched)| {
+        let (_, value) = touched.write.as_ref()?;
+        Some((key, stored(touched.base), value))
+    })
+}
+
+/// Keys that were only read must still be what they were: one carrier each.
+fn carriers<W>(subjects: &Subjects, bucket: &str, group: &Group<W>) -> Vec<Record> {
+    let only_read = group.keys.iter().filter(|(_, touched)| touched.write.is_none());
+    only_read
+        .map(|(key, touched)| Record {
+            subject: subjects.check(),
+            expect: Expect::LastOf {
+                subject: key_subject(bucket, key),
+                sequence: stored(touched.base),
+            },
+            mark: Mark::Plain,
+            body: Bytes::new(),
+        })
+        .collect()
+}
+
+/// When a group is sent, everything before it is committed, so what it rests on is stored.
+fn stored(version: Version) -> u64 {
+    match version {
+        Version::Stored(revision) => revision,
+        // No revision is so high: the server would refuse it.
+        Version::Pending(_) => u64::MAX >> 1,
+    }
+}
+
+pub(in crate::ledger) fn json(value: &impl serde::Serialize) -> Bytes {
+    // Maps with text keys and plain fields: nothing here can fail to be written.
+    serde_json::to_vec(value)
+        .expect("a record of the ledger serialises")
+        .into()
+}
+
+/// The server's answer to a batch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    /// The last message's sequence.
+    Committed(u64),
+    /// An expectation did not hold.
+    Refused,
+    /// Nobody knows whether it is stored.
+    Unknown,
+    /// The server says what is wrong, and it will stay wrong.
+    Named(String),
+}
+
+impl Answer {
+    pub fn of(code: Code, text: &str) -> Answer {
+        match remedy(code) {
+            Remedy::LookAgain => Answer::Refused,
+            Remedy::TryAgain => Answer::Unknown,
+            Remedy::Person => Answer::Named(format!("{text} ({})", code.0)),
+        }
+    }
+}
+
+/// Whether the index's word on an event makes this transaction moot. A replay's `done` follows exactly its own death.
+pub fn moot(decided: Option<Decided>, death: Option<(u64, u64)>) -> Option<Decided> {
+    match (decided, death) {
+        (Some(Decided::Dead { entry }), Some((n, _))) if entry == n => None,
+        // Below the floor the death's own record, which the batch expects unchanged, is the witness.
+        (Some(Decided::Below), Some(_)) => None,
+        (decided, _) => decided,
+    }
+}

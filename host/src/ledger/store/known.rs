@@ -1,0 +1,96 @@
+//! Whether the ledger that knows what a handler has decided is there: the handler's consumer names the making of it.
+
+use super::read;
+use crate::broker::consumer::{ConsumerInfo, META_LEDGER};
+use crate::broker::error::Code;
+use crate::broker::provision::kv_stream;
+use crate::broker::{Connection, Error};
+use crate::ledger::core::entry::Subjects;
+use crate::plan::{Handler, Plan};
+
+/// A ledger that does not know what this handler did: going on would do it again. `bound`: the making that its consumer
+/// names; `making`: the present one, `None` if there is no bucket.
+pub async fn check_ledger(
+    connection: &Connection,
+    handler: &Handler,
+    bound: Option<&str>,
+    making: Option<&str>,
+) -> Result<(), Error> {
+    let Some(bound) = bound.filter(|bound| making != Some(*bound)) else {
+        return Ok(());
+    };
+    let (name, ledger) = (&handler.name, handler.ledger.as_deref().unwrap_or("?"));
+    let why = match (read::bucket_of(connection, bound).await?, making) {
+        (Some(former), _) => format!(
+            "handler {name}: what it has decided stands in the ledger of bucket {former}, and its configuration here says \
+             bucket {ledger}. If other hosts still serve it from {former}, give this one the same configuration. If its \
+             ledger is to move, stop the hosts and take along what is decided with `jetmesh reset {name} --keep-decided`, or \
+             let it begin anew with `jetmesh reset {name}` (under `jetmesh dev`: `jetmesh dev --reset {name}`)"
+        ),
+        (None, Some(_)) => format!(
+            "handler {name}: the bucket {ledger} was made anew or purged, and with it went the memory of what this handler \
+             has decided: restore it, or stop the hosts and let the handler begin anew, at its `start`, with \
+             `jetmesh reset {name}` (under `jetmesh dev`: `jetmesh dev --reset {name}`)"
+        ),
+        (None, None) => return Err(gone_bucket(ledger)),
+    };
+    Err(Error::Refused(why))
+}
+
+/// A bucket that has held decisions, and is not there any more.
+pub fn gone_bucket(bucket: &str) -> Error {
+    Error::Refused(format!(
+        "bucket {bucket} is gone, with its keys and the memory of what its handlers have decided, and it is not made anew: \
+         restore it from a backup (`nats stream restore`), then this goes on. Or give it up: stop the hosts, let each of its \
+         handlers begin again, at its `start`, with `jetmesh reset HANDLER` (under `jetmesh dev`: `jetmesh dev --reset \
+         HANDLER`), and start a host, which makes an empty one: what they did before is then done a second time"
+    ))
+}
+
+/// What is wrong with the ledger that a handler's consumer names, if something is.
+pub async fn forgotten(
+    connection: &Connection,
+    handler: &Handler,
+    consumer: &ConsumerInfo,
+) -> Result<Option<String>, Error> {
+    let (Some(bucket), Some(bound)) = (&handler.ledger, consumer.metadata(META_LEDGER)) else {
+        return Ok(None);
+    };
+    let stream = kv_stream(bucket);
+    let making = match connection.stream(&stream).await? {
+        // Without a head, a host would begin another one, under another name.
+        Some(_) => {
+            let head = read::head(connection, &stream, &Subjects::new(bucket)).await?;
+            Some(head.map_or_else(String::new, |(head, _)| head.bucket))
+        }
+        None => None,
+    };
+    match check_ledger(connection, handler, Some(bound), making.as_deref()).await {
+        Err(Error::Refused(why)) => Ok(Some(why)),
+        checked => checked.map(|()| None),
+    }
+}
+
+/// The ledgers of a plan that are gone and in which handlers had decided: a host does not make them.
+pub async fn lost<'a>(connection: &Connection, plan: &'a Plan) -> Result<Vec<&'a str>, Error> {
+    let mut lost = Vec::new();
+    for bucket in plan.ledgers() {
+        if connection.stream(&kv_stream(bucket)).await?.is_some() {
+            continue;
+        }
+        for handler in plan.handlers.iter().filter(|h| h.ledger.as_deref() == Some(bucket)) {
+            let bound = match connection.consumer(&handler.stream, &handler.consumer).await {
+                Err(error) if error.code() == Some(Code::STREAM_NOT_FOUND) => None,
+                found => found?,
+            };
+            // A ledger that is elsewhere is not lost.
+            if let Some(bound) = bound.as_ref().and_then(|consumer| consumer.metadata(META_LEDGER))
+                && read::bucket_of(connection, bound).await?.is_none()
+            {
+                lost.push(bucket);
+                break;
+            }
+        }
+    }
+    Ok(lost)
+}

@@ -1,0 +1,99 @@
+//! Sending an append: one atomic batch of the server.
+
+use std::time::Instant;
+
+use async_nats::HeaderMap;
+
+use crate::broker::connection::{EXPECTED, pub_ack, token};
+use crate::broker::{Connection, Error};
+use crate::failpoint;
+use crate::ledger::core::append::{Answer, Expect, Mark, Record};
+use crate::ledger::core::entry::PART;
+
+/// One atomic batch (ADR-50). `careful`: each message asks for an answer, so that the server names what it dislikes.
+pub async fn send(connection: &Connection, records: &[Record], careful: bool) -> Answer {
+    let (id, began) = (token(), Instant::now());
+    let last = records.len() - 1;
+    for (i, record) in records.iter().enumerate() {
+        let mut headers = HeaderMap::new();
+        headers.insert("Nats-Batch-Id", id.as_str());
+        headers.insert("Nats-Batch-Sequence", (i + 1).to_string());
+        match &record.expect {
+            Expect::Nothing => {}
+            Expect::Last(sequence) => headers.insert(EXPECTED, sequence.to_string()),
+            Expect::LastOf { subject, sequence } => {
+                headers.insert(EXPECTED, sequence.to_string());
+                headers.insert("Nats-Expected-Last-Subject-Sequence-Subject", subject.as_str());
+            }
+        }
+        match record.mark {
+            Mark::Plain => {}
+            Mark::Part => headers.insert(PART, "1"),
+            Mark::Tombstone => headers.insert("KV-Operation", "DEL"),
+        }
+        if i == last {
+            headers.insert("Nats-Batch-Commit", "1");
+            let commit = connection.request(&record.subject, Some(headers), record.body.clone());
+            let sent = failpoint::point_after("commit-sent", connection.client.flush());
+            return match futures_util::join!(commit, sent).0 {
+                Ok(answer) => match pub_ack(&record.subject, &answer) {
+                    Ok(ack) => Answer::Committed(ack.seq),
+                    Err(Error::Api { code, text, .. }) => match denied(connection, records, began) {
+                        Some(why) => Answer::Named(why),
+                        None => Answer::of(code, &text),
+                    },
+                    Err(_) => Answer::Unknown,
+                },
+                Err(error @ Error::Denied { .. }) => Answer::Named(error.to_string()),
+                Err(_) => Answer::Unknown,
+            };
+        }
+        if careful {
+            match connection
+                .request(&record.subject, Some(headers), record.body.clone())
+                .await
+            {
+                // An empty answer: taken into the batch.
+                Ok(answer) if answer.is_empty() => {}
+                Ok(answer) => match pub_ack(&record.subject, &answer) {
+                    Ok(_) => {}
+                    Err(Error::Api { code, text, .. }) => return Answer::of(code, &text),
+                    Err(_) => return Answer::Unknown,
+                },
+                Err(error @ Error::Denied { .. }) => return Answer::Named(error.to_string()),
+                Err(_) => return Answer::Unknown,
+            }
+        } else {
+            let sent = connection
+                .client
+                .publish_with_headers(
+                    connection.place(&record.subject).into_owned(),
+                    headers,
+                    record.body.clone(),
+                )
+                .await;
+            if sent.is_err() {
+                return Answer::Unknown;
+            }
+        }
+        failpoint::point("batch-half-sent");
+    }
+    Answer::Unknown
+}
+
+/// A batch that is refused because the server has not let all of it in.
+fn denied(connection: &Connection, records: &[Record], since: Instant) -> Option<String> {
+    let denied = |record: &&Record| {
+        connection
+            .denials
+            .publish_since(&connection.place(&record.subject), since)
+    };
+    records.iter().find(denied).map(|record| {
+        let denied = Error::Denied {
+            what: "a commit".to_owned(),
+            right: "publish to",
+            subject: record.subject.clone(),
+        };
+        denied.to_string()
+    })
+}

@@ -1,0 +1,316 @@
+//! Hosts answer the NATS micro protocol (ADR-32), so that `nats micro ls`, `nats micro stats` and `jetmesh status` see
+//! them. The numbers are the handlers' own, which is why this does not use the client's service: that one counts its
+//! own requests.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use serde_json::{Value, json};
+
+use crate::broker::connection::redial_delay;
+use crate::broker::{self, Connection, Error};
+use crate::failpoint;
+use crate::handler_task::lane::Lane;
+use crate::ledger::Trouble;
+use crate::ledger::relay::RelayState;
+use crate::ledger::relay::state::Blocked;
+use crate::message::clock;
+use crate::message::rfc3339;
+use crate::micro::peers::{self, Apart};
+use crate::plan::Plan;
+use crate::process::panics::Panics;
+use crate::process::telemetry;
+
+pub mod peers;
+
+/// The service's name: `jetmesh` and the mesh's.
+pub fn service(mesh: &str) -> String {
+    if mesh == "jetmesh" {
+        mesh.to_owned()
+    } else {
+        format!("jetmesh-{mesh}")
+    }
+}
+
+/// How long to wait for a further host to answer.
+const HOSTS_WAIT: Duration = Duration::from_millis(300);
+/// The same for the first one: where nobody listens the server says so at once, and a busy host has to tell of thousands of
+/// handlers.
+const FIRST_WAIT: Duration = Duration::from_secs(3);
+
+/// What a host tells of itself.
+pub struct Host {
+    pub plan: Arc<Plan>,
+    pub name: String,
+    /// RFC 3339.
+    pub started: String,
+    pub lanes: Vec<Arc<Lane>>,
+    pub relays: Vec<Arc<RelayState>>,
+    pub panics: Arc<Panics>,
+}
+
+/// Answers for as long as it is polled.
+pub async fn run(host: Arc<Host>) {
+    let mut attempt = 0;
+    let mut apart = Apart::default();
+    loop {
+        let served = async {
+            let connection = broker::open_guarded(&host.plan.nats, &format!("jetmesh micro {}", host.name)).await?;
+            tokio::select! {
+                served = answer(&connection, &host) => served,
+                () = peers::watch(&connection, &host, &mut apart) => Ok(()),
+            }
+        };
+        let error = match served.await {
+            Ok(()) => "the connection is gone".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        attempt += 1;
+        tracing::debug!(error, "not visible to `nats micro` for a moment");
+        tokio::time::sleep(redial_delay(attempt)).await;
+    }
+}
+
+/// What every running host answers to a verb of the protocol.
+pub async fn hosts(connection: &Connection, mesh: &str, verb: &str) -> Vec<Value> {
+    let inbox = connection.client.new_inbox();
+    let Ok(mut answers) = connection.client.subscribe(inbox.clone()).await else {
+        return Vec::new();
+    };
+    let subject = format!("$SRV.{verb}.{}", service(mesh));
+    let asked = connection.client.publish_with_reply(subject, inbox, "".into());
+    if asked.await.is_err() {
+        return Vec::new();
+    }
+    let mut hosts = Vec::new();
+    loop {
+        let wait = if hosts.is_empty() { FIRST_WAIT } else { HOSTS_WAIT };
+        let Ok(Some(answer)) = tokio::time::timeout(wait, answers.next()).await else {
+            break;
+        };
+        if answer.status.is_some() {
+            break;
+        }
+        if let Ok(answer) = serde_json::from_slice(&answer.payload) {
+            join(&mut hosts, answer);
+        }
+    }
+    hosts
+}
+
+async fn answer(connection: &Connection, host: &Host) -> Result<(), Error> {
+    let name = service(&host.plan.mesh);
+    let mut requests = futures_util::stream::SelectAll::new();
+    for verb in ["PING", "INFO", "STATS"] {
+        for subject in [
+            format!("$SRV.{verb}"),
+            format!("$SRV.{verb}.{name}"),
+            format!("$SRV.{verb}.{name}.{}", host.name),
+        ] {
+            let subscriber = connection.client.subscribe(subject).await;
+            requests.push(subscriber.map_err(|_| Error::Gone {
+                what: "the micro service".to_owned(),
+            })?);
+        }
+    }
+    loop {
+        let request = tokio::select! {
+            request = requests.next() => request,
+            () = connection.closed() => return Ok(()),
+        };
+        failpoint::point("micro");
+        let Some(request) = request else { return Ok(()) };
+        // What no client can read asks for nothing.
+        if connection.malformed(&request).is_some() {
+            continue;
+        }
+        let Some(reply) = request.reply else { continue };
+        let verb = request.subject.split('.').nth(1).unwrap_or_default();
+        let mut body = json!({
+            "name": name,
+            "id": host.name,
+            "version": env!("CARGO_PKG_VERSION"),
+            "metadata": { "mesh": host.plan.mesh },
+        });
+        match verb {
+            "PING" => body["type"] = json!("io.nats.micro.v1.ping_response"),
+            "INFO" => {
+                body["type"] = json!("io.nats.micro.v1.info_response");
+                body["description"] = json!("jetmesh host");
+                body["endpoints"] = host.lanes.iter().map(|lane| endpoint(lane)).collect();
+            }
+            _ => {
+                body["type"] = json!("io.nats.micro.v1.stats_response");
+                body["started"] = json!(host.started);
+                body["endpoints"] = host.lanes.iter().map(|lane| stats(lane)).collect();
+                body["relays"] = host.relays.iter().map(|relay| relay_json(relay)).collect();
+                body["data"] = of_host(host);
+            }
+        }
+        for part in parts(body, connection.client.max_payload().saturating_sub(ENVELOPE_BYTES)) {
+            // Fails only when the connection is gone.
+            let _ = connection.client.publish(reply.clone(), part.into()).await;
+        }
+    }
+}
+
+/// Of an answer's largest message, left for its protocol line.
+const ENVELOPE_BYTES: usize = 1024;
+/// Where an answer has lists that grow with the number of handlers.
+const LISTS: [&str; 3] = ["/endpoints", "/relays", "/data/ledgers"];
+
+/// An answer in as many messages as the server's limit makes of it: each has the host's name and a share of the lists.
+fn parts(mut body: Value, bytes_max: usize) -> Vec<String> {
+    let whole = body.to_string();
+    if whole.len() <= bytes_max {
+        return vec![whole];
+    }
+    let lists = LISTS.map(|list| {
+        let items = body.pointer_mut(list).and_then(Value::as_array_mut);
+        (list, items.map(std::mem::take).unwrap_or_default())
+    });
+    let bare = body.to_string().len();
+    let (mut parts, mut part, mut bytes) = (Vec::new(), body.clone(), bare);
+    for (list, items) in lists {
+        for item in items {
+            let size = item.to_string().len() + 1;
+            if bytes + size > bytes_max && bytes > bare {
+                parts.push(std::mem::replace(&mut part, body.clone()).to_string());
+                bytes = bare;
+            }
+            bytes += size;
+            if let Some(Value::Array(items)) = part.pointer_mut(list) {
+                items.push(item);
+            }
+        }
+    }
+    parts.push(part.to_string());
+    parts
+}
+
+/// Takes in an answer: of one host it may be a further part.
+fn join(hosts: &mut Vec<Value>, mut answer: Value) {
+    let Some(host) = hosts.iter_mut().find(|host| host["id"] == answer["id"]) else {
+        return hosts.push(answer);
+    };
+    for list in LISTS {
+        if let (Some(Value::Array(all)), Some(Value::Array(more))) = (host.pointer_mut(list), answer.pointer_mut(list))
+        {
+            all.append(more);
+        }
+    }
+}
+
+fn endpoint(lane: &Lane) -> Value {
+    json!({
+        "name": lane.plan.name,
+        "subject": lane.plan.subjects.first().map_or(">", String::as_str),
+        "queue_group": lane.plan.consumer,
+        "metadata": {
+            "module": lane.module.load().digest.to_string(),
+            "stream": lane.plan.stream,
+            "ledger": lane.plan.ledger.clone().unwrap_or_default(),
+        },
+    })
+}
+
+/// How a relay stands on this host.
+fn relay_json(relay: &RelayState) -> Value {
+    let now = relay.snapshot();
+    let blocked = |one: Blocked| json!({ "target": one.target, "why": one.why, "since": rfc3339(one.since_ms), "waiting": one.waiting });
+    json!({
+        "ledger": relay.ledger(),
+        "active": now.active,
+        "since": rfc3339(now.since_ms),
+        "unconfirmed": now.unconfirmed,
+        "oldest": now.oldest_ms.map(rfc3339),
+        "full": now.full,
+        "left_out": now.left_out.map(|l| json!({ "sequence": l.sequence, "why": l.why, "count": l.count })),
+        "error": now.error.map(|e| json!({ "why": e.why, "since": rfc3339(e.since_ms), "count": e.count })),
+        "blocked": now.blocked.into_iter().map(blocked).collect::<Vec<_>>(),
+    })
+}
+
+/// What is no handler's own.
+fn of_host(host: &Host) -> Value {
+    let buckets = host.lanes.iter().filter_map(|lane| lane.bucket.as_ref());
+    let mut ledgers: Vec<(&str, Option<Trouble>)> = buckets.map(|b| (b.name.as_str(), b.trouble())).collect();
+    ledgers.sort_by_key(|(name, _)| *name);
+    ledgers.dedup_by_key(|(name, _)| *name);
+    let trouble = |t: Trouble| json!({ "why": t.why, "since": rfc3339(t.since_ms), "count": t.count });
+    let ledgers = ledgers
+        .into_iter()
+        .map(|(name, error)| json!({ "ledger": name, "error": error.map(trouble) }));
+    let panicked = host.panics.all().into_iter();
+    let panicked =
+        panicked.map(|(task, told)| json!({ "task": task, "count": told.count, "last": told.text, "at": told.at }));
+    json!({
+        // How far its clock is ahead of the server's; negative: behind; 0 as long as no answer says otherwise.
+        "clock_ahead_ms": clock::ahead_ms(),
+        "log_lines_lost": telemetry::lost(),
+        "panics": panicked.collect::<Vec<_>>(),
+        "ledgers": ledgers.collect::<Vec<_>>(),
+    })
+}
+
+fn stats(lane: &Lane) -> Value {
+    let of = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+    let counters = &lane.counters;
+    let (done, retried, dead) = (of(&counters.done), of(&counters.retried), of(&counters.dead));
+    let attempts = done + retried + dead;
+    let busy = of(&counters.busy_ns);
+    let (reads, fetched) = lane.bucket.as_ref().map_or((0, 0), |b| b.reads());
+    let mut body = endpoint(lane);
+    body["num_requests"] = json!(attempts);
+    body["num_errors"] = json!(retried + dead);
+    body["last_error"] = json!("");
+    body["processing_time"] = json!(busy);
+    body["average_processing_time"] = json!(busy.checked_div(attempts).unwrap_or(0));
+    let standing = lane.standing();
+    body["data"] = json!({
+        "state": standing.state.word(),
+        "since": rfc3339(standing.since_ms),
+        "why": standing.why,
+        "module": lane.module.load().digest.to_string(),
+        "module_since": rfc3339(lane.module.load().since_ms()),
+        "in_flight": lane.in_flight(),
+        "done": done,
+        "retried": retried,
+        "dead": dead,
+        "repeated": of(&counters.repeated),
+        "known_by_id": of(&counters.known_by_id),
+        "removed": of(&counters.removed),
+        "conflicts": of(&counters.conflicts),
+        "refused_commits": lane.bucket.as_ref().map_or(0, |b| b.refusals()),
+        // Of its bucket, which it may share.
+        "keys_read": reads,
+        "keys_fetched": fetched,
+    });
+    body
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_that_is_too_large_for_one_message_comes_in_parts_and_is_joined_again() {
+        let list = |name: &str, count: usize| (0..count).map(|n| json!({ "name": format!("{name}{n}") })).collect();
+        let (endpoints, relays): (Vec<Value>, Vec<Value>) = (list("handler", 100), list("relay", 30));
+        let body =
+            json!({ "id": "host", "endpoints": endpoints, "relays": relays, "data": { "ledgers": [], "lost": 0 } });
+        assert_eq!(parts(body.clone(), 1_000_000), [body.to_string()]);
+        let parts = parts(body.clone(), 500);
+        assert!(
+            parts.len() > 4 && parts.iter().all(|part| part.len() <= 500),
+            "{parts:?}"
+        );
+        let mut hosts = vec![json!({ "id": "other", "endpoints": [] })];
+        for part in parts {
+            join(&mut hosts, serde_json::from_str(&part).expect("JSON"));
+        }
+        assert_eq!(hosts[1..], [body]);
+    }
+}

@@ -1,0 +1,6 @@
+//! ROOM
+
+pub mod drain;
+pub mod limits;
+pub mod panics;
+pub mod telemetry;

@@ -1,0 +1,4 @@
+//! ROOM
+
+pub mod display;
+pub mod secret;

@@ -1,0 +1,235 @@
+//! Modules, compiled and checked. Handlers that name the same module share what it is compiled to, which is found by its
+//! content: each is compiled once.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use futures_util::StreamExt as _;
+use tokio::sync::{OnceCell, Semaphore, SemaphorePermit};
+use wasmtime::component::Component;
+
+use crate::wasm::compile::{self, Priority};
+use crate::wasm::engine::{Runtime, chain};
+use crate::wasm::guest::{EventHandlerPre, Guest};
+use crate::wasm::source::{self, Hash, ModuleDigest, Source};
+
+/// The WIT package that this host serves.
+pub const WIT_PACKAGE: &str = "jetmesh:handler@0.1.0";
+/// The interface that a module must export.
+pub const WIT_EXPORT: &str = "jetmesh:handler/handler@0.1.0";
+
+/// Why a module cannot serve: names the file, what is wrong, and what is wanted.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{}: {fault}", path.display())]
+pub struct Error {
+    pub path: PathBuf,
+    pub fault: Arc<Fault>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum Fault {
+    #[error(transparent)]
+    Read(#[from] source::Error),
+    #[error("not a WebAssembly file ({0}); wanted: a component that exports {WIT_EXPORT}")]
+    NotWasm(&'static str),
+    #[error("a core module, not a component; build it for wasm32-wasip2, or run `wasm-tools component new` on it")]
+    CoreModule,
+    #[error(transparent)]
+    Compile(#[from] compile::Error),
+    #[error("what it was compiled to does not fit this host: {0}")]
+    Unfit(String),
+    #[error("it does not export {WIT_EXPORT}; it exports {0}")]
+    NoExport(String),
+    #[error("it imports `{name}`, which this host does not provide ({why}); provided: {WIT_PACKAGE} and WASI 0.2")]
+    Import { name: String, why: String },
+    #[error("it does not fit {WIT_PACKAGE}: {0}")]
+    World(String),
+}
+
+/// A compiled module that fits this host.
+pub struct Compiled {
+    pub hash: Hash,
+    pub digest: ModuleDigest,
+    pub(crate) pre: EventHandlerPre<Guest>,
+    pub(crate) runtime: Runtime,
+}
+
+/// What became of one content, or will.
+type Cell = Arc<OnceCell<Result<Arc<Compiled>, Arc<Fault>>>>;
+
+/// What is compiled for this process.
+pub struct Library {
+    runtime: Runtime,
+    cells: Mutex<HashMap<Hash, Cell>>,
+    /// How many modules are read and compiled at a time.
+    turns: Semaphore,
+}
+
+/// A module's content, and a turn to compile it.
+pub struct Read<'a> {
+    pub source: Source,
+    _turn: Option<SemaphorePermit<'a>>,
+}
+
+impl Library {
+    pub fn new(runtime: Runtime) -> Library {
+        let at_once = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        Library {
+            runtime,
+            cells: Mutex::default(),
+            turns: Semaphore::new(at_once),
+        }
+    }
+
+    /// Every one of these modules in their order, compiled and checked; or everything that is wrong with any of them.
+    ///
+    /// # Cancel safety
+    /// Dropped half-way, nothing is left of it.
+    pub async fn all(&self, paths: &[&Path], priority: Priority) -> Result<Vec<Arc<Compiled>>, Vec<Error>> {
+        let mut distinct = paths.to_vec();
+        distinct.sort();
+        distinct.dedup();
+        let one = |path: &&Path| {
+            let path = path.to_path_buf();
+            async move {
+                let compiled = self.load(&path, priority).await;
+                (path, compiled)
+            }
+        };
+        let at_once = self.turns.available_permits().max(1);
+        let loads = futures_util::stream::iter(distinct.iter().map(one));
+        let loaded: HashMap<_, _> = loads.buffer_unordered(at_once).collect().await;
+        let bad = |path| loaded[path].as_ref().err().cloned();
+        let bad: Vec<Error> = distinct.iter().copied().filter_map(bad).collect();
+        if !bad.is_empty() {
+            return Err(bad);
+        }
+        let good = |path| loaded[path].as_ref().ok().map(Arc::clone);
+        Ok(paths.iter().copied().filter_map(good).collect())
+    }
+
+    async fn load(&self, path: &Path, priority: Priority) -> Result<Arc<Compiled>, Error> {
+        let fault = |fault| Error {
+            path: path.to_owned(),
+            fault,
+        };
+        let read = self.read(path).await.map_err(|e| fault(Arc::new(e.into())))?;
+        self.compile(read, priority).await.map_err(fault)
+    }
+
+    /// Reads a module when it is its turn.
+    ///
+    /// # Cancel safety
+    /// Dropped half-way, nothing is left of it.
+    pub async fn read(&self, path: &Path) -> Result<Read<'_>, source::Error> {
+        // Nobody closes it.
+        let turn = self.turns.acquire().await.ok();
+        Ok(Read {
+            source: source::read(path).await?,
+            _turn: turn,
+        })
+    }
+
+    /// What a module is compiled to; the same content is compiled once while a handler has it.
+    ///
+    /// # Cancel safety
+    /// Dropped half-way, nothing is left of it.
+    pub async fn compile(&self, read: Read<'_>, priority: Priority) -> Result<Arc<Compiled>, Arc<Fault>> {
+        let hash = read.source.hash;
+        let compiled = self.cell(hash);
+        let made = compiled.get_or_init(async || {
+            let began = Instant::now();
+            let made = self.make(&read.source, priority).await;
+            if made.is_ok() {
+                tracing::debug!(module = %ModuleDigest::from(hash), took = ?began.elapsed(), "module compiled");
+            }
+            made.map(Arc::new).map_err(Arc::new)
+        });
+        made.await.clone()
+    }
+
+    /// The one cell of a content. Contents that no handler has and nobody waits for are forgotten.
+    fn cell(&self, hash: Hash) -> Cell {
+        let mut cells = self.cells.lock().unwrap_or_else(PoisonError::into_inner);
+        cells.retain(|_, cell| {
+            let served = matches!(cell.get(), Some(Ok(compiled)) if Arc::strong_count(compiled) > 1);
+            served || Arc::strong_count(cell) > 1
+        });
+        Arc::clone(cells.entry(hash).or_default())
+    }
+
+    async fn make(&self, source: &Source, priority: Priority) -> Result<Compiled, Fault> {
+        preamble(&source.bytes)?;
+        let compiled = compile::component(&source.bytes, priority).await?;
+        Compiled::link(&self.runtime, source.hash, &compiled)
+    }
+}
+
+impl Compiled {
+    /// `compiled` is what this program's own compiler has just made.
+    fn link(runtime: &Runtime, hash: Hash, compiled: &[u8]) -> Result<Compiled, Fault> {
+        // SAFETY: the engine runs these bytes as they are. They were made a moment ago by this same executable and came
+        // over a pipe that only the two processes hold; they never lay in a file that somebody else could write.
+        #[expect(unsafe_code, reason = "the compiler is in another process")]
+        let component = unsafe { Component::deserialize(&runtime.engine, compiled) };
+        let component = component.map_err(|e| Fault::Unfit(chain(&e)))?;
+        let ty = component.component_type();
+        for (name, _) in ty.imports(&runtime.engine) {
+            if !name.starts_with("wasi:") && !name.starts_with("jetmesh:handler/") {
+                return Err(Fault::Import {
+                    name: name.to_owned(),
+                    why: "unknown package".to_owned(),
+                });
+            }
+        }
+        if component.get_export_index(None, WIT_EXPORT).is_none() {
+            let exports: Vec<String> = ty
+                .exports(&runtime.engine)
+                .map(|(name, _)| format!("`{name}`"))
+                .collect();
+            return Err(Fault::NoExport(if exports.is_empty() {
+                "nothing".to_owned()
+            } else {
+                exports.join(", ")
+            }));
+        }
+        let pre = runtime.linker.instantiate_pre(&component).map_err(|e| unlinked(&e))?;
+        let pre = EventHandlerPre::new(pre).map_err(|e| Fault::World(chain(&e)))?;
+        Ok(Compiled {
+            hash,
+            digest: hash.into(),
+            pre,
+            runtime: runtime.clone(),
+        })
+    }
+}
+
+#[cfg(test)]
+impl Compiled {
+    /// Compiles in this process, which is no host that could be its own compiler.
+    pub fn here(runtime: &Runtime, module: &[u8]) -> Compiled {
+        let compiled = crate::wasm::engine::compile(module).expect("it is a component");
+        Compiled::link(runtime, Hash::of(module), &compiled).expect("it fits")
+    }
+}
+
+/// Whether a file begins as a component does.
+fn preamble(bytes: &[u8]) -> Result<(), Fault> {
+    match bytes {
+        [] => Err(Fault::NotWasm("it is empty")),
+        // The preamble: magic, then version and layer (<https://github.com/WebAssembly/component-model>, Binary.md).
+        [0, b'a', b's', b'm', 0x01, 0x00, 0x00, 0x00, ..] => Err(Fault::CoreModule),
+        [0, b'a', b's', b'm', ..] => Ok(()),
+        _ => Err(Fault::NotWasm("it does not begin with \\0asm")),
+    }
+}
+
+fn unlinked(error: &wasmtime::Error) -> Fault {
+    let why = chain(error);
+    Fault::Import {
+        name: why.split('`').nth(1).unwrap_or("?").to_owned(),
+        why,
+    }
+}

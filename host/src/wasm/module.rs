@@ -1,0 +1,368 @@
+//! A handler's module with its instances, and one run of it on one event.
+
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use wasmtime::{Store, UpdateDeadline};
+
+use crate::effects::Effects;
+use crate::message::Message;
+use crate::message::clock::now_ms;
+use crate::outcome::Outcome;
+use crate::plan::Instance;
+use crate::random::Seed;
+use crate::text::display::clean;
+use crate::wasm::engine::trapped;
+use crate::wasm::guest::jetmesh::handler::types::{Event, Failure, HeaderParam};
+use crate::wasm::guest::{self, Call, EventHandler, Facts, Guest, Line};
+use crate::wasm::library::Compiled;
+use crate::wasm::pool::{Kept, Place};
+use crate::wasm::source::{Hash, ModuleDigest};
+
+/// A compiled module at work for one handler.
+pub struct Module {
+    pub digest: ModuleDigest,
+    /// When it was taken up.
+    since: Instant,
+    compiled: Arc<Compiled>,
+    idle: Arc<Idle>,
+    /// What is left of fresh instances: the host's side of them, to be renewed for others. No more than ran at a time.
+    spare: Mutex<Vec<Guest>>,
+    retired: AtomicBool,
+}
+
+/// Instances between two events.
+#[derive(Default)]
+struct Idle {
+    #[expect(
+        clippy::vec_box,
+        reason = "an instance is a kilobyte, and goes in and out with each event"
+    )]
+    kept: Mutex<Vec<Box<Live>>>,
+}
+
+impl Idle {
+    fn pop(&self) -> Option<Box<Live>> {
+        self.kept.lock().unwrap_or_else(|e| e.into_inner()).pop()
+    }
+}
+
+impl Kept for Idle {
+    fn give_up_one(&self) -> bool {
+        self.pop().is_some()
+    }
+}
+
+/// An instance at work or idle.
+struct Live {
+    store: Store<Guest>,
+    bindings: EventHandler,
+    served: u32,
+}
+
+/// One run: what came of it and what it wants to happen.
+#[derive(Debug)]
+pub struct Run {
+    pub outcome: Outcome,
+    pub effects: Effects,
+    pub lines: Vec<Line>,
+    pub took: Duration,
+    /// What its random numbers came from; `None`: it asked for none.
+    pub seed: Option<Seed>,
+}
+
+impl Module {
+    pub fn new(compiled: Arc<Compiled>) -> Module {
+        let idle = Arc::new(Idle::default());
+        let kept: std::sync::Weak<Idle> = Arc::downgrade(&idle);
+        compiled.runtime.room.know(kept);
+        Module {
+            digest: compiled.digest.clone(),
+            since: Instant::now(),
+            compiled,
+            idle,
+            spare: Mutex::default(),
+            retired: AtomicBool::new(false),
+        }
+    }
+
+    /// When it was taken up, in milliseconds since the Unix epoch.
+    pub fn since_ms(&self) -> u64 {
+        now_ms().saturating_sub(u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX))
+    }
+
+    #[cfg(test)]
+    pub fn is_waited_for(&self) -> bool {
+        self.compiled.runtime.room.is_waited_for()
+    }
+
+    /// Which content it is.
+    pub fn hash(&self) -> Hash {
+        self.compiled.hash
+    }
+
+    /// Runs the handler on one event. `seed`: that of an earlier run of the same attempt, or of one to be repeated.
+    ///
+    /// # Cancel safety
+    /// Dropped half-way, the instance is gone and nothing has happened.
+    pub async fn run(
+        &self,
+        facts: &Arc<Facts>,
+        message: &Message,
+        attempt: u32,
+        instance: Instance,
+        timeout: Duration,
+        seed: Option<Seed>,
+    ) -> Run {
+        // Ends after the instance does, whichever way.
+        let _place = Place(&self.compiled.runtime.room);
+        let call = || Call::new(message, attempt, seed);
+        let asked = Instant::now();
+        let mut live = match self.live(facts, call, instance, asked, timeout).await {
+            Ok(live) => live,
+            Err(error) => {
+                return Run {
+                    took: asked.elapsed(),
+                    ..Run::without(instance_failure(&error, timeout, &[]))
+                };
+            }
+        };
+        // It may have waited for its instance, which is not its own time.
+        let deadline = live.store.data().until;
+        let began = deadline - timeout;
+        let id = message.event.to_string();
+        let headers: Vec<HeaderParam> = message
+            .headers
+            .iter()
+            .map(|(name, value)| HeaderParam { name, value })
+            .collect();
+        let event = Event {
+            id: &id,
+            subject: &message.subject,
+            headers: &headers,
+            payload: &message.payload,
+            time_ms: message.time_ms,
+        };
+        let handler = live.bindings.jetmesh_handler_handler();
+        // The epoch ends a guest that computes; this ends one that waits.
+        let answer = before(deadline, handler.call_handle(&mut live.store, event)).await;
+        let mut call = live.store.data_mut().end();
+        let outcome = match answer {
+            None if call.waiting() > read_patience(timeout) => Outcome::HostFault {
+                message: format!("state: a read had not come back when the time limit of {timeout:?} was over"),
+            },
+            None => Outcome::Timeout { limit: timeout },
+            Some(Err(error)) => instance_failure(&error, timeout, &call.lines),
+            Some(Ok(answer)) => {
+                live.served += 1;
+                self.keep(live, instance);
+                outcome_of(answer, &mut call.lines)
+            }
+        };
+        let seed = call.seed();
+        let outcome = match call.host_fault {
+            Some(message) => Outcome::HostFault { message },
+            None => outcome,
+        };
+        let effects = if outcome == Outcome::Done {
+            call.effects
+        } else {
+            call.effects.only_reads()
+        };
+        Run {
+            outcome,
+            effects,
+            seed,
+            lines: call.lines,
+            took: began.elapsed(),
+        }
+    }
+
+    async fn live(
+        &self,
+        facts: &Arc<Facts>,
+        call: impl Fn() -> Call,
+        instance: Instance,
+        began: Instant,
+        timeout: Duration,
+    ) -> wasmtime::Result<Box<Live>> {
+        if let Instance::Reused { .. } = instance
+            && let Some(mut live) = self.idle.pop()
+        {
+            let guest = live.store.data_mut();
+            guest.until = began + timeout;
+            guest.begin(call());
+            live.store.set_epoch_deadline(1);
+            guest::limit(&mut live.store);
+            return Ok(live);
+        }
+        let room = &self.compiled.runtime.room;
+        if !room.is_waited_for() {
+            match self.fresh(facts, call(), began, timeout).await {
+                Err(error) if is_full(&error) => {}
+                made => return made,
+            }
+        }
+        let turn = room.queue().await;
+        loop {
+            match self.fresh(facts, call(), Instant::now(), timeout).await {
+                Err(error) if is_full(&error) => room.wait(&turn).await,
+                made => return made,
+            }
+        }
+    }
+
+    async fn fresh(
+        &self,
+        facts: &Arc<Facts>,
+        call: Call,
+        began: Instant,
+        timeout: Duration,
+    ) -> wasmtime::Result<Box<Live>> {
+        let until = began + timeout;
+        let runtime = &self.compiled.runtime;
+        let spare = self.spare.lock().unwrap_or_else(|e| e.into_inner()).pop();
+        let mut guest = match spare {
+            Some(spare) => spare.renew(began, now_ms()),
+            None => Guest::new(Arc::clone(facts), Arc::clone(&runtime.seeds), began, now_ms()),
+        };
+        guest.until = until;
+        guest.begin(call);
+        let mut store = Store::new(&runtime.engine, guest);
+        guest::limit(&mut store);
+        // At each tick a guest that still computes gives way to its thread's other work; tokio's own yield also lets
+        // the thread look at its sockets.
+        store.epoch_deadline_callback(|store| {
+            Ok(if Instant::now() >= store.data().until {
+                UpdateDeadline::Interrupt
+            } else {
+                UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now()))
+            })
+        });
+        // Two ticks: the first may be due at once, and instantiation runs guest code.
+        store.set_epoch_deadline(2);
+        // Boxed: it is large, and a reused instance does without it.
+        let bindings = Box::pin(before(until, self.compiled.pre.instantiate_async(&mut store)));
+        let bindings = bindings.await.ok_or(wasmtime::Trap::Interrupt)??;
+        Ok(Box::new(Live {
+            store,
+            bindings,
+            served: 0,
+        }))
+    }
+
+    /// Another module has taken its place: what it holds for reuse goes.
+    pub fn retire(&self) {
+        self.retired.store(true, Ordering::Relaxed);
+        while self.idle.give_up_one() {
+            self.compiled.runtime.room.left();
+        }
+        self.spare.lock().unwrap_or_else(|e| e.into_inner()).clear();
+    }
+
+    fn keep(&self, live: Box<Live>, instance: Instance) {
+        if self.retired.load(Ordering::Relaxed) {
+            return;
+        }
+        let room = &self.compiled.runtime.room;
+        match instance {
+            Instance::Reused { recycle_after } if live.served < recycle_after && !room.is_waited_for() => {
+                self.idle.kept.lock().unwrap_or_else(|e| e.into_inner()).push(live);
+            }
+            Instance::Reused { .. } | Instance::Fresh => {
+                // The store ends here, with the instance and its memory.
+                let guest = live.store.into_data();
+                self.spare.lock().unwrap_or_else(|e| e.into_inner()).push(guest);
+            }
+        }
+    }
+}
+
+/// What a future comes to, or nothing at the deadline. The timer is only made for one that has to wait, which most events
+/// never do.
+async fn before<F: Future>(deadline: Instant, future: F) -> Option<F::Output> {
+    let mut future = pin!(future);
+    match futures_util::poll!(&mut future) {
+        Poll::Ready(output) => Some(output),
+        Poll::Pending => tokio::time::timeout_at(deadline.into(), future).await.ok(),
+    }
+}
+
+impl Run {
+    /// The outcome of an event that was not even tried.
+    pub fn without(outcome: Outcome) -> Run {
+        Run {
+            outcome,
+            effects: Effects::default(),
+            lines: Vec::new(),
+            took: Duration::ZERO,
+            seed: None,
+        }
+    }
+}
+
+/// A read takes milliseconds. One that takes so long is slow by no fault of the guest's; a guest that makes too many of
+/// them, or computes until there is no time left for one, has used up its own time.
+fn read_patience(timeout: Duration) -> Duration {
+    (timeout / 2).min(Duration::from_secs(1))
+}
+
+fn outcome_of(answer: Result<(), Failure>, lines: &mut Vec<Line>) -> Outcome {
+    match answer {
+        Ok(()) => Outcome::Done,
+        Err(Failure::Retry(retry)) => Outcome::Retry {
+            code: code(&retry.code, lines),
+            message: clean(&retry.message),
+            after: retry.delay_ms.map(Duration::from_millis),
+        },
+        Err(Failure::Reject(reject)) => Outcome::Reject {
+            code: code(&reject.code, lines),
+            message: clean(&reject.message),
+        },
+    }
+}
+
+/// A failure's code, made to fit its rule: it is grouped by, and stands in headers. A change is told.
+fn code(text: &str, lines: &mut Vec<Line>) -> String {
+    let code: String = text
+        .chars()
+        .take(64)
+        .map(|c| match c.to_ascii_lowercase() {
+            c if c.is_ascii_alphanumeric() || "-_.".contains(c) => c,
+            _ => '-',
+        })
+        .collect();
+    let code = if code.is_empty() { "error".to_owned() } else { code };
+    if code != text {
+        let told = format!("the code `{text}` is written as `{code}`: a code has 1 to 64 of a-z 0-9 - _ and .");
+        lines.push(Line {
+            level: tracing::Level::WARN,
+            text: clean(&told),
+        });
+    }
+    code
+}
+
+/// Whether the engine has no place left.
+fn is_full(error: &wasmtime::Error) -> bool {
+    error.downcast_ref::<wasmtime::PoolConcurrencyLimitError>().is_some()
+}
+
+fn instance_failure(error: &wasmtime::Error, timeout: Duration, lines: &[Line]) -> Outcome {
+    if let Some(wasmtime::Trap::Interrupt) = error.downcast_ref::<wasmtime::Trap>() {
+        return Outcome::Timeout { limit: timeout };
+    }
+    if is_full(error) {
+        return Outcome::HostFault {
+            message: "no free instance slot".to_owned(),
+        };
+    }
+    let (message, backtrace) = trapped(error);
+    Outcome::Trap {
+        message: guest::explained(lines, message),
+        backtrace,
+    }
+}
