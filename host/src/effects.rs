@@ -198,44 +198,9 @@ pub fn due(at_ms: u64, now_ms: u64) -> Result<Option<u64>, String> {
     Ok(Some(at_ms))
 }
 
-/// Whether a subject lies within a pattern with `*` and `>`.
-pub fn subject_matches(pattern: &str, subject: &str) -> bool {
-    let mut subject = subject.split('.');
-    for token in pattern.split('.') {
-        match (token, subject.next()) {
-            (">", Some(_)) => return true,
-            ("*", Some(_)) => {}
-            (token, Some(part)) if token == part => {}
-            _ => return false,
-        }
-    }
-    subject.next().is_none()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn subjects_match_as_the_server_matches_them() {
-        let yes = [
-            ("a", "a"),
-            ("a.*", "a.b"),
-            ("a.>", "a.b.c"),
-            (">", "a"),
-            ("*.b.>", "a.b.c"),
-        ];
-        let no = [
-            ("a", "b"),
-            ("a.*", "a"),
-            ("a.*", "a.b.c"),
-            ("a.>", "a"),
-            ("a.b", "a"),
-            ("a", "a.b"),
-        ];
-        assert!(yes.iter().all(|(p, s)| subject_matches(p, s)));
-        assert!(!no.iter().any(|(p, s)| subject_matches(p, s)));
-    }
 
     #[test]
     fn an_event_is_delayed_by_a_year_at_most_and_one_of_the_past_not_at_all() {

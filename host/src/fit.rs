@@ -7,12 +7,13 @@ use serde_json::{Value, json};
 
 use crate::broker::bucket::check_ledger_bucket;
 use crate::broker::consumer::{Owner, check_owner, work_queue};
-use crate::broker::provision::{ATTEMPTS, MESH_BUCKET, REPLAY, check_mesh_stream, kv_stream, state_subjects, wanted};
+use crate::broker::kv::{kv_stream, state_subjects};
+use crate::broker::provision::{ATTEMPTS, MESH_BUCKET, REPLAY, check_mesh_stream, wanted};
 use crate::broker::{self, Connection, Error, StreamInfo};
-use crate::config::names::overlap;
 use crate::ledger::store::known::forgotten;
 use crate::message::clock;
 use crate::message::header_map;
+use crate::message::subject::overlap;
 use crate::plan::{Handler, Plan};
 
 /// What was found.
@@ -241,7 +242,7 @@ fn stored_subjects(info: &StreamInfo) -> Vec<String> {
         return info.subjects();
     };
     let mut subjects = info.subjects();
-    subjects.retain(|subject| !crate::broker::consumer::covers(from, subject));
+    subjects.retain(|subject| !crate::message::subject::covers(from, subject));
     subjects.push(pattern(to));
     subjects
 }

@@ -8,9 +8,8 @@ use std::path::{Path, PathBuf};
 const LINES_MAX: usize = 400;
 
 /// Files whose code names the NATS client.
-const NATS: [&str; 27] = [
-    "advisory/route.rs",
-    "attempts.rs",
+const NATS: [&str; 28] = [
+    "attempts/mod.rs",
     "broker/connection.rs",
     "broker/error.rs",
     "broker/guard.rs",
@@ -19,59 +18,48 @@ const NATS: [&str; 27] = [
     "broker/scan.rs",
     "broker/stored.rs",
     "cli/dev.rs",
-    "dead_letter.rs",
+    "dead_letter/mod.rs",
     "delayed.rs",
-    "dispatch.rs",
-    "due.rs",
-    "lane.rs",
-    "ledger/incarnation.rs",
-    "ledger/read.rs",
+    "handler_task/advisory/message.rs",
+    "handler_task/advisory/route.rs",
+    "handler_task/dispatch.rs",
+    "handler_task/lane.rs",
+    "handler_task/malformed.rs",
+    "handler_task/replay/inlet.rs",
+    "handler_task/replay/mod.rs",
+    "handler_task/settle/mod.rs",
     "ledger/relay/carry.rs",
+    "ledger/relay/due.rs",
     "ledger/relay/flight.rs",
     "ledger/relay/mod.rs",
-    "ledger/send.rs",
-    "message.rs",
-    "poison.rs",
-    "replay.rs",
-    "replay/ask.rs",
-    "replay/inlet.rs",
-    "settle.rs",
+    "ledger/store/incarnation.rs",
+    "ledger/store/read.rs",
+    "ledger/store/send.rs",
+    "message/mod.rs",
+    "replay_queue.rs",
 ];
 
 /// Files whose code names the WebAssembly engine.
 const WASM: [&str; 6] = [
-    "engine.rs",
-    "guest.rs",
-    "guest/random.rs",
-    "handler.rs",
-    "library.rs",
-    "sandbox.rs",
+    "wasm/engine.rs",
+    "wasm/guest/mod.rs",
+    "wasm/guest/random.rs",
+    "wasm/library.rs",
+    "wasm/module.rs",
+    "wasm/sandbox.rs",
 ];
 
-/// The ledger's step functions: what decides whether effects happen once runs without a server.
-const LEDGER_STEPS: [&str; 18] = [
-    "ledger/append.rs",
-    "ledger/book.rs",
-    "ledger/cache.rs",
-    "ledger/consequence.rs",
-    "ledger/entry.rs",
-    "ledger/fate.rs",
-    "ledger/group.rs",
-    "ledger/id.rs",
-    "ledger/ids.rs",
-    "ledger/index.rs",
-    "ledger/join.rs",
-    "ledger/memory.rs",
-    "ledger/mistake.rs",
-    "ledger/opening.rs",
-    "ledger/outs.rs",
-    "ledger/replayed.rs",
-    "ledger/standing.rs",
-    "ledger/view.rs",
-];
+/// What decides whether effects happen once runs without a server: everything in this folder.
+const LEDGER_CORE: &str = "ledger/core/";
 
 /// Verdicts and effects are data.
-const DATA: [&str; 3] = ["effects.rs", "identity.rs", "outcome.rs"];
+const DATA: [&str; 5] = [
+    "effects.rs",
+    "failpoint/mistake.rs",
+    "identity.rs",
+    "message/subject.rs",
+    "outcome.rs",
+];
 
 /// What a pure file has none of: waiting, a clock, chance, files, sockets, processes, threads.
 const IMPURE: [&str; 12] = [
@@ -87,6 +75,36 @@ const IMPURE: [&str; 12] = [
     "std::net",
     "std::process",
     "std::thread",
+];
+
+/// The rooms, from the top down: a folder, or a file beside them. What is in one imports only from those below it.
+const ROOMS: [&str; 26] = [
+    "cli",
+    "app",
+    "dlq",
+    "micro",
+    "fit",
+    "trace",
+    "handler_task",
+    "identity",
+    "payload",
+    "ledger",
+    "delayed",
+    "replay_queue",
+    "dead_letter",
+    "attempts",
+    "wasm",
+    "process",
+    "config",
+    "broker",
+    "effects",
+    "trouble",
+    "outcome",
+    "message",
+    "text",
+    "failpoint",
+    "random",
+    "plan",
 ];
 
 struct Source {
@@ -183,8 +201,12 @@ fn no_file_names_both_the_nats_client_and_the_wasm_engine() {
 }
 
 #[test]
-fn the_step_functions_of_the_ledger_are_pure() {
-    assert_eq!(found(&LEDGER_STEPS, &IMPURE), Vec::<String>::new());
+fn the_core_of_the_ledger_is_pure() {
+    let sources = sources();
+    let core = sources.iter().map(|source| source.name.as_str());
+    let core: Vec<&str> = core.filter(|name| name.starts_with(LEDGER_CORE)).collect();
+    assert!(core.len() > 10, "{core:?}");
+    assert_eq!(found(&core, &IMPURE), Vec::<String>::new());
 }
 
 #[test]
@@ -196,20 +218,48 @@ fn verdicts_and_effects_are_pure() {
 fn every_task_is_the_drains_but_what_listens_for_signals_and_what_lives_as_long_as_its_connection() {
     assert_eq!(
         naming("tokio::spawn"),
-        set(&["broker/guard.rs", "cli/run.rs", "drain.rs"])
+        set(&["broker/guard.rs", "cli/run.rs", "process/drain.rs"])
     );
 }
 
 #[test]
 fn threads_are_started_only_for_lanes_for_the_tick_and_for_what_blocks() {
-    assert_eq!(naming("thread::Builder"), set(&["app.rs", "engine.rs", "limits.rs"]));
-    assert_eq!(naming("spawn_blocking"), set(&["app.rs", "source.rs"]));
+    assert_eq!(
+        naming("thread::Builder"),
+        set(&["app.rs", "process/limits.rs", "wasm/engine.rs"])
+    );
+    assert_eq!(naming("spawn_blocking"), set(&["app.rs", "wasm/source.rs"]));
     assert_eq!(naming("thread::spawn"), set(&[]));
 }
 
 #[test]
 fn no_ack_is_confirmed_by_the_clients_own_means() {
     assert_eq!(naming("double_ack"), set(&[]));
+}
+
+#[test]
+fn a_room_imports_only_from_rooms_below_it() {
+    let height = |room: &str| ROOMS.iter().position(|known| *known == room);
+    let mut wrong = Vec::new();
+    for source in sources() {
+        let room = source.name.split(['/', '.']).next().unwrap_or_default();
+        if matches!(room, "lib" | "main") {
+            continue;
+        }
+        let own = height(room).unwrap_or_else(|| panic!("{} is in no room", source.name));
+        // The tests at a file's end may take more.
+        let code = source.code().take_while(|(_, line)| !line.starts_with("mod tests"));
+        for (number, line) in code {
+            for path in line.split("crate::").skip(1) {
+                let name = path.split(|c: char| !c.is_alphanumeric() && c != '_').next();
+                let other = name.and_then(height);
+                if other.is_some_and(|other| other < own) {
+                    wrong.push(format!("{}:{number}: {}", source.name, line.trim()));
+                }
+            }
+        }
+    }
+    assert_eq!(wrong, Vec::<String>::new());
 }
 
 #[test]

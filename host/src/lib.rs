@@ -2,32 +2,32 @@
 //! happen exactly once. `ARCHITECTURE.md` beside `src` says how the parts work together.
 
 #[macro_use]
-pub mod trouble;
+mod trouble;
 
 pub mod app;
-pub mod attempts;
+mod attempts;
 pub mod broker;
 pub mod cli;
-pub mod config;
-pub mod dead_letter;
-pub mod delayed;
-pub mod dlq;
-pub mod effects;
-pub mod failpoint;
-pub mod fit;
+mod config;
+mod dead_letter;
+mod delayed;
+mod dlq;
+mod effects;
+mod failpoint;
+mod fit;
 pub mod handler_task;
-pub mod identity;
+mod identity;
 #[cfg(test)]
 mod invariants;
-pub mod ledger;
+mod ledger;
 pub mod message;
-pub mod micro;
-pub mod outcome;
-pub mod payload;
-pub mod plan;
-pub mod process;
-pub mod random;
+mod micro;
+mod outcome;
+mod payload;
+mod plan;
+mod process;
+mod random;
 mod replay_queue;
-pub mod text;
-pub mod trace;
-pub mod wasm;
+mod text;
+mod trace;
+mod wasm;

@@ -6,9 +6,9 @@ use std::fmt::Display;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::dlq::group::normalise;
 use crate::message::clock::now_ms;
 use crate::message::rfc3339;
+use crate::text::normalise::normalise;
 
 /// Logs a trouble that may come again, if it is new. `about`: what it concerns, such as a handler. Two are the same if they
 /// concern the same, and say the same but for names and numbers.

@@ -16,7 +16,10 @@ use crate::support::{Host, NatsServer, Signal, eventually, modules};
 async fn ten_thousand_poison_events_die_once_under_every_fault_and_are_done_once_by_a_replay() {
     const COUNT: usize = 10_000;
     // A line for each of ten thousand is too much to read.
-    const QUIET: (&str, &str) = ("JETMESH_LOG__FILTER", "off,jetmesh=error,jetmesh::handler_task::serve=info");
+    const QUIET: (&str, &str) = (
+        "JETMESH_LOG__FILTER",
+        "off,jetmesh=error,jetmesh::handler_task::serve=info",
+    );
     let many = Config::probe_with("max_attempts = 1\nin_flight = 512");
     let config = many.handler("other", &modules::handler("probe"), "");
     let mut mesh = Mesh::new(config).await;

@@ -4,10 +4,11 @@
 use async_nats::HeaderMap;
 use serde::{Deserialize, Serialize};
 
-use crate::broker::provision::{ATTEMPTS, kv_stream};
+use crate::broker::kv::is_tombstone;
+use crate::broker::kv::key_subject;
+use crate::broker::kv::kv_stream;
+use crate::broker::provision::ATTEMPTS;
 use crate::broker::{By, Connection, Error};
-use crate::ledger::core::entry::key_subject;
-use crate::ledger::store::read::is_tombstone;
 use crate::message::clock::now_ms;
 use crate::message::{EventId, parse_rfc3339, rfc3339};
 use crate::outcome::Failure;

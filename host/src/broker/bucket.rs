@@ -3,8 +3,8 @@
 use serde_json::json;
 
 use super::error::Error;
-use super::provision::{kv_stream, state_subjects};
 use super::stream::StreamInfo;
+use crate::broker::kv::{kv_stream, state_subjects};
 
 /// What a bucket that is at work has lost of its settings, and the command that mends it. Clients that do not know of a
 /// setting drop it when they edit.

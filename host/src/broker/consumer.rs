@@ -1,5 +1,6 @@
 //! Durable pull consumers: made or adopted at start, owned by one handler of one mesh, never taken over.
 
+use crate::message::subject::covers;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -9,7 +10,6 @@ use serde_json::{Value, json};
 use super::connection::Connection;
 use super::error::{Code, Error, Remedy, remedy};
 use super::stream::StreamInfo;
-use crate::effects::subject_matches;
 use crate::message::rfc3339;
 use crate::plan::{Handler, Plan, Start};
 
@@ -374,11 +374,4 @@ pub fn work_queue(plan: &Plan, handler: &Handler, retention: &str) -> Option<Str
          different `subjects`, or use a stream with limits retention",
         other.name, handler.name, handler.stream
     ))
-}
-
-/// Whether every subject of `narrow` is one of `wide`.
-pub fn covers(wide: &str, narrow: &str) -> bool {
-    // A wildcard in `narrow` stands for itself: only the same or a wider one in `wide` covers it.
-    let plain = narrow.replace('*', "\u{1}").replace('>', "\u{1}.\u{1}");
-    subject_matches(wide, &plain) || wide == narrow
 }

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use tokio::sync::Notify;
 
-use crate::dlq::group::normalise;
+use crate::text::normalise::normalise;
 
 /// Subjects that are remembered, the latest. A user who lacks more than these lacks them one after the other.
 const SUBJECTS_MAX: usize = 64;

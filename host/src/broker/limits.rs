@@ -2,6 +2,7 @@
 //! account. How many connections it takes, a server tells nobody but its operator; who finds none is told so
 //! (`Error::Crowded`).
 
+use super::provision::PROVISIONED;
 use serde_json::{Value, json};
 
 use super::connection::Connection;
@@ -13,8 +14,7 @@ use crate::plan::Plan;
 /// What nats-server 2.15.1 and newer take for a stream that names no number of its own
 /// (`default_max_consumers` in <https://github.com/nats-io/nats-server/blob/main/server/consumer.go>).
 const USUAL: u64 = 1_000;
-/// What the mesh asks for where it makes the stream.
-pub const PROVISIONED: u64 = 100_000;
+
 /// From this share of a limit on, a person is warned: in percent.
 const NEAR: u64 = 80;
 

@@ -3,9 +3,10 @@
 pub mod bucket;
 pub mod connection;
 pub mod consumer;
-pub mod denied;
+mod denied;
 pub mod error;
-pub mod guard;
+mod guard;
+pub mod kv;
 pub mod limits;
 pub mod login;
 pub mod provision;

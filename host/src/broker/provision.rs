@@ -1,5 +1,6 @@
 //! The streams that the mesh needs: made if they are not there, refused with the exact difference if they cannot serve.
 
+use super::kv::{kv_stream, state_subjects};
 use futures_util::{StreamExt, TryStreamExt};
 use serde_json::{Map, Value, json};
 
@@ -7,13 +8,14 @@ use super::bucket::check_ledger_bucket;
 use super::connection::Connection;
 use super::consumer::{META_MESH, nanos};
 use super::error::{Code, Error, Remedy, remedy};
-use super::limits;
 use super::stream::StreamInfo;
 use crate::plan::{Plan, Stream};
 
 /// Buckets that are looked at, or made, at a time.
 const AT_ONCE: usize = 16;
 
+/// What the mesh asks for where it makes the stream.
+pub const PROVISIONED: u64 = 100_000;
 /// Captured advisories of the server.
 pub const ADVISORIES: &str = "MESH_ADVISORIES";
 /// Dead letters.
@@ -26,11 +28,6 @@ pub const DELAYED: &str = "MESH_DELAYED";
 pub const ATTEMPTS: &str = "mesh_attempts";
 /// The mesh's own bucket: ledger of handlers that have none of their own, and what the mesh knows of source streams.
 pub const MESH_BUCKET: &str = "mesh";
-
-/// The stream of a KV bucket.
-pub fn kv_stream(bucket: &str) -> String {
-    format!("KV_{bucket}")
-}
 
 /// Everything that must be there before a handler starts, the capture of advisories first: one that is sent before
 /// its stream exists is lost. `lost`: ledgers that are not made, because what they knew cannot be made anew.
@@ -245,7 +242,7 @@ async fn create(connection: &Connection, name: &str, mut config: Value) -> Resul
         ("num_replicas", json!(1)),
         ("max_bytes", json!(-1)),
         // Each handler has a consumer on its source, and the server's own limit is low.
-        ("max_consumers", json!(limits::PROVISIONED)),
+        ("max_consumers", json!(PROVISIONED)),
     ] {
         if config.get(key).is_none() {
             config[key] = default;
@@ -308,11 +305,6 @@ pub fn check_mesh_stream(plan: &Plan, name: &str, found: &StreamInfo) -> Result<
             whose.unwrap_or("…"),
         ))),
     }
-}
-
-/// The extra subjects of a ledger's bucket.
-pub fn state_subjects(bucket: &str) -> String {
-    format!("$MESH.state.{bucket}.>")
 }
 
 /// A KV bucket that can hold a ledger: made, adopted and completed if its settings allow it, or refused.

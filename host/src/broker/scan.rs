@@ -13,7 +13,7 @@ use super::connection::Connection;
 use super::consumer::{ConsumerInfo, nanos};
 use super::error::Error;
 use super::screen::Malformed;
-use crate::effects::subject_matches;
+use crate::message::subject::subject_matches;
 use crate::message::{DeliveryInfo, rfc3339};
 use crate::plan::Nats;
 

@@ -1,15 +1,16 @@
 //! The configuration: read from layers (defaults, file, `JETMESH_` environment, flags) and checked into a [`Plan`].
 
 mod context;
-mod effective;
+pub mod effective;
 mod handlers;
 mod layers;
-pub(crate) mod names;
+pub mod names;
 mod nats;
 mod reader;
 #[cfg(test)]
 mod tests;
 mod values;
+mod variables;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -130,6 +131,7 @@ pub fn look(path: Option<&Path>, overrides: &Overrides) -> Result<Loaded, Error>
 }
 
 /// Reads a configuration from text alone; `base` is what relative module paths begin at.
+#[cfg(test)]
 pub fn parse(text: &str, base: &Path) -> Result<Plan, Error> {
     let name = "the configuration";
     match read(name, text, base, |_| Vec::new())? {

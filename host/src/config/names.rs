@@ -1,6 +1,7 @@
 //! What may be a name in NATS, and what a subject.
 
 use super::reader::Reader;
+use crate::message::subject::no_subject;
 
 /// What a name is.
 pub const NAME: &str = "1 to 64 characters of A-Z a-z 0-9 - and _";
@@ -35,25 +36,6 @@ pub fn check_prefix(reader: &mut Reader, key: &str, prefix: &str) {
     }
 }
 
-/// Why a text is no subject with wildcards: tokens without spaces, `*` a token of its own, `>` the last one.
-pub fn no_subject(text: &str) -> Option<&'static str> {
-    let tokens: Vec<&str> = text.split('.').collect();
-    let last = tokens.len() - 1;
-    tokens.iter().enumerate().find_map(|(i, token)| {
-        if token.is_empty() {
-            Some("a part between dots is empty")
-        } else if token.chars().any(|c| c.is_whitespace() || c.is_control()) {
-            Some("it has a space or a control character")
-        } else if (token.contains('*') && *token != "*") || (token.contains('>') && *token != ">") {
-            Some("a wildcard stands for a whole part")
-        } else if *token == ">" && i < last {
-            Some("`>` can only be the last part")
-        } else {
-            None
-        }
-    })
-}
-
 pub fn check_subject(reader: &mut Reader, key: &str, subject: &str) {
     if let Some(why) = no_subject(subject) {
         reader.problem(
@@ -61,18 +43,5 @@ pub fn check_subject(reader: &mut Reader, key: &str, subject: &str) {
             format!("\"{}\" is not a subject: {why}", subject.escape_debug()),
             "",
         );
-    }
-}
-
-/// Whether some subject matches both patterns.
-pub fn overlap(a: &str, b: &str) -> bool {
-    let (mut a, mut b) = (a.split('.'), b.split('.'));
-    loop {
-        match (a.next(), b.next()) {
-            (None, None) => return true,
-            (Some(">"), Some(_)) | (Some(_), Some(">")) => return true,
-            (Some(x), Some(y)) if x == "*" || y == "*" || x == y => {}
-            _ => return false,
-        }
     }
 }

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use figment::value::{Dict, Value};
 
-use super::layers::variable_meant;
 use super::values::{date_as_text, duration, format_bytes, format_duration, meant_bytes, parse_bytes, plain, show};
+use crate::config::variables::variable_meant;
 
 /// One thing that is wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -375,7 +375,7 @@ impl Section {
                 .filter(|(distance, known)| *distance <= 2.max(known.len() / 3))
                 .min();
             let key = join(&self.path, name);
-            let hint = match (variable_meant(reader, &key), near) {
+            let hint = match (variable_meant(&reader.sources, &reader.known, &key), near) {
                 (Some(variable), _) => format!("did you mean {variable}? A table and its key are joined by two _"),
                 (None, Some((_, known))) => format!("did you mean `{known}`?"),
                 (None, None) => format!("known here: {}", self.asked.join(", ")),

@@ -2,7 +2,7 @@
 
 use super::group;
 use crate::dead_letter::{self, Letter};
-use crate::effects::subject_matches;
+use crate::message::subject::subject_matches;
 use crate::outcome::Cause;
 
 /// What a dead letter must be; what is not said does not matter.

@@ -2,7 +2,7 @@
 
 pub mod archive;
 pub mod course;
-pub mod filter;
+mod filter;
 pub mod group;
 pub mod pace;
 pub mod rehearse;

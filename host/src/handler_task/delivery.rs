@@ -75,3 +75,10 @@ pub struct Ran {
     /// What its random numbers came from.
     pub seed: Option<Seed>,
 }
+
+/// Where a message comes from.
+#[derive(Debug, Clone, Copy)]
+pub enum Inbound {
+    Source,
+    Replay,
+}

@@ -1,5 +1,7 @@
 //! One event, from its delivery to its answer: is it decided, which attempt is it, run it, decide, commit, settle.
 
+use crate::handler_task::postpone::put_off;
+use crate::handler_task::replay::letter;
 use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,9 +15,9 @@ use crate::handler_task::dead_lettering::{self, Attempts, Dead};
 use crate::handler_task::delivery::{Delivery, Ran};
 use crate::handler_task::lane::{Counters, Lane, Link};
 use crate::handler_task::settle::{Acker, OWN_TERM, Settlement};
-use crate::handler_task::{duplicate, record, replay, report, transaction};
+use crate::handler_task::{duplicate, record, report, transaction};
 use crate::identity;
-use crate::ledger::core::append::{Transaction, moot};
+use crate::ledger::core::transaction::{Transaction, moot};
 use crate::ledger::{Committed, Fault};
 use crate::message::{DeliveryInfo, EventId, Message, headers_of};
 use crate::outcome::{Cause, Failure, Outcome, Verdict, circles, decide};
@@ -302,7 +304,7 @@ async fn conclude(lane: &Lane, delivery: Delivery, record: Option<attempts::Held
         Verdict::Done => {
             Counters::add(&lane.counters.done, 1);
             if lane.bucket.is_none() && delivery.is_of_letter() {
-                Box::pin(replay::settle_directly(lane, &delivery)).await;
+                Box::pin(letter::settle_directly(lane, &delivery)).await;
             }
             delivery.acker.settle(lane, &Settlement::Ack).await;
             if redelivered {
@@ -311,7 +313,7 @@ async fn conclude(lane: &Lane, delivery: Delivery, record: Option<attempts::Held
         }
         Verdict::Dead { .. } if delivery.is_of_letter() => {
             // The letter stays; this replay of it is over.
-            Box::pin(replay::failed_again(lane, &delivery, attempt, &ran)).await;
+            Box::pin(letter::failed_again(lane, &delivery, attempt, &ran)).await;
             delivery.acker.settle(lane, &Settlement::Ack).await;
         }
         Verdict::Dead { cause, failure } => {
@@ -389,13 +391,4 @@ async fn unrecorded(lane: &Lane, delivery: Delivery, error: Error) {
     let (handler, event) = (&lane.plan.name, &delivery.message.event);
     trouble!(Weight::Person, handler, error, { %handler, %event, %error }, "an event waits until this is mended");
     put_off(lane, delivery, error.to_string(), UNMENDED).await;
-}
-
-/// Our fault, not the event's: later.
-pub async fn put_off(lane: &Lane, delivery: Delivery, why: String, delay: Duration) {
-    let (handler, event) = (&lane.plan.name, &delivery.message.event);
-    trouble!(Weight::Delay, handler, why, {
-        %handler, %event, outcome = "host-fault", error = why, next_in = ?delay
-    }, "put off");
-    delivery.acker.settle(lane, &Settlement::Nak(delay)).await;
 }

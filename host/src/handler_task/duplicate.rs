@@ -6,7 +6,7 @@ use crate::effects::Effects;
 use crate::handler_task::delivery::Delivery;
 use crate::handler_task::lane::Lane;
 use crate::handler_task::settle::Settlement;
-use crate::handler_task::{dispatch, report, transaction};
+use crate::handler_task::{postpone, report, transaction};
 use crate::identity;
 use crate::identity::Mark;
 use crate::ledger::Committed;
@@ -43,7 +43,7 @@ pub async fn answer(lane: &Lane, delivery: Delivery, first: EventId) {
         Ok(Committed::Before(decided)) => report::before(lane, &delivery.message.event, decided),
         Err(fault) => {
             let why = format!("it repeats {first}, and that could not be noted down: {fault:?}");
-            return dispatch::put_off(lane, delivery, why, Duration::from_secs(1)).await;
+            return postpone::put_off(lane, delivery, why, Duration::from_secs(1)).await;
         }
     }
     delivery.acker.settle(lane, &Settlement::Ack).await;

@@ -13,10 +13,10 @@ use slab::Slab;
 use tokio::sync::{Semaphore, mpsc, watch};
 
 use crate::broker::{Connection, Connections, Error};
-use crate::handler_task::advisory::route::Routed;
+use crate::handler_task::advisory::message::Routed;
 use crate::handler_task::lost::Doors;
-use crate::handler_task::malformed::Suspicion;
-use crate::handler_task::replay::Lists;
+use crate::handler_task::replay::lists::Lists;
+use crate::handler_task::suspicion::Suspicion;
 use crate::ledger::Bucket;
 use crate::message::EventId;
 use crate::message::clock::now_ms;

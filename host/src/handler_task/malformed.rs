@@ -2,57 +2,24 @@
 //! lane's next connection is guarded for a while (`broker/guard`), and such a message comes as what it is, and is buried.
 
 use std::borrow::Cow;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
 use async_nats::Subject;
 
 use crate::broker::provision::REPLAY;
 use crate::broker::{Error, Malformed, wire};
 use crate::dead_letter::Body;
-use crate::failpoint;
 use crate::handler_task::dead_lettering::{self, Attempts, Buried, Dead};
+use crate::handler_task::delivery::Inbound;
 use crate::handler_task::lane::{Counters, Lane, Link};
-use crate::handler_task::serve::Inbound;
 use crate::handler_task::settle::{Acker, Settlement};
 use crate::message::{DeliveryInfo, EventId};
 use crate::outcome::{Cause, Failure};
 use crate::trouble::Weight;
 
-/// How long a lane that has met such a message is guarded after the last one.
-const SUSPECT: Duration = Duration::from_secs(600);
-/// The least that it is guarded after a break whose reason is not known; what was on its way then comes again at once, or
-/// after its ack wait.
-const UNKNOWN_MIN: Duration = Duration::from_secs(30);
 /// Until one that could not be buried is tried again.
 const AGAIN: Duration = Duration::from_secs(5);
-
-/// Until when a lane has reason to believe that it will be given such messages.
-#[derive(Default)]
-pub struct Suspicion(Mutex<Option<Instant>>);
-
-impl Suspicion {
-    pub fn stands(&self) -> bool {
-        let until = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        until.is_some_and(|until| Instant::now() < until)
-    }
-
-    /// A connection broke, and it may have been such a message.
-    pub fn broken(&self, ack_wait: Duration) {
-        self.raise((ack_wait.saturating_mul(2)).clamp(UNKNOWN_MIN, SUSPECT));
-    }
-
-    fn met(&self) {
-        self.raise(SUSPECT);
-    }
-
-    fn raise(&self, time: Duration) {
-        let time = failpoint::number("suspect-ms").map_or(time, Duration::from_millis);
-        let until = Some(Instant::now() + time);
-        let mut now = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        *now = until.max(*now);
-    }
-}
 
 /// Takes one that was delivered. An event is buried. A replay only names one and can be asked for again, so it is taken away.
 ///

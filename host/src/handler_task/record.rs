@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use crate::attempts::{self, Attempt, LOG_TAIL};
 use crate::broker::Error;
-use crate::broker::provision::{ATTEMPTS, kept, kv_stream};
+use crate::broker::kv::kv_stream;
+use crate::broker::provision::{ATTEMPTS, kept};
 use crate::failpoint;
 use crate::handler_task::delivery::{Delivery, Ran};
 use crate::handler_task::lane::Lane;

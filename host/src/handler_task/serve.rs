@@ -1,5 +1,6 @@
 //! The life of a lane: connect, bind, pull, begin the work on what comes, and start again when the connection is gone.
 
+use crate::handler_task::delivery::Inbound;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +11,8 @@ use tokio::sync::Semaphore;
 
 use crate::broker::connection::redial_delay;
 use crate::broker::consumer::{META_INCARNATION, META_LEDGER, Owner, bind, work_queue};
-use crate::broker::provision::{MESH_BUCKET, REPLAY, again, kept, kv_stream, restore};
+use crate::broker::kv::kv_stream;
+use crate::broker::provision::{MESH_BUCKET, REPLAY, again, kept, restore};
 use crate::broker::pull::{Inlet, Pulled};
 use crate::broker::{Connection, Error};
 use crate::failpoint;
@@ -203,13 +205,6 @@ async fn beside<T>(work: &mut Work, future: impl Future<Output = T>) -> T {
             Some(()) = work.next() => {}
         }
     }
-}
-
-/// Where a message comes from.
-#[derive(Debug, Clone, Copy)]
-pub enum Inbound {
-    Source,
-    Replay,
 }
 
 /// Begins the work on one delivery: at once, and only if it has to wait does it go among what is waiting.

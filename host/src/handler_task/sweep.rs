@@ -11,7 +11,8 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use crate::attempts;
 use crate::broker::consumer::{ConsumerInfo, META_INCARNATION, warn_of_other_settings};
-use crate::broker::provision::{ATTEMPTS, kept, kv_stream};
+use crate::broker::kv::kv_stream;
+use crate::broker::provision::{ATTEMPTS, kept};
 use crate::broker::scan::{From, Scanned, one_by_one, survey};
 use crate::broker::{Error, StreamInfo};
 use crate::failpoint;

@@ -1,7 +1,5 @@
 //! The ledger of a state bucket: one append-only log whose entries say which events are decided, how, and what follows.
-//! `decisions/0001-ledger.md` tells the protocol. `book` and what it is made of (`append`, `cache`, `consequence`,
-//! `entry`, `fate`, `group`, `id`, `ids`, `index`, `join`, `opening`, `outs`, `replayed`, `standing`, `view`) are pure; the
-//! rest speaks to NATS.
+//! `decisions/0001-ledger.md` tells the protocol. `core` is pure; `store` and `relay` speak to NATS.
 
 pub mod core;
 #[cfg(test)]

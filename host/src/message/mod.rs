@@ -3,6 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
+pub mod subject;
+
 use async_nats::HeaderMap;
 use bytes::Bytes;
 

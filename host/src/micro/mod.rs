@@ -18,12 +18,12 @@ use crate::ledger::relay::RelayState;
 use crate::ledger::relay::state::Blocked;
 use crate::message::clock;
 use crate::message::rfc3339;
-use crate::micro::peers::{self, Apart};
+use crate::micro::peers::Apart;
 use crate::plan::Plan;
 use crate::process::panics::Panics;
 use crate::process::telemetry;
 
-pub mod peers;
+mod peers;
 
 /// The service's name: `jetmesh` and the mesh's.
 pub fn service(mesh: &str) -> String {

@@ -1,4 +1,4 @@
-//! ROOM
+//! The process: its shutdown, its panics, its log, and what the operating system lets it have.
 
 pub mod drain;
 pub mod limits;

@@ -3,7 +3,8 @@
 use super::Tracer;
 use crate::broker::Error;
 use crate::broker::error::Code;
-use crate::broker::provision::{MESH_BUCKET, kv_stream};
+use crate::broker::kv::kv_stream;
+use crate::broker::provision::MESH_BUCKET;
 use crate::ledger::core::entry::{Head, Subjects};
 use crate::ledger::store::{incarnation, keys, read};
 use crate::message::EventId;

@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 
 use super::reading::{Extent, Range};
 use super::{Message, Tracer};
-use crate::broker::provision::kv_stream;
+use crate::broker::kv::kv_stream;
 use crate::broker::scan::CLOCKS_MS;
 use crate::broker::{By, Error};
 use crate::identity;

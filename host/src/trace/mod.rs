@@ -1,6 +1,6 @@
 //! Where an event is: what each handler has made of it, and what has followed from it. Only reads.
 
-pub mod field;
+mod field;
 pub mod find;
 pub mod follow;
 pub mod ledger;
@@ -16,8 +16,8 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 
 use crate::broker::{By, Error, StreamInfo};
-use crate::effects::subject_matches;
 use crate::ledger::core::entry::Head;
+use crate::message::subject::subject_matches;
 use crate::message::{EventId, Headers};
 use crate::outcome::HOPS_MAX;
 use crate::plan::{Handler, Plan};

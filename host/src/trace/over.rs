@@ -2,7 +2,7 @@
 //! that its consumer is through with.
 
 use crate::broker::consumer::META_INCARNATION;
-use crate::broker::provision::kv_stream;
+use crate::broker::kv::kv_stream;
 use crate::broker::{Connection, Error};
 use crate::ledger::core::entry::{Floor, Subjects};
 use crate::ledger::store::read;

@@ -7,9 +7,9 @@ use super::field::Json;
 use super::find::Place;
 use super::reading::{Extent, Range};
 use crate::broker::Error;
-use crate::effects::subject_matches;
 use crate::message::clock::Moment;
 use crate::message::rfc3339;
+use crate::message::subject::subject_matches;
 
 /// How many sequences are read at a time, going back.
 const WINDOW: u64 = 10_000;

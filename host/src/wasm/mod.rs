@@ -1,10 +1,11 @@
-//! ROOM
+//! WebAssembly: compiling modules, the engine and its places for instances, one run of a handler, and what a guest sees and may
+//! take of the host.
 
 pub mod compile;
 pub mod engine;
 pub mod guest;
 pub mod library;
 pub mod module;
-pub mod pool;
-pub mod sandbox;
+mod pool;
+mod sandbox;
 pub mod source;

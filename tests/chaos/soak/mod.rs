@@ -31,7 +31,10 @@ use crate::world::{self, World};
 /// Those that have a ledger.
 const BUCKETS: [&str; 2] = [SHARED, "mesh"];
 /// What is logged for each event would be most of what a host does.
-const LOG: (&str, &str) = ("JETMESH_LOG__FILTER", "warn,jetmesh::handler_task::serve=info,jetmesh::handler_task::reload=info");
+const LOG: (&str, &str) = (
+    "JETMESH_LOG__FILTER",
+    "warn,jetmesh::handler_task::serve=info,jetmesh::handler_task::reload=info",
+);
 /// After the last order everything is decided and carried out within this, or never.
 const DRAINED: Duration = Duration::from_secs(180);
 /// Between two writes of the person.

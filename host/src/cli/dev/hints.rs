@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use super::{ORDERS, SAMPLES, STOCK, server};
-use crate::effects::subject_matches;
+use crate::message::subject::subject_matches;
 use crate::plan::Plan;
 
 /// The commands to try, each on a line.

@@ -1,20 +1,13 @@
 //! What can be said of dead letters on the command line.
 
+use super::ls::Ls;
 use clap::Subcommand;
-use clap::builder::{NonEmptyStringValueParser, PossibleValuesParser};
 
 use super::discard::Discard;
 use super::export::{Export, Import};
 use super::rehearse::Rehearse;
 use super::replay::Replay;
 use super::show::Show;
-use crate::cli::Error;
-use crate::config::names::{NAME, is_name, no_subject};
-use crate::dlq::Filter;
-use crate::dlq::select::is_id;
-use crate::message::clock::Moment;
-use crate::message::parse_rfc3339;
-use crate::outcome::Cause;
 
 #[derive(Debug, Subcommand)]
 pub enum Dlq {
@@ -52,175 +45,5 @@ impl Dlq {
             Dlq::Show(_) | Dlq::Import(_) => return None,
         };
         conditions.handler.as_deref()
-    }
-}
-
-#[derive(Debug, clap::Args)]
-pub struct Ls {
-    /// List groups: letters of one handler, cause, code and module whose errors say the same but for numbers and names;
-    /// with the ID of a group, list its letters
-    #[arg(long, value_name = "ID", num_args = 0..=1, default_missing_value = "")]
-    pub group: Option<String>,
-    /// Only the newest so many, or the largest so many groups; 0: all of them [default: 100 letters, with --json all]
-    #[arg(long, value_name = "NUMBER")]
-    pub limit: Option<usize>,
-    /// As JSON, one object on a line
-    #[arg(long)]
-    pub json: bool,
-    #[command(flatten)]
-    pub conditions: Conditions,
-}
-
-/// Conditions on a dead letter; one that is not given does not matter.
-#[derive(Debug, Default, clap::Args)]
-#[command(next_help_heading = "Which dead letters")]
-pub struct Conditions {
-    /// Only this handler's
-    #[arg(long, value_name = "NAME", value_parser = handler)]
-    pub handler: Option<String>,
-    /// Only those that died of this
-    #[arg(long, value_name = "CAUSE", value_parser = PossibleValuesParser::new(Cause::ALL.map(Cause::name)))]
-    pub cause: Option<String>,
-    /// Only those whose last failure had this code
-    #[arg(long, value_name = "CODE", value_parser = NonEmptyStringValueParser::new())]
-    pub code: Option<String>,
-    /// Only those that failed on this module; the beginning of its digest is enough
-    #[arg(long, value_name = "DIGEST", value_parser = digest)]
-    pub digest: Option<String>,
-    /// Only those that died at or after this time: RFC 3339, or so long ago, such as 90m or 2days
-    #[arg(long, value_name = "TIME", value_parser = time)]
-    pub since: Option<Moment>,
-    /// Only those that died before this time: RFC 3339, or so long ago
-    #[arg(long, value_name = "TIME", value_parser = time)]
-    pub until: Option<Moment>,
-    /// Only those whose event has a subject of this pattern; `*` and `>` as in NATS
-    #[arg(long, value_name = "SUBJECT", value_parser = pattern)]
-    pub subject: Option<String>,
-    /// Only those with this text in the error, a header of the event or its payload; case does not matter
-    #[arg(long, value_name = "TEXT", value_parser = NonEmptyStringValueParser::new())]
-    pub text: Option<String>,
-}
-
-impl Conditions {
-    pub fn filter(&self, group: Option<&str>) -> Filter {
-        Filter {
-            handler: self.handler.clone(),
-            cause: self.cause.as_deref().and_then(Cause::parse),
-            code: self.code.clone(),
-            digest: self.digest.clone(),
-            since_ms: self.since.map(Moment::ms),
-            until_ms: self.until.map(Moment::ms),
-            subject: self.subject.clone(),
-            text: self.text.clone(),
-            group: group.map(str::to_owned),
-        }
-    }
-}
-
-/// Which dead letters a command is about.
-#[derive(Debug, clap::Args)]
-pub struct Selection {
-    /// As `dlq ls` prints them: HANDLER.INCARNATION.SEQUENCE
-    #[arg(value_name = "ID")]
-    pub ids: Vec<String>,
-    #[command(flatten)]
-    pub conditions: Conditions,
-    /// Only those of this group, as `dlq ls --group` prints it
-    #[arg(long, value_name = "ID", value_parser = NonEmptyStringValueParser::new())]
-    pub group: Option<String>,
-    /// All that there are
-    #[arg(long)]
-    pub all: bool,
-}
-
-/// A selection that has been understood.
-#[derive(Debug)]
-pub enum Selected {
-    Ids(Vec<String>),
-    Filter(Filter),
-}
-
-impl Selection {
-    pub(in crate::cli) fn selected(&self) -> Result<Selected, Error> {
-        let filter = self.conditions.filter(self.group.as_deref());
-        let usage = |text: &str| Err(Error::Usage(text.to_owned()));
-        match (self.ids.is_empty(), filter.is_empty(), self.all) {
-            (true, true, false) => usage("say which: an ID, --group, a condition such as --handler, or --all"),
-            (false, true, false) => {
-                self.ids.iter().try_for_each(|id| check_id(id))?;
-                let mut ids = self.ids.clone();
-                ids.sort();
-                ids.dedup();
-                Ok(Selected::Ids(ids))
-            }
-            (false, _, _) => usage("IDs say already which: leave the conditions out"),
-            (true, false, true) => usage("--all means all: leave the conditions out"),
-            (true, _, _) => Ok(Selected::Filter(filter)),
-        }
-    }
-}
-
-pub fn check_id(id: &str) -> Result<(), Error> {
-    if is_id(id) {
-        return Ok(());
-    }
-    Err(Error::Usage(format!(
-        "`{id}` is not HANDLER.INCARNATION.SEQUENCE, as `jetmesh dlq ls` prints it"
-    )))
-}
-
-/// The name of a handler.
-pub fn handler(text: &str) -> Result<String, String> {
-    match is_name(text) {
-        true => Ok(text.to_owned()),
-        false => Err(format!("not a handler's name, which has {NAME}")),
-    }
-}
-
-/// The beginning of a module's digest.
-fn digest(text: &str) -> Result<String, String> {
-    let digits = text.strip_prefix("sha256:").unwrap_or(text);
-    match !digits.is_empty() && digits.bytes().all(|digit| digit.is_ascii_hexdigit()) {
-        true => Ok(digits.to_ascii_lowercase()),
-        false => Err("not the beginning of a digest, which has the digits 0-9 and a-f".to_owned()),
-    }
-}
-
-/// A subject, perhaps with wildcards.
-fn pattern(text: &str) -> Result<String, String> {
-    match no_subject(text) {
-        None => Ok(text.to_owned()),
-        Some(why) => Err(format!("not a subject: {why}")),
-    }
-}
-
-/// A point in time.
-pub fn time(text: &str) -> Result<Moment, String> {
-    if let Some(ms) = parse_rfc3339(text) {
-        return Ok(Moment::At(ms));
-    }
-    humantime::parse_duration(text).map(Moment::Ago).map_err(|_| {
-        "neither a date with its time and zone, 2026-05-01T08:00:00Z, nor a duration such as 90m".to_owned()
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_condition_that_would_mean_everything_or_nothing_is_none() {
-        assert_eq!(handler("in_v-1"), Ok("in_v-1".to_owned()));
-        assert_eq!(digest("sha256:31C1"), Ok("31c1".to_owned()));
-        assert_eq!(pattern("orders.*.>"), Ok("orders.*.>".to_owned()));
-        for wrong in ["", "a b", "*", ">", "a.b"] {
-            assert!(handler(wrong).is_err(), "{wrong}");
-        }
-        for wrong in ["", "sha256:", "xyz"] {
-            assert!(digest(wrong).is_err(), "{wrong}");
-        }
-        for wrong in ["", ">.x", "a..b", "a*"] {
-            assert!(pattern(wrong).is_err(), "{wrong}");
-        }
     }
 }

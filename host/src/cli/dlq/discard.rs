@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use futures_util::{StreamExt as _, stream};
 use serde_json::json;
 
-use super::args::{Selected, Selection};
 use crate::broker::Connection;
+use crate::cli::dlq::selection::{Selected, Selection};
 use crate::cli::stop::Stop;
 use crate::cli::{Error, FAILED, OK, ask, text};
 use crate::dead_letter::{self, Letter};

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use futures_util::{StreamExt as _, stream};
 use serde_json::json;
 
-use super::args::{Selected, Selection};
 use crate::broker::{self, Connection};
+use crate::cli::dlq::selection::{Selected, Selection};
 use crate::cli::stop::Stop;
 use crate::cli::text::letters;
 use crate::cli::{Error, FAILED, OK, UNREAD};

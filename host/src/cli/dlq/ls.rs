@@ -1,8 +1,8 @@
 //! `jetmesh dlq ls`: which dead letters there are, or which faults.
 
+use super::selection::Conditions;
 use serde_json::json;
 
-use super::args::Ls;
 use crate::broker::Connection;
 use crate::cli::table::{self, Narrow};
 use crate::cli::text::{self, in_time};
@@ -13,6 +13,22 @@ use crate::dlq::select::Newest;
 use crate::dlq::{Filter, Groups};
 use crate::message::clock::now_ms;
 use crate::message::rfc3339;
+
+#[derive(Debug, clap::Args)]
+pub struct Ls {
+    /// List groups: letters of one handler, cause, code and module whose errors say the same but for numbers and names;
+    /// with the ID of a group, list its letters
+    #[arg(long, value_name = "ID", num_args = 0..=1, default_missing_value = "")]
+    pub group: Option<String>,
+    /// Only the newest so many, or the largest so many groups; 0: all of them [default: 100 letters, with --json all]
+    #[arg(long, value_name = "NUMBER")]
+    pub limit: Option<usize>,
+    /// As JSON, one object on a line
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub conditions: Conditions,
+}
 
 /// How many letters a table shows if nothing is said.
 const TABLE_LIMIT: usize = 100;

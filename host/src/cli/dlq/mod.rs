@@ -6,9 +6,11 @@ mod export;
 mod ls;
 mod rehearse;
 mod replay;
+mod selection;
 mod show;
 
-pub use args::{Dlq, handler, time};
+pub use args::Dlq;
+pub use selection::{handler, time};
 
 use super::stop::Stop;
 use super::{Args, Error};
@@ -77,7 +79,7 @@ async fn newest(connection: &Connection, filter: &Filter, most: usize) -> Result
 
 /// One letter, whole.
 async fn find(connection: &Connection, id: &str) -> Result<Letter, Error> {
-    args::check_id(id)?;
+    selection::check_id(id)?;
     if let Some(letter) = select::find(connection, id).await? {
         return Ok(letter);
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use crate::broker::provision::kv_stream;
+use crate::broker::kv::kv_stream;
 use crate::broker::{self, By, Connection};
 use crate::ledger::core::entry::{Head, Subjects};
 use crate::plan::Handler;

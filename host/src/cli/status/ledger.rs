@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::handler::head;
-use crate::broker::provision::kv_stream;
+use crate::broker::kv::kv_stream;
 use crate::broker::{self, By, Connection};
 use crate::ledger::core::entry::Subjects;
 use crate::ledger::relay;

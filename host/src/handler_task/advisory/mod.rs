@@ -1,15 +1,15 @@
 //! The server's advisories that it gave up on an event. They are lost and repeated under faults, and anybody may forge
 //! one: so they are only a hint, which the consumer, the attempt record and the ledger confirm.
 
+use self::message::{Advisory, Routed};
 use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::Deserialize;
-
 use crate::attempts;
 use crate::broker::Error;
-use crate::broker::provision::{ATTEMPTS, kept, kv_stream};
+use crate::broker::kv::kv_stream;
+use crate::broker::provision::{ATTEMPTS, kept};
 use crate::failpoint;
 use crate::handler_task::dead_lettering::{self, Dead};
 use crate::handler_task::lane::{Counters, Lane, Link};
@@ -21,23 +21,8 @@ use crate::outcome::{Cause, Failure};
 use crate::replay_queue;
 use crate::trouble::Weight;
 
+pub mod message;
 pub mod route;
-
-/// `io.nats.jetstream.advisory.v1.max_deliver` and `….terminated`
-/// (<https://github.com/nats-io/jsm.go/tree/main/schemas/jetstream/advisory/v1>).
-#[derive(Debug, Deserialize)]
-pub struct Advisory {
-    #[serde(rename = "type")]
-    kind: String,
-    timestamp: String,
-    stream: String,
-    consumer: String,
-    stream_seq: u64,
-    #[serde(default)]
-    deliveries: u64,
-    #[serde(default)]
-    reason: String,
-}
 
 /// What an advisory comes to.
 enum Answer {
@@ -48,7 +33,7 @@ enum Answer {
 }
 
 /// Acts on one advisory.
-pub async fn take(lane: &Arc<Lane>, link: Arc<Link>, (advisory, reply): route::Routed) {
+pub async fn take(lane: &Arc<Lane>, link: Arc<Link>, (advisory, reply): Routed) {
     let acker = Acker::of(reply, &link);
     let settlement = match act(lane, &link, &advisory).await {
         Ok(Answer::Over) => Settlement::Ack,

@@ -9,12 +9,12 @@ use async_nats::{Message as Wire, Subject};
 use serde_json::json;
 use tokio::sync::mpsc::error::TrySendError;
 
-use super::Advisory;
 use crate::broker::connection::redial_delay;
 use crate::broker::consumer::{ConsumerInfo, META_HANDLER, META_MESH, nanos};
 use crate::broker::provision::{ADVISORIES, REPLAY, restore};
 use crate::broker::pull::{Inlet, Pulled};
 use crate::broker::{self, Connection, Error};
+use crate::handler_task::advisory::message::Advisory;
 use crate::handler_task::lane::Lane;
 use crate::message::DeliveryInfo;
 use crate::plan::Plan;
@@ -33,9 +33,6 @@ const ACK_PENDING_MAX: usize = 10_000;
 const LATER: Duration = Duration::from_secs(5);
 /// After so many deliveries no host has the handler: the sweep of the one that gets it finds what the advisory tells of.
 const DELIVERIES_MAX: u64 = 12;
-
-/// An advisory on its way to its handler, and where it is answered.
-pub type Routed = (Advisory, Subject);
 
 /// Routes advisories for as long as it is polled.
 pub async fn run(plan: Arc<Plan>, lanes: Vec<Arc<Lane>>) {

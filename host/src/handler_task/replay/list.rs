@@ -1,12 +1,11 @@
 //! A list of dead letters to be replayed: read together, run each for itself, answered together. If one of them is to be
 //! tried again the list comes again, and those that are settled are left out.
 
-use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::collections::HashMap;
+use std::sync::Arc;
 
 use futures_util::StreamExt;
 use futures_util::stream::{self, FuturesUnordered};
-use tokio::sync::Semaphore;
 
 use super::{of_letter, run};
 use crate::dead_letter;
@@ -16,43 +15,8 @@ use crate::message::EventId;
 use crate::replay_queue::{self, LIST_MAX};
 use crate::trouble::Weight;
 
-/// Letters of lists that each handler works on at a time: they wait for their commits, which the fewer a second cost the
-/// less.
-const LETTERS_IN_FLIGHT: usize = 2048;
 /// Letters of one list that are read one by one at a time, when they could not be read together: they may be large.
 const READ_ALONE_MAX: usize = 8;
-/// So many lists are known by their settled letters when they come again; of others each letter is looked at again.
-const KNOWN_MAX: usize = 1_000;
-
-/// The lists that a lane works on.
-pub struct Lists {
-    room: Semaphore,
-    /// By the list's own name: those of its letters that are settled.
-    settled: Mutex<HashMap<String, HashSet<EventId>>>,
-}
-
-impl Default for Lists {
-    fn default() -> Lists {
-        Lists {
-            room: Semaphore::new(LETTERS_IN_FLIGHT),
-            settled: Mutex::default(),
-        }
-    }
-}
-
-impl Lists {
-    fn settled(&self) -> MutexGuard<'_, HashMap<String, HashSet<EventId>>> {
-        self.settled.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn remember(&self, list: &str, settled: HashSet<EventId>) {
-        let mut known = self.settled();
-        if known.len() >= KNOWN_MAX {
-            known.clear();
-        }
-        known.entry(list.to_owned()).or_default().extend(settled);
-    }
-}
 
 /// Handles a list; `name`: its own.
 pub async fn take(

@@ -7,30 +7,27 @@ use std::time::Duration;
 use async_nats::{Message as Wire, Subject};
 use serde_json::json;
 
-use crate::attempts::Attempt;
-use crate::attempts::history::{self, HISTORY};
 use crate::broker::consumer::{ConsumerInfo, META_HANDLER, META_MESH, nanos};
 use crate::broker::provision::REPLAY;
 use crate::broker::{Connection, Error};
-use crate::dead_letter::{self, ASKED_BY, DEAD_SINCE, Envelope, REPLAYED};
-use crate::failpoint;
+use crate::dead_letter::{self, ASKED_BY, Envelope};
 use crate::handler_task::dead_lettering::{self, Attempts, Dead};
-use crate::handler_task::delivery::{Delivery, Ran, Replay};
+use crate::handler_task::delivery::{Delivery, Replay};
 use crate::handler_task::dispatch;
 use crate::handler_task::lane::{Lane, Link};
 use crate::handler_task::malformed;
-use crate::handler_task::record;
 use crate::handler_task::settle::{Acker, Settlement};
-use crate::message::{DeliveryInfo, EventId, Message, rfc3339};
+use crate::message::{DeliveryInfo, EventId, Message};
 use crate::outcome::{Cause, Failure};
 use crate::trouble::Weight;
 
 mod inlet;
+pub mod letter;
 mod list;
+pub mod lists;
 
 use crate::replay_queue::{self, LETTER, subject};
 pub use inlet::{Heard, Replays};
-pub use list::Lists;
 
 /// The durable name of a lane's consumer on `MESH_REPLAY`.
 fn consumer(lane: &Lane) -> String {
@@ -157,57 +154,6 @@ async fn of_letter(
         };
         (message, replay)
     }))
-}
-
-/// The replay of a letter has failed for good: its letter gets one more attempt in its history, and stays as it is
-/// otherwise. If that cannot be written, the replay is over all the same.
-pub async fn failed_again(lane: &Lane, delivery: &Delivery, attempt: u32, ran: &Ran) {
-    let (Some(letter), Some(link)) = (delivery.letter(), lane.link()) else {
-        return;
-    };
-    let told = record::told(lane, attempt, ran);
-    let told = Attempt {
-        replay: true,
-        asked_by: delivery.asked_by().map(str::to_owned),
-        ..told
-    };
-    if let Err(error) = add_to_history(&link.connection, letter, told).await {
-        let (handler, event) = (&lane.plan.name, &delivery.message.event);
-        trouble!(Weight::Aside, handler, error, { %handler, %event, %error },
-            "a failed replay is not in its letter's history");
-    }
-}
-
-/// Nothing happens to a letter that was settled or written again meanwhile.
-async fn add_to_history(connection: &Connection, replayed: &Envelope, attempt: Attempt) -> Result<(), Error> {
-    let letter = dead_letter::read(connection, &replayed.subject).await?;
-    let Some(letter) = letter.filter(|letter| letter.sequence == replayed.sequence) else {
-        return Ok(());
-    };
-    let mut attempts = history::of(&letter.headers);
-    attempts.push(attempt);
-    let mut headers = letter.headers.clone();
-    headers.retain(|(name, _)| name != HISTORY && name != DEAD_SINCE);
-    headers.push((DEAD_SINCE.to_owned(), rfc3339(letter.dead_since_ms())));
-    headers.push((HISTORY.to_owned(), history::value(&attempts)));
-    failpoint::point("before-history");
-    let payload = letter.payload.clone();
-    dead_letter::rewrite(connection, &letter, headers, payload).await
-}
-
-/// The replay of a handler without a ledger is done: its letter goes.
-pub async fn settle_directly(lane: &Lane, delivery: &Delivery) {
-    let (Some(letter), Some(link)) = (delivery.letter(), lane.link()) else {
-        return;
-    };
-    if let Err(error) = settle(&link.connection, letter, delivery.asked_by()).await {
-        let (handler, event) = (&lane.plan.name, &delivery.message.event);
-        trouble!(Weight::Aside, handler, error, { %handler, %event, %error }, "a replayed dead letter stays listed");
-    }
-}
-
-async fn settle(connection: &Connection, letter: &Envelope, asked_by: Option<&str>) -> Result<(), Error> {
-    dead_letter::settle(connection, &letter.subject, REPLAYED, asked_by, letter.in_parts).await
 }
 
 /// An event that is still in its stream. `None`: it is not, and has been buried.

@@ -1,88 +1,20 @@
 //! From a transaction to the messages of one atomic batch, and from the server's answer to the next step. Pure: this is
 //! what decides whether effects happen once, so it can be run without a server.
 
+use super::record::{Expect, Mark, Record, json};
+use super::transaction::Transaction;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::entry::{Death, Decision, Entry, Floor, Head, Incarnation, READER, Subjects, Verdict, Write, key_subject};
+use super::entry::{Death, Decision, Entry, Floor, Head, Incarnation, READER, Subjects, Verdict, Write};
 use super::group::{Group, Member, room};
-use super::index::Decided;
-use super::outs::{Planned, outs};
+use super::outs::outs;
 use crate::broker::error::{Code, Remedy, remedy};
+use crate::broker::kv::key_subject;
 use crate::effects::Version;
 use crate::failpoint::mistake::{Mistake, Planted};
-use crate::message::EventId;
-
-/// A decision that wants to be appended, with all that must happen together with it.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Transaction {
-    pub handler: String,
-    pub event: EventId,
-    /// `None`: it decides nothing, and waits until what it has read is committed.
-    pub decision: Option<Decision>,
-    /// The session of the ledger that its reads belong to.
-    pub session: u64,
-    /// What it rests on.
-    pub reads: BTreeMap<String, Version>,
-    pub writes: BTreeMap<String, Option<Bytes>>,
-    pub consequences: Vec<Planned>,
-    /// Of a replay: the death that its `done` follows, and that record's sequence.
-    pub death: Option<(u64, u64)>,
-}
-
-impl Transaction {
-    /// Its event repeats another: that is decided, and nothing of what it wanted happens.
-    pub fn repeats(&mut self, first: &EventId) {
-        self.reads.clear();
-        self.writes.clear();
-        self.consequences.clear();
-        if let Some(decision) = &mut self.decision {
-            decision.verdict = Verdict::Done;
-            decision.same_as = Some(first.to_string());
-            (decision.cause, decision.code, decision.message) = (None, None, None);
-        }
-    }
-
-    /// Whether it was taken for a repetition of another event.
-    pub fn is_repetition(&self) -> bool {
-        self.decision
-            .as_ref()
-            .is_some_and(|decision| decision.same_as.is_some())
-    }
-}
-
-/// What a message of a batch expects of the stream, checked by the server when the batch commits.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Expect {
-    Nothing,
-    /// The last sequence on the message's own subject; 0: none.
-    Last(u64),
-    /// The last sequence on another subject.
-    LastOf {
-        subject: String,
-        sequence: u64,
-    },
-}
-
-/// One message of a batch.
-#[derive(Debug, Clone)]
-pub struct Record {
-    pub subject: String,
-    pub expect: Expect,
-    /// A part of a payload, or a KV tombstone.
-    pub mark: Mark,
-    pub body: Bytes,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mark {
-    Plain,
-    Part,
-    /// A deleted key, as KV clients write it.
-    Tombstone,
-}
 
 /// What an entry says besides its decisions and writes.
 #[derive(Debug, Clone, Default)]
@@ -299,13 +231,6 @@ fn stored(version: Version) -> u64 {
     }
 }
 
-pub(in crate::ledger) fn json(value: &impl serde::Serialize) -> Bytes {
-    // Maps with text keys and plain fields: nothing here can fail to be written.
-    serde_json::to_vec(value)
-        .expect("a record of the ledger serialises")
-        .into()
-}
-
 /// The server's answer to a batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
@@ -326,15 +251,5 @@ impl Answer {
             Remedy::TryAgain => Answer::Unknown,
             Remedy::Person => Answer::Named(format!("{text} ({})", code.0)),
         }
-    }
-}
-
-/// Whether the index's word on an event makes this transaction moot. A replay's `done` follows exactly its own death.
-pub fn moot(decided: Option<Decided>, death: Option<(u64, u64)>) -> Option<Decided> {
-    match (decided, death) {
-        (Some(Decided::Dead { entry }), Some((n, _))) if entry == n => None,
-        // Below the floor the death's own record, which the batch expects unchanged, is the witness.
-        (Some(Decided::Below), Some(_)) => None,
-        (decided, _) => decided,
     }
 }

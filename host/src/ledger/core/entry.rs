@@ -62,11 +62,6 @@ impl Subjects {
     }
 }
 
-/// The subject of a key's value.
-pub fn key_subject(bucket: &str, key: &str) -> String {
-    format!("$KV.{bucket}.{key}")
-}
-
 /// One append's decisions and writes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Entry {

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
-use super::append::Transaction;
 use super::entry::{VALUE_IN_ENTRY_MAX, Verdict};
-use super::outs::{BODY_HERE_MAX, OUT_BYTES, Planned, in_json};
+use super::outs::{BODY_HERE_MAX, OUT_BYTES, in_json};
 use crate::effects::Version;
+use crate::ledger::core::transaction::Planned;
+use crate::ledger::core::transaction::Transaction;
 
 /// Which transaction of this host.
 pub type TxId = u64;

@@ -113,12 +113,9 @@ impl Ids {
         firsts.into_iter().flatten().map(|first| first.entry).min()
     }
 
+    #[cfg(test)]
     pub fn len(&self) -> usize {
         self.asked.len() + self.emitted.len()
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.asked.is_empty() && self.emitted.is_empty()
     }
 
     fn all(&self, hash: Hash) -> impl Iterator<Item = &First> {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::append::{TooLarge, Transaction, fits_alone, moot};
+use super::append::{TooLarge, fits_alone};
 use super::book::Book;
 use super::entry::Verdict;
 use super::fate::{Committed, Fate, Fates, Fault};
@@ -10,6 +10,7 @@ use super::group::{Group, Member, TxId, room};
 use super::index::Decided;
 use crate::effects::Version;
 use crate::failpoint::mistake::Mistake;
+use crate::ledger::core::transaction::{Transaction, moot};
 use crate::message::EventId;
 
 /// What came of joining.

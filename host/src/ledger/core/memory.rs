@@ -109,10 +109,6 @@ impl Memory {
         self.pieces.len().saturating_sub(1) * PIECE + last - self.gone
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
     /// Those with this hash, in no order.
     pub fn all(&self, hash: Hash) -> impl Iterator<Item = &First> {
         let numbers = self.tables.get(table(hash)).into_iter();

@@ -1,19 +1,22 @@
-//! ROOM
+//! What a host knows of a ledger and how it decides, without I/O, clock or chance: `book` and what it is made of. Whether effects
+//! happen once is decided here, so it can be run without a server.
 
 pub mod append;
 pub mod book;
-pub mod cache;
-pub mod consequence;
+mod cache;
+mod consequence;
 pub mod entry;
 pub mod fate;
 pub mod group;
-pub mod id;
+mod id;
 pub mod ids;
 pub mod index;
 pub mod join;
-pub mod memory;
+mod memory;
 pub mod opening;
 pub mod outs;
-pub mod replayed;
-pub mod standing;
-pub mod view;
+pub mod record;
+mod replayed;
+mod standing;
+pub mod transaction;
+mod view;

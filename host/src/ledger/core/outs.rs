@@ -1,41 +1,12 @@
 //! Consequences laid out as messages of a batch: as few as their bytes allow. Pure.
 
+use super::transaction::Planned;
 use bytes::Bytes;
 
-use super::append::{Expect, Mark, Record, json};
 use super::entry::{Body, Consequence, Subjects, Text};
 use crate::dead_letter::DEATH;
+use crate::ledger::core::record::{Expect, Mark, Record, json};
 use crate::message::rfc3339;
-
-/// A consequence before it is laid out in messages; its body is left out of `consequence`.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Planned {
-    Event {
-        id: String,
-        subject: String,
-        headers: crate::message::Headers,
-        payload: Bytes,
-    },
-    Delayed {
-        id: String,
-        /// In milliseconds since the Unix epoch.
-        due_ms: u64,
-        subject: String,
-        headers: crate::message::Headers,
-        payload: Bytes,
-    },
-    Letter {
-        subject: String,
-        headers: crate::message::Headers,
-        payload: Bytes,
-    },
-    Settle {
-        subject: String,
-        reason: String,
-        in_parts: bool,
-        asked_by: Option<String>,
-    },
-}
 
 /// Payloads above this are stored as parts.
 pub const BODY_HERE_MAX: usize = 64 * 1024;

@@ -2,8 +2,8 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::append::Transaction;
 use super::entry::{Hash, Id};
+use crate::ledger::core::transaction::Transaction;
 use crate::message::EventId;
 
 #[derive(Debug, Default, Clone)]

@@ -8,11 +8,11 @@ use super::program::{KEYS, bytes, value};
 use super::world::{Broken, HANDLER, Kind, Run, Stands, Waiter, World, event_id};
 use crate::dead_letter::DEATH;
 use crate::failpoint::mistake::Mistake;
-use crate::ledger::core::append::{Transaction, moot};
 use crate::ledger::core::entry::{Decision, Verdict};
 use crate::ledger::core::fate::{Committed, Fate, Fates, Fault};
 use crate::ledger::core::join::Join;
-use crate::ledger::core::outs::Planned;
+use crate::ledger::core::transaction::Planned;
+use crate::ledger::core::transaction::{Transaction, moot};
 use crate::outcome::Cause;
 
 /// How a run ends.

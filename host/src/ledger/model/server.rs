@@ -8,8 +8,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::program::{KEYS, Values, bytes, value};
-use crate::ledger::core::append::{Batch, Expect, Mark, Record};
-use crate::ledger::core::entry::{Death, Entry, Head, Out, READER, Subjects, Verdict, key_subject};
+use crate::broker::kv::key_subject;
+use crate::ledger::core::append::Batch;
+use crate::ledger::core::entry::{Death, Entry, Head, Out, READER, Subjects, Verdict};
+use crate::ledger::core::record::{Expect, Mark, Record};
 
 pub const BUCKET: &str = "b";
 

@@ -133,7 +133,8 @@ impl Blocked {
         !self.due.is_empty()
     }
 
-    pub fn waiting(&self) -> usize {
+    #[cfg(test)]
+    fn waiting(&self) -> usize {
         self.waiting
     }
 

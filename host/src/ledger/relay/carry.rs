@@ -12,15 +12,15 @@ use tokio::time::Instant;
 
 use super::blocked::{Blocked, Place};
 use super::flight::Flight;
-use super::look::Look;
-use super::publish::Task;
-use super::refused::Asked;
 use super::state::RelayState;
 use super::targets::Targets;
 use crate::broker::{By, Connection, Error};
 use crate::delayed::Room;
 use crate::ledger::core::book::Appended;
 use crate::ledger::core::entry::{Consequence, Entry, Head, Out, Subjects};
+use crate::ledger::relay::asked::Asked;
+use crate::ledger::relay::seen::Look;
+use crate::ledger::relay::task::Task;
 use crate::ledger::store::bucket::Bucket;
 use crate::ledger::store::read;
 use crate::plan::Plan;

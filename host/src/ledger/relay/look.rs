@@ -1,7 +1,8 @@
 //! What a relay that begins must not do twice: what was fetched and not confirmed before it may have been carried out,
 //! so it looks into the targets first.
 
-use std::collections::{HashMap, HashSet};
+use super::seen::Look;
+use std::collections::HashSet;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -10,38 +11,16 @@ use tokio::time::Instant;
 use super::CONSUMER;
 use super::blocked::{Manner, Waiting};
 use super::carry::{Fetched, Relay};
-use super::publish::Task;
-use super::refused::{Answer, Asked};
 use crate::broker::error::Code;
 use crate::broker::provision::DEAD;
 use crate::broker::scan::{CLOCKS_MS, From, LOOKS, Scanned, survey};
 use crate::broker::{By, Connection, Error};
 use crate::dead_letter;
 use crate::ledger::core::entry::PART;
+use crate::ledger::relay::asked::{Answer, Asked};
+use crate::ledger::relay::task::Task;
 use crate::message::{DeliveryInfo, Headers, header, headers_of};
 use crate::plan::Nats;
-
-/// What a relay that begins must not take for unpublished.
-#[derive(Default)]
-pub struct Look {
-    /// Consequences up to this sequence may have been carried out before.
-    pub until: u64,
-    /// When the oldest of them was stored.
-    from_ms: u64,
-    /// By subject, the ids of the events that are in the target since then.
-    seen: HashMap<String, HashSet<String>>,
-}
-
-impl Look {
-    /// What was seen there is no longer all that may be there.
-    pub fn forget(&mut self, subject: &str) {
-        self.seen.remove(subject);
-    }
-
-    pub fn saw(&mut self, subject: String, ids: HashSet<String>) {
-        self.seen.insert(subject, ids);
-    }
-}
 
 impl Relay {
     /// Carries out everything that has been delivered and not confirmed, by whichever relay, and this message: what comes

@@ -13,7 +13,8 @@ use tokio::time::Instant;
 use self::carry::{Fetched, Relay};
 use crate::broker::connection::redial_delay;
 use crate::broker::consumer::nanos;
-use crate::broker::provision::{DEAD, DELAYED, kv_stream, restore};
+use crate::broker::kv::kv_stream;
+use crate::broker::provision::{DEAD, DELAYED, restore};
 use crate::broker::shared::Shared;
 use crate::broker::{By, Connection, Error};
 use crate::failpoint;
@@ -24,15 +25,18 @@ use crate::message::DeliveryInfo;
 use crate::plan::{Nats, Plan};
 use crate::trouble::Weight;
 
-pub mod blocked;
+mod asked;
+mod blocked;
 mod carry;
 pub mod due;
 mod flight;
-pub mod look;
+mod look;
 mod publish;
 mod refused;
+mod seen;
 pub mod state;
-pub mod targets;
+mod targets;
+mod task;
 
 pub use state::RelayState;
 

@@ -1,14 +1,13 @@
 //! One consequence on its way: what is published for it, and where.
 
-use std::sync::Arc;
+use super::task::Task;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use tokio::time::Instant;
 
-use super::blocked::{Place, Waiting};
 use super::carry::Relay;
-use super::flight::{Answered, Cargo, What};
+use super::flight::{Answered, What};
 use crate::broker::connection::{EXPECTED, token};
 use crate::broker::error::Code;
 use crate::broker::provision::{DEAD, DELAYED};
@@ -19,38 +18,6 @@ use crate::failpoint;
 use crate::failpoint::mistake::Mistake;
 use crate::ledger::core::entry::{Body, Consequence, record_of_death};
 use crate::message::{Headers, writable};
-
-/// One consequence that is to be carried out.
-pub struct Task {
-    pub carried: u64,
-    pub place: Place,
-    /// The entry that it follows from, and its sequence.
-    pub entry: u64,
-    pub entry_sequence: u64,
-    /// Not fetched before this.
-    pub at: Instant,
-    /// If it has been tried before.
-    pub before: Option<Waiting>,
-}
-
-impl Task {
-    /// On its way to a target.
-    fn cargo(self, what: What, subject: String, target: Option<Arc<str>>) -> Cargo {
-        Cargo {
-            carried: self.carried,
-            place: self.place,
-            what,
-            subject,
-            target,
-            before: self.before,
-        }
-    }
-
-    /// Why it becomes a letter, if it does.
-    fn letter(&self) -> Option<String> {
-        self.before.as_ref()?.letter.clone()
-    }
-}
 
 impl Relay {
     /// Begins to carry out one consequence.

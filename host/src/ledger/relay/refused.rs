@@ -1,6 +1,6 @@
 //! What becomes of what was published: taken, refused, or never answered.
 
-use std::collections::HashSet;
+use super::asked::{Answer, Asked};
 use std::sync::Arc;
 
 use tokio::time::Instant;
@@ -12,24 +12,11 @@ use super::targets::{Refusal, refusal};
 use crate::broker::error::Code;
 use crate::broker::provision::{DEAD, DELAYED, restore};
 use crate::broker::{Connection, Error};
-use crate::effects::subject_matches;
 use crate::failpoint;
 use crate::failpoint::mistake::Mistake;
+use crate::message::subject::subject_matches;
 use crate::plan::Plan;
 use crate::trouble::{self, Weight};
-
-/// What was found out about a subject, aside.
-pub struct Asked {
-    pub(super) subject: String,
-    pub(super) answer: Answer,
-}
-
-pub enum Answer {
-    /// Nothing listens for this target: the stream that captures the subject, if there is one.
-    Stream(String, Result<Option<String>, Error>),
-    /// The ids of the events that lie there.
-    Seen(Result<HashSet<String>, Error>),
-}
 
 impl Relay {
     /// Takes in what a target has answered.

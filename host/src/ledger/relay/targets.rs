@@ -10,7 +10,7 @@ use super::PIN_TTL;
 use super::blocked::{AGAIN, Manner};
 use crate::broker::error::{Code, Remedy, remedy};
 use crate::broker::{Connection, Error};
-use crate::effects::subject_matches;
+use crate::message::subject::subject_matches;
 
 /// What JetStream takes for a stream that says nothing.
 const WINDOW_USUAL: Duration = Duration::from_secs(120);

@@ -8,16 +8,16 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Mutex, Notify, RwLock, RwLockWriteGuard, oneshot};
 use tokio::time::timeout;
 
-use crate::broker::provision::kv_stream;
+use crate::broker::kv::kv_stream;
 use crate::broker::{Connection, Connections, Error};
 use crate::failpoint;
 use crate::failpoint::mistake::Mistake;
-use crate::ledger::core::append::Transaction;
 use crate::ledger::core::book::{Appended, Book, Read};
 use crate::ledger::core::entry::{Entry, Id, Incarnation, Subjects};
 use crate::ledger::core::fate::{Committed, Fate, Fates, Fault};
 use crate::ledger::core::index::Decided;
 use crate::ledger::core::join::Join;
+use crate::ledger::core::transaction::Transaction;
 use crate::message::EventId;
 
 /// Keys of one bucket that are kept at hand, in bytes at most: some hundred thousand small ones.

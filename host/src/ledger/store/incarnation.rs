@@ -3,12 +3,14 @@
 //!
 //! The token is the mesh's own, kept in its bucket under `incarnation.<stream>` and in the heads of ledgers.
 
-use super::read::is_tombstone;
 use crate::broker::connection::token;
-use crate::broker::provision::{MESH_BUCKET, kv_stream};
+use crate::broker::kv::is_tombstone;
+use crate::broker::kv::key_subject;
+use crate::broker::kv::kv_stream;
+use crate::broker::provision::MESH_BUCKET;
 use crate::broker::stream::StreamInfo;
 use crate::broker::{By, Connection, Error};
-use crate::ledger::core::entry::{Incarnation, key_subject};
+use crate::ledger::core::entry::Incarnation;
 use async_nats::HeaderMap;
 
 /// What a look at the stream says.

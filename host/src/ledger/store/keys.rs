@@ -1,5 +1,6 @@
 //! Reading a bucket's keys, from the leader always: a direct get may be answered by a replica that is behind.
 
+use crate::broker::kv::is_tombstone;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
@@ -7,11 +8,10 @@ use futures_util::future::BoxFuture;
 use futures_util::{FutureExt, StreamExt, TryStreamExt};
 
 use super::bucket::Bucket;
-use super::read;
-use crate::broker::provision::kv_stream;
+use crate::broker::kv::key_subject;
+use crate::broker::kv::kv_stream;
 use crate::broker::{By, Connection, Error};
 use crate::effects::Version;
-use crate::ledger::core::entry::key_subject;
 use crate::wasm::guest::State;
 
 /// Reads that are on their way at a time.
@@ -22,7 +22,7 @@ pub async fn fetch(connection: &Connection, bucket: &str, key: &str) -> Result<(
     let subject = key_subject(bucket, key);
     Ok(match connection.stored(&kv_stream(bucket), By::Last(&subject)).await? {
         None => (0, None),
-        Some(stored) if read::is_tombstone(&stored.raw_headers) => (stored.sequence, None),
+        Some(stored) if is_tombstone(&stored.raw_headers) => (stored.sequence, None),
         Some(stored) => (stored.sequence, Some(stored.payload)),
     })
 }

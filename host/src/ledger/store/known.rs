@@ -3,7 +3,7 @@
 use super::read;
 use crate::broker::consumer::{ConsumerInfo, META_LEDGER};
 use crate::broker::error::Code;
-use crate::broker::provision::kv_stream;
+use crate::broker::kv::kv_stream;
 use crate::broker::{Connection, Error};
 use crate::ledger::core::entry::Subjects;
 use crate::plan::{Handler, Plan};

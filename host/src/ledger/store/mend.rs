@@ -5,9 +5,11 @@ use bytes::Bytes;
 
 use super::bucket::Bucket;
 use super::{read, send};
+use crate::broker::kv::key_subject;
 use crate::broker::{By, Connection, Error};
-use crate::ledger::core::append::{Answer, Expect, Mark, Record, json};
-use crate::ledger::core::entry::{Death, Entry, Head, Verdict, Write, key_subject};
+use crate::ledger::core::append::Answer;
+use crate::ledger::core::entry::{Death, Entry, Head, Verdict, Write};
+use crate::ledger::core::record::{Expect, Mark, Record, json};
 
 impl Bucket {
     /// The head of a whole ledger, after what is torn has been completed. Before the first append over a connection.

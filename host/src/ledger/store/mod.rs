@@ -1,16 +1,16 @@
-//! ROOM
+//! The ledger in its bucket: reading it, appending to it, following other hosts, repairing and collecting it.
 
-pub mod at_work;
+mod at_work;
 pub mod bucket;
-pub mod collect;
+mod collect;
 pub mod committer;
-pub mod death;
+mod death;
 pub mod follow;
 pub mod incarnation;
 pub mod keys;
 pub mod known;
-pub mod mend;
+mod mend;
 pub mod read;
-pub mod reset;
-pub mod send;
-pub mod session;
+mod reset;
+mod send;
+mod session;

@@ -3,7 +3,7 @@
 use async_nats::HeaderMap;
 
 use crate::broker::connection::token;
-use crate::broker::provision::kv_stream;
+use crate::broker::kv::kv_stream;
 use crate::broker::scan::{From, Scan};
 use crate::broker::{By, Connection, Error, Stored};
 use crate::ledger::core::entry::{Entry, Head, READER, Subjects};
@@ -180,11 +180,4 @@ fn unreadable(subject: &str, why: String) -> Error {
              this goes on"
         ),
     }
-}
-
-/// A deleted, purged or expired key (ADR-8, ADR-43).
-pub fn is_tombstone(raw_headers: &[u8]) -> bool {
-    let text = String::from_utf8_lossy(raw_headers).to_ascii_lowercase();
-    text.lines()
-        .any(|line| line.starts_with("kv-operation:") || line.starts_with("nats-marker-reason:"))
 }

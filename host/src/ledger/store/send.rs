@@ -7,8 +7,9 @@ use async_nats::HeaderMap;
 use crate::broker::connection::{EXPECTED, pub_ack, token};
 use crate::broker::{Connection, Error};
 use crate::failpoint;
-use crate::ledger::core::append::{Answer, Expect, Mark, Record};
+use crate::ledger::core::append::Answer;
 use crate::ledger::core::entry::PART;
+use crate::ledger::core::record::{Expect, Mark, Record};
 
 /// One atomic batch (ADR-50). `careful`: each message asks for an answer, so that the server names what it dislikes.
 pub async fn send(connection: &Connection, records: &[Record], careful: bool) -> Answer {

@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 use super::Came;
 use super::show::{VERDICTS, verdict};
 use crate::cli::table;
-use crate::dlq::group::normalise;
 use crate::dlq::rehearse::Rehearsal;
+use crate::text::normalise::normalise;
 
 /// What is alike among those that would fail.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]

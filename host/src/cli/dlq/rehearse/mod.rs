@@ -9,9 +9,9 @@ use std::path::{Path, PathBuf};
 use futures_util::StreamExt as _;
 
 use self::account::Account;
-use super::args::{Selected, Selection};
 use crate::app;
 use crate::broker::Connection;
+use crate::cli::dlq::selection::{Selected, Selection};
 use crate::cli::stop::Stop;
 use crate::cli::{Error, FAILED, OK, table};
 use crate::dead_letter::{self, Letter};

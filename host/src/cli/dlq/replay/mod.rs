@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use self::unserved::Unserved;
-use super::args::{Selected, Selection};
 use crate::broker::Connection;
 use crate::broker::connection::token;
+use crate::cli::dlq::selection::{Selected, Selection};
 use crate::cli::stop::Stop;
 use crate::cli::text::letters;
 use crate::cli::{Error, OK, ask, table};

@@ -1,0 +1,63 @@
+//! What becomes of the letter whose replay has ended.
+
+use crate::attempts::Attempt;
+use crate::attempts::history::{self, HISTORY};
+use crate::broker::{Connection, Error};
+use crate::dead_letter::{self, DEAD_SINCE, Envelope, REPLAYED};
+use crate::failpoint;
+use crate::handler_task::delivery::{Delivery, Ran};
+use crate::handler_task::lane::Lane;
+use crate::handler_task::record;
+use crate::message::rfc3339;
+use crate::trouble::Weight;
+
+/// The replay of a letter has failed for good: its letter gets one more attempt in its history, and stays as it is
+/// otherwise. If that cannot be written, the replay is over all the same.
+pub async fn failed_again(lane: &Lane, delivery: &Delivery, attempt: u32, ran: &Ran) {
+    let (Some(letter), Some(link)) = (delivery.letter(), lane.link()) else {
+        return;
+    };
+    let told = record::told(lane, attempt, ran);
+    let told = Attempt {
+        replay: true,
+        asked_by: delivery.asked_by().map(str::to_owned),
+        ..told
+    };
+    if let Err(error) = add_to_history(&link.connection, letter, told).await {
+        let (handler, event) = (&lane.plan.name, &delivery.message.event);
+        trouble!(Weight::Aside, handler, error, { %handler, %event, %error },
+            "a failed replay is not in its letter's history");
+    }
+}
+
+/// Nothing happens to a letter that was settled or written again meanwhile.
+async fn add_to_history(connection: &Connection, replayed: &Envelope, attempt: Attempt) -> Result<(), Error> {
+    let letter = dead_letter::read(connection, &replayed.subject).await?;
+    let Some(letter) = letter.filter(|letter| letter.sequence == replayed.sequence) else {
+        return Ok(());
+    };
+    let mut attempts = history::of(&letter.headers);
+    attempts.push(attempt);
+    let mut headers = letter.headers.clone();
+    headers.retain(|(name, _)| name != HISTORY && name != DEAD_SINCE);
+    headers.push((DEAD_SINCE.to_owned(), rfc3339(letter.dead_since_ms())));
+    headers.push((HISTORY.to_owned(), history::value(&attempts)));
+    failpoint::point("before-history");
+    let payload = letter.payload.clone();
+    dead_letter::rewrite(connection, &letter, headers, payload).await
+}
+
+/// The replay of a handler without a ledger is done: its letter goes.
+pub async fn settle_directly(lane: &Lane, delivery: &Delivery) {
+    let (Some(letter), Some(link)) = (delivery.letter(), lane.link()) else {
+        return;
+    };
+    if let Err(error) = settle(&link.connection, letter, delivery.asked_by()).await {
+        let (handler, event) = (&lane.plan.name, &delivery.message.event);
+        trouble!(Weight::Aside, handler, error, { %handler, %event, %error }, "a replayed dead letter stays listed");
+    }
+}
+
+async fn settle(connection: &Connection, letter: &Envelope, asked_by: Option<&str>) -> Result<(), Error> {
+    dead_letter::settle(connection, &letter.subject, REPLAYED, asked_by, letter.in_parts).await
+}

@@ -1,0 +1,45 @@
+//! The lists of dead letters that a handler replays at a time.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Semaphore;
+
+use crate::message::EventId;
+
+/// Letters of lists that each handler works on at a time: they wait for their commits, which the fewer a second cost the
+/// less.
+const LETTERS_IN_FLIGHT: usize = 2048;
+
+/// So many lists are known by their settled letters when they come again; of others each letter is looked at again.
+const KNOWN_MAX: usize = 1_000;
+
+/// The lists that a lane works on.
+pub struct Lists {
+    pub(super) room: Semaphore,
+    /// By the list's own name: those of its letters that are settled.
+    settled: Mutex<HashMap<String, HashSet<EventId>>>,
+}
+
+impl Default for Lists {
+    fn default() -> Lists {
+        Lists {
+            room: Semaphore::new(LETTERS_IN_FLIGHT),
+            settled: Mutex::default(),
+        }
+    }
+}
+
+impl Lists {
+    pub(super) fn settled(&self) -> MutexGuard<'_, HashMap<String, HashSet<EventId>>> {
+        self.settled.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn remember(&self, list: &str, settled: HashSet<EventId>) {
+        let mut known = self.settled();
+        if known.len() >= KNOWN_MAX {
+            known.clear();
+        }
+        known.entry(list.to_owned()).or_default().extend(settled);
+    }
+}

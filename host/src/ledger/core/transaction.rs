@@ -1,0 +1,88 @@
+//! A decision that is to be appended, with everything that must happen together with it. Pure.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+
+use super::entry::{Decision, Verdict};
+use super::index::Decided;
+use crate::effects::Version;
+use crate::message::EventId;
+
+/// A decision that wants to be appended, with all that must happen together with it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Transaction {
+    pub handler: String,
+    pub event: EventId,
+    /// `None`: it decides nothing, and waits until what it has read is committed.
+    pub decision: Option<Decision>,
+    /// The session of the ledger that its reads belong to.
+    pub session: u64,
+    /// What it rests on.
+    pub reads: BTreeMap<String, Version>,
+    pub writes: BTreeMap<String, Option<Bytes>>,
+    pub consequences: Vec<Planned>,
+    /// Of a replay: the death that its `done` follows, and that record's sequence.
+    pub death: Option<(u64, u64)>,
+}
+
+impl Transaction {
+    /// Its event repeats another: that is decided, and nothing of what it wanted happens.
+    pub fn repeats(&mut self, first: &EventId) {
+        self.reads.clear();
+        self.writes.clear();
+        self.consequences.clear();
+        if let Some(decision) = &mut self.decision {
+            decision.verdict = Verdict::Done;
+            decision.same_as = Some(first.to_string());
+            (decision.cause, decision.code, decision.message) = (None, None, None);
+        }
+    }
+
+    /// Whether it was taken for a repetition of another event.
+    pub fn is_repetition(&self) -> bool {
+        self.decision
+            .as_ref()
+            .is_some_and(|decision| decision.same_as.is_some())
+    }
+}
+
+/// A consequence before it is laid out in messages; its body is left out of `consequence`.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Planned {
+    Event {
+        id: String,
+        subject: String,
+        headers: crate::message::Headers,
+        payload: Bytes,
+    },
+    Delayed {
+        id: String,
+        /// In milliseconds since the Unix epoch.
+        due_ms: u64,
+        subject: String,
+        headers: crate::message::Headers,
+        payload: Bytes,
+    },
+    Letter {
+        subject: String,
+        headers: crate::message::Headers,
+        payload: Bytes,
+    },
+    Settle {
+        subject: String,
+        reason: String,
+        in_parts: bool,
+        asked_by: Option<String>,
+    },
+}
+
+/// Whether the index's word on an event makes this transaction moot. A replay's `done` follows exactly its own death.
+pub fn moot(decided: Option<Decided>, death: Option<(u64, u64)>) -> Option<Decided> {
+    match (decided, death) {
+        (Some(Decided::Dead { entry }), Some((n, _))) if entry == n => None,
+        // Below the floor the death's own record, which the batch expects unchanged, is the witness.
+        (Some(Decided::Below), Some(_)) => None,
+        (decided, _) => decided,
+    }
+}

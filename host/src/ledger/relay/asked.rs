@@ -1,0 +1,18 @@
+//! What is found out about targets while the relay goes on.
+
+use std::collections::HashSet;
+
+use crate::broker::Error;
+
+/// What was found out about a subject, aside.
+pub struct Asked {
+    pub(super) subject: String,
+    pub(super) answer: Answer,
+}
+
+pub enum Answer {
+    /// Nothing listens for this target: the stream that captures the subject, if there is one.
+    Stream(String, Result<Option<String>, Error>),
+    /// The ids of the events that lie there.
+    Seen(Result<HashSet<String>, Error>),
+}

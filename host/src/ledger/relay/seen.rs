@@ -1,0 +1,25 @@
+//! What a relay must not take for unpublished.
+
+use std::collections::{HashMap, HashSet};
+
+/// What a relay that begins must not take for unpublished.
+#[derive(Default)]
+pub struct Look {
+    /// Consequences up to this sequence may have been carried out before.
+    pub until: u64,
+    /// When the oldest of them was stored.
+    pub(super) from_ms: u64,
+    /// By subject, the ids of the events that are in the target since then.
+    pub(super) seen: HashMap<String, HashSet<String>>,
+}
+
+impl Look {
+    /// What was seen there is no longer all that may be there.
+    pub fn forget(&mut self, subject: &str) {
+        self.seen.remove(subject);
+    }
+
+    pub fn saw(&mut self, subject: String, ids: HashSet<String>) {
+        self.seen.insert(subject, ids);
+    }
+}
