@@ -44,7 +44,7 @@ pub async fn open_guarded(nats: &Nats, name: &str) -> Result<Connection, Error> 
     let guard = start(nats).await?;
     let proof = format!("{name} {}", guard.secret);
     // What a person reads of it names the server, not the guard.
-    let url = redact(&nats.url);
+    let url = guard.server;
     let mut connection = open(&guard.nats, &proof).await.map_err(|error| match error {
         Error::Connect { why, .. } => Error::Connect { url, why },
         Error::Crowded { why, wanted, .. } => Error::Crowded { url, why, wanted },
@@ -79,6 +79,8 @@ impl Connection {
 
 /// An open way.
 struct Guard {
+    /// The server's address, without a user.
+    server: String,
     /// How the client is to connect: to the guard, in the clear.
     nats: Nats,
     /// To stand at the end of the client's name, as proof that it is the one that the way was opened for; also the subject
@@ -110,6 +112,7 @@ async fn start(nats: &Nats) -> Result<Guard, Error> {
                 let port = listener.local_addr().map_err(|e| refused(e.to_string()))?.port();
                 let secret: Arc<str> = format!("{}{}", token(), token()).into();
                 let guard = Guard {
+                    server: login::address(server).server,
                     nats: to_guard(nats, server, port),
                     secret: Arc::clone(&secret),
                 };

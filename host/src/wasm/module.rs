@@ -226,8 +226,8 @@ impl Module {
         let runtime = &self.compiled.runtime;
         let spare = self.spare.lock().unwrap_or_else(|e| e.into_inner()).pop();
         let mut guest = match spare {
-            Some(spare) => spare.renew(began, now_ms()),
-            None => Guest::new(Arc::clone(facts), Arc::clone(&runtime.seeds), began, now_ms()),
+            Some(spare) => spare.renew(began),
+            None => Guest::new(Arc::clone(facts), Arc::clone(&runtime.seeds), began),
         };
         guest.until = until;
         guest.begin(call);

@@ -1,11 +1,13 @@
 //! What a guest can take of the host, and what it sees instead of one: limits, clocks, standard output and error.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
 use wasmtime_wasi::{HostMonotonicClock, HostWallClock};
+
+use crate::message::clock::now_ms;
 
 /// Most memories of one component.
 pub const MEMORIES_MAX: u32 = 4;
@@ -56,24 +58,25 @@ impl wasmtime::ResourceLimiter for Limits {
     }
 }
 
-/// A guest's two clocks. The wall clock shows what it was set to at first and goes on from there, the monotonic one zero.
+/// A guest's two clocks. The wall clock is read when the guest asks first, which few do, and goes on from there; the monotonic
+/// one begins at zero.
 #[derive(Clone)]
 pub struct Clocks(Arc<Mutex<Began>>);
 
-#[derive(Clone, Copy)]
 struct Began {
-    wall: Duration,
+    /// The time at `at`, since the Unix epoch.
+    wall: Option<Duration>,
     at: Instant,
 }
 
 impl Clocks {
-    pub fn new(wall: Duration, at: Instant) -> Clocks {
-        Clocks(Arc::new(Mutex::new(Began { wall, at })))
+    pub fn new(at: Instant) -> Clocks {
+        Clocks(Arc::new(Mutex::new(Began { wall: None, at })))
     }
 
-    /// Begins anew.
-    pub fn set(&self, wall: Duration, at: Instant) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Began { wall, at };
+    /// Both begin at this moment.
+    pub fn set(&self, at: Instant) {
+        *self.began() = Began { wall: None, at };
     }
 
     /// What the guest's wall clock shows, in milliseconds since the Unix epoch.
@@ -81,8 +84,8 @@ impl Clocks {
         u64::try_from(HostWallClock::now(self).as_millis()).unwrap_or(u64::MAX)
     }
 
-    fn began(&self) -> Began {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn began(&self) -> MutexGuard<'_, Began> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -92,8 +95,12 @@ impl HostWallClock for Clocks {
     }
 
     fn now(&self) -> Duration {
-        let began = self.began();
-        began.wall + began.at.elapsed()
+        let mut began = self.began();
+        let elapsed = began.at.elapsed();
+        let wall = began
+            .wall
+            .get_or_insert_with(|| Duration::from_millis(now_ms()).saturating_sub(elapsed));
+        *wall + elapsed
     }
 }
 

@@ -142,10 +142,10 @@ impl Call {
 }
 
 impl Guest {
-    /// The data for a fresh store. The guest's wall clock shows `began_ms` at `began`.
-    pub fn new(facts: Arc<Facts>, seeds: Arc<Seeds>, began: Instant, began_ms: u64) -> Guest {
+    /// The data for a fresh store, whose guest's clocks begin at `began`.
+    pub fn new(facts: Arc<Facts>, seeds: Arc<Seeds>, began: Instant) -> Guest {
         let stderr = Capture::default();
-        let clocks = Clocks::new(Duration::from_millis(began_ms), began);
+        let clocks = Clocks::new(began);
         let mut wasi = WasiCtxBuilder::new();
         wasi.stdout(stderr.clone())
             .stderr(stderr.clone())
@@ -169,8 +169,8 @@ impl Guest {
     }
 
     /// The same, out of the data of a store that is gone: nothing of what a guest can change is left.
-    pub fn renew(self, began: Instant, began_ms: u64) -> Guest {
-        self.clocks.set(Duration::from_millis(began_ms), began);
+    pub fn renew(self, began: Instant) -> Guest {
+        self.clocks.set(began);
         self.stderr.take();
         Guest {
             limits: Limits {
