@@ -126,6 +126,11 @@ async fn a_full_ledger_decides_nothing_and_says_so_and_goes_on_when_it_is_raised
     .await;
     // It is a ledger's stream all the same: nothing of it is removed, and no host refuses it.
     set_max_bytes(&mesh, "KV_probe", 16 << 20).await;
+    // What has waited in vain was handed back, and comes again after its delay.
+    eventually("every order to be decided", PATIENT, async || {
+        (mesh.decisions("probe").await.len() == ORDERS).then_some(())
+    })
+    .await;
     mesh.wait_value("probe", "n", &ORDERS.to_string()).await;
     mesh.wait_settled("ORDERS", "probe").await;
     mesh.wait_emitted(ORDERS).await;
