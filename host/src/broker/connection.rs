@@ -59,7 +59,7 @@ pub async fn open(nats: &Nats, name: &str) -> Result<Connection, Error> {
         }
     }
     if let Some(error @ Error::Crowded { .. }) = &failed {
-        super::shared::tell_of_crowd(error);
+        super::crowded::tell(error);
     }
     Err(failed.unwrap_or_else(|| Error::Connect {
         url: redact(&nats.url),

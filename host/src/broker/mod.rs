@@ -3,6 +3,7 @@
 pub mod bucket;
 pub mod connection;
 pub mod consumer;
+mod crowded;
 mod denied;
 pub mod error;
 mod guard;

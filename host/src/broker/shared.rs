@@ -1,8 +1,7 @@
 //! Connections that several owners use. A connection lives once: when it breaks, all of its owners begin again, over one
 //! new connection. So what shares a connection shares its breaks; see ARCHITECTURE, *Threads and connections*.
 
-use std::sync::{Mutex as StdMutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tokio::sync::{Mutex, Semaphore};
 
@@ -118,19 +117,6 @@ const SWEEPS_MAX: usize = 32;
 
 /// Sweeps of a thread that read at a time.
 const SURVEYS_MAX: usize = 2;
-
-/// How often it is said that the server takes no further connection.
-const CROWD_TOLD_EVERY: Duration = Duration::from_secs(60);
-
-/// Says that the server takes no further connection, for all who want one, once in a while.
-pub(super) fn tell_of_crowd(error: &Error) {
-    static TOLD: StdMutex<Option<Instant>> = StdMutex::new(None);
-    let mut told = TOLD.lock().unwrap_or_else(PoisonError::into_inner);
-    if told.is_none_or(|at| at.elapsed() >= CROWD_TOLD_EVERY) {
-        *told = Some(Instant::now());
-        tracing::warn!(%error, "a connection is missing, and what needs it waits");
-    }
-}
 
 /// How many connections a host with so many threads has. `relay`: it carries consequences out.
 pub fn wanted(threads: usize, relay: bool) -> ConnectionsWanted {
