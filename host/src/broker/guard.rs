@@ -215,13 +215,23 @@ async fn serve(
     let (client, connect) = timeout(patience, greet(listener, info, secret)).await??;
     let (mut from_server, mut to_server) = tokio::io::split(server);
     let (mut from_client, mut to_client) = tokio::io::split(client);
-    to_server.write_all(&connect).await?;
     let client_closed = {
-        let up = carry(&mut from_client, &mut to_server);
+        let up = async {
+            to_server.write_all(&connect).await?;
+            carry(&mut from_client, &mut to_server).await
+        };
         let down = screen(&mut from_server, &mut to_client, secret);
+        tokio::pin!(down);
         tokio::select! {
-            up = up => { up?; true }
-            down = down => { down?; false }
+            up = up => match up {
+                Ok(()) => true,
+                // The server has closed. What it said before that is the reason.
+                Err(error) => {
+                    let _ = timeout(PARTING, down).await;
+                    return Err(error);
+                }
+            },
+            down = &mut down => { down?; false }
         }
     };
     if client_closed {
