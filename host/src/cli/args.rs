@@ -77,11 +77,11 @@ pub enum Command {
     Run,
     /// Try everything on this machine: starts its own nats-server, seeds stock, publishes sample orders
     Dev(Dev),
-    /// Validate configuration and modules, without touching NATS
+    /// Validate configuration and modules; with --connect, also what is in NATS
     Check(Check),
     /// Print the effective configuration, secrets hidden
     Config,
-    /// How each handler stands
+    /// Show whether each handler, ledger and relay serves, and what waits
     Status(Status),
     /// Dead letters: find, understand, replay
     #[command(subcommand)]

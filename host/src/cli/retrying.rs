@@ -54,7 +54,7 @@ pub async fn run(args: &Args, retrying: &Retrying) -> Result<u8, Error> {
     let connection = broker::open_guarded(&plan.nats, "jetmesh retrying").await?;
     if connection.stream(&kv_stream(ATTEMPTS)).await?.is_none() {
         return Err(Error::Failed(format!(
-            "there is no bucket {ATTEMPTS}: no host of this mesh has run here"
+            "there is no bucket {ATTEMPTS}: no host of this mesh has run here, or it was removed; a running host makes it again within a minute"
         )));
     }
     let limit = retrying.limit.unwrap_or(if retrying.json { 0 } else { TABLE_LIMIT });

@@ -32,11 +32,13 @@ pub enum Mistake {
     /// The relay takes a publish that was refused for one that is confirmed.
     BlockedIsPublished,
     /// The floor passes what has only joined.
+    #[cfg(any(debug_assertions, test))]
     FloorFromOverlay,
     /// Entries are collected above the floor.
     CollectAbove,
 }
 
+#[cfg(any(debug_assertions, test))]
 impl Mistake {
     /// Every mistake with the name by which a test asks for it.
     pub const ALL: [(&'static str, Mistake); 16] = [

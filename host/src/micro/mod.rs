@@ -73,6 +73,15 @@ pub async fn run(host: Arc<Host>) {
     }
 }
 
+/// Why the hosts cannot be asked, if the server does not allow it. To be called after [`hosts`], which began at `asked`.
+pub fn denied(connection: &Connection, mesh: &str, verb: &str, asked: std::time::Instant) -> Option<String> {
+    let subject = format!("$SRV.{verb}.{}", service(mesh));
+    connection
+        .denials
+        .publish_since(&subject, asked)
+        .then(|| format!("the hosts cannot be asked how they stand: this user may not publish to {subject}"))
+}
+
 /// What every running host answers to a verb of the protocol.
 pub async fn hosts(connection: &Connection, mesh: &str, verb: &str) -> Vec<Value> {
     let inbox = connection.client.new_inbox();

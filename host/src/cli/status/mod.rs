@@ -27,8 +27,11 @@ pub async fn run(args: &Args, status: &Status) -> Result<u8, Error> {
     let loaded = args.look()?;
     let plan = &loaded.plan;
     let connection = broker::open_guarded(&plan.nats, "jetmesh status").await?;
+    let asked = std::time::Instant::now();
     let hosts = micro::hosts(&connection, &plan.mesh, "STATS").await;
-    let mut warnings = Vec::new();
+    let mut warnings: Vec<String> = micro::denied(&connection, &plan.mesh, "STATS", asked)
+        .into_iter()
+        .collect();
     let dead = connection.stream(DEAD).await;
     match &dead {
         Ok(Some(dead)) => warnings.extend(retention::warnings(dead, plan.mesh_bytes_max)),
@@ -68,7 +71,13 @@ pub async fn run(args: &Args, status: &Status) -> Result<u8, Error> {
     }
     let near = or_warning(limits::near(&connection, plan).await, &mut warnings);
     warnings.extend(near.unwrap_or_default());
-    let orphans = or_warning(orphans(&connection, plan).await, &mut warnings).unwrap_or_default();
+    let mut orphans = or_warning(orphans(&connection, plan).await, &mut warnings).unwrap_or_default();
+    // Another configuration's handler, which a host serves, is no orphan.
+    orphans.retain(|orphan| {
+        orphan["handler"]
+            .as_str()
+            .is_none_or(|name| !endpoints.contains_key(name))
+    });
     let (waiting, due) = or_warning(delayed::waiting(&connection).await, &mut warnings).unwrap_or_default();
     let serves = !hosts.is_empty()
         && handlers.iter().all(|handler| handler["state"] == "serving")
