@@ -62,7 +62,7 @@ async fn the_help_names_every_command_and_every_exit_code() {
       run       Run a host: the production start
       dev       Try everything on this machine: starts its own nats-server, seeds
                 stock, publishes sample orders
-      check     Validate configuration and modules; with --connect, also what is in NATS
+      check     Validate configuration and modules; --connect: also what is in NATS
       config    Print the effective configuration, secrets hidden
       status    Show whether each handler, ledger and relay serves, and what waits
       dlq       Dead letters: find, understand, replay

@@ -77,7 +77,7 @@ pub enum Command {
     Run,
     /// Try everything on this machine: starts its own nats-server, seeds stock, publishes sample orders
     Dev(Dev),
-    /// Validate configuration and modules; with --connect, also what is in NATS
+    /// Validate configuration and modules; --connect: also what is in NATS
     Check(Check),
     /// Print the effective configuration, secrets hidden
     Config,
