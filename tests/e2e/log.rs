@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::mesh::{Config, Mesh, PATIENT};
 use crate::support::process::Process;
 use crate::support::wait::SOON;
-use crate::support::{Signal, cli, eventually, host};
+use crate::support::{Host, Signal, cli, eventually, host};
 
 /// A host whose log goes there. Its standard output is not read.
 fn host_with_log(mesh: &Mesh, log: Stdio) -> Process {
@@ -69,6 +69,23 @@ async fn a_log_on_a_full_disk_stops_nothing_and_its_lost_lines_are_counted() {
     works(&mesh).await;
     lost(&mesh, 6).await;
     drains(&host).await;
+}
+
+#[tokio::test]
+async fn a_log_that_may_not_grow_any_further_stops_nothing_and_its_lost_lines_are_counted() {
+    let mesh = Mesh::new(Config::probe()).await;
+    let text = mesh.config.text(&mesh.server.url());
+    std::fs::write(mesh.dir.path().join("limited.toml"), text).expect("the test's folder is writable");
+    // No byte may be added to any file.
+    let script = format!(
+        "ulimit -f 0 && exec {:?} run --config limited.toml 2>host.log",
+        env!("CARGO_BIN_EXE_jetmesh")
+    );
+    let host = Host::start_shell(&script, mesh.dir.path());
+    works(&mesh).await;
+    lost(&mesh, 6).await;
+    host.signal(Signal::TERM);
+    assert_eq!(host.wait_exit(PATIENT).await.code(), Some(0));
 }
 
 #[tokio::test]

@@ -151,6 +151,7 @@ fn command(args: &Args) -> ExitCode {
         }
     };
     let done = runtime.block_on(async {
+        limits::outlive_file_size();
         match &args.command {
             Command::Run => return run::run(args).await,
             Command::Dev(dev) => return dev::run(args, dev).await,

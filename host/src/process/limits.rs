@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use rustix::io::Errno;
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
+use tokio::signal::unix::{SignalKind, signal};
 
 /// Open files that a host with thousands of handlers stays well below.
 const OPEN_FILES: u64 = 65_536;
@@ -49,6 +50,13 @@ pub fn open_files_short(wanted: usize) -> Option<String> {
 
 /// Open files without which nothing can be done: a runtime, a connection, a compiler's pipes.
 const OPEN_FILES_MIN: usize = 32;
+
+/// From now on a write beyond the largest file size (`ulimit -f`) fails, and does not end the process. To be called within the
+/// runtime.
+pub fn outlive_file_size() {
+    // What is installed stays for the life of the process. Without it, such a write ends the process as before.
+    let _ = signal(SignalKind::from_raw(Signal::XFSZ.as_raw()));
+}
 
 /// Whether the least that any command needs can be had: some open files, and so many threads. Asked before a runtime is
 /// made, which would panic.
