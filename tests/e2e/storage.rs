@@ -98,7 +98,12 @@ async fn judge_stored(mesh: &Mesh) {
         let key = order.json()["do"][1]["key"].as_str().expect("it has a key").to_owned();
         *numbers.entry(key).or_default() += 1;
     }
-    mesh.wait_settled("ORDERS", "probe").await;
+    // An answer that went down with the server costs a redelivery, after the ack wait.
+    eventually("every event to be settled", PATIENT, async || {
+        let info = mesh.consumer("ORDERS", "probe").await;
+        (info["num_pending"] == 0 && info["num_ack_pending"] == 0).then_some(())
+    })
+    .await;
     eventually("every event to be decided and emitted", PATIENT, async || {
         let decided = mesh.decisions("probe").await.len();
         (decided >= orders.len() && mesh.emitted().await.len() >= orders.len()).then_some(())
