@@ -11,6 +11,15 @@ use crate::broker::provision::DEAD;
 use crate::broker::stored::Glanced;
 use crate::message::{EventId, Headers, Message, header, headers_as, parse_rfc3339};
 
+/// Which death of an event is meant: it can die, be replayed, and die again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct DeathRef {
+    /// The entry that decided it.
+    pub entry: u64,
+    /// The sequence of its record in the bucket's stream.
+    pub record: u64,
+}
+
 #[derive(Debug)]
 pub struct Envelope {
     pub subject: String,
@@ -33,10 +42,11 @@ impl Envelope {
         }
     }
 
-    /// The death that the letter says it tells of: its entry in this ledger, and the sequence of its record.
-    pub fn death_in(&self, ledger: &str) -> Option<(u64, u64)> {
+    /// The death in this ledger that the letter says it tells of, if it names its record.
+    pub fn death_in(&self, ledger: &str) -> Option<DeathRef> {
         let (here, entry, record) = self.death.as_ref()?;
-        (here == ledger).then_some((*entry, (*record)?))
+        let death = |record| DeathRef { entry: *entry, record };
+        record.filter(|_| here == ledger).map(death)
     }
 
     /// Whether the letter tells of the death that this entry has decided.
@@ -105,7 +115,7 @@ mod tests {
     #[test]
     fn a_letter_tells_of_one_death_in_one_ledger() {
         let letter = of(&[(LEDGER, "inventory"), (DEATH, "5"), (DEATH_RECORD, "12")]);
-        assert_eq!(letter.death_in("inventory"), Some((5, 12)));
+        assert_eq!(letter.death_in("inventory"), Some(DeathRef { entry: 5, record: 12 }));
         assert_eq!(letter.death_in("points"), None);
         assert_eq!((letter.tells_of(5), letter.tells_of(12)), (true, false));
     }

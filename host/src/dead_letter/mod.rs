@@ -18,7 +18,7 @@ mod envelope;
 mod letter;
 
 pub use end::{REPLAYED, SETTLED_TTL, discard, rewrite, settle, settled};
-pub use envelope::{Envelope, glance, glance_all};
+pub use envelope::{DeathRef, Envelope, glance, glance_all};
 pub use letter::{Letter, id_of, read, stored};
 
 pub const HANDLER: &str = "Mesh-Handler";

@@ -12,7 +12,7 @@ use crate::dead_letter::{self, Body, Obituary};
 use crate::failpoint;
 use crate::handler_task::lane::Lane;
 use crate::identity;
-use crate::ledger::core::entry::{Decision, Verdict};
+use crate::ledger::core::entry::{Decision, DecisionKind};
 use crate::ledger::core::transaction::Planned;
 use crate::ledger::core::transaction::Transaction;
 use crate::ledger::{Committed, Fault};
@@ -105,7 +105,7 @@ pub fn transaction(lane: &Lane, event: &EventId, dead: &Dead<'_>, body: Option<B
         decision: Some(Decision {
             handler: lane.plan.name.clone(),
             event: event.to_string(),
-            verdict: Verdict::Dead,
+            verdict: DecisionKind::Dead,
             id,
             same_as: None,
             cause: Some(dead.cause),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::dead_letter::Envelope;
+use crate::dead_letter::{DeathRef, Envelope};
 use crate::handler_task::settle::Acker;
 use crate::ledger::Committed;
 use crate::message::Message;
@@ -36,8 +36,8 @@ impl Delivery {
         self.replay.as_ref()?.asked_by.as_deref()
     }
 
-    /// The death that its `done` follows: entry and sequence of the record.
-    pub fn death(&self) -> Option<(u64, u64)> {
+    /// The death that its `done` follows.
+    pub fn death(&self) -> Option<DeathRef> {
         self.replay.as_ref()?.death
     }
 
@@ -55,7 +55,7 @@ impl Delivery {
 #[derive(Debug)]
 pub struct Replay {
     /// `None`: its handler has no ledger, or it was never dead.
-    pub death: Option<(u64, u64)>,
+    pub death: Option<DeathRef>,
     /// To be settled when it is done. `None`: the event was never dead; the server lost it, and it is run like a first
     /// delivery.
     pub letter: Option<Envelope>,

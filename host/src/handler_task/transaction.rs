@@ -5,7 +5,7 @@ use crate::effects::Effects;
 use crate::handler_task::delivery::Delivery;
 use crate::handler_task::lane::Lane;
 use crate::identity::{self, EVENT_ID, SEAL};
-use crate::ledger::core::entry::{Decision, Verdict};
+use crate::ledger::core::entry::{Decision, DecisionKind};
 use crate::ledger::core::transaction::Planned;
 use crate::ledger::core::transaction::Transaction;
 use crate::message::{HOPS, Message};
@@ -16,8 +16,8 @@ use crate::wasm::source::ModuleDigest;
 pub fn done(lane: &Lane, delivery: &Delivery, attempt: u32, digest: &ModuleDigest, effects: Effects) -> Transaction {
     let mut tx = of(&lane.plan, &delivery.message, attempt, digest, effects);
     tx.death = delivery.death();
-    if let (Some(decision), Some((entry, _))) = (&mut tx.decision, tx.death) {
-        decision.follows_death = Some(entry);
+    if let (Some(decision), Some(death)) = (&mut tx.decision, tx.death) {
+        decision.follows_death = Some(death.entry);
     }
     if let Some(letter) = delivery.letter() {
         tx.consequences.push(Planned::Settle {
@@ -70,7 +70,7 @@ pub fn of(plan: &Handler, message: &Message, attempt: u32, digest: &ModuleDigest
         decision: Some(Decision {
             handler: plan.name.clone(),
             event: message.event.to_string(),
-            verdict: Verdict::Done,
+            verdict: DecisionKind::Done,
             id: identity::of(
                 plan,
                 &message.subject,

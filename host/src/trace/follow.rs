@@ -12,7 +12,7 @@ use crate::broker::{By, Error};
 use crate::dead_letter;
 use crate::delayed;
 use crate::identity::EVENT_ID;
-use crate::ledger::core::entry::{Consequence, Verdict};
+use crate::ledger::core::entry::{Consequence, DecisionKind};
 use crate::message::{EventId, header, parse_rfc3339};
 use crate::plan::Handler;
 
@@ -72,7 +72,8 @@ impl<'a> Tracer<'a> {
             // What it emitted before it was reset is there all the same.
             _ => part.before_resets.last().map(|before| &before.decided),
         };
-        let Some(decided) = decided.filter(|d| d.decision.verdict == Verdict::Done && d.decision.same_as.is_none())
+        let Some(decided) =
+            decided.filter(|d| d.decision.verdict == DecisionKind::Done && d.decision.same_as.is_none())
         else {
             return Ok(());
         };

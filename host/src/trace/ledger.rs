@@ -8,7 +8,7 @@ use crate::broker::kv::kv_stream;
 use crate::broker::scan::CLOCKS_MS;
 use crate::broker::{By, Error};
 use crate::identity;
-use crate::ledger::core::entry::{Consequence, Death, Decision, Entry, Out, PART, Subjects, Verdict, Write};
+use crate::ledger::core::entry::{Consequence, Death, Decision, DecisionKind, Entry, Out, PART, Subjects, Write};
 use crate::ledger::store::read::{self, parse};
 use crate::message::{EventId, header, parse_rfc3339};
 use crate::plan::Handler;
@@ -65,7 +65,7 @@ const RESET_UNKNOWN: &str = "the limit of what is read was reached: whether its 
 pub enum Word {
     Decided(Box<Decided>),
     /// Its entry is collected; how it ended is known from the record of its death, if it has one.
-    Collected(Option<Verdict>),
+    Collected(Option<DecisionKind>),
     Undecided,
     /// The bound was reached before it was found.
     Bound {
@@ -316,7 +316,7 @@ mod tests {
 
     #[test]
     fn a_decision_counts_until_its_own_handler_is_reset() {
-        let decision = [Decision::of_test("h", "k.1", Verdict::Done)];
+        let decision = [Decision::of_test("h", "k.1", DecisionKind::Done)];
         let mut account = Account::default();
         let mut apply = |entry: &Entry| {
             account.apply(entry, "h", "k.1", entry.n * 1000);
@@ -336,7 +336,7 @@ mod tests {
 
     #[test]
     fn only_a_decision_that_is_younger_than_the_consumer_by_any_clock_needs_no_further_reading() {
-        let decision = [Decision::of_test("h", "k.1", Verdict::Done)];
+        let decision = [Decision::of_test("h", "k.1", DecisionKind::Done)];
         let decided = Decided::of(&entry(1, &decision, &[]), "h", "k.1", 1_000_000).unwrap();
         assert!(stands(&decided, Some(1_000_000 - CLOCKS_MS)));
         assert!(!stands(&decided, Some(1_000_001 - CLOCKS_MS)));

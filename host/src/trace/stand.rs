@@ -7,7 +7,7 @@ use crate::broker::Error;
 use crate::broker::consumer::META_INCARNATION;
 use crate::broker::error::Code;
 use crate::dead_letter;
-use crate::ledger::core::entry::Verdict;
+use crate::ledger::core::entry::DecisionKind;
 use crate::message::{EventId, rfc3339};
 use crate::plan::Handler;
 use crate::replay_queue;
@@ -148,15 +148,15 @@ impl Tracer<'_> {
         message: Option<&Message>,
     ) -> Result<Stand, Error> {
         match word {
-            Word::Decided(decided) if decided.decision.verdict == Verdict::Done => Ok(Stand::Done { decided }),
+            Word::Decided(decided) if decided.decision.verdict == DecisionKind::Done => Ok(Stand::Done { decided }),
             Word::Decided(decided) => {
                 let letter = self.letter(handler, event).await?;
                 self.dead(handler, event, Some(decided), letter).await
             }
             Word::Collected(verdict) => match (self.letter(handler, event).await?, verdict) {
-                (Some(letter), None | Some(Verdict::Dead)) => self.dead(handler, event, None, Some(letter)).await,
-                (Some(_), Some(Verdict::Done)) | (None, _) => Ok(Stand::Forgotten {
-                    done: verdict == Some(Verdict::Done),
+                (Some(letter), None | Some(DecisionKind::Dead)) => self.dead(handler, event, None, Some(letter)).await,
+                (Some(_), Some(DecisionKind::Done)) | (None, _) => Ok(Stand::Forgotten {
+                    done: verdict == Some(DecisionKind::Done),
                     was_its: message.is_some() || verdict.is_some(),
                 }),
             },

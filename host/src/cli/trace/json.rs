@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::cli::retrying;
-use crate::ledger::core::entry::Verdict;
+use crate::ledger::core::entry::DecisionKind;
 use crate::message::rfc3339;
 use crate::payload::{Payload, headers};
 use crate::trace::follow::{Follow, Whereabouts};
@@ -97,8 +97,8 @@ fn decided(decided: &Decided) -> Value {
     let decision = &decided.decision;
     json!({
         "verdict": match decision.verdict {
-            Verdict::Done => "done",
-            Verdict::Dead => "dead",
+            DecisionKind::Done => "done",
+            DecisionKind::Dead => "dead",
         },
         "at": rfc3339(decided.at_ms),
         "entry": decided.entry,

@@ -4,7 +4,7 @@ use super::tree::Node;
 use crate::attempts::Record;
 use crate::cli::retrying::{next, state};
 use crate::cli::text::value;
-use crate::ledger::core::entry::{Text, Verdict};
+use crate::ledger::core::entry::{DecisionKind, Text};
 use crate::message::clock::now_ms;
 use crate::message::rfc3339;
 use crate::trace::follow::{Follow, Whereabouts};
@@ -104,8 +104,8 @@ fn done(decided: &Decided) -> String {
 fn before_reset(before: &BeforeReset) -> Node {
     let BeforeReset { decided, reset_ms } = before;
     let text = match decided.decision.verdict {
-        Verdict::Done => done(decided),
-        Verdict::Dead => {
+        DecisionKind::Done => done(decided),
+        DecisionKind::Dead => {
             let (why, when) = died(decided);
             format!("{why}, {when}")
         }

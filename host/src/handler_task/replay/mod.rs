@@ -134,12 +134,12 @@ async fn of_letter(
                     None => return Ok(None),
                 },
             };
-            let found = match glanced.filter(|(letter, _)| letter.tells_of(death.0)) {
+            let found = match glanced.filter(|(letter, _)| letter.tells_of(death.entry)) {
                 Some(found) => Some(found),
-                None => read().await?.filter(|(letter, _)| letter.tells_of(death.0)),
+                None => read().await?.filter(|(letter, _)| letter.tells_of(death.entry)),
             };
             // The death may be another host's, and newer than what this one has read.
-            if bucket.newest() < death.0 {
+            if bucket.newest() < death.entry {
                 bucket.catch_up().await?;
             }
             (found, Some(death))

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::entry::{Death, Decision, Entry, Floor, Head, Incarnation, READER, Subjects, Verdict, Write};
+use super::entry::{Death, Decision, DecisionKind, Entry, Floor, Head, Incarnation, READER, Subjects, Write};
 use super::group::{Group, Member, room};
 use super::outs::outs;
 use crate::broker::error::{Code, Remedy, remedy};
@@ -192,9 +192,9 @@ fn death(subjects: &Subjects, n: u64, append: &str, tx: &Transaction) -> Option<
 /// What the record of its death must be before. `None`: it has none.
 fn expected_of_death(tx: &Transaction) -> Option<Expect> {
     match (tx.decision.as_ref()?.verdict, tx.death) {
-        (Verdict::Dead, _) => Some(Expect::Last(0)),
-        (Verdict::Done, Some((_, sequence))) => Some(Expect::Last(sequence)),
-        (Verdict::Done, None) => None,
+        (DecisionKind::Dead, _) => Some(Expect::Last(0)),
+        (DecisionKind::Done, Some(death)) => Some(Expect::Last(death.record)),
+        (DecisionKind::Done, None) => None,
     }
 }
 

@@ -289,7 +289,7 @@ impl<W> Book<W> {
         let subjects = Subjects::new(&self.bucket);
         let members = self.sent.iter().flat_map(|sent| &sent.group.members);
         let following = |member: &Member<W>| {
-            let (_, sequence) = member.tx.death?;
+            let sequence = member.tx.death?.record;
             let subject = subjects.death(&member.tx.handler, &member.tx.event.to_string());
             let id = member.id;
             Some(Following { id, subject, sequence })

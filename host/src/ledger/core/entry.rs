@@ -92,7 +92,7 @@ pub struct Entry {
 impl Entry {
     /// Its deaths, and the deaths that a replay's `done` overwrites: each has a record in the batch.
     pub fn deaths(&self) -> usize {
-        let recorded = |d: &&Decision| d.verdict == Verdict::Dead || d.follows_death.is_some();
+        let recorded = |d: &&Decision| d.verdict == DecisionKind::Dead || d.follows_death.is_some();
         self.decisions.iter().filter(recorded).count()
     }
 
@@ -126,7 +126,7 @@ pub fn record_of_death(entry_sequence: u64, place: usize) -> u64 {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Verdict {
+pub enum DecisionKind {
     Done,
     Dead,
 }
@@ -136,7 +136,7 @@ pub struct Decision {
     pub handler: String,
     /// `<incarnation>.<sequence>`.
     pub event: String,
-    pub verdict: Verdict,
+    pub verdict: DecisionKind,
     /// What it is known by besides, for a while.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<Id>,
@@ -163,7 +163,7 @@ pub struct Decision {
 #[cfg(test)]
 impl Decision {
     /// A decision of a handler in the first attempt, with nothing more to it.
-    pub fn of_test(handler: &str, event: &str, verdict: Verdict) -> Decision {
+    pub fn of_test(handler: &str, event: &str, verdict: DecisionKind) -> Decision {
         Decision {
             handler: handler.to_owned(),
             event: event.to_owned(),
@@ -266,8 +266,8 @@ impl Head {
                 continue;
             };
             match decision.verdict {
-                Verdict::Done => totals.done += 1,
-                Verdict::Dead => totals.dead += 1,
+                DecisionKind::Done => totals.done += 1,
+                DecisionKind::Dead => totals.dead += 1,
             }
             if decision.follows_death.is_some() {
                 totals.dead = totals.dead.saturating_sub(1);
@@ -357,5 +357,5 @@ pub struct Death {
     /// The entry that decided it.
     pub n: u64,
     pub append: String,
-    pub verdict: Verdict,
+    pub verdict: DecisionKind,
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
-use super::entry::{VALUE_IN_ENTRY_MAX, Verdict};
+use super::entry::{DecisionKind, VALUE_IN_ENTRY_MAX};
 use super::outs::{BODY_HERE_MAX, OUT_BYTES, in_json};
 use crate::effects::Version;
 use crate::ledger::core::transaction::Planned;
@@ -143,7 +143,7 @@ pub fn room(tx: &Transaction) -> Room {
     let same_as = decision.same_as.as_ref().map_or(0, String::len);
     let id = decision.id.as_ref().map_or(0, |_| ID_BYTES) + same_as;
     let mut room = Room {
-        messages: usize::from(decision.verdict == Verdict::Dead || tx.death.is_some()),
+        messages: usize::from(decision.verdict == DecisionKind::Dead || tx.death.is_some()),
         entry: DECISION_BYTES + decision.handler.len() + decision.event.len() + message + id,
         bytes: 0,
     };

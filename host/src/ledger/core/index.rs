@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use super::entry::{Entry, Floor, Head, Id, Verdict};
+use super::entry::{DecisionKind, Entry, Floor, Head, Id};
 use super::ids::Ids;
 use super::replayed::Replayed;
 use crate::message::EventId;
@@ -115,13 +115,13 @@ impl Index {
         self.handlers.get(handler)?.ids.first_of(id, event)
     }
 
-    fn decide(&mut self, handler: &str, event: EventId, verdict: Verdict, entry: u64) {
+    fn decide(&mut self, handler: &str, event: EventId, verdict: DecisionKind, entry: u64) {
         let of = self.of(handler);
         let below = event.sequence <= of.floor.of(&event.incarnation);
         if !below || of.open.contains(&event) {
             let decided = match verdict {
-                Verdict::Done => Decided::Done { entry },
-                Verdict::Dead => Decided::Dead { entry },
+                DecisionKind::Done => Decided::Done { entry },
+                DecisionKind::Dead => Decided::Dead { entry },
             };
             of.above.insert(event, decided);
         }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::append::{TooLarge, fits_alone};
 use super::book::Book;
-use super::entry::Verdict;
+use super::entry::DecisionKind;
 use super::fate::{Committed, Fate, Fates, Fault};
 use super::group::{Group, Member, TxId, room};
 use super::index::Decided;
@@ -33,7 +33,7 @@ impl<W> Book<W> {
     }
 
     fn place(&mut self, id: TxId, mut tx: Transaction, waiter: W, checked: bool) -> Join<W> {
-        let dies = tx.decision.as_ref().is_some_and(|d| d.verdict == Verdict::Dead);
+        let dies = tx.decision.as_ref().is_some_and(|d| d.verdict == DecisionKind::Dead);
         if dies && self.planted.is(Mistake::RejectOutside) {
             tx.reads.clear();
         }
@@ -171,7 +171,7 @@ mod tests {
         let id = Id::of_test(hash, time_ms);
         let decision = Decision {
             id: Some(id),
-            ..Decision::of_test("h", &event(sequence).to_string(), Verdict::Done)
+            ..Decision::of_test("h", &event(sequence).to_string(), DecisionKind::Done)
         };
         Transaction {
             handler: "h".into(),

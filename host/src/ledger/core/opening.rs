@@ -108,7 +108,7 @@ impl<W> Book<W> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::entry::{Decision, Floor, Id, Verdict};
+    use super::super::entry::{Decision, DecisionKind, Floor, Id};
     use super::super::index::Decided;
     use super::*;
     use crate::failpoint::mistake::Planted;
@@ -124,7 +124,7 @@ mod tests {
     fn entry(n: u64) -> Entry {
         let decision = Decision {
             id: Some(Id::of_test(n, n)),
-            ..Decision::of_test(HANDLER, &event(n).to_string(), Verdict::Done)
+            ..Decision::of_test(HANDLER, &event(n).to_string(), DecisionKind::Done)
         };
         Entry {
             n,

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
-use super::entry::{Decision, Verdict};
+use super::entry::{Decision, DecisionKind};
 use super::index::Decided;
+use crate::dead_letter::DeathRef;
 use crate::effects::Version;
 use crate::message::EventId;
 
@@ -22,8 +23,8 @@ pub struct Transaction {
     pub reads: BTreeMap<String, Version>,
     pub writes: BTreeMap<String, Option<Bytes>>,
     pub consequences: Vec<Planned>,
-    /// Of a replay: the death that its `done` follows, and that record's sequence.
-    pub death: Option<(u64, u64)>,
+    /// Of a replay: the death that its `done` follows.
+    pub death: Option<DeathRef>,
 }
 
 impl Transaction {
@@ -33,7 +34,7 @@ impl Transaction {
         self.writes.clear();
         self.consequences.clear();
         if let Some(decision) = &mut self.decision {
-            decision.verdict = Verdict::Done;
+            decision.verdict = DecisionKind::Done;
             decision.same_as = Some(first.to_string());
             (decision.cause, decision.code, decision.message) = (None, None, None);
         }
@@ -78,9 +79,9 @@ pub enum Planned {
 }
 
 /// Whether the index's word on an event makes this transaction moot. A replay's `done` follows exactly its own death.
-pub fn moot(decided: Option<Decided>, death: Option<(u64, u64)>) -> Option<Decided> {
+pub fn moot(decided: Option<Decided>, death: Option<DeathRef>) -> Option<Decided> {
     match (decided, death) {
-        (Some(Decided::Dead { entry }), Some((n, _))) if entry == n => None,
+        (Some(Decided::Dead { entry }), Some(death)) if entry == death.entry => None,
         // Below the floor the death's own record, which the batch expects unchanged, is the witness.
         (Some(Decided::Below), Some(_)) => None,
         (decided, _) => decided,

@@ -7,6 +7,7 @@ use sha2::{Digest, Sha256};
 use super::program::KEYS;
 use super::server::Name;
 use super::world::{At, HANDLER, Host, INCARNATION, Kind, Letter, Stands, Waiter, World, event_id};
+use crate::dead_letter::DeathRef;
 use crate::effects::Version;
 use crate::ledger::core::book::Book;
 use crate::ledger::core::group::{Group, TxId};
@@ -56,7 +57,7 @@ impl World {
             ink.short(u8::from(event.remembered));
             match event.letter {
                 Letter::None => ink.short(0),
-                Letter::Stored(n, record) => {
+                Letter::Stored(DeathRef { entry: n, record }) => {
                     ink.number(n + 1);
                     ink.number(record);
                 }
@@ -65,8 +66,8 @@ impl World {
         }
         for replay in &self.replays {
             ink.place(replay.event);
-            ink.number(replay.death.0);
-            ink.number(replay.death.1);
+            ink.number(replay.death.entry);
+            ink.number(replay.death.record);
             ink.short(u8::from(replay.acked) * 2 + u8::from(replay.delivered));
         }
         ink.place(self.server.collected);
@@ -141,7 +142,10 @@ impl Ink {
         match kind {
             Kind::Delivery => self.short(0),
             Kind::Burial => self.short(1),
-            Kind::Replay(entry, sequence) => {
+            Kind::Replay(DeathRef {
+                entry,
+                record: sequence,
+            }) => {
                 self.number(entry);
                 self.number(sequence);
             }

@@ -4,7 +4,7 @@ use super::bounds::Bounds;
 use super::program::{KEYS, value};
 use super::server::{Laid, Server};
 use super::world::{Broken, Event, HANDLER, INCARNATION, Stands, World, event_of};
-use crate::ledger::core::entry::{Decision, Verdict};
+use crate::ledger::core::entry::{Decision, DecisionKind};
 use crate::outcome::Cause;
 
 /// Judges an append by running its transactions one after another on what the server held at that moment.
@@ -26,18 +26,18 @@ pub fn append(bounds: &Bounds, before: &Server, after: &Server, laid: &Laid, eve
             return Some(Broken::DecidedTwice);
         }
         *stands = match decision.verdict {
-            Verdict::Done => Stands::Done,
-            Verdict::Dead => Stands::Dead(entry.n),
+            DecisionKind::Done => Stands::Done,
+            DecisionKind::Dead => Stands::Dead(entry.n),
         };
         match (decision.verdict, bounds.programs[event].run(values)) {
-            (Verdict::Done, Some(writes)) => {
+            (DecisionKind::Done, Some(writes)) => {
                 for (value, write) in values.iter_mut().zip(writes) {
                     *value = write.unwrap_or(*value);
                 }
             }
-            (Verdict::Dead, None) => {}
-            (Verdict::Dead, Some(_)) if !rejects(decision) => {}
-            (Verdict::Done, None) | (Verdict::Dead, Some(_)) => return Some(Broken::NotSerial),
+            (DecisionKind::Dead, None) => {}
+            (DecisionKind::Dead, Some(_)) if !rejects(decision) => {}
+            (DecisionKind::Done, None) | (DecisionKind::Dead, Some(_)) => return Some(Broken::NotSerial),
         }
     }
     if after.values() != values {

@@ -6,9 +6,9 @@ use std::collections::BTreeMap;
 use super::bounds::Bounds;
 use super::program::{KEYS, bytes, value};
 use super::world::{Broken, HANDLER, Kind, Run, Stands, Waiter, World, event_id};
-use crate::dead_letter::DEATH;
+use crate::dead_letter::{DEATH, DeathRef};
 use crate::failpoint::mistake::Mistake;
-use crate::ledger::core::entry::{Decision, Verdict};
+use crate::ledger::core::entry::{Decision, DecisionKind};
 use crate::ledger::core::fate::{Committed, Fate, Fates, Fault};
 use crate::ledger::core::join::Join;
 use crate::ledger::core::transaction::Planned;
@@ -37,21 +37,21 @@ impl World {
 
     /// A replay follows the death that its letter names; delivered again, the one that stands is looked for.
     pub fn replay(&mut self, bounds: &Bounds, host: usize, replay: usize) {
-        let (event, (named, record)) = (self.replays[replay].event, self.replays[replay].death);
+        let (event, named) = (self.replays[replay].event, self.replays[replay].death);
         self.catch_up(bounds, host);
         if !self.hosts[host].connected {
             return;
         }
         let stands = self.server.death(HANDLER, &event_id(event).to_string());
-        if stands.is_some_and(|(entry, sequence)| entry == named && sequence != record) {
+        if stands.is_some_and(|stands| stands.entry == named.entry && stands.record != named.record) {
             self.breaks(Broken::Numbers);
         }
         if !std::mem::replace(&mut self.replays[replay].delivered, true) {
-            return self.take(bounds, host, event, Kind::Replay(named, record));
+            return self.take(bounds, host, event, Kind::Replay(named));
         }
         match stands {
-            Some((entry, sequence)) if entry == named => self.take(bounds, host, event, Kind::Replay(entry, sequence)),
-            _ => self.answer(bounds, event, Kind::Replay(named, 0)),
+            Some(stands) if stands.entry == named.entry => self.take(bounds, host, event, Kind::Replay(stands)),
+            _ => self.answer(bounds, event, Kind::Replay(DeathRef { record: 0, ..named })),
         }
     }
 
@@ -61,7 +61,7 @@ impl World {
         }
         let id = event_id(event);
         let death = match kind {
-            Kind::Replay(entry, sequence) => Some((entry, sequence)),
+            Kind::Replay(death) => Some(death),
             Kind::Delivery | Kind::Burial => None,
         };
         let decided = self.book(host).index.decided(HANDLER, &id);
@@ -132,11 +132,11 @@ impl World {
         };
         let last = self.events[run.event].deliveries >= bounds.deliveries;
         let verdict = match (writes, ends) {
-            (Some(_), _) => Some(Verdict::Done),
+            (Some(_), _) => Some(DecisionKind::Done),
             // A replay that fails decides nothing: death and letter stand.
             (None, _) if of_letter => None,
-            (None, Ends::AsItShould) => Some(Verdict::Dead),
-            (None, Ends::Failing) => last.then_some(Verdict::Dead),
+            (None, Ends::AsItShould) => Some(DecisionKind::Dead),
+            (None, Ends::Failing) => last.then_some(DecisionKind::Dead),
         };
         let cause = match ends {
             Ends::AsItShould => Cause::Rejected,
@@ -170,7 +170,7 @@ impl World {
         if self.book(host).index.decided(HANDLER, &event_id(event)).is_some() {
             return self.answer(bounds, event, Kind::Burial);
         }
-        let tx = transaction(bounds, event, Kind::Burial, Some(Verdict::Dead), Cause::Exhausted);
+        let tx = transaction(bounds, event, Kind::Burial, Some(DecisionKind::Dead), Cause::Exhausted);
         self.join(
             bounds,
             host,
@@ -266,8 +266,8 @@ impl World {
                 }
                 self.events[event].acked = true;
             }
-            Kind::Replay(death, _) => {
-                if self.events[event].stands == Stands::Dead(death) {
+            Kind::Replay(death) => {
+                if self.events[event].stands == Stands::Dead(death.entry) {
                     self.breaks(Broken::ReplayLost);
                 }
                 self.answer_replay(event, kind);
@@ -276,20 +276,20 @@ impl World {
     }
 
     fn answer_replay(&mut self, event: usize, kind: Kind) {
-        let Kind::Replay(death, _) = kind else { return };
+        let Kind::Replay(death) = kind else { return };
         let of = self
             .replays
             .iter_mut()
-            .filter(|replay| replay.event == event && replay.death.0 == death);
+            .filter(|replay| replay.event == event && replay.death.entry == death.entry);
         of.for_each(|replay| replay.acked = true);
     }
 }
 
 /// As `transaction.rs` and `burial.rs` make it.
-fn transaction(bounds: &Bounds, event: usize, kind: Kind, verdict: Option<Verdict>, cause: Cause) -> Transaction {
+fn transaction(bounds: &Bounds, event: usize, kind: Kind, verdict: Option<DecisionKind>, cause: Cause) -> Transaction {
     let id = event_id(event);
     let death = match (verdict, kind) {
-        (Some(Verdict::Done), Kind::Replay(entry, sequence)) => Some((entry, sequence)),
+        (Some(DecisionKind::Done), Kind::Replay(death)) => Some(death),
         _ => None,
     };
     let subject = format!("dead.{}", id.sequence);
@@ -297,13 +297,13 @@ fn transaction(bounds: &Bounds, event: usize, kind: Kind, verdict: Option<Verdic
     if let (Some(verdict), true) = (verdict, bounds.relay) {
         let headers = Vec::new();
         consequences.push(match verdict {
-            Verdict::Done => Planned::Event {
+            DecisionKind::Done => Planned::Event {
                 id: format!("{HANDLER}.{id}"),
                 subject: "emitted".to_owned(),
                 headers,
                 payload: bytes(0),
             },
-            Verdict::Dead => Planned::Letter {
+            DecisionKind::Dead => Planned::Letter {
                 subject: subject.clone(),
                 headers: vec![(DEATH.to_owned(), String::new())],
                 payload: bytes(0),
@@ -322,8 +322,8 @@ fn transaction(bounds: &Bounds, event: usize, kind: Kind, verdict: Option<Verdic
         handler: HANDLER.to_owned(),
         event: id.clone(),
         decision: verdict.map(|verdict| Decision {
-            cause: (verdict == Verdict::Dead).then_some(cause),
-            follows_death: death.map(|(entry, _)| entry),
+            cause: (verdict == DecisionKind::Dead).then_some(cause),
+            follows_death: death.map(|death| death.entry),
             ..Decision::of_test(HANDLER, &id.to_string(), verdict)
         }),
         session: 0,

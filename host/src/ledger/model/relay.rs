@@ -3,7 +3,7 @@
 
 use super::bounds::Bounds;
 use super::world::{Broken, Carrying, Letter, Stands, World, event_of};
-use crate::dead_letter::DEATH;
+use crate::dead_letter::{DEATH, DeathRef};
 use crate::failpoint::mistake::Mistake;
 use crate::ledger::core::entry::{Consequence, record_of_death};
 
@@ -94,7 +94,7 @@ impl World {
                 // Stored with the expected sequence 0: never twice, never over what settles it.
                 if event.letter == Letter::None {
                     let record = place.map_or(0, |place| record_of_death(entry_sequence, place));
-                    event.letter = death.map_or(Letter::None, |death| Letter::Stored(death, record));
+                    event.letter = death.map_or(Letter::None, |entry| Letter::Stored(DeathRef { entry, record }));
                 }
             }
             Consequence::Settle { subject, .. } => {

@@ -9,8 +9,9 @@ use bytes::Bytes;
 
 use super::program::{KEYS, Values, bytes, value};
 use crate::broker::kv::key_subject;
+use crate::dead_letter::DeathRef;
 use crate::ledger::core::append::Batch;
-use crate::ledger::core::entry::{Death, Entry, Head, Out, READER, Subjects, Verdict};
+use crate::ledger::core::entry::{Death, DecisionKind, Entry, Head, Out, READER, Subjects};
 use crate::ledger::core::record::{Expect, Mark, Record};
 
 pub const BUCKET: &str = "b";
@@ -126,11 +127,12 @@ impl Server {
         KEYS.map(|key| self.key(key).1.as_ref().map(value))
     }
 
-    /// The death record of an event, if it is dead: the entry that decided it and the record's sequence.
-    pub fn death(&self, handler: &str, event: &str) -> Option<(u64, u64)> {
+    /// The death of an event, if it is dead.
+    pub fn death(&self, handler: &str, event: &str) -> Option<DeathRef> {
         let stored = self.subjects.get(&Subjects::new(BUCKET).death(handler, event))?;
         let death: Death = serde_json::from_slice(&stored.body).expect("a death record is JSON");
-        (death.verdict == Verdict::Dead).then_some((death.n, stored.sequence))
+        let (entry, record) = (death.n, stored.sequence);
+        (death.verdict == DecisionKind::Dead).then_some(DeathRef { entry, record })
     }
 
     pub fn last_of(&self, subject: &str) -> u64 {

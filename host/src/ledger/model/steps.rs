@@ -237,10 +237,10 @@ impl World {
             Step::Bury { event, host } => self.bury(bounds, host, event),
             Step::Ask { event } => {
                 self.left.replay -= 1;
-                if let Letter::Stored(entry, record) = self.events[event].letter {
+                if let Letter::Stored(death) = self.events[event].letter {
                     self.replays.push(Replay {
                         event,
-                        death: (entry, record),
+                        death,
                         delivered: false,
                         acked: false,
                     });

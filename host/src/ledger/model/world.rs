@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::bounds::{Bounds, May};
 use super::server::{Laid, Name, Server};
+use crate::dead_letter::DeathRef;
 use crate::effects::Version;
 use crate::ledger::core::book::Book;
 use crate::ledger::core::entry::Out;
@@ -52,8 +53,8 @@ pub enum Stands {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Kind {
     Delivery,
-    /// Of a death: the entry that decided it, and its record's sequence.
-    Replay(u64, u64),
+    /// Of a letter that tells of this death.
+    Replay(DeathRef),
     Burial,
 }
 
@@ -136,8 +137,8 @@ pub struct Host {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Letter {
     None,
-    /// Of the death that this entry has decided, with the sequence of its record.
-    Stored(u64, u64),
+    /// Of this death.
+    Stored(DeathRef),
     Settled,
 }
 
@@ -157,8 +158,8 @@ pub struct Event {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Replay {
     pub event: usize,
-    /// The death that the letter names, and the sequence of its record.
-    pub death: (u64, u64),
+    /// The death that the letter names.
+    pub death: DeathRef,
     pub delivered: bool,
     pub acked: bool,
 }
@@ -229,7 +230,7 @@ impl World {
             let carried = match event.stands {
                 Stands::Open => false,
                 Stands::Done => event.emitted == 1 && !matches!(event.letter, Letter::Stored(..)),
-                Stands::Dead(n) => event.emitted == 0 && matches!(event.letter, Letter::Stored(of, _) if of == n),
+                Stands::Dead(n) => event.emitted == 0 && matches!(event.letter, Letter::Stored(of) if of.entry == n),
             };
             event.acked && event.stands != Stands::Open && (carried || !bounds.relay)
         };

@@ -6,21 +6,23 @@ use super::bucket::Bucket;
 use super::keys::AT_ONCE;
 use super::read;
 use crate::broker::{By, Connection, Error};
+use crate::dead_letter::DeathRef;
 use crate::ledger::core::book::Following;
-use crate::ledger::core::entry::{Death, Verdict};
+use crate::ledger::core::entry::{Death, DecisionKind};
 use crate::ledger::core::group::TxId;
 use crate::message::EventId;
 
 impl Bucket {
-    /// The death record of an event, if it is dead: the entry that decided it and the record's sequence.
-    pub async fn death(&self, handler: &str, event: &EventId) -> Result<Option<(u64, u64)>, Error> {
+    /// The death of an event, if it is dead.
+    pub async fn death(&self, handler: &str, event: &EventId) -> Result<Option<DeathRef>, Error> {
         let connection = self.connection().await?;
         let subject = self.subjects.death(handler, &event.to_string());
         let Some(stored) = connection.stored(&self.stream, By::Last(&subject)).await? else {
             return Ok(None);
         };
         let death: Death = read::parse(&subject, &stored.payload)?;
-        Ok((death.verdict == Verdict::Dead).then_some((death.n, stored.sequence)))
+        let (entry, record) = (death.n, stored.sequence);
+        Ok((death.verdict == DecisionKind::Dead).then_some(DeathRef { entry, record }))
     }
 
     /// Which of the replays in the batch on its way follow a death whose record is not where they say.

@@ -8,7 +8,7 @@ use super::{read, send};
 use crate::broker::kv::key_subject;
 use crate::broker::{By, Connection, Error};
 use crate::ledger::core::append::Answer;
-use crate::ledger::core::entry::{Death, Entry, Head, Verdict, Write};
+use crate::ledger::core::entry::{Death, DecisionKind, Entry, Head, Write};
 use crate::ledger::core::record::{Expect, Mark, Record, json};
 
 impl Bucket {
@@ -47,7 +47,7 @@ impl Bucket {
         let mut missing = Vec::new();
         for decision in &entry.decisions {
             let follows = decision.follows_death.is_some();
-            if decision.verdict == Verdict::Done && !follows {
+            if decision.verdict == DecisionKind::Done && !follows {
                 continue;
             }
             let subject = self.subjects.death(&decision.handler, &decision.event);

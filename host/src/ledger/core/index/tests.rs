@@ -7,7 +7,7 @@ fn event(sequence: u64) -> EventId {
     EventId::of_test(sequence)
 }
 
-fn entry(n: u64, sequence: u64, verdict: Verdict) -> Entry {
+fn entry(n: u64, sequence: u64, verdict: DecisionKind) -> Entry {
     let decision = Decision::of_test("h", &event(sequence).to_string(), verdict);
     let (append, host, at) = ("a".into(), "x".into(), "t".into());
     Entry {
@@ -28,8 +28,8 @@ fn entry(n: u64, sequence: u64, verdict: Verdict) -> Entry {
 #[test]
 fn what_an_entry_decides_is_remembered_until_the_floor_covers_it() {
     let mut index = Index::default();
-    index.apply(&entry(1, 5, Verdict::Done));
-    index.apply(&entry(2, 7, Verdict::Dead));
+    index.apply(&entry(1, 5, DecisionKind::Done));
+    index.apply(&entry(2, 7, DecisionKind::Dead));
     assert_eq!(index.decided("h", &event(5)), Some(Decided::Done { entry: 1 }));
     assert_eq!(index.decided("h", &event(6)), None);
     assert_eq!(index.decided("other", &event(5)), None);
@@ -66,7 +66,7 @@ fn another_hosts_head_takes_no_floor_back() {
     index.raise("h", "new", 10);
     let mut theirs = Floor::default();
     theirs.raise("k", 400);
-    let mut said = entry(1, 9, Verdict::Done);
+    let mut said = entry(1, 9, DecisionKind::Done);
     said.floors = BTreeMap::from([("h".to_owned(), theirs)]);
     index.apply(&said);
     assert_eq!((index.floor("h", "new"), index.floor("h", "k")), (10, 500));
@@ -79,7 +79,7 @@ fn a_floor_does_not_decide_what_is_at_work() {
     index.raise("h", "k", 9);
     assert_eq!(index.decided("h", &event(5)), None);
     assert_eq!(index.decided("h", &event(6)), Some(Decided::Below));
-    index.apply(&entry(1, 5, Verdict::Dead));
+    index.apply(&entry(1, 5, DecisionKind::Dead));
     assert_eq!(index.decided("h", &event(5)), Some(Decided::Dead { entry: 1 }));
     index.close("h", &event(5));
     index.raise("h", "k", 10);
@@ -96,7 +96,7 @@ fn a_replay_below_the_floor_is_decided_and_its_done_is_seen() {
     anew.raise("h", "k", 9);
     anew.keep_open(&index);
     assert_eq!(anew.decided("h", &event(5)), Some(Decided::Below));
-    anew.apply(&entry(2, 5, Verdict::Done));
+    anew.apply(&entry(2, 5, DecisionKind::Done));
     assert_eq!(anew.decided("h", &event(5)), Some(Decided::Done { entry: 2 }));
 }
 
@@ -104,7 +104,7 @@ fn a_replay_below_the_floor_is_decided_and_its_done_is_seen() {
 fn a_decision_of_what_is_at_work_outlives_a_reconnect() {
     let mut index = Index::default();
     index.open("h", &event(5));
-    index.apply(&entry(1, 5, Verdict::Dead));
+    index.apply(&entry(1, 5, DecisionKind::Dead));
     let mut floor = Floor::default();
     floor.raise("k", 9);
     let head = Head {
@@ -122,7 +122,7 @@ fn a_decision_of_what_is_at_work_outlives_a_reconnect() {
 fn an_id_keeps_its_entry_until_the_floor_is_past_its_window() {
     let id = |hash, time_ms| Id::of_test(hash, time_ms);
     let with = |n, sequence, hash, time_ms| {
-        let mut entry = entry(n, sequence, Verdict::Done);
+        let mut entry = entry(n, sequence, DecisionKind::Done);
         entry.decisions[0].id = Some(id(hash, time_ms));
         entry
     };
@@ -144,8 +144,8 @@ fn a_reset_forgets_one_handler_and_what_comes_after_it_is_remembered() {
     let mut index = Index::default();
     index.raise("h", "k", 6);
     index.raise("other", "k", 6);
-    index.apply(&entry(1, 9, Verdict::Dead));
-    let mut reset = entry(2, 3, Verdict::Done);
+    index.apply(&entry(1, 9, DecisionKind::Dead));
+    let mut reset = entry(2, 3, DecisionKind::Done);
     reset.reset = vec!["h".into()];
     index.apply(&reset);
     assert_eq!(index.decided("h", &event(9)), None);
@@ -156,8 +156,8 @@ fn a_reset_forgets_one_handler_and_what_comes_after_it_is_remembered() {
 
 #[test]
 fn a_head_follows_from_the_one_before_and_a_reset() {
-    let head = Head::default().after(&entry(1, 5, Verdict::Done));
-    let mut reset = entry(2, 5, Verdict::Done);
+    let head = Head::default().after(&entry(1, 5, DecisionKind::Done));
+    let mut reset = entry(2, 5, DecisionKind::Done);
     (reset.reset, reset.decisions) = (vec!["h".into()], vec![]);
     let head = head.after(&reset);
     assert_eq!((head.n, head.floors.contains_key("h")), (2, false));
@@ -166,8 +166,8 @@ fn a_head_follows_from_the_one_before_and_a_reset() {
 #[test]
 fn a_done_after_a_death_overwrites_it() {
     let mut index = Index::default();
-    index.apply(&entry(1, 5, Verdict::Dead));
-    index.apply(&entry(2, 5, Verdict::Done));
+    index.apply(&entry(1, 5, DecisionKind::Dead));
+    index.apply(&entry(2, 5, DecisionKind::Done));
     assert_eq!(index.decided("h", &event(5)), Some(Decided::Done { entry: 2 }));
 }
 
@@ -175,12 +175,12 @@ fn a_done_after_a_death_overwrites_it() {
 fn the_done_of_a_replay_is_known_below_the_floor_until_its_handler_is_reset() {
     let mut index = Index::default();
     index.raise("h", "k", 9);
-    let mut done = entry(2, 5, Verdict::Done);
+    let mut done = entry(2, 5, DecisionKind::Done);
     done.decisions[0].follows_death = Some(1);
     index.apply(&done);
     assert_eq!(index.decided("h", &event(5)), Some(Decided::Done { entry: 2 }));
     assert_eq!(index.decided("h", &event(6)), Some(Decided::Below));
-    let mut reset = entry(3, 3, Verdict::Done);
+    let mut reset = entry(3, 3, DecisionKind::Done);
     (reset.reset, reset.decisions) = (vec!["h".into()], vec![]);
     index.apply(&reset);
     assert_eq!(index.decided("h", &event(5)), None);
