@@ -9,6 +9,8 @@ WASM := wasm32-unknown-unknown
 # The tests' own handler asks for everything that WASI gives.
 WASI := wasm32-wasip2
 BENCH := dispatch transactions letters handlers malformed
+# The tests' build has the points at which they end or freeze the process; what `make build` makes has none.
+TEST := cargo test --locked --features failpoints
 OLDEST := $(shell sed -n 's/^SERVER_OLDEST=//p' tools/install.sh)
 # Handlers are built for wasm; their unit tests run on the machine itself.
 HOST = $(shell rustc -vV | sed -n 's/^host: //p')
@@ -24,7 +26,7 @@ run: build ## build, then run a whole mesh on this machine: make run ARGS=…
 test: handlers fixtures ## run every test, against a real nats-server
 	@tools/install.sh all
 	cd handlers && cargo test --locked --target $(HOST)
-	cargo test --locked --workspace --no-fail-fast
+	$(TEST) --workspace --no-fail-fast
 
 # What rests on the server's own promises: batches, schedules, message ids, redelivery.
 OLDEST_TESTS := effects:: dead_letters:: delayed:: dlq:: identity:: ledger:: letters:: payloads:: replay:: retry:: storage::
@@ -32,22 +34,22 @@ OLDEST_TESTS := effects:: dead_letters:: delayed:: dlq:: identity:: ledger:: let
 test-oldest: handlers ## run a part of the tests against the oldest nats-server that a host takes
 	@tools/install.sh oldest
 	NATS_SERVER=$$(ls $(CURDIR)/.tools/$(OLDEST)/nats-server) \
-	    cargo test --locked -p jetmesh --test e2e -- $(OLDEST_TESTS)
+	    $(TEST) -p jetmesh --test e2e -- $(OLDEST_TESTS)
 
 # The model is optimised, but has debug assertions; its searches print how many states they have.
 chaos: handlers ## the kill matrix, every planted mistake, and the ledger's model within large bounds: make chaos ARGS=…
 	@tools/install.sh all
-	cargo test --locked --config profile.dev.package.jetmesh.opt-level=2 -p jetmesh --lib -- \
+	$(TEST) --config profile.dev.package.jetmesh.opt-level=2 -p jetmesh --lib -- \
 	    --ignored --nocapture --test-threads 1 ledger::model::large
-	cargo test --locked --config profile.dev.package.jetmesh.opt-level=2 -p jetmesh --test e2e -- \
+	$(TEST) --config profile.dev.package.jetmesh.opt-level=2 -p jetmesh --test e2e -- \
 	    --ignored --nocapture --test-threads 1 malformed::
-	cargo test --locked -p jetmesh --test chaos -- --rounds 570 --mistakes $(ARGS)
+	$(TEST) -p jetmesh --test chaos -- --rounds 570 --mistakes $(ARGS)
 
 MINUTES ?= 20
 
 soak: handlers ## one mesh with every trouble at once for 20 minutes, then an audit: make soak MINUTES=…
 	@tools/install.sh all
-	cargo test --locked --config profile.dev.package.jetmesh.opt-level=2 -p jetmesh --test chaos -- --soak $(MINUTES)
+	$(TEST) --config profile.dev.package.jetmesh.opt-level=2 -p jetmesh --test chaos -- --soak $(MINUTES)
 
 build: handlers ## build the handlers and the release binary
 	@tools/install.sh run
@@ -72,6 +74,7 @@ lint: ## check the format and run clippy; a warning is an error
 	@tools/install.sh rust
 	cargo fmt --all --check
 	cd handlers && cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets --features failpoints -- -D warnings
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 	cd handlers && cargo clippy --locked --workspace --target $(WASM) -- -D warnings
 

@@ -1,12 +1,14 @@
 //! jetmesh: an event mesh on NATS JetStream whose handlers are sandboxed WebAssembly components, with effects that
 //! happen exactly once. `ARCHITECTURE.md` beside `src` says how the parts work together.
 
+#![warn(missing_docs)]
+
 #[macro_use]
 mod trouble;
 
-pub mod app;
+mod app;
 mod attempts;
-pub mod broker;
+mod broker;
 pub mod cli;
 mod config;
 mod dead_letter;
@@ -15,12 +17,12 @@ mod dlq;
 mod effects;
 mod failpoint;
 mod fit;
-pub mod handler_task;
+mod handler_task;
 mod identity;
 #[cfg(test)]
 mod invariants;
 mod ledger;
-pub mod message;
+mod message;
 mod micro;
 mod outcome;
 mod payload;
@@ -31,3 +33,11 @@ mod replay_queue;
 mod text;
 mod trace;
 mod wasm;
+
+/// What a test of the wire format, which needs the real client, stands on; nothing else is for use from outside.
+pub mod tested {
+    pub use crate::broker::error::SERVER_MIN;
+    pub use crate::broker::screen::Screen;
+    pub use crate::broker::{Malformed, wire};
+    pub use crate::message::{Headers, headers_of};
+}

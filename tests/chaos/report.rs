@@ -49,7 +49,7 @@ pub fn round(number: usize, of: usize, round: &Round, played: Option<&Played>) {
 
 fn again(round: &Round) -> String {
     format!(
-        "again: cargo test -p jetmesh --test chaos -- --seed {} --round {}",
+        "again: cargo test --features failpoints -p jetmesh --test chaos -- --seed {} --round {}",
         round.seed, round.cell
     )
 }

@@ -20,6 +20,7 @@ fn has_warned(host: &Host) -> usize {
     host.lines().iter().filter(|line| warned(line)).count()
 }
 
+#[cfg(feature = "failpoints")]
 async fn runs_on_time(fault: &str, ahead_ms: i64, words: &str) {
     let mesh = Mesh::new(Config::probe_with("max_attempts = 2")).await;
     let host = mesh.host(&[("MESH_FAULT", fault)]).await;
@@ -78,6 +79,7 @@ async fn runs_on_time(fault: &str, ahead_ms: i64, words: &str) {
     assert!(checked.contains(words), "{checked}");
 }
 
+#[cfg(feature = "failpoints")]
 #[tokio::test]
 async fn a_host_whose_clock_is_an_hour_ahead_goes_by_the_servers_and_says_so() {
     runs_on_time(
@@ -88,12 +90,14 @@ async fn a_host_whose_clock_is_an_hour_ahead_goes_by_the_servers_and_says_so() {
     .await;
 }
 
+#[cfg(feature = "failpoints")]
 #[tokio::test]
 async fn a_host_whose_clock_is_a_year_ahead_goes_by_the_servers_and_says_so() {
     let fault = format!("clock-ahead-ms:{YEAR_MS}");
     runs_on_time(&fault, YEAR_MS.cast_signed(), "ahead of that of the NATS server").await;
 }
 
+#[cfg(feature = "failpoints")]
 #[tokio::test]
 async fn a_host_whose_clock_is_behind_goes_by_the_servers_and_says_so() {
     runs_on_time(
@@ -104,6 +108,7 @@ async fn a_host_whose_clock_is_behind_goes_by_the_servers_and_says_so() {
     .await;
 }
 
+#[cfg(feature = "failpoints")]
 #[tokio::test]
 async fn a_host_whose_clock_is_right_says_nothing_of_it() {
     runs_on_time("none:off", 0, "").await;

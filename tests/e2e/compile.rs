@@ -61,6 +61,7 @@ fn heavy() -> Vec<u8> {
 }
 
 /// A host with a lowered limit gets the heavy module, says why it does not take it, and serves on.
+#[cfg(feature = "failpoints")]
 async fn kept_over_the_heavy_one(limit: &str, reason: &str) {
     let mut mesh = Mesh::new(Config::new()).await;
     let module = mesh.dir.path().join("modules/probe.wasm");
@@ -80,11 +81,13 @@ async fn kept_over_the_heavy_one(limit: &str, reason: &str) {
     mesh.wait_value("probe", "n", "1").await;
 }
 
+#[cfg(feature = "failpoints")]
 #[tokio::test]
 async fn a_module_that_makes_the_compiler_compute_for_ever_is_refused() {
     kept_over_the_heavy_one("compile-cpu-seconds:3", "compiling took more than 3s of computing").await;
 }
 
+#[cfg(feature = "failpoints")]
 #[tokio::test]
 async fn a_module_that_makes_the_compiler_eat_memory_is_refused() {
     // The allocator takes a gibibyte of addresses at once.
@@ -93,11 +96,13 @@ async fn a_module_that_makes_the_compiler_eat_memory_is_refused() {
     kept_over_the_heavy_one(&limit, "compiling took more than 1400 MiB of memory").await;
 }
 
+#[cfg(feature = "failpoints")]
 #[tokio::test]
 async fn a_compilation_that_does_not_end_is_given_up() {
     kept_over_the_heavy_one("compile-wall-seconds:8", "compiling took more than 8s ").await;
 }
 
+#[cfg(feature = "failpoints")]
 #[tokio::test]
 async fn a_compiler_that_dies_is_said_by_check_and_by_a_start() {
     let mesh = Mesh::new(Config::probe()).await;

@@ -22,6 +22,7 @@ async fn ends(mesh: &Mesh, host: Host, letters: usize) {
 }
 
 /// The host dies there, and the server gives up on the event while no host runs.
+#[cfg(feature = "failpoints")]
 async fn given_up(mesh: &Mesh, fault: &str) {
     let host = mesh.host_with_fault(&format!("host-verdict:off,{fault}")).await;
     fails(mesh).await;
@@ -45,6 +46,7 @@ async fn without_advisories(mesh: &Mesh) {
     advisories.purge().await.expect("purged");
 }
 
+#[cfg(feature = "failpoints")]
 #[tokio::test]
 async fn the_same_death_is_in_one_group_by_the_hosts_verdict_an_advisory_or_the_sweep() {
     let mesh = Mesh::new(Config::probe_with("max_attempts = 2\ndeliver_slack = 1")).await;

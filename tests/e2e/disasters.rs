@@ -13,6 +13,7 @@ use crate::support::server::Options;
 use crate::support::wait::SOON;
 use crate::support::{NatsServer, cli, eventually};
 
+#[cfg(feature = "failpoints")]
 #[tokio::test]
 async fn all_hosts_may_be_away_for_longer_than_targets_remember_ids() {
     let mesh = Mesh::new(Config::probe()).await;

@@ -323,7 +323,7 @@ fn the_readme_the_installer_and_the_host_name_the_same_versions() {
             .find_map(|line| line.strip_prefix(&format!("{name}=")));
         line.unwrap_or_else(|| panic!("the installer has no {name}")).to_owned()
     };
-    let (major, minor, patch) = jetmesh::broker::error::SERVER_MIN;
+    let (major, minor, patch) = jetmesh::tested::SERVER_MIN;
     assert_eq!(value("SERVER_OLDEST"), format!("{major}.{minor}.{patch}"));
     let said = format!(
         "It needs nats-server {} or newer (the tests run {})",

@@ -40,6 +40,7 @@ fn codes(letters: &[Found]) -> Vec<(String, String)> {
     codes
 }
 
+#[cfg(feature = "failpoints")]
 #[tokio::test]
 async fn an_event_is_acked_only_after_its_effects_are_committed() {
     // It freezes before it has sent the batch: the server must still wait for an answer.
@@ -71,6 +72,7 @@ fn frozen(pid: u32) -> bool {
         .is_some_and(|(_, rest)| rest.trim_start().starts_with('T'))
 }
 
+#[cfg(feature = "failpoints")]
 #[tokio::test]
 async fn a_redelivered_decided_event_is_acked_without_running() {
     let mesh = Mesh::new(Config::probe()).await;

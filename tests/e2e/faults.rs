@@ -12,6 +12,7 @@ use crate::support::wait::SOON;
 use crate::support::{Direction, Host, Proxy, Signal, eventually, skipped};
 
 /// A host is killed at the seventh pass of a point, another goes on: nothing lost, nothing twice.
+#[cfg(feature = "failpoints")]
 async fn killed_at(point: &str, nth: u32) {
     let mesh = Mesh::new(Config::probe()).await;
     let killed = mesh.host_with_fault(&format!("{point}:kill:{nth}")).await;
@@ -22,6 +23,7 @@ async fn killed_at(point: &str, nth: u32) {
     judge(&mesh, 15, 3).await;
 }
 
+#[cfg(feature = "failpoints")]
 macro_rules! killed {
     ($($name:ident: $point:literal, $nth:literal;)*) => {
         $(#[tokio::test]
@@ -31,6 +33,7 @@ macro_rules! killed {
     };
 }
 
+#[cfg(feature = "failpoints")]
 killed! {
     a_host_killed_after_a_pull_loses_nothing: "after-pull", 7;
     a_host_killed_before_a_run_loses_nothing: "before-run", 7;
@@ -44,6 +47,7 @@ killed! {
     a_host_killed_after_its_relay_published_emits_nothing_twice: "relay-published", 7;
 }
 
+#[cfg(feature = "failpoints")]
 #[tokio::test]
 async fn a_host_that_dies_on_the_last_attempt_still_yields_exactly_one_dead_letter() {
     let mesh = Mesh::new(Config::probe_with("max_attempts = 2")).await;
@@ -62,6 +66,7 @@ async fn a_host_that_dies_on_the_last_attempt_still_yields_exactly_one_dead_lett
     assert_eq!(mesh.letters().await.len(), 1);
 }
 
+#[cfg(feature = "failpoints")]
 #[tokio::test]
 async fn the_advisory_alone_yields_the_dead_letter() {
     // The host never declares the event exhausted: only the server gives up, after 2 + 1 deliveries.
@@ -215,6 +220,7 @@ async fn a_server_that_freezes_for_a_while_loses_nothing_and_repeats_nothing() {
     judge(&mesh, 20, 4).await;
 }
 
+#[cfg(feature = "failpoints")]
 #[tokio::test]
 async fn a_read_that_nats_does_not_answer_is_not_the_events_fault() {
     let mesh = Mesh::new(Config::probe_with("max_attempts = 1")).await;
@@ -274,6 +280,7 @@ async fn a_connection_that_is_cut_under_load_loses_nothing_and_repeats_nothing()
     judge(&mesh, 40, 2).await;
 }
 
+#[cfg(feature = "failpoints")]
 #[tokio::test]
 async fn a_commit_that_is_cut_in_the_middle_of_its_batch_happens_once() {
     let mesh = Mesh::new(Config::probe()).await;

@@ -64,6 +64,7 @@ async fn done_once(mesh: &Mesh) {
 }
 
 /// A host freezes in its last attempt, with its effects ready; another host does the event; the first one wakes.
+#[cfg(feature = "failpoints")]
 #[tokio::test]
 async fn an_event_is_done_or_dead_never_both() {
     let mesh = Mesh::new(Config::probe_with("max_attempts = 1")).await;
@@ -87,6 +88,7 @@ async fn an_event_is_done_or_dead_never_both() {
     drop(other);
 }
 
+#[cfg(feature = "failpoints")]
 #[tokio::test]
 async fn an_event_that_another_host_has_buried_is_not_done_by_the_one_that_wakes() {
     // The first attempt fails, the second and last one freezes between its run and its commit.
@@ -121,6 +123,7 @@ async fn an_event_that_another_host_has_buried_is_not_done_by_the_one_that_wakes
     assert_eq!(mesh.letters().await.len(), 1);
 }
 
+#[cfg(feature = "failpoints")]
 #[tokio::test]
 async fn an_event_that_a_frozen_host_has_done_is_not_buried_by_one_that_does_not_know() {
     let mesh = Mesh::new(Config::probe_with("max_attempts = 2")).await;
@@ -157,6 +160,7 @@ pub async fn wait_frozen(host: &Host) {
 }
 
 /// A relay freezes half-way through what it has fetched; another one carries all of it out; the target forgets the ids.
+#[cfg(feature = "failpoints")]
 #[tokio::test]
 async fn a_relay_that_wakes_after_its_targets_duplicate_window_repeats_nothing() {
     let mesh = Mesh::new(Config::probe()).await;
@@ -228,6 +232,7 @@ async fn a_host_with_other_settings_for_a_handler_than_the_others_says_so() {
     assert!(other.lines().iter().any(|line| warned(line)), "{:?}", other.lines());
 }
 
+#[cfg(feature = "failpoints")]
 #[tokio::test]
 async fn hosts_that_serve_a_handler_with_different_modules_for_long_say_so_and_when_it_is_over() {
     let mesh = Mesh::new(Config::probe()).await;

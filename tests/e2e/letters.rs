@@ -92,6 +92,7 @@ async fn a_letter_of_a_first_attempt_tells_of_it_without_a_record() {
     }
 }
 
+#[cfg(feature = "failpoints")]
 #[tokio::test]
 async fn a_letter_tells_of_an_attempt_during_which_the_host_ended() {
     let mesh = Mesh::new(Config::probe_with("max_attempts = 2")).await;

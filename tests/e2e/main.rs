@@ -1,5 +1,10 @@
 //! The promises, against a real nats-server, real components and the real command line.
 
+#![cfg_attr(
+    not(feature = "failpoints"),
+    expect(dead_code, unused_imports, reason = "the tests that need a failpoint stand on it")
+)]
+
 #[path = "../support/mod.rs"]
 mod support;
 

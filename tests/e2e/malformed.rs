@@ -119,6 +119,7 @@ async fn without_a_ledger_each_is_run_once_and_each_malformed_one_has_its_letter
     }
 }
 
+#[cfg(feature = "failpoints")]
 #[tokio::test]
 async fn a_lane_that_meets_no_malformed_one_for_a_while_is_guarded_no_more() {
     let mesh = Mesh::new(Config::probe()).await;

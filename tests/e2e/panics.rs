@@ -34,6 +34,7 @@ async fn told(mesh: &Mesh, host: &Host, task: &str) {
 }
 
 /// Work of which some happens before the panic and some after: all of it happens, once.
+#[cfg(feature = "failpoints")]
 async fn goes_on(fault: &str, task: &str) {
     let mesh = Mesh::new(Config::probe()).await;
     let host = mesh.host_with_fault(fault).await;
@@ -42,31 +43,37 @@ async fn goes_on(fault: &str, task: &str) {
     told(&mesh, &host, task).await;
 }
 
+#[cfg(feature = "failpoints")]
 #[tokio::test]
 async fn a_committer_that_panics_is_begun_again() {
     goes_on("committer:panic:2", "committer of probe").await;
 }
 
+#[cfg(feature = "failpoints")]
 #[tokio::test]
 async fn a_committer_that_panics_after_its_commit_does_it_no_second_time() {
     goes_on("commit-confirmed:panic", "committer of probe").await;
 }
 
+#[cfg(feature = "failpoints")]
 #[tokio::test]
 async fn a_step_of_the_ledger_that_panics_half_way_is_not_believed() {
     goes_on("book-held:panic", "committer of probe").await;
 }
 
+#[cfg(feature = "failpoints")]
 #[tokio::test]
 async fn a_relay_that_panics_is_begun_again() {
     goes_on("relay-published:panic", "relay of probe").await;
 }
 
+#[cfg(feature = "failpoints")]
 #[tokio::test]
 async fn an_event_that_panics_is_put_off_and_its_neighbours_go_on() {
     goes_on("before-run:panic:3", "event of probe").await;
 }
 
+#[cfg(feature = "failpoints")]
 #[tokio::test]
 async fn a_lane_that_panics_is_begun_again() {
     let mesh = Mesh::new(Config::probe()).await;
@@ -78,11 +85,13 @@ async fn a_lane_that_panics_is_begun_again() {
     told(&mesh, &host, "lane of probe").await;
 }
 
+#[cfg(feature = "failpoints")]
 #[tokio::test]
 async fn a_sweep_that_panics_does_not_stop_its_lane() {
     goes_on("sweep:panic", "sweep of probe").await;
 }
 
+#[cfg(feature = "failpoints")]
 #[tokio::test]
 async fn what_publishes_due_events_is_begun_again_when_it_panics() {
     let mesh = Mesh::new(Config::probe()).await;
@@ -96,6 +105,7 @@ async fn what_publishes_due_events_is_begun_again_when_it_panics() {
     told(&mesh, &host, "due events").await;
 }
 
+#[cfg(feature = "failpoints")]
 #[tokio::test]
 async fn a_host_that_panics_while_it_answers_status_answers_again() {
     let mesh = Mesh::new(Config::probe()).await;

@@ -91,6 +91,7 @@ async fn a_stream_that_is_made_anew_while_a_host_has_no_request_open_has_new_eve
     drop((busy, other));
 }
 
+#[cfg(feature = "failpoints")]
 #[tokio::test]
 async fn a_stream_that_is_made_anew_while_a_host_binds_has_new_events() {
     let (mesh, host) = Mesh::start(Config::probe_with("start = \"all\"")).await;

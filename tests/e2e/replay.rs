@@ -12,6 +12,7 @@ use crate::support::server::{Options, round_trip};
 use crate::support::wait::SOON;
 use crate::support::{Host, NatsServer, Signal, eventually, modules};
 
+#[cfg(feature = "failpoints")]
 #[tokio::test]
 async fn ten_thousand_poison_events_die_once_under_every_fault_and_are_done_once_by_a_replay() {
     const COUNT: usize = 10_000;
@@ -168,6 +169,7 @@ async fn replayed_until_frozen(mesh: &Mesh, host: &Host) -> Found {
     letter
 }
 
+#[cfg(feature = "failpoints")]
 #[tokio::test]
 async fn a_failed_replay_brings_no_letter_back_that_was_settled_or_removed_meanwhile() {
     for purge in [false, true] {
@@ -188,6 +190,7 @@ async fn a_failed_replay_brings_no_letter_back_that_was_settled_or_removed_meanw
 }
 
 /// The host freezes between the end of a replay and its ack: asking then does nothing.
+#[cfg(feature = "failpoints")]
 #[tokio::test]
 async fn a_letter_that_is_asked_for_while_another_replay_of_it_ends_is_asked_for_once_more() {
     let mesh = Mesh::new(Config::probe_with("max_attempts = 1\nack_wait = \"30s\"")).await;

@@ -101,6 +101,7 @@ async fn the_letters_of_a_list_are_each_done_retried_or_left_as_if_they_were_rep
     assert_eq!(warnings, 1, "the second is counted");
 }
 
+#[cfg(feature = "failpoints")]
 #[tokio::test]
 async fn a_list_whose_host_is_killed_is_done_by_another_and_its_letters_are_not_asked_for_again() {
     const COUNT: usize = 150;

@@ -88,6 +88,7 @@ async fn what_failed_and_is_tried_again_is_listed_with_its_last_error_and_its_ne
     );
 }
 
+#[cfg(feature = "failpoints")]
 #[tokio::test]
 async fn an_attempt_that_runs_names_its_host() {
     let config = Config::probe_with("max_attempts = 3");

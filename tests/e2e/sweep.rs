@@ -43,6 +43,7 @@ async fn what_the_server_believes_settled_and_nobody_decided_is_found() {
     );
 }
 
+#[cfg(feature = "failpoints")]
 #[tokio::test]
 async fn an_exhausted_event_whose_advisory_was_lost_is_found() {
     // The host dies in the third delivery, which is the server's limit.

@@ -22,6 +22,7 @@ fn peak(host: &Host) -> u64 {
     kib * 1024
 }
 
+#[cfg(feature = "failpoints")]
 #[tokio::test]
 async fn a_relay_that_takes_over_finds_what_is_there_among_any_number_of_others_in_little_memory() {
     let mesh = Mesh::new(Config::probe()).await;

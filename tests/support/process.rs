@@ -97,6 +97,10 @@ fn spawn(mut command: Command) -> io::Result<Child> {
         orders
     });
     // SAFETY: between fork and exec only a system call is made, which neither allocates nor locks.
+    #[expect(
+        unsafe_code,
+        reason = "the standard library has no safe way to have a child end with its parent"
+    )]
     unsafe {
         command.pre_exec(|| Ok(set_parent_process_death_signal(Some(Signal::KILL))?));
     }

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use async_nats::jetstream;
 use async_nats::{Client, HeaderMap, Request, RequestErrorKind};
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
@@ -24,11 +23,10 @@ use crate::trouble::Weight;
 /// Before the subjects of JetStream's API, unless it is elsewhere.
 const API: &str = "$JS.API";
 
-/// A connection and the JetStream API over it. Clones are the same connection.
+/// A connection and where the JetStream API is over it. Clones are the same connection.
 #[derive(Clone)]
 pub struct Connection {
     pub client: Client,
-    pub js: jetstream::Context,
     api_prefix: String,
     /// The domain that JetStream is in, if it is not the server's own.
     domain: Option<Arc<str>>,
@@ -130,10 +128,8 @@ async fn dial(nats: &Nats, name: &str, address: &Address) -> Result<Connection, 
         (None, Some(prefix)) => prefix.clone(),
         (None, None) => API.to_owned(),
     };
-    let js = jetstream::with_prefix(client.clone(), &api_prefix);
     Ok(Connection {
         client,
-        js,
         domain: nats.js_domain.as_deref().map(Arc::from),
         api_prefix,
         closed,

@@ -25,6 +25,7 @@ pub struct Screen {
 pub struct OutOfStep;
 
 impl Screen {
+    /// `secret`: a word that stands in the subject of every replacement and that no publisher knows.
     pub fn new(secret: &str) -> Screen {
         Screen {
             secret: secret.to_owned(),
@@ -96,9 +97,11 @@ fn line(bytes: &[u8]) -> Option<usize> {
 /// A message that the client library cannot read, as it was stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Malformed {
+    /// Where it was published.
     pub subject: Bytes,
     /// As they are on the wire, `NATS/1.0\r\n…`; empty if there are none.
     pub headers: Bytes,
+    /// What it carries.
     pub payload: Bytes,
 }
 

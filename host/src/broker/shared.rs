@@ -52,10 +52,6 @@ impl Shared {
         }
     }
 
-    pub fn nats(&self) -> &Nats {
-        &self.nats
-    }
-
     /// The present connection, or a new one. `failed`: one on which requests are no longer answered; it is not given to
     /// anybody any more, and those who still get answers over it keep it.
     ///

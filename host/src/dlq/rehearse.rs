@@ -15,7 +15,6 @@ use crate::broker::error::Code;
 use crate::broker::{Connection, Error};
 use crate::dead_letter::{self, Letter};
 use crate::effects::{Effects, Emit, Version};
-use crate::failpoint;
 use crate::handler_task::transaction;
 use crate::identity;
 use crate::ledger::core::append::{TooLarge, fits_alone};
@@ -191,14 +190,7 @@ impl<'a> Rehearsal<'a> {
         };
         let tx = transaction::of(self.handler, message, 1, &self.module.digest, effects.clone());
         let payload_max = self.connection.client.max_payload();
-        fits_alone(
-            ledger,
-            (&Head::default(), 0),
-            &tx,
-            versions,
-            payload_max,
-            failpoint::planted(),
-        )
+        fits_alone(ledger, (&Head::default(), 0), &tx, versions, payload_max)
     }
 
     /// Why an emitted event would not arrive.

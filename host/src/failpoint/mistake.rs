@@ -1,4 +1,5 @@
-//! Mistakes that can be planted, to see that model, property tests and fault tests find them. A release build has none.
+//! Mistakes that can be planted, to see that model, property tests and fault tests find them. A build
+//! without the feature `failpoints` has none.
 
 /// One mistake.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -6,14 +7,19 @@ pub enum Mistake {
     /// An event is answered when it has joined, before its entry is stored.
     AckBeforeCommit,
     /// The head is written without expecting the one that it follows.
+    #[cfg(any(feature = "failpoints", test))]
     HeadBlind,
     /// Neither head nor entry expects anything.
+    #[cfg(any(feature = "failpoints", test))]
     HeadAndEntryBlind,
     /// A key is written whatever its revision is.
+    #[cfg(any(feature = "failpoints", test))]
     KeyBlind,
     /// A replay's `done` is written whatever has become of its death.
+    #[cfg(any(feature = "failpoints", test))]
     DeathBlind,
     /// A key that was only read may have changed.
+    #[cfg(any(feature = "failpoints", test))]
     CarrierBlind,
     /// A transaction joins whatever has become of what it has read.
     JoinBlind,
@@ -32,13 +38,13 @@ pub enum Mistake {
     /// The relay takes a publish that was refused for one that is confirmed.
     BlockedIsPublished,
     /// The floor passes what has only joined.
-    #[cfg(any(debug_assertions, test))]
+    #[cfg(any(feature = "failpoints", test))]
     FloorFromOverlay,
     /// Entries are collected above the floor.
     CollectAbove,
 }
 
-#[cfg(any(debug_assertions, test))]
+#[cfg(feature = "failpoints")]
 impl Mistake {
     /// Every mistake with the name by which a test asks for it.
     pub const ALL: [(&'static str, Mistake); 16] = [
@@ -63,22 +69,28 @@ impl Mistake {
 
 /// What is planted, if anything.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
-pub struct Planted(#[cfg(any(debug_assertions, test))] Option<Mistake>);
+pub struct Planted(#[cfg(any(feature = "failpoints", test))] Option<Mistake>);
 
 impl Planted {
-    /// In a release build nothing is planted.
-    #[cfg(any(debug_assertions, test))]
+    /// Without the feature nothing is planted.
+    #[cfg(any(feature = "failpoints", test))]
     pub fn new(mistake: Option<Mistake>) -> Planted {
         Planted(mistake)
     }
 
     pub fn is(self, mistake: Mistake) -> bool {
-        #[cfg(any(debug_assertions, test))]
+        #[cfg(any(feature = "failpoints", test))]
         return self.0 == Some(mistake);
-        #[cfg(not(any(debug_assertions, test)))]
+        #[cfg(not(any(feature = "failpoints", test)))]
         {
             let _ = mistake;
             false
         }
+    }
+
+    /// No mistake spoils a batch.
+    #[cfg(not(any(feature = "failpoints", test)))]
+    pub fn spoilt<T>(self, batch: T) -> T {
+        batch
     }
 }

@@ -1,17 +1,17 @@
-//! Named points at which a test can end or freeze the process. They exist in debug builds only; a release build has
-//! neither the code nor the variable.
+//! Named points at which a test can end or freeze the process. They exist with the feature `failpoints` only: any other
+//! build has neither the code nor the variables.
 //!
 //! `MESH_FAULT=<point>:<action>[:<nth>]`, joined by commas; actions: `kill` (as `kill -9`), `stop` (SIGSTOP), `panic`,
 //! `off` (asked by [`off`]), or a number (asked by [`number`]). `nth` is the pass at which it acts, 1 unless given.
-//! `MESH_MISTAKE=<name>` plants a mistake in the ledger (`ledger::mistake`).
+//! `MESH_MISTAKE=<name>` plants a mistake in the ledger (`mistake`).
 
-#[cfg(debug_assertions)]
+#[cfg(feature = "failpoints")]
 use crate::failpoint::mistake::Mistake;
 use crate::failpoint::mistake::Planted;
 
 pub mod mistake;
 
-#[cfg(debug_assertions)]
+#[cfg(feature = "failpoints")]
 mod switch {
     use std::collections::HashMap;
     use std::sync::{LazyLock, Mutex};
@@ -86,43 +86,43 @@ mod switch {
 
 /// The mistake that a test has planted in this process's ledger.
 pub fn planted() -> Planted {
-    #[cfg(debug_assertions)]
+    #[cfg(feature = "failpoints")]
     {
         let name = std::env::var("MESH_MISTAKE").unwrap_or_default();
         let named = Mistake::ALL.iter().find(|(known, _)| *known == name);
         Planted::new(named.map(|(_, mistake)| *mistake))
     }
-    #[cfg(not(debug_assertions))]
+    #[cfg(not(feature = "failpoints"))]
     Planted::default()
 }
 
 /// The process passes the point `name`.
 #[inline]
 pub fn point(name: &str) {
-    #[cfg(debug_assertions)]
+    #[cfg(feature = "failpoints")]
     switch::point(name);
-    #[cfg(not(debug_assertions))]
+    #[cfg(not(feature = "failpoints"))]
     let _ = name;
 }
 
 /// The process passes the point `name` once `before` has happened, which is waited for only if a test asks for the point.
 #[inline]
 pub async fn point_after<T>(name: &str, before: impl Future<Output = T>) {
-    #[cfg(debug_assertions)]
+    #[cfg(feature = "failpoints")]
     if switch::is_set(name) {
         before.await;
         switch::point(name);
     }
-    #[cfg(not(debug_assertions))]
+    #[cfg(not(feature = "failpoints"))]
     let _ = (name, before);
 }
 
 /// Whether a test has switched off the behaviour `name`.
 #[inline]
 pub fn off(name: &str) -> bool {
-    #[cfg(debug_assertions)]
+    #[cfg(feature = "failpoints")]
     return switch::off(name);
-    #[cfg(not(debug_assertions))]
+    #[cfg(not(feature = "failpoints"))]
     {
         let _ = name;
         false
@@ -132,9 +132,9 @@ pub fn off(name: &str) -> bool {
 /// The number that a test has given for `name`.
 #[inline]
 pub fn number(name: &str) -> Option<u64> {
-    #[cfg(debug_assertions)]
+    #[cfg(feature = "failpoints")]
     return switch::number(name);
-    #[cfg(not(debug_assertions))]
+    #[cfg(not(feature = "failpoints"))]
     {
         let _ = name;
         None

@@ -14,7 +14,6 @@ use super::outs::outs;
 use crate::broker::error::{Code, Remedy, remedy};
 use crate::broker::kv::key_subject;
 use crate::effects::Version;
-use crate::failpoint::mistake::{Mistake, Planted};
 
 /// What an entry says besides its decisions and writes.
 #[derive(Debug, Clone, Default)]
@@ -57,14 +56,10 @@ pub fn batch<W>(
     said: Said,
     by: By<'_>,
     payload_max: usize,
-    planted: Planted,
 ) -> Result<Batch, TooLarge> {
     let subjects = Subjects::new(bucket);
     let n = head.n + 1;
-    let mut records = match planted.is(Mistake::CarrierBlind) {
-        true => Vec::new(),
-        false => carriers(&subjects, bucket, group),
-    };
+    let mut records = carriers(&subjects, bucket, group);
     let mut deaths = 0;
     let planned = group.members.iter().flat_map(|member| {
         let place = deaths;
@@ -101,30 +96,17 @@ pub fn batch<W>(
         body,
     };
     let entry_at = records.len();
-    let expect = |expect, mistakes: &[Mistake]| match mistakes.iter().any(|m| planted.is(*m)) {
-        true => Expect::Nothing,
-        false => expect,
-    };
-    let new = expect(Expect::Last(0), &[Mistake::HeadAndEntryBlind]);
-    records.push(record(subjects.entry(n), new, body));
+    records.push(record(subjects.entry(n), Expect::Last(0), body));
     let next = json(&head.after(&entry));
-    let follows = [Mistake::HeadBlind, Mistake::HeadAndEntryBlind];
-    let follows = expect(Expect::Last(head_sequence), &follows);
-    records.push(record(subjects.head(), follows, next));
-    for member in &group.members {
-        if let Some(mut record) = death(&subjects, n, by.append, &member.tx) {
-            record.expect = expect(record.expect, &[Mistake::DeathBlind]);
-            records.push(record);
-        }
-    }
-    for (key, base, value) in written(group) {
-        records.push(Record {
-            subject: key_subject(bucket, key),
-            expect: expect(Expect::Last(base), &[Mistake::KeyBlind]),
-            mark: if value.is_some() { Mark::Plain } else { Mark::Tombstone },
-            body: value.clone().unwrap_or_default(),
-        });
-    }
+    records.push(record(subjects.head(), Expect::Last(head_sequence), next));
+    let deaths = group.members.iter();
+    records.extend(deaths.filter_map(|member| death(&subjects, n, by.append, &member.tx)));
+    records.extend(written(group).map(|(key, base, value)| Record {
+        subject: key_subject(bucket, key),
+        expect: Expect::Last(base),
+        mark: if value.is_some() { Mark::Plain } else { Mark::Tombstone },
+        body: value.clone().unwrap_or_default(),
+    }));
     if records.len() > 1000 {
         return Err(TooLarge(format!(
             "{} messages do not fit one batch of 1,000",
@@ -152,7 +134,6 @@ pub fn fits_alone(
     tx: &Transaction,
     versions: &BTreeMap<String, Version>,
     payload_max: usize,
-    planted: Planted,
 ) -> Result<(), TooLarge> {
     let mut group = Group::default();
     let (id, waiter, more) = (0, (), room(tx));
@@ -163,7 +144,7 @@ pub fn fits_alone(
         host: "",
         at: "",
     };
-    batch(bucket, upon, &group, Said::default(), by, payload_max, planted).map(drop)
+    batch(bucket, upon, &group, Said::default(), by, payload_max).map(drop)
 }
 
 /// A transaction's decision as its entry holds it. `writes`: the group's, in the order of their keys.

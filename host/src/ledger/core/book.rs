@@ -145,16 +145,11 @@ impl<W> Book<W> {
                 continue;
             }
             let upon = (&self.head, self.head_sequence);
-            match batch(
-                &self.bucket,
-                upon,
-                &group,
-                self.to_say(),
-                by,
-                self.payload_max,
-                self.planted,
-            ) {
-                Ok(batch) => self.sent = Some(Sent { group, batch }),
+            match batch(&self.bucket, upon, &group, self.to_say(), by, self.payload_max) {
+                Ok(batch) => {
+                    let batch = self.planted.spoilt(batch);
+                    self.sent = Some(Sent { group, batch });
+                }
                 Err(TooLarge(why)) => fates.extend(self.broken(group, &why)),
             }
         }

@@ -77,7 +77,7 @@ impl<W> Book<W> {
         // One that is larger than a group may grow must fit a batch of its own.
         if !Group::<W>::holds(more, self.payload_max) {
             let upon = (&self.head, self.head_sequence);
-            let fits = fits_alone(&self.bucket, upon, &tx, &versions, self.payload_max, self.planted);
+            let fits = fits_alone(&self.bucket, upon, &tx, &versions, self.payload_max);
             if let Err(TooLarge(why)) = fits {
                 return Join::Over(waiter, Err(Fault::TooLarge(why)));
             }

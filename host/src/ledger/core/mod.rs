@@ -17,6 +17,8 @@ pub mod opening;
 pub mod outs;
 pub mod record;
 mod replayed;
+#[cfg(any(feature = "failpoints", test))]
+mod spoilt;
 mod standing;
 pub mod transaction;
 mod view;

@@ -56,7 +56,7 @@ impl Bucket {
         let batch = {
             let book = self.book();
             let (upon, nothing) = ((&book.head, book.head_sequence), Group::<()>::default());
-            batch(&self.name, upon, &nothing, said, by, book.payload_max, book.planted)
+            batch(&self.name, upon, &nothing, said, by, book.payload_max)
         };
         let batch = batch.map_err(|too_large| Error::Refused(too_large.to_string()))?;
         match send::send(connection, &batch.records, false).await {
