@@ -186,6 +186,28 @@ async fn an_empty_variable_is_not_set() {
 }
 
 #[tokio::test]
+async fn every_command_reads_the_configuration_that_the_variable_names() {
+    let dir = TempDir::new().expect("a temporary folder");
+    let file = dir.path().join("other.toml");
+    fs::write(&file, Config::probe().text(NOBODY)).expect("a writable folder");
+    let named = [("JETMESH_CONFIG", file.to_str().expect("UTF-8"))];
+    for (args, code) in [
+        (&["config"][..], 0),
+        (&["check"], 0),
+        (&["run", "--wait", "0s"], 3),
+        (&["status"], 3),
+        (&["retrying"], 3),
+        (&["trace", "ORDERS:1"], 3),
+        (&["dlq", "ls"], 3),
+        (&["dlq", "rehearse", "--all"], 3),
+        (&["reset", "probe"], 3),
+    ] {
+        let (status, stdout, stderr) = cli::jetmesh_with(dir.path(), args, &named).await;
+        assert_eq!(status.code(), Some(code), "{args:?}: {stdout}{stderr}");
+    }
+}
+
+#[tokio::test]
 async fn commands_about_dead_letters_end_with_their_codes() {
     let mesh = Mesh::new(Config::probe()).await;
     let (status, _, stderr) = mesh.jetmesh(&["dlq", "ls"]).await;
@@ -208,15 +230,57 @@ async fn commands_about_dead_letters_end_with_their_codes() {
 }
 
 #[tokio::test]
-async fn a_command_whose_output_nobody_reads_ends_without_a_word() {
-    let (reader, writer) = std::io::pipe().expect("a pipe");
-    drop(reader);
-    let mut command = crate::support::host::command(&std::env::temp_dir());
-    command
-        .args(["schema"])
-        .stdout(writer)
-        .stderr(std::process::Stdio::piped());
-    let output = command.output().expect("it starts");
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert_eq!((output.status.code(), &*said), (Some(141), ""));
+async fn no_command_succeeds_whose_output_cannot_be_written() {
+    let (mesh, _host) = Mesh::start(Config::probe()).await;
+    mesh.order(serde_json::json!({ "op": "reject", "code": "no", "message": "not this one" }))
+        .await;
+    let letters = mesh.wait_letters(1).await;
+    let (id, config) = (letters[0].letter_id(), mesh.write_config());
+    let run = |args: &[&str], stdout: fs::File| {
+        let mut command = crate::support::host::command(mesh.dir.path());
+        command.args(args).env("JETMESH_CONFIG", &config);
+        command.stdout(stdout).stderr(std::process::Stdio::piped());
+        let output = command.output().expect("it starts");
+        (
+            output.status.code(),
+            String::from_utf8(output.stderr).expect("a command prints UTF-8"),
+        )
+    };
+    for args in [
+        &["--help"][..],
+        &["--version"],
+        &["help", "dlq"],
+        &["trace", "--help"],
+        &["schema"],
+        &["schema", "trace"],
+        &["config"],
+        &["check"],
+        &["status"],
+        &["status", "--json"],
+        &["retrying"],
+        &["trace", "ORDERS:1"],
+        &["trace", "ORDERS:1", "--json"],
+        &["dlq", "ls"],
+        &["dlq", "ls", "--json"],
+        &["dlq", "ls", "--group"],
+        &["dlq", "show", id],
+        &["dlq", "rehearse", id],
+        &["dlq", "replay", id, "--dry-run"],
+        &["dlq", "export", id],
+    ] {
+        let full = fs::OpenOptions::new()
+            .write(true)
+            .open("/dev/full")
+            .expect("a device of Linux");
+        let (code, stderr) = run(args, full);
+        assert_eq!(code, Some(1), "{args:?}: {stderr}");
+        assert!(
+            stderr.starts_with("error: ") && stderr.contains("No space left on device"),
+            "{args:?}: {stderr}"
+        );
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        let (code, stderr) = run(args, fs::File::from(std::os::fd::OwnedFd::from(writer)));
+        assert_eq!((code, stderr.as_str()), (Some(141), ""), "{args:?}");
+    }
 }

@@ -172,7 +172,7 @@ impl Args {
 
     /// The same for a command that only looks at a mesh: it says that something is wrong, and goes on.
     pub fn look(&self) -> Result<Loaded, crate::config::Error> {
-        let loaded = crate::config::look(self.config.as_deref(), &self.overrides())?;
+        let loaded = crate::config::look(self.config_file().as_deref(), &self.overrides())?;
         if !loaded.problems.is_empty() {
             note!(
                 "warning: {} has {} problem(s), with which no host starts: `jetmesh check` names them",

@@ -1,10 +1,10 @@
 //! What a command asks before it changes much.
 
-use std::io::{Write as _, stdin};
+use std::io::stdin;
 
 use rustix::termios::isatty;
 
-use super::Error;
+use super::{Error, text};
 
 /// Whether anybody can answer.
 pub fn can_ask() -> bool {
@@ -22,7 +22,7 @@ pub fn confirmed(question: &str, otherwise: &str) -> Result<(), Error> {
         )));
     }
     print!("{question} [y/N] ");
-    let _ = std::io::stdout().flush();
+    text::flush();
     let mut answer = String::new();
     let read = stdin().read_line(&mut answer);
     match read.is_ok() && matches!(answer.trim(), "y" | "Y" | "yes") {

@@ -20,6 +20,8 @@ mod stop;
 mod table;
 mod trace;
 
+use std::borrow::Cow;
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use args::Args;
@@ -27,6 +29,7 @@ use args::Command;
 
 use crate::config;
 use crate::process::limits;
+use crate::text::display::shown;
 use crate::text::secret;
 use crate::wasm::compile::{self, Priority};
 use crate::{app, broker};
@@ -93,21 +96,26 @@ impl Error {
 /// What a shell makes of a program that SIGPIPE has ended.
 const UNREAD: u8 = 141;
 
-/// Whoever prints into a closed pipe, as `jetmesh dlq ls | head` does, ends without a word; into a full disk, with the
-/// reason. Else both would panic.
+/// A command that prints into a closed pipe, as `jetmesh dlq ls | head` does, ends without a message; into a full disk,
+/// with the reason. Else both would panic.
 fn end_when_nothing_can_be_printed() {
     let usual = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
         let text = panic.payload_as_str().unwrap_or_default();
-        match text.strip_prefix("failed printing to stdout: ") {
+        match text.strip_prefix(text::UNPRINTED) {
             None => usual(panic),
-            Some(why) if why.starts_with("Broken pipe") => std::process::exit(UNREAD.into()),
-            Some(why) => {
-                note!("error: standard output cannot be written: {why}");
-                std::process::exit(FAILED.into());
-            }
+            Some(why) => std::process::exit(unprinted(why).into()),
         }
     }));
+}
+
+/// Why standard output took nothing: says it, and returns the exit code.
+fn unprinted(why: &str) -> u8 {
+    if why.starts_with("Broken pipe") {
+        return UNREAD;
+    }
+    note!("error: cannot write to standard output: {why}");
+    FAILED
 }
 
 /// Runs the command that the command line names.
@@ -119,16 +127,25 @@ pub fn main() -> ExitCode {
     }
     match Args::read() {
         Ok(args) => command(&args),
-        // Help, or a wrong usage, which is quoted: a secret may be in it.
-        Err(error) => {
-            let text = error.render().to_string();
-            if !secret::is_in(&text) {
-                error.exit();
-            }
-            note!("{}", secret::hide(text.trim_end()));
-            ExitCode::from(USAGE)
-        }
+        Err(error) => ExitCode::from(not_run(&error)),
     }
+}
+
+/// Help that was asked for, or what is wrong with the command line. Returns the exit code.
+fn not_run(error: &clap::Error) -> u8 {
+    if !error.use_stderr() {
+        let printed = error.print().and_then(|()| std::io::stdout().flush());
+        return printed.map_or_else(|why| unprinted(&why.to_string()), |()| OK);
+    }
+    // It quotes what was typed: a secret may be in it.
+    let text = error.render().to_string();
+    if secret::is_in(&text) || matches!(shown(&text), Cow::Owned(_)) {
+        note!("{}", secret::hide(text.trim_end()));
+    } else {
+        // On a terminal it has colours.
+        let _ = error.print();
+    }
+    USAGE
 }
 
 fn command(args: &Args) -> ExitCode {
@@ -170,6 +187,7 @@ fn command(args: &Args) -> ExitCode {
             Command::Reset(reset) => reset::run(args, reset).await,
         }
     });
+    text::flush();
     // Threads that a shutdown left behind must not hold the process.
     runtime.shutdown_background();
     match done {

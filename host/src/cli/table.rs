@@ -7,6 +7,8 @@ use std::io::stdout;
 use rustix::termios::{isatty, tcgetwinsize};
 use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 
+use crate::text::display::shown;
+
 /// What a cut column keeps at least, so that a narrow terminal wraps instead of showing nothing.
 const LAST_MIN: usize = 20;
 /// And one within a table: before others are left out, and after that.
@@ -16,6 +18,12 @@ const CUT_MIN: usize = 8;
 /// Prints rows under a header.
 pub fn print(header: &[&str], rows: &[Vec<String>]) {
     print!("{}", render(header, rows, terminal_columns()));
+}
+
+/// The cells as they will be shown, so that their widths are true.
+fn written_out(rows: &[Vec<String>]) -> Vec<Vec<String>> {
+    let cell = |cell: &String| shown(cell).into_owned();
+    rows.iter().map(|row| row.iter().map(cell).collect()).collect()
 }
 
 /// What a wide table does on a terminal that is too narrow for it. Columns are named by their places.
@@ -36,6 +44,7 @@ fn fit(header: &[&str], rows: &[Vec<String>], narrow: &Narrow<'_>, columns: Opti
     let Some(columns) = columns else {
         return render(header, rows, None);
     };
+    let rows = &written_out(rows);
     let mut widths = widths(header, rows);
     let last = widths.pop().map_or(0, |width| width.min(LAST_MIN));
     let mut over = (widths.iter().map(|width| width + 2).sum::<usize>() + last).saturating_sub(columns);
@@ -84,6 +93,7 @@ pub fn terminal_columns() -> Option<usize> {
 
 /// The same as text, for a terminal of so many columns.
 pub fn render(header: &[&str], rows: &[Vec<String>], columns: Option<usize>) -> String {
+    let rows = &written_out(rows);
     let widths = widths(header, rows);
     let before: usize = widths.iter().rev().skip(1).map(|width| width + 2).sum();
     let last = columns.map_or(usize::MAX, |columns| columns.saturating_sub(before).max(LAST_MIN));

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::table::cut;
-use crate::text::display::clean;
+use crate::text::display::{clean, shown};
 
 /// In place of the standard library's: whatever is printed, a terminal neither obeys it nor is turned by it.
 macro_rules! println {
@@ -31,6 +31,20 @@ macro_rules! note {
     }};
 }
 
+/// How a panic begins that says that standard output cannot be written. The standard library's own begins so.
+pub const UNPRINTED: &str = "failed printing to stdout: ";
+
+/// Writes what was printed without the end of a line.
+///
+/// # Panics
+/// If it cannot be written, as printing does.
+pub fn flush() {
+    use std::io::Write as _;
+    if let Err(error) = std::io::stdout().flush() {
+        panic!("{UNPRINTED}{error}");
+    }
+}
+
 /// Bytes on one line: text as it is, anything else by its size.
 pub fn value(bytes: &[u8]) -> String {
     match std::str::from_utf8(bytes) {
@@ -48,7 +62,8 @@ pub fn letters(count: u64) -> String {
 /// A line of at most so many columns; `None`: as long as it is.
 pub fn fit(line: String, columns: Option<usize>) -> String {
     match columns {
-        Some(columns) => cut(&line, columns),
+        // As wide as it is when it is shown.
+        Some(columns) => cut(&shown(&line), columns),
         None => line,
     }
 }

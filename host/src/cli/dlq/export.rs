@@ -14,6 +14,7 @@ use crate::cli::text::letters;
 use crate::cli::{Error, FAILED, OK, UNREAD};
 use crate::dead_letter::{self, Letter};
 use crate::dlq::{archive, select};
+use crate::text::display::shown;
 
 /// How many letters are on their way at a time.
 const AT_ONCE: usize = 64;
@@ -55,7 +56,7 @@ pub async fn export(connection: &Connection, export: &Export, stop: &Stop) -> Re
     let mut failed = None;
     let write = |letter: &Letter| {
         if failed.is_none() {
-            failed = writeln!(out, "{}", archive::line(letter)).err();
+            failed = writeln!(out, "{}", shown(&archive::line(letter))).err();
             count += 1;
         }
     };

@@ -20,6 +20,7 @@ use crate::message::clock::now_ms;
 use crate::message::rfc3339;
 use crate::outcome::Cause;
 use crate::payload::{self, Payload};
+use crate::text::display::shown;
 
 /// A payload's lines beyond this are left to `--json`.
 const LINES_MAX: usize = 200;
@@ -89,7 +90,7 @@ fn page(letter: &Letter, now_ms: u64, columns: Option<usize>) -> String {
 fn section(page: &mut String, title: &str, lines: &[String]) {
     if !lines.is_empty() {
         let _ = writeln!(page, "\n{title}");
-        lines.iter().for_each(|line| indent(page, &printable(line)));
+        lines.iter().for_each(|line| indent(page, &shown(line)));
     }
 }
 
@@ -97,13 +98,6 @@ fn indent(page: &mut String, text: &str) {
     for line in text.lines() {
         let _ = writeln!(page, "{}", format!("  {line}").trim_end());
     }
-}
-
-/// A terminal obeys control characters.
-fn printable(line: &str) -> String {
-    line.chars()
-        .map(|c| if c.is_control() && c != '\t' { ' ' } else { c })
-        .collect()
 }
 
 /// What died, when, why and where.
