@@ -69,6 +69,7 @@ mod swaps;
 mod sweep;
 mod takeover;
 mod trace;
+mod traced_streams;
 mod troubles;
 mod unread;
 mod whereabouts;

@@ -153,8 +153,8 @@ async fn an_order_is_traced_across_handlers_with_what_it_wrote_and_what_followed
     1: error: no event has order_id=o-44
     searched EVENTS, messages read: 1; everything within the time of --since
     searched ORDERS, messages read: 2; everything within the time of --since
-    1: error: nobody knows an event ORDERS:99: no stream of the configuration's handlers holds it, and no ledger, attempt record or dead letter tells of it
-    1: error: nobody knows an event nobody.1: no stream of the configuration's handlers holds it, and no ledger, attempt record or dead letter tells of it
+    1: error: no event ORDERS:99 is known: the last message of stream ORDERS is 2, and no ledger, attempt record or dead letter of a configured handler tells of it
+    1: error: no event nobody.1 is known: no stream that a configured handler reads has, or had, this incarnation
     2: error: `o-42` is not INCARNATION.SEQUENCE, STREAM:SEQUENCE or HANDLER.INCARNATION.SEQUENCE; to find an event by its payload: --key field=value
     2: error: invalid value 'o-42' for '--key <FIELD=VALUE>': not field=value, such as order_id=42
 

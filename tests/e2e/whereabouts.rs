@@ -91,7 +91,10 @@ async fn an_event_that_a_work_queue_has_let_go_is_told_from_the_ledger_and_so_is
     );
     let (status, _, stderr) = mesh.jetmesh(&["trace", "ORDERS:2"]).await;
     assert_eq!(status.code(), Some(1));
-    assert!(stderr.starts_with("error: nobody knows an event ORDERS:2:"), "{stderr}");
+    assert!(
+        stderr.starts_with("error: no event ORDERS:2 is known: the last message of stream ORDERS is 1,"),
+        "{stderr}"
+    );
     // What nobody has taken yet is found there, message by message.
     for n in 2..5 {
         mesh.publish("orders.first", json!({ "n": n }).to_string()).await;

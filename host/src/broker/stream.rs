@@ -26,6 +26,9 @@ pub struct StreamState {
     pub first_ts: Option<String>,
     pub first_seq: u64,
     pub last_seq: u64,
+    /// Messages between the first and the last that are removed.
+    #[serde(default)]
+    pub num_deleted: u64,
     #[serde(default)]
     pub consumer_count: u64,
 }
@@ -52,6 +55,12 @@ impl StreamInfo {
         let age = limit("max_age").and_then(|ns| u64::try_from(ns).ok());
         let age = age.map(|ns| format!("max_age {}", humantime::format_duration(Duration::from_nanos(ns))));
         full.chain(age).collect()
+    }
+
+    /// Whether it stores messages under other subjects than those that they were published on.
+    pub fn transforms(&self) -> bool {
+        let to = self.config["subject_transform"]["dest"].as_str();
+        to.is_some_and(|to| !to.is_empty())
     }
 
     pub fn subjects(&self) -> Vec<String> {

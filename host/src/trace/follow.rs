@@ -13,6 +13,7 @@ use crate::dead_letter;
 use crate::delayed;
 use crate::identity::EVENT_ID;
 use crate::ledger::core::entry::{Consequence, DecisionKind};
+use crate::ledger::relay::CONSUMER;
 use crate::message::{EventId, header, parse_rfc3339};
 use crate::plan::Handler;
 
@@ -35,8 +36,13 @@ pub enum Whereabouts {
     Due { due: String },
     /// Its stream refused it, or there is none.
     Undeliverable { letter: Letter },
-    /// Not published yet, or removed from its stream since.
-    Absent,
+    /// Its stream does not hold it.
+    Absent {
+        /// The stream that captures its subject.
+        stream: Option<String>,
+        /// Whether a relay has recorded that it was published.
+        published: bool,
+    },
     /// Not found before the bound was reached.
     NotFound,
 }
@@ -46,6 +52,8 @@ struct Wanted {
     id: String,
     subject: String,
     due: Option<String>,
+    /// The sequence of the ledger's message that it is in.
+    out: u64,
 }
 
 const BOUND: &str = "the limit of what is read was reached: events may have followed that are not shown";
@@ -154,7 +162,8 @@ impl<'a> Tracer<'a> {
         let range = Range {
             stream,
             info: &info,
-            filters: subjects,
+            // An event has its id in a header, whatever subject it is stored under.
+            filters: if info.transforms() { &[] } else { subjects },
             first: self.reading.since(stream, &info, since_ms).await?,
             last: info.state.last_seq,
             headers_only: true,
@@ -203,8 +212,17 @@ impl<'a> Tracer<'a> {
         }
         Ok(match extent {
             Extent::Bound => Whereabouts::NotFound,
-            Extent::Whole | Extent::Enough => Whereabouts::Absent,
+            Extent::Whole | Extent::Enough => Whereabouts::Absent {
+                stream: self.reading.connection.stream_of(&wanted.subject).await?,
+                published: self.is_carried_out(ledger, wanted.out).await?,
+            },
         })
+    }
+
+    /// Whether the relay of a ledger has confirmed this message of consequences. It confirms them in their order.
+    async fn is_carried_out(&self, ledger: &str, out: u64) -> Result<bool, Error> {
+        let relay = self.reading.connection.consumer(&kv_stream(ledger), CONSUMER).await?;
+        Ok(relay.is_some_and(|relay| relay.ack_floor.stream_seq >= out))
     }
 
     /// The handlers whose ledgers may know an event that its stream does not hold any more.
@@ -261,13 +279,19 @@ fn id_of(seen: &Seen) -> Option<&str> {
 }
 
 impl Wanted {
-    fn of(consequence: Consequence) -> Option<Wanted> {
+    fn of((out, consequence): (u64, Consequence)) -> Option<Wanted> {
         match consequence {
-            Consequence::Event { id, subject, .. } => Some(Wanted { id, subject, due: None }),
+            Consequence::Event { id, subject, .. } => Some(Wanted {
+                id,
+                subject,
+                due: None,
+                out,
+            }),
             Consequence::Delayed { id, subject, due, .. } => Some(Wanted {
                 id,
                 subject,
                 due: parse_rfc3339(&due).map(|_| due),
+                out,
             }),
             Consequence::Letter { .. } | Consequence::Settle { .. } => None,
         }

@@ -266,12 +266,13 @@ impl Tracer<'_> {
         Ok((found?, extent))
     }
 
-    /// What a decision's event was to be followed by. `None`: the ledger does not know any more.
+    /// What a decision's event was to be followed by, each with the sequence of the ledger's message that it is in. `None`:
+    /// the ledger does not know any more.
     pub(super) async fn consequences(
         &self,
         ledger: &str,
         decided: &Decided,
-    ) -> Result<Option<Vec<Consequence>>, Error> {
+    ) -> Result<Option<Vec<(u64, Consequence)>>, Error> {
         let (stream, subjects) = (kv_stream(ledger), Subjects::new(ledger));
         let connection = &self.reading.connection;
         let mine = format!("{}.{}.", decided.decision.handler, decided.decision.event);
@@ -292,10 +293,11 @@ impl Tracer<'_> {
             }
             let out: Out = parse(&subject, &stored.payload)?;
             if out.append == decided.append {
-                found.extend(out.consequences.into_iter().filter(|c| match c {
+                let of_it = out.consequences.into_iter().filter(|c| match c {
                     Consequence::Event { id, .. } | Consequence::Delayed { id, .. } => id.starts_with(&mine),
                     Consequence::Letter { .. } | Consequence::Settle { .. } => false,
-                }));
+                });
+                found.extend(of_it.map(|consequence| (stored.sequence, consequence)));
             }
         }
         Ok(Some(found))

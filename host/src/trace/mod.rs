@@ -181,7 +181,7 @@ impl<'a> Tracer<'a> {
     }
 
     /// What the server says of a stream.
-    async fn stream(&mut self, name: &str) -> Result<Option<StreamInfo>, Error> {
+    pub async fn stream(&mut self, name: &str) -> Result<Option<StreamInfo>, Error> {
         if !self.streams.contains_key(name) {
             let info = self.reading.connection.stream(name).await?;
             self.streams.insert(name.to_owned(), info);

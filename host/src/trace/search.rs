@@ -6,10 +6,11 @@ use super::Tracer;
 use super::field::Json;
 use super::find::Place;
 use super::reading::{Extent, Range};
-use crate::broker::Error;
+use crate::broker::stream::StreamState;
+use crate::broker::{Error, StreamInfo};
 use crate::message::clock::Moment;
-use crate::message::rfc3339;
 use crate::message::subject::subject_matches;
+use crate::message::{parse_rfc3339, rfc3339};
 
 /// How many sequences are read at a time, going back.
 const WINDOW: u64 = 10_000;
@@ -58,8 +59,49 @@ pub struct Searched {
     pub unreadable: u64,
     /// From here on everything was read; `None`: nothing was.
     pub since: Option<String>,
-    /// Everything within the time that was asked for.
+    /// Everything was read that the stream holds within the time that was asked for.
     pub whole: bool,
+    /// There is no such stream.
+    pub missing: bool,
+    /// What could not be read, because the stream has removed it.
+    pub removed: Option<Removed>,
+}
+
+/// Messages that a stream has removed, and that may have been within the time that was asked for.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Removed {
+    /// It holds nothing before this sequence, the one after its last if it is empty; 0: nothing is missing there.
+    pub before: u64,
+    /// When its oldest message was stored, RFC 3339; `None`: it holds none.
+    pub oldest: Option<String>,
+    /// How many are missing between its first and its last message.
+    pub between: u64,
+    /// Its settings that remove messages, each with its value; none: only people and programs remove something.
+    pub by: Vec<String>,
+}
+
+impl Removed {
+    /// `None`: the stream holds everything since a time, in milliseconds since the Unix epoch.
+    fn of(info: &StreamInfo, since_ms: u64) -> Option<Removed> {
+        let StreamState { first_seq, .. } = info.state;
+        let oldest = info.state.first_ts.clone().filter(|_| info.state.messages > 0);
+        let begin = info.config["first_seq"].as_u64().unwrap_or(0).max(1);
+        let oldest_ms = oldest.as_deref().and_then(parse_rfc3339);
+        let misses = first_seq > begin && oldest_ms.is_none_or(|oldest| oldest > since_ms);
+        if !misses && info.state.num_deleted == 0 {
+            return None;
+        }
+        let mut by = info.removes_by();
+        if info.retention() != "limits" {
+            by.insert(0, format!("retention {}", info.retention()));
+        }
+        Some(Removed {
+            before: if misses { first_seq } else { 0 },
+            oldest: oldest_ms.map(rfc3339),
+            between: info.state.num_deleted,
+            by,
+        })
+    }
 }
 
 impl Tracer<'_> {
@@ -101,8 +143,11 @@ impl Tracer<'_> {
             unreadable: 0,
             since: None,
             whole: true,
+            missing: false,
+            removed: None,
         };
         let Some(info) = self.reading.connection.stream(stream).await? else {
+            searched.missing = true;
             return Ok((found, searched));
         };
         let (filters, since_ms) = (self.filters(stream), since.ms());
@@ -152,6 +197,9 @@ impl Tracer<'_> {
             last = begin - 1;
         }
         searched.whole = last < first || last == 0;
+        // As it is now: it may have removed messages while it was read.
+        let info = self.reading.connection.stream(stream).await?;
+        searched.removed = info.and_then(|info| Removed::of(&info, since_ms));
         found.truncate(most);
         Ok((found, searched))
     }
@@ -171,6 +219,8 @@ impl Tracer<'_> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::{Value, json};
+
     use super::*;
 
     #[test]
@@ -222,6 +272,32 @@ mod tests {
         ] {
             assert!(!has(no), "{no}");
         }
+    }
+
+    #[test]
+    fn what_a_stream_has_removed_is_told_only_if_it_may_be_within_the_time() {
+        let of = |state: Value, since_ms| {
+            let config = json!({ "max_msgs": 2, "retention": "workqueue" });
+            let info = json!({ "config": config, "created": "", "state": state });
+            Removed::of(&serde_json::from_value(info).unwrap(), since_ms)
+        };
+        let state = |first: u64, deleted: u64| {
+            json!({ "messages": 2, "first_seq": first, "last_seq": 9, "num_deleted": deleted,
+                    "first_ts": "1970-01-01T00:00:05Z" })
+        };
+        assert_eq!(of(state(1, 0), 0), None);
+        assert_eq!(of(state(8, 0), 5000), None, "what is gone is older than the time");
+        let removed = of(state(8, 0), 4999).expect("some may be within the time");
+        let by = ["retention workqueue", "max_msgs 2"];
+        assert_eq!((removed.before, &*removed.by), (8, &by.map(str::to_owned)[..]));
+        assert_eq!(removed.oldest.as_deref(), Some("1970-01-01T00:00:05.000Z"));
+        let between = of(state(1, 7), 5000).expect("some are missing between");
+        assert_eq!((between.before, between.between), (0, 7));
+        let empty = json!({ "messages": 0, "first_seq": 10, "last_seq": 9, "first_ts": "0001-01-01T00:00:00Z" });
+        let empty = of(empty, u64::MAX).expect("nobody knows when they were removed");
+        assert_eq!((empty.before, empty.oldest), (10, None));
+        let new = json!({ "messages": 0, "first_seq": 0, "last_seq": 0 });
+        assert_eq!(of(new, 0), None);
     }
 
     #[test]

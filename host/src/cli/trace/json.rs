@@ -21,6 +21,13 @@ pub fn all(events: &[Traced], searched: &[Searched], reading: &Reading<'_>) -> V
             "unreadable": one.unreadable,
             "since": one.since,
             "whole": one.whole,
+            "missing": one.missing,
+            "removed": one.removed.as_ref().map(|removed| json!({
+                "before": removed.before,
+                "oldest": removed.oldest,
+                "between": removed.between,
+                "by": removed.by,
+            })),
         })
     });
     json!({
@@ -149,7 +156,9 @@ fn follow(follow: &Follow) -> Value {
         Whereabouts::Delayed { due } => json!({ "state": "delayed", "due": due }),
         Whereabouts::Due { due } => json!({ "state": "due", "due": due }),
         Whereabouts::Undeliverable { letter: of } => json!({ "state": "undeliverable", "letter": letter(of) }),
-        Whereabouts::Absent => json!({ "state": "absent" }),
+        Whereabouts::Absent { stream, published } => {
+            json!({ "state": "absent", "stream": stream, "published": published })
+        }
         Whereabouts::NotFound => json!({ "state": "not-found" }),
     };
     json!({ "id": follow.id, "subject": follow.subject, "whereabouts": whereabouts })

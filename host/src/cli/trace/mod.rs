@@ -10,11 +10,12 @@ use super::dlq::time;
 use super::stop::Stop;
 use super::{Args, Error, OK, table};
 use crate::broker;
+use crate::broker::stream::StreamState;
 use crate::message::clock::Moment;
-use crate::trace::Tracer;
 use crate::trace::find::{Named, Place};
 use crate::trace::reading::Reading;
-use crate::trace::search::{Key, Searched};
+use crate::trace::search::{Key, Removed, Searched};
+use crate::trace::{Traced, Tracer};
 
 /// Where an event is: what each handler has made of it, and what has followed, as a tree
 ///
@@ -82,8 +83,9 @@ pub async fn run(args: &Args, trace: &Trace, stop: &Stop) -> Result<u8, Error> {
     }
     events.reverse();
     let nothing = !tracer.reading.stopped && events.iter().all(|event| !event.is_known());
-    if let (Some(id), true) = (&trace.id, nothing) {
-        return Err(unknown(id));
+    if let (Some(id), [event], true) = (&trace.id, &*events, nothing) {
+        let held = tracer.stream(&event.stream).await?.map(|info| info.state);
+        return Err(absent(id, event, held.as_ref()));
     }
     if trace.json {
         let all = json::all(&events, &searched, &tracer.reading);
@@ -124,13 +126,30 @@ async fn named(tracer: &mut Tracer<'_>, id: &str) -> Result<Place, Error> {
              payload: --key field=value"
         ))
     })?;
-    tracer.find(&named).await?.ok_or_else(|| unknown(id))
+    tracer.find(&named).await?.ok_or_else(|| {
+        Error::Failed(format!(
+            "no event {id} is known: no stream that a configured handler reads has, or had, this incarnation"
+        ))
+    })
 }
 
-fn unknown(id: &str) -> Error {
+/// Nothing tells of an event. `held`: what its stream holds; `None`: there is no such stream.
+fn absent(id: &str, event: &Traced, held: Option<&StreamState>) -> Error {
+    let Traced { stream, sequence, .. } = event;
+    let why = match held {
+        None => format!("there is no stream {stream}"),
+        Some(_) if event.former => format!("stream {stream} was deleted and created again since"),
+        Some(state) if *sequence > state.last_seq => {
+            format!("the last message of stream {stream} is {}", state.last_seq)
+        }
+        Some(StreamState { messages: 0, .. }) => format!("stream {stream} is empty"),
+        Some(state) => format!(
+            "stream {stream} holds messages from {} to {} and has removed this one",
+            state.first_seq, state.last_seq
+        ),
+    };
     Error::Failed(format!(
-        "nobody knows an event {id}: no stream of the configuration's handlers holds it, and no ledger, attempt record or \
-         dead letter tells of it"
+        "no event {id} is known: {why}, and no ledger, attempt record or dead letter of a configured handler tells of it"
     ))
 }
 
@@ -142,15 +161,47 @@ fn said(searched: &Searched) -> String {
         unreadable,
         since,
         whole,
+        missing,
+        removed,
     } = searched;
+    if *missing {
+        return format!("not searched: there is no stream {stream}");
+    }
     let unread = match unreadable {
         0 => String::new(),
         some => format!(", of which {some} are not JSON and were not searched"),
     };
     let read = format!("searched {stream}, messages read: {messages}{unread}");
-    match (whole, since) {
-        (true, _) => format!("{read}; everything within the time of --since"),
-        (false, Some(since)) => format!("{read}; back to {since}, and nothing older"),
-        (false, None) => format!("{read}; then the limit was reached, so not all that is new was read"),
+    match (whole, since, removed) {
+        (true, _, None) => format!("{read}; everything within the time of --since"),
+        (true, _, Some(removed)) => format!("{read}; {}", gone(removed)),
+        (false, Some(since), _) => format!("{read}; back to {since}, and nothing older"),
+        (false, None, _) => format!("{read}; then the limit was reached, so not all that is new was read"),
+    }
+}
+
+/// What could not be searched, because it is not there any more.
+fn gone(removed: &Removed) -> String {
+    let Removed {
+        before,
+        oldest,
+        between,
+        by,
+    } = removed;
+    let by = match by.is_empty() {
+        true => "by a purge or a deletion".to_owned(),
+        false => by.join(", "),
+    };
+    let begin = match (before, oldest) {
+        (0, _) => "everything within the time of --since that the stream holds".to_owned(),
+        (before, Some(oldest)) => {
+            format!("back to sequence {before}, stored at {oldest}: the stream has removed all older messages ({by})")
+        }
+        (before, None) => format!("the stream is empty: it has removed all messages before sequence {before} ({by})"),
+    };
+    match (before, between) {
+        (_, 0) => begin,
+        (0, between) => format!("{begin}; it has removed {between} of its messages ({by})"),
+        (_, between) => format!("{begin}, and {between} newer ones"),
     }
 }

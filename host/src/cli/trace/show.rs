@@ -205,8 +205,21 @@ fn follow(follow: &Follow) -> Node {
                 .as_deref()
                 .map_or_else(String::new, |why| format!(", {why}"))
         )),
-        Whereabouts::Absent => leaf("not published yet, or not in its stream any more"),
+        Whereabouts::Absent { stream, published } => leaf(&absent(stream.as_deref(), *published)),
         Whereabouts::NotFound => leaf(&format!("not found: {LIMIT}")),
+    }
+}
+
+/// An event that its stream does not hold.
+fn absent(stream: Option<&str>, published: bool) -> String {
+    match (published, stream) {
+        (false, _) => "not published yet, as far as the relay of its ledger has recorded".to_owned(),
+        (true, Some(stream)) => format!("published; stream {stream} does not hold it any more"),
+        (true, None) => {
+            "published; where it is stored is not known, because no stream captures this subject now: its stream \
+                         was removed, or the account maps the subject to another one"
+                .to_owned()
+        }
     }
 }
 
