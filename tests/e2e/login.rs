@@ -105,6 +105,14 @@ async fn an_nkey_is_found_in_its_file_and_a_file_of_another_kind_is_named_at_sta
             "{said}"
         );
     }
+    // One character is missing.
+    let (code, said) = nkey(&format!("{}\n", &seed[..57])).await;
+    let why = "it holds a seed of a user that is not valid: it has 57 characters, and a seed has 58";
+    assert!(
+        code == Some(2) && said.contains("nats.nkey") && said.contains(why),
+        "{said}"
+    );
+    assert!(!said.contains(&seed[..20]), "{said}");
     fs::write(&file, &seed).expect("a writable folder");
     for (key, wanted) in [("tls_ca", "no certificate"), ("creds", "no user JWT")] {
         let line = format!("{key} = {file:?}");

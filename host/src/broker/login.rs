@@ -192,11 +192,41 @@ pub fn seed(path: &Path) -> Result<String, String> {
     let public = text
         .split(word)
         .any(|word| nkeys::KeyPair::from_public_key(word).is_ok());
-    Err(match (other, public) {
-        (Some(kind), _) => format!("it holds no seed of a user, but one of {kind:?}"),
-        (None, true) => "it holds no seed, only a public key: a user's seed begins with SU".to_owned(),
-        (None, false) => "it holds no seed: a user's seed begins with SU".to_owned(),
+    let begins = "a user's seed begins with SU";
+    // A piece of a JWT could look like a seed.
+    let lines = text.lines().filter(|line| !line.contains("eyJ"));
+    let wrong = lines.flat_map(|line| line.split(word)).find_map(wrong);
+    Err(match (other, wrong, public) {
+        (Some(kind), ..) => format!("it holds no seed of a user, but one of {kind:?}"),
+        (None, Some(why), _) => why,
+        (None, None, true) => format!("it holds no seed, only a public key: {begins}"),
+        (None, None, false) => format!("it holds no seed: {begins}"),
     })
+}
+
+/// Characters of a seed: two bytes of prefix, 32 of the key and two of the checksum in base32
+/// (<https://docs.nats.io/using-nats/developer/connecting/nkey>).
+const SEED_LENGTH: usize = 58;
+
+/// What is wrong with a word that is meant to be a user's seed, without the word itself, which is nearly the secret. `None`: it
+/// is not meant so.
+fn wrong(word: &str) -> Option<String> {
+    let begins = word.get(..2).is_some_and(|begin| begin.eq_ignore_ascii_case("SU"));
+    // A shorter word that begins so is a name, or part of a comment.
+    if !(begins && word.len() >= SEED_LENGTH / 2 || word.len() == SEED_LENGTH) {
+        return None;
+    }
+    let is_base32 = |c: char| matches!(c, 'A'..='Z' | '2'..='7');
+    let why = match word.len() {
+        SEED_LENGTH if word.chars().all(is_base32) => {
+            "its prefix or its checksum does not match, so at least one character is wrong".to_owned()
+        }
+        SEED_LENGTH => "it has characters other than A-Z and 2-7".to_owned(),
+        length => format!("it has {length} characters, and a seed has {SEED_LENGTH}"),
+    };
+    Some(format!(
+        "it holds a seed of a user that is not valid: {why}; copy the file again from where it was made"
+    ))
 }
 
 /// Whether a file can be a `.creds` file.
@@ -276,11 +306,42 @@ mod tests {
             (String::new(), "it holds no seed: "),
             ("hunter2".to_owned(), "it holds no seed: "),
             (public, "only a public key"),
-            (seed_text.replace('A', "B"), "it holds no seed"),
             (account, "it holds no seed of a user, but one of Account"),
         ] {
             let refused = found(&text).expect_err("there is none");
             assert!(refused.contains(wanted), "{refused}");
+        }
+    }
+
+    #[test]
+    fn a_mistyped_seed_is_told_as_such_and_not_printed() {
+        let dir = tempfile::TempDir::new().expect("a temporary folder");
+        let file = dir.path().join("k.creds");
+        let good = nkeys::KeyPair::new_user().seed().expect("it has one");
+        let jwt = "-----BEGIN NATS USER JWT-----\neyJ0.eyJq.c2ln\n------END NATS USER JWT------\n";
+        let swapped = |at: usize, c: &str| {
+            let other = if &good[at..=at] == c { "B" } else { c };
+            format!("{}{other}{}", &good[..at], &good[at + 1..])
+        };
+        let length = |length: usize| format!("it has {length} characters, and a seed has 58");
+        let checksum = "its prefix or its checksum does not match";
+        for (seed_text, why) in [
+            (swapped(0, "T"), checksum),
+            (swapped(20, "A"), checksum),
+            (swapped(57, "A"), checksum),
+            (swapped(20, "1"), "characters other than A-Z and 2-7"),
+            (good.to_lowercase(), "characters other than A-Z and 2-7"),
+            (good[..57].to_owned(), &*length(57)),
+            (format!("{good}A"), &*length(59)),
+        ] {
+            let armoured = format!("-----BEGIN USER NKEY SEED-----\n{seed_text}\n------END USER NKEY SEED------\n");
+            std::fs::write(&file, format!("{jwt}{armoured}")).expect("a writable folder");
+            for refused in [seed(&file).map(drop), check_credentials(&file)] {
+                let refused = refused.expect_err("it is wrong");
+                assert!(refused.contains("a seed of a user that is not valid"), "{refused}");
+                assert!(refused.contains(why), "{why}: {refused}");
+                assert!(!refused.contains(&seed_text[..20]), "{refused}");
+            }
         }
     }
 }
