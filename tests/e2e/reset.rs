@@ -1,5 +1,6 @@
 //! `jetmesh reset`: a handler begins anew, and nothing of the time before is left to disturb it.
 
+use async_nats::jetstream::stream::RetentionPolicy;
 use serde_json::{Value, json};
 
 use crate::mesh::{Config, Mesh, PATIENT, says};
@@ -56,7 +57,10 @@ async fn a_handler_that_is_reset_begins_where_its_start_says() {
     assert_eq!(mesh.letters().await.len(), 0);
     assert_eq!(mesh.messages("KV_probe", "$MESH.state.probe.dead.>").await.len(), 0);
     // Doing it again does no harm.
-    mesh.jetmesh_ok(&["reset", "probe", "--yes"]).await;
+    assert_eq!(
+        mesh.jetmesh_ok(&["reset", "probe", "--yes"]).await,
+        "handler probe: nothing is known of it, so there is nothing to reset; it was reset before, or never ran\n"
+    );
 
     let host = mesh.host(&[]).await;
     mesh.wait_value("probe", "n", "2").await;
@@ -75,6 +79,32 @@ async fn a_handler_that_is_reset_begins_where_its_start_says() {
     host.wait_for_line_after(mark, |line| line.contains("not this one"), PATIENT)
         .await;
     stop(host).await;
+}
+
+#[tokio::test]
+async fn a_handler_that_never_ran_and_a_stream_that_is_not_there_are_named() {
+    let mesh = Mesh::new(Config::probe()).await;
+    let refused = async |args: &[&str]| {
+        let (status, stdout, stderr) = mesh.jetmesh(args).await;
+        assert_eq!((status.code(), stdout.as_str()), (Some(1), ""), "{stderr}");
+        stderr
+    };
+    let stderr = refused(&["reset", "probe", "--yes"]).await;
+    assert!(
+        stderr.starts_with(
+            "error: there is no stream ORDERS (JetStream CONSUMER.INFO.ORDERS.probe: stream not found, 10059)"
+        ),
+        "{stderr}"
+    );
+    assert!(stderr.contains("a host creates it when it starts"), "{stderr}");
+    mesh.add_stream("ORDERS", &["orders.>"], RetentionPolicy::Limits).await;
+    for args in [&["reset", "probe"][..], &["reset", "probe", "--yes"]] {
+        let stderr = refused(args).await;
+        assert!(
+            stderr.starts_with("error: handler probe has never run here"),
+            "{stderr}"
+        );
+    }
 }
 
 #[tokio::test]

@@ -35,7 +35,7 @@ pub enum Error {
     #[error("JetStream is not enabled on the server, or not for this account: start nats-server with --jetstream")]
     NoJetStream,
     /// What JetStream answered; the code is its `err_code`.
-    #[error("{what}: {text} ({})", code.0)]
+    #[error("{}", answered(what, *code, text))]
     Api { what: String, code: Code, text: String },
     /// The stream or consumer is missing, or has no leader for the moment.
     #[error("{what}: no stream or consumer listens there")]
@@ -144,6 +144,32 @@ impl Error {
     }
 }
 
+/// What JetStream answered, with what to do about a stream that is not there.
+fn answered(what: &str, code: Code, text: &str) -> String {
+    let Some(stream) = asked_of(what).filter(|_| code == Code::STREAM_NOT_FOUND) else {
+        return format!("{what}: {text} ({})", code.0);
+    };
+    let how = match stream.starts_with("MESH_") || stream.starts_with("KV_") {
+        true => "a host creates it when it starts".to_owned(),
+        false => format!(
+            "create it with `nats stream add {stream}`, or describe it under `[streams.{stream}]` of the configuration: then a \
+             host creates it when it starts"
+        ),
+    };
+    format!("there is no stream {stream} ({what}: {text}, {}): {how}", code.0)
+}
+
+/// The stream that a call of the JetStream API is about, if the call names one.
+fn asked_of(what: &str) -> Option<&str> {
+    let call = what.strip_prefix("JetStream ")?;
+    let tokens: Vec<&str> = call.split('.').collect();
+    match tokens[..] {
+        ["STREAM", "MSG", _, stream, ..] | ["CONSUMER", "MSG", _, stream, ..] => Some(stream),
+        ["STREAM" | "CONSUMER", _, stream, ..] => Some(stream),
+        _ => None,
+    }
+}
+
 /// An error and its causes, in one line.
 pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
@@ -161,6 +187,37 @@ pub(super) fn chain(error: &dyn std::error::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_stream_that_is_not_there_is_named_with_what_to_do() {
+        for call in [
+            "STREAM.INFO.ORDERS",
+            "STREAM.MSG.GET.ORDERS",
+            "CONSUMER.INFO.ORDERS.inventory",
+            "CONSUMER.MSG.NEXT.ORDERS.inventory",
+        ] {
+            let error = Error::Api {
+                what: format!("JetStream {call}"),
+                code: Code::STREAM_NOT_FOUND,
+                text: "stream not found".to_owned(),
+            };
+            let said = error.to_string();
+            assert!(said.starts_with("there is no stream ORDERS (JetStream "), "{said}");
+            assert!(
+                said.contains("`nats stream add ORDERS`") && said.contains("10059"),
+                "{said}"
+            );
+        }
+        let other = Error::Api {
+            what: "JetStream STREAM.INFO.ORDERS".to_owned(),
+            code: Code::CLUSTER_NOT_AVAILABLE,
+            text: "JetStream system temporarily unavailable".to_owned(),
+        };
+        assert_eq!(
+            other.to_string(),
+            "JetStream STREAM.INFO.ORDERS: JetStream system temporarily unavailable (10008)"
+        );
+    }
 
     #[test]
     fn each_answer_of_the_server_has_one_remedy() {

@@ -43,6 +43,9 @@ pub async fn run(args: &Args, reset: &Reset) -> Result<u8, Error> {
     if reset.state {
         alone(plan, handler, &found)?;
     }
+    if found.is_nothing(handler, reset.state) {
+        return found.nothing(handler);
+    }
     found.print(handler, reset.state);
     if !reset.yes {
         ask::confirmed("Remove all of this?", "nothing is removed")?;
@@ -59,6 +62,13 @@ pub async fn run(args: &Args, reset: &Reset) -> Result<u8, Error> {
 pub async fn before_start(connection: &Connection, plan: &Plan, handler: &str) -> Result<(), Error> {
     let handler = named(plan, handler)?;
     let found = look(connection, plan, handler).await?;
+    if found.is_nothing(handler, false) {
+        println!(
+            "handler {}: nothing is known of it, so there is nothing to reset",
+            handler.name
+        );
+        return Ok(());
+    }
     found.print(handler, false);
     carry_out(connection, plan, handler, &found, false).await
 }
@@ -229,6 +239,29 @@ fn alone(plan: &Plan, handler: &Handler, found: &Found) -> Result<(), Error> {
 }
 
 impl Found {
+    /// Whether there is nothing that a reset could remove.
+    fn is_nothing(&self, handler: &Handler, state: bool) -> bool {
+        let floor = self.head.as_ref().and_then(|head| head.floors.get(&handler.name));
+        let keys = self.keys.as_ref().is_some_and(|keys| keys.count > 0);
+        self.consumer.is_none() && floor.is_none() && self.heaps.is_empty() && !(state && keys)
+    }
+
+    /// Says so. It is no error after another reset, and one where no host has ever decided anything in its ledger.
+    fn nothing(&self, handler: &Handler) -> Result<u8, Error> {
+        let name = &handler.name;
+        if self.head.is_none() {
+            return Err(Error::Failed(format!(
+                "handler {name} has never run here, so there is nothing to reset: it has no consumer on stream {}, no \
+                 decisions, attempts or dead letters; is this the right server and configuration?",
+                handler.stream
+            )));
+        }
+        println!(
+            "handler {name}: nothing is known of it, so there is nothing to reset; it was reset before, or never ran"
+        );
+        Ok(OK)
+    }
+
     fn print(&self, handler: &Handler, state: bool) {
         println!("handler {}: this goes", handler.name);
         match &self.consumer {
