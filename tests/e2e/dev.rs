@@ -34,6 +34,17 @@ async fn sample_orders_come_when_the_handlers_can_take_them() {
     write(Config::new().handler("other", &modules::handler("probe"), "subjects = [\"orders.other\"]"));
     let (host, js) = start(&dir, &["--no-samples"]).await;
     host.wait_for_line(says(&["serving", "handler=other"]), SOON).await;
+    // The configuration leads elsewhere, and so does the default of `nats`; the line that is printed leads here.
+    let line = host.wait_for_line(says(&["export NATS_URL="]), SOON).await;
+    let url = line
+        .trim()
+        .strip_prefix("export NATS_URL=")
+        .expect("a command for a shell");
+    for (variables, code) in [(&[][..], 3), (&[("NATS_URL", url)], 0)] {
+        let args = ["dlq", "ls", "--config", "dev.toml", "--wait", "0s"];
+        let (status, stdout, stderr) = jetmesh_with(dir.path(), &args, variables).await;
+        assert_eq!(status.code(), Some(code), "{stdout}{stderr}");
+    }
     let foreign = pull::Config {
         durable_name: Some("inventory".to_owned()),
         ..pull::Config::default()

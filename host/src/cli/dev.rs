@@ -3,13 +3,12 @@
 mod hints;
 mod server;
 
-use std::io::Write as _;
 use std::time::Duration;
 
 use async_nats::HeaderMap;
 
 use super::args::Dev;
-use super::{Args, Error, OK, UNFINISHED, run::on_signal, run::start_log};
+use super::{Args, Error, OK, UNFINISHED, run::on_signal, run::start_log, text};
 use crate::app;
 use crate::broker::consumer::{ConsumerInfo, META_HANDLER};
 use crate::broker::kv::key_subject;
@@ -46,12 +45,16 @@ pub async fn run(args: &Args, dev: &Dev) -> Result<u8, Error> {
     let Some(server) = Server::start(dev, &drain).await? else {
         return Ok(OK);
     };
+    let configured = std::mem::take(&mut plan.nats.url);
     on_this_machine(&mut plan, &server.url);
     println!(
         "nats-server at {} (data in {}, kept between starts)",
         plan.nats.url,
         server.dir.display()
     );
+    if let Some(hint) = hints::elsewhere(&plan.nats.url, &configured) {
+        println!("{hint}");
+    }
     let Some(connection) = app::reach(&plan, &drain).await? else {
         return Ok(OK);
     };
@@ -71,7 +74,7 @@ pub async fn run(args: &Args, dev: &Dev) -> Result<u8, Error> {
     }
     print!("{}", hints::text(&plan, args.config_file().as_deref()));
     // What is above goes to standard output, the log to standard error: keep them in order.
-    let _ = std::io::stdout().flush();
+    text::flush();
     if wanted == Some(Samples::Wanted) {
         let (client, handlers, end) = (connection.clone(), plan.handlers.clone(), drain.clone());
         drain.spawn_until("samples", move || {

@@ -6,6 +6,7 @@ use std::path::Path;
 use super::{ORDERS, SAMPLES, STOCK, server};
 use crate::message::subject::subject_matches;
 use crate::plan::Plan;
+use crate::text::secret;
 
 /// The commands to try, each on a line.
 pub fn text(plan: &Plan, config: Option<&Path>) -> String {
@@ -15,6 +16,22 @@ pub fn text(plan: &Plan, config: Option<&Path>) -> String {
         false => "nats".to_owned(),
     });
     lines(plan, &program, config, nats.as_deref())
+}
+
+/// Where the `nats` CLI, and a configuration that says nothing, look for NATS.
+const USUAL: &str = "nats://127.0.0.1:4222";
+
+/// What to say if other commands look for NATS elsewhere than at `url`. `configured`: where this configuration looks.
+pub fn elsewhere(url: &str, configured: &str) -> Option<String> {
+    let place = |url: &str| url.trim_start_matches("nats://").replace("localhost", "127.0.0.1");
+    if place(url) == place(USUAL) && place(url) == place(configured) {
+        return None;
+    }
+    Some(format!(
+        "`nats` connects to {USUAL} by default, and `jetmesh` with this configuration to {}.\n\
+         For both to connect to this server, enter this in their terminal:\n  export NATS_URL={url}",
+        secret::hide(configured)
+    ))
 }
 
 /// `nats`: how the `nats` CLI is called here, if it is there.
@@ -94,6 +111,22 @@ fn example(pattern: &str) -> String {
 mod tests {
     use super::*;
     use crate::config::parse;
+
+    #[test]
+    fn a_server_where_other_commands_do_not_look_is_told() {
+        assert_eq!(elsewhere(USUAL, "nats://localhost:4222"), None);
+        assert_eq!(elsewhere(USUAL, "127.0.0.1:4222"), None);
+        let other = "nats://127.0.0.1:4223";
+        for (url, configured) in [
+            (other, USUAL),
+            (other, other),
+            (USUAL, "nats://u:hunter2@nats.example:4222"),
+        ] {
+            let said = elsewhere(url, configured).expect("they look elsewhere");
+            assert!(said.ends_with(&format!("\n  export NATS_URL={url}")), "{said}");
+            assert!(!said.contains("hunter2"), "{said}");
+        }
+    }
 
     #[test]
     fn what_to_try_next_fits_the_configuration() {
