@@ -90,6 +90,36 @@ async fn discarded_letters_leave_the_list_their_deaths_stay_and_a_replay_does_no
 }
 
 #[tokio::test]
+async fn a_discard_is_undone_with_an_export_once_its_empty_message_is_removed() {
+    let (mesh, _host) = Mesh::start(Config::probe()).await;
+    mesh.order(json!({ "op": "take", "key": "stock" })).await;
+    let letter = mesh.wait_letters(1).await.remove(0);
+    let file = mesh.dir.path().join("letters.jsonl");
+    let file = file.to_str().expect("a temporary folder's path is UTF-8");
+    let id = letter.letter_id();
+    mesh.jetmesh_ok(&["dlq", "export", id, "--output", file]).await;
+    mesh.jetmesh_ok(&["dlq", "discard", id, "--yes"]).await;
+    let import = async || mesh.jetmesh_ok(&["dlq", "import", file]).await;
+    assert!(import().await.starts_with("0 put back, 0 there already, 1 settled"));
+    assert_eq!(mesh.letters().await.len(), 0);
+    let shown = mesh.jetmesh_ok(&["trace", id]).await;
+    assert!(
+        shown.contains(r#"{"key":"stock","op":"take"}"#),
+        "the payload is in its stream: {shown}"
+    );
+    let purge = ["stream", "purge", "MESH_DEAD", "--subject", &letter.subject, "--force"];
+    if cli::nats(&mesh.server, &purge).await.is_none() {
+        return;
+    }
+    assert!(import().await.starts_with("1 put back"));
+    mesh.put("probe", "stock", "3").await;
+    let replayed = mesh.jetmesh_ok(&["dlq", "replay", id]).await;
+    assert!(replayed.contains("1 succeeded"), "{replayed}");
+    mesh.wait_value("probe", "stock", "2").await;
+    assert_eq!(mesh.letters().await.len(), 0);
+}
+
+#[tokio::test]
 async fn an_export_brings_letters_back_after_a_disaster_and_they_can_be_replayed() {
     let options = Options {
         max_payload: Some(256 * 1024),

@@ -195,6 +195,19 @@ fn the_pages_use_plain_words() {
 }
 
 #[test]
+fn the_file_that_the_guarantees_name_commits_the_batch() {
+    let page = file("docs/guarantees.md");
+    let (_, section) = page
+        .split_once("## What makes a write atomic")
+        .expect("the page has the section");
+    let sender = section
+        .split('`')
+        .find(|code| code.ends_with(".rs"))
+        .expect("it names a file");
+    assert!(file(sender).contains("Nats-Batch-Commit"), "{sender} commits no batch");
+}
+
+#[test]
 fn every_make_target_that_the_pages_name_is_there() {
     let makefile = file("Makefile");
     let mut named = 0;

@@ -52,6 +52,7 @@ mod permissions;
 mod poison;
 mod poisoned;
 mod randomness;
+mod readme;
 mod refused;
 mod rehearse;
 mod remade;

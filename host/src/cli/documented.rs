@@ -6,6 +6,8 @@ use clap::Parser as _;
 use clap::error::ErrorKind;
 
 use super::args::Args;
+use crate::dlq::select::is_id;
+use crate::trace::find::Named;
 
 fn documents() -> Vec<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
@@ -84,4 +86,21 @@ fn every_command_that_the_documents_show_is_taken() {
         }
     }
     assert!(taken > 50, "{taken}");
+}
+
+#[test]
+fn the_table_of_ids_says_which_ids_each_command_takes() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let text = std::fs::read_to_string(root.join("docs/trace.md")).expect("the page is text");
+    let (_, rows) = text
+        .split_once("|---|---|---|---|---|\n")
+        .expect("the page has the table");
+    let rows: Vec<&str> = rows.lines().take_while(|line| line.starts_with('|')).collect();
+    assert_eq!(rows.len(), 5, "{rows:#?}");
+    for row in rows {
+        let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+        let example = cells[2].trim_matches('`');
+        assert!(Named::parse(example).is_some(), "{row}");
+        assert_eq!(is_id(example), cells[5] == "takes it", "{row}");
+    }
 }
