@@ -3,8 +3,9 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::message::clock::now_ms;
 use crate::message::rfc3339;
@@ -50,7 +51,7 @@ const KEYS_MAX: usize = 1_000;
 static TROUBLES: Mutex<Troubles> = Mutex::new(Troubles(BTreeMap::new()));
 
 fn troubles() -> MutexGuard<'static, Troubles> {
-    TROUBLES.lock().unwrap_or_else(PoisonError::into_inner)
+    TROUBLES.lock()
 }
 
 /// One more of this kind; `true`: the first, which is to be logged.

@@ -2,9 +2,9 @@
 //! said is kept by subject, and a request that waits for such an answer ends at once, with the reason.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::text::normalise::normalise;
@@ -30,7 +30,7 @@ impl Denials {
     /// Takes in what the server reports; returns the subject, but for names and numbers. `None`: it is not about a permission.
     pub fn hear(&self, report: &str) -> Option<String> {
         let (publish, subject) = parse(report)?;
-        let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut latest = self.latest.lock();
         latest.retain(|d| d.publish != publish || d.subject != subject);
         latest.push_back(Denial {
             at: Instant::now(),
@@ -47,7 +47,7 @@ impl Denials {
 
     /// Whether the server has refused a publish to this subject since then.
     pub fn publish_since(&self, subject: &str, since: Instant) -> bool {
-        let latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
+        let latest = self.latest.lock();
         latest
             .iter()
             .any(|d| d.publish && d.at >= since && d.subject == subject)
@@ -66,7 +66,7 @@ impl Denials {
 
     /// The latest subject that it may not subscribe to: an answer that comes there is not heard.
     pub fn unheard(&self) -> Option<String> {
-        let latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
+        let latest = self.latest.lock();
         let last = latest.iter().rev().find(|d| !d.publish);
         last.map(|d| d.subject.clone())
     }

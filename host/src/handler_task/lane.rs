@@ -3,12 +3,13 @@
 
 use std::collections::HashSet;
 use std::hash::{BuildHasherDefault, Hasher};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use async_nats::Subject;
+use parking_lot::{Mutex, MutexGuard};
 use slab::Slab;
 use tokio::sync::{Semaphore, mpsc, watch};
 
@@ -293,7 +294,7 @@ impl Lane {
 
     /// From now on it stands so.
     pub fn stands(&self, state: State, why: Option<&Error>) {
-        let mut standing = self.standing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut standing = self.standing.lock();
         if standing.state != state {
             (standing.state, standing.since_ms) = (state, now_ms());
         }
@@ -301,15 +302,15 @@ impl Lane {
     }
 
     pub fn standing(&self) -> Standing {
-        self.standing.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.standing.lock().clone()
     }
 
-    fn leases(&self) -> std::sync::MutexGuard<'_, Slab<Lease>> {
-        self.leases.lock().unwrap_or_else(PoisonError::into_inner)
+    fn leases(&self) -> MutexGuard<'_, Slab<Lease>> {
+        self.leases.lock()
     }
 
-    fn running(&self) -> std::sync::MutexGuard<'_, Running> {
-        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    fn running(&self) -> MutexGuard<'_, Running> {
+        self.running.lock()
     }
 
     /// From now on the server is told that this delivery is being worked on, for as long as it may take.

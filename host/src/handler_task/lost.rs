@@ -1,9 +1,10 @@
 //! What a broken connection has lost: deliveries that the server had sent and that nobody has seen. Given back by their
 //! sequences, they come again at once, and not only after their ack wait.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
 use crate::broker::Connection;
@@ -80,7 +81,7 @@ struct Had {
 
 impl Taken {
     pub fn take(&self, info: &DeliveryInfo) {
-        if let Some(had) = &mut *self.0.lock().unwrap_or_else(PoisonError::into_inner) {
+        if let Some(had) = &mut *self.0.lock() {
             had.newest = had.newest.max(info.stream_sequence);
             had.last = info.consumer_sequence;
             had.count += 1;
@@ -97,7 +98,7 @@ impl Taken {
             last: delivered.consumer_seq,
             count: 0,
         };
-        let before = self.0.lock().unwrap_or_else(PoisonError::into_inner).replace(now);
+        let before = self.0.lock().replace(now);
         let before = before.filter(|had| whoever || had.last == had.bound + had.count);
         let first = before.map_or(u64::MAX, |had| had.newest.saturating_add(1));
         let first = first.max(consumer.ack_floor.stream_seq + 1);

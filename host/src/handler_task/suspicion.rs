@@ -1,7 +1,8 @@
 //! Whether a handler has reason to expect messages that the client library cannot read.
 
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
 
 use crate::failpoint;
 
@@ -18,7 +19,7 @@ pub struct Suspicion(Mutex<Option<Instant>>);
 
 impl Suspicion {
     pub fn stands(&self) -> bool {
-        let until = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let until = *self.0.lock();
         until.is_some_and(|until| Instant::now() < until)
     }
 
@@ -34,7 +35,7 @@ impl Suspicion {
     fn raise(&self, time: Duration) {
         let time = failpoint::number("suspect-ms").map_or(time, Duration::from_millis);
         let until = Some(Instant::now() + time);
-        let mut now = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut now = self.0.lock();
         *now = until.max(*now);
     }
 }

@@ -6,8 +6,10 @@
 //!
 //! Only [`wall_ms`] reads the host's wall clock. Lines of the log have its time; everything else has [`now_ms`].
 
-use std::sync::{LazyLock, Mutex, PoisonError};
+use std::sync::LazyLock;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use parking_lot::Mutex;
 
 use crate::failpoint;
 use crate::message::parse_rfc3339;
@@ -27,7 +29,7 @@ static CLOCK: Mutex<Clock> = Mutex::new(Clock::NEW);
 /// Milliseconds since the Unix epoch, by the servers' clock as far as it is known.
 pub fn now_ms() -> u64 {
     let (wall, at) = (wall_us(), monotonic_us(Instant::now()));
-    let now = CLOCK.lock().unwrap_or_else(PoisonError::into_inner).now_us(wall, at);
+    let now = CLOCK.lock().now_us(wall, at);
     u64::try_from(now / 1000).unwrap_or_default()
 }
 
@@ -39,7 +41,7 @@ pub fn wall_ms() -> u64 {
 /// By how many milliseconds at least the host's wall clock is ahead of the servers'; negative: behind.
 pub fn ahead_ms() -> i64 {
     let (wall, at) = (wall_us(), monotonic_us(Instant::now()));
-    let clock = CLOCK.lock().unwrap_or_else(PoisonError::into_inner);
+    let clock = CLOCK.lock();
     (wall - clock.now_us(wall, at)) / 1000
 }
 
@@ -64,10 +66,7 @@ pub fn heard(time: &str, asked: Instant) {
         // Of its time, milliseconds are read.
         high: server * 1000 + 999 - monotonic_us(asked),
     };
-    let change = CLOCK
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .hear(seen, wall, at);
+    let change = CLOCK.lock().hear(seen, wall, at);
     match change {
         Some(Change::Apart(ahead_ms)) => tracing::warn!(
             "this host's clock is {} that of the NATS server: set it right, for instance with NTP; what the mesh writes has the \

@@ -2,9 +2,10 @@
 
 use std::fs::File;
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::thread;
 
+use parking_lot::Mutex;
 use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
@@ -68,7 +69,7 @@ pub fn enough(threads: usize) -> Result<(), String> {
 
 fn threads(count: usize) -> Result<(), String> {
     let gate = Arc::new(Mutex::new(()));
-    let closed = gate.lock().unwrap_or_else(PoisonError::into_inner);
+    let closed = gate.lock();
     let start = |_| {
         let gate = Arc::clone(&gate);
         let wait = move || drop(gate.lock());

@@ -6,8 +6,9 @@ use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::sync::{Mutex, PoisonError};
 use std::task::Poll;
+
+use parking_lot::Mutex;
 
 use crate::message::clock::now_ms;
 use crate::message::rfc3339;
@@ -84,7 +85,7 @@ pub struct Told {
 impl Panics {
     /// One more; returns how many it makes.
     pub fn note(&self, task: &str, panic: &Panic) -> u64 {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.0.lock();
         let told = all.entry(task.to_owned()).or_default();
         told.count += 1;
         told.text.clone_from(&panic.text);
@@ -93,7 +94,7 @@ impl Panics {
     }
 
     pub fn all(&self) -> BTreeMap<String, Told> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0.lock().clone()
     }
 }
 

@@ -3,9 +3,9 @@
 
 use std::io::{self, IsTerminal as _, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use parking_lot::{Mutex, MutexGuard};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tracing_subscriber::EnvFilter;
 
@@ -85,8 +85,8 @@ struct Gate {
     broken: bool,
 }
 
-fn gate() -> std::sync::MutexGuard<'static, Gate> {
-    GATE.lock().unwrap_or_else(PoisonError::into_inner)
+fn gate() -> MutexGuard<'static, Gate> {
+    GATE.lock()
 }
 
 /// Standard error, for one line: its write never fails and never waits for long.

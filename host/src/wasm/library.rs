@@ -3,10 +3,11 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Instant;
 
 use futures_util::StreamExt as _;
+use parking_lot::Mutex;
 use tokio::sync::{OnceCell, Semaphore, SemaphorePermit};
 use wasmtime::component::Component;
 
@@ -152,7 +153,7 @@ impl Library {
 
     /// The one cell of a content. Contents that no handler has and nobody waits for are forgotten.
     fn cell(&self, hash: Hash) -> Cell {
-        let mut cells = self.cells.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut cells = self.cells.lock();
         cells.retain(|_, cell| {
             let served = matches!(cell.get(), Some(Ok(compiled)) if Arc::strong_count(compiled) > 1);
             served || Arc::strong_count(cell) > 1

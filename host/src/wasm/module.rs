@@ -1,11 +1,12 @@
 //! A handler's module with its instances, and one run of it on one event.
 
 use std::pin::pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use wasmtime::{Store, UpdateDeadline};
 
 use crate::effects::Effects;
@@ -46,7 +47,7 @@ struct Idle {
 
 impl Idle {
     fn pop(&self) -> Option<Box<Live>> {
-        self.kept.lock().unwrap_or_else(|e| e.into_inner()).pop()
+        self.kept.lock().pop()
     }
 }
 
@@ -224,7 +225,7 @@ impl Module {
     ) -> wasmtime::Result<Box<Live>> {
         let until = began + timeout;
         let runtime = &self.compiled.runtime;
-        let spare = self.spare.lock().unwrap_or_else(|e| e.into_inner()).pop();
+        let spare = self.spare.lock().pop();
         let mut guest = match spare {
             Some(spare) => spare.renew(began),
             None => Guest::new(Arc::clone(facts), Arc::clone(&runtime.seeds), began),
@@ -260,7 +261,7 @@ impl Module {
         while self.idle.give_up_one() {
             self.compiled.runtime.room.left();
         }
-        self.spare.lock().unwrap_or_else(|e| e.into_inner()).clear();
+        self.spare.lock().clear();
     }
 
     fn keep(&self, live: Box<Live>, instance: Instance) {
@@ -270,12 +271,12 @@ impl Module {
         let room = &self.compiled.runtime.room;
         match instance {
             Instance::Reused { recycle_after } if live.served < recycle_after && !room.is_waited_for() => {
-                self.idle.kept.lock().unwrap_or_else(|e| e.into_inner()).push(live);
+                self.idle.kept.lock().push(live);
             }
             Instance::Reused { .. } | Instance::Fresh => {
                 // The store ends here, with the instance and its memory.
                 let guest = live.store.into_data();
-                self.spare.lock().unwrap_or_else(|e| e.into_inner()).push(guest);
+                self.spare.lock().push(guest);
             }
         }
     }

@@ -2,9 +2,10 @@
 //! another one ends.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 
 /// How often the first in the queue looks, besides being woken: who ends on another thread may not see yet that it waits.
@@ -71,7 +72,7 @@ impl Room {
 
     /// What these keep is given up when somebody waits.
     pub fn know(&self, kept: Weak<dyn Kept>) {
-        let mut known = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.kept.lock();
         known.retain(|kept| kept.strong_count() > 0);
         known.push(kept);
     }
@@ -101,7 +102,7 @@ impl Room {
 
     fn give_up_one(&self) -> bool {
         let kept: Vec<Arc<dyn Kept>> = {
-            let known = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+            let known = self.kept.lock();
             known.iter().filter_map(Weak::upgrade).collect()
         };
         kept.iter().any(|kept| kept.give_up_one())

@@ -1,9 +1,10 @@
 //! What a guest can take of the host, and what it sees instead of one: limits, clocks, standard output and error.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use parking_lot::{Mutex, MutexGuard};
 use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
 use wasmtime_wasi::{HostMonotonicClock, HostWallClock};
 
@@ -85,7 +86,7 @@ impl Clocks {
     }
 
     fn began(&self) -> MutexGuard<'_, Began> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 
@@ -120,13 +121,13 @@ pub struct Capture(Arc<Mutex<Vec<u8>>>);
 
 impl Capture {
     fn push(&self, bytes: &[u8]) {
-        let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut held = self.0.lock();
         let room = LOG_BYTES_MAX.saturating_sub(held.len());
         held.extend_from_slice(&bytes[..bytes.len().min(room)]);
     }
 
     pub fn take(&self) -> Vec<u8> {
-        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        std::mem::take(&mut *self.0.lock())
     }
 }
 

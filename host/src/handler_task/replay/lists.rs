@@ -1,8 +1,8 @@
 //! The lists of dead letters that a handler replays at a time.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Semaphore;
 
 use crate::message::EventId;
@@ -32,7 +32,7 @@ impl Default for Lists {
 
 impl Lists {
     pub(super) fn settled(&self) -> MutexGuard<'_, HashMap<String, HashSet<EventId>>> {
-        self.settled.lock().unwrap_or_else(PoisonError::into_inner)
+        self.settled.lock()
     }
 
     pub(super) fn remember(&self, list: &str, settled: HashSet<EventId>) {

@@ -1,8 +1,9 @@
 //! The answer to a message that names several events: made of the answers to all of them.
 
 use std::collections::HashSet;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
+
+use parking_lot::Mutex;
 
 use super::Settlement;
 use crate::message::EventId;
@@ -25,7 +26,7 @@ pub struct Told {
 impl Answers {
     /// One event is answered.
     pub fn tell(&self, event: &EventId, settlement: &Settlement) {
-        let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut told = self.0.lock();
         match settlement {
             Settlement::Ack | Settlement::Term(_) => {
                 told.settled.insert(event.clone());
@@ -40,7 +41,7 @@ impl Answers {
 
     /// All that was told.
     pub fn take(&self) -> Told {
-        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        std::mem::take(&mut *self.0.lock())
     }
 }
 

@@ -1,7 +1,7 @@
 //! How the relay of a ledger stands on this host, for whoever tells people of it (`micro`, `status`, metrics). The relay
 //! writes it; everybody else takes snapshots.
 
-use std::sync::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::message::clock::now_ms;
 
@@ -136,8 +136,8 @@ impl RelayState {
         self.lock().error = None;
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Snapshot> {
-        self.now.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Snapshot> {
+        self.now.lock()
     }
 }
 

@@ -2,10 +2,11 @@
 //! what has joined.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex as StdMutex, MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{Mutex, Notify, RwLock, RwLockWriteGuard, oneshot};
+use parking_lot::Mutex;
+use tokio::sync::{Notify, RwLock, RwLockWriteGuard, oneshot};
 use tokio::time::timeout;
 
 use crate::broker::kv::kv_stream;
@@ -35,14 +36,14 @@ pub struct Bucket {
     /// Those of its thread.
     pub(super) connections: Arc<Connections>,
     /// A connection over which nothing was answered any more: the next session has another one.
-    pub(super) unanswered: StdMutex<Option<Connection>>,
+    pub(super) unanswered: Mutex<Option<Connection>>,
     /// The same of one that it was read over.
-    pub(super) deaf: StdMutex<Option<Connection>>,
+    pub(super) deaf: Mutex<Option<Connection>>,
     /// Held by the one that opens a connection.
-    pub(super) opening: Mutex<()>,
+    pub(super) opening: tokio::sync::Mutex<()>,
     /// The connection of the present session.
-    pub(super) link: StdMutex<Option<Connection>>,
-    book: StdMutex<Book<Waiter>>,
+    pub(super) link: Mutex<Option<Connection>>,
+    book: std::sync::Mutex<Book<Waiter>>,
     /// Something has joined.
     pub(super) joined: Notify,
     /// An entry has been read, or stored.
@@ -52,18 +53,18 @@ pub struct Bucket {
     pub(super) others: Notify,
     /// The same, for the committer that gives way.
     pub(super) their_turn: Notify,
-    heard: StdMutex<Option<Instant>>,
+    heard: Mutex<Option<Instant>>,
     /// Which making of the bucket this host has seen first; another one has forgotten what was decided.
-    pub(super) making: StdMutex<Option<String>>,
+    pub(super) making: Mutex<Option<String>>,
     /// When its beginning was last looked at, and its newest entry then.
-    pub(super) collected: StdMutex<Option<(Instant, u64)>>,
+    pub(super) collected: Mutex<Option<(Instant, u64)>>,
     /// Refused batches since the start, for `status`.
     pub(super) refusals: AtomicU64,
     /// Keys that handlers have asked for since the start, and how many of them were not at hand.
     pub(super) reads: AtomicU64,
     pub(super) fetched: AtomicU64,
     /// The last error of opening, so that it is logged once and not with each event.
-    pub(super) trouble: StdMutex<Option<Trouble>>,
+    pub(super) trouble: Mutex<Option<Trouble>>,
     /// It cannot be opened before a person acts.
     pub(super) refused: AtomicBool,
 }
@@ -101,11 +102,11 @@ impl Bucket {
             subjects: Subjects::new(name),
             host: host.to_owned(),
             connections,
-            unanswered: StdMutex::new(None),
-            deaf: StdMutex::new(None),
-            opening: Mutex::new(()),
-            link: StdMutex::new(None),
-            book: StdMutex::new(Book::new(
+            unanswered: Mutex::new(None),
+            deaf: Mutex::new(None),
+            opening: tokio::sync::Mutex::new(()),
+            link: Mutex::new(None),
+            book: std::sync::Mutex::new(Book::new(
                 name,
                 cache_bytes_max.min(CACHE_BYTES_MAX),
                 failpoint::planted(),
@@ -115,20 +116,20 @@ impl Bucket {
             turn: RwLock::new(()),
             others: Notify::new(),
             their_turn: Notify::new(),
-            heard: StdMutex::new(None),
-            making: StdMutex::new(None),
-            collected: StdMutex::new(None),
+            heard: Mutex::new(None),
+            making: Mutex::new(None),
+            collected: Mutex::new(None),
             refusals: AtomicU64::new(0),
             reads: AtomicU64::new(0),
             fetched: AtomicU64::new(0),
-            trouble: StdMutex::new(None),
+            trouble: Mutex::new(None),
             refused: AtomicBool::new(false),
         }
     }
 
     /// Why it does not work, if it does not.
     pub fn trouble(&self) -> Option<Trouble> {
-        self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.trouble.lock().clone()
     }
 
     /// Why its handlers must take nothing: it cannot be opened before a person acts.
@@ -233,14 +234,14 @@ impl Bucket {
 
     /// Another host has appended just now.
     pub(super) fn heard(&self) {
-        *self.heard.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        *self.heard.lock() = Some(Instant::now());
         self.others.notify_one();
         self.their_turn.notify_one();
     }
 
     /// How long no other host has appended, as far as is known here.
     pub(super) fn quiet_for(&self) -> Duration {
-        let heard = *self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        let heard = *self.heard.lock();
         heard.map_or(Duration::MAX, |at| at.elapsed())
     }
 

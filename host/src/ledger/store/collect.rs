@@ -1,7 +1,6 @@
 //! Takes away the part of a ledger that nobody needs any more: its decisions are covered by floors, its consequences are
 //! carried out, and it is older than it is to be kept.
 
-use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -25,7 +24,7 @@ impl Bucket {
     pub async fn collect(&self, keep: Duration) -> Result<(), Error> {
         let newest = self.newest();
         {
-            let mut last = self.collected.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut last = self.collected.lock();
             let pause = |n| if n == newest { IDLE_EVERY } else { EVERY };
             if last.is_some_and(|(at, n)| at.elapsed() < pause(n)) {
                 return Ok(());
@@ -34,7 +33,7 @@ impl Bucket {
         }
         let collected = self.collect_now(keep).await;
         if collected.is_err() {
-            *self.collected.lock().unwrap_or_else(PoisonError::into_inner) = None;
+            *self.collected.lock() = None;
         }
         collected.map(|_| ())
     }

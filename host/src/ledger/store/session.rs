@@ -1,7 +1,6 @@
 //! A bucket's session: one connection, over which head and index were read. When it is gone, everything is read anew over
 //! the next one.
 
-use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
@@ -36,7 +35,7 @@ impl Bucket {
             Ok(connection) => {
                 self.mended(Ends::Opened);
                 self.refused.store(false, Ordering::Relaxed);
-                *self.link.lock().unwrap_or_else(PoisonError::into_inner) = Some(connection.clone());
+                *self.link.lock() = Some(connection.clone());
                 Ok(connection)
             }
             Err(error) => {
@@ -55,21 +54,21 @@ impl Bucket {
 
     /// What is to be known of the present connection, if there is one.
     pub(super) fn with_present<T>(&self, of: impl FnOnce(&Connection) -> T) -> Option<T> {
-        let link = self.link.lock().unwrap_or_else(PoisonError::into_inner);
+        let link = self.link.lock();
         link.as_ref().filter(|connection| !connection.is_closed()).map(of)
     }
 
     /// Ends the present session. `why`: if requests were not answered any more, its connection is not used again.
     pub(super) fn drop_session(&self, why: &Error) {
-        let link = self.link.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let link = self.link.lock().take();
         if matches!(why, Error::Timeout { .. }) {
-            *self.unanswered.lock().unwrap_or_else(PoisonError::into_inner) = link;
+            *self.unanswered.lock() = link;
         }
     }
 
     /// Nothing that was read is believed: the next one who needs it reads it again.
     pub(super) fn forget_session(&self) {
-        *self.link.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *self.link.lock() = None;
     }
 
     /// What a read says may be that the bucket is gone: then the next one who needs it says so.
@@ -121,15 +120,15 @@ impl Bucket {
     }
 
     async fn open(&self) -> Result<Connection, Error> {
-        let unanswered = self.unanswered.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let unanswered = self.unanswered.lock().clone();
         let connection = self.connections.ledgers.connection(unanswered.as_ref()).await?;
-        *self.unanswered.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *self.unanswered.lock() = None;
         // Nobody closes it.
         let _turn = self.connections.ledgers.starts.acquire().await.ok();
         let info = connection.stream(&self.stream).await?;
         let info = info.ok_or_else(|| gone_bucket(&self.name))?;
         check_ledger_bucket(&self.name, &info)?;
-        let known = self.making.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let known = self.making.lock().clone();
         let (head, sequence) = match read::head(&connection, &self.stream, &self.subjects).await? {
             Some(found) => found,
             None if known.is_some() => return Err(self.forgotten()),
@@ -154,7 +153,7 @@ impl Bucket {
             let took = began.elapsed();
             tracing::info!(bucket = %self.name, entries, ?took, "the ledger has been read");
         }
-        *self.making.lock().unwrap_or_else(PoisonError::into_inner) = Some(bucket);
+        *self.making.lock() = Some(bucket);
         let fates = self.book().finish(opening, payload_max);
         tell(fates);
         Ok(connection)
@@ -197,14 +196,14 @@ impl Bucket {
 
     /// A connection on which what others have written into the ledger's stream breaks nothing.
     pub(super) async fn reader(&self) -> Result<Connection, Error> {
-        let deaf = self.deaf.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let deaf = self.deaf.lock().take();
         self.connections.reader(deaf.as_ref()).await
     }
 
     /// Over a connection on which requests are not answered any more nothing is read again.
     pub(super) fn look_elsewhere_upon(&self, error: &Error, reader: &Connection) {
         if matches!(error, Error::Timeout { .. }) {
-            *self.deaf.lock().unwrap_or_else(PoisonError::into_inner) = Some(reader.clone());
+            *self.deaf.lock() = Some(reader.clone());
         }
     }
 
@@ -233,7 +232,7 @@ impl Bucket {
 
     /// Says what keeps it from working, once. `ends`: what shows that it is over.
     pub(super) fn report(&self, text: &str, ends: Ends) {
-        let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut trouble = self.trouble.lock();
         let (since_ms, count) = trouble.as_ref().map_or((now_ms(), 0), |t| (t.since_ms, t.count));
         let bucket = &self.name;
         trouble!(Weight::Person, bucket, text, { %bucket, error = text }, "the ledger is stopped");
@@ -247,7 +246,7 @@ impl Bucket {
 
     /// It works, as far as this shows.
     pub(super) fn mended(&self, shown: Ends) {
-        let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut trouble = self.trouble.lock();
         let trouble = trouble.take_if(|trouble| shown == Ends::Stored || trouble.ends == shown);
         if let Some(Trouble { since_ms, count, .. }) = trouble
             && trouble::over("the ledger is stopped", &self.name).is_some()
