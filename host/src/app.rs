@@ -24,6 +24,7 @@ use crate::plan::{Handler, Plan};
 use crate::process::drain::Drain;
 use crate::process::{limits, telemetry};
 use crate::text::secret::redact;
+use crate::trouble::Weight;
 use crate::wasm::compile::Priority;
 use crate::wasm::engine;
 use crate::wasm::engine::Runtime;
@@ -124,6 +125,9 @@ async fn prepare(plan: &Plan, drain: &Drain) -> Result<Option<()>, broker::Error
     patiently(plan, drain, prepare).await
 }
 
+/// How long a server that is connected may take until its JetStream answers, before a person is called.
+const UNHEARD: Duration = Duration::from_secs(3);
+
 /// Does something again until it succeeds, fails for a reason that does not pass, or has taken too long.
 async fn patiently<T>(
     plan: &Plan,
@@ -131,7 +135,7 @@ async fn patiently<T>(
     mut step: impl AsyncFnMut() -> Result<T, broker::Error>,
 ) -> Result<Option<T>, broker::Error> {
     let began = Instant::now();
-    let mut attempt = 0;
+    let (mut attempt, mut unheard_since) = (0, None);
     loop {
         let done = tokio::select! {
             done = step() => done,
@@ -145,9 +149,14 @@ async fn patiently<T>(
         if over || !error.passes() {
             return Err(error);
         }
-        if attempt == 0 {
+        let unheard = matches!(error, broker::Error::NoApi { .. });
+        // Connected, and nobody there: after a moment that is a mistake rather than a server that is starting.
+        if unheard && unheard_since.get_or_insert_with(Instant::now).elapsed() >= UNHEARD {
+            trouble!(Weight::Person, "", error, { url = %redact(&plan.nats.url), %error }, "waiting for jetstream, in vain so far");
+        } else if attempt == 0 {
             tracing::warn!(url = %redact(&plan.nats.url), %error, "waiting for nats");
         }
+        trouble::tell();
         attempt += 1;
         tokio::select! {
             () = tokio::time::sleep(redial_delay(attempt)) => {}
@@ -257,7 +266,10 @@ async fn relay(
         () = async {
             drain.lanes_ended().await;
             while let Err(error) = caught_up(&state, &ends, &mut unanswered).await {
-                let unreachable = matches!(error, broker::Error::Connect { .. } | broker::Error::Crowded { .. });
+                let unreachable = matches!(
+                    error,
+                    broker::Error::Connect { .. } | broker::Error::Crowded { .. } | broker::Error::NoApi { .. }
+                );
                 if !error.passes() || unreachable {
                     tracing::warn!(ledger = state.ledger(), %error, "what was decided last is carried out when a host runs again");
                     break;

@@ -2,9 +2,10 @@
 
 use serde_json::json;
 
-use crate::mesh::{Config, Mesh};
+use crate::mesh::{Config, Mesh, PATIENT, says};
 use crate::support::server::Options;
-use crate::support::{NatsServer, cli};
+use crate::support::wait::SOON;
+use crate::support::{Host, NatsServer, cli};
 
 /// A server whose JetStream has a domain, and that takes leafnodes.
 async fn hub() -> NatsServer {
@@ -62,6 +63,86 @@ async fn a_host_on_a_leafnode_works_in_the_domain_that_it_names() {
         drop(host);
     }
     mesh.wait_decisions("probe", 4).await;
+}
+
+#[tokio::test]
+async fn before_the_first_start_a_check_over_a_leafnode_finds_nothing_wrong() {
+    let hub = hub().await;
+    let leaf = leaf_of(&hub, "enabled: false").await;
+    let config = Config::probe().nats("js_domain = \"hub\"");
+    let mesh = Mesh::over(leaf, config).await;
+    let (status, stdout, stderr) = mesh.jetmesh(&["check", "--connect"]).await;
+    assert_eq!(status.code(), Some(0), "{stdout}{stderr}");
+    assert!(
+        stdout.contains("everything fits") && !stdout.contains("may not publish"),
+        "{stdout}"
+    );
+    assert!(
+        stdout.contains("streams that are not there, and that a start makes: MESH_ADVISORIES"),
+        "{stdout}"
+    );
+}
+
+#[tokio::test]
+async fn a_domain_or_prefix_that_leads_nowhere_is_named_with_its_setting() {
+    let server = NatsServer::start_with(&accounts(&["$JS.ACK.>", "$KV.>", "$MESH.>", "events.>"])).await;
+    let wrong = [
+        (
+            "js_domain = \"elsewhere\"",
+            "nobody answers the JetStream API on `$JS.elsewhere.API.>`",
+            "Set nats.js_domain to",
+        ),
+        (
+            "js_api_prefix = \"JS.other.API\"",
+            "nobody answers the JetStream API on `JS.other.API.>`",
+            "Set nats.js_api_prefix to",
+        ),
+    ];
+    let config = Config::probe().nats("user = \"host\"").nats("password = \"pw\"");
+    let mut mesh = Mesh::over(server, config.clone()).await;
+    for (line, what, fix) in wrong {
+        mesh.config = config.clone().nats(line);
+        for args in [
+            &["check", "--connect"][..],
+            &["status"],
+            &["dlq", "ls"],
+            &["run", "--wait", "1s"],
+        ] {
+            let (status, stdout, stderr) = mesh.jetmesh(args).await;
+            assert_eq!(status.code(), Some(4), "{args:?} {stdout}{stderr}");
+            assert!(
+                stderr.contains(what) && stderr.contains(fix),
+                "{args:?} {stdout}{stderr}"
+            );
+        }
+        // A host may be waiting for a leafnode connection: it goes on, and calls a person.
+        let host = Host::start(&mesh.config.text(&mesh.server.url()), mesh.dir.path(), &[]);
+        host.wait_for_line(
+            says(&["ERROR", "waiting for jetstream, in vain so far", what, fix]),
+            SOON,
+        )
+        .await;
+        assert_eq!(host.ended(), None);
+    }
+}
+
+#[tokio::test]
+async fn a_host_that_waits_for_the_jetstream_api_serves_when_it_is_there() {
+    let mesh_subjects = ["$JS.ACK.>", "$KV.>", "$MESH.>", "events.>"];
+    let other = Options {
+        config: accounts(&mesh_subjects).config.replace("JS.app.API", "JS.other.API"),
+        ..Options::default()
+    };
+    let config = Config::probe()
+        .nats("js_api_prefix = \"JS.app.API\"")
+        .nats("user = \"host\"")
+        .nats("password = \"pw\"");
+    let mut mesh = Mesh::over(NatsServer::start_with(&other).await, config).await;
+    let host = Host::start(&mesh.config.text(&mesh.server.url()), mesh.dir.path(), &[]);
+    host.wait_for_line(says(&["waiting for jetstream, in vain so far"]), SOON)
+        .await;
+    mesh.server.restart_with(&accounts(&mesh_subjects)).await;
+    host.wait_for_line(says(&["serving", "handler=probe "]), PATIENT).await;
 }
 
 /// An account with JetStream, and one that imports from it these subjects besides the API.

@@ -201,3 +201,33 @@ async fn a_stream_is_made_with_its_max_bytes_and_refuses_what_is_too_much() {
     let made = &stream.cached_info().config;
     assert_eq!((made.max_bytes, made.discard), (1 << 20, stream::DiscardPolicy::New));
 }
+
+#[tokio::test]
+async fn streams_that_are_gone_and_targets_that_are_full_are_found() {
+    let (mesh, host) = Mesh::start(only("bucket = \"probe\"\npublish = [\"events.>\", \"full.>\"]")).await;
+    drop(host);
+    let full = stream::Config {
+        name: "FULL".to_owned(),
+        subjects: vec!["full.>".to_owned()],
+        max_messages: 1,
+        discard: stream::DiscardPolicy::New,
+        ..stream::Config::default()
+    };
+    mesh.js.create_stream(full).await.expect("it is made");
+    let (code, said) = check(&mesh).await;
+    assert!(code == Some(0) && !said.contains("not there"), "{said}");
+    mesh.publish("full.a", "it is full now").await;
+    for name in ["ORDERS", "EVENTS", "MESH_DEAD"] {
+        mesh.js.delete_stream(name).await.expect("it goes");
+    }
+    let (code, said) = check(&mesh).await;
+    assert_eq!(code, Some(4), "{said}");
+    for wanted in [
+        "streams that are not there, and that a start makes: MESH_DEAD, EVENTS, ORDERS\n",
+        "warning: stream MESH_DEAD is not there, and others of this mesh are",
+        "warning: stream ORDERS is not there, and others of this mesh are",
+        "error: handler probe: stream FULL, which captures `full.>`, may hold 1 messages and holds 1: full, it refuses",
+    ] {
+        assert!(said.contains(wanted), "{wanted}: {said}");
+    }
+}

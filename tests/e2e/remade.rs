@@ -51,6 +51,39 @@ async fn a_stream_that_is_made_anew_has_new_events_and_no_old_answers() {
     mesh.wait_settled("ORDERS", "probe").await;
 }
 
+#[tokio::test]
+async fn a_stream_that_is_made_anew_is_told_of_once_with_the_name_that_it_has() {
+    let mut config = Config::new();
+    for n in 0..8 {
+        let lines = format!("start = \"all\"\nbucket = \"b{n}\"");
+        config = config.handler(&format!("h{n}"), &modules::handler("probe"), &lines);
+    }
+    let mesh = Mesh::new(config).await;
+    let hosts = [mesh.host(&[]).await, mesh.host(&[]).await];
+    let told = |hosts: &[Host]| -> Vec<String> {
+        let lines = hosts.iter().flat_map(Host::lines);
+        lines
+            .filter(|line| line.contains("the source stream was made anew"))
+            .collect()
+    };
+    for round in 1..=3 {
+        let marks = hosts.each_ref().map(|host| host.lines().len());
+        mesh.js.delete_stream("ORDERS").await.expect("it goes");
+        for (host, mark) in hosts.iter().zip(marks) {
+            for n in 0..8 {
+                host.wait_for_line_after(mark, says(&["serving", &format!("handler=h{n} ")]), PATIENT)
+                    .await;
+            }
+        }
+        let lines = told(&hosts);
+        assert_eq!(lines.len(), round, "one line each time: {lines:#?}");
+        let now = mesh.value("mesh", "incarnation.ORDERS").await.expect("it has a name");
+        let now: Value = serde_json::from_str(&now).expect("JSON");
+        let now = format!("now={}", now["token"].as_str().expect("a name"));
+        assert!(lines.iter().any(|line| line.contains(&now)), "{now}: {lines:#?}");
+    }
+}
+
 /// Each event that was decided, without its incarnation, and how many incarnations there are.
 fn decided(decisions: &[Value]) -> (Vec<&str>, usize) {
     let events = decisions.iter().filter_map(|d| d["event"].as_str()?.split_once('.'));

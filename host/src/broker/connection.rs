@@ -128,7 +128,7 @@ async fn dial(nats: &Nats, name: &str, address: &Address) -> Result<Connection, 
         (None, Some(prefix)) => prefix.clone(),
         (None, None) => API.to_owned(),
     };
-    Ok(Connection {
+    let connection = Connection {
         client,
         domain: nats.js_domain.as_deref().map(Arc::from),
         api_prefix,
@@ -136,7 +136,9 @@ async fn dial(nats: &Nats, name: &str, address: &Address) -> Result<Connection, 
         number: OPENED.fetch_add(1, Ordering::Relaxed),
         denials,
         guard: None,
-    })
+    };
+    connection.is_heard().await?;
+    Ok(connection)
 }
 
 /// What JetStream answers to a publish.
@@ -197,6 +199,10 @@ impl Connection {
         }
     }
 
+    pub(super) fn domain(&self) -> Option<&str> {
+        self.domain.as_deref()
+    }
+
     /// Whether JetStream is in another domain or account.
     pub fn is_elsewhere(&self) -> bool {
         self.api_prefix != API
@@ -217,7 +223,8 @@ impl Connection {
         let body = serde_json::to_vec(body).map_err(unreadable)?;
         let full = format!("{}.{subject}", self.api_prefix);
         let asked = Instant::now();
-        let answer = self.request_as(what, &full, None, body.into()).await?;
+        let answer = self.request_as(what, &full, None, body.into()).await;
+        let answer = answer.map_err(|error| self.unheard(error))?;
         let ApiAnswer { error, ts } = serde_json::from_slice(&answer).map_err(unreadable)?;
         if let Some(ApiError { err_code, description }) = error {
             return Err(Error::Api {

@@ -40,6 +40,9 @@ pub enum Error {
     /// The stream or consumer is missing, or has no leader for the moment.
     #[error("{what}: no stream or consumer listens there")]
     NoResponders { what: String },
+    /// Nobody listens for the JetStream API; `why` says what to change.
+    #[error("nobody answers the JetStream API on `{prefix}.>`: {why}")]
+    NoApi { prefix: String, why: String },
     #[error("{what}: nobody answered within the time limit")]
     Timeout { what: String },
     /// The server does not allow it; `right` is `publish to` or `subscribe to`.
@@ -126,6 +129,7 @@ impl Error {
             | Error::Gone { .. }
             | Error::Missing { .. }
             | Error::NoResponders { .. }
+            | Error::NoApi { .. }
             | Error::Answer { .. } => Remedy::TryAgain,
             Error::Api { code, .. } => remedy(*code),
             Error::Credentials { .. }
@@ -136,6 +140,25 @@ impl Error {
             | Error::Unreadable { .. }
             | Error::Refused(_) => Remedy::Person,
         }
+    }
+
+    /// The same, said of the stream that was written to: if it takes nothing, how a person mends that.
+    pub fn in_stream(self, stream: &str) -> Error {
+        let Error::Api { what, code, text } = self else {
+            return self;
+        };
+        let mend = match code {
+            Code::STREAM_SEALED => "it is sealed, so make it anew".to_owned(),
+            Code::STREAM_STORE_FAILED => {
+                format!("raise its limits, for instance with `nats stream edit {stream} --max-bytes=...`")
+            }
+            Code::STORAGE_RESOURCES_EXCEEDED | Code::MEMORY_RESOURCES_EXCEEDED => {
+                "the server has no room: raise max_file_store, or free its disk".to_owned()
+            }
+            Code::ACCOUNT_RESOURCES_EXCEEDED => "raise max_file in the account's `jetstream` limits".to_owned(),
+            _ => return Error::Api { what, code, text },
+        };
+        Error::Refused(format!("stream {stream} takes nothing: {text} ({}); {mend}", code.0))
     }
 
     /// Whether the same request may succeed later without anybody changing anything.

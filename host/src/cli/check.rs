@@ -68,6 +68,10 @@ pub async fn run(args: &Args, check: &Check) -> Result<u8, Error> {
     }
     let connection = broker::open(&plan.nats, "jetmesh check").await?;
     let fit = fit::look(&connection, plan).await?;
+    if !fit.made.is_empty() {
+        let list = fit.made.join(", ");
+        println!("streams that are not there, and that a start makes: {list}");
+    }
     for warning in fit.warnings.into_iter().chain(warnings(&connection, plan).await?) {
         println!("warning: {warning}");
     }

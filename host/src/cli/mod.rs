@@ -70,26 +70,32 @@ impl Error {
     fn code(&self) -> u8 {
         match self {
             Error::Config(_) | Error::Usage(_) | Error::App(app::Error::Modules(_)) => USAGE,
-            Error::Broker(error) | Error::App(app::Error::Broker(error)) => match error {
-                broker::Error::Connect { .. } | broker::Error::Crowded { .. } => UNREACHABLE,
-                broker::Error::Refused(_)
-                | broker::Error::OldServer { .. }
-                | broker::Error::NoJetStream
-                | broker::Error::Credentials { .. }
-                | broker::Error::Unauthorized { .. }
-                | broker::Error::Denied { .. }
-                | broker::Error::Unreadable { .. } => REFUSED,
-                broker::Error::Api { .. }
-                | broker::Error::NoResponders { .. }
-                | broker::Error::Undecided { .. }
-                | broker::Error::Timeout { .. }
-                | broker::Error::Gone { .. }
-                | broker::Error::Missing { .. }
-                | broker::Error::Answer { .. } => FAILED,
-            },
+            Error::Broker(error) | Error::App(app::Error::Broker(error)) => code_of(error),
             Error::Unserved(_) => UNSERVED,
             Error::App(app::Error::Engine(_) | app::Error::Thread(_)) | Error::Failed(_) => FAILED,
         }
+    }
+}
+
+/// Of an error of NATS.
+fn code_of(error: &broker::Error) -> u8 {
+    match error {
+        broker::Error::Connect { .. } | broker::Error::Crowded { .. } => UNREACHABLE,
+        broker::Error::Refused(_)
+        | broker::Error::OldServer { .. }
+        | broker::Error::NoJetStream
+        | broker::Error::NoApi { .. }
+        | broker::Error::Credentials { .. }
+        | broker::Error::Unauthorized { .. }
+        | broker::Error::Denied { .. }
+        | broker::Error::Unreadable { .. } => REFUSED,
+        broker::Error::Api { .. }
+        | broker::Error::NoResponders { .. }
+        | broker::Error::Undecided { .. }
+        | broker::Error::Timeout { .. }
+        | broker::Error::Gone { .. }
+        | broker::Error::Missing { .. }
+        | broker::Error::Answer { .. } => FAILED,
     }
 }
 

@@ -128,6 +128,7 @@ pub fn refusal(error: Error) -> Refusal {
         | Error::Crowded { .. }
         | Error::Credentials { .. }
         | Error::OldServer { .. }
+        | Error::NoApi { .. }
         | Error::NoJetStream) => Refusal::Broken(error),
     }
 }

@@ -81,6 +81,7 @@ pub async fn resolve(
             Some(bound) if known.as_ref().is_none_or(|k| k.token != bound) => Some(present(bound.to_owned())),
             _ => known,
         };
+        let mut anew = None;
         let next = match &known {
             None => present(token()[..6].to_owned()),
             Some(known) => {
@@ -109,10 +110,8 @@ pub async fn resolve(
                         next
                     }
                     Seen::New => {
-                        let next = present(token()[..6].to_owned());
-                        tracing::warn!(stream, was = %known.token, now = %next.token,
-                            "the source stream was made anew: its events are new ones");
-                        next
+                        anew = Some(known.token.clone());
+                        present(token()[..6].to_owned())
                     }
                 }
             }
@@ -123,7 +122,13 @@ pub async fn resolve(
         let body = serde_json::to_vec(&next).expect("an incarnation serialises");
         let stored = connection.publish_upon(&subject, revision, HeaderMap::new(), body.into());
         // Else another host was faster: take what it wrote.
-        if stored.await?.is_some() {
+        let stored = stored.await.map_err(|error| error.in_stream(&kv_stream(MESH_BUCKET)))?;
+        if stored.is_some() {
+            if let Some(was) = anew {
+                // One of all hosts and handlers has named it, and says so.
+                tracing::warn!(stream, was, now = %next.token,
+                    "the source stream was made anew: its events are new ones");
+            }
             return Ok(next);
         }
     }

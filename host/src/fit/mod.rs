@@ -7,14 +7,18 @@ use serde_json::{Value, json};
 
 use crate::broker::bucket::check_ledger_bucket;
 use crate::broker::consumer::{Owner, check_owner, work_queue};
-use crate::broker::kv::{kv_stream, state_subjects};
-use crate::broker::provision::{ATTEMPTS, MESH_BUCKET, REPLAY, check_mesh_stream, wanted};
-use crate::broker::{self, Connection, Error, StreamInfo};
+use crate::broker::kv::kv_stream;
+use crate::broker::provision::{ADVISORIES, ATTEMPTS, DEAD, DELAYED, REPLAY, check_mesh_stream, wanted};
+use crate::broker::{self, Connection, StreamInfo};
 use crate::ledger::store::known::forgotten;
 use crate::message::clock;
-use crate::message::header_map;
 use crate::message::subject::overlap;
 use crate::plan::{Handler, Plan};
+
+mod rights;
+mod targets;
+
+pub use rights::apart;
 
 /// What was found.
 #[derive(Debug, Default)]
@@ -23,12 +27,14 @@ pub struct Fit {
     pub problems: Vec<String>,
     /// It works, and may surprise.
     pub warnings: Vec<String>,
+    /// Streams that are not there, and that a start makes.
+    pub made: Vec<String>,
 }
 
 /// Looks at everything.
 pub async fn look(connection: &Connection, plan: &Plan) -> Result<Fit, broker::Error> {
     let mut fit = Fit::default();
-    fit.problems.extend(denied(connection, plan).await);
+    fit.problems.extend(rights::denied(connection, plan).await?);
     fit.problems.extend(apart(connection, plan).await?);
     let missing = streams(connection, plan, &mut fit).await?;
     account(connection, plan, &missing, &mut fit).await;
@@ -41,11 +47,12 @@ pub async fn look(connection: &Connection, plan: &Plan) -> Result<Fit, broker::E
     }
     for handler in &plan.handlers {
         source(connection, plan, handler, &mut fit).await?;
-        targets(connection, plan, handler, &mut fit).await?;
+        targets::look(connection, plan, handler, &mut fit).await?;
     }
     // Handlers share streams and ledgers.
     let mut said = BTreeSet::new();
     fit.problems.retain(|problem| said.insert(problem.clone()));
+    fit.warnings.retain(|warning| said.insert(warning.clone()));
     if let Some(apart) = clock::difference(clock::ahead_ms()) {
         fit.warnings.push(format!(
             "the clock of this machine is {apart} that of the NATS server: a host goes by the server's, and its log by this one; \
@@ -57,9 +64,10 @@ pub async fn look(connection: &Connection, plan: &Plan) -> Result<Fit, broker::E
 
 /// The mesh's own streams, and those that are to be made. Returns the ones that are missing.
 async fn streams(connection: &Connection, plan: &Plan, fit: &mut Fit) -> Result<Vec<(String, Value)>, broker::Error> {
-    let mut missing = Vec::new();
+    let (mut missing, mut begun) = (Vec::new(), false);
     for (name, config) in wanted(plan) {
         if let Some(found) = connection.stream(&name).await? {
+            begun |= is_own(&name);
             if !plan.streams.iter().any(|s| s.name == name)
                 && !plan.ledgers().iter().any(|ledger| kv_stream(ledger) == name)
                 && let Err(error) = check_mesh_stream(plan, &name, &found)
@@ -84,7 +92,27 @@ async fn streams(connection: &Connection, plan: &Plan, fit: &mut Fit) -> Result<
         }
         missing.push((name, config));
     }
+    gone(plan, begun, &missing, fit);
     Ok(missing)
+}
+
+/// Whether it is one of the mesh's own streams, which each host makes, and makes again.
+fn is_own(name: &str) -> bool {
+    [ADVISORIES, DEAD, REPLAY, DELAYED].contains(&name) || name == kv_stream(ATTEMPTS)
+}
+
+/// Says which streams are missing. `begun`: the mesh has made others, so that somebody has removed these.
+fn gone(plan: &Plan, begun: bool, missing: &[(String, Value)], fit: &mut Fit) {
+    for (name, _) in missing {
+        fit.made.push(name.clone());
+        let of_plan = plan.streams.iter().any(|stream| stream.name == *name);
+        if begun && (of_plan || is_own(name)) {
+            fit.warnings.push(format!(
+                "stream {name} is not there, and others of this mesh are: if it was removed, what it held is lost; a host makes it \
+                 again, empty"
+            ));
+        }
+    }
 }
 
 /// What the account allows.
@@ -213,27 +241,6 @@ async fn source(connection: &Connection, plan: &Plan, handler: &Handler, fit: &m
     Ok(())
 }
 
-/// Whether what a handler may publish goes anywhere.
-async fn targets(connection: &Connection, plan: &Plan, handler: &Handler, fit: &mut Fit) -> Result<(), broker::Error> {
-    for subject in &handler.publish {
-        let made = || {
-            plan.streams
-                .iter()
-                .flat_map(|s| &s.subjects)
-                .any(|s| overlap(s, subject))
-        };
-        if !made() && connection.streams_of(subject).await?.is_empty() {
-            fit.problems.push(format!(
-                "handler {}: no stream captures `{subject}`, which it may publish: such an event would become a dead \
-                 letter, cause undeliverable; say a stream for it under [streams.NAME], or make one with `nats stream \
-                 add NAME --subjects '{subject}' --defaults`",
-                handler.name
-            ));
-        }
-    }
-    Ok(())
-}
-
 /// The subjects that a stream's messages have: a transform changes what it captures.
 fn stored_subjects(info: &StreamInfo) -> Vec<String> {
     let transform = &info.config["subject_transform"];
@@ -274,88 +281,4 @@ fn copies(info: &StreamInfo) -> bool {
 fn texts(list: &Value) -> Vec<String> {
     let texts = list.as_array().into_iter().flatten().filter_map(Value::as_str);
     texts.map(str::to_owned).collect()
-}
-
-/// Whether what is published reaches the mesh's streams, where JetStream is in another domain or account. `None`: it does,
-/// or they are to be made.
-pub async fn apart(connection: &Connection, plan: &Plan) -> Result<Option<String>, broker::Error> {
-    if !connection.is_elsewhere() {
-        return Ok(None);
-    }
-    let mut ledgers = plan.ledgers();
-    ledgers.push(MESH_BUCKET);
-    let mut lost = Vec::new();
-    for bucket in ledgers {
-        if connection.stream(&kv_stream(bucket)).await?.is_none() {
-            continue;
-        }
-        for subject in [
-            format!("$KV.{bucket}.check"),
-            state_subjects(bucket).replace('>', "check"),
-        ] {
-            if let Err(Error::NoResponders { .. } | Error::Denied { .. } | Error::Timeout { .. }) =
-                tried(connection, &subject).await
-            {
-                lost.push(subject.replace("check", ">"));
-            }
-        }
-    }
-    Ok((!lost.is_empty()).then(|| {
-        format!(
-            "the streams behind {} are there, but what is published on {} does not reach them from here: import these \
-             subjects, and $MESH.>, $JS.ACK.> and those of your streams, under their own names; or connect to a server \
-             of that domain or account",
-            connection.api_prefix(),
-            lost.join(", ")
-        )
-    }))
-}
-
-/// A stream that is nowhere: what expects it is refused, once it has come as far as a stream.
-const NOWHERE: &str = "jetmesh-check";
-
-/// Publishes what is refused wherever it comes: it expects that stream, and is no JSON for a call of the API.
-async fn tried(connection: &Connection, subject: &str) -> Result<(), Error> {
-    let expects = header_map(&vec![("Nats-Expected-Stream".to_owned(), NOWHERE.to_owned())]);
-    connection.request(subject, expects.ok(), "{".into()).await.map(|_| ())
-}
-
-/// What the user may not publish, tried with requests that the server refuses for another reason: nothing is changed.
-async fn denied(connection: &Connection, plan: &Plan) -> Vec<String> {
-    // Not those that people listen to: they would hear it.
-    let mut subjects = vec![
-        "$MESH.replay.check".to_owned(),
-        "$MESH.delay.check".to_owned(),
-        "$MESH.due.check".to_owned(),
-        format!("$KV.{ATTEMPTS}.check"),
-        "$KV.mesh.check".to_owned(),
-    ];
-    for bucket in plan.ledgers() {
-        subjects.push(format!("$KV.{bucket}.check"));
-        subjects.push(state_subjects(bucket).replace('>', "check"));
-    }
-    let prefix = connection.api_prefix();
-    let handler = plan.handlers.first();
-    let consumer = handler.map_or_else(|| format!("{REPLAY}.check"), |h| format!("{}.{}", h.stream, h.consumer));
-    for call in ["STREAM.MSG.GET", "STREAM.PURGE"] {
-        subjects.push(format!("{prefix}.{call}.{REPLAY}"));
-    }
-    for call in ["CONSUMER.CREATE", "CONSUMER.DELETE"] {
-        subjects.push(format!("{prefix}.{call}.{consumer}"));
-    }
-    subjects.sort();
-    subjects.dedup();
-    let tries = futures_util::future::join_all(subjects.iter().map(|subject| tried(connection, subject))).await;
-    let failed = subjects
-        .iter()
-        .zip(tries)
-        .filter(|(_, tried)| matches!(tried, Err(Error::Denied { .. } | Error::Timeout { .. })));
-    let denied: Vec<&str> = failed.map(|(subject, _)| subject.as_str()).collect();
-    if denied.is_empty() {
-        return Vec::new();
-    }
-    vec![format!(
-        "this user may not publish on {}: docs/nats.md lists the permissions that a host needs",
-        denied.join(", ")
-    )]
 }

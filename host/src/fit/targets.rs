@@ -1,0 +1,73 @@
+//! Whether what handlers may publish goes anywhere, and is taken there.
+
+use super::Fit;
+use crate::broker::{self, Connection, StreamInfo};
+use crate::message::subject::overlap;
+use crate::plan::{Handler, Plan};
+
+/// From this share of a limit on, a person is warned: in percent.
+const NEAR: u64 = 80;
+/// From this share on, little or nothing is taken.
+const FULL: u64 = 99;
+
+/// Whether what a handler may publish goes anywhere.
+pub async fn look(connection: &Connection, plan: &Plan, handler: &Handler, fit: &mut Fit) -> Result<(), broker::Error> {
+    for subject in &handler.publish {
+        let made = || {
+            plan.streams
+                .iter()
+                .flat_map(|s| &s.subjects)
+                .any(|s| overlap(s, subject))
+        };
+        let streams = connection.streams_of(subject).await?;
+        for stream in &streams {
+            if let Some(info) = connection.stream(stream).await? {
+                takes(handler, subject, stream, &info, fit);
+            }
+        }
+        if !made() && streams.is_empty() {
+            fit.problems.push(format!(
+                "handler {}: no stream captures `{subject}`, which it may publish: such an event would become a dead \
+                 letter, cause undeliverable; say a stream for it under [streams.NAME], or make one with `nats stream \
+                 add NAME --subjects '{subject}' --defaults`",
+                handler.name
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Whether a target takes what is published.
+fn takes(handler: &Handler, subject: &str, stream: &str, info: &StreamInfo, fit: &mut Fit) {
+    let dead = "such an event becomes a dead letter, cause undeliverable";
+    let name = &handler.name;
+    if info.config["sealed"] == true {
+        fit.problems.push(format!(
+            "handler {name}: stream {stream}, which captures `{subject}`, is sealed and takes nothing: {dead}; make the stream \
+             anew"
+        ));
+    }
+    // Another one removes its oldest messages instead.
+    if info.config["discard"] != "new" {
+        return;
+    }
+    let limits = [
+        ("max_bytes", "bytes", info.state.bytes, "max-bytes"),
+        ("max_msgs", "messages", info.state.messages, "max-msgs"),
+    ];
+    for (limit, unit, used, flag) in limits {
+        let Some(most) = info.config[limit].as_u64().filter(|most| *most > 0) else {
+            continue;
+        };
+        let percent = used.saturating_mul(100) / most;
+        let told = format!(
+            "handler {name}: stream {stream}, which captures `{subject}`, may hold {most} {unit} and holds {used}: full, it \
+             refuses what is published, and {dead}; raise it with `nats stream edit {stream} --{flag}=...`"
+        );
+        match percent {
+            FULL.. => fit.problems.push(told),
+            NEAR.. => fit.warnings.push(told),
+            _ => {}
+        }
+    }
+}
