@@ -172,6 +172,13 @@ pub async fn waiting(connection: &Connection) -> Result<(u64, u64), Error> {
     Ok((count("$MESH.delay.>").await?, count("$MESH.due.>").await?))
 }
 
+/// When the first of the due events that are not published became due, in milliseconds since the Unix epoch. `None`: there is
+/// none.
+pub async fn oldest_due(connection: &Connection) -> Result<Option<u64>, Error> {
+    let first = connection.stored_next(DELAYED, 1, &format!("{DUE}>")).await?;
+    Ok(first.map(|first| first.time_ms))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -2,6 +2,7 @@
 //! makes sense. `config` reads the text, [`Plan`] is what the rest of the program is built from.
 
 use std::collections::BTreeMap;
+use std::fmt::Debug;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
@@ -197,19 +198,58 @@ pub struct RetryPolicy {
 }
 
 impl Handler {
-    /// What hosts that serve it together must agree on, as a short name: not where its module lies, nor how much of it a host
-    /// runs at a time.
+    /// What hosts that serve it together must agree on, by the key of the configuration, each value as six hex digits of its
+    /// SHA-256: not where its module lies, nor how much of it a host runs at a time.
+    pub fn settings_digests(&self) -> Vec<(&'static str, String)> {
+        let Handler {
+            name: _,
+            module: _,
+            stream,
+            subjects,
+            consumer,
+            start: _,
+            instance,
+            concurrency: _,
+            in_flight: _,
+            timeout,
+            memory_bytes_max: _,
+            ack_wait,
+            retry,
+            deliver_slack,
+            ack_pending_max,
+            bucket,
+            ledger,
+            identity,
+            identity_window,
+            publish,
+            settings,
+        } = self;
+        let all: [(&str, &dyn Debug); 17] = [
+            ("stream", stream),
+            ("subjects", subjects),
+            ("consumer", consumer),
+            ("instance", instance),
+            ("timeout", timeout),
+            ("ack_wait", ack_wait),
+            ("max_attempts", &retry.max_attempts),
+            ("backoff", &retry.backoff),
+            ("backoff_max", &retry.backoff_max),
+            ("deliver_slack", deliver_slack),
+            ("ack_pending_max", ack_pending_max),
+            ("bucket", bucket),
+            ("ledger", ledger),
+            ("identity", identity),
+            ("identity_window", identity_window),
+            ("publish", publish),
+            ("settings", settings),
+        ];
+        let digest = |(key, value): &(&'static str, &dyn Debug)| (*key, hex(&format!("{value:?}"), 3));
+        all.iter().map(digest).collect()
+    }
+
+    /// All of [`settings_digests`](Self::settings_digests), as one short name.
     pub fn digest(&self) -> String {
-        let shared = Handler {
-            module: PathBuf::new(),
-            start: None,
-            concurrency: 0,
-            in_flight: 0,
-            memory_bytes_max: 0,
-            ..self.clone()
-        };
-        let digest = Sha256::digest(format!("{shared:?}"));
-        digest[..6].iter().map(|byte| format!("{byte:02x}")).collect()
+        hex(&format!("{} {:?}", self.name, self.settings_digests()), 6)
     }
 
     /// What the server may deliver at most: the ceiling above the host's own count.
@@ -226,4 +266,10 @@ impl Plan {
         names.dedup();
         names
     }
+}
+
+/// The first bytes of a text's SHA-256.
+fn hex(text: &str, bytes: usize) -> String {
+    let digest = Sha256::digest(text);
+    digest.iter().take(bytes).map(|byte| format!("{byte:02x}")).collect()
 }

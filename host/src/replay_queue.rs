@@ -39,6 +39,7 @@ async fn asked(connection: &Connection, subject: &str, headers: HeaderMap) -> Re
         .publish_upon(subject, 0, headers, Bytes::new())
         .await
         .map(|_| ())
+        .map_err(|error| error.in_stream(REPLAY))
 }
 
 /// Asks for dead letters of one handler, by where they lie, at most [`LIST_MAX`]. One letter by itself is as any other event;
@@ -56,7 +57,8 @@ pub async fn ask_for(connection: &Connection, handler: &str, letters: &[String],
         letters => {
             let subject = subject(&format!("{handler}.{LIST}{}", token()));
             let list = letters.join("\n").into();
-            connection.publish(&subject, headers, list).await.map(|_| ())
+            let sent = connection.publish(&subject, headers, list).await;
+            sent.map(|_| ()).map_err(|error| error.in_stream(REPLAY))
         }
     }
 }

@@ -212,24 +212,64 @@ async fn a_host_that_goes_leaves_its_work_to_the_other() {
     judge(&mesh, 20, 2).await;
 }
 
+#[cfg(feature = "failpoints")]
 #[tokio::test]
 async fn a_host_with_other_settings_for_a_handler_than_the_others_says_so() {
-    let (mesh, _one) = Mesh::start(Config::probe()).await;
-    eventually("the first host to wait for events", SOON, async || {
-        (mesh.consumer("ORDERS", "probe").await["num_waiting"].as_u64() > Some(0)).then_some(())
-    })
-    .await;
+    let mesh = Mesh::new(Config::probe()).await;
+    let soon = [("MESH_FAULT", "peers-look-ms:200")];
     let url = mesh.server.url();
-    let warned = says(&[
+    let one = mesh.host(&soon).await;
+    // How much of it a host runs, and where its module lies, is its own affair.
+    let more = mesh.host_of(&Config::probe_with("concurrency = 3"), &url, &soon).await;
+    let config = Config::probe_with("max_attempts = 7\nack_wait = \"2s\"");
+    let other = mesh.host_of(&config, &url, &soon).await;
+    let id = |host: &Host| {
+        let started = host.lines().into_iter().find(|line| line.contains("host started"));
+        let started = started.expect("a host says its name");
+        let id = started.split("host=").nth(1).and_then(|rest| rest.split(' ').next());
+        id.expect("a host says its name").to_owned()
+    };
+    let than = format!("host=\"{}\"", id(&other));
+    let keys = "keys=\"ack_wait, max_attempts\"";
+    let told = [
         "WARN",
         "another host serves this handler with other settings",
-        "handler=probe ",
-    ]);
-    // How much of it a host runs, and where its module lies, is its own affair.
-    let more = mesh.host_of(&Config::probe_with("concurrency = 3"), &url, &[]).await;
-    assert!(!more.lines().iter().any(|line| warned(line)), "{:?}", more.lines());
-    let other = mesh.host_of(&Config::probe_with("max_attempts = 7"), &url, &[]).await;
-    assert!(other.lines().iter().any(|line| warned(line)), "{:?}", other.lines());
+        keys,
+        &than,
+    ];
+    for host in [&one, &more] {
+        host.wait_for_line(says(&told), SOON).await;
+    }
+    let warnings = |host: &Host| {
+        host.lines()
+            .iter()
+            .filter(|line| line.contains("with other settings"))
+            .count()
+    };
+    let status: Value = serde_json::from_str(&mesh.jetmesh(&["status", "--json"]).await.1).expect("JSON");
+    let differ = &status["handlers"][0]["settings_differ"];
+    assert_eq!(
+        differ["keys"],
+        serde_json::json!(["ack_wait", "max_attempts"]),
+        "{status:#}"
+    );
+    let text = mesh.jetmesh_ok(&["status"]).await;
+    assert!(text.contains("probe is served with other settings by "), "{text}");
+    // It is over when that host is gone, and a host that begins then hears nothing of it.
+    other.signal(Signal::TERM);
+    other.wait_exit(PATIENT).await;
+    let over = says(&["all hosts that answer serve this handler with the same settings again"]);
+    for host in [&one, &more] {
+        host.wait_for_line(&over, SOON).await;
+        assert_eq!(warnings(host), 1, "{:?}", host.lines());
+    }
+    let last = mesh.host(&soon).await;
+    eventually("it to have looked", SOON, async || {
+        let text = mesh.jetmesh_ok(&["status"]).await;
+        text.contains("3 host(s)").then_some(())
+    })
+    .await;
+    assert_eq!(warnings(&last), 0, "{:?}", last.lines());
 }
 
 #[cfg(feature = "failpoints")]

@@ -72,6 +72,7 @@ mod takeover;
 mod trace;
 mod traced_streams;
 mod troubles;
+mod unable;
 mod unread;
 mod whereabouts;
 mod wide;

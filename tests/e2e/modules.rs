@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::mesh::{Config, Mesh, says};
 use crate::support::wait::SOON;
-use crate::support::{Host, modules};
+use crate::support::{Host, eventually, modules};
 
 /// Bytes of the probe that say another version of itself.
 pub fn second_version() -> Vec<u8> {
@@ -121,6 +121,16 @@ async fn a_bad_file_leaves_the_old_module_serving_and_says_so() {
         let line = host.wait_for_line(says(&[KEPT, reason]), SOON).await;
         assert!(line.contains("probe.wasm"), "it does not name the file: {line}");
     }
+    let told = eventually("the status to tell of the last one", SOON, async || {
+        let text = mesh.jetmesh_ok(&["status"]).await;
+        text.contains(bad[bad.len() - 1].1).then_some(text)
+    })
+    .await;
+    let kept = "probe is served with the module it had (since ";
+    assert!(
+        told.contains(kept) && told.contains("what its file has now is not taken up: ") && told.contains("probe.wasm"),
+        "{told}"
+    );
     fs::remove_file(&module).expect("the module can be removed");
     host.wait_for_line(says(&["the module file is gone"]), SOON).await;
     assert_eq!(version(&mesh, 0).await, "1");
@@ -129,6 +139,8 @@ async fn a_bad_file_leaves_the_old_module_serving_and_says_so() {
     fs::write(&module, second_version()).expect("the module can be changed");
     host.wait_for_line(says(&["module swapped"]), SOON).await;
     assert_eq!(version(&mesh, 1).await, "2");
+    let text = mesh.jetmesh_ok(&["status"]).await;
+    assert!(!text.contains(kept), "{text}");
 }
 
 #[tokio::test]

@@ -43,6 +43,13 @@ async fn what_failed_and_is_tried_again_is_listed_with_its_last_error_and_its_ne
     wait_records(&mesh, 2).await;
     mesh.order(json!({ "op": "ok" })).await;
     mesh.wait_decisions("probe", 1).await;
+    let status: Value = serde_json::from_str(&mesh.jetmesh_ok(&["status", "--json"]).await).expect("JSON");
+    for handler in [0, 1] {
+        assert_eq!(
+            status["handlers"][handler]["retrying"], 1,
+            "as this lists them: {status:#}"
+        );
+    }
     let table = mesh.jetmesh_ok(&["retrying"]).await;
     let records = mesh.attempts().await;
     let event = records[0]["event"].as_str().expect("a record names its event");

@@ -1,6 +1,8 @@
 //! The record of an event that did not succeed at first: how often it was tried, with what result, and when it is tried
 //! again. One KV key per event and handler in the bucket `mesh_attempts`; first deliveries write nothing.
 
+use std::collections::BTreeMap;
+
 use async_nats::HeaderMap;
 use serde::{Deserialize, Serialize};
 
@@ -205,7 +207,8 @@ pub async fn save(connection: &Connection, event: &EventId, held: &mut Held) -> 
         let body = serde_json::to_vec(&held.record).expect("a record serialises");
         match connection
             .publish_upon(&subject, held.revision, HeaderMap::new(), body.into())
-            .await?
+            .await
+            .map_err(|error| error.in_stream(&kv_stream(ATTEMPTS)))?
         {
             Some(ack) => {
                 held.revision = ack.seq;
@@ -229,6 +232,19 @@ pub async fn remove(connection: &Connection, handler: &str, event: &EventId) -> 
     let body = serde_json::json!({ "filter": subject(handler, event) });
     let purge = format!("STREAM.PURGE.{}", kv_stream(ATTEMPTS));
     connection.api::<serde_json::Value>(&purge, &body).await.map(|_| ())
+}
+
+/// The events of which there are records, by handler.
+pub async fn by_handler(connection: &Connection) -> Result<BTreeMap<String, Vec<EventId>>, Error> {
+    let all = key_subject(ATTEMPTS, "");
+    let mut events: BTreeMap<String, Vec<EventId>> = BTreeMap::new();
+    for subject in connection.subjects(&kv_stream(ATTEMPTS), &format!("{all}>")).await? {
+        let named = subject.strip_prefix(&all).and_then(|key| key.split_once('.'));
+        if let Some((handler, event)) = named.and_then(|(handler, id)| Some((handler, EventId::parse(id)?))) {
+            events.entry(handler.to_owned()).or_default().push(event);
+        }
+    }
+    Ok(events)
 }
 
 /// The events of which a handler has records.

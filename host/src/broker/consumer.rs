@@ -51,7 +51,6 @@ pub struct ConsumerInfo {
     pub ack_floor: Position,
     pub num_pending: u64,
     pub num_ack_pending: u64,
-    pub num_redelivered: u64,
     /// Pull requests that wait for messages: hosts that serve.
     #[serde(default)]
     pub num_waiting: u64,
@@ -198,10 +197,6 @@ pub async fn bind(
             }
         }
     };
-    // Whoever waits for events now serves it.
-    if found.num_waiting > 0 {
-        warn_of_other_settings(handler, &found);
-    }
     let wanted = config(handler, owner, Some(&found), stream)?;
     if !differs(&wanted, &found.config) {
         return Ok(found);
@@ -210,21 +205,6 @@ pub async fn bind(
         .put_consumer(&handler.stream, &wanted, "update")
         .await
         .map_err(|e| refused(handler, e))
-}
-
-/// Says it if the host that has bound the consumer last has other settings for this handler than this one. `true`: it has.
-pub fn warn_of_other_settings(handler: &Handler, found: &ConsumerInfo) -> bool {
-    let (own, other) = (handler.digest(), found.metadata(META_CONFIG));
-    let differs = other.is_some_and(|other| other != own);
-    if differs {
-        tracing::warn!(
-            handler = %handler.name,
-            own,
-            other,
-            "another host serves this handler with other settings: give all hosts the same configuration"
-        );
-    }
-    differs
 }
 
 /// Whether the consumer that was found is this handler's.

@@ -16,6 +16,7 @@ use crate::broker::scan::{From, Scan};
 use crate::broker::{self, Connection};
 use crate::message::clock::now_ms;
 use crate::message::parse_rfc3339;
+use crate::micro::{self, told};
 use crate::plan::Plan;
 use crate::trace::over::Over;
 
@@ -30,11 +31,11 @@ const NARROW: Narrow<'_> = Narrow {
 /// What failed and is tried again: attempt, last error, when the next is due
 ///
 /// An event is here from its first failure until it is decided; the replay of a dead letter is not, `jetmesh trace` tells
-/// of it. One whose first attempt runs or waits has no record and is not here; `jetmesh status` counts those. A record
+/// of it. One whose first attempt runs or waits has no record and is not here; `jetmesh status` counts those as in flight. A record
 /// whose event is decided is left out where its handler's floor, or a handler without a ledger its consumer, says so;
 /// another one may stand here for up to a minute, until a host's sweep takes it away. `running on HOST` is what that host
 /// wrote before it began: one that has ended since is found out when the server delivers the event again, after the ack
-/// wait.
+/// wait. Events that wait because no attempt of them can be recorded are counted in lines below the table.
 #[derive(Debug, clap::Args)]
 pub struct Retrying {
     /// Only this handler's
@@ -74,13 +75,19 @@ pub async fn run(args: &Args, retrying: &Retrying) -> Result<u8, Error> {
     })
     .await?;
     let next = next.into_sorted_vec();
+    // What cannot be recorded is in no record.
+    let hindered = hindered(&connection, plan, retrying.handler.as_deref()).await;
     if retrying.json {
         next.iter()
             .for_each(|one| println!("{}", json_of(&one.record, max(plan, &one.record))));
+        hindered.iter().for_each(|line| note!("warning: {line}"));
         return Ok(OK);
     }
     if count == 0 {
-        println!("nothing is being retried");
+        if hindered.is_empty() {
+            println!("nothing is being retried");
+        }
+        hindered.iter().for_each(|line| println!("{line}"));
         return Ok(OK);
     }
     let rows: Vec<Vec<String>> = next.iter().map(|one| row(plan, &one.record, now)).collect();
@@ -89,7 +96,33 @@ pub async fn run(args: &Args, retrying: &Retrying) -> Result<u8, Error> {
     if next.len() as u64 != count {
         println!("\nthe next {} of {count}; all of them with --limit 0", next.len());
     }
+    if !hindered.is_empty() {
+        println!();
+    }
+    hindered.iter().for_each(|line| println!("{line}"));
     Ok(OK)
+}
+
+/// What hosts say of events that cannot go on, a line for each handler and reason.
+async fn hindered(connection: &Connection, plan: &Plan, handler: Option<&str>) -> Vec<String> {
+    let hosts = micro::hosts(connection, &plan.mesh, "STATS").await;
+    let endpoints = hosts.iter().filter_map(|host| host["endpoints"].as_array()).flatten();
+    let mut by_handler: BTreeMap<&str, Vec<&Value>> = BTreeMap::new();
+    for endpoint in endpoints {
+        let name = endpoint["name"].as_str().unwrap_or_default();
+        if handler.is_none_or(|wanted| wanted == name) {
+            by_handler.entry(name).or_default().push(endpoint);
+        }
+    }
+    let mut lines = Vec::new();
+    for (name, endpoints) in by_handler {
+        for one in told::hindered(&endpoints) {
+            let since = one["since"].as_str().and_then(parse_rfc3339);
+            let since = since.map_or_else(String::new, |since| format!(" (since {})", in_time(since, now_ms())));
+            lines.push(format!("{name} is degraded{since}: {}", told::hindrance(&one)));
+        }
+    }
+    lines
 }
 
 /// A record in the order of what is due: those that run first.

@@ -29,6 +29,7 @@ pub async fn rewrite(
         .publish_upon(&letter.subject, letter.sequence, map, body)
         .await
         .map(|_| ())
+        .map_err(|error| error.in_stream(DEAD))
 }
 
 /// The headers of the empty message that overwrites a letter and keeps its subject taken for a while: a late copy must
@@ -51,7 +52,8 @@ pub async fn settle(
     in_parts: bool,
 ) -> Result<(), Error> {
     let headers = writable(&settled(reason, asked_by));
-    connection.publish(subject, headers, Bytes::new()).await?;
+    let sent = connection.publish(subject, headers, Bytes::new()).await;
+    sent.map_err(|error| error.in_stream(DEAD))?;
     if in_parts {
         purge_parts(connection, subject).await?;
     }
@@ -69,7 +71,8 @@ pub async fn discard(connection: &Connection, letter: &Letter, reason: &str) -> 
     let headers = writable(&settled(&clean(reason), None));
     let stored = connection
         .publish_upon(&letter.subject, letter.sequence, headers, Bytes::new())
-        .await?;
+        .await
+        .map_err(|error| error.in_stream(DEAD))?;
     if stored.is_none() {
         return Ok(false);
     }

@@ -8,6 +8,7 @@ use bytes::Bytes;
 
 use crate::attempts::Attempt;
 use crate::attempts::history::{self, HISTORY};
+use crate::broker::provision::DEAD;
 use crate::broker::{Connection, Error, Stored};
 use crate::message::{EventId, HEADER_BYTES_MAX, Headers, bytes_of, header_bytes, rfc3339, writable};
 use crate::outcome::{Cause, Failure};
@@ -278,8 +279,8 @@ async fn fitting(
 }
 
 async fn insert(connection: &Connection, subject: &str, headers: HeaderMap, body: Bytes) -> Result<bool, Error> {
-    let stored = connection.publish_upon(subject, 0, headers, body).await?;
-    Ok(stored.is_some())
+    let stored = connection.publish_upon(subject, 0, headers, body).await;
+    Ok(stored.map_err(|error| error.in_stream(DEAD))?.is_some())
 }
 
 #[cfg(test)]

@@ -100,10 +100,7 @@ pub async fn run(
                 let fate = run.course.written(&written.subject, written.sequence, written.fate);
                 run.count(fate);
             }),
-            Some(answer) = run.asks.next() => answer.map(|known| {
-                let fate = known.and_then(|(at, fate)| run.course.learn(at, fate, Whose::Own));
-                run.count(fate);
-            }),
+            Some(answer) = run.asks.next() => run.answered(answer),
             _ = ticks.tick() => {
                 ticked = true;
                 let since_start = began.elapsed();
@@ -119,13 +116,18 @@ pub async fn run(
             }
         };
         if let Err(error) = step {
+            // What is on its way tells whether it has arrived; none of it waits for long.
+            while let Some(answer) = run.asks.next().await {
+                let _ = run.answered(answer);
+            }
             return End::Broken(error);
         }
     }
 }
 
-/// `Some`: the fate of a letter is known with the answer.
-type Ask = Pin<Box<dyn Future<Output = Result<Option<(usize, Fate)>, Error>> + Send>>;
+/// Which letters were asked for. `Some`: the fate of one is known with the answer.
+type Asked = (Vec<usize>, Result<Option<(usize, Fate)>, Error>);
+type Ask = Pin<Box<dyn Future<Output = Asked> + Send>>;
 
 struct Run<'a> {
     connection: &'a Connection,
@@ -164,7 +166,7 @@ impl Run<'_> {
 
     fn ask(&mut self, ats: &[usize]) {
         // By handler. Where no ledger knows what is done, each letter is asked for by itself: twice does nothing then.
-        let mut lists: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+        let mut lists: BTreeMap<&str, (Vec<usize>, Vec<String>)> = BTreeMap::new();
         let mut asks = Vec::new();
         for &at in ats {
             let connection = self.connection.clone();
@@ -173,12 +175,18 @@ impl Run<'_> {
             let kind = self.course.kind(at);
             if kind.is_undeliverable() {
                 let again = async move { publish_again(&connection, &subject, &run).await };
-                asks.push(again.map(move |fate| Ok(Some((at, fate?)))).boxed());
+                asks.push(
+                    again
+                        .map(move |fate| (vec![at], fate.map(|fate| Some((at, fate)))))
+                        .boxed(),
+                );
             } else if letter.in_ledger {
-                lists.entry(&kind.key.handler).or_default().push(subject);
+                let (ats, letters) = lists.entry(&kind.key.handler).or_default();
+                ats.push(at);
+                letters.push(subject);
             } else {
                 let handler = kind.key.handler.clone();
-                asks.push(ask_for(connection, handler, vec![subject], run).boxed());
+                asks.push(ask_for(connection, handler, (vec![at], vec![subject]), run).boxed());
             }
         }
         for (handler, letters) in lists {
@@ -186,6 +194,17 @@ impl Run<'_> {
             asks.push(ask_for(connection, handler.to_owned(), letters, run).boxed());
         }
         self.asks.extend(asks);
+    }
+
+    fn answered(&mut self, (ats, answer): Asked) -> Result<(), Error> {
+        let known = answer.inspect_err(|error| {
+            if is_refusal(error) {
+                ats.iter().for_each(|&at| self.course.not_sent(at));
+            }
+        })?;
+        let fate = known.and_then(|(at, fate)| self.course.learn(at, fate, Whose::Own));
+        self.count(fate);
+        Ok(())
     }
 
     fn count(&mut self, fate: Option<Fate>) {
@@ -257,12 +276,19 @@ impl Run<'_> {
 async fn ask_for(
     connection: Connection,
     handler: String,
-    letters: Vec<String>,
+    (ats, letters): (Vec<usize>, Vec<String>),
     run: String,
-) -> Result<Option<(usize, Fate)>, Error> {
-    replay_queue::ask_for(&connection, &handler, &letters, &run)
-        .await
-        .map(|()| None)
+) -> Asked {
+    let asked = replay_queue::ask_for(&connection, &handler, &letters, &run).await;
+    (ats, asked.map(|()| None))
+}
+
+/// Whether nothing of what was published is stored, for certain.
+fn is_refusal(error: &Error) -> bool {
+    matches!(
+        error,
+        Error::Api { .. } | Error::Refused(_) | Error::Denied { .. } | Error::NoResponders { .. } | Error::NoApi { .. }
+    )
 }
 
 /// An emitted event that no stream took: it goes where it was meant to go, under its own id.
@@ -270,15 +296,24 @@ async fn publish_again(connection: &Connection, letter: &str, run: &str) -> Resu
     let Some(letter) = dead_letter::read(connection, letter).await? else {
         return Ok(Fate::Gone);
     };
+    let failed = |error: String| Fate::Failed {
+        code: letter.header(dead_letter::CODE).to_owned(),
+        error,
+    };
     match publish(connection, &letter).await {
-        Ok(()) => dead_letter::settle(connection, &letter.subject, REPLAYED, Some(run), letter.is_in_parts())
-            .await
-            .map(|()| Fate::Succeeded),
+        Ok(()) => {}
         // It is refused, now as before.
-        Err(error @ (Error::Api { .. } | Error::NoResponders { .. } | Error::Answer { .. })) => Ok(Fate::Failed {
-            code: letter.header(dead_letter::CODE).to_owned(),
-            error: error.to_string(),
-        }),
+        Err(error) if is_refusal(&error) || matches!(error, Error::Answer { .. }) => {
+            return Ok(failed(error.to_string()));
+        }
+        Err(error) => return Err(error),
+    }
+    let settled = dead_letter::settle(connection, &letter.subject, REPLAYED, Some(run), letter.is_in_parts()).await;
+    match settled {
+        Ok(()) => Ok(Fate::Succeeded),
+        Err(error) if is_refusal(&error) => Ok(failed(format!(
+            "it is published, and its letter cannot be settled: {error}"
+        ))),
         Err(error) => Err(error),
     }
 }

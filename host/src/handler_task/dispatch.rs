@@ -1,6 +1,6 @@
 //! One event, from its delivery to its answer: is it decided, which attempt is it, run it, decide, commit, settle.
 
-use crate::handler_task::postpone::put_off;
+use crate::handler_task::postpone::{put_off, put_off_for_now, unrecorded};
 use crate::handler_task::replay::letter;
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -9,7 +9,6 @@ use std::time::Duration;
 use async_nats::{Message as Wire, Subject};
 
 use crate::attempts;
-use crate::broker::Error;
 use crate::failpoint;
 use crate::handler_task::dead_lettering::{self, Attempts, Dead};
 use crate::handler_task::delivery::{Delivery, Ran};
@@ -21,16 +20,12 @@ use crate::ledger::core::transaction::{Transaction, moot};
 use crate::ledger::{Committed, Fault};
 use crate::message::{DeliveryInfo, EventId, Message, headers_of};
 use crate::outcome::{Cause, Failure, Outcome, Verdict, circles, decide};
-use crate::trouble::Weight;
 use crate::wasm::module::Run;
 
 /// How often an event is run again at once when what it read has changed.
 const RERUNS_MAX: u32 = 20;
 /// After so many conflicts nobody else on this host joins while it runs.
 const ALONE_AFTER: u32 = 3;
-
-/// When an event is looked at again that waits for a person.
-const UNMENDED: Duration = Duration::from_secs(10);
 
 /// A delivery of the handler's own consumer.
 pub async fn source(lane: &Arc<Lane>, link: Arc<Link>, wire: Wire, reply: Subject, info: DeliveryInfo) {
@@ -69,6 +64,7 @@ pub async fn handle(lane: &Lane, delivery: Delivery) {
     let event = delivery.message.event.clone();
     // The same event is here already: its other delivery will be answered.
     let Some(_once) = lane.once(&event) else { return };
+    let _taken_up = lane.hindered.taken_up(&event);
     let mut at_work = None;
     if let Some(bucket) = &lane.bucket {
         let decided = bucket.decided(&lane.plan.name, &event);
@@ -291,13 +287,8 @@ async fn conclude(lane: &Lane, delivery: Delivery, record: Option<attempts::Held
     let decides = delivery.decides(&verdict);
     if lane.bucket.is_some() && decides && ran.committed.is_none() {
         // Never answered without its entry.
-        return Box::pin(put_off(
-            lane,
-            delivery,
-            "its decision was not committed".to_owned(),
-            Duration::from_secs(5),
-        ))
-        .await;
+        let why = "its decision was not committed".to_owned();
+        return Box::pin(put_off_for_now(lane, delivery, why, Duration::from_secs(5))).await;
     }
     report::attempt(lane, &delivery, attempt, &ran);
     match verdict {
@@ -332,7 +323,7 @@ async fn conclude(lane: &Lane, delivery: Delivery, record: Option<attempts::Held
                 ))
                 .await
                 {
-                    return Box::pin(put_off(lane, delivery, error.to_string(), Duration::from_secs(5))).await;
+                    return Box::pin(put_off(lane, delivery, (&error).into(), Duration::from_secs(5))).await;
                 }
                 failpoint::point("letter-stored");
             }
@@ -377,18 +368,8 @@ async fn died_before(lane: &Lane, delivery: Delivery, record: Option<attempts::H
             Counters::add(&lane.counters.dead, 1);
         }
         Ok(dead_lettering::Buried::Before) => report::repeated(lane, &event),
-        Err(error) => return put_off(lane, delivery, error.to_string(), Duration::from_secs(5)).await,
+        Err(error) => return put_off(lane, delivery, (&error).into(), Duration::from_secs(5)).await,
     }
     delivery.acker.settle(lane, &Settlement::Ack).await;
     record::forget(lane, &event).await;
-}
-
-/// Its attempt could not be counted, so it is not begun.
-async fn unrecorded(lane: &Lane, delivery: Delivery, error: Error) {
-    if error.passes() {
-        return put_off(lane, delivery, error.to_string(), Duration::from_secs(1)).await;
-    }
-    let (handler, event) = (&lane.plan.name, &delivery.message.event);
-    trouble!(Weight::Person, handler, error, { %handler, %event, %error }, "an event waits until this is mended");
-    put_off(lane, delivery, error.to_string(), UNMENDED).await;
 }

@@ -43,7 +43,7 @@ pub async fn answer(lane: &Lane, delivery: Delivery, first: EventId) {
         Ok(Committed::Before(decided)) => report::before(lane, &delivery.message.event, decided),
         Err(fault) => {
             let why = format!("it repeats {first}, and that could not be noted down: {fault:?}");
-            return postpone::put_off(lane, delivery, why, Duration::from_secs(1)).await;
+            return postpone::put_off_for_now(lane, delivery, why, Duration::from_secs(1)).await;
         }
     }
     delivery.acker.settle(lane, &Settlement::Ack).await;

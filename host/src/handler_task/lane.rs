@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -15,6 +15,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 
 use crate::broker::{Connection, Connections, Error};
 use crate::handler_task::advisory::message::Routed;
+use crate::handler_task::hindered::Hindered;
 use crate::handler_task::lost::Doors;
 use crate::handler_task::replay::lists::Lists;
 use crate::handler_task::suspicion::Suspicion;
@@ -42,6 +43,7 @@ pub struct Lane {
     /// Those of its thread.
     pub connections: Arc<Connections>,
     pub counters: Counters,
+    pub hindered: Hindered,
     pub(crate) instances: Semaphore,
     pub(crate) lists: Lists,
     pub(crate) advisories: Advisories,
@@ -49,6 +51,7 @@ pub struct Lane {
     link: watch::Sender<Option<Arc<Link>>>,
     pub(crate) suspicion: Suspicion,
     standing: Mutex<Standing>,
+    not_taken: Mutex<Option<NotTaken>>,
     leases: Mutex<Slab<Lease>>,
     running: Mutex<Running>,
 }
@@ -122,6 +125,13 @@ pub struct Standing {
     pub since_ms: u64,
 }
 
+/// Its module file has something else than the module that serves, and that is not taken up.
+#[derive(Debug, Clone)]
+pub struct NotTaken {
+    pub why: String,
+    pub since_ms: u64,
+}
+
 /// A connection and the making of the source stream that it leads to.
 #[derive(Debug)]
 pub struct Link {
@@ -135,8 +145,6 @@ pub struct Link {
     newest: AtomicU64,
     /// Up to here it has been looked whether the stream's beginning was delivered.
     pub known_first: AtomicU64,
-    /// It has been said that another host has other settings.
-    pub told_settings: AtomicBool,
 }
 
 impl Link {
@@ -148,7 +156,6 @@ impl Link {
             removes,
             newest: AtomicU64::new(0),
             known_first: AtomicU64::new(0),
-            told_settings: AtomicBool::new(false),
         }
     }
 
@@ -251,6 +258,7 @@ impl Lane {
             connections,
             drain,
             counters: Counters::default(),
+            hindered: Hindered::default(),
             link: watch::Sender::default(),
             suspicion: Suspicion::default(),
             standing: Mutex::new(Standing {
@@ -258,6 +266,7 @@ impl Lane {
                 why: None,
                 since_ms: now_ms(),
             }),
+            not_taken: Mutex::default(),
             leases: Mutex::default(),
             running: Mutex::default(),
         }
@@ -303,6 +312,19 @@ impl Lane {
 
     pub fn standing(&self) -> Standing {
         self.standing.lock().clone()
+    }
+
+    /// Why its module file is not taken up; `None`: it is what serves.
+    pub fn not_taken(&self, why: Option<String>) {
+        let mut now = self.not_taken.lock();
+        *now = why.map(|why| NotTaken {
+            why,
+            since_ms: now_ms(),
+        });
+    }
+
+    pub fn module_not_taken(&self) -> Option<NotTaken> {
+        self.not_taken.lock().clone()
     }
 
     fn leases(&self) -> MutexGuard<'_, Slab<Lease>> {

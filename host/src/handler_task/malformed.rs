@@ -12,6 +12,7 @@ use crate::broker::{Error, Malformed, wire};
 use crate::dead_letter::Body;
 use crate::handler_task::dead_lettering::{self, Attempts, Buried, Dead};
 use crate::handler_task::delivery::Inbound;
+use crate::handler_task::hindered::{What, Why};
 use crate::handler_task::lane::{Counters, Lane, Link};
 use crate::handler_task::settle::{Acker, Settlement};
 use crate::message::{DeliveryInfo, EventId};
@@ -63,8 +64,10 @@ async fn event(lane: &Lane, link: &Link, malformed: Malformed, acker: Acker, inf
         let handler = &lane.plan.name;
         trouble!(Weight::of(error.passes()), handler, error, { %handler, %event, %error, next_in = ?AGAIN },
             "a message that no client can read cannot be buried");
+        lane.hindered.met(What::Event(event.clone()), Why::from(&error), AGAIN);
         return acker.settle(lane, &Settlement::Nak(AGAIN)).await;
     }
+    lane.hindered.over(&What::Event(event.clone()));
     if lane.bucket.is_some() {
         return acker.settle(lane, &Settlement::Ack).await;
     }

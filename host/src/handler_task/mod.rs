@@ -15,6 +15,7 @@ mod dead_lettering;
 mod delivery;
 mod dispatch;
 mod duplicate;
+pub mod hindered;
 pub mod lane;
 mod lost;
 mod malformed;

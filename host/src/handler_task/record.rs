@@ -8,6 +8,7 @@ use crate::broker::kv::kv_stream;
 use crate::broker::provision::{ATTEMPTS, kept};
 use crate::failpoint;
 use crate::handler_task::delivery::{Delivery, Ran};
+use crate::handler_task::hindered::{What, Why};
 use crate::handler_task::lane::Lane;
 use crate::message::clock::now_ms;
 use crate::message::{EventId, Message, rfc3339};
@@ -86,6 +87,8 @@ pub async fn failed(
     let save = attempts::save(&link.connection, &delivery.message.event, &mut held);
     if let Err(error) = kept(&link.connection, &lane.whole, &kv_stream(ATTEMPTS), save).await {
         let (handler, event) = (&lane.plan.name, &delivery.message.event);
+        // It is tried again all the same; what then cannot be recorded either, waits.
+        lane.hindered.met(What::Event(event.clone()), Why::from(&error), delay);
         trouble!(Weight::Aside, handler, error, { %handler, %event, %error }, "an attempt could not be recorded");
     }
 }

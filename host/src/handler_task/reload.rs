@@ -84,8 +84,10 @@ struct Came {
 }
 
 enum Content {
-    /// It is what serves, or what was refused.
-    Known,
+    /// It is what serves.
+    Served,
+    /// It was refused before.
+    RefusedBefore,
     New(Arc<Compiled>),
     Refused(Hash, Error),
 }
@@ -120,8 +122,10 @@ async fn read(library: &Library, path: PathBuf, (has, refused): (Option<Hash>, O
     let hash = Some(read.source.hash);
     // What was just written may be written to again within the same tick of the file system's clock.
     let stamp = read.source.stamp.filter(|_| whole);
-    let content = if hash == has || hash == refused {
-        Content::Known
+    let content = if hash == has {
+        Content::Served
+    } else if hash == refused {
+        Content::RefusedBefore
     } else {
         let hash = read.source.hash;
         match library.compile(read, Priority::Lowest).await {
@@ -195,7 +199,13 @@ impl File {
             tracing::warn!(%handler, %module, %serving, %error,
                 "the module file cannot be read; the loaded module goes on serving");
         }
+        self.not_taken(Some(format!("{module}: {error}")));
         self.unread = Some(error);
+    }
+
+    /// What keeps the file from being taken up, for people; `None`: it is what serves.
+    fn not_taken(&self, why: Option<String>) {
+        self.lanes.iter().for_each(|lane| lane.not_taken(why.clone()));
     }
 
     fn take(&mut self, came: Came) {
@@ -207,9 +217,11 @@ impl File {
         };
         self.unread = None;
         match content {
-            Content::Known => {}
+            Content::Served => self.not_taken(None),
+            Content::RefusedBefore => {}
             Content::New(compiled) => {
                 self.refused = None;
+                self.not_taken(None);
                 for lane in &self.lanes {
                     let (old, new) = (lane.module.load().digest.clone(), &compiled.digest);
                     lane.module.swap(Arc::new(Module::new(Arc::clone(&compiled)))).retire();
@@ -219,6 +231,7 @@ impl File {
             Content::Refused(hash, error) => {
                 tracing::error!(handler = %self.handlers(), %error, serving = %self.serving(),
                     "the changed module cannot serve; the old one goes on");
+                self.not_taken(Some(error.to_string()));
                 self.refused = Some(hash);
             }
         }

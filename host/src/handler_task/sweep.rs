@@ -10,13 +10,14 @@ use rand::RngExt as _;
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::attempts;
-use crate::broker::consumer::{ConsumerInfo, META_INCARNATION, warn_of_other_settings};
+use crate::broker::consumer::{ConsumerInfo, META_INCARNATION};
 use crate::broker::kv::kv_stream;
 use crate::broker::provision::{ATTEMPTS, kept};
 use crate::broker::scan::{From, Scanned, one_by_one, survey};
 use crate::broker::{Error, StreamInfo};
 use crate::failpoint;
 use crate::handler_task::dead_lettering;
+use crate::handler_task::hindered::{What, Why};
 use crate::handler_task::lane::{Counters, Lane, Link};
 use crate::handler_task::replay;
 use crate::handler_task::settle::ack_by_sequence;
@@ -69,10 +70,6 @@ async fn run(lane: &Lane, link: &Link) {
             return Ok(());
         };
         removed(lane, link, &stream, &consumer);
-        // Once a connection.
-        if !link.told_settings.load(Ordering::Relaxed) && warn_of_other_settings(&lane.plan, &consumer) {
-            link.told_settings.store(true, Ordering::Relaxed);
-        }
         if let Some(bucket) = &lane.bucket {
             bucket.catch_up().await?;
         }
@@ -87,7 +84,12 @@ async fn run(lane: &Lane, link: &Link) {
             None => Ok(()),
         }
     };
-    if let Err(error) = swept.await {
+    let swept = swept.await;
+    if swept.is_ok() {
+        lane.hindered.over(&What::Sweep);
+    }
+    if let Err(error) = swept {
+        lane.hindered.met(What::Sweep, Why::from(&error), EVERY);
         let quiet = error.passes();
         if quiet {
             tracing::debug!(handler = %lane.plan.name, %error, "the sweep was broken off; the next one goes on");
@@ -188,6 +190,7 @@ fn unless_unreadable(lane: &Lane, event: &EventId, swept: Result<(), Error>) -> 
         Err(error @ Error::Unreadable { .. }) => {
             let handler = &lane.plan.name;
             trouble!(Weight::Person, event, error, { %handler, %event, %error }, "an event waits until this is mended");
+            lane.hindered.met(What::Event(event.clone()), Why::from(&error), EVERY);
             Ok(())
         }
         swept => swept,

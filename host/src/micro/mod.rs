@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use crate::broker::connection::redial_delay;
 use crate::broker::{self, Connection, Error};
 use crate::failpoint;
+use crate::handler_task::hindered::Hindrance;
 use crate::handler_task::lane::Lane;
 use crate::ledger::Trouble;
 use crate::ledger::relay::RelayState;
@@ -19,11 +20,14 @@ use crate::ledger::relay::state::Blocked;
 use crate::message::clock;
 use crate::message::rfc3339;
 use crate::micro::peers::Apart;
+use crate::micro::settings::Unlike;
 use crate::plan::Plan;
 use crate::process::panics::Panics;
 use crate::process::telemetry;
 
 mod peers;
+pub mod settings;
+pub mod told;
 
 /// The service's name: `jetmesh` and the mesh's.
 pub fn service(mesh: &str) -> String {
@@ -54,13 +58,13 @@ pub struct Host {
 /// Answers for as long as it is polled.
 pub async fn run(host: Arc<Host>) {
     let mut attempt = 0;
-    let mut apart = Apart::default();
+    let (mut apart, mut unlike) = (Apart::default(), Unlike::default());
     loop {
         let served = async {
             let connection = broker::open_guarded(&host.plan.nats, &format!("jetmesh micro {}", host.name)).await?;
             tokio::select! {
                 served = answer(&connection, &host) => served,
-                () = peers::watch(&connection, &host, &mut apart) => Ok(()),
+                () = peers::watch(&connection, &host, &mut apart, &mut unlike) => Ok(()),
             }
         };
         let error = match served.await {
@@ -89,16 +93,19 @@ pub async fn hosts(connection: &Connection, mesh: &str, verb: &str) -> Vec<Value
         return Vec::new();
     };
     let subject = format!("$SRV.{verb}.{}", service(mesh));
-    let asked = connection.client.publish_with_reply(subject, inbox, "".into());
+    let began = std::time::Instant::now();
+    let asked = connection.client.publish_with_reply(subject.clone(), inbox, "".into());
     if asked.await.is_err() {
         return Vec::new();
     }
     let mut hosts = Vec::new();
     loop {
         let wait = if hosts.is_empty() { FIRST_WAIT } else { HOSTS_WAIT };
-        let Ok(Some(answer)) = tokio::time::timeout(wait, answers.next()).await else {
-            break;
+        let answer = tokio::select! {
+            answer = tokio::time::timeout(wait, answers.next()) => answer,
+            () = connection.denials.publish_refused(&subject, began) => break,
         };
+        let Ok(Some(answer)) = answer else { break };
         if answer.status.is_some() {
             break;
         }
@@ -221,6 +228,7 @@ fn endpoint(lane: &Lane) -> Value {
             "module": lane.module.load().digest.to_string(),
             "stream": lane.plan.stream,
             "ledger": lane.plan.ledger.clone().unwrap_or_default(),
+            "settings": settings::of(&lane.plan),
         },
     })
 }
@@ -228,7 +236,7 @@ fn endpoint(lane: &Lane) -> Value {
 /// How a relay stands on this host.
 fn relay_json(relay: &RelayState) -> Value {
     let now = relay.snapshot();
-    let blocked = |one: Blocked| json!({ "target": one.target, "why": one.why, "since": rfc3339(one.since_ms), "waiting": one.waiting });
+    let blocked = |one: Blocked| json!({ "target": one.target, "why": one.why, "since": rfc3339(one.since_ms), "waiting": one.waiting, "letters": one.letters });
     json!({
         "ledger": relay.ledger(),
         "active": now.active,
@@ -264,6 +272,10 @@ fn of_host(host: &Host) -> Value {
     })
 }
 
+fn hindrance(one: Hindrance) -> Value {
+    json!({ "why": one.why, "since": rfc3339(one.since_ms), "events": one.events })
+}
+
 fn stats(lane: &Lane) -> Value {
     let of = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
     let counters = &lane.counters;
@@ -284,6 +296,8 @@ fn stats(lane: &Lane) -> Value {
         "why": standing.why,
         "module": lane.module.load().digest.to_string(),
         "module_since": rfc3339(lane.module.load().since_ms()),
+        "module_not_taken": lane.module_not_taken().map(|n| json!({ "why": n.why, "since": rfc3339(n.since_ms) })),
+        "hindered": lane.hindered.now().into_iter().map(hindrance).collect::<Vec<_>>(),
         "in_flight": lane.in_flight(),
         "done": done,
         "retried": retried,

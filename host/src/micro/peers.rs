@@ -1,4 +1,4 @@
-//! Whether the hosts of a mesh serve a handler with the same module. While a new module reaches one host after the other they do
+//! Whether the hosts of a mesh serve a handler with the same module, and the same settings. While a new module reaches one host after the other they do
 //! not; for longer than that, somebody has forgotten a host.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -9,10 +9,13 @@ use tokio::time::Instant;
 
 use crate::broker::Connection;
 use crate::failpoint;
+use crate::micro::settings::{self, Said as Unlikeness, Unlike};
 use crate::micro::{Host, hosts};
 
 /// How often a host asks the others.
 const LOOK: Duration = Duration::from_secs(60);
+/// When a host asks them first.
+const FIRST: Duration = Duration::from_secs(5);
 /// After this it is no rolling update any more: those drain a host in half a minute, and there are some tens of hosts.
 const LONG: Duration = Duration::from_secs(15 * 60);
 
@@ -20,11 +23,18 @@ const LONG: Duration = Duration::from_secs(15 * 60);
 type Served = (String, String);
 
 /// Compares this host's modules with those of the others, for as long as it is polled.
-pub async fn watch(connection: &Connection, host: &Host, apart: &mut Apart) {
+pub async fn watch(connection: &Connection, host: &Host, apart: &mut Apart, unlike: &mut Unlike) {
     let or = |name: &str, usual: Duration| failpoint::number(name).map_or(usual, Duration::from_millis);
     let (look, long) = (or("peers-look-ms", LOOK), or("peers-long-ms", LONG));
+    let settings: Vec<(String, String)> = host
+        .lanes
+        .iter()
+        .map(|lane| (lane.plan.name.clone(), settings::of(&lane.plan)))
+        .collect();
+    let mut pause = look.min(FIRST);
     loop {
-        tokio::time::sleep(look).await;
+        tokio::time::sleep(pause).await;
+        pause = look;
         let own = |lane: &std::sync::Arc<crate::handler_task::lane::Lane>| {
             let digest = lane.module.load().digest.to_string();
             (lane.plan.name.clone(), digest)
@@ -35,6 +45,26 @@ pub async fn watch(connection: &Connection, host: &Host, apart: &mut Apart) {
             .iter()
             .filter(|other| other["id"] != *host.name)
             .flat_map(served);
+        for said in unlike.look(&host.name, &answers, &settings) {
+            match said {
+                Unlikeness::Unlike {
+                    handler,
+                    host: other,
+                    keys,
+                } => tracing::warn!(
+                    handler,
+                    keys,
+                    host = other,
+                    "another host serves this handler with other settings: give all hosts the same configuration"
+                ),
+                Unlikeness::Alike { handler } => {
+                    tracing::info!(
+                        handler,
+                        "all hosts that answer serve this handler with the same settings again"
+                    );
+                }
+            }
+        }
         for said in apart.look(&own, others, Instant::now(), long) {
             match said {
                 Said::Apart { handler, own, others } => tracing::warn!(handler, module = own, others, since = ?long,

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use futures_util::{StreamExt as _, stream};
 use serde_json::json;
+use tokio_util::sync::CancellationToken;
 
 use crate::broker::Connection;
 use crate::cli::dlq::selection::{Selected, Selection};
@@ -39,7 +40,9 @@ struct Account {
     changed: Vec<String>,
     /// There are none, or they are settled.
     missing: Vec<String>,
-    /// It was ended by a signal before these.
+    /// The server has refused it.
+    failed: u64,
+    /// It was ended by a signal, or by a refusal, before these.
     left: u64,
 }
 
@@ -60,9 +63,15 @@ pub async fn run(connection: &Connection, discard: &Discard, stop: &Stop) -> Res
         None => "discarded".to_owned(),
     };
     let one = async |letter: &Letter| dead_letter::discard(connection, letter, &reason).await;
-    // What is on its way is waited for.
+    // What is on its way is waited for. What one letter is refused for, the others would be as well.
+    let refused = CancellationToken::new();
     let mut answers = stream::iter(&letters)
-        .take_until(stop.asked())
+        .take_until(Box::pin(async {
+            tokio::select! {
+                () = stop.asked() => {}
+                () = refused.cancelled() => {}
+            }
+        }))
         .map(|letter| async move { (letter, one(letter).await) })
         .buffer_unordered(AT_ONCE);
     let mut failed = None;
@@ -72,7 +81,11 @@ pub async fn run(connection: &Connection, discard: &Discard, stop: &Stop) -> Res
         match answer {
             Ok(true) => account.discarded += 1,
             Ok(false) => account.changed.push(letter.id().to_owned()),
-            Err(error) => failed = failed.or(Some(error)),
+            Err(error) => {
+                account.failed += 1;
+                failed = failed.or(Some(error));
+                refused.cancel();
+            }
         }
     }
     account.print(discard.json);
@@ -134,11 +147,12 @@ impl Account {
                 discarded,
                 changed,
                 missing,
+                failed,
                 left,
             } = self;
             println!(
                 "{}",
-                json!({ "discarded": discarded, "changed": changed, "missing": missing, "left": left })
+                json!({ "discarded": discarded, "changed": changed, "missing": missing, "failed": failed, "left": left })
             );
             return;
         }
@@ -149,11 +163,12 @@ impl Account {
         for id in &self.missing {
             note!("no dead letter `{id}`, or it is settled already");
         }
+        if self.failed > 0 {
+            note!("{} could not be discarded", text::letters(self.failed));
+        }
         if self.left > 0 {
-            note!(
-                "interrupted: {} not tried; the same command again goes on with them",
-                self.left
-            );
+            let why = if self.failed > 0 { "" } else { "interrupted: " };
+            note!("{why}{} not tried; the same command again goes on with them", self.left);
         }
     }
 

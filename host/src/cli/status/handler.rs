@@ -7,7 +7,11 @@ use serde_json::{Value, json};
 use crate::broker::kv::kv_stream;
 use crate::broker::{self, By, Connection};
 use crate::ledger::core::entry::{Head, Subjects};
+use crate::message::EventId;
+use crate::micro::settings::Difference;
+use crate::micro::told;
 use crate::plan::Handler;
+use crate::trace::over::Over;
 
 /// The hosts that answer.
 pub struct Hosts<'a> {
@@ -23,50 +27,70 @@ struct Told<'a> {
     since: Value,
 }
 
-/// One handler. `ledger`: how its ledger stands; `dead`: letters of it that wait for a person.
-pub async fn stand(
-    connection: &Connection,
-    handler: &Handler,
-    hosts: &Hosts<'_>,
-    ledger: Option<&Value>,
-    dead: u64,
-) -> Value {
+/// What is known of a handler without asking for it alone.
+pub struct Known<'a> {
+    /// How its ledger stands.
+    pub ledger: Option<&'a Value>,
+    /// Letters of it that wait for a person.
+    pub dead: u64,
+    /// What its hosts do not agree on.
+    pub differs: Option<&'a Difference>,
+    /// Events of which there are attempt records; `None`: that is not known.
+    pub tried: Option<&'a [EventId]>,
+}
+
+/// One handler.
+pub async fn stand(connection: &Connection, handler: &Handler, hosts: &Hosts<'_>, known: Known<'_>) -> Value {
+    let Known {
+        ledger,
+        dead,
+        differs,
+        tried,
+    } = known;
     let modules = modules(hosts.endpoints);
     let digests: Vec<&str> = modules.iter().filter_map(|one| one["module"].as_str()).collect();
-    let told = told(hosts);
+    let best = best(hosts);
     let mut body = json!({
         "handler": handler.name,
         "stream": handler.stream,
         "consumer": handler.consumer,
-        "state": told.state,
-        "since": told.since,
-        "why": told.why,
+        "state": best.state,
+        "since": best.since,
+        "why": best.why,
         "module": if digests.is_empty() { Value::Null } else { json!(digests.join(",")) },
         "modules": modules,
+        "modules_not_taken": told::said(hosts.endpoints, "module_not_taken"),
+        "settings_differ": differs.map(|d| json!({ "keys": d.keys, "hosts": d.hosts, "than": d.than })),
         "dead": dead,
     });
+    let hindered = told::hindered(hosts.endpoints);
+    if let Some(first) = hindered.first().filter(|_| best.state == "serving") {
+        body["state"] = json!("degraded");
+        body["since"] = first["since"].clone();
+        body["why"] = json!(hindered.iter().map(told::hindrance).collect::<Vec<_>>().join("; "));
+    }
+    body["hindered"] = json!(hindered);
     if let Some(ledger) = ledger.filter(|ledger| ledger["state"] != "works") {
         // Its events are delivered, and nothing can be decided.
-        if told.state == "serving" {
+        if matches!(body["state"].as_str(), Some("serving" | "degraded")) {
             body["state"] = json!("stopped");
             body["since"] = ledger["since"].clone();
         }
-        if told.why.is_none() {
+        if best.why.is_none() {
             body["why"] = ledger["why"].clone();
         }
     }
-    if let Some(ledger) = &handler.ledger {
-        let decided = |head: Head| {
-            head.floors
-                .get(&handler.name)
-                .map_or(0, |floor| floor.done + floor.dead)
-        };
-        body["decided"] = json!(head(connection, ledger).await.ok().map(decided));
+    let over = Over::of(connection, handler).await.ok();
+    if handler.ledger.is_some() {
+        body["decided"] = json!(over.as_ref().map(|over| over.floor.done + over.floor.dead));
     }
+    // As `jetmesh retrying` lists them.
+    let waits = |event: &&EventId| over.as_ref().is_none_or(|over| !over.is(&event.to_string()));
+    body["retrying"] = json!(tried.map(|tried| tried.iter().filter(waits).count()));
     match at_nats(connection, handler, &mut body).await {
         Ok(None) => {}
         Ok(Some(why)) if body["why"].is_null() => {
-            if told.state == "serving" {
+            if best.state == "serving" {
                 body["state"] = json!("connecting");
             }
             body["why"] = json!(why);
@@ -77,7 +101,7 @@ pub async fn stand(
     body
 }
 
-fn told<'a>(hosts: &Hosts<'a>) -> Told<'a> {
+fn best<'a>(hosts: &Hosts<'a>) -> Told<'a> {
     let of = |state: &str| hosts.endpoints.iter().find(|e| e["data"]["state"] == state);
     // One host that serves is enough; of the others the one that a person must act for.
     let told = ["serving", "stopped", "connecting", "starting"]
@@ -142,7 +166,6 @@ async fn at_nats(
     };
     body["pending"] = json!(info.num_pending);
     body["in_flight"] = json!(info.num_ack_pending);
-    body["redelivered"] = json!(info.num_redelivered);
     if let Some(why) = info.held_up(stream) {
         body["note"] = json!(why);
     }

@@ -12,7 +12,7 @@ use crate::message::parse_rfc3339;
 use crate::plan::Plan;
 
 /// A consequence that has waited for so long is late.
-const LATE_MS: u64 = 15_000;
+pub const LATE_MS: u64 = 15_000;
 
 /// One ledger.
 pub async fn stand(connection: &Connection, plan: &Plan, name: &str, hosts: &[Value]) -> Value {
@@ -77,7 +77,7 @@ async fn relay(connection: &Connection, plan: &Plan, name: &str, hosts: &[Value]
             false => "nobody relays: `relay = false` here, and no host that answers does",
         };
         ("unserved", why.to_owned())
-    } else if let Some(one) = blocked.first() {
+    } else if let Some(one) = blocked.iter().find(|one| one["waiting"].as_u64() != Some(0)) {
         let of = |key: &str| one[key].as_str().unwrap_or("?").to_owned();
         ("blocked", format!("{} takes nothing: {}", of("target"), of("why")))
     } else if let (true, Some(error)) = (

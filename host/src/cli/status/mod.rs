@@ -12,14 +12,16 @@ use super::args::Status;
 use super::table::{self, Narrow};
 use super::text::in_time;
 use super::{Args, Error, OK, UNSERVED};
+use crate::attempts;
 use crate::broker::consumer::{META_HANDLER, META_MESH};
+use crate::broker::error::Code;
 use crate::broker::provision::DEAD;
 use crate::broker::{self, Connection, limits};
 use crate::delayed;
 use crate::dlq::select::{self, Unread};
 use crate::dlq::{Filter, retention};
 use crate::message::clock::{self, now_ms};
-use crate::message::parse_rfc3339;
+use crate::message::{parse_rfc3339, rfc3339};
 use crate::micro;
 use crate::plan::Plan;
 
@@ -51,11 +53,16 @@ pub async fn run(args: &Args, status: &Status) -> Result<u8, Error> {
     for name in plan.ledgers() {
         ledgers.push(ledger::stand(&connection, plan, name, &hosts).await);
     }
+    let tried = match attempts::by_handler(&connection).await {
+        Err(error) if error.code() == Some(Code::STREAM_NOT_FOUND) => None,
+        tried => or_warning(tried, &mut warnings),
+    };
     let mut endpoints: HashMap<&str, Vec<&Value>> = HashMap::new();
     for endpoint in hosts.iter().filter_map(|host| host["endpoints"].as_array()).flatten() {
         let name = endpoint["name"].as_str().unwrap_or_default();
         endpoints.entry(name).or_default().push(endpoint);
     }
+    let differences = micro::settings::differences(&hosts);
     let mut handlers = Vec::new();
     for handler in &plan.handlers {
         let name = handler.name.as_str();
@@ -66,8 +73,15 @@ pub async fn run(args: &Args, status: &Status) -> Result<u8, Error> {
         let ledger = ledgers
             .iter()
             .find(|l| l["ledger"].as_str() == handler.ledger.as_deref());
-        let dead = dead.get(name).copied().unwrap_or(0);
-        handlers.push(handler::stand(&connection, handler, &hosts, ledger, dead).await);
+        let known = handler::Known {
+            ledger,
+            differs: differences.get(name),
+            dead: dead.get(name).copied().unwrap_or(0),
+            tried: tried
+                .as_ref()
+                .map(|tried| tried.get(name).map_or(&[][..], Vec::as_slice)),
+        };
+        handlers.push(handler::stand(&connection, handler, &hosts, known).await);
     }
     let near = or_warning(limits::near(&connection, plan).await, &mut warnings);
     warnings.extend(near.unwrap_or_default());
@@ -79,7 +93,13 @@ pub async fn run(args: &Args, status: &Status) -> Result<u8, Error> {
             .is_none_or(|name| !endpoints.contains_key(name))
     });
     let (waiting, due) = or_warning(delayed::waiting(&connection).await, &mut warnings).unwrap_or_default();
+    let oldest_due = match due {
+        0 => None,
+        _ => or_warning(delayed::oldest_due(&connection).await, &mut warnings).flatten(),
+    };
+    let late = oldest_due.filter(|at| now_ms().saturating_sub(*at) > ledger::LATE_MS);
     let serves = !hosts.is_empty()
+        && late.is_none()
         && handlers.iter().all(|handler| handler["state"] == "serving")
         && ledgers
             .iter()
@@ -90,7 +110,7 @@ pub async fn run(args: &Args, status: &Status) -> Result<u8, Error> {
             "serves": serves,
             "handlers": handlers,
             "ledgers": ledgers,
-            "delayed": { "waiting": waiting, "due": due },
+            "delayed": { "waiting": waiting, "due": due, "late_since": late.map(rfc3339) },
             "orphans": orphans,
             "hosts": hosts,
             "warnings": warnings,
@@ -100,11 +120,17 @@ pub async fn run(args: &Args, status: &Status) -> Result<u8, Error> {
         print(plan, &hosts, &handlers, &ledgers);
         print_orphans(&orphans);
         warnings.iter().for_each(|warning| println!("warning: {warning}"));
+        if let Some(at) = late {
+            println!(
+                "delayed events are late: one has been due since {}; no host publishes it, or its host's log says why not",
+                in_time(at, now_ms())
+            );
+        }
         match (waiting, due) {
             (0, 0) => {}
             (waiting, 0) => println!("delayed events: {waiting} wait for their time"),
             (waiting, due) => {
-                println!("delayed events: {waiting} wait for their time, {due} are due and not published yet")
+                println!("delayed events: {waiting} wait for their time, {due} are due and not published yet");
             }
         }
     }
@@ -126,7 +152,7 @@ fn print(plan: &Plan, hosts: &[Value], handlers: &[Value], ledgers: &[Value]) {
         "state",
         "pending",
         "in_flight",
-        "redelivered",
+        "retrying",
         "decided",
         "dead",
         "module",
@@ -167,6 +193,22 @@ fn print(plan: &Plan, hosts: &[Value], handlers: &[Value], ledgers: &[Value]) {
             let all: Vec<String> = modules.iter().map(of).collect();
             println!("{name} is served with {} modules: {}", all.len(), all.join(", "));
         }
+        if let Some(differ) = handler["settings_differ"].as_object() {
+            let list = |key: &str| {
+                let all = differ[key].as_array().into_iter().flatten();
+                all.filter_map(Value::as_str).collect::<Vec<_>>().join(", ")
+            };
+            println!(
+                "{name} is served with other settings by {} than by {}: {}; give all hosts the same configuration",
+                list("hosts"),
+                text(&differ["than"]),
+                list("keys")
+            );
+        }
+        for one in handler["modules_not_taken"].as_array().into_iter().flatten() {
+            let (since, why) = (since(&one["since"]), text(&one["why"]));
+            println!("{name} is served with the module it had{since}; what its file has now is not taken up: {why}");
+        }
         if let Some(note) = handler["note"].as_str() {
             println!("{name}: {note}");
         }
@@ -187,6 +229,14 @@ fn print(plan: &Plan, hosts: &[Value], handlers: &[Value], ledgers: &[Value]) {
                 Some(waiting) => format!(", {waiting} consequence message(s) wait{}", since(&relay["oldest"])),
             };
             println!("relay of {name} is {}{waits}: {why}", text(&relay["state"]));
+        }
+        let blocked = relay["blocked"].as_array().into_iter().flatten();
+        for one in blocked.filter(|one| one["waiting"] == 0) {
+            let (target, since, why) = (text(&one["target"]), since(&one["since"]), text(&one["why"]));
+            println!(
+                "relay of {name}: {target} takes nothing{since}: {why}; {} event(s) became dead letters, and none waits now",
+                text(&one["letters"])
+            );
         }
         if let Some(left_out) = relay["left_out"].as_object() {
             let of = |key: &str| text(&left_out[key]);

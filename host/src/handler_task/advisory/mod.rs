@@ -12,6 +12,7 @@ use crate::broker::kv::kv_stream;
 use crate::broker::provision::{ATTEMPTS, kept};
 use crate::failpoint;
 use crate::handler_task::dead_lettering::{self, Dead};
+use crate::handler_task::hindered::{What, Why};
 use crate::handler_task::lane::{Counters, Lane, Link};
 use crate::handler_task::replay;
 use crate::handler_task::settle::{Acker, OWN_TERM, Settlement, ack_by_sequence};
@@ -35,25 +36,40 @@ enum Answer {
 /// Acts on one advisory.
 pub async fn take(lane: &Arc<Lane>, link: Arc<Link>, (advisory, reply): Routed) {
     let acker = Acker::of(reply, &link);
-    let settlement = match act(lane, &link, &advisory).await {
-        Ok(Answer::Over) => Settlement::Ack,
-        Ok(Answer::Later(delay)) => Settlement::Nak(delay),
-        Err(error @ Error::Unreadable { .. }) => {
-            let (handler, sequence) = (&lane.plan.name, advisory.stream_seq);
-            trouble!(Weight::Person, handler, error, { %handler, sequence, %error }, "an event waits until this is mended");
-            Settlement::Nak(Duration::from_secs(30))
+    let event = EventId {
+        incarnation: Arc::clone(&link.incarnation),
+        sequence: advisory.stream_seq,
+    };
+    let what = What::Event(event.clone());
+    let settlement = match act(lane, &link, &advisory, &event).await {
+        Ok(Answer::Over) => {
+            lane.hindered.over(&what);
+            Settlement::Ack
         }
+        Ok(Answer::Later(delay)) => Settlement::Nak(delay),
         Err(error) => {
-            let (handler, sequence) = (&lane.plan.name, advisory.stream_seq);
-            trouble!(Weight::Delay, handler, error, { %handler, sequence, %error }, "an advisory is put off");
-            Settlement::Nak(Duration::from_secs(5))
+            let handler = &lane.plan.name;
+            let again_in = match &error {
+                Error::Unreadable { .. } => {
+                    trouble!(Weight::Person, handler, error, { %handler, %event, %error },
+                        "an event waits until this is mended");
+                    Duration::from_secs(30)
+                }
+                _ => {
+                    trouble!(Weight::of(error.passes()), handler, error, { %handler, %event, %error },
+                        "an advisory is put off");
+                    Duration::from_secs(5)
+                }
+            };
+            lane.hindered.met(what, Why::from(&error), again_in);
+            Settlement::Nak(again_in)
         }
     };
     acker.settle(lane, &settlement).await;
     failpoint::point("advisory-acked");
 }
 
-async fn act(lane: &Lane, link: &Link, advisory: &Advisory) -> Result<Answer, Error> {
+async fn act(lane: &Lane, link: &Link, advisory: &Advisory, event: &EventId) -> Result<Answer, Error> {
     let plan = &lane.plan;
     let Some(at) = parse_rfc3339(&advisory.timestamp) else {
         let (handler, sequence, timestamp) = (&plan.name, advisory.stream_seq, &advisory.timestamp);
@@ -64,29 +80,25 @@ async fn act(lane: &Lane, link: &Link, advisory: &Advisory) -> Result<Answer, Er
         // It speaks of an earlier making of the stream.
         return Ok(Answer::Over);
     }
-    let event = EventId {
-        incarnation: Arc::clone(&link.incarnation),
-        sequence: advisory.stream_seq,
-    };
     if let Some(bucket) = &lane.bucket {
         bucket.catch_up().await?;
-        if bucket.decided(&plan.name, &event).is_some() {
+        if bucket.decided(&plan.name, event).is_some() {
             // The server still holds it, and a work queue would be blocked for ever.
             ack_by_sequence(&link.connection, &plan.stream, &plan.consumer, event.sequence).await?;
             return Ok(Answer::Over);
         }
     }
-    if lane.is_running(&event) {
+    if lane.is_running(event) {
         return Ok(Answer::Later(Duration::from_secs(2)));
     }
-    let load = attempts::load(&link.connection, &plan.name, &event);
+    let load = attempts::load(&link.connection, &plan.name, event);
     let held = kept(&link.connection, &lane.whole, &kv_stream(ATTEMPTS), load).await?;
     let known = dead_lettering::of_record(&held.record);
     let Some(info) = link.connection.consumer(&plan.stream, &plan.consumer).await? else {
         return Ok(Answer::Over);
     };
     if event.sequence > info.delivered.stream_seq {
-        return Ok(contradicts(lane, &event));
+        return Ok(contradicts(lane, event));
     }
     // While the server waits for answers, this event might be among what it waits for: then its record changes.
     let patience = u64::try_from((plan.ack_wait + plan.timeout).as_millis()).unwrap_or(u64::MAX);
@@ -116,20 +128,20 @@ async fn act(lane: &Lane, link: &Link, advisory: &Advisory) -> Result<Answer, Er
     } else {
         let max = info.config["max_deliver"].as_u64().unwrap_or(u64::MAX);
         if advisory.deliveries < max.min(u64::try_from(plan.max_deliver()).unwrap_or(u64::MAX)) {
-            return Ok(contradicts(lane, &event));
+            return Ok(contradicts(lane, event));
         }
         if held.record.attempts == 0 {
             // It never reached the handler: each time it was lost with its neighbours, or handed back.
             tracing::info!(handler = %plan.name, %event, "given up by the server before it was tried: it is run now");
-            replay_queue::ask(&link.connection, &plan.name, &event).await?;
+            replay_queue::ask(&link.connection, &plan.name, event).await?;
             return Ok(Answer::Over);
         }
         dead_lettering::left_behind(&held.record, plan.retry.max_attempts)
     };
-    match dead_lettering::body_in_stream(lane, &event).await? {
-        None => replay::lost(lane, &event, dead.record).await?,
+    match dead_lettering::body_in_stream(lane, event).await? {
+        None => replay::lost(lane, event, dead.record).await?,
         Some(body) => {
-            if dead_lettering::bury(lane, &event, &dead, Some(body)).await? == dead_lettering::Buried::Now {
+            if dead_lettering::bury(lane, event, &dead, Some(body)).await? == dead_lettering::Buried::Now {
                 Counters::add(&lane.counters.dead, 1);
                 tracing::warn!(handler = %plan.name, %event, attempt = dead.record.attempts, cause = %dead.cause,
                     code = dead.failure.code, error = dead.failure.message, module = dead.record.module, "dead");
@@ -137,7 +149,7 @@ async fn act(lane: &Lane, link: &Link, advisory: &Advisory) -> Result<Answer, Er
             ack_by_sequence(&link.connection, &plan.stream, &plan.consumer, event.sequence).await?;
         }
     }
-    attempts::remove(&link.connection, &plan.name, &event).await?;
+    attempts::remove(&link.connection, &plan.name, event).await?;
     Ok(Answer::Over)
 }
 

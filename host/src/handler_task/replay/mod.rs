@@ -14,6 +14,7 @@ use crate::dead_letter::{self, ASKED_BY, Envelope};
 use crate::handler_task::dead_lettering::{self, Attempts, Dead};
 use crate::handler_task::delivery::{Delivery, Replay};
 use crate::handler_task::dispatch;
+use crate::handler_task::hindered::{What, Why};
 use crate::handler_task::lane::{Lane, Link};
 use crate::handler_task::malformed;
 use crate::handler_task::settle::{Acker, Settlement};
@@ -28,6 +29,9 @@ pub mod lists;
 
 use crate::replay_queue::{self, LETTER, subject};
 pub use inlet::{Heard, Replays};
+
+/// When a replay that could not be begun is tried again.
+const AGAIN: Duration = Duration::from_secs(5);
 
 /// The durable name of a lane's consumer on `MESH_REPLAY`.
 fn consumer(lane: &Lane) -> String {
@@ -101,11 +105,15 @@ async fn run(
             )
             .await;
         }
-        Ok(None) => acker.settle(lane, &Settlement::Ack).await,
+        Ok(None) => {
+            lane.hindered.over(&What::Event(event.clone()));
+            acker.settle(lane, &Settlement::Ack).await;
+        }
         Err(error) => {
             let handler = &lane.plan.name;
             trouble!(Weight::Delay, handler, error, { %handler, %event, %error }, "a replay is put off");
-            acker.settle(lane, &Settlement::Nak(Duration::from_secs(5))).await;
+            lane.hindered.met(What::Event(event.clone()), Why::from(&error), AGAIN);
+            acker.settle(lane, &Settlement::Nak(AGAIN)).await;
         }
     }
 }

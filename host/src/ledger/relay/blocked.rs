@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use super::state;
 use crate::message::clock::now_ms;
+use crate::message::subject::subject_matches;
 
 /// So much may wait; then the relay begins nothing more before something of it is done with.
 pub const WAITING_MAX: usize = 10_000;
@@ -15,6 +16,8 @@ pub const WAITING_MAX: usize = 10_000;
 pub const REFUSED: Duration = Duration::from_secs(10);
 /// The same for a target that is there and does not answer: a cluster may be without a leader for a while.
 pub const SILENT: Duration = Duration::from_secs(120);
+/// So many targets are kept in mind that nothing waits for.
+const IDLE_MAX: usize = 100;
 /// Between two tries of the same.
 pub const AGAIN: Duration = Duration::from_secs(1);
 
@@ -85,8 +88,11 @@ pub struct Blocked {
 struct Target {
     why: String,
     manner: Manner,
+    /// Since when it has taken nothing: the same moment by two clocks, that for people is the server's.
     since: Instant,
     since_ms: u64,
+    /// Since when it has refused what was tried without a pause: what comes now has waited for so long already.
+    refuses: Instant,
     /// When it refused something last.
     last: Instant,
     /// It has taken something since.
@@ -96,12 +102,18 @@ struct Target {
 }
 
 impl Target {
+    /// Nothing waits for it, and nothing was tried for a while: whether it takes something shows when something comes.
+    fn is_idle(&self, now: Instant) -> bool {
+        self.line.is_empty() && now - self.last >= REFUSED
+    }
+
     fn new(now: Instant) -> Target {
         Target {
             why: String::new(),
             manner: Manner::Refuses,
             since: now,
             since_ms: now_ms(),
+            refuses: now,
             last: now,
             opened: false,
             line: BTreeMap::new(),
@@ -110,7 +122,7 @@ impl Target {
     }
 }
 
-/// A target that is no longer blocked.
+/// A target that is no longer blocked: it has taken something.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Freed {
     pub target: String,
@@ -121,8 +133,19 @@ pub struct Freed {
 }
 
 impl Blocked {
+    /// Whether nothing waits, and has not for a while.
     pub fn is_empty(&self) -> bool {
-        self.targets.is_empty() && self.due.is_empty()
+        let now = Instant::now();
+        self.due.is_empty()
+            && self
+                .targets
+                .values()
+                .all(|target| !target.opened && target.is_idle(now))
+    }
+
+    /// Whether some target is known to take nothing.
+    pub fn has_targets(&self) -> bool {
+        !self.targets.is_empty()
     }
 
     pub fn has_room(&self) -> bool {
@@ -139,9 +162,9 @@ impl Blocked {
     }
 
     /// Nothing is tried there for nothing: each try would wait for an answer in vain.
-    pub fn is_mute(&self, target: &str) -> bool {
+    pub fn is_mute(&self, target: &str, now: Instant) -> bool {
         let found = self.targets.get(target);
-        found.is_some_and(|target| target.manner == Manner::Mute && !target.opened)
+        found.is_some_and(|target| target.manner == Manner::Mute && !target.opened && !target.is_idle(now))
     }
 
     /// A target has not taken something. `mortal`: it becomes a letter in the end. `true`: the target was not blocked.
@@ -155,12 +178,18 @@ impl Blocked {
         let target = self.targets.entry(name.to_owned());
         let target = target.or_insert_with(|| Target::new(now));
         why.clone_into(&mut target.why);
+        if target.opened {
+            (target.since, target.since_ms) = (now, now_ms());
+        }
+        if target.opened || target.is_idle(now) {
+            target.refuses = now;
+        }
         (target.manner, target.last, target.opened) = (manner, now, false);
         self.waiting += 1;
         waiting.tried = now;
         name.clone_into(&mut waiting.target);
         let limit = manner.limit();
-        if mortal && !waiting.unsure && (now - waiting.since >= limit || now - target.since >= limit) {
+        if mortal && !waiting.unsure && (now - waiting.since >= limit || now - target.refuses >= limit) {
             target.letters += 1;
             waiting.letter = Some(why.to_owned());
             self.due.insert(place, waiting);
@@ -204,8 +233,16 @@ impl Blocked {
     /// A target has taken something: all that waits for it is tried.
     pub fn took(&mut self, name: &str, now: Instant) {
         if let Some(target) = self.targets.get_mut(name) {
-            (target.opened, target.since) = (true, now);
+            target.opened = true;
             self.due.extend(rested(&mut target.line, now));
+        }
+    }
+
+    /// The same of what is known by a subject or a pattern.
+    pub fn took_on(&mut self, subject: &str, now: Instant) {
+        let matching = self.targets.keys().filter(|name| subject_matches(name, subject));
+        for name in matching.cloned().collect::<Vec<_>>() {
+            self.took(&name, now);
         }
     }
 
@@ -228,7 +265,8 @@ impl Blocked {
                 self.due.insert(*oldest.key(), oldest.remove());
             }
         }
-        let over = |target: &Target| target.line.is_empty() && (target.opened || now - target.last >= REFUSED);
+        self.forget(now);
+        let over = |target: &Target| target.line.is_empty() && target.opened;
         let freed = self.targets.extract_if(.., |_, target| over(target));
         freed
             .filter(|(_, target)| !target.why.is_empty())
@@ -239,6 +277,17 @@ impl Blocked {
                 letters: target.letters,
             })
             .collect()
+    }
+
+    /// Of the targets that nothing waits for, the [`IDLE_MAX`] that were tried last are kept in mind, for people.
+    fn forget(&mut self, now: Instant) {
+        let idle = |target: &Target| !target.opened && target.is_idle(now);
+        let mut tried: Vec<Instant> = self.targets.values().filter(|t| idle(t)).map(|t| t.last).collect();
+        if tried.len() > IDLE_MAX {
+            tried.sort_unstable();
+            let first = tried[tried.len() - IDLE_MAX];
+            self.targets.retain(|_, target| !idle(target) || target.last >= first);
+        }
     }
 
     /// What is to be tried now of the first message that has any.
@@ -259,6 +308,7 @@ impl Blocked {
             why: target.why.clone(),
             since_ms: target.since_ms,
             waiting: target.line.len(),
+            letters: target.letters,
         });
         blocked.take(state::BLOCKED_MAX).collect()
     }
@@ -270,93 +320,4 @@ fn rested(line: &mut BTreeMap<Place, Waiting>, now: Instant) -> Vec<(Place, Wait
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const FULL: (&str, Manner, &str) = ("FULL", Manner::Refuses, "full");
-
-    fn place(sequence: u64) -> Place {
-        Place { sequence, at: 0 }
-    }
-
-    fn due(blocked: &mut Blocked) -> Vec<(u64, Option<String>)> {
-        let mut all = Vec::new();
-        while let Some((sequence, due)) = blocked.take_due() {
-            all.extend(due.into_iter().map(|(_, waiting)| (sequence, waiting.letter)));
-        }
-        all
-    }
-
-    /// Three events that a target has refused at this time.
-    fn three(now: Instant) -> Blocked {
-        let mut blocked = Blocked::default();
-        for sequence in 1..=3 {
-            blocked.refused(FULL, (place(sequence), Waiting::new(sequence, now)), true, now);
-        }
-        blocked
-    }
-
-    #[test]
-    fn of_a_blocked_target_the_oldest_is_tried_and_all_once_it_takes_something() {
-        let now = Instant::now();
-        let mut blocked = three(now);
-        assert_eq!((blocked.waiting(), blocked.has_due()), (3, false));
-        blocked.tick(now + AGAIN);
-        assert_eq!(due(&mut blocked), [(1, None)]);
-        blocked.took("FULL", now + AGAIN);
-        assert_eq!(due(&mut blocked), [(2, None), (3, None)]);
-        assert_eq!(blocked.waiting(), 0);
-        let freed = blocked.tick(now + AGAIN);
-        assert_eq!((freed.len(), blocked.is_empty()), (1, true));
-    }
-
-    #[test]
-    fn an_event_becomes_a_letter_only_by_a_refusal_of_its_own_after_ten_seconds() {
-        let now = Instant::now();
-        let mut blocked = three(now);
-        let late = now + REFUSED;
-        blocked.tick(late - AGAIN);
-        assert_eq!(due(&mut blocked), [(1, None)]);
-        blocked.refused(FULL, (place(1), Waiting::new(1, now)), true, late - AGAIN);
-        blocked.tick(late);
-        assert_eq!(
-            due(&mut blocked),
-            [(1, None), (2, None), (3, None)],
-            "a last try of each"
-        );
-        let again = Waiting::new(1, now);
-        blocked.refused(FULL, (place(1), again), true, late);
-        assert_eq!(due(&mut blocked), [(1, Some("full".to_owned()))]);
-        // Its target has refused everything for as long, so one that comes now does not wait as well.
-        blocked.refused(FULL, (place(4), Waiting::new(4, late)), true, late);
-        assert_eq!(due(&mut blocked), [(4, Some("full".to_owned()))]);
-        // A letter has no letter.
-        blocked.refused(FULL, (place(5), Waiting::new(5, now)), false, late);
-        assert!(!blocked.has_due());
-    }
-
-    #[test]
-    fn what_may_be_in_its_target_does_not_become_a_letter() {
-        let now = Instant::now();
-        let mut blocked = Blocked::default();
-        let mute = ("FULL", Manner::Mute, "no answer");
-        let mut waiting = Waiting::new(1, now);
-        waiting.unsure = true;
-        blocked.refused(mute, (place(1), waiting), true, now + SILENT * 2);
-        assert!(!blocked.has_due());
-        assert!(blocked.is_mute("FULL"));
-        blocked.took("FULL", now + SILENT * 2);
-        assert!(!blocked.is_mute("FULL"));
-    }
-
-    #[test]
-    fn so_much_waits_and_no_more() {
-        let now = Instant::now();
-        let mut blocked = Blocked::default();
-        for sequence in 1..=WAITING_MAX as u64 {
-            assert!(blocked.has_room());
-            blocked.refused(FULL, (place(sequence), Waiting::new(sequence, now)), true, now);
-        }
-        assert!(!blocked.has_room());
-    }
-}
+mod tests;

@@ -85,7 +85,7 @@ impl Relay {
         let again = self.is_again(task);
         let unsure = again || task.before.as_ref().is_some_and(|before| before.unsure);
         let name = target.map_or_else(|| self.unknown(subject), str::to_owned);
-        if task.before.is_none() && self.blocked.is_mute(&name) {
+        if task.before.is_none() && self.blocked.is_mute(&name, Instant::now()) {
             self.wait(task, &name, unsure, "nothing is answered there");
             return Ok(false);
         }

@@ -43,12 +43,12 @@ impl Relay {
             What::Letter => failpoint::point("letter-stored"),
             What::Settled => {}
         }
-        if !self.blocked.is_empty() {
+        if self.blocked.has_targets() {
             let now = Instant::now();
             if let Some(target) = &cargo.target {
                 self.blocked.took(target, now);
             }
-            self.blocked.took(&cargo.subject, now);
+            self.blocked.took_on(&cargo.subject, now);
         }
         self.flight.confirm(cargo.carried);
     }

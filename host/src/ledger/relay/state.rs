@@ -64,8 +64,10 @@ pub struct Blocked {
     pub target: String,
     pub why: String,
     pub since_ms: u64,
-    /// How many events, letters or delayed events wait for it.
+    /// How many events, letters or delayed events wait for it; 0: whether it takes something shows when something comes.
     pub waiting: usize,
+    /// How many events have become dead letters since it takes nothing.
+    pub letters: u64,
 }
 
 impl RelayState {

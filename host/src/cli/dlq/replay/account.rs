@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::Replay;
 use crate::cli::stop::Stop;
 use crate::cli::text::letters;
-use crate::cli::{FAILED, OK, UNSERVED, table};
+use crate::cli::{FAILED, OK, UNSERVED, code_of, table};
 use crate::dlq::course::Course;
 use crate::dlq::replay::End;
 
@@ -43,8 +43,12 @@ pub fn tell(course: &Course, end: &End, took: Duration, args: &Replay, stop: &St
             UNSERVED
         }
         End::Broken(error) => {
-            note!("\nerror: {error}; what is sent goes on without this");
-            FAILED
+            let rest = match counts.out {
+                0 => "",
+                _ => "; what is sent goes on without this",
+            };
+            note!("\nerror: {error}{rest}");
+            code_of(error)
         }
     };
     note!("the same command again takes up what is not settled");
