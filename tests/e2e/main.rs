@@ -69,6 +69,7 @@ mod storage;
 mod swaps;
 mod sweep;
 mod takeover;
+mod torn;
 mod trace;
 mod traced_streams;
 mod troubles;

@@ -13,6 +13,7 @@ use crate::broker::kv::kv_stream;
 use crate::broker::{Connection, Connections, Error};
 use crate::failpoint;
 use crate::failpoint::mistake::Mistake;
+use crate::ledger::core::append::Batch;
 use crate::ledger::core::book::{Appended, Book, Read};
 use crate::ledger::core::entry::{Entry, Id, Incarnation, Subjects};
 use crate::ledger::core::fate::{Committed, Fate, Fates, Fault};
@@ -56,6 +57,10 @@ pub struct Bucket {
     heard: Mutex<Option<Instant>>,
     /// Which making of the bucket this host has seen first; another one has forgotten what was decided.
     pub(super) making: Mutex<Option<String>>,
+    /// The last batch that was sent, as long as it is not certain that the server has kept all of it, or nothing.
+    pub(super) doubtful: Mutex<Option<Batch>>,
+    /// The stream had so many messages at least when the last commit was confirmed: the sequence of its last one.
+    pub(super) end: Mutex<u64>,
     /// When its beginning was last looked at, and its newest entry then.
     pub(super) collected: Mutex<Option<(Instant, u64)>>,
     /// Refused batches since the start, for `status`.
@@ -118,6 +123,8 @@ impl Bucket {
             their_turn: Notify::new(),
             heard: Mutex::new(None),
             making: Mutex::new(None),
+            doubtful: Mutex::new(None),
+            end: Mutex::new(0),
             collected: Mutex::new(None),
             refusals: AtomicU64::new(0),
             reads: AtomicU64::new(0),

@@ -102,8 +102,13 @@ async fn append(bucket: &Bucket, connection: &Connection) -> Result<(), Error> {
         };
         tell(fates);
         let Some(batch) = batch else { return Ok(()) };
-        match send::send(connection, &batch.records, unknown >= 2).await {
+        bucket.doubts(&batch);
+        match send::send(connection, (&batch.entry.append, &batch.records), unknown >= 2).await {
             Answer::Committed(last) => {
+                if !bucket.is_whole(last, batch.records.len()) {
+                    incomplete(bucket, connection).await?;
+                }
+                bucket.is_certain();
                 failpoint::point("commit-confirmed");
                 if !batch.entry.floors.is_empty() {
                     failpoint::point("floor-written");
@@ -119,6 +124,10 @@ async fn append(bucket: &Bucket, connection: &Connection) -> Result<(), Error> {
             }
             Answer::Refused => {
                 bucket.refusals.fetch_add(1, Ordering::Relaxed);
+                if unknown > 0 {
+                    incomplete(bucket, connection).await?;
+                }
+                bucket.is_certain();
                 if resolve(bucket, connection, &batch).await? {
                     return Ok(());
                 }
@@ -164,12 +173,23 @@ async fn append(bucket: &Bucket, connection: &Connection) -> Result<(), Error> {
                 let refused = || format!("bucket {}: the server refuses to store the commit: {text}", bucket.name);
                 let why = edited.unwrap_or_else(refused);
                 bucket.report(&why, Ends::Stored);
+                incomplete(bucket, connection).await?;
                 tell(bucket.book().give_up(&why));
                 // It stays so until a person acts.
                 tokio::time::sleep(MOMENT * 50).await;
                 return Ok(());
             }
         }
+    }
+}
+
+/// Completes what the server has kept only a part of. Then the ledger is read anew, as over a new connection.
+async fn incomplete(bucket: &Bucket, connection: &Connection) -> Result<(), Error> {
+    match bucket.complete_own(connection).await? {
+        false => Ok(()),
+        true => Err(Error::Missing {
+            what: format!("a part of a commit to bucket {}", bucket.name),
+        }),
     }
 }
 

@@ -19,15 +19,35 @@ impl Bucket {
             let missing = self.missing(connection, &entry, at).await?;
             return self.complete(connection, whole, sequence, missing).await;
         }
-        // An entry that is collected was whole.
         let Some((entry, at)) = self.entry_stored(connection, head.n, head.n).await? else {
-            return Ok((head, sequence));
+            // One that is collected was whole.
+            return match head.index_from > head.n {
+                true => Ok((head, sequence)),
+                false => Err(self.without_entry(connection, &head, sequence).await?),
+            };
         };
         let missing = self.missing(connection, &entry, at).await?;
         match missing.is_empty() {
             true => Ok((head, sequence)),
             false => self.complete(connection, head, sequence, missing).await,
         }
+    }
+
+    /// Why a head whose entry is not there cannot be used.
+    async fn without_entry(&self, connection: &Connection, head: &Head, sequence: u64) -> Result<Error, Error> {
+        let (name, stream, n) = (&self.name, &self.stream, head.n);
+        // Somebody may have completed or collected it since the head was read.
+        let now = read::head(connection, stream, &self.subjects).await?;
+        if now.is_none_or(|(_, now)| now != sequence) {
+            let what = self.subjects.entry(n);
+            return Ok(Error::Missing { what });
+        }
+        Ok(Error::Refused(format!(
+            "bucket {name}: the server has kept only a part of entry {n}: the head speaks of it, and it is not there, nor is \
+             the host that has sent it. Nobody knows any more which events it decides: restore stream {stream} from a backup \
+             (`nats stream restore`), then what has happened since is done again. Or stop the hosts and let each handler of \
+             this bucket begin anew, at its `start`, with `jetmesh reset HANDLER`"
+        )))
     }
 
     /// `head`: the newest entry that the head speaks of.
@@ -108,7 +128,7 @@ impl Bucket {
         let upon = Expect::Last(sequence);
         let mut records = vec![record_of(self.subjects.head(), upon, Mark::Plain, json(&head))];
         records.extend(missing);
-        match send::send(connection, &records, false).await {
+        match send::send(connection, ("mend", &records), false).await {
             Answer::Committed(last) => {
                 tracing::warn!(bucket = %self.name, entry, messages,
                     "a batch of which the server had kept only a part is completed");

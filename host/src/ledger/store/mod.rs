@@ -14,3 +14,4 @@ pub mod read;
 mod reset;
 mod send;
 mod session;
+mod torn;

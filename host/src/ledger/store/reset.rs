@@ -59,7 +59,7 @@ impl Bucket {
             batch(&self.name, upon, &nothing, said, by, book.payload_max)
         };
         let batch = batch.map_err(|too_large| Error::Refused(too_large.to_string()))?;
-        match send::send(connection, &batch.records, false).await {
+        match send::send(connection, (&batch.entry.append, &batch.records), false).await {
             Answer::Named(text) => Err(Error::Refused(format!(
                 "bucket {}: the server refuses to store an entry: {text}",
                 self.name

@@ -11,13 +11,17 @@ use crate::ledger::core::append::Answer;
 use crate::ledger::core::entry::PART;
 use crate::ledger::core::record::{Expect, Mark, Record};
 
-/// One atomic batch (ADR-50). `careful`: each message asks for an answer, so that the server names what it dislikes.
-pub async fn send(connection: &Connection, records: &[Record], careful: bool) -> Answer {
-    let (id, began) = (token(), Instant::now());
+/// Header of each message: `<append>-<which sending of it>`.
+pub const BATCH_ID: &str = "Nats-Batch-Id";
+
+/// One atomic batch (ADR-50) of an append. `careful`: each message asks for an answer, so that the server names what it
+/// dislikes.
+pub async fn send(connection: &Connection, (append, records): (&str, &[Record]), careful: bool) -> Answer {
+    let (id, began) = (format!("{append}-{}", token()), Instant::now());
     let last = records.len() - 1;
     for (i, record) in records.iter().enumerate() {
         let mut headers = HeaderMap::new();
-        headers.insert("Nats-Batch-Id", id.as_str());
+        headers.insert(BATCH_ID, id.as_str());
         headers.insert("Nats-Batch-Sequence", (i + 1).to_string());
         match &record.expect {
             Expect::Nothing => {}

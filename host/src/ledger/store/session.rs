@@ -128,6 +128,7 @@ impl Bucket {
         let info = connection.stream(&self.stream).await?;
         let info = info.ok_or_else(|| gone_bucket(&self.name))?;
         check_ledger_bucket(&self.name, &info)?;
+        self.complete_own(&connection).await?;
         let known = self.making.lock().clone();
         let (head, sequence) = match read::head(&connection, &self.stream, &self.subjects).await? {
             Some(found) => found,
@@ -144,6 +145,7 @@ impl Bucket {
             )));
         }
         let (head, sequence) = self.mend(&connection, head, sequence).await?;
+        *self.end.lock() = sequence;
         let payload_max = connection.client.max_payload();
         let bucket = head.bucket.clone();
         let began = Instant::now();
