@@ -8,6 +8,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod ahead;
 mod audit;
 mod blocked;
 mod bounded;

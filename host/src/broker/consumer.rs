@@ -303,7 +303,7 @@ fn config(
 }
 
 /// Whether what is wanted says anything else than what is there. The server adds metadata and defaults of its own.
-fn differs(wanted: &Value, found: &Value) -> bool {
+pub fn differs(wanted: &Value, found: &Value) -> bool {
     let Some(fields) = wanted.as_object() else { return true };
     let other = fields.iter().any(|(key, value)| match (value, found.get(key)) {
         (Value::Object(inner), Some(there)) => inner.iter().any(|(k, v)| there.get(k) != Some(v)),

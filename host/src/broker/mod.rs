@@ -1,5 +1,6 @@
 //! NATS: connections, the JetStream API, streams and consumers, and the pull loop.
 
+pub mod anew;
 mod api;
 pub mod bucket;
 pub mod connection;

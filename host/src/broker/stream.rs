@@ -24,6 +24,9 @@ pub struct StreamState {
     /// When the oldest message was stored, RFC 3339; the year 1 if there is none.
     #[serde(default)]
     pub first_ts: Option<String>,
+    /// The same of the newest.
+    #[serde(default)]
+    pub last_ts: Option<String>,
     pub first_seq: u64,
     pub last_seq: u64,
     /// Messages between the first and the last that are removed.

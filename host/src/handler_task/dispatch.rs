@@ -18,7 +18,7 @@ use crate::handler_task::{duplicate, record, report, transaction};
 use crate::identity;
 use crate::ledger::core::transaction::{Transaction, moot};
 use crate::ledger::{Committed, Fault};
-use crate::message::{DeliveryInfo, EventId, Message, headers_of};
+use crate::message::{DeliveryInfo, Message, headers_of};
 use crate::outcome::{Cause, Failure, Outcome, Verdict, circles, decide};
 use crate::wasm::module::Run;
 
@@ -29,10 +29,7 @@ const ALONE_AFTER: u32 = 3;
 
 /// A delivery of the handler's own consumer.
 pub async fn source(lane: &Arc<Lane>, link: Arc<Link>, wire: Wire, reply: Subject, info: DeliveryInfo) {
-    let event = EventId {
-        incarnation: Arc::clone(&link.incarnation),
-        sequence: info.stream_sequence,
-    };
+    let event = link.event(info.stream_sequence);
     let message = Message {
         event,
         subject: wire.subject.into_string(),
@@ -66,6 +63,9 @@ pub async fn handle(lane: &Lane, delivery: Delivery) {
     let Some(_once) = lane.once(&event) else { return };
     let _taken_up = lane.hindered.taken_up(&event);
     let mut at_work = None;
+    if !delivery.is_of_letter() {
+        lane.saw(&event, delivery.message.time_ms);
+    }
     if let Some(bucket) = &lane.bucket {
         let decided = bucket.decided(&lane.plan.name, &event);
         let death = delivery.death();

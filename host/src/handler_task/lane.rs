@@ -16,10 +16,12 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use crate::broker::{Connection, Connections, Error};
 use crate::handler_task::advisory::message::Routed;
 use crate::handler_task::hindered::Hindered;
+pub use crate::handler_task::link::Link;
 use crate::handler_task::lost::Doors;
 use crate::handler_task::replay::lists::Lists;
 use crate::handler_task::suspicion::Suspicion;
 use crate::ledger::Bucket;
+use crate::ledger::core::entry::Incarnation;
 use crate::message::EventId;
 use crate::message::clock::now_ms;
 use crate::plan;
@@ -54,6 +56,8 @@ pub struct Lane {
     not_taken: Mutex<Option<NotTaken>>,
     leases: Mutex<Slab<Lease>>,
     running: Mutex<Running>,
+    /// Of a handler without a ledger: the newest event that it was given.
+    newest: Mutex<Option<Incarnation>>,
 }
 
 /// Advisories that wait for a handler; those that find no room come again.
@@ -130,46 +134,6 @@ pub struct Standing {
 pub struct NotTaken {
     pub why: String,
     pub since_ms: u64,
-}
-
-/// A connection and the making of the source stream that it leads to.
-#[derive(Debug)]
-pub struct Link {
-    pub connection: Connection,
-    pub incarnation: Arc<str>,
-    /// When the stream was made, in milliseconds since the Unix epoch.
-    pub created_ms: u64,
-    /// The source removes messages that are acked: work queue or interest.
-    pub removes: bool,
-    /// The newest delivery of the consumer, by its own count.
-    newest: AtomicU64,
-    /// Up to here it has been looked whether the stream's beginning was delivered.
-    pub known_first: AtomicU64,
-}
-
-impl Link {
-    pub fn new(connection: Connection, incarnation: &str, created_ms: u64, removes: bool) -> Link {
-        Link {
-            connection,
-            incarnation: incarnation.into(),
-            created_ms,
-            removes,
-            newest: AtomicU64::new(0),
-            known_first: AtomicU64::new(0),
-        }
-    }
-
-    /// Whether a delivery with this consumer sequence is one of the consumer that this link was bound to: that one's
-    /// count only grows.
-    pub fn continues(&self, consumer_sequence: u64) -> bool {
-        self.newest.fetch_max(consumer_sequence, Ordering::Relaxed) < consumer_sequence
-    }
-}
-
-impl std::fmt::Debug for Connection {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Connection").field("closed", &self.is_closed()).finish()
-    }
 }
 
 /// Events at work. Their sequences are the server's and nearly always of one making, so they need no hash that withstands
@@ -269,6 +233,7 @@ impl Lane {
             not_taken: Mutex::default(),
             leases: Mutex::default(),
             running: Mutex::default(),
+            newest: Mutex::default(),
         }
     }
 
@@ -357,11 +322,27 @@ impl Lane {
         self.running().contains(event)
     }
 
-    pub fn is_running_at(&self, incarnation: &str, sequence: u64) -> bool {
-        self.is_running(&EventId {
-            incarnation: incarnation.into(),
-            sequence,
-        })
+    /// An event has come that is to be decided: by it, its stream is known again.
+    pub fn saw(&self, event: &EventId, time_ms: u64) {
+        if let Some(bucket) = &self.bucket {
+            return bucket.saw(&self.plan.stream, event, time_ms);
+        }
+        if let Some(newest) = &mut *self.newest.lock() {
+            newest.saw(&event.incarnation, event.sequence, time_ms);
+        }
+    }
+
+    /// What of its stream it was given before, of a handler without a ledger.
+    pub fn newest(&self) -> Option<Incarnation> {
+        self.newest.lock().clone()
+    }
+
+    /// It is bound to this making of its stream.
+    pub fn remember(&self, present: &Incarnation) {
+        if let Some(bucket) = &self.bucket {
+            return bucket.remember(&self.plan.stream, present);
+        }
+        *self.newest.lock() = Some(present.clone());
     }
 
     /// The lowest sequence of a making of the stream that is being worked on.

@@ -46,11 +46,9 @@ pub async fn take(
 }
 
 async fn event(lane: &Lane, link: &Link, malformed: Malformed, acker: Acker, info: DeliveryInfo) {
-    let event = EventId {
-        incarnation: Arc::clone(&link.incarnation),
-        sequence: info.stream_sequence,
-    };
+    let event = link.event(info.stream_sequence);
     let _lease = lane.hold(&acker.reply);
+    lane.saw(&event, info.time_ms);
     // It is here already: its other delivery will be answered.
     let Some(_once) = lane.once(&event) else { return };
     let why = malformed.why();

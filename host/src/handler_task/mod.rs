@@ -11,12 +11,14 @@
 //! has on this host, which all of these share.
 
 pub mod advisory;
+mod behind;
 mod dead_lettering;
 mod delivery;
 mod dispatch;
 mod duplicate;
 pub mod hindered;
 pub mod lane;
+mod link;
 mod lost;
 mod malformed;
 mod postpone;

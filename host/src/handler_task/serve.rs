@@ -20,7 +20,7 @@ use crate::handler_task::lane::{Lane, Link, State};
 use crate::handler_task::lost::{self, Door, request_expires};
 use crate::handler_task::replay::{Heard, Replays};
 use crate::handler_task::settle::{Acker, Settlement};
-use crate::handler_task::{advisory, dispatch, malformed, replay, sweep};
+use crate::handler_task::{advisory, behind, dispatch, malformed, replay, sweep};
 use crate::ledger::store::incarnation;
 use crate::ledger::store::known::{check_ledger, gone_bucket};
 use crate::message::{DeliveryInfo, parse_rfc3339};
@@ -320,20 +320,23 @@ async fn connect(lane: &Arc<Lane>, connection: Connection) -> Result<Arc<Link>, 
             (Some(making), known)
         }
     };
-    let resolve = incarnation::resolve(&connection, &plan.stream, &info, bound, from_head.as_ref());
+    let newest = lane.newest();
+    let seen = (from_head.as_ref(), newest.as_ref());
+    let resolve = incarnation::resolve(&connection, &plan.stream, &info, bound, seen);
     let present = match kept(&connection, &lane.whole, &kv_stream(MESH_BUCKET), resolve).await {
         Err(_) if connection.stream(&kv_stream(MESH_BUCKET)).await?.is_none() => return Err(gone_bucket(MESH_BUCKET)),
         present => present?,
     };
-    if let Some(bucket) = &lane.bucket {
-        bucket.remember(&plan.stream, &present);
-    }
+    lane.remember(&present);
     let owner = Owner {
         mesh: &lane.whole.mesh,
         incarnation: &present.token,
         ledger: ledger.as_deref(),
     };
     failpoint::point("before-bind");
+    if let Some(found) = &found {
+        behind::reconcile(&connection, plan, (found, &owner), (&info, &present)).await?;
+    }
     let own = bind(&connection, plan, &info, &owner).await?;
     let now = connection.stream(&plan.stream).await?;
     if now.is_none_or(|now| now.created != info.created) {
@@ -343,9 +346,14 @@ async fn connect(lane: &Arc<Lane>, connection: Connection) -> Result<Arc<Link>, 
     }
     // What it has told of, or would have, the sweep finds.
     restore(&connection, &lane.whole, REPLAY).await?;
-    let at_work = |sequence| lane.is_running_at(&present.token, sequence);
+    let created_ms = parse_rfc3339(&info.created).ok_or_else(|| Error::Answer {
+        what: format!("when stream {} was made", plan.stream),
+        why: format!("`{}` is no time", info.created),
+    })?;
+    let link = Link::new(connection, &present, created_ms, info.retention() != "limits");
+    let at_work = |sequence| lane.is_running(&link.event(sequence));
     lost::hand_back(
-        &connection,
+        &link.connection,
         &plan.stream,
         &own,
         &lane.doors.source,
@@ -353,11 +361,6 @@ async fn connect(lane: &Arc<Lane>, connection: Connection) -> Result<Arc<Link>, 
         at_work,
     )
     .await;
-    let created_ms = parse_rfc3339(&info.created).ok_or_else(|| Error::Answer {
-        what: format!("when stream {} was made", plan.stream),
-        why: format!("`{}` is no time", info.created),
-    })?;
-    let link = Link::new(connection, &present.token, created_ms, info.retention() != "limits");
     sweep::removed(lane, &link, &info, &own);
     Ok(Arc::new(link))
 }

@@ -16,6 +16,7 @@ use crate::broker::provision::{ATTEMPTS, kept};
 use crate::broker::scan::{From, Scanned, one_by_one, survey};
 use crate::broker::{Error, StreamInfo};
 use crate::failpoint;
+use crate::handler_task::behind;
 use crate::handler_task::dead_lettering;
 use crate::handler_task::hindered::{What, Why};
 use crate::handler_task::lane::{Counters, Lane, Link};
@@ -70,6 +71,7 @@ async fn run(lane: &Lane, link: &Link) {
             return Ok(());
         };
         removed(lane, link, &stream, &consumer);
+        behind::look(&link.connection, &lane.plan, &consumer, &stream).await?;
         if let Some(bucket) = &lane.bucket {
             bucket.catch_up().await?;
         }
@@ -78,7 +80,7 @@ async fn run(lane: &Lane, link: &Link) {
         kept(&link.connection, &lane.whole, &stream, records(lane, link)).await?;
         match &lane.bucket {
             Some(bucket) => {
-                raise_floor(lane, link, bucket, &consumer).await?;
+                raise_floors(lane, link, bucket, &consumer).await?;
                 bucket.collect(lane.whole.ledger_keep).await
             }
             None => Ok(()),
@@ -118,16 +120,29 @@ pub fn removed(lane: &Lane, link: &Link, stream: &StreamInfo, consumer: &Consume
         "the stream has removed messages before they were delivered: by its limits, or by a person");
 }
 
-/// Moves the floor up to the first message that is not decided, and has undecided ones run or buried.
+/// Moves the floors up to the first message that is not decided, and has undecided ones run or buried.
 /// `info`: how its consumer stood before the ledger was read.
-async fn raise_floor(lane: &Lane, link: &Link, bucket: &Bucket, info: &ConsumerInfo) -> Result<(), Error> {
-    let plan = &lane.plan;
+async fn raise_floors(lane: &Lane, link: &Link, bucket: &Bucket, info: &ConsumerInfo) -> Result<(), Error> {
     if info.metadata(META_INCARNATION) != Some(&*link.incarnation) {
         // Another making's, with other sequences: the lane finds that out before it takes anything from it.
         return Ok(());
     }
     let settled = info.settled_floor();
-    let floor = bucket.floor(&plan.name, &link.incarnation);
+    for (token, first, last) in link.ranges() {
+        raise_floor(lane, link, (bucket, info), (token, first, last.min(settled))).await?;
+    }
+    Ok(())
+}
+
+/// The same of the events of one incarnation, up to where the server has settled them.
+async fn raise_floor(
+    lane: &Lane,
+    link: &Link,
+    (bucket, info): (&Bucket, &ConsumerInfo),
+    (token, begin, settled): (&Arc<str>, u64, u64),
+) -> Result<(), Error> {
+    let plan = &lane.plan;
+    let floor = bucket.floor(&plan.name, token).max(begin - 1);
     if settled <= floor {
         return Ok(());
     }
@@ -136,15 +151,12 @@ async fn raise_floor(lane: &Lane, link: &Link, bucket: &Bucket, info: &ConsumerI
     let mut reach = settled;
     // What its stream has removed is not among the matching messages, and yet it may be undecided.
     for event in attempts::events(&link.connection, &plan.name).await? {
-        let above = event.incarnation == link.incarnation && event.sequence > floor;
+        let above = event.incarnation == *token && event.sequence > floor;
         if above && bucket.decided(&plan.name, &event).is_none() {
             reach = reach.min(event.sequence - 1);
         }
     }
-    reach = reach.min(
-        lane.lowest_running(&link.incarnation)
-            .map_or(u64::MAX, |lowest| lowest - 1),
-    );
+    reach = reach.min(lane.lowest_running(token).map_or(u64::MAX, |lowest| lowest - 1));
     let (mut first, mut width) = ((floor + 1).max(start), SEQUENCES);
     // What is not there any more needs no looking at.
     while let Some(next) = link.connection.stored_next(&plan.stream, first, ">").await? {
@@ -160,10 +172,7 @@ async fn raise_floor(lane: &Lane, link: &Link, bucket: &Bucket, info: &ConsumerI
             false => (width * 2).min(SEQUENCES_MAX),
         };
         for sequence in found {
-            let event = EventId {
-                incarnation: Arc::clone(&link.incarnation),
-                sequence,
-            };
+            let event = link.event(sequence);
             if bucket.decided(&plan.name, &event).is_some() {
                 if link.removes {
                     ack_by_sequence(&link.connection, &plan.stream, &plan.consumer, sequence).await?;
@@ -179,7 +188,7 @@ async fn raise_floor(lane: &Lane, link: &Link, bucket: &Bucket, info: &ConsumerI
         tokio::task::yield_now().await;
     }
     if reach > floor {
-        bucket.raise_floor(&plan.name, &link.incarnation, reach);
+        bucket.raise_floor(&plan.name, token, reach);
     }
     Ok(())
 }
@@ -239,7 +248,7 @@ async fn record(lane: &Lane, link: &Link, event: &EventId) -> Result<(), Error> 
         return attempts::remove(&link.connection, &plan.name, event).await;
     }
     // What is at work or of another making of the stream needs no reading.
-    if event.incarnation != link.incarnation || lane.is_running(event) {
+    if !link.has(event) || lane.is_running(event) {
         return Ok(());
     }
     let held = attempts::load(&link.connection, &plan.name, event).await?;

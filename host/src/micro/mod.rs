@@ -244,6 +244,7 @@ fn relay_json(relay: &RelayState) -> Value {
         "unconfirmed": now.unconfirmed,
         "oldest": now.oldest_ms.map(rfc3339),
         "full": now.full,
+        "made_anew": now.made_anew,
         "left_out": now.left_out.map(|l| json!({ "sequence": l.sequence, "why": l.why, "count": l.count })),
         "error": now.error.map(|e| json!({ "why": e.why, "since": rfc3339(e.since_ms), "count": e.count })),
         "blocked": now.blocked.into_iter().map(blocked).collect::<Vec<_>>(),

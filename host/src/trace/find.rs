@@ -5,7 +5,7 @@ use crate::broker::Error;
 use crate::broker::error::Code;
 use crate::broker::kv::kv_stream;
 use crate::broker::provision::MESH_BUCKET;
-use crate::ledger::core::entry::{Head, Subjects};
+use crate::ledger::core::entry::{Head, Incarnation, Subjects};
 use crate::ledger::store::{incarnation, keys, read};
 use crate::message::EventId;
 use crate::plan::Handler;
@@ -65,7 +65,7 @@ impl Tracer<'_> {
         let plan = self.plan;
         for handler in &plan.handlers {
             let making = self.making(&handler.stream).await?;
-            let former = making.as_deref() != Some(&event.incarnation);
+            let former = making.is_none_or(|making| making.of(event.sequence) != &*event.incarnation);
             // A handler's floors name the makings that it has seen.
             let known = match &handler.ledger {
                 Some(ledger) if former => self.head(ledger).await?.is_some_and(|head| {
@@ -85,12 +85,12 @@ impl Tracer<'_> {
 
     /// The event at a place, in the stream's present making.
     pub async fn place(&mut self, stream: &str, sequence: u64) -> Result<Place, Error> {
-        let token = self.making(stream).await?;
+        let making = self.making(stream).await?;
         Ok(Place {
             stream: stream.to_owned(),
             sequence,
-            event: token.map(|token| EventId {
-                incarnation: token.into(),
+            event: making.map(|making| EventId {
+                incarnation: making.of(sequence).into(),
                 sequence,
             }),
             former: false,
@@ -99,7 +99,8 @@ impl Tracer<'_> {
 
     /// An event of a handler's stream, whichever making of that it is of.
     pub(super) async fn place_of(&mut self, handler: &Handler, event: EventId) -> Result<Place, Error> {
-        let former = self.making(&handler.stream).await?.as_deref() != Some(&event.incarnation);
+        let making = self.making(&handler.stream).await?;
+        let former = making.is_none_or(|making| making.of(event.sequence) != &*event.incarnation);
         Ok(Place {
             stream: handler.stream.clone(),
             sequence: event.sequence,
@@ -108,7 +109,7 @@ impl Tracer<'_> {
         })
     }
 
-    async fn making(&mut self, stream: &str) -> Result<Option<String>, Error> {
+    async fn making(&mut self, stream: &str) -> Result<Option<Incarnation>, Error> {
         if let Some(known) = self.makings.get(stream) {
             return Ok(known.clone());
         }
@@ -121,9 +122,8 @@ impl Tracer<'_> {
             found => found?.1,
         };
         let making = value.map(|value| incarnation::parse(stream, &value)).transpose()?;
-        let token = making.map(|making| making.token);
-        self.makings.insert(stream.to_owned(), token.clone());
-        Ok(token)
+        self.makings.insert(stream.to_owned(), making.clone());
+        Ok(making)
     }
 
     pub(super) async fn head(&mut self, ledger: &str) -> Result<Option<&Head>, Error> {

@@ -16,7 +16,7 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 
 use crate::broker::{By, Error, StreamInfo};
-use crate::ledger::core::entry::Head;
+use crate::ledger::core::entry::{Head, Incarnation};
 use crate::message::subject::subject_matches;
 use crate::message::{EventId, Headers};
 use crate::outcome::HOPS_MAX;
@@ -94,7 +94,7 @@ pub struct Tracer<'a> {
     /// By name; read once. `None`: there is none.
     streams: HashMap<String, Option<StreamInfo>>,
     /// By source stream, its present making's token.
-    makings: HashMap<String, Option<String>>,
+    makings: HashMap<String, Option<Incarnation>>,
     /// By handler, when its consumer was made.
     made: HashMap<String, Option<u64>>,
     seen: HashSet<(String, u64)>,

@@ -156,9 +156,9 @@ async fn at_nats(
     body: &mut Value,
 ) -> Result<Option<String>, broker::Error> {
     let (stream, consumer) = (&handler.stream, &handler.consumer);
-    if connection.stream(stream).await?.is_none() {
+    let Some(there) = connection.stream(stream).await? else {
         return Ok(Some(format!("there is no stream {stream}")));
-    }
+    };
     let Some(info) = connection.consumer(stream, consumer).await? else {
         return Ok(Some(format!(
             "its consumer {consumer} is not there; a host that serves makes it"
@@ -166,6 +166,14 @@ async fn at_nats(
     };
     body["pending"] = json!(info.num_pending);
     body["in_flight"] = json!(info.num_ack_pending);
+    // What was stored after the first look makes no difference.
+    let ahead = info.is_ahead_of(&there) && connection.left_behind(stream, &info).await?.is_some();
+    if ahead {
+        return Ok(Some(format!(
+            "stream {stream} has lost its end: consumer {consumer} is ahead of it, and is given nothing until a host makes it \
+             anew, at its next start or sweep"
+        )));
+    }
     if let Some(why) = info.held_up(stream) {
         body["note"] = json!(why);
     }

@@ -58,7 +58,17 @@ async fn relay(connection: &Connection, plan: &Plan, name: &str, hosts: &[Value]
         "state": "works", "why": null, "waiting": null, "oldest": null, "blocked": blocked, "left_out": left_out,
     });
     let (waiting, oldest) = match waits(connection, name).await {
-        Ok((waiting, oldest)) => {
+        Ok(Waits::Lying(sequence)) => {
+            body["state"] = json!("late");
+            body["why"] = json!(format!(
+                "the server leaves message {sequence} of stream {} lying, and what came after it: a host makes the consumer {} \
+                 anew within two minutes",
+                kv_stream(name),
+                relay::CONSUMER
+            ));
+            return body;
+        }
+        Ok(Waits::Known(waiting, oldest)) => {
             body["waiting"] = json!(waiting);
             body["oldest"] = json!(oldest);
             (waiting, oldest.as_deref().and_then(parse_rfc3339))
@@ -95,9 +105,16 @@ async fn relay(connection: &Connection, plan: &Plan, name: &str, hosts: &[Value]
     body
 }
 
-/// Messages of consequences that are not confirmed, and when the oldest of them was stored, RFC 3339.
-async fn waits(connection: &Connection, name: &str) -> Result<(u64, Option<String>), broker::Error> {
+enum Waits {
+    /// Messages of consequences that are not confirmed, and when the oldest of them was stored, RFC 3339.
+    Known(u64, Option<String>),
+    /// The server says that there are none, and this one is stored.
+    Lying(u64),
+}
+
+async fn waits(connection: &Connection, name: &str) -> Result<Waits, broker::Error> {
     let (stream, outs) = (kv_stream(name), Subjects::new(name).outs());
+    let newest = connection.stored(&stream, By::Last(&outs)).await?;
     let consumer = connection.consumer(&stream, relay::CONSUMER).await?;
     let (floor, waiting) = match consumer {
         Some(consumer) => (
@@ -107,8 +124,10 @@ async fn waits(connection: &Connection, name: &str) -> Result<(u64, Option<Strin
         // No relay has ever run: all of them wait.
         None => (0, connection.subjects(&stream, &outs).await?.len() as u64),
     };
-    if waiting == 0 || connection.stored(&stream, By::Last(&outs)).await?.is_none() {
-        return Ok((waiting, None));
+    match newest {
+        Some(newest) if waiting == 0 && newest.sequence > floor => return Ok(Waits::Lying(newest.sequence)),
+        Some(_) if waiting > 0 => {}
+        Some(_) | None => return Ok(Waits::Known(waiting, None)),
     }
     let ask = json!({ "seq": floor + 1, "next_by_subj": outs });
     // It may be carried out by now.
@@ -117,5 +136,5 @@ async fn waits(connection: &Connection, name: &str) -> Result<(u64, Option<Strin
         .await
         .ok();
     let time = found.and_then(|found| Some(found["message"]["time"].as_str()?.to_owned()));
-    Ok((waiting, time))
+    Ok(Waits::Known(waiting, time))
 }

@@ -36,10 +36,7 @@ enum Answer {
 /// Acts on one advisory.
 pub async fn take(lane: &Arc<Lane>, link: Arc<Link>, (advisory, reply): Routed) {
     let acker = Acker::of(reply, &link);
-    let event = EventId {
-        incarnation: Arc::clone(&link.incarnation),
-        sequence: advisory.stream_seq,
-    };
+    let event = link.event(advisory.stream_seq);
     let what = What::Event(event.clone());
     let settlement = match act(lane, &link, &advisory, &event).await {
         Ok(Answer::Over) => {
@@ -140,6 +137,8 @@ async fn act(lane: &Lane, link: &Link, advisory: &Advisory, event: &EventId) -> 
     };
     match dead_lettering::body_in_stream(lane, event).await? {
         None => replay::lost(lane, event, dead.record).await?,
+        // It speaks of what the stream had in this place before it lost its end.
+        Some(body) if body.time_ms > at => return Ok(Answer::Over),
         Some(body) => {
             if dead_lettering::bury(lane, event, &dead, Some(body)).await? == dead_lettering::Buried::Now {
                 Counters::add(&lane.counters.dead, 1);

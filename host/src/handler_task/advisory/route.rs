@@ -146,7 +146,7 @@ async fn bind(connection: &Connection, plan: &Plan) -> Result<ConsumerInfo, Erro
         config["deliver_policy"] = json!("by_start_sequence");
         config["opt_start_seq"] = json!(first);
     }
-    connection.put_consumer(ADVISORIES, &config, "").await
+    connection.put_whole(ADVISORIES, &config).await
 }
 
 /// Earlier builds had a consumer for each handler: those go, and what none of them has answered is the first to be heard.

@@ -51,7 +51,7 @@ async fn bind(connection: &Connection, lane: &Lane) -> Result<ConsumerInfo, Erro
         "replay_policy": "instant",
         "metadata": { META_MESH: lane.whole.mesh, META_HANDLER: lane.plan.name },
     });
-    connection.put_consumer(REPLAY, &config, "").await
+    connection.put_whole(REPLAY, &config).await
 }
 
 /// Handles one message: the replay of an event, or of a list of letters.
@@ -166,7 +166,7 @@ async fn of_letter(
 
 /// An event that is still in its stream. `None`: it is not, and has been buried.
 async fn of_stream(lane: &Lane, link: &Link, event: &EventId) -> Result<Option<(Message, Replay)>, Error> {
-    if event.incarnation != link.incarnation {
+    if !link.has(event) {
         return Ok(None);
     }
     let Some(body) = dead_lettering::body_in_stream(lane, event).await? else {

@@ -49,7 +49,7 @@ pub struct Book<W> {
     /// The head's own stream sequence; 0: there is none.
     pub head_sequence: u64,
     pub index: Index,
-    /// What every head from now on says of source streams.
+    /// What every head from now on says of source streams: no event with a higher sequence than there was decided.
     pub incarnations: BTreeMap<String, Incarnation>,
     pub(in crate::ledger) view: View,
     pub(in crate::ledger) sent: Option<Sent<W>>,
@@ -158,7 +158,11 @@ impl<W> Book<W> {
 
     /// What the next entry says besides.
     fn to_say(&self) -> Said {
-        let news = |(stream, known): &(&String, &Incarnation)| self.head.incarnations.get(*stream) != Some(*known);
+        let news = |(stream, known): &(&String, &Incarnation)| {
+            let said = self.head.incarnations.get(*stream);
+            // Another host has seen more of it.
+            said != Some(*known) && said.is_none_or(|said| said.token != known.token || said.sequence <= known.sequence)
+        };
         // An index that is not whole does not know where a start begins.
         let from = if self.is_opening { 0 } else { self.index.reads_from() };
         let incarnations = self.incarnations.iter().filter(news);

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 pub use super::consequence::{Body, Consequence, Out, PART};
 pub use super::id::{Hash, Id};
+pub use super::incarnation::Incarnation;
 use crate::message::EventId;
 use crate::outcome::Cause;
 
@@ -297,17 +298,6 @@ pub struct Floor {
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands it over so")]
 fn is_zero(n: &u64) -> bool {
     *n == 0
-}
-
-/// What the mesh knows of a source stream.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Incarnation {
-    pub token: String,
-    /// When the server made the stream; another time after a restore, too.
-    pub created: String,
-    /// A message by which the stream is known again: its sequence and time. 0: none was seen yet.
-    pub sequence: u64,
-    pub time_ms: u64,
 }
 
 impl Floor {

@@ -10,6 +10,7 @@ pub mod fate;
 pub mod group;
 mod id;
 pub mod ids;
+mod incarnation;
 pub mod index;
 pub mod join;
 mod memory;

@@ -77,7 +77,7 @@ async fn serve(plan: &Plan, attempt: &mut u32) -> Result<std::convert::Infallibl
         "replay_policy": "instant",
         "metadata": { META_MESH: plan.mesh },
     });
-    connection.put_consumer(DELAYED, &config, "").await?;
+    connection.put_whole(DELAYED, &config).await?;
     let mut inlet = Inlet::open(&connection, DELAYED, CONSUMER).await?;
     let carrier = Carrier {
         nats: nats.clone(),

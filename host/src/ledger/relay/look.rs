@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use super::CONSUMER;
 use super::blocked::{Manner, Waiting};
 use super::carry::{Fetched, Relay};
+use super::consumer::Carried;
 use crate::broker::error::Code;
 use crate::broker::provision::DEAD;
 use crate::broker::scan::{CLOCKS_MS, From, LOOKS, Scanned, survey};
@@ -32,9 +33,11 @@ impl Relay {
             });
         };
         let until = info.delivered.stream_seq.max(here.stream_sequence);
+        let carried = Carried::of(&info);
         self.look = Look {
-            until,
-            from_ms: here.time_ms,
+            until: until.max(carried.until),
+            from_ms: carried.lost_since_ms.unwrap_or(u64::MAX).min(here.time_ms),
+            by_any_entry: carried.lost_since_ms.is_some(),
             ..Look::default()
         };
         let mut next = info.ack_floor.stream_seq + 1;
@@ -100,7 +103,12 @@ impl Relay {
                 );
                 return Ok(false);
             }
-            let from = (self.look.from_ms, self.flight.first_entry());
+            let entry = if self.look.by_any_entry {
+                0
+            } else {
+                self.flight.first_entry()
+            };
+            let from = (self.look.from_ms, entry);
             match ids_since(&self.plan.nats, &self.connection, subject, from).await {
                 Ok(ids) => self.look.saw(subject.to_owned(), ids),
                 Err(error @ Error::Gone { .. }) => return Err(error),

@@ -11,6 +11,7 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use self::carry::{Fetched, Relay};
+use self::consumer::Watch;
 use crate::broker::connection::redial_delay;
 use crate::broker::consumer::nanos;
 use crate::broker::kv::kv_stream;
@@ -28,6 +29,7 @@ use crate::trouble::Weight;
 mod asked;
 mod blocked;
 mod carry;
+pub mod consumer;
 pub mod due;
 mod flight;
 mod look;
@@ -159,20 +161,7 @@ async fn serve(
     }
     let stream = kv_stream(ledger);
     let subjects = Subjects::new(ledger);
-    let config = json!({
-        "durable_name": CONSUMER,
-        "description": "carries the consequences of the ledger out",
-        "ack_policy": "all",
-        "ack_wait": nanos(ACK_WAIT),
-        "max_ack_pending": UNCONFIRMED_MAX,
-        "filter_subject": subjects.outs(),
-        "deliver_policy": "all",
-        "replay_policy": "instant",
-        "priority_policy": "pinned_client",
-        "priority_groups": [GROUP],
-        "priority_timeout": nanos(PIN_TTL),
-    });
-    connection.put_consumer(&stream, &config, "").await?;
+    consumer::bind(connection, ledger).await?;
     let gone = || Error::Gone {
         what: format!("the relay of {ledger}"),
     };
@@ -190,6 +179,7 @@ async fn serve(
     let (mut asked, mut fetched) = (0, Instant::now());
     let mut heard = Instant::now();
     let mut checks = tokio::time::interval(Duration::from_secs(1));
+    let mut watch = Watch::new();
     let mut turn = false;
     let closed = async {
         tokio::select! {
@@ -244,6 +234,10 @@ async fn serve(
                 // With a lost request goes the certainty when the messages behind it were fetched.
                 if heard.elapsed() > PIN_TTL * 2 {
                     return Err(gone());
+                }
+                if relay.is_idle() && watch.finds(connection, ledger).await? {
+                    state.made_anew();
+                    return Ok(());
                 }
                 continue;
             }

@@ -9,6 +9,8 @@ pub struct Look {
     pub until: u64,
     /// When the oldest of them was stored.
     pub(super) from_ms: u64,
+    /// What follows from any entry may be there, not only from those that are not confirmed.
+    pub(super) by_any_entry: bool,
     /// By subject, the ids of the events that are in the target since then.
     pub(super) seen: HashMap<String, HashSet<String>>,
 }

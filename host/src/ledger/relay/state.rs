@@ -36,6 +36,8 @@ pub struct Snapshot {
     pub left_out: Option<LeftOut>,
     /// Nothing else is under way here but what waits for them.
     pub only_waits: bool,
+    /// How often its consumer was made anew since the host began, because the server left consequences lying.
+    pub made_anew: u64,
 }
 
 /// An error that the relay has begun again after.
@@ -131,6 +133,11 @@ impl RelayState {
         let mut now = self.lock();
         let count = now.left_out.as_ref().map_or(0, |last| last.count) + 1;
         now.left_out = Some(LeftOut { sequence, why, count });
+    }
+
+    /// Its consumer was made anew.
+    pub(super) fn made_anew(&self) {
+        self.lock().made_anew += 1;
     }
 
     /// It works.

@@ -188,12 +188,29 @@ impl Bucket {
     pub async fn identity(&self, stream: &str) -> Result<(String, Option<Incarnation>), Error> {
         self.connection().await?;
         let book = self.book();
-        Ok((book.head.bucket.clone(), book.head.incarnations.get(stream).cloned()))
+        let mut known = book.head.incarnations.get(stream).cloned();
+        if let (Some(known), Some(own)) = (&mut known, book.incarnations.get(stream)) {
+            known.merge(own);
+        }
+        Ok((book.head.bucket.clone(), known))
     }
 
     /// From now on appends carry this of a source stream.
     pub fn remember(&self, stream: &str, incarnation: &Incarnation) {
-        self.book().incarnations.insert(stream.to_owned(), incarnation.clone());
+        let mut book = self.book();
+        let mut incarnation = incarnation.clone();
+        if let Some(known) = book.incarnations.get(stream) {
+            incarnation.merge(known);
+        }
+        book.incarnations.insert(stream.to_owned(), incarnation);
+    }
+
+    /// An event of a source stream is about to be decided: whoever binds next sees by it whether the stream still has all
+    /// that is decided.
+    pub fn saw(&self, stream: &str, event: &EventId, time_ms: u64) {
+        if let Some(known) = self.book().incarnations.get_mut(stream) {
+            known.saw(&event.incarnation, event.sequence, time_ms);
+        }
     }
 
     /// Reads everything that other hosts have appended.
@@ -335,9 +352,9 @@ impl Bucket {
     fn begin_again<'a>(&self, half_way: PoisonError<MutexGuard<'a, Book<Waiter>>>) -> MutexGuard<'a, Book<Waiter>> {
         self.book.clear_poison();
         let mut book = half_way.into_inner();
-        let session = book.session + 1;
+        let (session, incarnations) = (book.session + 1, std::mem::take(&mut book.incarnations));
         *book = Book::new(&self.name, CACHE_BYTES_MAX, failpoint::planted());
-        book.session = session;
+        (book.session, book.incarnations) = (session, incarnations);
         self.forget_session();
         self.joined.notify_one();
         tracing::warn!(bucket = %self.name, "a step of the ledger has panicked: the ledger is read again");

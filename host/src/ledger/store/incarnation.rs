@@ -20,10 +20,9 @@ pub enum Seen {
     New,
 }
 
-/// `witness`: the time of the stored message at the known sequence, if there is one. `bound`: a consumer of ours that
-/// names the known token is there, and consumers go with their stream.
-pub fn compare(known: &Incarnation, created: &str, witness: Option<u64>, bound: bool) -> Seen {
-    let recognised = known.sequence > 0 && witness == Some(known.time_ms);
+/// `recognised`: a message by which it is known is stored there. `bound`: a consumer of ours that names it is there, and
+/// consumers go with their stream.
+pub fn compare(known: &Incarnation, created: &str, recognised: bool, bound: bool) -> Seen {
     if known.created == created || recognised || bound {
         Seen::Same
     } else {
@@ -49,14 +48,14 @@ pub fn parse(stream: &str, value: &[u8]) -> Result<Incarnation, Error> {
     })
 }
 
-/// The present incarnation of a source stream. `from_head`: what the handler's ledger remembers, for the case that the
-/// mesh's own bucket is gone.
+/// The present incarnation of a source stream. `from_head`: what the handler's ledger remembers, also for the case that the
+/// mesh's own bucket is gone. `newest`: the same that this host has seen for a handler without a ledger.
 pub async fn resolve(
     connection: &Connection,
     stream: &str,
     info: &StreamInfo,
     bound_token: Option<&str>,
-    from_head: Option<&Incarnation>,
+    (from_head, newest): (Option<&Incarnation>, Option<&Incarnation>),
 ) -> Result<Incarnation, Error> {
     let subject = key_subject(MESH_BUCKET, &key(stream));
     for _ in 0..10 {
@@ -75,36 +74,48 @@ pub async fn resolve(
             created: info.created.clone(),
             sequence: last.as_ref().map_or(0, |m| m.sequence),
             time_ms: last.as_ref().map_or(0, |m| m.time_ms),
+            former: Vec::new(),
         };
         let known = match bound_token {
             // A live consumer of ours proves its incarnation: consumers go with their stream.
-            Some(bound) if known.as_ref().is_none_or(|k| k.token != bound) => Some(present(bound.to_owned())),
+            Some(bound) if known.as_ref().is_none_or(|k| !k.has(bound)) => Some(present(bound.to_owned())),
             _ => known,
         };
         let mut anew = None;
         let next = match &known {
             None => present(token()[..6].to_owned()),
             Some(known) => {
-                let witness = match known.sequence {
-                    0 => None,
-                    sequence => connection
-                        .stored(stream, By::Sequence(sequence))
-                        .await?
-                        .map(|m| m.time_ms),
-                };
-                let behind = |info: &StreamInfo| known.created == info.created && known.sequence > info.state.last_seq;
-                // What is known may be newer than the look at the stream.
-                if behind(info) && connection.stream(stream).await?.as_ref().is_some_and(behind) {
-                    return Err(Error::Refused(format!(
-                        "stream {stream} has lost its end: it had message {} and ends at {} now. New messages would pass \
-                         for old ones that are decided: restore it, or make it anew",
-                        known.sequence, info.state.last_seq
-                    )));
+                let seen = [from_head, newest].into_iter().flatten();
+                let witness = seen.filter(|seen| seen.token == known.token).fold(known, |one, other| {
+                    if other.sequence > one.sequence { other } else { one }
+                });
+                let at = time_at(connection, stream, witness.sequence).await?;
+                let bound = bound_token.is_some_and(|bound| known.has(bound));
+                let mut recognised = at == Some(witness.time_ms);
+                if !recognised && !bound && known.created != info.created {
+                    recognised = time_at(connection, stream, known.sequence).await? == Some(known.time_ms);
                 }
-                match compare(known, &info.created, witness, bound_token == Some(&known.token)) {
+                match compare(known, &info.created, recognised, bound) {
                     Seen::Same => {
-                        let mut next = present(known.token.clone());
-                        if next.sequence < known.sequence && known.created == next.created {
+                        let end = match at {
+                            Some(at) if at == witness.time_ms => None,
+                            // Other messages are there in the place of those that were lost, or none.
+                            Some(_) => Some(end_before(connection, stream, witness).await?),
+                            None => match connection.ends_before(stream, witness.sequence, info).await? {
+                                Some(_) => Some(end_before(connection, stream, witness).await?),
+                                None => None,
+                            },
+                        };
+                        let now = present(known.token.clone());
+                        let mut next = Incarnation {
+                            former: known.former.clone(),
+                            ..now
+                        };
+                        if let Some(end) = end {
+                            next = next.cut(end, token()[..6].to_owned());
+                            tracing::warn!(stream, end, lost_from = end + 1, had = witness.sequence, was = %known.token,
+                                now = %next.token, "the source stream has lost its end: what comes there now are new events");
+                        } else if next.sequence < known.sequence && known.created == next.created {
                             (next.sequence, next.time_ms) = (known.sequence, known.time_ms);
                         }
                         next
@@ -137,6 +148,39 @@ pub async fn resolve(
     })
 }
 
+async fn time_at(connection: &Connection, stream: &str, sequence: u64) -> Result<Option<u64>, Error> {
+    let stored = match sequence {
+        0 => None,
+        sequence => connection.stored(stream, By::Sequence(sequence)).await?,
+    };
+    Ok(stored.map(|stored| stored.time_ms))
+}
+
+/// The last sequence of a stream that has lost its end, up to which it is as it was: what was stored since then is younger
+/// than the newest message that it had.
+async fn end_before(connection: &Connection, stream: &str, had: &Incarnation) -> Result<u64, Error> {
+    let info = connection.stream(stream).await?.ok_or_else(|| Error::Missing {
+        what: format!("stream {stream}"),
+    })?;
+    // Between these is the first that is younger.
+    let (mut from, mut to) = (info.state.first_seq.max(1), info.state.last_seq + 1);
+    while from < to {
+        let middle = u64::midpoint(from, to);
+        match connection.stored_next(stream, middle, ">").await? {
+            Some(old) if old.time_ms <= had.time_ms => from = old.sequence + 1,
+            Some(_) | None => to = middle,
+        }
+    }
+    if from > had.sequence {
+        return Err(Error::Refused(format!(
+            "stream {stream} has lost its end: message {} is not the one that was there, and by its time nobody can say which \
+             messages are new. New ones would pass for old ones that are decided: restore it, or make it anew",
+            had.sequence
+        )));
+    }
+    Ok(from - 1)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -148,20 +192,20 @@ mod tests {
             created: "monday".into(),
             sequence: 7,
             time_ms: 70,
+            former: Vec::new(),
         };
         let rows = [
-            ("monday", Some(70), false, Seen::Same),
-            ("monday", None, false, Seen::Same),
-            ("tuesday", Some(70), false, Seen::Same),
-            ("tuesday", Some(99), false, Seen::New),
-            ("tuesday", None, false, Seen::New),
-            ("tuesday", None, true, Seen::Same),
+            ("monday", true, false, Seen::Same),
+            ("monday", false, false, Seen::Same),
+            ("tuesday", true, false, Seen::Same),
+            ("tuesday", false, false, Seen::New),
+            ("tuesday", false, true, Seen::Same),
         ];
-        for (created, witness, bound, seen) in rows {
+        for (created, recognised, bound, seen) in rows {
             assert_eq!(
-                compare(&known, created, witness, bound),
+                compare(&known, created, recognised, bound),
                 seen,
-                "{created} {witness:?} {bound}"
+                "{created} {recognised} {bound}"
             );
         }
     }

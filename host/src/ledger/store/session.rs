@@ -13,6 +13,7 @@ use crate::broker::{By, Connection, Error};
 use crate::ledger::core::book::Read;
 use crate::ledger::core::entry::{Entry, Head, READER};
 use crate::ledger::core::opening::Opening;
+use crate::ledger::relay;
 use crate::message::clock::now_ms;
 use crate::message::rfc3339;
 use crate::trouble::{self, Weight};
@@ -128,6 +129,7 @@ impl Bucket {
         let info = connection.stream(&self.stream).await?;
         let info = info.ok_or_else(|| gone_bucket(&self.name))?;
         check_ledger_bucket(&self.name, &info)?;
+        relay::consumer::reconcile(&connection, &self.name, &info).await?;
         self.complete_own(&connection).await?;
         let known = self.making.lock().clone();
         let (head, sequence) = match read::head(&connection, &self.stream, &self.subjects).await? {

@@ -1,0 +1,151 @@
+//! Consumers that their stream has left behind. A stream can lose its end, with its disk or by an older copy of its files;
+//! the state of its consumers lies beside it and stays. To the server, what is stored there afterwards counts as delivered:
+//! it waits for ever, and no figure of the consumer says so. Such a consumer is made anew from where it has to go on.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::connection::Connection;
+use super::consumer::ConsumerInfo;
+use super::error::{Code, Error};
+use super::stream::StreamInfo;
+
+/// In a cluster, the leader of a stream may be behind the leader of its consumer for so long.
+pub const CERTAIN: Duration = Duration::from_secs(1);
+
+impl ConsumerInfo {
+    /// Whether it has been given messages that its stream does not have.
+    pub fn is_ahead_of(&self, stream: &StreamInfo) -> bool {
+        self.delivered.stream_seq > stream.state.last_seq
+    }
+}
+
+impl Connection {
+    /// The stream, if it ends before a message that it had, for certain. `known`: what was last heard of it.
+    ///
+    /// Costs nothing if what is known says otherwise; two requests and a second where it is so.
+    pub async fn ends_before(
+        &self,
+        stream: &str,
+        sequence: u64,
+        known: &StreamInfo,
+    ) -> Result<Option<StreamInfo>, Error> {
+        if sequence <= known.state.last_seq {
+            return Ok(None);
+        }
+        for certain in [false, true] {
+            let info = self.stream(stream).await?;
+            let Some(info) = info.filter(|info| sequence > info.state.last_seq) else {
+                return Ok(None);
+            };
+            if certain {
+                return Ok(Some(info));
+            }
+            tokio::time::sleep(CERTAIN).await;
+        }
+        Ok(None)
+    }
+
+    /// The stream, if a consumer on it is ahead of it for certain.
+    pub async fn left_behind(&self, stream: &str, consumer: &ConsumerInfo) -> Result<Option<StreamInfo>, Error> {
+        // Asked for later than the consumer: what has been stored in between makes no difference.
+        match self.stream(stream).await? {
+            Some(info) => self.ends_before(stream, consumer.delivered.stream_seq, &info).await,
+            None => Ok(None),
+        }
+    }
+
+    /// A message that the server says it has nothing to do for any more and that was never given to this consumer: its
+    /// sequence. `info`: the stream as it was before the consumer was asked.
+    ///
+    /// Costs nothing as long as something is under way, else one request for each of the consumer's filters.
+    pub async fn passed_over(&self, info: &StreamInfo, consumer: &ConsumerInfo) -> Result<Option<u64>, Error> {
+        let given = consumer.delivered.stream_seq;
+        if consumer.num_pending > 0 || given >= info.state.last_seq {
+            return Ok(None);
+        }
+        let stream = info.config["name"].as_str().unwrap_or_default();
+        for filter in filters(&consumer.config) {
+            let next = self.stored_next(stream, given + 1, &filter).await?;
+            if let Some(next) = next.filter(|next| next.sequence <= info.state.last_seq) {
+                return Ok(Some(next.sequence));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Makes a consumer anew, with the same settings and metadata, to be given what is stored from a sequence on.
+    /// `metadata`: what is to be said besides.
+    pub async fn make_anew(
+        &self,
+        stream: &str,
+        found: &ConsumerInfo,
+        (from, metadata): (u64, &[(&str, String)]),
+    ) -> Result<ConsumerInfo, Error> {
+        let mut config = found.config.clone();
+        let info = self.stream(stream).await?;
+        let Some(fields) = config.as_object_mut() else {
+            return Ok(found.clone());
+        };
+        for start in ["opt_start_seq", "opt_start_time"] {
+            fields.remove(start);
+        }
+        // A work queue takes no other; and it holds only what is not acked.
+        config["deliver_policy"] = json!("all");
+        if info.is_some_and(|info| info.retention() != "workqueue") {
+            config["deliver_policy"] = json!("by_start_sequence");
+            config["opt_start_seq"] = json!(from.max(1));
+        }
+        if let Some(told) = config["metadata"].as_object_mut() {
+            // What the server says there of itself.
+            told.retain(|key, _| !key.starts_with("_nats."));
+        }
+        for (key, value) in metadata {
+            config["metadata"][*key] = json!(value);
+        }
+        self.remove_consumer(stream, &found.name).await?;
+        match self.put_consumer(stream, &config, "create").await {
+            // Another host was faster.
+            Err(Error::Api {
+                code: Code::CONSUMER_ALREADY_EXISTS,
+                ..
+            }) => {
+                let there = self.consumer(stream, &found.name).await?;
+                there.ok_or_else(|| Error::Missing {
+                    what: format!("consumer {} on stream {stream}", found.name),
+                })
+            }
+            made => made,
+        }
+    }
+
+    /// Makes or changes a consumer that may be given anything twice: one that is ahead of its stream begins from the start.
+    pub async fn put_whole(&self, stream: &str, config: &Value) -> Result<ConsumerInfo, Error> {
+        let found = self.put_consumer(stream, config, "").await?;
+        let Some(info) = self.left_behind(stream, &found).await? else {
+            return Ok(found);
+        };
+        let (consumer, last) = (&found.name, info.state.last_seq);
+        tracing::warn!(
+            stream,
+            consumer,
+            delivered = found.delivered.stream_seq,
+            last,
+            "a stream has lost its end: its consumer was ahead of it and is made anew"
+        );
+        self.remove_consumer(stream, consumer).await?;
+        self.put_consumer(stream, config, "").await
+    }
+}
+
+/// What a consumer is given of its stream.
+fn filters(config: &Value) -> Vec<String> {
+    let many = config["filter_subjects"].as_array().into_iter().flatten();
+    let all = many.chain(config.get("filter_subject")).filter_map(Value::as_str);
+    let filters: Vec<String> = all.map(str::to_owned).collect();
+    match filters.is_empty() {
+        true => vec![">".to_owned()],
+        false => filters,
+    }
+}

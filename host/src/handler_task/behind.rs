@@ -1,0 +1,69 @@
+//! A handler's consumer that its stream has left behind (`broker/anew`): made anew from where it has to go on. What is given
+//! twice by that is answered from the ledger.
+
+use crate::broker::anew::CERTAIN;
+use crate::broker::consumer::{ConsumerInfo, META_INCARNATION, Owner, check_owner};
+use crate::broker::{Connection, Error, StreamInfo};
+use crate::ledger::core::entry::Incarnation;
+use crate::plan::Handler;
+
+/// Makes a consumer anew that has been given more than its stream has, or has had before it lost its end.
+pub async fn reconcile(
+    connection: &Connection,
+    plan: &Handler,
+    (found, owner): (&ConsumerInfo, &Owner<'_>),
+    (info, present): (&StreamInfo, &Incarnation),
+) -> Result<(), Error> {
+    let given = found.delivered.stream_seq;
+    // It was bound before the stream lost its end, and has passed what came in the place of what was lost.
+    let bound = found.metadata(META_INCARNATION);
+    let passed = (present.former.iter()).find(|former| bound == Some(&*former.token) && former.until < given);
+    let end = match passed {
+        Some(former) => former.until,
+        None => match connection.ends_before(&plan.stream, given, info).await? {
+            Some(info) => info.state.last_seq,
+            None => return Ok(()),
+        },
+    };
+    check_owner(plan, found, owner)?;
+    anew(connection, plan, found, end).await
+}
+
+/// From where it had acked everything that the stream still has.
+async fn anew(connection: &Connection, plan: &Handler, found: &ConsumerInfo, end: u64) -> Result<(), Error> {
+    let delivered = found.delivered.stream_seq;
+    tracing::warn!(handler = %plan.name, stream = %plan.stream, consumer = %plan.consumer, delivered, end,
+        "the stream has lost its end: the handler's consumer was ahead of it and is made anew");
+    let from = found.ack_floor.stream_seq.min(end) + 1;
+    connection.make_anew(&plan.stream, found, (from, &[])).await.map(drop)
+}
+
+/// Makes a consumer anew to which the server forgets to give something. `info`: the stream as it was before `found`.
+pub async fn look(
+    connection: &Connection,
+    plan: &Handler,
+    found: &ConsumerInfo,
+    info: &StreamInfo,
+) -> Result<(), Error> {
+    if found.is_ahead_of(info)
+        && let Some(info) = connection.left_behind(&plan.stream, found).await?
+    {
+        // The lane binds it again, and finds out what the stream has lost.
+        return anew(connection, plan, found, info.state.last_seq).await;
+    }
+    let Some(passed) = connection.passed_over(info, found).await? else {
+        return Ok(());
+    };
+    // Between storing a message and telling a consumer of it, it may be so.
+    tokio::time::sleep(CERTAIN).await;
+    let again = connection.consumer(&plan.stream, &plan.consumer).await?;
+    let Some(again) = again.filter(|again| again.num_pending == 0 && again.delivered.stream_seq < passed) else {
+        return Ok(());
+    };
+    tracing::warn!(handler = %plan.name, stream = %plan.stream, consumer = %plan.consumer, sequence = passed,
+        "the server leaves an event lying: the handler's consumer is made anew");
+    connection
+        .make_anew(&plan.stream, &again, (again.settled_floor() + 1, &[]))
+        .await
+        .map(drop)
+}

@@ -1,0 +1,184 @@
+//! The relay's consumer: where the server keeps how far a ledger's consequences are carried out. One that is ahead of its
+//! stream, or that the server forgets to give something, is made anew where it has to go on.
+
+use std::time::Duration;
+
+use rand::RngExt as _;
+use serde_json::json;
+use tokio::time::Instant;
+
+use super::{ACK_WAIT, CONSUMER, GROUP, PIN_TTL, UNCONFIRMED_MAX};
+use crate::broker::consumer::{ConsumerInfo, differs, nanos};
+use crate::broker::error::Code;
+use crate::broker::kv::kv_stream;
+use crate::broker::{By, Connection, Error, StreamInfo};
+use crate::ledger::core::entry::Subjects;
+use crate::message::parse_rfc3339;
+
+/// Metadata of the consumer: consequences up to this sequence of the stream may have been carried out before it was made.
+const META_CARRIED: &str = "jetmesh.carried";
+/// Metadata of one that was made anew because the stream had lost its end: since when what was lost may have been carried
+/// out, in milliseconds since the Unix epoch. It is decided again, in other entries.
+const META_LOST_SINCE: &str = "jetmesh.lost-since";
+
+/// What may have been carried out by relays of which the consumer knows nothing.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Carried {
+    /// Up to this sequence.
+    pub until: u64,
+    /// Also by entries that are lost, since this time.
+    pub lost_since_ms: Option<u64>,
+}
+
+impl Carried {
+    pub fn of(consumer: &ConsumerInfo) -> Carried {
+        let number = |key| consumer.metadata(key).and_then(|text| text.parse().ok());
+        Carried {
+            until: number(META_CARRIED).unwrap_or(0),
+            lost_since_ms: number(META_LOST_SINCE),
+        }
+    }
+}
+
+/// The consumer of a ledger's relay: made if it is not there, brought up to date, and made anew if it is ahead of its stream.
+pub async fn bind(connection: &Connection, ledger: &str) -> Result<(), Error> {
+    let stream = kv_stream(ledger);
+    let info = connection.stream(&stream).await?.ok_or_else(|| Error::Missing {
+        what: format!("stream {stream}"),
+    })?;
+    let mut config = json!({
+        "durable_name": CONSUMER,
+        "description": "carries the consequences of the ledger out",
+        "ack_policy": "all",
+        "ack_wait": nanos(ACK_WAIT),
+        "max_ack_pending": UNCONFIRMED_MAX,
+        "filter_subject": Subjects::new(ledger).outs(),
+        "deliver_policy": "all",
+        "replay_policy": "instant",
+        "priority_policy": "pinned_client",
+        "priority_groups": [GROUP],
+        "priority_timeout": nanos(PIN_TTL),
+        // Perhaps somebody has removed one, which leaves no word of how far it had come.
+        "metadata": { META_CARRIED: info.state.last_seq.to_string() },
+    });
+    let Some(found) = reconcile(connection, ledger, &info).await? else {
+        return match connection.put_consumer(&stream, &config, "create").await {
+            // Another host was faster.
+            Err(error) if error.code() == Some(Code::CONSUMER_ALREADY_EXISTS) => Ok(()),
+            made => made.map(drop),
+        };
+    };
+    for key in ["deliver_policy", "opt_start_seq", "metadata"] {
+        config[key] = found.config[key].clone();
+    }
+    match differs(&config, &found.config) {
+        true => connection.put_consumer(&stream, &config, "update").await.map(drop),
+        false => Ok(()),
+    }
+}
+
+/// The consumer as it is, made anew if it is ahead of its stream. `None`: there is none. `info`: the stream as it was just now.
+///
+/// Whoever appends asks this first over each connection: what is appended afterwards could take the sequences of what was
+/// lost, and then nobody would see that the consumer has passed them over.
+pub async fn reconcile(
+    connection: &Connection,
+    ledger: &str,
+    info: &StreamInfo,
+) -> Result<Option<ConsumerInfo>, Error> {
+    let stream = kv_stream(ledger);
+    let Some(found) = connection.consumer(&stream, CONSUMER).await? else {
+        return Ok(None);
+    };
+    let delivered = found.delivered.stream_seq;
+    let Some(info) = connection.ends_before(&stream, delivered, info).await? else {
+        return Ok(Some(found));
+    };
+    let last = info.state.last_seq;
+    tracing::warn!(
+        ledger,
+        delivered,
+        last,
+        "the stream of a ledger has lost its end: the relay's consumer was ahead of it and is made anew"
+    );
+    // What was lost is decided again, beside as much that is new.
+    let until = delivered + (delivered - last);
+    let since = info.state.last_ts.as_deref().and_then(parse_rfc3339).unwrap_or(0);
+    let told = [(META_CARRIED, until.to_string()), (META_LOST_SINCE, since.to_string())];
+    let from = found.ack_floor.stream_seq.min(last) + 1;
+    connection.make_anew(&stream, &found, (from, &told)).await.map(Some)
+}
+
+/// Whether the server leaves consequences lying: it has nothing to give and waits for nothing, and one is stored that was
+/// not confirmed. Its sequence.
+pub async fn left_lying(connection: &Connection, ledger: &str) -> Result<Option<u64>, Error> {
+    let (stream, outs) = (kv_stream(ledger), Subjects::new(ledger).outs());
+    // First the newest: what is stored afterwards makes no difference.
+    let Some(last) = connection.stored(&stream, By::Last(&outs)).await? else {
+        return Ok(None);
+    };
+    let found = connection.consumer(&stream, CONSUMER).await?;
+    let idle = found.filter(|found| found.num_pending == 0 && found.num_ack_pending == 0);
+    let lies = idle.is_some_and(|found| found.ack_floor.stream_seq < last.sequence);
+    Ok(lies.then_some(last.sequence))
+}
+
+/// Makes the consumer anew from where it has confirmed everything.
+async fn begin_anew(connection: &Connection, ledger: &str) -> Result<(), Error> {
+    let stream = kv_stream(ledger);
+    let Some(info) = connection.stream(&stream).await? else {
+        return Ok(());
+    };
+    let Some(found) = connection.consumer(&stream, CONSUMER).await? else {
+        return Ok(());
+    };
+    if found.is_ahead_of(&info) {
+        return reconcile(connection, ledger, &info).await.map(drop);
+    }
+    let told = [(META_CARRIED, info.state.last_seq.to_string())];
+    let from = found.ack_floor.stream_seq + 1;
+    connection.make_anew(&stream, &found, (from, &told)).await.map(drop)
+}
+
+/// How often an idle relay looks whether the server leaves something lying: two requests.
+const EVERY: Duration = Duration::from_secs(60);
+
+/// Looks for consequences that the server leaves lying.
+pub struct Watch {
+    next: Instant,
+    /// What seemed to lie there a moment ago: between storing a message and telling a consumer of it, it may be so.
+    suspected: Option<u64>,
+}
+
+impl Watch {
+    /// Those of thousands of relays do not look at the same moment.
+    pub fn new() -> Watch {
+        let first = EVERY.mul_f64(rand::rng().random_range(0.1..1.0));
+        Watch {
+            next: Instant::now() + first,
+            suspected: None,
+        }
+    }
+
+    /// To be asked every second while nothing is under way. `true`: the consumer was made anew.
+    pub async fn finds(&mut self, connection: &Connection, ledger: &str) -> Result<bool, Error> {
+        if Instant::now() < self.next {
+            return Ok(false);
+        }
+        let lies = left_lying(connection, ledger).await?;
+        let certain = lies.is_some() && lies == self.suspected;
+        self.suspected = lies;
+        if lies.is_none() {
+            self.next = Instant::now() + EVERY.mul_f64(rand::rng().random_range(0.75..1.0));
+        }
+        if certain {
+            tracing::warn!(
+                ledger,
+                sequence = lies,
+                "the server leaves consequences lying: the relay's consumer is made anew"
+            );
+            begin_anew(connection, ledger).await?;
+        }
+        Ok(certain)
+    }
+}
