@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, MutexGuard};
 
-use crate::message::clock::now_ms;
+use crate::message::clock::wall_ms;
 use crate::message::rfc3339;
 use crate::text::normalise::normalise;
 
@@ -146,7 +146,8 @@ impl Troubles {
         let met = Met {
             weight,
             why,
-            since_ms: now_ms(),
+            // On lines of the log, whose own time is the host's.
+            since_ms: wall_ms(),
             times: 1,
             told: 1,
             told_at: now,

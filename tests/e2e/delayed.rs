@@ -344,7 +344,7 @@ async fn the_nats_command_line_and_the_status_show_what_waits() {
             .contains("delayed events: 2 wait for their time")
     );
     let status: Value = serde_json::from_str(&mesh.jetmesh_ok(&["status", "--json"]).await).expect("JSON");
-    assert_eq!(status["delayed"], json!({ "waiting": 2, "due": 0 }));
+    assert_eq!(status["delayed"], json!({ "waiting": 2, "due": 0, "late_since": null }));
 
     let Some(listed) = cli::nats(&mesh.server, &["stream", "subjects", "MESH_DELAYED", "$MESH.delay.>"]).await else {
         return;

@@ -64,7 +64,7 @@ async fn discarded_letters_leave_the_list_their_deaths_stay_and_a_replay_does_no
     let account: Value = serde_json::from_str(&account.1).expect("JSON");
     assert_eq!(
         account,
-        json!({ "discarded": 1, "changed": [], "missing": ["probe.k.99"], "left": 0 })
+        json!({ "discarded": 1, "changed": [], "missing": ["probe.k.99"], "failed": 0, "left": 0 })
     );
     let left = mesh.letters().await;
     assert_eq!((left.len(), left[0].header("Mesh-Code")), (1, Some("c")));

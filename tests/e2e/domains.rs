@@ -89,12 +89,12 @@ async fn a_domain_or_prefix_that_leads_nowhere_is_named_with_its_setting() {
     let wrong = [
         (
             "js_domain = \"elsewhere\"",
-            "nobody answers the JetStream API on `$JS.elsewhere.API.>`",
+            "no server answers the JetStream API on `$JS.elsewhere.API.>`",
             "Set nats.js_domain to",
         ),
         (
             "js_api_prefix = \"JS.other.API\"",
-            "nobody answers the JetStream API on `JS.other.API.>`",
+            "no server answers the JetStream API on `JS.other.API.>`",
             "Set nats.js_api_prefix to",
         ),
     ];

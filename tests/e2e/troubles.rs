@@ -111,6 +111,37 @@ async fn a_server_that_can_store_nothing_wakes_a_person_in_few_lines_and_its_end
         .await;
 }
 
+/// Seconds since the Unix epoch, of a time that stands at the beginning of a text.
+fn seconds(text: &str) -> Option<u64> {
+    let time = humantime::parse_rfc3339(text.split([' ', '"']).next()?).ok()?;
+    Some(time.duration_since(std::time::UNIX_EPOCH).ok()?.as_secs())
+}
+
+#[cfg(feature = "failpoints")]
+#[tokio::test]
+async fn a_line_that_says_since_when_has_one_clock() {
+    let lines = "bucket = \"probe\"\npublish = [\"nowhere.>\"]";
+    let config = Config::new().handler("probe", &crate::support::modules::handler("probe"), lines);
+    let mesh = Mesh::new(config).await;
+    let began = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let began = began.expect("it is later").as_secs();
+    let host = mesh.host(&[("MESH_FAULT", "clock-ahead-ms:3600000")]).await;
+    for number in 0..3 {
+        let subject = format!("nowhere.{number}");
+        mesh.order(json!({ "op": "emit", "subject": subject, "payload": 1 }))
+            .await;
+    }
+    mesh.wait_letters(3).await;
+    let lines = ended(host).await;
+    let last = lines
+        .iter()
+        .find(|line| line.contains("so often until this host ended"));
+    let last = last.expect("it is counted");
+    let since = last.split("since=").nth(1).map(|rest| rest.trim_start_matches('"'));
+    let (at, since) = seconds(last).zip(since.and_then(seconds)).expect("it has two times");
+    assert!(began + 3600 <= since && since <= at, "{last}");
+}
+
 #[tokio::test]
 async fn a_target_that_is_missing_is_logged_once_and_in_the_end_with_its_count() {
     let lines = "bucket = \"probe\"\npublish = [\"nowhere.>\"]";

@@ -8,8 +8,9 @@ use futures_util::StreamExt;
 use serde_json::{Value, json};
 
 use crate::mesh::{Config, Mesh, PATIENT};
+use crate::permissions::all_but;
 use crate::support::wait::SOON;
-use crate::support::{Signal, eventually, modules};
+use crate::support::{NatsServer, Signal, eventually, modules};
 
 /// Longer than a target is tried that nothing waits for any more: ten seconds, and as long again.
 const WELL_AFTER: Duration = Duration::from_secs(25);
@@ -240,4 +241,24 @@ async fn a_target_that_is_missing_is_not_said_to_be_free_before_it_has_taken_som
         blocked.split('.').next().and_then(|s| s.parse::<u64>().ok()) >= Some(WELL_AFTER.as_secs()),
         "it says how long it took nothing: {line}"
     );
+}
+
+#[tokio::test]
+async fn delayed_events_that_are_due_and_cannot_be_published_are_told_of_as_late() {
+    let server = NatsServer::start_with(&all_but("$MESH.fired.>")).await;
+    let config = Config::probe().nats("user = \"host\"").nats("password = \"pw\"");
+    let mut mesh = Mesh::over(server, config).await;
+    let _host = mesh.host(&[]).await;
+    mesh.order(json!({ "op": "emit_later", "subject": "events.later", "payload": 1, "after_ms": 100 }))
+        .await;
+    let told = eventually("the status to tell of it", PATIENT, async || {
+        let (code, text, _) = mesh.jetmesh(&["status"]).await;
+        text.contains("delayed events are late: one has been due since")
+            .then_some((code.code(), text))
+    })
+    .await;
+    assert_eq!(told.0, Some(6), "{}", told.1);
+    mesh.server.restart_with(&all_but("nothing.>")).await;
+    mesh.wait_emitted(1).await;
+    serves(&mesh).await;
 }

@@ -52,7 +52,9 @@ pub async fn open(nats: &Nats, name: &str) -> Result<Connection, Error> {
         match dial(nats, name, &address).await {
             // Another server may be up. What a person must change is said first, whatever else is down.
             Err(error @ Error::Connect { .. }) => failed = failed.or(Some(error)),
-            Err(error @ (Error::Unauthorized { .. } | Error::Crowded { .. })) => failed = Some(error),
+            Err(error @ (Error::Unauthorized { .. } | Error::Crowded { .. } | Error::NoApi { .. })) => {
+                failed = Some(error)
+            }
             done => return done,
         }
     }

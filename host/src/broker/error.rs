@@ -41,7 +41,7 @@ pub enum Error {
     #[error("{what}: no stream or consumer listens there")]
     NoResponders { what: String },
     /// Nobody listens for the JetStream API; `why` says what to change.
-    #[error("nobody answers the JetStream API on `{prefix}.>`: {why}")]
+    #[error("no server answers the JetStream API on `{prefix}.>`: {why}")]
     NoApi { prefix: String, why: String },
     #[error("{what}: nobody answered within the time limit")]
     Timeout { what: String },
@@ -148,7 +148,7 @@ impl Error {
             return self;
         };
         let mend = match code {
-            Code::STREAM_SEALED => "it is sealed, so make it anew".to_owned(),
+            Code::STREAM_SEALED => "it is sealed: delete it and create it again".to_owned(),
             Code::STREAM_STORE_FAILED => {
                 format!("raise its limits, for instance with `nats stream edit {stream} --max-bytes=...`")
             }

@@ -124,17 +124,22 @@ async fn room(connection: &Connection, plan: &Plan) -> Result<Vec<String>, Error
         let Some(stream) = connection.stream(&name).await? else {
             continue;
         };
-        let most = stream.config["max_bytes"].as_u64().filter(|most| *most > 0);
-        near.extend(most.and_then(|most| filled(&name, stream.state.bytes, most)));
+        let most = |limit: &str| stream.config[limit].as_u64().filter(|most| *most > 0);
+        near.extend(
+            most("max_bytes").and_then(|most| filled(&name, (stream.state.bytes, most), ("bytes", "max-bytes"))),
+        );
+        near.extend(
+            most("max_msgs").and_then(|most| filled(&name, (stream.state.messages, most), ("messages", "max-msgs"))),
+        );
     }
     Ok(near)
 }
 
-fn filled(stream: &str, used: u64, most: u64) -> Option<String> {
+fn filled(stream: &str, (used, most): (u64, u64), (unit, flag): (&str, &str)) -> Option<String> {
     is_near(used, most).then(|| {
         format!(
-            "stream {stream} may hold {most} bytes and holds {used}: full, it takes nothing, and what needs it waits; raise it \
-             with `nats stream edit {stream} --max-bytes=...`"
+            "stream {stream} may hold {most} {unit} and holds {used}: full, it takes nothing, and what needs it waits; raise it \
+             with `nats stream edit {stream} --{flag}=...`"
         )
     })
 }

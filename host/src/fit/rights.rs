@@ -95,7 +95,7 @@ pub async fn denied(connection: &Connection, plan: &Plan) -> Result<Vec<String>,
     }
     if !unanswered.is_empty() {
         problems.push(format!(
-            "nobody answers what is published on {} within nats.timeout: a server between this one and JetStream may drop it \
+            "no stream answers what is published on {} within nats.timeout: a server between this one and JetStream may drop it \
              (permissions of a leafnode connection, or of an import), or they are slow",
             unanswered.join(", ")
         ));

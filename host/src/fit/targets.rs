@@ -43,8 +43,7 @@ fn takes(handler: &Handler, subject: &str, stream: &str, info: &StreamInfo, fit:
     let name = &handler.name;
     if info.config["sealed"] == true {
         fit.problems.push(format!(
-            "handler {name}: stream {stream}, which captures `{subject}`, is sealed and takes nothing: {dead}; make the stream \
-             anew"
+            "handler {name}: stream {stream}, which captures `{subject}`, is sealed and takes nothing: {dead}; create the stream again"
         ));
     }
     // Another one removes its oldest messages instead.
