@@ -48,6 +48,16 @@ pub fn parse(stream: &str, value: &[u8]) -> Result<Incarnation, Error> {
     })
 }
 
+/// Why a source stream needs another name.
+enum Found {
+    Anew,
+    /// It ends at a message before the one that it had.
+    Cut {
+        end: u64,
+        had: u64,
+    },
+}
+
 /// The present incarnation of a source stream. `from_head`: what the handler's ledger remembers, also for the case that the
 /// mesh's own bucket is gone. `newest`: the same that this host has seen for a handler without a ledger.
 pub async fn resolve(
@@ -81,7 +91,7 @@ pub async fn resolve(
             Some(bound) if known.as_ref().is_none_or(|k| !k.has(bound)) => Some(present(bound.to_owned())),
             _ => known,
         };
-        let mut anew = None;
+        let mut found = None;
         let next = match &known {
             None => present(token()[..6].to_owned()),
             Some(known) => {
@@ -113,15 +123,17 @@ pub async fn resolve(
                         };
                         if let Some(end) = end {
                             next = next.cut(end, token()[..6].to_owned());
-                            tracing::warn!(stream, end, lost_from = end + 1, had = witness.sequence, was = %known.token,
-                                now = %next.token, "the source stream has lost its end: what comes there now are new events");
+                            found = Some(Found::Cut {
+                                end,
+                                had: witness.sequence,
+                            });
                         } else if next.sequence < known.sequence && known.created == next.created {
                             (next.sequence, next.time_ms) = (known.sequence, known.time_ms);
                         }
                         next
                     }
                     Seen::New => {
-                        anew = Some(known.token.clone());
+                        found = Some(Found::Anew);
                         present(token()[..6].to_owned())
                     }
                 }
@@ -135,10 +147,15 @@ pub async fn resolve(
         // Else another host was faster: take what it wrote.
         let stored = stored.await.map_err(|error| error.in_stream(&kv_stream(MESH_BUCKET)))?;
         if stored.is_some() {
-            if let Some(was) = anew {
-                // One of all hosts and handlers has named it, and says so.
-                tracing::warn!(stream, was, now = %next.token,
-                    "the source stream was made anew: its events are new ones");
+            // One of all hosts and handlers has named it, and says so.
+            let (was, now) = (known.map(|known| known.token).unwrap_or_default(), &next.token);
+            match found {
+                Some(Found::Anew) => {
+                    tracing::warn!(stream, was, %now, "the source stream was made anew: its events are new ones");
+                }
+                Some(Found::Cut { end, had }) => tracing::warn!(stream, end, lost_from = end + 1, had, was, %now,
+                    "the source stream has lost its end: what comes there now are new events"),
+                None => {}
             }
             return Ok(next);
         }
