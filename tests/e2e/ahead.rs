@@ -131,7 +131,7 @@ async fn a_relay_whose_consumer_is_removed_publishes_nothing_twice() {
     judge(&mesh, 5, 3).await;
     let last = mesh.emitted().await.len();
     // Its target knows nothing of them any more.
-    tokio::time::sleep(std::time::Duration::from_millis(600)).await;
+    tokio::time::sleep(std::time::Duration::from_millis(1500)).await;
     mesh.js
         .delete_consumer_from_stream("mesh-relay", "KV_probe")
         .await

@@ -38,32 +38,34 @@ async fn anew(connection: &Connection, plan: &Handler, found: &ConsumerInfo, end
     connection.make_anew(&plan.stream, found, (from, &[])).await.map(drop)
 }
 
-/// Makes a consumer anew to which the server forgets to give something. `info`: the stream as it was before `found`.
+/// Makes a consumer anew that is ahead of its stream, or to which the server forgets to give something. `true`: it was so.
+/// `info`: the stream as it was before `found`.
 pub async fn look(
     connection: &Connection,
     plan: &Handler,
     found: &ConsumerInfo,
     info: &StreamInfo,
-) -> Result<(), Error> {
+) -> Result<bool, Error> {
     if found.is_ahead_of(info)
         && let Some(info) = connection.left_behind(&plan.stream, found).await?
     {
         // The lane binds it again, and finds out what the stream has lost.
-        return anew(connection, plan, found, info.state.last_seq).await;
+        anew(connection, plan, found, info.state.last_seq).await?;
+        return Ok(true);
     }
     let Some(passed) = connection.passed_over(info, found).await? else {
-        return Ok(());
+        return Ok(false);
     };
     // Between storing a message and telling a consumer of it, it may be so.
     tokio::time::sleep(CERTAIN).await;
     let again = connection.consumer(&plan.stream, &plan.consumer).await?;
     let Some(again) = again.filter(|again| again.num_pending == 0 && again.delivered.stream_seq < passed) else {
-        return Ok(());
+        return Ok(false);
     };
     tracing::warn!(handler = %plan.name, stream = %plan.stream, consumer = %plan.consumer, sequence = passed,
         "the server leaves an event lying: the handler's consumer is made anew");
     connection
         .make_anew(&plan.stream, &again, (again.settled_floor() + 1, &[]))
-        .await
-        .map(drop)
+        .await?;
+    Ok(true)
 }

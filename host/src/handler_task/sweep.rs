@@ -23,8 +23,8 @@ use crate::handler_task::lane::{Counters, Lane, Link};
 use crate::handler_task::replay;
 use crate::handler_task::settle::ack_by_sequence;
 use crate::ledger::Bucket;
-use crate::message::EventId;
 use crate::message::clock::now_ms;
+use crate::message::{EventId, parse_rfc3339};
 use crate::process::panics::caught;
 use crate::replay_queue;
 use crate::trouble::Weight;
@@ -71,16 +71,19 @@ async fn run(lane: &Lane, link: &Link) {
             return Ok(());
         };
         removed(lane, link, &stream, &consumer);
-        behind::look(&link.connection, &lane.plan, &consumer, &stream).await?;
+        if behind::look(&link.connection, &lane.plan, &consumer, &stream).await? {
+            // Its figures said nothing; the lane binds it again.
+            return Ok(());
+        }
         if let Some(bucket) = &lane.bucket {
             bucket.catch_up().await?;
         }
         // The records first: an event that its stream has removed is seen only by its record.
-        let stream = kv_stream(ATTEMPTS);
-        kept(&link.connection, &lane.whole, &stream, records(lane, link)).await?;
+        let attempts = kv_stream(ATTEMPTS);
+        kept(&link.connection, &lane.whole, &attempts, records(lane, link)).await?;
         match &lane.bucket {
             Some(bucket) => {
-                raise_floors(lane, link, bucket, &consumer).await?;
+                raise_floors(lane, link, bucket, (&consumer, &stream)).await?;
                 bucket.collect(lane.whole.ledger_keep).await
             }
             None => Ok(()),
@@ -121,30 +124,47 @@ pub fn removed(lane: &Lane, link: &Link, stream: &StreamInfo, consumer: &Consume
 }
 
 /// Moves the floors up to the first message that is not decided, and has undecided ones run or buried.
-/// `info`: how its consumer stood before the ledger was read.
-async fn raise_floors(lane: &Lane, link: &Link, bucket: &Bucket, info: &ConsumerInfo) -> Result<(), Error> {
+/// `info`: how its consumer stood before the ledger was read, and `stream` before that.
+async fn raise_floors(
+    lane: &Lane,
+    link: &Link,
+    bucket: &Bucket,
+    (info, stream): (&ConsumerInfo, &StreamInfo),
+) -> Result<(), Error> {
     if info.metadata(META_INCARNATION) != Some(&*link.incarnation) {
         // Another making's, with other sequences: the lane finds that out before it takes anything from it.
         return Ok(());
     }
-    let settled = info.settled_floor();
+    let end = stream.state.last_seq;
+    let settled = info.settled_floor().min(end);
     for (token, first, last) in link.ranges() {
-        raise_floor(lane, link, (bucket, info), (token, first, last.min(settled))).await?;
+        let reach = raise_floor(lane, link, (bucket, info), (token, first, last.min(settled))).await?;
+        let Some(mut reach) = reach else { continue };
+        if *token == link.incarnation {
+            // No floor passes the message by which it is seen that the stream has lost its end: what comes in the place of what
+            // was lost would be below it.
+            let time = stream.state.last_ts.as_deref().and_then(parse_rfc3339);
+            if let Some(time_ms) = time.filter(|_| reach == end) {
+                bucket.saw(&lane.plan.stream, &link.event(end), time_ms);
+            }
+            reach = reach.min(bucket.seen(&lane.plan.stream));
+        }
+        bucket.raise_floor(&lane.plan.name, token, reach);
     }
     Ok(())
 }
 
-/// The same of the events of one incarnation, up to where the server has settled them.
+/// How far the events of one incarnation are decided, up to where the server has settled them. `None`: no further than known.
 async fn raise_floor(
     lane: &Lane,
     link: &Link,
     (bucket, info): (&Bucket, &ConsumerInfo),
     (token, begin, settled): (&Arc<str>, u64, u64),
-) -> Result<(), Error> {
+) -> Result<Option<u64>, Error> {
     let plan = &lane.plan;
     let floor = bucket.floor(&plan.name, token).max(begin - 1);
     if settled <= floor {
-        return Ok(());
+        return Ok(None);
     }
     // What lies before the consumer's start was never its.
     let start = info.start()?.unwrap_or(floor + 1);
@@ -187,10 +207,7 @@ async fn raise_floor(
         first = last + 1;
         tokio::task::yield_now().await;
     }
-    if reach > floor {
-        bucket.raise_floor(&plan.name, token, reach);
-    }
-    Ok(())
+    Ok(Some(reach).filter(|reach| *reach > floor))
 }
 
 /// An event of which the record cannot be read waits for a person, and keeps no other.

@@ -173,6 +173,11 @@ impl Bucket {
         self.book().index.raise(handler, incarnation, sequence);
     }
 
+    /// The newest event of a source stream that [`Bucket::saw`] was told of, or that the ledger knows.
+    pub fn seen(&self, stream: &str) -> u64 {
+        self.book().incarnations.get(stream).map_or(0, |known| known.sequence)
+    }
+
     /// Which session reads belong to now; a transaction that began in an earlier one is run again.
     pub fn session_number(&self) -> u64 {
         self.book().session
