@@ -15,7 +15,7 @@ OLDEST := $(shell sed -n 's/^SERVER_OLDEST=//p' tools/install.sh)
 # Handlers are built for wasm; their unit tests run on the machine itself.
 HOST = $(shell rustc -vV | sed -n 's/^host: //p')
 
-.PHONY: help run test test-oldest chaos soak build handlers fixtures bench lint fmt clean
+.PHONY: help run test test-oldest chaos soak build handlers fixtures bench lint deny fmt clean
 
 help: ## print this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -70,13 +70,25 @@ fixtures: # the handler written in JavaScript, for one test
 bench: build ## measure, the tables go to standard output; one of them: make bench BENCH=dispatch, transactions, letters, handlers or malformed
 	@for bench in $(BENCH); do cargo bench --locked -p jetmesh --bench "$$bench"; done
 
-lint: ## check the format and run clippy; a warning is an error
+lint: deny ## check the format, the dependencies, and run clippy; a warning is an error
 	@tools/install.sh rust
 	cargo fmt --all --check
 	cd handlers && cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets --features failpoints -- -D warnings
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 	cd handlers && cargo clippy --locked --workspace --target $(WASM) -- -D warnings
+
+# The database of advisories is not in the registry of crates: where it cannot be fetched, nothing is known of them.
+deny: ## check the dependencies: licences, sources, and known vulnerabilities
+	@tools/install.sh deny
+	cargo deny --locked check bans licenses sources
+	cd handlers && cargo deny --locked --config ../deny.toml check bans licenses sources
+	@if timeout 120 cargo deny --locked fetch db; then \
+	    cargo deny --locked check advisories && \
+	    cd handlers && cargo deny --locked --config ../deny.toml check advisories; \
+	else \
+	    echo "SKIPPED: the database of advisories cannot be fetched, so known vulnerabilities are not looked for" >&2; \
+	fi
 
 fmt: ## format both workspaces
 	cargo fmt --all

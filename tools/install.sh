@@ -2,13 +2,14 @@
 # Puts what a build and the tests need in place; quick when nothing is missing. Looks for everything first and names all
 # that is missing at once.
 #
-#   tools/install.sh rust|server|test-server|oldest|cli|run|all
+#   tools/install.sh rust|server|test-server|oldest|cli|deny|run|all
 #
 #   rust         the pinned toolchain with the targets of the handlers, and a C linker
 #   server       nats-server, at least the oldest that the host takes, on PATH or in .tools/bin
 #   test-server  nats-server as the tests want it, likewise
 #   oldest       nats-server in the oldest version, in .tools/<version>
 #   cli          the nats command line, on PATH or in .tools/bin; only some tests use it, so its absence is a warning
+#   deny         cargo-deny, which `make lint` needs, on PATH or in .tools/bin
 #   run          rust, server, cli: what `make run` needs
 #   all          rust, test-server, cli: what `make test` needs
 set -euo pipefail
@@ -19,6 +20,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 SERVER_VERSION=2.15.3
 SERVER_OLDEST=2.12.5
 CLI_VERSION=0.5.1
+DENY_VERSION=0.20.2
 TARGETS=(wasm32-unknown-unknown wasm32-wasip2)
 BIN=$PWD/.tools/bin
 TOOLCHAIN=$(sed -n 's/^channel *= *"\(.*\)"/\1/p' rust-toolchain.toml)
@@ -139,6 +141,13 @@ cli() {
     echo "warning: no nats $CLI_VERSION or newer and no Go to build it: the tests that use it will skip" >&2
 }
 
+deny() {
+    present cargo-deny "$DENY_VERSION" && return
+    echo "installing cargo-deny $DENY_VERSION (3 min) …"
+    # Not optimised: it compiles in half the time, and reads a few hundred manifests.
+    cargo install --quiet --locked --debug --root "$PWD/.tools" "cargo-deny@$DENY_VERSION"
+}
+
 what=${1:-all}
 case "$what" in
     rust) look_rust ;;
@@ -146,8 +155,9 @@ case "$what" in
     test-server) look_server "$SERVER_VERSION" ;;
     run) look_rust; look_server "$SERVER_OLDEST" ;;
     all) look_rust; look_server "$SERVER_VERSION" ;;
+    deny) look_rust ;;
     oldest | cli) ;;
-    *) echo "usage: tools/install.sh rust|server|test-server|oldest|cli|run|all" >&2; exit 2 ;;
+    *) echo "usage: tools/install.sh rust|server|test-server|oldest|cli|deny|run|all" >&2; exit 2 ;;
 esac
 if [ ${#MISSING[@]} -gt 0 ]; then
     echo "error: this machine lacks:" >&2
@@ -160,6 +170,7 @@ case "$what" in
     test-server) server "$SERVER_VERSION" ;;
     oldest) oldest ;;
     cli) cli ;;
+    deny) rust; deny ;;
     run) rust; server "$SERVER_OLDEST"; cli ;;
     all) rust; server "$SERVER_VERSION"; cli ;;
 esac
