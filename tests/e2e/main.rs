@@ -54,6 +54,7 @@ mod poison;
 mod poisoned;
 mod randomness;
 mod readme;
+mod recorded;
 mod refused;
 mod rehearse;
 mod remade;

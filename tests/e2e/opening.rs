@@ -78,7 +78,8 @@ async fn remember(mesh: &Mesh, count: u64) {
     }
     head["n"] = json!(count + 1);
     head["index_from"] = json!(1);
-    head["floors"]["probe"]["others"] = json!({ "before": count + 1 });
+    // All of them lie below the floor, as they do where a handler has come past them.
+    head["floors"]["probe"] = json!({ "incarnation": "before", "floor": count + 1 });
     mesh.publish("$MESH.state.probe.head", head.to_string()).await;
 }
 
