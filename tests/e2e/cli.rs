@@ -59,19 +59,22 @@ async fn the_help_names_every_command_and_every_exit_code() {
     Usage: jetmesh [OPTIONS] <COMMAND>
 
     Commands:
-      run       Run a host: the production start
-      dev       Try everything on this machine: starts its own nats-server, seeds
-                stock, publishes sample orders
-      check     Validate configuration and modules; --connect: also what is in NATS
-      config    Print the effective configuration, secrets hidden
-      status    Show whether each handler, ledger and relay serves, and what waits
-      dlq       Dead letters: find, understand, replay
-      retrying  What failed and is tried again: attempt, last error, when the next
-                is due
-      trace     Where an event is: what each handler has made of it, and what has
-                followed, as a tree
-      schema    Print the JSON schema of what a command prints with --json
-      reset     Let a handler begin anew, at its start; says first what would go
+      run       Run a host in production
+      dev       Run a host for development, with a nats-server and sample orders of
+                its own
+      check     Validate the configuration and the modules; with --connect, also
+                what is in NATS
+      config    Print the effective configuration; secrets are hidden
+      status    Show whether each handler, ledger and relay serves, and how many
+                events wait
+      dlq       Find, inspect, replay and discard dead letters
+      retrying  List the events that failed and will be tried again: attempt, last
+                error, time of the next attempt
+      trace     Show what each handler has made of an event, and what followed from
+                it, as a tree
+      schema    Print the JSON schema of the output of a command with --json
+      reset     Let a handler process its events again from its start; asks before
+                it deletes anything
       help      Print this message or the help of the given subcommand(s)
 
     Options:
@@ -81,18 +84,17 @@ async fn the_help_names_every_command_and_every_exit_code() {
     Options of all commands:
       -c, --config <FILE>        The configuration file [default: ./jetmesh.toml,
                                  else ./config/default.toml] [env: JETMESH_CONFIG]
-      -s, --server <URL>         NATS server, over `nats.url` of the configuration
-                                 [env: NATS_URL]
+      -s, --server <URL>         URL of the NATS server; replaces `nats.url` of the
+                                 configuration [env: NATS_URL]
           --context <NAME>       A context of the `nats` CLI to connect with
-          --user <NAME>          User name, or, without a password, a token [env:
+          --user <NAME>          User name, or a token if there is no password [env:
                                  NATS_USER]
           --password <PASSWORD>  Password [env: NATS_PASSWORD]
           --creds <FILE>         Credentials file [env: NATS_CREDS]
           --nkey <FILE>          File with an nkey seed [env: NATS_NKEY]
           --wait <DURATION>      How long to wait for NATS at start: a duration such
                                  as 30s, 0 to fail at once, or `forever`
-          --log <FILTER>         What is logged: a level or a filter such as
-                                 jetmesh=debug
+          --log <FILTER>         Log level, or a filter such as jetmesh=debug
           --log-format <FORMAT>  Log format: text or json
 
     Exit codes:
@@ -101,11 +103,11 @@ async fn the_help_names_every_command_and_every_exit_code() {
         2  wrong usage, configuration or module
         3  NATS not reached in time
         4  NATS cannot be used as it is
-        5  a shutdown left work unfinished, which will be delivered again
-        6  something does not serve, as `status` and `dlq replay` find
-      130  ended by Ctrl-C (SIGINT); a host, by a second signal
-      141  nobody read what it printed
-      143  ended by SIGTERM, if it is no host
+        5  a shutdown left work unfinished; the server delivers it again
+        6  a handler, ledger or relay does not serve (`status`, `dlq replay`)
+      130  ended by Ctrl-C (SIGINT); a host only by a second signal
+      141  the reader of its output closed the pipe
+      143  ended by SIGTERM; a host shuts down instead
     "#);
 }
 
@@ -151,7 +153,7 @@ async fn the_help_of_a_command_has_its_own_options_and_nothing_suggests_what_is_
         stdout.contains("Options of all commands, such as --config and --server: jetmesh --help"),
         "{stdout}"
     );
-    // They are taken behind the command all the same.
+    // They are taken behind the command anyway.
     let (status, _, stderr) = cli::jetmesh(&["dlq", "ls", "--config", "absent.toml"]).await;
     assert!(
         status.code() == Some(2) && stderr.contains("absent.toml: cannot be read"),

@@ -18,11 +18,11 @@ const EXIT_CODES: &str = "Exit codes:
     2  wrong usage, configuration or module
     3  NATS not reached in time
     4  NATS cannot be used as it is
-    5  a shutdown left work unfinished, which will be delivered again
-    6  something does not serve, as `status` and `dlq replay` find
-  130  ended by Ctrl-C (SIGINT); a host, by a second signal
-  141  nobody read what it printed
-  143  ended by SIGTERM, if it is no host";
+    5  a shutdown left work unfinished; the server delivers it again
+    6  a handler, ledger or relay does not serve (`status`, `dlq replay`)
+  130  ended by Ctrl-C (SIGINT); a host only by a second signal
+  141  the reader of its output closed the pipe
+  143  ended by SIGTERM; a host shuts down instead";
 
 /// Help that goes to no terminal, or to a wide one, has lines of at most so many columns.
 const HELP_COLUMNS: usize = 80;
@@ -40,13 +40,13 @@ pub struct Args {
     /// The configuration file [default: ./jetmesh.toml, else ./config/default.toml] [env: JETMESH_CONFIG]
     #[arg(short, long, global = true, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// NATS server, over `nats.url` of the configuration [env: NATS_URL]
+    /// URL of the NATS server; replaces `nats.url` of the configuration [env: NATS_URL]
     #[arg(short, long, global = true, value_name = "URL")]
     pub server: Option<String>,
     /// A context of the `nats` CLI to connect with
     #[arg(long, global = true, value_name = "NAME")]
     pub context: Option<String>,
-    /// User name, or, without a password, a token [env: NATS_USER]
+    /// User name, or a token if there is no password [env: NATS_USER]
     #[arg(long, global = true, value_name = "NAME")]
     pub user: Option<String>,
     /// Password [env: NATS_PASSWORD]
@@ -61,7 +61,7 @@ pub struct Args {
     /// How long to wait for NATS at start: a duration such as 30s, 0 to fail at once, or `forever`
     #[arg(long, global = true, value_name = "DURATION")]
     pub wait: Option<String>,
-    /// What is logged: a level or a filter such as jetmesh=debug
+    /// Log level, or a filter such as jetmesh=debug
     #[arg(long, global = true, value_name = "FILTER")]
     pub log: Option<String>,
     /// Log format: text or json
@@ -73,73 +73,73 @@ pub struct Args {
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Run a host: the production start
+    /// Run a host in production
     Run,
-    /// Try everything on this machine: starts its own nats-server, seeds stock, publishes sample orders
+    /// Run a host for development, with a nats-server and sample orders of its own
     Dev(Dev),
-    /// Validate configuration and modules; --connect: also what is in NATS
+    /// Validate the configuration and the modules; with --connect, also what is in NATS
     Check(Check),
-    /// Print the effective configuration, secrets hidden
+    /// Print the effective configuration; secrets are hidden
     Config,
-    /// Show whether each handler, ledger and relay serves, and what waits
+    /// Show whether each handler, ledger and relay serves, and how many events wait
     Status(Status),
-    /// Dead letters: find, understand, replay
+    /// Find, inspect, replay and discard dead letters
     #[command(subcommand)]
     Dlq(Box<Dlq>),
     // Its help is with its arguments.
     Retrying(Retrying),
     // So is this one's.
     Trace(Box<Trace>),
-    /// Print the JSON schema of what a command prints with --json
+    /// Print the JSON schema of the output of a command with --json
     Schema(Schema),
-    /// Let a handler begin anew, at its start; says first what would go
+    /// Let a handler process its events again from its start; asks before it deletes anything
     Reset(Reset),
 }
 
 #[derive(Debug, clap::Args)]
 pub struct Dev {
-    /// Port of the nats-server; if it is taken, the next free one
+    /// Port of the nats-server; if it is taken, the next free one is used
     #[arg(long, default_value_t = 4222)]
     pub port: u16,
-    /// Where the server keeps its data between starts
+    /// Folder for the data of the nats-server; it is kept between starts
     #[arg(long, default_value = ".jetmesh", value_name = "FOLDER")]
     pub dir: PathBuf,
-    /// Let a handler begin anew before it is started, as `jetmesh reset` does
+    /// Reset this handler before it starts, as `jetmesh reset` does
     #[arg(long, value_name = "HANDLER")]
     pub reset: Vec<String>,
-    /// Neither seed stock nor publish sample orders
+    /// Publish no sample orders, and put no stock into the bucket
     #[arg(long)]
     pub no_samples: bool,
 }
 
 #[derive(Debug, clap::Args)]
 pub struct Check {
-    /// Also check what only the server knows; changes nothing there
+    /// Also check what is in NATS; this changes nothing
     #[arg(long)]
     pub connect: bool,
-    /// Events a second, to say what it costs to know message ids again
+    /// Events per second, for the estimate of what it costs to remember message ids
     #[arg(long, default_value_t = 100, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     pub rate: u64,
 }
 
 #[derive(Debug, clap::Args)]
 pub struct Status {
-    /// As JSON
+    /// Print JSON
     #[arg(long)]
     pub json: bool,
 }
 
 #[derive(Debug, clap::Args)]
 pub struct Reset {
-    /// As the configuration names it; no host may serve it meanwhile
+    /// Name of the handler in the configuration; no host may serve it
     pub handler: String,
-    /// Also remove every key of its bucket, which must be its alone
+    /// Also delete every key of its bucket; no other handler may use the bucket
     #[arg(long)]
     pub state: bool,
-    /// Remove nothing: its ledger is in another bucket now, and what it has decided stays decided
+    /// Delete nothing: the handler has another bucket now, and the events that it decided stay decided
     #[arg(long, conflicts_with = "state")]
     pub keep_decided: bool,
-    /// Do not ask
+    /// Do not ask for confirmation
     #[arg(long)]
     pub yes: bool,
 }

@@ -1,9 +1,10 @@
-//! Every `jetmesh` command that the documents show is one that the command line takes.
+//! What documents, help and messages say: every command that the documents show is one that the command line takes, and the
+//! words are plain.
 
 use std::path::{Path, PathBuf};
 
-use clap::Parser as _;
 use clap::error::ErrorKind;
+use clap::{Command, CommandFactory as _, Parser as _};
 
 use super::args::Args;
 use crate::dlq::select::is_id;
@@ -103,4 +104,33 @@ fn the_table_of_ids_says_which_ids_each_command_takes() {
         assert!(Named::parse(example).is_some(), "{row}");
         assert_eq!(is_id(example), cells[5] == "takes it", "{row}");
     }
+}
+
+/// Words that hide who does what. The pages avoid them as well.
+const AVOIDED: [&str; 6] = ["whoever", "whomever", "nobody", "somebody", "anybody", "anew"];
+
+fn avoided(text: &str) -> Option<&str> {
+    let mut words = text.split(|c: char| !c.is_alphabetic());
+    words.find(|word| AVOIDED.contains(&word.to_lowercase().as_str()))
+}
+
+#[test]
+fn the_help_of_every_command_uses_plain_words_and_begins_with_what_the_command_does() {
+    fn each(command: &mut Command, see: &mut impl FnMut(&str, &Command, &str)) {
+        let help = command.render_long_help().to_string();
+        see(command.get_name(), command, &help);
+        command.get_subcommands_mut().for_each(|command| each(command, see));
+    }
+    let mut seen = 0;
+    each(&mut Args::command(), &mut |name, command, help| {
+        seen += 1;
+        assert_eq!(avoided(help), None, "{name}: {help}");
+        let about = command.get_about().map(ToString::to_string).unwrap_or_default();
+        assert!(about.starts_with(char::is_uppercase) && !about.ends_with('.') || name == "jetmesh", "{name}: {about}");
+        for argument in command.get_arguments() {
+            let said = argument.get_help().map(ToString::to_string).unwrap_or_default();
+            assert!(said.starts_with(char::is_uppercase), "{name}: {argument}: {said}");
+        }
+    });
+    assert!(seen > 15, "{seen}");
 }

@@ -28,23 +28,22 @@ const NARROW: Narrow<'_> = Narrow {
     cut: &[4],
 };
 
-/// What failed and is tried again: attempt, last error, when the next is due
+/// List the events that failed and will be tried again: attempt, last error, time of the next attempt
 ///
-/// An event is here from its first failure until it is decided; the replay of a dead letter is not, `jetmesh trace` tells
-/// of it. One whose first attempt runs or waits has no record and is not here; `jetmesh status` counts those as in flight. A record
-/// whose event is decided is left out where its handler's floor, or a handler without a ledger its consumer, says so;
-/// another one may stand here for up to a minute, until a host's sweep takes it away. `running on HOST` is what that host
-/// wrote before it began: one that has ended since is found out when the server delivers the event again, after the ack
-/// wait. Events that wait because no attempt of them can be recorded are counted in lines below the table.
+/// An event is listed from its first failure until it is decided. Not listed: an event whose first attempt runs or waits,
+/// which `jetmesh status` counts as in flight, and the replay of a dead letter, which `jetmesh trace` shows. An event that
+/// was decided in the last minute can still be listed. `running on HOST` is what the host recorded before the attempt. If
+/// this host has ended since, the server redelivers the event after `ack_wait`. Lines below the table count the events that
+/// wait because no attempt of them can be recorded.
 #[derive(Debug, clap::Args)]
 pub struct Retrying {
-    /// Only this handler's
+    /// Only events of this handler
     #[arg(long, value_name = "NAME", value_parser = dlq::handler)]
     pub handler: Option<String>,
-    /// Only so many, the next due ones; 0: all of them [default: 100, with --json all]
+    /// List only the NUMBER events that are due next; 0: all [default: 100, with --json all]
     #[arg(long, value_name = "NUMBER")]
     pub limit: Option<usize>,
-    /// As JSON, one object on a line
+    /// Print JSON, one object per line
     #[arg(long)]
     pub json: bool,
 }

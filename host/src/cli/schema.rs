@@ -4,7 +4,7 @@ use super::{Error, OK};
 
 #[derive(Debug, clap::Args)]
 pub struct Schema {
-    /// Which one; without a name, list them
+    /// Name of the schema; without a name, list all
     pub name: Option<String>,
 }
 

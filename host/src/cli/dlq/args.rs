@@ -11,25 +11,25 @@ use super::show::Show;
 
 #[derive(Debug, Subcommand)]
 pub enum Dlq {
-    /// List dead letters, oldest first, or the groups that they fall into
+    /// List dead letters, oldest first; with --group, list groups of dead letters with the same fault
     Ls(Ls),
-    /// Everything that is known of one dead letter
+    /// Show everything that is known about one dead letter
     Show(Show),
     // Its help is with its arguments.
     Rehearse(Box<Rehearse>),
-    /// Give dead letters back to the handlers that failed on them, and to no others, and wait for what becomes of them
+    /// Give dead letters back to the handlers that failed on them, and wait for the results
     #[command(
-        after_help = "Exit codes: 0 none of them is a dead letter any more; 1 some are, or it was not wanted; 6 no host \
-                      serves a handler, so that nothing of it is decided; 130 ended by Ctrl-C, 143 by SIGTERM. What is sent \
-                      goes on without this, and the same command again takes up what is not settled."
+        after_help = "Exit codes: 0 if none of the events is a dead letter any more; 6 if no host serves a handler; 130 \
+                      after Ctrl-C; 143 after SIGTERM; 1 otherwise. Replays that were sent continue after the command has \
+                      ended. The same command again continues with the dead letters that are left."
     )]
     Replay(Replay),
-    /// Settle dead letters that nobody wants any more; their events stay dead, but for those whose replay is running
+    /// Resolve dead letters without running their events, which stay dead. This does not stop a running replay
     Discard(Discard),
-    /// Write dead letters as lines of JSON, from which `import` puts them back
+    /// Write dead letters as lines of JSON, which `import` can restore
     Export(Export),
-    /// Put exported dead letters back, where there are none now: those that were lost with their stream. One that was
-    /// replayed or discarded is left so for three days
+    /// Restore exported dead letters that are missing. One that was replayed or discarded in the last three days is not
+    /// restored
     Import(Import),
 }
 

@@ -19,13 +19,13 @@ const AT_ONCE: usize = 64;
 
 #[derive(Debug, clap::Args)]
 pub struct Discard {
-    /// Why, for whoever asks for one of them later
+    /// Reason, which is stored with the resolved dead letters
     #[arg(long, value_name = "TEXT")]
     pub reason: Option<String>,
-    /// Do not ask
+    /// Do not ask for confirmation
     #[arg(long)]
     pub yes: bool,
-    /// The account as JSON; asks nothing, and so wants --yes
+    /// Print the result as JSON; requires --yes
     #[arg(long, requires = "yes")]
     pub json: bool,
     #[command(flatten)]

@@ -21,7 +21,7 @@ const AT_ONCE: usize = 64;
 
 #[derive(Debug, clap::Args)]
 pub struct Export {
-    /// To this file, which must not be there yet [default: standard output]
+    /// Write to this file, which must not exist yet [default: standard output]
     #[arg(long, short, value_name = "FILE")]
     pub output: Option<PathBuf>,
     #[command(flatten)]
@@ -30,10 +30,10 @@ pub struct Export {
 
 #[derive(Debug, clap::Args)]
 pub struct Import {
-    /// What `dlq export` has written; `-` for standard input
+    /// File that `dlq export` wrote; `-` for standard input
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
-    /// The account as JSON
+    /// Print the result as JSON
     #[arg(long)]
     pub json: bool,
 }

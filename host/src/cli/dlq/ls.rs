@@ -16,14 +16,15 @@ use crate::message::rfc3339;
 
 #[derive(Debug, clap::Args)]
 pub struct Ls {
-    /// List groups: letters of one handler, cause, code and module whose errors say the same but for numbers and names;
-    /// with the ID of a group, list its letters
+    /// List groups of dead letters with the same handler, cause, code and module, whose errors differ only in names and
+    /// numbers; with the ID of a group, list its dead letters
     #[arg(long, value_name = "ID", num_args = 0..=1, default_missing_value = "")]
     pub group: Option<String>,
-    /// Only the newest so many, or the largest so many groups; 0: all of them [default: 100 letters, with --json all]
+    /// List only the newest NUMBER dead letters, or the largest NUMBER groups; 0: all [default: 100 dead letters, with --json
+    /// all]
     #[arg(long, value_name = "NUMBER")]
     pub limit: Option<usize>,
-    /// As JSON, one object on a line
+    /// Print JSON, one object per line
     #[arg(long)]
     pub json: bool,
     #[command(flatten)]

@@ -15,28 +15,28 @@ use crate::outcome::Cause;
 #[derive(Debug, Default, clap::Args)]
 #[command(next_help_heading = "Which dead letters")]
 pub struct Conditions {
-    /// Only this handler's
+    /// Only dead letters of this handler
     #[arg(long, value_name = "NAME", value_parser = handler)]
     pub handler: Option<String>,
-    /// Only those that died of this
+    /// Only dead letters with this cause
     #[arg(long, value_name = "CAUSE", value_parser = PossibleValuesParser::new(Cause::ALL.map(Cause::name)))]
     pub cause: Option<String>,
-    /// Only those whose last failure had this code
+    /// Only dead letters whose last failure has this code
     #[arg(long, value_name = "CODE", value_parser = NonEmptyStringValueParser::new())]
     pub code: Option<String>,
-    /// Only those that failed on this module; the beginning of its digest is enough
+    /// Only dead letters that failed on this module; the beginning of its digest is enough
     #[arg(long, value_name = "DIGEST", value_parser = digest)]
     pub digest: Option<String>,
-    /// Only those that died at or after this time: RFC 3339, or so long ago, such as 90m or 2days
+    /// Only dead letters since this time: RFC 3339, or a duration before now, such as 90m or 2days
     #[arg(long, value_name = "TIME", value_parser = time)]
     pub since: Option<Moment>,
-    /// Only those that died before this time: RFC 3339, or so long ago
+    /// Only dead letters before this time, in the same form
     #[arg(long, value_name = "TIME", value_parser = time)]
     pub until: Option<Moment>,
-    /// Only those whose event has a subject of this pattern; `*` and `>` as in NATS
+    /// Only dead letters whose event has a subject that matches this pattern; `*` and `>` as in NATS
     #[arg(long, value_name = "SUBJECT", value_parser = pattern)]
     pub subject: Option<String>,
-    /// Only those with this text in the error, a header of the event or its payload; case does not matter
+    /// Only dead letters with this text in the error, in a header of the event or in its payload; case does not matter
     #[arg(long, value_name = "TEXT", value_parser = NonEmptyStringValueParser::new())]
     pub text: Option<String>,
 }
@@ -60,15 +60,15 @@ impl Conditions {
 /// Which dead letters a command is about.
 #[derive(Debug, clap::Args)]
 pub struct Selection {
-    /// As `dlq ls` prints them: HANDLER.INCARNATION.SEQUENCE
+    /// IDs that `dlq ls` prints: HANDLER.INCARNATION.SEQUENCE
     #[arg(value_name = "ID")]
     pub ids: Vec<String>,
     #[command(flatten)]
     pub conditions: Conditions,
-    /// Only those of this group, as `dlq ls --group` prints it
+    /// Only dead letters of this group; `dlq ls --group` prints its ID
     #[arg(long, value_name = "ID", value_parser = NonEmptyStringValueParser::new())]
     pub group: Option<String>,
-    /// All that there are
+    /// All dead letters
     #[arg(long)]
     pub all: bool,
 }

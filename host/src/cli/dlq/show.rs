@@ -31,9 +31,9 @@ const HEX_BYTES_MAX: usize = 256;
 
 #[derive(Debug, clap::Args)]
 pub struct Show {
-    /// As `dlq ls` prints it: HANDLER.INCARNATION.SEQUENCE
+    /// ID that `dlq ls` prints: HANDLER.INCARNATION.SEQUENCE
     pub id: String,
-    /// As one JSON object
+    /// Print one JSON object
     #[arg(long)]
     pub json: bool,
 }

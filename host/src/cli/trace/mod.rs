@@ -17,35 +17,35 @@ use crate::trace::reading::Reading;
 use crate::trace::search::{Key, Removed, Searched};
 use crate::trace::{Traced, Tracer};
 
-/// Where an event is: what each handler has made of it, and what has followed, as a tree
+/// Show what each handler has made of an event, and what followed from it, as a tree
 ///
-/// A ledger tells of an event for `ledger_keep` at least; of an older one only that it is decided. Of a key that several
-/// events wrote that were committed together, it has the last value only. Nothing is changed, and no more is read than
-/// --max-messages and --max-time allow: where that was not enough it is said.
+/// A ledger keeps the details of a decision for at least `ledger_keep`. Of an older event it keeps only that it is decided.
+/// If several events of one commit wrote the same key, the ledger has only the last value. The command changes nothing. If
+/// --max-messages or --max-time did not allow it to read everything, it says so.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Ends with 1 if nobody knows the event.")]
+#[command(after_help = "Exit codes: 0 if the event is found, 1 otherwise.")]
 pub struct Trace {
-    /// INCARNATION.SEQUENCE as logs and the header Mesh-Event have it, STREAM:SEQUENCE, or a dead letter's
-    /// HANDLER.INCARNATION.SEQUENCE
+    /// INCARNATION.SEQUENCE (in logs and in the header Mesh-Event), STREAM:SEQUENCE, or the ID of a dead letter or of an
+    /// emitted event, which begins with HANDLER
     #[arg(value_name = "ID", required_unless_present = "key", conflicts_with = "key")]
     pub id: Option<String>,
-    /// The newest events of the handlers' streams whose JSON payload has this field, or path such as user.id or
-    /// lines.0.sku, with this value: order_id=42
+    /// Find the newest events of the handlers' streams with this value in a field of their JSON payload, such as
+    /// order_id=42; the field can be a path, such as user.id or lines.0.sku
     #[arg(long, value_name = "FIELD=VALUE", value_parser = Key::parse)]
     pub key: Option<Key>,
-    /// How far back --key searches: RFC 3339, or so long ago, such as 90m or 2days
+    /// How far back --key searches: RFC 3339, or a duration before now, such as 90m or 2days
     #[arg(long, value_name = "TIME", default_value = "24h", value_parser = time)]
     pub since: Moment,
-    /// How many events of --key are traced at most
+    /// Trace at most NUMBER of the events that --key finds
     #[arg(long, value_name = "NUMBER", default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=100))]
     pub limit: u16,
-    /// How many messages are read at most, of all streams together; usual is more than an hour of a busy ledger
+    /// Read at most NUMBER messages, of all streams together
     #[arg(long, value_name = "NUMBER", default_value_t = 2_000_000)]
     pub max_messages: u64,
-    /// How long it may read
+    /// Read for at most this long
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = humantime::parse_duration)]
     pub max_time: Duration,
-    /// As JSON
+    /// Print JSON
     #[arg(long)]
     pub json: bool,
 }

@@ -26,21 +26,23 @@ use crate::wasm::module::Module;
 /// Instances that end while others start.
 const SPARE_INSTANCES: usize = 8;
 
-/// Run dead letters against a module, with every effect held back: nothing in NATS changes.
+/// Run dead letters on a module without effects; nothing in NATS changes
 ///
-/// Each message is run once, as the first attempt of a replay: with its handler's settings, grants and limits, and with
-/// the state as it is now. Writes and emits are only shown. Messages do not see one another's held-back writes: of two
-/// orders for the last piece both would succeed here, and only one in a replay.
+/// Each event runs once, like the first attempt of a replay: with the settings, grants and limits of its handler, and with
+/// the state as it is now. Writes and emitted events are only shown. Two rehearsed events do not see each other's writes:
+/// of two orders for the last piece, both would succeed in a rehearsal, and only one in a replay.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Ends with 0 if all would succeed and everything they emit would arrive, else with 1.")]
+#[command(
+    after_help = "Exit codes: 0 if all events would succeed and a stream would store everything that they emit; 1 otherwise."
+)]
 pub struct Rehearse {
-    /// The component to run them on [default: the one that the handler's configuration names]
+    /// Module to run them on [default: the module in the handler's configuration]
     #[arg(long, value_name = "FILE")]
     pub module: Option<PathBuf>,
-    /// Only the newest so many; 0: all of them
+    /// Rehearse only the newest NUMBER; 0: all
     #[arg(long, value_name = "NUMBER", default_value_t = 0)]
     pub limit: usize,
-    /// As JSON: one object on a line for each message, and a last one with the summary
+    /// Print JSON: one object per line for each dead letter, and a last one with the summary
     #[arg(long)]
     pub json: bool,
     #[command(flatten)]

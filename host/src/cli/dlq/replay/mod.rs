@@ -26,23 +26,23 @@ const KINDS_MAX: usize = 20;
 
 #[derive(Debug, clap::Args)]
 pub struct Replay {
-    /// At most so many in a second, such as 200/s or 30/min [default: as fast as the handlers take them]
+    /// Replay at most this many per second or minute, such as 200/s or 30/min [default: as fast as the handlers are]
     #[arg(long, value_name = "NUMBER/s", value_parser = rate)]
     rate: Option<f64>,
-    /// At most so many at a time that are not decided; it begins with one and doubles each time as many are decided within
-    /// half a minute
+    /// At most NUMBER undecided replays at a time. The command begins with one, and doubles the number each time that as many
+    /// are decided within half a minute
     #[arg(long, value_name = "NUMBER", default_value_t = 4000, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     batch: u32,
-    /// Stop when more than this share of the decided has failed again; fewer than ten count as ten
+    /// Stop if more than this percentage of the decided events failed again; fewer than ten decided events count as ten
     #[arg(long, value_name = "PERCENT", default_value = "10", value_parser = percent)]
     max_failures: f64,
-    /// Do not ask
+    /// Do not ask for confirmation
     #[arg(long)]
     yes: bool,
-    /// Only say what would be replayed; with --json how many, and of which groups
+    /// Only print what would be replayed; with --json, how many and of which groups
     #[arg(long)]
     dry_run: bool,
-    /// The account as JSON; asks nothing, so it takes --yes
+    /// Print the result as JSON; requires --yes or --dry-run
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -52,7 +52,9 @@ pub struct Replay {
 pub async fn run(plan: &Plan, connection: &Connection, args: &Replay, stop: &Stop) -> Result<u8, Error> {
     let selected = args.selection.selected()?;
     if args.json && !args.yes && !args.dry_run {
-        return Err(Error::Usage("--json asks nothing: say --yes with it".to_owned()));
+        return Err(Error::Usage(
+            "--json does not ask for confirmation: add --yes".to_owned(),
+        ));
     }
     let name = token();
     // Before the letters are read, so that nothing that is written to them is missed.
