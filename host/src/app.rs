@@ -212,7 +212,7 @@ pub async fn run(plan: Plan, drain: Drain) -> Result<bool, Error> {
                 )
             });
         }
-        // What it leaves is delivered to another, and carried out once all the same.
+        // What it leaves is delivered to another, and carried out once anyway.
         let whole = Arc::clone(&plan);
         drain.spawn_until("due events", move || due::run(Arc::clone(&whole)));
     }
@@ -271,7 +271,8 @@ async fn relay(
                     broker::Error::Connect { .. } | broker::Error::Crowded { .. } | broker::Error::NoApi { .. }
                 );
                 if !error.passes() || unreachable {
-                    tracing::warn!(ledger = state.ledger(), %error, "what was decided last is carried out when a host runs again");
+                    tracing::warn!(ledger = state.ledger(), %error, "the consequences of the last decisions are \
+                                                                     published when a host runs again");
                     break;
                 }
                 tokio::time::sleep(redial_delay(0)).await;

@@ -192,7 +192,7 @@ pub fn due(at_ms: u64, now_ms: u64) -> Result<Option<u64>, String> {
     if u128::from(delay) > DELAY_MAX.as_millis() {
         let limit = rfc3339(now_ms.saturating_add(u64::try_from(DELAY_MAX.as_millis()).unwrap_or(u64::MAX)));
         return Err(format!(
-            "an event is delayed by {days} days at most, until {limit}; {delay} ms are wanted"
+            "an event can be delayed by at most {days} days, until {limit}; the handler asked for {delay} ms"
         ));
     }
     Ok(Some(at_ms))

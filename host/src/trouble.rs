@@ -83,11 +83,11 @@ fn log(lines: Vec<Line>) {
         let since = rfc3339(met.since_ms);
         match (now, met.weight) {
             (Now::Lasts, Weight::Delay | Weight::Person) => {
-                tracing::error!(about, why, times, since, "it goes on: {what}");
+                tracing::error!(about, why, times, since, "it continues: {what}");
             }
-            (Now::Lasts, Weight::Aside) => tracing::warn!(about, why, times, since, "it goes on: {what}"),
-            (Now::Quiet, _) => tracing::warn!(about, why, times, since, "not for a minute now: {what}"),
-            (Now::Ends, _) => tracing::warn!(about, why, times, since, "so often until this host ended: {what}"),
+            (Now::Lasts, Weight::Aside) => tracing::warn!(about, why, times, since, "it continues: {what}"),
+            (Now::Quiet, _) => tracing::warn!(about, why, times, since, "not for the last minute: {what}"),
+            (Now::Ends, _) => tracing::warn!(about, why, times, since, "count until this host ended: {what}"),
         }
     }
 }

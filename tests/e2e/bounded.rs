@@ -131,7 +131,7 @@ async fn a_full_ledger_decides_nothing_and_says_so_and_goes_on_when_it_is_raised
         warned.then_some(())
     })
     .await;
-    // It is a ledger's stream all the same: nothing of it is removed, and no host refuses it.
+    // It is a ledger's stream anyway: nothing of it is removed, and no host refuses it.
     set_max_bytes(&mesh, "KV_probe", 16 << 20).await;
     // What has waited in vain was handed back, and comes again after its delay.
     eventually("every order to be decided", PATIENT, async || {

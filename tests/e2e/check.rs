@@ -65,7 +65,7 @@ async fn a_module_that_cannot_serve_is_named_with_its_fault_and_what_is_wanted()
     handlers.broken.module: broken.wasm: not a valid component: failed to parse WebAssembly module: malformed section id: 99 (at offset 0xa)
     handlers.core.module: core.wasm: a core module, not a component; build it for wasm32-wasip2, or run `wasm-tools component new` on it
     handlers.foreign.module: foreign.wasm: it imports `acme:db/store@1.0.0`, which this host does not provide (unknown package); provided: jetmesh:handler@0.1.0 and WASI 0.2
-    handlers.garbage.module: garbage.wasm: not a WebAssembly file (it does not begin with \0asm); wanted: a component that exports jetmesh:handler/handler@0.1.0
+    handlers.garbage.module: garbage.wasm: not a WebAssembly file (it does not begin with \0asm); a handler is a component that exports jetmesh:handler/handler@0.1.0
     handlers.newer.module: newer.wasm: it does not export jetmesh:handler/handler@0.1.0; it exports `jetmesh:handler/handler@0.2.0`
     handlers.nothing.module: nothing.wasm: it does not export jetmesh:handler/handler@0.1.0; it exports nothing
     "#);

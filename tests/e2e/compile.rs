@@ -72,7 +72,10 @@ async fn kept_over_the_heavy_one(limit: &str, reason: &str) {
     fs::write(&module, heavy()).expect("the module can be changed");
     let line = host
         .wait_for_line(
-            says(&["the changed module cannot serve; the old one goes on", reason]),
+            says(&[
+                "the changed module cannot serve; the old one continues to serve",
+                reason,
+            ]),
             PATIENT,
         )
         .await;
@@ -112,7 +115,7 @@ async fn a_compiler_that_dies_is_said_by_check_and_by_a_start() {
         let env = [("MESH_FAULT", "compiling:kill")];
         let (status, _, stderr) = cli::jetmesh_with(mesh.dir.path(), &[command, "--config", file], &env).await;
         assert_eq!(status.code(), Some(2), "{stderr}");
-        let said = "probe.wasm: the compiler broke off (signal: 9 (SIGKILL)): it said nothing";
+        let said = "probe.wasm: the compiler broke off (signal: 9 (SIGKILL)): it printed nothing";
         assert!(stderr.contains(said), "{stderr}");
     }
 }

@@ -39,7 +39,7 @@ async fn an_unreadable_attempt_record_is_named_and_its_event_waits_instead_of_be
     let named = format!("the attempt record {key} in bucket mesh_attempts cannot be read: EOF");
     let remedy = format!("`nats kv purge mesh_attempts {key}`");
     host.wait_for_line(
-        says(&["ERROR", "an event waits until this is mended", &named, &remedy]),
+        says(&["ERROR", "an event waits until this is corrected", &named, &remedy]),
         PATIENT,
     )
     .await;
@@ -51,8 +51,11 @@ async fn an_unreadable_attempt_record_is_named_and_its_event_waits_instead_of_be
     // A host that starts, with its sweep, thinks no other.
     ends(host).await;
     let host = mesh.host(&[]).await;
-    host.wait_for_line(says(&["ERROR", "an event waits until this is mended", &named]), PATIENT)
-        .await;
+    host.wait_for_line(
+        says(&["ERROR", "an event waits until this is corrected", &named]),
+        PATIENT,
+    )
+    .await;
     assert_eq!(mesh.letters().await.len(), 0);
     let store = mesh.js.get_key_value("mesh_attempts").await.expect("it is there");
     store.purge(key).await.expect("purged");
@@ -74,7 +77,7 @@ async fn an_unreadable_incarnation_is_named_and_never_taken_for_a_new_stream() {
     let named = "key incarnation.ORDERS of bucket mesh cannot be read: EOF";
     let remedy = "`nats kv purge mesh incarnation.ORDERS`";
     host.wait_for_line(
-        says(&["ERROR", "the handler is stopped until this is mended", named, remedy]),
+        says(&["ERROR", "the handler is stopped until this is corrected", named, remedy]),
         SOON,
     )
     .await;
@@ -99,11 +102,7 @@ async fn an_unreadable_head_or_entry_stops_its_ledger_and_is_named_until_it_is_r
     let cases = [
         ("$MESH.state.probe.head", GARBAGE.to_owned(), "EOF"),
         ("$MESH.state.probe.ledger.2", GARBAGE.to_owned(), "EOF"),
-        (
-            "$MESH.state.probe.ledger.1",
-            String::new(),
-            "it says that it is entry 2",
-        ),
+        ("$MESH.state.probe.ledger.1", String::new(), "it has the number 2"),
     ];
     for (subject, garbage, why) in cases {
         let whole = last(&mesh, "KV_probe", subject).await.payload;
@@ -115,7 +114,7 @@ async fn an_unreadable_head_or_entry_stops_its_ledger_and_is_named_until_it_is_r
         host.wait_for_line(
             says(&[
                 "ERROR",
-                "the handler is stopped until this is mended",
+                "the handler is stopped until this is corrected",
                 &named,
                 "`nats stream restore`",
             ]),

@@ -177,7 +177,7 @@ async fn a_replayed_letter_whose_cause_is_gone_is_done_once_and_leaves_the_list(
     // There is nothing left to replay, neither through the command nor by asking behind its back.
     let (status, _, stderr) = mesh.jetmesh(&["dlq", "replay", &id]).await;
     assert_eq!(status.code(), Some(0), "none of them is a dead letter any more");
-    assert_eq!(stderr, format!("{id} is settled, replayed\n"));
+    assert_eq!(stderr, format!("{id} is already resolved: replayed\n"));
     let letter = letters[0].subject.clone();
     mesh.publish_with(&format!("$MESH.replay.{id}"), &[("Mesh-Letter", &letter)], "")
         .await;

@@ -259,7 +259,7 @@ async fn what_fails_schedules_nothing_and_what_succeeds_writes_and_schedules_tog
         .collect();
     for part in [
         "may not publish on `inventory.reserved`",
-        "is delayed by 366 days at most, until ",
+        "can be delayed by at most 366 days, until ",
     ] {
         assert!(
             errors.iter().any(|error| error.contains(part)),

@@ -57,7 +57,7 @@ async fn sample_orders_come_when_the_handlers_can_take_them() {
     let lines = "bucket = \"inventory\"\npublish = [\"inventory.*\"]";
     write(Config::new().handler("inventory", &modules::handler("inventory"), lines));
     let (host, js) = start(&dir, &[]).await;
-    host.wait_for_line(says(&["the handler is stopped until this is mended"]), SOON)
+    host.wait_for_line(says(&["the handler is stopped until this is corrected"]), SOON)
         .await;
     let stopped = Instant::now();
     eventually("a second in which the orders could come", SOON, async || {
@@ -161,11 +161,12 @@ async fn a_handler_begins_anew_under_dev_whose_server_ends_with_it() {
     // Its ledger is another one now.
     write("bucket = \"probe\"");
     let (host, _) = start(&dir, &["--no-samples"]).await;
-    host.wait_for_line(says(&["the handler is stopped until this is mended"]), SOON)
+    host.wait_for_line(says(&["the handler is stopped until this is corrected"]), SOON)
         .await;
     stop(host).await;
     let (host, _) = start(&dir, &["--no-samples", "--reset", "probe"]).await;
-    host.wait_for_line(says(&["handler probe: this goes"]), SOON).await;
+    host.wait_for_line(says(&["handler probe: this will be deleted"]), SOON)
+        .await;
     host.wait_for_line(says(&["serving", "handler=probe"]), SOON).await;
     stop(host).await;
 }

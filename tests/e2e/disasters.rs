@@ -67,7 +67,7 @@ async fn a_bucket_that_is_edited_at_work_loses_nothing_and_goes_on_when_it_is_me
     let told = [
         "the ledger is stopped",
         "bucket=probe",
-        "mend it with `nats stream edit KV_probe",
+        "correct it with `nats stream edit KV_probe",
     ];
     host.wait_for_line(says(&told), PATIENT).await;
     let mut mended = info().await["config"].clone();

@@ -29,7 +29,9 @@ async fn discarded_letters_leave_the_list_their_deaths_stay_and_a_replay_does_no
         "{stdout}"
     );
     assert!(
-        stderr.starts_with("error: nothing is discarded: it asks before that, and standard input is no terminal"),
+        stderr.starts_with(
+            "error: nothing is discarded: the command asks for confirmation, and standard input is not a terminal"
+        ),
         "{stderr}"
     );
     let (status, _, stderr) = mesh.jetmesh(&["dlq", "discard", "--yes"]).await;
@@ -72,7 +74,10 @@ async fn discarded_letters_leave_the_list_their_deaths_stay_and_a_replay_does_no
     let gone = letters[0].letter_id().to_owned();
     let (status, stdout, stderr) = mesh.jetmesh(&["dlq", "replay", &gone]).await;
     assert_eq!(status.code(), Some(0));
-    assert_eq!(stderr, format!("{gone} is settled, discarded: asked for twice\n"));
+    assert_eq!(
+        stderr,
+        format!("{gone} is already resolved: discarded: asked for twice\n")
+    );
     assert_eq!(stdout, "no such dead letters: nothing to replay\n");
     let (status, _, stderr) = mesh.jetmesh(&["dlq", "replay", &gone, "probe.k.99", "--yes"]).await;
     assert_eq!(status.code(), Some(1));
@@ -100,7 +105,7 @@ async fn a_discard_is_undone_with_an_export_once_its_empty_message_is_removed() 
     mesh.jetmesh_ok(&["dlq", "export", id, "--output", file]).await;
     mesh.jetmesh_ok(&["dlq", "discard", id, "--yes"]).await;
     let import = async || mesh.jetmesh_ok(&["dlq", "import", file]).await;
-    assert!(import().await.starts_with("0 put back, 0 there already, 1 settled"));
+    assert!(import().await.starts_with("0 restored, 0 already there, 1 resolved"));
     assert_eq!(mesh.letters().await.len(), 0);
     let shown = mesh.jetmesh_ok(&["trace", id]).await;
     assert!(
@@ -111,7 +116,7 @@ async fn a_discard_is_undone_with_an_export_once_its_empty_message_is_removed() 
     if cli::nats(&mesh.server, &purge).await.is_none() {
         return;
     }
-    assert!(import().await.starts_with("1 put back"));
+    assert!(import().await.starts_with("1 restored"));
     mesh.put("probe", "stock", "3").await;
     let replayed = mesh.jetmesh_ok(&["dlq", "replay", id]).await;
     assert!(replayed.contains("1 succeeded"), "{replayed}");
@@ -158,7 +163,7 @@ async fn an_export_brings_letters_back_after_a_disaster_and_they_can_be_replayed
     dead.purge().await.expect("the stream can be emptied");
     assert_eq!(mesh.jetmesh_ok(&["dlq", "ls"]).await, "no dead letters\n");
     let import = ["dlq", "import", file];
-    let back = "3 put back, 0 there already, 0 settled and left so, 0 malformed\n";
+    let back = "3 restored, 0 already there, 0 resolved and not restored, 0 malformed\n";
     assert_eq!(mesh.jetmesh_ok(&import).await, back);
     let of = |list: &str| -> Vec<Value> {
         let line = |line: &str| -> Value {
@@ -177,7 +182,7 @@ async fn an_export_brings_letters_back_after_a_disaster_and_they_can_be_replayed
     );
     assert_eq!(
         mesh.jetmesh_ok(&import).await,
-        "0 put back, 3 there already, 0 settled and left so, 0 malformed\n"
+        "0 restored, 3 already there, 0 resolved and not restored, 0 malformed\n"
     );
     // What was put back is exported as what was there before.
     let again = mesh.jetmesh_ok(&["dlq", "export", "--all"]).await;
@@ -205,7 +210,7 @@ async fn an_export_brings_letters_back_after_a_disaster_and_they_can_be_replayed
     assert_eq!(status.code(), Some(1));
     assert_eq!(
         stdout,
-        "0 put back, 0 there already, 1 settled and left so, 2 malformed\n"
+        "0 restored, 0 already there, 1 resolved and not restored, 2 malformed\n"
     );
     assert_eq!(
         stderr,

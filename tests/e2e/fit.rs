@@ -27,7 +27,7 @@ async fn a_subject_that_no_stream_captures_and_a_stream_that_overlaps_are_found_
     assert_eq!(code, Some(4), "{said}");
     for wanted in [
         "no stream captures `nowhere.at.all`, which it may publish",
-        "stream ORDERS cannot be made: its subject `orders.>` overlaps with stream OLD",
+        "stream ORDERS cannot be created: its subject `orders.>` overlaps with stream OLD",
     ] {
         assert!(said.contains(wanted), "{said}");
     }
@@ -35,7 +35,7 @@ async fn a_subject_that_no_stream_captures_and_a_stream_that_overlaps_are_found_
     // And a host refuses it at once.
     let (status, _, stderr) = mesh.jetmesh(&["run"]).await;
     assert!(
-        status.code() == Some(4) && stderr.contains("stream ORDERS cannot be made"),
+        status.code() == Some(4) && stderr.contains("stream ORDERS cannot be created"),
         "{status} {stderr}"
     );
 }
@@ -62,7 +62,7 @@ async fn a_ledger_that_its_consumer_knows_of_and_that_is_gone_or_moved_is_found(
     mesh.js.delete_stream("KV_probe").await.expect("it goes");
     let (code, said) = check(&mesh).await;
     assert!(
-        code == Some(4) && said.contains("bucket probe is gone, with its keys and the memory"),
+        code == Some(4) && said.contains("bucket probe does not exist any more, and its keys and the decisions"),
         "{said}"
     );
 }
@@ -162,7 +162,7 @@ async fn limits_of_the_account_are_named_with_the_figure_that_is_wanted() {
     for (limits, wanted) in [
         (
             "max_streams: 3",
-            "the account may have 3 streams (max_streams) and has 0; 9 are to be made",
+            "the account may have 3 streams (max_streams) and has 0; 9 will be created",
         ),
         (
             "max_ack_pending: 100",
@@ -187,7 +187,7 @@ async fn limits_of_the_account_are_named_with_the_figure_that_is_wanted() {
         }
         let (status, _, stderr) = mesh.jetmesh(&["run"]).await;
         assert!(
-            status.code() == Some(4) && stderr.contains("cannot be made: "),
+            status.code() == Some(4) && stderr.contains("cannot be created: "),
             "{limits}: {status} {stderr}"
         );
     }

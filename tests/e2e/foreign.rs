@@ -34,7 +34,7 @@ async fn one_among_consequences_is_left_out_and_named_and_breaks_no_relay() {
     mesh.wait_emitted(1).await;
     let subject = b"$MESH.state.probe.out.900000.0";
     publish_raw(&mesh, subject, NO_COLON, b"");
-    host.wait_for_line(says(&["nobody can read is left out", "KV_probe", "no colon"]), SOON)
+    host.wait_for_line(says(&["cannot be parsed is left out", "KV_probe", "no colon"]), SOON)
         .await;
     mesh.order(emit.clone()).await;
     mesh.publish("other.a", emit.to_string()).await;

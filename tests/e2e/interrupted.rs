@@ -74,7 +74,7 @@ async fn what_was_asked_for_before_a_signal_goes_on_and_the_same_command_does_th
         for text in [
             "sent ",
             "interrupted: ",
-            "the same command again takes up what is not settled",
+            "the same command again continues with the dead letters that are left",
         ] {
             assert!(says(&command, text), "{text} {:?}", command.lines());
         }
@@ -174,7 +174,10 @@ async fn a_search_that_is_broken_off_tells_what_was_searched() {
     mesh.server.resume();
     assert_eq!(command.wait_exit(SOON).await.code(), Some(130), "{:?}", command.lines());
     assert!(
-        says(&command, "interrupted: no event has order_id=none so far"),
+        says(
+            &command,
+            "interrupted: no event with order_id=none was found until then"
+        ),
         "{:?}",
         command.lines()
     );

@@ -205,7 +205,7 @@ async fn show_tells_a_person_what_died_when_and_why_and_what_to_do_next() {
       jetmesh dlq rehearse probe.inc123.1 --module FIXED.wasm
       # give it back to handler probe, and to no other
       jetmesh dlq replay probe.inc123.1
-      # or settle it: nobody wants it any more
+      # or resolve it without running it
       jetmesh dlq discard probe.inc123.1 --reason WHY
     "#);
 }

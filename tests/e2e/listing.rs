@@ -60,7 +60,7 @@ async fn the_newest_letters_are_listed_without_reading_the_others() {
     let last = table.lines().last().expect("a line says what is left out");
     assert_eq!(
         last,
-        "the newest 100 of 3000, counted with those that were settled in the last three days; all of them with --limit \
+        "the newest 100 of 3000, including those that were resolved in the last three days; all of them with --limit \
          0, by fault with --group"
     );
     let (lines, read) = reads(&mesh, &["dlq", "ls", "--json", "--limit", "7"]).await;
@@ -81,7 +81,7 @@ async fn with_a_filter_it_says_what_it_has_looked_at_and_finds_what_is_old() {
         .filter_map(|row| row.split(' ').next())
         .collect();
     assert_eq!(ids, ["other.k.2800", "other.k.2900", "other.k.3000"]);
-    assert!(table.contains("the newest 3 of 30, counted with those"), "{table}");
+    assert!(table.contains("the newest 3 of 30, including those"), "{table}");
     assert!(read <= 10, "the server leaves out what is another handler's: {read}");
     let (table, _) = reads(&mesh, &["dlq", "ls", "--code", "made-up", "--limit", "2"]).await;
     assert!(

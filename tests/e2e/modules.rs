@@ -102,7 +102,7 @@ async fn an_event_in_flight_ends_on_the_module_it_began_on() {
 
 #[tokio::test]
 async fn a_bad_file_leaves_the_old_module_serving_and_says_so() {
-    const KEPT: &str = "the changed module cannot serve; the old one goes on";
+    const KEPT: &str = "the changed module cannot serve; the old one continues to serve";
     let (mesh, host, module) = with_own_module("").await;
     let good = fs::read(&module).expect("the module is readable");
     let core = b"\0asm\x01\0\0\0".to_vec();
@@ -132,7 +132,8 @@ async fn a_bad_file_leaves_the_old_module_serving_and_says_so() {
         "{told}"
     );
     fs::remove_file(&module).expect("the module can be removed");
-    host.wait_for_line(says(&["the module file is gone"]), SOON).await;
+    host.wait_for_line(says(&["the module file does not exist"]), SOON)
+        .await;
     assert_eq!(version(&mesh, 0).await, "1");
     let refusals = host.lines().iter().filter(|line| line.contains(KEPT)).count();
     assert_eq!(refusals, bad.len(), "each is said once");

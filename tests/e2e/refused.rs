@@ -84,11 +84,11 @@ async fn a_stream_with_messages_needs_to_be_told_where_to_start() {
     for _ in 0..3 {
         mesh.order(json!({ "op": "add", "key": "n", "by": 1 })).await;
     }
-    let text = "stream ORDERS already holds 3 messages; say where it starts: `start = \"all\"`";
+    let text = "stream ORDERS already contains 3 messages; set where it starts: `start = \"all\"`";
     check_refuses(&mesh, text).await;
     let host = start(&mesh);
     host.wait_for_line(
-        says(&["ERROR", "the handler is stopped until this is mended", text]),
+        says(&["ERROR", "the handler is stopped until this is corrected", text]),
         SOON,
     )
     .await;
@@ -119,7 +119,7 @@ async fn a_consumer_of_somebody_else_is_refused_and_left_as_it_is() {
     let text = "consumer probe on stream ORDERS was not made by jetmesh and is not taken over";
     check_refuses(&mesh, text).await;
     let host = start(&mesh);
-    host.wait_for_line(says(&["the handler is stopped until this is mended", text]), SOON)
+    host.wait_for_line(says(&["the handler is stopped until this is corrected", text]), SOON)
         .await;
     assert_eq!(mesh.consumer("ORDERS", "probe").await["config"], before);
 
@@ -135,7 +135,7 @@ async fn a_consumer_of_somebody_else_is_refused_and_left_as_it_is() {
     let text = "belongs to handler probe of mesh other, not to handler probe of mesh jetmesh";
     check_refuses(&mesh, text).await;
     let host = start(&mesh);
-    host.wait_for_line(says(&["the handler is stopped until this is mended", text]), SOON)
+    host.wait_for_line(says(&["the handler is stopped until this is corrected", text]), SOON)
         .await;
 
     // Mended, it goes on by itself.
@@ -166,7 +166,7 @@ async fn two_handlers_of_one_work_queue_are_refused() {
     let text = "handlers one and two: stream ORDERS is a work queue, which gives each message to one consumer only";
     check_refuses(&mesh, text).await;
     let host = start(&mesh);
-    host.wait_for_line(says(&["the handler is stopped until this is mended", text]), SOON)
+    host.wait_for_line(says(&["the handler is stopped until this is corrected", text]), SOON)
         .await;
     drop(host);
 
@@ -198,7 +198,7 @@ async fn two_handlers_of_one_work_queue_are_refused() {
 #[tokio::test]
 async fn check_warns_of_a_target_that_forgets_message_ids_too_soon() {
     let mut mesh = Mesh::new(Config::probe()).await;
-    let text = "warning: handler probe publishes into stream EVENTS, which knows a message again for 30s only";
+    let text = "warning: handler probe publishes into stream EVENTS, which recognises duplicates for 30s only";
     let stdout = mesh.jetmesh_ok(&["check", "--connect"]).await;
     assert!(!stdout.contains("warning"), "{stdout}");
     let config = async_nats::jetstream::stream::Config {

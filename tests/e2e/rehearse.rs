@@ -190,7 +190,7 @@ async fn a_rehearsal_tells_what_would_become_of_each_letter_and_changes_nothing_
     1      retry    later          probe.INC.8  not now
     1      timeout  timeout        probe.INC.7  still running after 500ms
 
-    4 would succeed, 1 would be tried again, 2 would be rejected, 2 would trap, 1 would time out, 1 of them would emit what does not arrive; nothing has happened
+    4 would succeed, 1 would be tried again, 2 would be rejected, 2 would trap, 1 would time out, 1 of them would emit an event that no stream stores; nothing has happened
     inventory: rehearsed on module [digest]
     probe: rehearsed on module [digest]
     "#);
@@ -264,9 +264,9 @@ async fn a_rehearsal_is_of_one_module_and_ends_with_success_only_if_all_would_su
         said += &format!("{}: {stderr}", status.code().expect("it ends by itself"));
     }
     insta::assert_snapshot!(said, @r"
-    2: error: garbage.wasm: not a WebAssembly file (it does not begin with \0asm); wanted: a component that exports jetmesh:handler/handler@0.1.0
+    2: error: garbage.wasm: not a WebAssembly file (it does not begin with \0asm); a handler is a component that exports jetmesh:handler/handler@0.1.0
     2: error: --module new.wasm: a module is one handler's, and the letters are of inventory, probe: add --handler
-    2: error: say which: an ID, --group, a condition such as --handler, or --all
+    2: error: select dead letters: with an ID, --group, a condition such as --handler, or --all
     2: error: `probe.x` is not HANDLER.INCARNATION.SEQUENCE, as `jetmesh dlq ls` prints it
     1: error: no dead letter `probe.none.9`; `jetmesh dlq ls` lists them
     ");

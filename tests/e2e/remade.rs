@@ -184,7 +184,10 @@ async fn a_bucket_that_is_made_anew_stops_its_handler_and_says_what_is_forgotten
     let config = mesh.config.text(&mesh.server.url());
     let next = Host::start(&config, mesh.dir.path(), &[]);
     let line = next
-        .wait_for_line(says(&["the handler is stopped", "was made anew or purged"]), SOON)
+        .wait_for_line(
+            says(&["the handler is stopped", "was purged, or deleted and created again"]),
+            SOON,
+        )
         .await;
     assert!(line.contains("jetmesh reset probe"), "{line}");
 }
@@ -212,10 +215,13 @@ async fn a_start_makes_no_bucket_anew_in_which_something_was_decided_and_says_wh
     for name in ["probe", "second"] {
         let named = format!("handler={name} ");
         let line = next
-            .wait_for_line(says(&["the handler is stopped", "bucket probe is gone", &named]), SOON)
+            .wait_for_line(
+                says(&["the handler is stopped", "bucket probe does not exist any more", &named]),
+                SOON,
+            )
             .await;
         assert!(
-            line.contains("memory of what its handlers have decided") && line.contains("jetmesh reset HANDLER"),
+            line.contains("the decisions of its handlers are lost") && line.contains("jetmesh reset HANDLER"),
             "{line}"
         );
     }
@@ -228,7 +234,7 @@ async fn a_start_makes_no_bucket_anew_in_which_something_was_decided_and_says_wh
     assert!(mesh.js.get_stream("KV_probe").await.is_err(), "it is not made");
     let (_, checked, _) = mesh.jetmesh(&["check", "--connect"]).await;
     assert!(
-        checked.contains("error: bucket probe is gone, with its keys"),
+        checked.contains("error: bucket probe does not exist any more, and its keys"),
         "{checked}"
     );
     next.signal(Signal::TERM);
@@ -237,7 +243,11 @@ async fn a_start_makes_no_bucket_anew_in_which_something_was_decided_and_says_wh
     mesh.jetmesh_ok(&["reset", "probe", "--yes"]).await;
     let next = Host::start(&mesh.config.text(&mesh.server.url()), mesh.dir.path(), &[]);
     next.wait_for_line(
-        says(&["the handler is stopped", "bucket probe is gone", "handler=second "]),
+        says(&[
+            "the handler is stopped",
+            "bucket probe does not exist any more",
+            "handler=second ",
+        ]),
         SOON,
     )
     .await;
@@ -256,10 +266,13 @@ async fn a_bucket_that_goes_while_its_host_runs_leaves_its_events_undecided() {
     mesh.js.delete_stream("KV_probe").await.expect("it goes");
     mesh.order(json!({ "op": "add", "key": "n", "by": 1 })).await;
     let line = host
-        .wait_for_line(says(&["the handler is stopped", "bucket probe is gone"]), PATIENT)
+        .wait_for_line(
+            says(&["the handler is stopped", "bucket probe does not exist any more"]),
+            PATIENT,
+        )
         .await;
     assert!(
-        line.contains("memory of what its handlers have decided") && line.contains("jetmesh reset"),
+        line.contains("the decisions of its handlers are lost") && line.contains("jetmesh reset"),
         "{line}"
     );
     let consumer = mesh.consumer("ORDERS", "probe").await;
@@ -330,7 +343,7 @@ async fn an_answer_that_outlives_its_stream_settles_no_event_of_the_new_one() {
 
 /// Whatever the mesh has made is made again when somebody misses it, and says what went with it.
 async fn says_again(host: &crate::support::Host, stream: &str) {
-    let line = says(&["WARN", "is made again"]);
+    let line = says(&["WARN", "is created again"]);
     host.wait_for_line(move |text| line(text) && text.contains(stream), PATIENT)
         .await;
 }

@@ -231,7 +231,7 @@ async fn a_replay_says_when_no_host_serves_the_handler_and_what_waits_is_done_wh
     }
     assert!(!stdout.contains("replayed"), "{stdout}");
     assert!(
-        stderr.contains("no host serves handler probe; what is sent waits for one, see `jetmesh status`"),
+        stderr.contains("no host serves handler probe; the replays that were sent wait for one, see `jetmesh status`"),
         "{stderr}"
     );
     let _host = mesh.host(&[]).await;
@@ -262,12 +262,12 @@ async fn without_a_yes_and_in_a_dry_run_nothing_is_asked_for() {
         (status.code(), stderr.as_str()),
         (
             Some(1),
-            "error: nothing is replayed: it asks before that, and standard input is no terminal to answer on; --yes does \
+            "error: nothing is replayed: the command asks for confirmation, and standard input is not a terminal; --yes does \
              not ask\n"
         )
     );
     insta::assert_snapshot!(stdout.replace(group, "[group] "), @r"
-    these go back to the handlers that failed on them:
+    these dead letters will be given back to the handlers that failed on them:
 
     GROUP     COUNT  HANDLER  CAUSE      CODE       NEWEST ERROR
     [group]   3      probe    exhausted  not-there  there is no fix
@@ -275,7 +275,7 @@ async fn without_a_yes_and_in_a_dry_run_nothing_is_asked_for() {
     assert_eq!((last("MESH_REPLAY").await, last("MESH_DEAD").await), before);
     let (status, _, stderr) = mesh.jetmesh(&["dlq", "replay"]).await;
     assert_eq!(status.code(), Some(2), "{stderr}");
-    assert!(stderr.contains("say which: an ID, --group"), "{stderr}");
+    assert!(stderr.contains("select dead letters: with an ID, --group"), "{stderr}");
 }
 
 #[tokio::test]

@@ -159,7 +159,7 @@ async fn what_waits_in_a_list_is_said_by_a_trace_and_forgotten_by_a_reset() {
     for (letter, waits) in letters.iter().zip([true, true, false]) {
         let event = letter.header("Mesh-Event").expect("it names its event");
         let told = mesh.jetmesh_ok(&["trace", event]).await;
-        assert_eq!(told.contains("a replay of it is asked for"), waits, "{told}");
+        assert_eq!(told.contains("a replay was requested"), waits, "{told}");
     }
     mesh.jetmesh_ok(&["reset", "probe", "--yes"]).await;
     assert_eq!(mesh.messages_left("MESH_REPLAY").await, 0);

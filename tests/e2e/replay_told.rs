@@ -29,7 +29,7 @@ async fn without_a_host_and_a_terminal_nothing_is_sent_and_the_code_says_so() {
         assert!(!stdout.contains("replayed") && !stdout.contains("sent"), "{stdout}");
         for text in [
             "no host serves handler probe",
-            "nothing is sent; with --yes it is sent all the same",
+            "nothing is sent; with --yes the replays are sent",
         ] {
             assert!(stderr.contains(text), "{which}: {stderr}");
         }
@@ -52,7 +52,7 @@ async fn on_a_terminal_it_asks_before_it_sends_what_nobody_serves() {
     };
     assert_eq!(status.code(), Some(1), "{shown}");
     assert!(shown.contains("no host serves handler probe"), "{shown}");
-    assert!(shown.contains("Replay 1 dead letter all the same? [y/N]"), "{shown}");
+    assert!(shown.contains("Replay 1 dead letter anyway? [y/N]"), "{shown}");
     assert!(shown.contains("nothing is replayed"), "{shown}");
     assert_eq!(asked(&mesh).await, before);
     // With a yes it waits for a host, which comes.

@@ -35,19 +35,19 @@ async fn a_handler_that_is_reset_begins_where_its_start_says() {
         (status.code(), stderr.as_str()),
         (
             Some(1),
-            "error: nothing is removed: it asks before that, and standard input is no terminal to answer on; --yes does \
+            "error: nothing is deleted: the command asks for confirmation, and standard input is not a terminal; --yes does \
              not ask\n"
         )
     );
     insta::assert_snapshot!(stdout, @r"
-    handler probe: this goes
+    handler probe: this will be deleted
       consumer probe on stream ORDERS (0 delivered and not answered, 0 to be delivered)
-      in ledger probe, what it has decided: 1 done, 1 dead
+      decisions in ledger probe: 1 done, 1 dead
       advisories in MESH_ADVISORIES: 1
       dead letters in MESH_DEAD: 1
       death records in KV_probe: 1
-    its bucket keeps what it holds, 1 key(s): what is done again comes on top of that; --state removes them
-    what lies behind its `start` is done again, whether it was done or dead
+    its bucket keeps its 1 key(s), and the effects are applied to them a second time; --state deletes the keys
+    it processes all events from its `start` on again, those that were done and those that are dead
     ");
     assert_ne!(mesh.consumer("ORDERS", "probe").await, Value::Null);
     assert_eq!(mesh.letters().await.len(), 1);
@@ -157,7 +157,7 @@ async fn a_handler_that_is_served_is_not_reset() {
         (status.code() == Some(4)).then_some(stderr)
     };
     let stderr = refused().await.expect("it is refused");
-    assert!(stderr.contains("stop that first"), "{stderr}");
+    assert!(stderr.contains("stop these hosts first"), "{stderr}");
     assert_ne!(mesh.consumer("ORDERS", "probe").await, Value::Null);
     host.signal(Signal::KILL);
     host.wait_exit(PATIENT).await;
@@ -207,14 +207,14 @@ async fn a_bucket_that_is_added_is_told_as_such_and_what_was_decided_before_can_
         assert_eq!(status.code(), Some(4), "{stdout}{stderr}");
         assert!(stderr.contains(text), "{stderr}");
     };
-    refused(&mesh, "stop that first").await;
+    refused(&mesh, "stop these hosts first").await;
     // A host with the new configuration stands still, and says what it is about.
     let next = Host::start(&mesh.config.text(&mesh.server.url()), mesh.dir.path(), &[]);
     let line = next
-        .wait_for_line(says(&["ERROR", "the handler is stopped until this is mended"]), SOON)
+        .wait_for_line(says(&["ERROR", "the handler is stopped until this is corrected"]), SOON)
         .await;
     for text in [
-        "what it has decided stands in the ledger of bucket mesh, and its configuration here says bucket probe",
+        "its decisions are in the ledger of bucket mesh, and its configuration here has bucket probe",
         "`jetmesh reset probe --keep-decided`",
         "`jetmesh dev --reset probe`",
     ] {
@@ -223,7 +223,7 @@ async fn a_bucket_that_is_added_is_told_as_such_and_what_was_decided_before_can_
     assert!(!line.contains("purged"), "{line}");
     stop(host).await;
     stop(next).await;
-    refused(&mesh, "1 dead letter(s) rest on its former ledger").await;
+    refused(&mesh, "1 dead letter(s) belong to its old ledger").await;
     mesh.config = former;
     mesh.jetmesh_ok(&["dlq", "discard", "--all", "--yes"]).await;
     mesh.config = Config::probe_with("start = \"all\"");
@@ -232,8 +232,8 @@ async fn a_bucket_that_is_added_is_told_as_such_and_what_was_decided_before_can_
         said.contains("its ledger moves from bucket mesh to bucket probe"),
         "{said}"
     );
-    assert!(said.contains("up to ORDERS:2, stays decided"), "{said}");
-    assert!(mesh.jetmesh_ok(&keep).await.contains("nothing is to be done"));
+    assert!(said.contains("up to ORDERS:2, stay decided"), "{said}");
+    assert!(mesh.jetmesh_ok(&keep).await.contains("there is nothing to do"));
 
     let host = mesh.host(&[]).await;
     mesh.order(emits()).await;
@@ -262,7 +262,7 @@ async fn what_is_in_flight_or_lost_is_not_taken_for_decided_when_a_ledger_moves(
     mesh.wait_settled("ORDERS", "probe").await;
     let (_, _, stderr) = mesh.jetmesh(&keep).await;
     assert!(
-        stderr.contains("1 event(s) up to ORDERS:1 are not decided in its former ledger"),
+        stderr.contains("1 event(s) up to ORDERS:1 are not decided in its old ledger"),
         "{stderr}"
     );
 }

@@ -67,7 +67,7 @@ async fn every_handler_has_a_row_whatever_is_wrong_with_it_or_with_others() {
     );
     assert!(lost["since"].is_string(), "{lost:#}");
     let late = stands(&mesh, 1, "stopped").await;
-    assert!(why(&late).contains("say where it starts"), "{late:#}");
+    assert!(why(&late).contains("set where it starts"), "{late:#}");
     let good = stands(&mesh, 2, "serving").await;
     assert_eq!((why(&good), &good["pending"]), ("nothing", &json!(0)), "{good:#}");
     let (code, text, _) = mesh.jetmesh(&["status"]).await;
@@ -100,10 +100,13 @@ async fn a_ledger_that_is_gone_stops_its_handlers_and_hides_nothing_else() {
         "no host makes it by itself"
     );
     let line = host
-        .wait_for_line(says(&["the ledger is stopped", "bucket gone is gone"]), PATIENT)
+        .wait_for_line(
+            says(&["the ledger is stopped", "bucket gone does not exist any more"]),
+            PATIENT,
+        )
         .await;
     assert!(
-        line.contains("memory of what its handlers have decided") && line.contains("jetmesh reset"),
+        line.contains("the decisions of its handlers are lost") && line.contains("jetmesh reset"),
         "{line}"
     );
 }
@@ -153,7 +156,7 @@ async fn a_handler_that_is_given_no_more_before_a_retry_is_over_is_told_of() {
     // So is the one that waits behind them.
     let trace = mesh.jetmesh_ok(&["trace", &format!("ORDERS:{waits}")]).await;
     assert!(
-        trace.contains("probe: waiting: its consumer has come to 4\n") && trace.contains(&note),
+        trace.contains("probe: waiting: its consumer has delivered up to 4\n") && trace.contains(&note),
         "{trace}"
     );
     let trace = mesh.jetmesh_ok(&["trace", &format!("ORDERS:{waits}"), "--json"]).await;

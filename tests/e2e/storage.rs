@@ -84,7 +84,7 @@ async fn a_server_whose_disk_was_full_loses_nothing_and_repeats_nothing() {
     fs::remove_file(filler).expect("it is ours");
     mesh.server.kill9();
     mesh.server.restart().await;
-    // One that was not confirmed may be there all the same, and then its work is there twice.
+    // One that was not confirmed may be there anyway, and then its work is there twice.
     let there = mesh.messages("ORDERS", "orders.probe").await.len();
     assert!(there >= taken, "{there} of {taken} confirmed orders are there");
     judge_stored(&mesh).await;

@@ -74,7 +74,8 @@ async fn a_folder_is_removed_and_built_again() {
     let (mesh, host) = serving_from("out/m.wasm", |dir| write(&dir.join("out/m.wasm"), &first_version())).await;
     let out = mesh.dir.path().join("out");
     fs::remove_dir_all(&out).expect("the folder can go");
-    host.wait_for_line(says(&["the module file is gone"]), SOON).await;
+    host.wait_for_line(says(&["the module file does not exist"]), SOON)
+        .await;
     write(&out.join("m.wasm"), &second_version());
     serves_the_second(&mesh, &host).await;
 }
@@ -127,7 +128,7 @@ async fn a_module_that_is_too_large_or_no_file_is_told_and_the_old_one_goes_on()
     let file = fs::File::create(&other).expect("the test's folder is writable");
     file.set_len(200 * 1024 * 1024).expect("a file may be large");
     fs::rename(&other, &module).expect("the file can be replaced");
-    let kept = "the module file cannot be read; the loaded module goes on serving";
+    let kept = "the module file cannot be read; the loaded module continues to serve";
     host.wait_for_line(says(&[kept, "handler=probe", "larger than 128 MiB"]), SOON)
         .await;
     fs::remove_file(&module).expect("the file can go");

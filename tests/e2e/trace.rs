@@ -153,7 +153,7 @@ async fn an_order_is_traced_across_handlers_with_what_it_wrote_and_what_followed
     1: error: no event has order_id=o-44
     searched EVENTS, messages read: 1; everything within the time of --since
     searched ORDERS, messages read: 2; everything within the time of --since
-    1: error: no event ORDERS:99 is known: the last message of stream ORDERS is 2, and no ledger, attempt record or dead letter of a configured handler tells of it
+    1: error: no event ORDERS:99 is known: the last message of stream ORDERS is 2, and no ledger, attempt record or dead letter of a configured handler mentions it
     1: error: no event nobody.1 is known: no stream that a configured handler reads has, or had, this incarnation
     2: error: `o-42` is not INCARNATION.SEQUENCE, STREAM:SEQUENCE or HANDLER.INCARNATION.SEQUENCE; to find an event by its payload: --key field=value
     2: error: invalid value 'o-42' for '--key <FIELD=VALUE>': not field=value, such as order_id=42
@@ -203,11 +203,11 @@ async fn what_is_not_done_yet_is_told_as_it_stands() {
     └─ probe: done at [time], entry 1, attempt 1, module [digest]
        ├─ wrote a = x
        ├─ deleted b
-       ├─ emitted events.later: waits for its time, [time]
+       ├─ emitted events.later: delayed until [time]
        └─ emitted nowhere.x: not delivered: no stream captures nowhere.x; dead letter probe.[event]-1
     ORDERS:3  orders.probe  at [time]  event [event]
     ├─ {"op":"ok"}
-    └─ probe: waiting: its consumer has come to 2
+    └─ probe: waiting: its consumer has delivered up to 2
     "#);
 }
 
@@ -245,7 +245,7 @@ async fn of_what_the_ledger_has_forgotten_that_is_said_and_what_followed_is_foun
     let inventory = text.split_once("├─ inventory").expect("its part").1;
     let (inventory, _) = inventory.split_once("\n├─ ").expect("others follow");
     insta::assert_snapshot!(told(inventory), @r#"
-    : decided before the ledger's memory: when and how is not known
+    : decided; the ledger does not keep the details any more
     │  └─ emitted EVENTS:[n]  inventory.reserved  at [time]  event [event]
     │     ├─ {"lines":[{"left":2,"qty":5,"sku":"sku-1"}],"order_id":"o-42"}
     │     └─ watch: done at [time], entry 1, attempt 1, module [digest]

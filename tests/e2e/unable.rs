@@ -192,7 +192,7 @@ async fn what_a_full_or_sealed_stream_of_dead_letters_does_not_take_is_counted_a
     let (status, stdout, stderr) = mesh.jetmesh(&["dlq", "import", file]).await;
     assert_eq!(status.code(), Some(4), "{stdout}{stderr}");
     assert!(
-        stdout.starts_with("0 put back") && stderr.contains("takes nothing"),
+        stdout.starts_with("0 restored") && stderr.contains("takes nothing"),
         "{stdout}{stderr}"
     );
 }

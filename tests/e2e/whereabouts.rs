@@ -261,14 +261,14 @@ async fn what_was_decided_before_a_reset_is_told_as_such_and_what_it_emitted_is_
     insta::assert_snapshot!(both().await, @r#"
     ORDERS:1  orders.probe  at [time]  event [event]
     ├─ {"do":[{"key":"a","op":"set","value":"x"},{"op":"emit","payload":1,"subject":"events.one"}]}
-    └─ probe: waiting: its consumer is not there; a running host makes it
+    └─ probe: waiting: its consumer does not exist; a running host creates it
        ├─ before it was reset at [time]: done at [time], entry 1, attempt 1, module [digest]
        └─ emitted EVENTS:[n]  events.one  at [time]
           ├─ 1
           └─ no handler of the configuration reads it
     ORDERS:2  orders.probe  at [time]  event [event]
     ├─ {"code":"no","message":"not this one","op":"reject"}
-    └─ probe: waiting: its consumer is not there; a running host makes it
+    └─ probe: waiting: its consumer does not exist; a running host creates it
        └─ before it was reset at [time]: dead: rejected: no: not this one, at [time], entry 2, attempt 1, module [digest]
     "#);
     traced(&mesh, &["ORDERS:1"]).await;

@@ -82,7 +82,7 @@ async fn a_stream_that_takes_few_consumers_is_warned_of_and_one_too_many_is_told
     assert!(stdout.contains(text), "{stdout}{stderr}");
     let host = Host::start(&mesh.config.text(&mesh.server.url()), mesh.dir.path(), &[]);
     host.wait_for_line(
-        says(&["stopped until this is mended", "takes no further consumer"]),
+        says(&["stopped until this is corrected", "accepts no further consumer"]),
         PATIENT,
     )
     .await;

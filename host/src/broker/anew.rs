@@ -132,7 +132,7 @@ impl Connection {
             consumer,
             delivered = found.delivered.stream_seq,
             last,
-            "a stream has lost its end: its consumer was ahead of it and is made anew"
+            "a stream has lost its last messages: its consumer was ahead of it and is created again"
         );
         self.remove_consumer(stream, consumer).await?;
         self.put_consumer(stream, config, "").await

@@ -22,7 +22,8 @@ pub fn lost_settings(bucket: &str, info: &StreamInfo) -> Option<String> {
     let mend = format!("nats stream edit {name} --subjects '$KV.{bucket}.>,{ledger}' --allow-batch");
     (!what.is_empty()).then(|| {
         format!(
-            "bucket {bucket} was edited while it is at work and lacks {}: mend it with `{mend}`, or start a host anew",
+            "bucket {bucket} was changed while hosts use it, and lacks {}: correct it with `{mend}`, or restart a \
+             host",
             what.join(" and ")
         )
     })
@@ -35,7 +36,7 @@ pub fn check_ledger_bucket(bucket: &str, info: &StreamInfo) -> Result<(), Error>
     let number = |key: &str| config[key].as_i64().unwrap_or(0);
     let is = |key: &str| config[key].as_bool().unwrap_or(false);
     let name = kv_stream(bucket);
-    let edit = |flags: &str| format!("mend it with `nats stream edit {name} {flags}`");
+    let edit = |flags: &str| format!("correct it with `nats stream edit {name} {flags}`");
     let mut wrong: Vec<String> = Vec::new();
     if number("max_age") != 0 {
         wrong.push(format!(
@@ -78,14 +79,17 @@ pub fn check_ledger_bucket(bucket: &str, info: &StreamInfo) -> Result<(), Error>
         ));
     }
     if is("deny_purge") {
-        wrong.push("deny_purge is on and cannot be taken back: make the bucket anew".to_owned());
+        wrong.push("deny_purge is on and cannot be switched off: delete the bucket and create it again".to_owned());
     }
     if config["storage"].as_str() != Some("file") {
-        wrong.push("its storage is not file, which cannot be changed: make the bucket anew".to_owned());
+        wrong
+            .push("its storage is not file, which cannot be changed: delete the bucket and create it again".to_owned());
     }
     for key in ["mirror", "subject_transform"] {
         if config.get(key).is_some_and(|v| !v.is_null()) {
-            wrong.push(format!("it has a {key}: make the bucket anew without it"));
+            wrong.push(format!(
+                "it has a {key}: delete the bucket and create it again without this"
+            ));
         }
     }
     if wrong.is_empty() {

@@ -121,7 +121,7 @@ async fn dial(nats: &Nats, name: &str, address: &Address) -> Result<Connection, 
     if !client.is_server_compatible(major, minor, patch) {
         return Err(Error::OldServer { found: info.version });
     }
-    // Elsewhere it may be there all the same: a leaf need not have one.
+    // Elsewhere it may be there anyway: a leaf need not have one.
     if !info.jetstream && nats.js_domain.is_none() && nats.js_api_prefix.is_none() {
         return Err(Error::NoJetStream);
     }

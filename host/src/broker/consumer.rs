@@ -33,7 +33,7 @@ impl ConsumerInfo {
         let unreadable = |start: &str| Error::Unreadable {
             what: format!("{META_START} in the metadata of consumer {}", self.name),
             why: format!("`{start}` is no sequence"),
-            remedy: "let its handler begin anew, at its `start`, with `jetmesh reset`".to_owned(),
+            remedy: "reset its handler with `jetmesh reset`, so that it begins again at its `start`".to_owned(),
         };
         said.map(|start| start.parse().map_err(|_| unreadable(start)))
             .transpose()
@@ -280,8 +280,8 @@ fn config(
         None if stream.state.messages == 0 => Start::All,
         None => {
             return Err(Error::Refused(format!(
-                "handler {}: stream {} already holds {} messages; say where it starts: \
-                 `start = \"all\"`, `\"new\"`, a sequence or a time",
+                "handler {}: stream {} already contains {} messages; set where it starts: `start = \"all\"`, \
+                 `\"new\"`, a sequence or a time",
                 handler.name, handler.stream, stream.state.messages
             )));
         }
@@ -323,7 +323,8 @@ fn refused(handler: &Handler, error: Error) -> Error {
             code: Code::MAXIMUM_CONSUMERS_LIMIT,
             ..
         } => Error::Refused(format!(
-            "handler {}: stream {}, or the account, takes no further consumer: `jetmesh check --connect` tells the limits",
+            "handler {}: stream {}, or the account, accepts no further consumer: `jetmesh check --connect` shows the \
+             limits",
             handler.name, handler.stream
         )),
         Error::Api { code, text, .. } if remedy(code) == Remedy::Person => Error::Refused(format!(

@@ -43,12 +43,12 @@ pub enum Error {
     /// Nobody listens for the JetStream API; `why` says what to change.
     #[error("no server answers the JetStream API on `{prefix}.>`: {why}")]
     NoApi { prefix: String, why: String },
-    #[error("{what}: nobody answered within the time limit")]
+    #[error("{what}: no answer within the time limit")]
     Timeout { what: String },
     /// The server does not allow it; `right` is `publish to` or `subscribe to`.
     #[error(
-        "{what}: this user is not allowed to {right} `{subject}`: grant it (docs/nats.md lists what a host needs), then this \
-         goes on"
+        "{what}: this user is not allowed to {right} `{subject}`: grant it (docs/nats.md lists what a host needs); \
+         then the host continues"
     )]
     Denied {
         what: String,

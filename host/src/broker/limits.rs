@@ -147,10 +147,10 @@ fn filled(stream: &str, (used, most): (u64, u64), (unit, flag): (&str, &str)) ->
 fn told(stream: &str, used: u64, most: u64) -> Option<String> {
     is_near(used, most).then(|| {
         format!(
-            "stream {stream} takes {most} consumers and needs {used}: each handler has one. A stream says its number when it \
-             is made (`nats stream add {stream} --max-consumers {PROVISIONED}`), and it cannot be changed afterwards; an \
-             account may have a lower one (max_consumers). Raise the account's, spread the handlers over several streams, or \
-             make the stream again"
+            "stream {stream} allows {most} consumers and needs {used}: each handler has one. The number of a stream \
+             is set when it is created (`nats stream add {stream} --max-consumers {PROVISIONED}`), and cannot be \
+             changed later; an account can have a lower limit (max_consumers). Raise the account's, spread the \
+             handlers over several streams, or create the stream again"
         )
     })
 }

@@ -111,16 +111,16 @@ pub async fn restore(connection: &Connection, plan: &Plan, name: &str) -> Result
     let gone = own(connection, plan, name, config).await?;
     if gone {
         let lost = match name {
-            DEAD => "the dead letters that it held",
-            REPLAY => "replays that were asked for and had not begun",
+            DEAD => "the dead letters in it",
+            REPLAY => "replays that were requested and had not started",
             DELAYED => "delayed events that waited for their time",
-            ADVISORIES => "the server's word on events that it gave up; the sweep finds them",
+            ADVISORIES => "the server's advisories about events that it gave up; the sweep finds these events",
             _ => "how often events that wait for a retry were tried",
         };
         tracing::warn!(
             stream = name,
             lost,
-            "a stream of the mesh was removed and is made again"
+            "a stream of the mesh was removed and is created again"
         );
     }
     Ok(gone)
@@ -258,8 +258,8 @@ async fn create(connection: &Connection, name: &str, mut config: Value) -> Resul
     made.map_err(|error| match error {
         // Of the account, or of the server: another stream or another limit is what helps.
         Error::Api { code, text, .. } if remedy(code) == Remedy::Person => Error::Refused(format!(
-            "stream {name} cannot be made: {text} ({}); `jetmesh check --connect` says which limits of the account and \
-             which other streams are in the way",
+            "stream {name} cannot be created: {text} ({}); `jetmesh check --connect` shows which limits of the \
+             account or which other streams prevent it",
             code.0
         )),
         other => other,

@@ -18,7 +18,7 @@ pub fn can_ask() -> bool {
 pub fn confirmed(question: &str, otherwise: &str) -> Result<(), Error> {
     if !can_ask() {
         return Err(Error::Failed(format!(
-            "{otherwise}: it asks before that, and standard input is no terminal to answer on; --yes does not ask"
+            "{otherwise}: the command asks for confirmation, and standard input is not a terminal; --yes does not ask"
         )));
     }
     print!("{question} [y/N] ");

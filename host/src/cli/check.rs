@@ -51,7 +51,8 @@ pub async fn run(args: &Args, check: &Check) -> Result<u8, Error> {
     let wanted: usize = plan.handlers.iter().map(|h| h.concurrency).sum();
     if wanted > INSTANCES_MAX {
         println!(
-            "{wanted} instances may be wanted at a time; {INSTANCES_MAX} of them run at a time, and the others wait"
+            "up to {wanted} instances can be needed at a time; {INSTANCES_MAX} of them run at a time, and the other \
+             events wait"
         );
     }
     let (connections, files) = (plan.nats.connections, app::open_files(plan));
@@ -129,9 +130,9 @@ async fn warnings(connection: &Connection, plan: &Plan) -> Result<Vec<String>, b
     targets.retain(|_, (window, _)| *window < DUPLICATE_WINDOW_MIN);
     let text = |(stream, (window, handler)): (String, (Duration, &str))| {
         format!(
-            "handler {handler} publishes into stream {stream}, which knows a message again for {window:?} only: after a \
-             failure an event may stand in it twice; give it a duplicate window of {DUPLICATE_WINDOW_MIN:?} or more with \
-             `nats stream edit {stream} --dupe-window=2m`"
+            "handler {handler} publishes into stream {stream}, which recognises duplicates for {window:?} only: \
+             after a failure it can contain an event twice; set a duplicate window of {DUPLICATE_WINDOW_MIN:?} or \
+             more with `nats stream edit {stream} --dupe-window=2m`"
         )
     };
     let mut warnings: Vec<String> = targets.into_iter().map(text).collect();

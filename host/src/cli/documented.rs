@@ -126,7 +126,10 @@ fn the_help_of_every_command_uses_plain_words_and_begins_with_what_the_command_d
         seen += 1;
         assert_eq!(avoided(help), None, "{name}: {help}");
         let about = command.get_about().map(ToString::to_string).unwrap_or_default();
-        assert!(about.starts_with(char::is_uppercase) && !about.ends_with('.') || name == "jetmesh", "{name}: {about}");
+        assert!(
+            about.starts_with(char::is_uppercase) && !about.ends_with('.') || name == "jetmesh",
+            "{name}: {about}"
+        );
         for argument in command.get_arguments() {
             let said = argument.get_help().map(ToString::to_string).unwrap_or_default();
             assert!(said.starts_with(char::is_uppercase), "{name}: {argument}: {said}");

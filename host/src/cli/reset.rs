@@ -48,13 +48,13 @@ pub async fn run(args: &Args, reset: &Reset) -> Result<u8, Error> {
     }
     found.print(handler, reset.state);
     if !reset.yes {
-        ask::confirmed("Remove all of this?", "nothing is removed")?;
+        ask::confirmed("Delete all of this?", "nothing is deleted")?;
     }
     // Somebody may have started a host while this waited.
     let consumer = connection.consumer(&handler.stream, &handler.consumer).await?;
     served(&connection, plan, handler, consumer.as_ref()).await?;
     carry_out(&connection, plan, handler, &found, reset.state).await?;
-    println!("handler {} begins anew at its next start", handler.name);
+    println!("handler {} begins again at its next start", handler.name);
     Ok(OK)
 }
 
@@ -171,7 +171,7 @@ async fn served(
     let names: Vec<&str> = hosts.iter().filter(serves).filter_map(|h| h["id"].as_str()).collect();
     if !names.is_empty() {
         let text = format!(
-            "handler {} is served by {}: stop that first",
+            "handler {} is served by {}: stop these hosts first",
             handler.name,
             names.join(", ")
         );
@@ -179,7 +179,7 @@ async fn served(
     }
     if consumer.is_some_and(|c| c.num_waiting > 0) {
         let text = format!(
-            "somebody waits for events of consumer {} on stream {}: stop that first",
+            "a client waits for events of consumer {} on stream {}: stop it first",
             handler.consumer, handler.stream
         );
         return Err(broker::Error::Refused(text).into());
@@ -205,8 +205,8 @@ async fn carried_out(connection: &Connection, ledger: &str) -> Result<(), Error>
         }
         if began.elapsed() > RELAY_WAIT {
             let text = format!(
-                "{waits} message(s) of ledger {ledger} are not carried out yet: start a host and end it again, it does \
-                 that before it ends"
+                "{waits} message(s) of ledger {ledger} are not published yet: start a host and stop it again; it \
+                 publishes them before it ends"
             );
             return Err(broker::Error::Refused(text).into());
         }
@@ -230,9 +230,8 @@ fn alone(plan: &Plan, handler: &Handler, found: &Found) -> Result<(), Error> {
         return Ok(());
     }
     let text = format!(
-        "bucket {} is not {}'s alone: {} has decided or keeps something there too; leave --state out",
+        "bucket {} is also used by {}, which has decided events or keeps keys there; leave --state out",
         handler.bucket.as_deref().unwrap_or_default(),
-        handler.name,
         others.join(", ")
     );
     Err(broker::Error::Refused(text).into())
@@ -263,33 +262,37 @@ impl Found {
     }
 
     fn print(&self, handler: &Handler, state: bool) {
-        println!("handler {}: this goes", handler.name);
+        println!("handler {}: this will be deleted", handler.name);
         match &self.consumer {
             Some(c) => println!(
                 "  consumer {} on stream {} ({} delivered and not answered, {} to be delivered)",
                 handler.consumer, handler.stream, c.num_ack_pending, c.num_pending
             ),
-            None => println!("  no consumer: there is none"),
+            None => println!("  no consumer"),
         }
         if let Some(ledger) = &handler.ledger {
             let floor = self.head.as_ref().and_then(|head| head.floors.get(&handler.name));
             let (done, dead) = floor.map_or((0, 0), |floor| (floor.done, floor.dead));
-            println!("  in ledger {ledger}, what it has decided: {done} done, {dead} dead");
+            println!("  decisions in ledger {ledger}: {done} done, {dead} dead");
         }
         for heap in self.heaps.iter().chain(self.keys.iter().filter(|_| state)) {
             println!("  {} in {}: {}", heap.what, heap.stream, heap.count);
         }
         match &self.keys {
             Some(keys) if !state && keys.count > 0 => println!(
-                "its bucket keeps what it holds, {} key(s): what is done again comes on top of that; --state removes them",
+                "its bucket keeps its {} key(s), and the effects are applied to them a second time; --state deletes \
+                 the keys",
                 keys.count
             ),
             _ => {}
         }
         match handler.start {
-            None => println!("the configuration says no `start`: a host asks for one if the stream holds messages"),
-            Some(Start::New) => println!("it starts with what is published after its next start"),
-            Some(_) => println!("what lies behind its `start` is done again, whether it was done or dead"),
+            None => println!("the configuration has no `start`: a host needs one if the stream contains messages"),
+            Some(Start::New) => println!("it begins with the events that are published after its next start"),
+            Some(_) => println!(
+                "it processes all events from its `start` on again, those that were done and those \
+                                 that are dead"
+            ),
         }
     }
 }

@@ -54,7 +54,8 @@ pub async fn run(args: &Args, retrying: &Retrying) -> Result<u8, Error> {
     let connection = broker::open_guarded(&plan.nats, "jetmesh retrying").await?;
     if connection.stream(&kv_stream(ATTEMPTS)).await?.is_none() {
         return Err(Error::Failed(format!(
-            "there is no bucket {ATTEMPTS}: no host of this mesh has run here, or it was removed; a running host makes it again within a minute"
+            "there is no bucket {ATTEMPTS}: no host of this mesh has run here, or it was removed; a running host \
+             creates it again within a minute"
         )));
     }
     let limit = retrying.limit.unwrap_or(if retrying.json { 0 } else { TABLE_LIMIT });
@@ -236,7 +237,7 @@ pub fn next(record: &Record, now: u64) -> String {
         (Some(host), _) => format!("running on {host}"),
         (None, Some(due)) if due > now => format!("{}, {}", in_time(due, now), of_day(due, now)),
         (None, Some(due)) => format!("due since {}", of_day(due, now)),
-        (None, None) => "not said".to_owned(),
+        (None, None) => "unknown".to_owned(),
     }
 }
 

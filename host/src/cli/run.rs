@@ -72,7 +72,7 @@ fn ignores_hangup() -> bool {
 /// For what listens for signals until the process ends, also while everybody else is waited for.
 #[expect(
     clippy::disallowed_methods,
-    reason = "nobody may wait for the one who listens for the second signal"
+    reason = "the shutdown must not wait for the task that listens for the second signal"
 )]
 pub fn spawn_untracked(task: impl Future<Output = ()> + Send + 'static) {
     tokio::spawn(task);

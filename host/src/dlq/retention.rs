@@ -66,8 +66,8 @@ pub fn warnings(info: &StreamInfo, bytes_max: Option<u64>) -> Vec<String> {
     }
     if info.retention() != "limits" {
         warnings.push(format!(
-            "stream {DEAD} has retention {}: a consumer of somebody else's removes letters; export them with \
-             `jetmesh dlq export --all`, remove the stream, and start a host, which makes it anew",
+            "stream {DEAD} has retention {}: a consumer of another program removes dead letters; export them with \
+             `jetmesh dlq export --all`, delete the stream, and start a host, which creates it again",
             info.retention()
         ));
     }
@@ -118,7 +118,7 @@ mod tests {
         stream MESH_DEAD has max_msg_size 100: a larger letter cannot be stored, and its event waits; lift it with `nats stream edit MESH_DEAD --max-msg-size=-1`
         stream MESH_DEAD has max_msgs 7: a letter beyond it cannot be stored, and its event waits for room; 7 messages are there, 100 % of it; lift it with `nats stream edit MESH_DEAD --max-msgs=-1`
         stream MESH_DEAD has discard_new_per_subject: a letter that is replayed or discarded cannot be settled; lift it with `nats stream edit MESH_DEAD --no-discard-per-subject --discard=old`
-        stream MESH_DEAD has retention workqueue: a consumer of somebody else's removes letters; export them with `jetmesh dlq export --all`, remove the stream, and start a host, which makes it anew
+        stream MESH_DEAD has retention workqueue: a consumer of another program removes dead letters; export them with `jetmesh dlq export --all`, delete the stream, and start a host, which creates it again
         ");
     }
 }

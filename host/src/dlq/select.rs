@@ -11,7 +11,7 @@ use crate::message::{DeliveryInfo, headers_of};
 
 /// Messages among the letters that no client can read: something else than the mesh has written them.
 #[derive(Debug, Default)]
-#[must_use = "whoever reads letters is told of what is none"]
+#[must_use = "what cannot be read has to be reported"]
 pub struct Unread {
     count: u64,
     /// Its sequence, and what is wrong with it.
@@ -28,8 +28,8 @@ impl Unread {
     pub fn told(&self) -> Option<String> {
         let (sequence, why) = self.first.as_ref()?;
         Some(format!(
-            "{} message(s) of stream {DEAD} are no letters, because no client can read them; the first is {sequence}: {why}; \
-             remove it with `nats stream rmm {DEAD} {sequence} --force`",
+            "{} message(s) of stream {DEAD} are not dead letters, because no client can parse them; the first is \
+             {sequence}: {why}; remove it with `nats stream rmm {DEAD} {sequence} --force`",
             self.count
         ))
     }

@@ -87,7 +87,8 @@ async fn streams(connection: &Connection, plan: &Plan, fit: &mut Fit) -> Result<
         let replicas = config["num_replicas"].as_u64().unwrap_or(1);
         if replicas > 1 && connection.client.server_info().cluster.is_none() {
             fit.problems.push(format!(
-                "stream {name} cannot be made with {replicas} replicas: the server is in no cluster; say replicas = 1"
+                "stream {name} cannot be created with {replicas} replicas: the server is not in a cluster; set \
+                 replicas = 1"
             ));
         }
         missing.push((name, config));
@@ -130,8 +131,8 @@ async fn account(connection: &Connection, plan: &Plan, missing: &[(String, Value
     if let Some(limit) = limit("max_streams").filter(|limit| wants > *limit) {
         let names: Vec<&str> = missing.iter().map(|(name, _)| name.as_str()).collect();
         fit.problems.push(format!(
-            "the account may have {limit} streams (max_streams) and has {has}; {} are to be made ({}): raise max_streams \
-             to {wants}",
+            "the account may have {limit} streams (max_streams) and has {has}; {} will be created ({}): raise \
+             max_streams to {wants}",
             missing.len(),
             names.join(", ")
         ));
@@ -139,8 +140,8 @@ async fn account(connection: &Connection, plan: &Plan, missing: &[(String, Value
     if let Some(limit) = limit("max_ack_pending") {
         for handler in plan.handlers.iter().filter(|h| h.ack_pending_max as u64 > limit) {
             fit.problems.push(format!(
-                "handler {}: ack_pending_max = {} is above the account's max_ack_pending, {limit}: say ack_pending_max = \
-                 {limit} and an in_flight below it, or raise the account's limit",
+                "handler {}: ack_pending_max = {} is above the account's max_ack_pending, {limit}: set \
+                 ack_pending_max = {limit} and an in_flight below it, or raise the account's limit",
                 handler.name, handler.ack_pending_max
             ));
         }
@@ -154,8 +155,9 @@ async fn account(connection: &Connection, plan: &Plan, missing: &[(String, Value
     let has = info["reserved_storage"].as_u64().unwrap_or(0);
     if let Some(limit) = limit("max_storage").filter(|limit| wants > 0 && has + wants > *limit) {
         fit.problems.push(format!(
-            "the account has {limit} bytes of disk (max_file) and has set aside {has}; the streams that are to be made may hold \
-             {wants} by their max_bytes: lower mesh_max_bytes, ledger_max_bytes or max_bytes, or raise max_file to {}",
+            "the account has {limit} bytes of disk (max_file) and has set aside {has}; the streams that will be \
+             created can take {wants} by their max_bytes: lower mesh_max_bytes, ledger_max_bytes or max_bytes, or \
+             raise max_file to {}",
             has + wants
         ));
     }
@@ -166,9 +168,9 @@ async fn account(connection: &Connection, plan: &Plan, missing: &[(String, Value
         let names: Vec<&str> = without.map(|(name, _)| name.as_str()).collect();
         if !names.is_empty() {
             fit.problems.push(format!(
-                "the account demands max_bytes of every stream (max_bytes_required), and these are to be made without: \
-                 {}; say max_bytes under [streams.NAME] for yours, mesh_max_bytes for the mesh's own (MESH_..., \
-                 KV_mesh_attempts), and ledger_max_bytes for the buckets of ledgers",
+                "the account demands max_bytes of every stream (max_bytes_required), and these would be created \
+                 without it: {}; set max_bytes under [streams.NAME] for yours, mesh_max_bytes for the mesh's own \
+                 (MESH_..., KV_mesh_attempts), and ledger_max_bytes for the buckets of ledgers",
                 names.join(", ")
             ));
         }
@@ -186,7 +188,8 @@ async fn source(connection: &Connection, plan: &Plan, handler: &Handler, fit: &m
         }
         (None, None) => {
             fit.problems.push(format!(
-                "handler {}: there is no stream {}: make it with `nats stream add {}`, or say it under [streams.{}]",
+                "handler {}: there is no stream {}: create it with `nats stream add {}`, or describe it under \
+                 [streams.{}]",
                 handler.name, handler.stream, handler.stream, handler.stream
             ));
             return Ok(());
@@ -200,8 +203,8 @@ async fn source(connection: &Connection, plan: &Plan, handler: &Handler, fit: &m
         let (name, stream) = (&handler.name, &handler.stream);
         match copies(&info) {
             true => fit.warnings.push(format!(
-                "handler {name}: stream {stream} copies from other streams, and only they tell whether anything comes on \
-                 `{filter}`"
+                "handler {name}: stream {stream} copies from other streams, and only their settings show whether \
+                 messages come on `{filter}`"
             )),
             false => fit.problems.push(format!(
                 "handler {name}: stream {stream} does not capture `{filter}`; it captures {}",
@@ -232,8 +235,8 @@ async fn source(connection: &Connection, plan: &Plan, handler: &Handler, fit: &m
             fit.problems.extend(forgotten(connection, handler, &found).await?);
         }
         None if handler.start.is_none() && info.state.messages > 0 => fit.problems.push(format!(
-            "handler {}: stream {} already holds {} messages; say where it starts: `start = \"all\"`, `\"new\"`, a \
-             sequence or a time",
+            "handler {}: stream {} already contains {} messages; set where it starts: `start = \"all\"`, `\"new\"`, \
+             a sequence or a time",
             handler.name, handler.stream, info.state.messages
         )),
         None => {}

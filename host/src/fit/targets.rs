@@ -28,8 +28,8 @@ pub async fn look(connection: &Connection, plan: &Plan, handler: &Handler, fit: 
         if !made() && streams.is_empty() {
             fit.problems.push(format!(
                 "handler {}: no stream captures `{subject}`, which it may publish: such an event would become a dead \
-                 letter, cause undeliverable; say a stream for it under [streams.NAME], or make one with `nats stream \
-                 add NAME --subjects '{subject}' --defaults`",
+                 letter, cause undeliverable; describe a stream for it under [streams.NAME], or create one with \
+                 `nats stream add NAME --subjects '{subject}' --defaults`",
                 handler.name
             ));
         }

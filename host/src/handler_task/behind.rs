@@ -33,7 +33,7 @@ pub async fn reconcile(
 async fn anew(connection: &Connection, plan: &Handler, found: &ConsumerInfo, end: u64) -> Result<(), Error> {
     let delivered = found.delivered.stream_seq;
     tracing::warn!(handler = %plan.name, stream = %plan.stream, consumer = %plan.consumer, delivered, end,
-        "the stream has lost its end: the handler's consumer was ahead of it and is made anew");
+        "the stream has lost its last messages: the handler's consumer was ahead of it and is created again");
     let from = found.ack_floor.stream_seq.min(end) + 1;
     connection.make_anew(&plan.stream, found, (from, &[])).await.map(drop)
 }
@@ -63,7 +63,7 @@ pub async fn look(
         return Ok(false);
     };
     tracing::warn!(handler = %plan.name, stream = %plan.stream, consumer = %plan.consumer, sequence = passed,
-        "the server leaves an event lying: the handler's consumer is made anew");
+        "the server does not deliver an event: the handler's consumer is created again");
     connection
         .make_anew(&plan.stream, &again, (again.settled_floor() + 1, &[]))
         .await?;

@@ -61,7 +61,7 @@ async fn event(lane: &Lane, link: &Link, malformed: Malformed, acker: Acker, inf
     if let Err(error) = bury(lane, &event, body, &why).await {
         let handler = &lane.plan.name;
         trouble!(Weight::of(error.passes()), handler, error, { %handler, %event, %error, next_in = ?AGAIN },
-            "a message that no client can read cannot be buried");
+            "a malformed message cannot become a dead letter yet");
         lane.hindered.met(What::Event(event.clone()), Why::from(&error), AGAIN);
         return acker.settle(lane, &Settlement::Nak(AGAIN)).await;
     }

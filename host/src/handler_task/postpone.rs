@@ -33,7 +33,7 @@ pub async fn unrecorded(lane: &Lane, delivery: Delivery, error: Error) {
         return put_off(lane, delivery, why, Duration::from_secs(1)).await;
     }
     let (handler, event) = (&lane.plan.name, &delivery.message.event);
-    trouble!(Weight::Person, handler, error, { %handler, %event, %error }, "an event waits until this is mended");
+    trouble!(Weight::Person, handler, error, { %handler, %event, %error }, "an event waits until this is corrected");
     later(lane, delivery, why, UNMENDED).await;
 }
 

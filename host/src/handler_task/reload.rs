@@ -23,7 +23,7 @@ use crate::wasm::source::{self, Hash, ModuleDigest, Stamp};
 const LOOK: Duration = Duration::from_millis(200);
 /// So many files more make it a second longer.
 const FILES_A_SECOND: u32 = 1000;
-/// A file that does not stand still is read all the same after so long.
+/// A file that does not stand still is read anyway after so long.
 const SETTLE_MAX: Duration = Duration::from_secs(2);
 
 /// Follows the module files of all lanes, for as long as it is polled.
@@ -194,10 +194,11 @@ impl File {
         }
         let (handler, module, serving) = (self.handlers(), self.path.display(), self.serving());
         if matches!(error, source::Error::Gone) {
-            tracing::warn!(%handler, %module, %serving, "the module file is gone; the loaded module goes on serving");
+            tracing::warn!(%handler, %module, %serving, "the module file does not exist; the loaded module continues \
+                                                         to serve");
         } else {
             tracing::warn!(%handler, %module, %serving, %error,
-                "the module file cannot be read; the loaded module goes on serving");
+                "the module file cannot be read; the loaded module continues to serve");
         }
         self.not_taken(Some(format!("{module}: {error}")));
         self.unread = Some(error);
@@ -230,7 +231,7 @@ impl File {
             }
             Content::Refused(hash, error) => {
                 tracing::error!(handler = %self.handlers(), %error, serving = %self.serving(),
-                    "the changed module cannot serve; the old one goes on");
+                    "the changed module cannot serve; the old one continues to serve");
                 self.not_taken(Some(error.to_string()));
                 self.refused = Some(hash);
             }

@@ -73,7 +73,8 @@ pub async fn run(lane: Arc<Lane>) {
             tracing::debug!(handler = %lane.plan.name, %error, "connects again");
         } else {
             let handler = &lane.plan.name;
-            trouble!(Weight::Person, handler, error, { %handler, %error }, "the handler is stopped until this is mended");
+            trouble!(Weight::Person, handler, error, { %handler, %error }, "the handler is stopped until this is \
+                                                                            corrected");
         }
         if served.is_some_and(|link| !link.connection.is_guarded()) && matches!(error, Error::Gone { .. }) {
             // The server need not be gone: a message that no client can read breaks a connection like this one.
@@ -110,7 +111,7 @@ async fn serve(lane: &Arc<Lane>, unanswered: Option<Connection>, work: &mut Work
     let (connection, doors) = (&link.connection, &lane.doors);
     lane.set_link(Some(Arc::clone(&link)));
     lane.stands(State::Serving, None);
-    trouble::over("the handler is stopped until this is mended", &lane.plan.name);
+    trouble::over("the handler is stopped until this is corrected", &lane.plan.name);
     let source = Inlet::open(connection, &lane.plan.stream, &lane.plan.consumer).await?;
     let mut source = source.keeping(request_expires(lane.whole.handlers.len()));
     let mut replays = beside(work, Replays::open(connection, lane)).await?;
@@ -295,8 +296,8 @@ async fn connect(lane: &Arc<Lane>, connection: Connection) -> Result<Arc<Link>, 
             again(&connection, &lane.whole, &plan.stream).await?;
             connection.stream(&plan.stream).await?.ok_or_else(|| {
                 Error::Refused(format!(
-                    "handler {}: there is no stream {}: make it with `nats stream add {} --subjects '{}' --defaults`, \
-                     or say it under [streams.{}]",
+                    "handler {}: there is no stream {}: create it with `nats stream add {} --subjects '{}' \
+                     --defaults`, or describe it under [streams.{}]",
                     plan.name,
                     plan.stream,
                     plan.stream,

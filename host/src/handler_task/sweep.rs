@@ -97,7 +97,7 @@ async fn run(lane: &Lane, link: &Link) {
         lane.hindered.met(What::Sweep, Why::from(&error), EVERY);
         let quiet = error.passes();
         if quiet {
-            tracing::debug!(handler = %lane.plan.name, %error, "the sweep was broken off; the next one goes on");
+            tracing::debug!(handler = %lane.plan.name, %error, "the sweep was interrupted; the next one continues");
         } else {
             let handler = &lane.plan.name;
             trouble!(Weight::of(false), handler, error, { %handler, %error }, "the sweep cannot work");
@@ -215,7 +215,8 @@ fn unless_unreadable(lane: &Lane, event: &EventId, swept: Result<(), Error>) -> 
     match swept {
         Err(error @ Error::Unreadable { .. }) => {
             let handler = &lane.plan.name;
-            trouble!(Weight::Person, event, error, { %handler, %event, %error }, "an event waits until this is mended");
+            trouble!(Weight::Person, event, error, { %handler, %event, %error }, "an event waits until this is \
+                                                                                  corrected");
             lane.hindered.met(What::Event(event.clone()), Why::from(&error), EVERY);
             Ok(())
         }

@@ -83,7 +83,7 @@ pub fn denied(connection: &Connection, mesh: &str, verb: &str, asked: std::time:
     connection
         .denials
         .publish_since(&subject, asked)
-        .then(|| format!("the hosts cannot be asked how they stand: this user may not publish to {subject}"))
+        .then(|| format!("the hosts cannot be asked for their status: this user may not publish to {subject}"))
 }
 
 /// What every running host answers to a verb of the protocol.

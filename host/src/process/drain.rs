@@ -112,7 +112,7 @@ impl Drain {
                 attempt = if began.elapsed() > STEADY { 0 } else { attempt + 1 };
                 let pause = redial_delay(attempt);
                 let count = panics.note(&name, &panic);
-                tracing::error!(task = name, %panic, count, again_in = ?pause, "a task has panicked and is begun again");
+                tracing::error!(task = name, %panic, count, again_in = ?pause, "a task has panicked and starts again");
                 tokio::time::sleep(pause).await;
             }
         }

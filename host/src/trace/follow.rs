@@ -77,7 +77,7 @@ impl<'a> Tracer<'a> {
                 let since_ms = before.or(message.map(|m| m.time_ms)).unwrap_or(0);
                 return self.by_cause(handler, event, since_ms, part, depth).await;
             }
-            // What it emitted before it was reset is there all the same.
+            // What it emitted before it was reset is there anyway.
             _ => part.before_resets.last().map(|before| &before.decided),
         };
         let Some(decided) =

@@ -138,7 +138,7 @@ impl<'a> Tracer<'a> {
                 note: None,
             };
             if self.has_told(&place) {
-                traced.note = Some("told above");
+                traced.note = Some("shown above");
                 return Ok(traced);
             }
             if self.seen.len() >= EVENTS_MAX {

@@ -161,7 +161,7 @@ fn judge(status: ExitStatus, text: &str) -> Option<Error> {
         _ => Error::Crashed {
             status,
             text: if text.is_empty() {
-                "it said nothing".to_owned()
+                "it printed nothing".to_owned()
             } else {
                 clean(text)
             },
@@ -240,7 +240,7 @@ mod tests {
             (
                 killed(11),
                 "",
-                "the compiler broke off (signal: 11 (SIGSEGV)): it said nothing",
+                "the compiler broke off (signal: 11 (SIGSEGV)): it printed nothing",
             ),
         ];
         for (status, text, said) in rows {

@@ -33,7 +33,7 @@ pub struct Error {
 pub enum Fault {
     #[error(transparent)]
     Read(#[from] source::Error),
-    #[error("not a WebAssembly file ({0}); wanted: a component that exports {WIT_EXPORT}")]
+    #[error("not a WebAssembly file ({0}); a handler is a component that exports {WIT_EXPORT}")]
     NotWasm(&'static str),
     #[error("a core module, not a component; build it for wasm32-wasip2, or run `wasm-tools component new` on it")]
     CoreModule,

@@ -198,8 +198,8 @@ pub fn find(program: &str) -> Option<PathBuf> {
 
 fn missing() -> String {
     let how = match Path::new("tools/install.sh").is_file() {
-        true => "`tools/install.sh server` brings one",
-        false => "https://docs.nats.io/running-a-nats-service/introduction/installation tells how to get one",
+        true => "`tools/install.sh server` installs one",
+        false => "https://docs.nats.io/running-a-nats-service/introduction/installation describes how to get one",
     };
     format!("there is no nats-server on the PATH: {how}")
 }

@@ -133,8 +133,7 @@ fn summary(letters: &[Letter]) -> String {
         .map(|(name, count)| format!("{count} of {name}"))
         .collect();
     format!(
-        "{}: {}. Their events stay dead, and no replay brings them back; `jetmesh dlq export` keeps a copy to \
-         read.",
+        "{}: {}. Their events stay dead, and no replay brings them back; `jetmesh dlq export` saves a copy first.",
         text::letters(letters.len() as u64),
         handlers.join(", ")
     )
@@ -158,17 +157,20 @@ impl Account {
         }
         println!("discarded {}", text::letters(self.discarded));
         for id in &self.changed {
-            note!("{id} has changed meanwhile and is left as it is");
+            note!("{id} has changed since the command started, and is not discarded");
         }
         for id in &self.missing {
-            note!("no dead letter `{id}`, or it is settled already");
+            note!("no dead letter `{id}`, or it is already resolved");
         }
         if self.failed > 0 {
             note!("{} could not be discarded", text::letters(self.failed));
         }
         if self.left > 0 {
             let why = if self.failed > 0 { "" } else { "interrupted: " };
-            note!("{why}{} not tried; the same command again goes on with them", self.left);
+            note!(
+                "{why}{} not tried; the same command again continues with them",
+                self.left
+            );
         }
     }
 

@@ -73,27 +73,30 @@ pub async fn export(connection: &Connection, export: &Export, stop: &Stop) -> Re
     }
     let whole = failed.is_none() && matches!(ended, Some(Ok(_)));
     let removed = match &export.output {
-        Some(path) if !whole && fs::remove_file(path).is_ok() => format!("; {} is removed again", path.display()),
+        Some(path) if !whole && fs::remove_file(path).is_ok() => format!("; {} is deleted", path.display()),
         Some(_) | None => String::new(),
     };
     if let Some(error) = failed {
-        return Err(Error::Failed(format!("the export is not whole: {error}{removed}")));
+        return Err(Error::Failed(format!("the export is incomplete: {error}{removed}")));
     }
     let missing = match ended {
         Some(Ok(missing)) => missing,
         Some(Err(error)) => {
-            note!("the export is not whole{removed}");
+            note!("the export is incomplete{removed}");
             return Err(error.into());
         }
         None => {
-            note!("interrupted after {}: the export is not whole{removed}", letters(count));
+            note!(
+                "interrupted after {}: the export is incomplete{removed}",
+                letters(count)
+            );
             return Ok(stop.code().unwrap_or(FAILED));
         }
     };
     note!("exported {}{to}", letters(count));
     missing
         .iter()
-        .for_each(|id| note!("no dead letter `{id}`, or it is settled"));
+        .for_each(|id| note!("no dead letter `{id}`, or it is resolved"));
     Ok(if missing.is_empty() { OK } else { FAILED })
 }
 
@@ -134,10 +137,10 @@ async fn write_all(
 fn not_made(path: &Path, error: &io::Error) -> Error {
     Error::Failed(match error.kind() {
         io::ErrorKind::AlreadyExists => format!(
-            "{} is there already, and an export overwrites nothing: name another file",
+            "{} already exists, and an export overwrites nothing: name another file",
             path.display()
         ),
-        _ => format!("{} cannot be made: {error}", path.display()),
+        _ => format!("{} cannot be created: {error}", path.display()),
     })
 }
 
@@ -211,13 +214,13 @@ pub async fn import(connection: &Connection, import: &Import, stop: &Stop) -> Re
         );
     } else {
         println!(
-            "{back} put back, {there} there already, {settled} settled and left so, {} malformed",
+            "{back} restored, {there} already there, {settled} resolved and not restored, {} malformed",
             malformed.len()
         );
         malformed.iter().for_each(|(line, why)| note!("line {line}: {why}"));
     }
     if let Some(code) = stop.code() {
-        note!("interrupted: the same command again puts back what is missing");
+        note!("interrupted: the same command again restores the rest");
         return Ok(code);
     }
     match failed {

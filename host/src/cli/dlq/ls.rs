@@ -97,7 +97,7 @@ fn rest(newest: &Newest, filter: &Filter) -> Option<String> {
         None if shown as u64 == *meant => None,
         None => Some(format!("the newest {shown} of {meant}; {more}")),
         Some(all) if *filter == only_handler => Some(format!(
-            "the newest {shown} of {all}, counted with those that were settled in the last three days; {more}"
+            "the newest {shown} of {all}, including those that were resolved in the last three days; {more}"
         )),
         Some(all) => Some(format!(
             "the newest {shown} of this kind: of {all} in the stream {looked_at} were looked at, back to {}; {more}",

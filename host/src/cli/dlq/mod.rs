@@ -25,7 +25,8 @@ pub async fn run(args: &Args, dlq: &Dlq, stop: &Stop) -> Result<u8, Error> {
     let connection = broker::open_guarded(&loaded.plan.nats, "jetmesh dlq").await?;
     if connection.stream(DEAD).await?.is_none() {
         return Err(Error::Failed(format!(
-            "there is no stream {DEAD}: no host of this mesh has run here, or it was removed; a running host makes it again within a minute"
+            "there is no stream {DEAD}: no host of this mesh has run here, or it was removed; a running host creates \
+             it again within a minute"
         )));
     }
     if let Some(name) = dlq.handler()

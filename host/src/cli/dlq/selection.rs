@@ -85,7 +85,10 @@ impl Selection {
         let filter = self.conditions.filter(self.group.as_deref());
         let usage = |text: &str| Err(Error::Usage(text.to_owned()));
         match (self.ids.is_empty(), filter.is_empty(), self.all) {
-            (true, true, false) => usage("say which: an ID, --group, a condition such as --handler, or --all"),
+            (true, true, false) => usage(
+                "select dead letters: with an ID, --group, a condition such as --handler, \
+                                          or --all",
+            ),
             (false, true, false) => {
                 self.ids.iter().try_for_each(|id| check_id(id))?;
                 let mut ids = self.ids.clone();
@@ -93,8 +96,8 @@ impl Selection {
                 ids.dedup();
                 Ok(Selected::Ids(ids))
             }
-            (false, _, _) => usage("IDs say already which: leave the conditions out"),
-            (true, false, true) => usage("--all means all: leave the conditions out"),
+            (false, _, _) => usage("IDs cannot be combined with conditions: leave the conditions out"),
+            (true, false, true) => usage("--all cannot be combined with conditions: leave the conditions out"),
             (true, _, _) => Ok(Selected::Filter(filter)),
         }
     }

@@ -106,11 +106,11 @@ fn facts(letter: &Letter, now_ms: u64) -> Vec<(&'static str, String)> {
     let cause = of(dead_letter::CAUSE);
     let why = Cause::parse(cause).map_or("", |cause| match cause {
         Cause::Exhausted => ": all of its attempts failed",
-        Cause::Rejected => ": no attempt can succeed, says the handler, or the host for it",
+        Cause::Rejected => ": the handler rejected the event, or the host found that no attempt can succeed",
         Cause::MaxDeliver => ": the server gave up delivering it",
-        Cause::Terminated => ": somebody terminated it",
+        Cause::Terminated => ": a person or a program terminated it",
         Cause::Lost => ": its stream had removed it before it was decided",
-        Cause::Undeliverable => ": its target does not take it",
+        Cause::Undeliverable => ": its target stream does not accept it, or there is none",
     });
     let mut facts = vec![
         (
@@ -293,7 +293,7 @@ fn next(letter: &Letter) -> Vec<String> {
         ]),
     }
     lines.extend([
-        "# or settle it: nobody wants it any more".to_owned(),
+        "# or resolve it without running it".to_owned(),
         format!("jetmesh dlq discard {id} --reason WHY"),
     ]);
     lines

@@ -24,23 +24,26 @@ use crate::plan::{Handler, Plan};
 pub async fn run(connection: &Connection, plan: &Plan, handler: &Handler, yes: bool) -> Result<u8, Error> {
     let Some((former, consumer)) = decided(connection, plan, handler).await? else {
         println!(
-            "handler {}: its ledger is where it was, nothing is to be done",
+            "handler {}: its ledger is in the same bucket as before, so there is nothing to do",
             handler.name
         );
         return Ok(OK);
     };
     let ledger = handler.ledger.as_deref().unwrap_or_default();
     println!(
-        "handler {}: its ledger moves from bucket {former} to bucket {ledger}\n  what it was given, up to {}:{}, stays decided \
-         and is not run again\n  forgotten are the ids of these events: a publisher that repeats one has it run again",
+        "handler {}: its ledger moves from bucket {former} to bucket {ledger}\n  the events that it received, up to \
+         {}:{}, stay decided and do not run again\n  the message ids of these events are forgotten: an event that \
+         its publisher repeats runs again",
         handler.name, handler.stream, consumer.delivered.stream_seq
     );
     if !yes {
-        ask::confirmed("Go on?", "nothing is changed")?;
+        ask::confirmed("Continue?", "nothing is changed")?;
     }
     // Somebody may have started a host while this waited.
     let Some((former, consumer)) = decided(connection, plan, handler).await? else {
-        return Err(Error::Failed("somebody else has done it meanwhile".to_owned()));
+        return Err(Error::Failed(
+            "another command has done this since the question".to_owned(),
+        ));
     };
     // The next host takes the handler for one whose ledger begins behind what is decided.
     let mut config = consumer.config.clone();
@@ -49,7 +52,7 @@ pub async fn run(connection: &Connection, plan: &Plan, handler: &Handler, yes: b
     }
     connection.put_consumer(&handler.stream, &config, "update").await?;
     forget(connection, plan, handler, &former).await?;
-    println!("handler {} goes on at its next start", handler.name);
+    println!("handler {} continues at its next start", handler.name);
     Ok(OK)
 }
 
@@ -74,7 +77,7 @@ async fn decided(
         return Ok(None);
     };
     let Some(former) = read::bucket_of(connection, making).await? else {
-        return refused("the bucket of its former ledger is not there any more, or was purged".to_owned());
+        return refused("the bucket of its old ledger does not exist any more, or was purged".to_owned());
     };
     if former == *ledger {
         return Ok(None);
@@ -82,22 +85,23 @@ async fn decided(
     served(connection, plan, handler, Some(&consumer)).await?;
     if consumer.num_ack_pending > 0 {
         return refused(format!(
-            "{} event(s) are delivered and not decided: run the hosts with the former configuration until `jetmesh status` \
-             shows nothing IN FLIGHT",
+            "{} event(s) are delivered and not decided: run the hosts with the old configuration until `jetmesh \
+             status` shows nothing IN FLIGHT",
             consumer.num_ack_pending
         ));
     }
     let letters = letters(connection, handler).await?;
     if letters > 0 {
         return refused(format!(
-            "{letters} dead letter(s) rest on its former ledger: replay or discard them first, with the former configuration"
+            "{letters} dead letter(s) belong to its old ledger: replay or discard them first, with the old \
+             configuration"
         ));
     }
     let undecided = undecided(connection, plan, handler, &consumer, &former).await?;
     if undecided > 0 {
         return refused(format!(
-            "{undecided} event(s) up to {stream}:{} are not decided in its former ledger: run the hosts with the former \
-             configuration for some minutes, they look for such events",
+            "{undecided} event(s) up to {stream}:{} are not decided in its old ledger: run the hosts with the old \
+             configuration for some minutes; they look for such events",
             consumer.delivered.stream_seq
         ));
     }

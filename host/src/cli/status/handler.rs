@@ -96,7 +96,7 @@ pub async fn stand(connection: &Connection, handler: &Handler, hosts: &Hosts<'_>
             body["why"] = json!(why);
         }
         Ok(Some(why)) => body["note"] = json!(why),
-        Err(error) => body["note"] = json!(format!("NATS cannot be asked how its consumer stands: {error}")),
+        Err(error) => body["note"] = json!(format!("NATS gives no information on its consumer: {error}")),
     }
     body
 }
@@ -170,8 +170,8 @@ async fn at_nats(
     let ahead = info.is_ahead_of(&there) && connection.left_behind(stream, &info).await?.is_some();
     if ahead {
         return Ok(Some(format!(
-            "stream {stream} has lost its end: consumer {consumer} is ahead of it, and is given nothing until a host makes it \
-             anew, at its next start or sweep"
+            "stream {stream} has lost its last messages: consumer {consumer} is ahead of it, and receives nothing \
+             until a host creates it again, at its next start or sweep"
         )));
     }
     if let Some(why) = info.held_up(stream) {

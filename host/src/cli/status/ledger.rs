@@ -61,8 +61,8 @@ async fn relay(connection: &Connection, plan: &Plan, name: &str, hosts: &[Value]
         Ok(Waits::Lying(sequence)) => {
             body["state"] = json!("late");
             body["why"] = json!(format!(
-                "the server leaves message {sequence} of stream {} lying, and what came after it: a host makes the consumer {} \
-                 anew within two minutes",
+                "the server does not deliver message {sequence} of stream {} and later ones: a host creates the \
+                 consumer {} again within two minutes",
                 kv_stream(name),
                 relay::CONSUMER
             ));
@@ -84,7 +84,7 @@ async fn relay(connection: &Connection, plan: &Plan, name: &str, hosts: &[Value]
     let (state, why) = if relays.is_empty() && (waiting > 0 || !hosts.is_empty()) {
         let why = match plan.relay {
             true => "no host that answers relays it",
-            false => "nobody relays: `relay = false` here, and no host that answers does",
+            false => "no host relays it: `relay = false` here, and no host that answers has a relay",
         };
         ("unserved", why.to_owned())
     } else if let Some(one) = blocked.iter().find(|one| one["waiting"].as_u64() != Some(0)) {

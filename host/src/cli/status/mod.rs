@@ -241,8 +241,8 @@ fn print(plan: &Plan, hosts: &[Value], handlers: &[Value], ledgers: &[Value]) {
         if let Some(left_out) = relay["left_out"].as_object() {
             let of = |key: &str| text(&left_out[key]);
             println!(
-                "relay of {name} has left out {} message(s) of stream KV_{name} that nobody can read, and that the mesh has \
-                 not written; the last is {}: {}",
+                "relay of {name} has left out {} message(s) of stream KV_{name} that cannot be parsed, and that the \
+                 mesh has not written; the last is {}: {}",
                 of("count"),
                 of("sequence"),
                 of("why")

@@ -64,7 +64,10 @@ pub async fn run(args: &Args, trace: &Trace, stop: &Stop) -> Result<u8, Error> {
             if found.is_empty() {
                 let searched: Vec<String> = searched.iter().map(said).collect();
                 if let Some(code) = stop.code() {
-                    note!("interrupted: no event has {key} so far\n{}", searched.join("\n"));
+                    note!(
+                        "interrupted: no event with {key} was found until then\n{}",
+                        searched.join("\n")
+                    );
                     return Ok(code);
                 }
                 return Err(Error::Failed(format!("no event has {key}\n{}", searched.join("\n"))));
@@ -72,7 +75,7 @@ pub async fn run(args: &Args, trace: &Trace, stop: &Stop) -> Result<u8, Error> {
             (found.into_iter().map(|(_, place)| place).collect(), searched)
         }
         (None, Some(id)) => (vec![named(&mut tracer, id).await?], Vec::new()),
-        (None, None) => return Err(Error::Usage("say which: an ID, or --key".to_owned())),
+        (None, None) => return Err(Error::Usage("give an ID or --key".to_owned())),
     };
     let mut events = Vec::new();
     // The oldest first: what has followed from one of them is told with it, and not again.
@@ -149,7 +152,8 @@ fn absent(id: &str, event: &Traced, held: Option<&StreamState>) -> Error {
         ),
     };
     Error::Failed(format!(
-        "no event {id} is known: {why}, and no ledger, attempt record or dead letter of a configured handler tells of it"
+        "no event {id} is known: {why}, and no ledger, attempt record or dead letter of a configured handler \
+         mentions it"
     ))
 }
 

@@ -28,7 +28,7 @@ pub fn event(traced: &Traced) -> Node {
     let mut below = Vec::new();
     match &traced.message {
         Some(message) => below.push(Node::leaf(value(&message.payload))),
-        None if traced.former => below.push(Node::leaf("of a former making of its stream, and gone with it")),
+        None if traced.former => below.push(Node::leaf("its stream was deleted and created again since")),
         None => below.push(Node::leaf("not in its stream any more")),
     }
     below.extend(traced.note.map(Node::leaf));
@@ -62,22 +62,23 @@ fn stand(stand: &Stand) -> (String, Vec<Node>) {
         Stand::Retrying { record, max_attempts } => (retrying(record, *max_attempts), Vec::new()),
         Stand::Delivered { ledger: true } => plain("delivered to a host, which has not decided it yet"),
         Stand::Delivered { ledger: false } => {
-            plain("delivered to a host: without a ledger nobody knows whether it is done")
+            plain("delivered to a host; without a ledger it is not known whether it is done")
         }
         Stand::Waiting { delivered, held_up } => (
-            format!("waiting: its consumer has come to {delivered}"),
+            format!("waiting: its consumer has delivered up to {delivered}"),
             held_up.iter().map(|why| Node::leaf(why.clone())).collect(),
         ),
-        Stand::BeforeStart { start } => plain(&format!("not its: it began at {start}")),
-        Stand::NoConsumer => plain("waiting: its consumer is not there; a running host makes it"),
-        Stand::Forgotten { done: true, .. } => plain("done by a replay, before the ledger's memory"),
-        Stand::Forgotten { was_its: true, .. } => {
-            plain("decided before the ledger's memory: when and how is not known")
-        }
-        Stand::Forgotten { .. } => plain("decided before the ledger's memory, if it was this handler's"),
-        Stand::Answered => plain("answered: without a ledger nobody knows when; it is no dead letter"),
-        Stand::Lost => plain("answered and not decided: the next sweep of a host has it run once more"),
-        Stand::Unknown => plain("nothing is known: no decision, attempt or dead letter tells of it"),
+        Stand::BeforeStart { start } => plain(&format!("not for it: its consumer began at {start}")),
+        Stand::NoConsumer => plain("waiting: its consumer does not exist; a running host creates it"),
+        Stand::Forgotten { done: true, .. } => plain("done by a replay; the ledger does not keep the details any more"),
+        Stand::Forgotten { was_its: true, .. } => plain("decided; the ledger does not keep the details any more"),
+        Stand::Forgotten { .. } => plain(
+            "decided, if it was delivered to this handler; the ledger does not keep the \
+                                          details any more",
+        ),
+        Stand::Answered => plain("acknowledged; without a ledger it is not known when. It is not a dead letter"),
+        Stand::Lost => plain("acknowledged and not decided: the next sweep of a host runs it again"),
+        Stand::Unknown => plain("nothing is known: there is no decision, attempt or dead letter"),
         Stand::NotFound { decided: true } => plain(&format!("decided; when and how was not found: {LIMIT}")),
         Stand::NotFound { decided: false } => plain(&format!("not found whether it is decided: {LIMIT}")),
     }
@@ -91,7 +92,7 @@ fn done(decided: &Decided) -> String {
     let Decided { decision, entry, .. } = decided;
     let at = rfc3339(decided.at_ms);
     if let Some(first) = &decision.same_as {
-        return format!("done at {at}, entry {entry}: it repeats event {first}, and nothing was run");
+        return format!("done at {at}, entry {entry}: a duplicate of event {first}, so it did not run");
     }
     let after = decision
         .follows_death
@@ -147,7 +148,7 @@ fn dead(decided: Option<&Decided>, letter: Option<&Letter>, replay: bool) -> (St
             None => format!("dead letter {}", letter.id),
         },
     };
-    let asked = replay.then(|| "a replay of it is asked for".to_owned());
+    let asked = replay.then(|| "a replay was requested".to_owned());
     (text, [when, about].into_iter().chain(asked).map(Node::leaf).collect())
 }
 
@@ -194,7 +195,7 @@ fn follow(follow: &Follow) -> Node {
                 below,
             }
         }
-        Whereabouts::Delayed { due } => leaf(&format!("waits for its time, {due}")),
+        Whereabouts::Delayed { due } => leaf(&format!("delayed until {due}")),
         Whereabouts::Due { due } => leaf(&format!("due since {due}, and not published yet")),
         Whereabouts::Undeliverable { letter } => leaf(&format!(
             "not delivered: {}; dead letter {}{}",

@@ -49,7 +49,7 @@ pub async fn take(lane: &Arc<Lane>, link: Arc<Link>, (advisory, reply): Routed) 
             let again_in = match &error {
                 Error::Unreadable { .. } => {
                     trouble!(Weight::Person, handler, error, { %handler, %event, %error },
-                        "an event waits until this is mended");
+                        "an event waits until this is corrected");
                     Duration::from_secs(30)
                 }
                 _ => {
@@ -110,8 +110,8 @@ async fn act(lane: &Lane, link: &Link, advisory: &Advisory, event: &EventId) -> 
             return Ok(Answer::Over);
         }
         let message = match advisory.reason.as_str() {
-            "" => "somebody terminated it, without a reason".to_owned(),
-            reason => format!("somebody terminated it: {reason}"),
+            "" => "a person or a program terminated it, without a reason".to_owned(),
+            reason => format!("a person or a program terminated it: {reason}"),
         };
         let failure = Failure {
             code: "terminated".to_owned(),

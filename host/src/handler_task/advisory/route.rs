@@ -44,9 +44,9 @@ pub async fn run(plan: Arc<Plan>, lanes: Vec<Arc<Lane>>) {
     loop {
         let Err(error) = serve(&plan, &by_consumer, &mut attempt).await;
         if error.passes() && attempt < 5 {
-            tracing::debug!(%error, "advisories are not heard for a moment");
+            tracing::debug!(%error, "advisories are not received for the moment");
         } else {
-            trouble!(Weight::Aside, "", error, { %error }, "advisories are not heard; the sweep finds what they tell of");
+            trouble!(Weight::Aside, "", error, { %error }, "advisories are not received; the sweep finds their events");
         }
         attempt += 1;
         tokio::time::sleep(redial_delay(attempt)).await;

@@ -12,7 +12,7 @@ use crate::message::rfc3339;
 use crate::trouble::Weight;
 
 /// The replay of a letter has failed for good: its letter gets one more attempt in its history, and stays as it is
-/// otherwise. If that cannot be written, the replay is over all the same.
+/// otherwise. If that cannot be written, the replay is over anyway.
 pub async fn failed_again(lane: &Lane, delivery: &Delivery, attempt: u32, ran: &Ran) {
     let (Some(letter), Some(link)) = (delivery.letter(), lane.link()) else {
         return;

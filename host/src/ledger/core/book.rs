@@ -269,7 +269,7 @@ impl<W> Book<W> {
             return members.map(|m| (m.waiter, Ok(Committed::Here { entry }))).collect();
         }
         let (astray, rest): (Vec<_>, Vec<_>) = self.withdraw_all().into_iter().partition(|m| astray.contains(&m.id));
-        let why = || Fault::Host("the record of its death is not where its letter says".to_owned());
+        let why = || Fault::Host("the record of its death is not at the sequence in its dead letter".to_owned());
         let mut fates: Fates<W> = astray.into_iter().map(|m| (m.waiter, Err(why()))).collect();
         fates.extend(self.place_anew(rest));
         fates

@@ -100,7 +100,7 @@ impl Entry {
     /// What is wrong with an entry that reads as one: a decision on nothing, a value that is none, or another's number.
     pub fn flaw(&self, n: Option<u64>) -> Option<String> {
         if n.is_some_and(|n| n != self.n) {
-            return Some(format!("it says that it is entry {}", self.n));
+            return Some(format!("it has the number {}", self.n));
         }
         let events = self.decisions.iter().flat_map(|d| d.same_as.iter().chain([&d.event]));
         let event = events.into_iter().find(|event| EventId::parts(event).is_none());

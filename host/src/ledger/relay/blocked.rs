@@ -39,7 +39,7 @@ pub struct Waiting {
     /// When it was refused first.
     pub since: Instant,
     tried: Instant,
-    /// It may be in its target all the same.
+    /// It may be in its target anyway.
     pub unsure: bool,
 }
 

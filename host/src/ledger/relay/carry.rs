@@ -176,7 +176,7 @@ impl Relay {
             Backing::Committed { entry_sequence } => entry_sequence,
             Backing::NotYet => return Ok(false),
             Backing::Torn => {
-                tracing::warn!(entry = out.n, "consequences of an append that was torn are left out");
+                tracing::warn!(entry = out.n, "the consequences of an incomplete batch are left out");
                 self.flight.end(carried);
                 return Ok(true);
             }
@@ -242,7 +242,7 @@ impl Relay {
             stream,
             sequence,
             why,
-            "a message among the consequences that nobody can read is left out"
+            "a message among the consequences that cannot be parsed is left out"
         );
         self.state.left_out(sequence, why.to_owned());
     }

@@ -99,7 +99,7 @@ pub async fn reconcile(
         ledger,
         delivered,
         last,
-        "the stream of a ledger has lost its end: the relay's consumer was ahead of it and is made anew"
+        "the stream of a ledger has lost its last messages: the relay's consumer was ahead of it and is created again"
     );
     // What was lost is decided again, beside as much that is new.
     let until = delivered + (delivered - last);
@@ -175,7 +175,7 @@ impl Watch {
             tracing::warn!(
                 ledger,
                 sequence = lies,
-                "the server leaves consequences lying: the relay's consumer is made anew"
+                "the server does not deliver consequences: the relay's consumer is created again"
             );
             begin_anew(connection, ledger).await?;
         }

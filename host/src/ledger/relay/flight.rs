@@ -304,6 +304,6 @@ impl Flight {
 
 fn gone() -> Error {
     Error::Gone {
-        what: "carrying consequences out".to_owned(),
+        what: "publishing consequences".to_owned(),
     }
 }

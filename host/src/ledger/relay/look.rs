@@ -99,7 +99,7 @@ impl Relay {
                     task,
                     &name,
                     true,
-                    "what was sent there was not answered, and nobody can look",
+                    "what was sent there was not answered, and the stream cannot be read",
                 );
                 return Ok(false);
             }

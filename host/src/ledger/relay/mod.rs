@@ -136,7 +136,7 @@ pub async fn caught_up(state: &RelayState, connection: &Connection) -> Result<()
             Some(since) if since.elapsed() > blocked::REFUSED + PATIENT => {
                 tracing::warn!(
                     ledger,
-                    "what waits for a blocked target is carried out when a host runs again"
+                    "what waits for a blocked target is published when a host runs again"
                 );
                 return Ok(());
             }

@@ -126,7 +126,7 @@ impl Relay {
                 self.blocked.not_now(task.place, before, Instant::now());
                 return Ok(());
             }
-            let what = "carrying consequences out".to_owned();
+            let what = "publishing consequences".to_owned();
             return Err(Error::Timeout { what });
         }
         let known_by = match failpoint::planted().is(Mistake::EmitWithoutId) {

@@ -287,7 +287,7 @@ impl Bucket {
     /// Appends a decision with its writes and consequences, once; returns when it is known what has become of it.
     ///
     /// # Cancel safety
-    /// Dropped half-way, the transaction may be committed all the same.
+    /// Dropped half-way, the transaction may be committed anyway.
     pub async fn commit(&self, tx: Transaction) -> Fate {
         let shared = self.turn.read().await;
         let joined = self.join(tx).await;
@@ -370,7 +370,7 @@ impl Bucket {
 /// Tells those who wait.
 pub(super) fn tell(fates: Fates<Waiter>) {
     for (waiter, fate) in fates {
-        // Whoever waited may be gone: the decision stands all the same.
+        // Whoever waited may be gone: the decision stands anyway.
         let _ = waiter.send(fate);
     }
 }

@@ -42,7 +42,7 @@ pub fn parse(stream: &str, value: &[u8]) -> Result<Incarnation, Error> {
         why: e.to_string(),
         remedy: format!(
             "restore it, or remove it with `nats kv purge {MESH_BUCKET} {}`: then the ledgers and consumers of its \
-             handlers say which making of stream {stream} this is",
+             handlers show which incarnation of stream {stream} this is",
             key(stream)
         ),
     })
@@ -151,7 +151,8 @@ pub async fn resolve(
             let (was, now) = (known.map(|known| known.token).unwrap_or_default(), &next.token);
             match found {
                 Some(Found::Anew) => {
-                    tracing::warn!(stream, was, %now, "the source stream was made anew: its events are new ones");
+                    tracing::warn!(stream, was, %now, "the source stream was deleted and created again: its events \
+                                                       are new ones");
                 }
                 Some(Found::Cut { end, had }) => tracing::warn!(stream, end, lost_from = end + 1, had, was, %now,
                     "the source stream has lost its end: what comes there now are new events"),
@@ -190,8 +191,9 @@ async fn end_before(connection: &Connection, stream: &str, had: &Incarnation) ->
     }
     if from > had.sequence {
         return Err(Error::Refused(format!(
-            "stream {stream} has lost its end: message {} is not the one that was there, and by its time nobody can say which \
-             messages are new. New ones would pass for old ones that are decided: restore it, or make it anew",
+            "stream {stream} has lost its last messages: message {} is not the one that was there, and its time does \
+             not show which messages are new. New messages would be taken for old ones that are decided: restore the \
+             stream, or delete it and create it again",
             had.sequence
         )));
     }

@@ -22,15 +22,16 @@ pub async fn check_ledger(
     let (name, ledger) = (&handler.name, handler.ledger.as_deref().unwrap_or("?"));
     let why = match (read::bucket_of(connection, bound).await?, making) {
         (Some(former), _) => format!(
-            "handler {name}: what it has decided stands in the ledger of bucket {former}, and its configuration here says \
-             bucket {ledger}. If other hosts still serve it from {former}, give this one the same configuration. If its \
-             ledger is to move, stop the hosts and take along what is decided with `jetmesh reset {name} --keep-decided`, or \
-             let it begin anew with `jetmesh reset {name}` (under `jetmesh dev`: `jetmesh dev --reset {name}`)"
+            "handler {name}: its decisions are in the ledger of bucket {former}, and its configuration here has \
+             bucket {ledger}. If other hosts still serve it from {former}, give this host the same configuration. If \
+             its bucket was changed, stop the hosts, and keep its decisions with `jetmesh reset {name} \
+             --keep-decided`, or reset it with `jetmesh reset {name}` (under `jetmesh dev`: `jetmesh dev --reset \
+             {name}`)"
         ),
         (None, Some(_)) => format!(
-            "handler {name}: the bucket {ledger} was made anew or purged, and with it went the memory of what this handler \
-             has decided: restore it, or stop the hosts and let the handler begin anew, at its `start`, with \
-             `jetmesh reset {name}` (under `jetmesh dev`: `jetmesh dev --reset {name}`)"
+            "handler {name}: the bucket {ledger} was purged, or deleted and created again, and the decisions of this \
+             handler are lost: restore the bucket, or stop the hosts and reset the handler, so that it begins again \
+             at its `start`, with `jetmesh reset {name}` (under `jetmesh dev`: `jetmesh dev --reset {name}`)"
         ),
         (None, None) => return Err(gone_bucket(ledger)),
     };
@@ -40,10 +41,11 @@ pub async fn check_ledger(
 /// A bucket that has held decisions, and is not there any more.
 pub fn gone_bucket(bucket: &str) -> Error {
     Error::Refused(format!(
-        "bucket {bucket} is gone, with its keys and the memory of what its handlers have decided, and it is not made anew: \
-         restore it from a backup (`nats stream restore`), then this goes on. Or give it up: stop the hosts, let each of its \
-         handlers begin again, at its `start`, with `jetmesh reset HANDLER` (under `jetmesh dev`: `jetmesh dev --reset \
-         HANDLER`), and start a host, which makes an empty one: what they did before is then done a second time"
+        "bucket {bucket} does not exist any more, and its keys and the decisions of its handlers are lost with it. \
+         No host creates it again: restore it from a backup (`nats stream restore`); then the hosts continue. Or \
+         begin without it: stop the hosts, reset each of its handlers, so that it begins again at its `start`, with \
+         `jetmesh reset HANDLER` (under `jetmesh dev`: `jetmesh dev --reset HANDLER`), and start a host, which \
+         creates an empty bucket. The handlers then process their events a second time"
     ))
 }
 

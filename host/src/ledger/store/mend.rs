@@ -43,10 +43,11 @@ impl Bucket {
             return Ok(Error::Missing { what });
         }
         Ok(Error::Refused(format!(
-            "bucket {name}: the server has kept only a part of entry {n}: the head speaks of it, and it is not there, nor is \
-             the host that has sent it. Nobody knows any more which events it decides: restore stream {stream} from a backup \
-             (`nats stream restore`), then what has happened since is done again. Or stop the hosts and let each handler of \
-             this bucket begin anew, at its `start`, with `jetmesh reset HANDLER`"
+            "bucket {name}: the server has kept only a part of entry {n}: the head names it, and neither the entry \
+             nor the host that sent it exists any more. It is not known which events it decided: restore stream \
+             {stream} from a backup (`nats stream restore`); what has happened since is then done again. Or stop the \
+             hosts and reset each handler of this bucket, so that it begins again at its `start`, with `jetmesh \
+             reset HANDLER`"
         )))
     }
 
@@ -108,8 +109,8 @@ impl Bucket {
         };
         let body = body.ok_or_else(|| {
             Error::Refused(format!(
-                "bucket {}: the server has kept only a part of entry {n}, and the value of {} is too large to stand in \
-                 the entry: write it with `nats kv put {} {} …`, then this goes on",
+                "bucket {}: the server has kept only a part of entry {n}, and the value of {} is too large for the \
+                 entry: write it with `nats kv put {} {} …`; then the hosts continue",
                 self.name, write.key, self.name, write.key
             ))
         })?;
@@ -139,7 +140,7 @@ impl Bucket {
                 what: format!("completing entry {entry} of bucket {}", self.name),
             }),
             Answer::Named(text) => Err(Error::Refused(format!(
-                "bucket {}: entry {entry} is torn and the server refuses the rest of it: {text}",
+                "bucket {}: entry {entry} is incomplete, and the server refuses the rest of it: {text}",
                 self.name
             ))),
         }

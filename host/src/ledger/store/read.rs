@@ -158,8 +158,8 @@ pub fn in_the_way(stored: &Stored, stream: &str) -> Option<Error> {
             other => other.to_string(),
         },
         remedy: format!(
-            "something else has written there: remove it with `nats stream purge {stream} --subject '{subject}'`, \
-             then this goes on"
+            "something else has written there: remove it with `nats stream purge {stream} --subject '{subject}'`; \
+             then the hosts continue"
         ),
     })
 }
@@ -176,8 +176,8 @@ fn unreadable(subject: &str, why: String) -> Error {
         what: format!("{subject} in stream {stream}"),
         why,
         remedy: format!(
-            "something else has written there: restore stream {stream} from a backup with `nats stream restore`, then \
-             this goes on"
+            "something else has written there: restore stream {stream} from a backup with `nats stream restore`; \
+             then the hosts continue"
         ),
     }
 }

@@ -213,8 +213,8 @@ impl Bucket {
 
     fn forgotten(&self) -> Error {
         Error::Refused(format!(
-            "bucket {} was made anew or purged while this host ran, and with it went the memory of what is decided: \
-             restore it, or start jetmesh again to see what that means for its handlers",
+            "bucket {} was purged, or deleted and created again, while this host ran, and its decisions are lost: \
+             restore it, or restart the host, which names the handlers concerned",
             self.name
         ))
     }
@@ -227,7 +227,7 @@ impl Bucket {
                 format!("bucket {}: {error}", self.name)
             }
             Ok(Some(_)) => format!(
-                "bucket {}: entry {n} lies beyond the head: the server kept only part of a batch",
+                "bucket {}: entry {n} is newer than the head: the server kept only a part of a batch",
                 self.name
             ),
             Ok(None) | Err(_) => format!("bucket {}: a commit is refused and nothing has moved", self.name),

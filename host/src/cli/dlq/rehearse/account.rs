@@ -105,7 +105,10 @@ impl Account {
         let counted = |verdict: &&str| Some(format!("{} {verdict}", self.verdicts.get(verdict)?));
         let mut parts: Vec<String> = VERDICTS.iter().filter_map(counted).collect();
         if self.undelivered > 0 {
-            parts.push(format!("{} of them would emit what does not arrive", self.undelivered));
+            parts.push(format!(
+                "{} of them would emit an event that no stream stores",
+                self.undelivered
+            ));
         }
         if self.skipped > 0 {
             parts.push(format!("{} skipped", self.skipped));

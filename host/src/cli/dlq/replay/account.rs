@@ -32,26 +32,29 @@ pub fn tell(course: &Course, end: &End, took: Duration, args: &Replay, stop: &St
             note!(
                 "\ninterrupted: {}",
                 match counts.out {
-                    0 => "nothing is under way".to_owned(),
-                    out => format!("{out} are sent and go on without this"),
+                    0 => "no replay is undecided".to_owned(),
+                    out => format!("{out} are sent and continue without this command"),
                 }
             );
             stop.code().unwrap_or(FAILED)
         }
         End::Unserved(handler) => {
-            note!("\nerror: no host serves handler {handler}; what is sent waits for one, see `jetmesh status`");
+            note!(
+                "\nerror: no host serves handler {handler}; the replays that were sent wait for one, see `jetmesh \
+                   status`"
+            );
             UNSERVED
         }
         End::Broken(error) => {
             let rest = match counts.out {
                 0 => "",
-                _ => "; what is sent goes on without this",
+                _ => "; the replays that were sent continue without this command",
             };
             note!("\nerror: {error}{rest}");
             code_of(error)
         }
     };
-    note!("the same command again takes up what is not settled");
+    note!("the same command again continues with the dead letters that are left");
     code
 }
 
@@ -64,9 +67,9 @@ fn print(course: &Course, end: &End, took: Duration) {
         decided => println!("sent {sent} of {all}, decided {decided} in {seconds:.1} s"),
     }
     let undecided = match end {
-        End::Unserved(handler) => format!("sent and not decided: no host serves {handler}, they wait for one"),
+        End::Unserved(handler) => format!("sent and not decided: no host serves {handler}, so they wait for one"),
         End::Over | End::TooManyFailures | End::Interrupted | End::Broken(_) => {
-            "sent and not decided yet; they go on without this".to_owned()
+            "sent and not decided yet; they continue without this command".to_owned()
         }
     };
     let untried = match end {
@@ -77,21 +80,27 @@ fn print(course: &Course, end: &End, took: Duration) {
         (counts.succeeded, "succeeded"),
         (
             counts.failed,
-            "failed again; they stay, with a line more in their history",
+            "failed again; they stay dead letters, with the new attempt in their history",
         ),
         (
             counts.succeeded_for_others,
-            "succeeded by another replay, of somebody else or an earlier one",
+            "succeeded in another replay, of another person or an earlier one",
         ),
-        (counts.failed_for_others, "failed again by another replay; they stay"),
+        (
+            counts.failed_for_others,
+            "failed again in another replay; they stay dead letters",
+        ),
         (
             counts.silent,
-            "over without a word; they stay as they were, and the hosts' logs say why",
+            "ended without a result; they stay dead letters, and the logs of the hosts have the reason",
         ),
         (counts.out, &undecided),
         (counts.untried, untried),
-        (counts.gone, "gone meanwhile: discarded, or removed from their stream"),
-        (course.lost, "left out; their events were lost with their payloads"),
+        (
+            counts.gone,
+            "discarded, or removed from their stream, since the command started",
+        ),
+        (course.lost, "not replayed; their events were lost with their payloads"),
     ];
     for (count, what) in lines.iter().filter(|(count, _)| *count > 0) {
         println!("{count:>8} {what}");

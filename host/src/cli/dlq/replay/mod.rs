@@ -98,15 +98,15 @@ fn ask(course: &Course, unserved: &[Unserved], args: &Replay) -> Result<(), Erro
         return Ok(());
     }
     if !unserved.is_empty() && !ask::can_ask() {
-        let text = "nothing is sent; with --yes it is sent all the same, and waits for a host";
+        let text = "nothing is sent; with --yes the replays are sent, and wait for a host";
         return Err(Error::Unserved(text.to_owned()));
     }
     if course.len() > 1 {
-        println!("these go back to the handlers that failed on them:\n");
+        println!("these dead letters will be given back to the handlers that failed on them:\n");
         print_kinds(course);
         println!();
     }
-    let all_the_same = if unserved.is_empty() { "" } else { " all the same" };
+    let all_the_same = if unserved.is_empty() { "" } else { " anyway" };
     let question = format!("Replay {}{all_the_same}?", letters(course.len() as u64));
     ask::confirmed(&question, "nothing is replayed")
 }
@@ -123,7 +123,7 @@ async fn meant(connection: &Connection, selected: &Selected) -> Result<Course, E
                     course.add(&letter);
                 } else if let Some(reason) = select::settled(connection, id).await? {
                     // The same command again goes on with the rest.
-                    note!("{id} is settled, {reason}");
+                    note!("{id} is already resolved: {reason}");
                 } else {
                     unknown.push(format!("`{id}`"));
                 }
@@ -179,7 +179,7 @@ fn print_kinds(course: &Course) {
 
 fn print_lost(course: &Course) {
     println!(
-        "left out: {} whose events were lost with their payloads, so that there is nothing to run: {}{}",
+        "not replayed: {} whose events were lost with their payloads, so there is nothing to run: {}{}",
         course.lost,
         course.lost_samples.join(", "),
         if course.lost > course.lost_samples.len() {

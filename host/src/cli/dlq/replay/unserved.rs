@@ -35,7 +35,7 @@ impl fmt::Display for Unserved {
         let what = letters(*count as u64);
         write!(
             f,
-            "\n  what is sent of its {what} waits until a host serves it; `jetmesh status` tells more"
+            "\n  if its {what} are sent, they wait until a host serves it; `jetmesh status` shows more"
         )
     }
 }
