@@ -105,7 +105,7 @@ async fn a_relay_makes_its_consumer_anew_when_it_is_ahead_and_says_so() {
     judge(&mesh, 5, 3).await;
     put_ahead(&mesh, "KV_probe", "mesh-relay").await;
     host.wait_for_line(
-        says(&["WARN", "the relay's consumer was ahead of it and is made anew"]),
+        says(&["WARN", "the relay's consumer was ahead of it and is created again"]),
         PATIENT,
     )
     .await;
@@ -166,8 +166,11 @@ async fn a_source_that_has_lost_its_end_has_new_events_there_and_none_is_lost() 
     files.mesh.server.restart().await;
     publish_work_from(&files.mesh, 20, 23).await;
     judge(&files.mesh, 23, 3).await;
-    host.wait_for_line(says(&["WARN", "the source stream has lost its end", "end=10"]), PATIENT)
-        .await;
+    host.wait_for_line(
+        says(&["WARN", "the source stream has lost its last messages", "end=10"]),
+        PATIENT,
+    )
+    .await;
 }
 
 /// The same when publishers were faster than any host: the stream is longer again than it was.
@@ -200,7 +203,7 @@ async fn a_handler_whose_consumer_is_ahead_of_its_stream_gets_every_event() {
     judge(&mesh, 5, 3).await;
     put_ahead(&mesh, "ORDERS", "probe").await;
     host.wait_for_line(
-        says(&["WARN", "the handler's consumer was ahead of it and is made anew"]),
+        says(&["WARN", "the handler's consumer was ahead of it and is created again"]),
         PATIENT,
     )
     .await;

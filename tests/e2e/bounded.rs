@@ -39,8 +39,8 @@ async fn an_account_that_demands_max_bytes_of_every_stream_is_served() {
         (status.code(), stdout + &stderr)
     };
     let (code, said) = check(&mesh).await;
-    let wanted = "the account has 104857600 bytes of disk (max_file) and has set aside 0; the streams that are to be made may \
-                  hold 2176843776 by their max_bytes";
+    let wanted = "the account has 104857600 bytes of disk (max_file) and has set aside 0; the streams that will be created can \
+                  take 2176843776 by their max_bytes";
     assert!(code == Some(4) && said.contains(wanted), "{said}");
     mesh.config = config("8MiB");
     let (code, said) = check(&mesh).await;

@@ -233,6 +233,6 @@ async fn show_of_a_payload_that_is_no_text_is_readable_and_obeyed_by_no_terminal
       00000000  00 ff 1b 5b 32 4a 20 74 65 78 74                 |...[2J text|
     , 19 bytes, text
       first
-       [2J 2J last
+       [2J\u009b2J last
     ");
 }

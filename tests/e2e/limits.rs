@@ -160,6 +160,6 @@ async fn three_thousand_handlers_of_sixteen_instances_fit_one_engine() {
     let mesh = Mesh::new(config).await;
     let said = mesh.jetmesh_ok(&["check"]).await;
     assert!(said.contains("h2999: "), "{said}");
-    let bound = "48000 instances may be wanted at a time; 4096 of them run at a time, and the others wait";
+    let bound = "up to 48000 instances can be needed at a time; 4096 of them run at a time, and the other events wait";
     assert!(said.contains(bound), "{said}");
 }

@@ -232,7 +232,7 @@ async fn check_finds_a_stream_that_is_not_there_or_captures_something_else() {
     );
     check_refuses(
         &mesh,
-        "handler one: there is no stream ABSENT: make it with `nats stream add ABSENT`",
+        "handler one: there is no stream ABSENT: create it with `nats stream add ABSENT`",
     )
     .await;
     check_refuses(

@@ -63,7 +63,7 @@ async fn a_stream_that_is_made_anew_is_told_of_once_with_the_name_that_it_has() 
     let told = |hosts: &[Host]| -> Vec<String> {
         let lines = hosts.iter().flat_map(Host::lines);
         lines
-            .filter(|line| line.contains("the source stream was made anew"))
+            .filter(|line| line.contains("the source stream was deleted and created again"))
             .collect()
     };
     for round in 1..=3 {

@@ -224,7 +224,7 @@ async fn a_replay_says_when_no_host_serves_the_handler_and_what_waits_is_done_wh
     assert_eq!(status.code(), Some(6));
     for text in [
         "sent 1 of 3 dead letters, and nothing is decided after ",
-        "       1 sent and not decided: no host serves probe, they wait for one\n",
+        "       1 sent and not decided: no host serves probe, so they wait for one\n",
         "       2 not sent: more are sent only when those before are decided\n",
     ] {
         assert!(stdout.contains(text), "{stdout}");

@@ -62,7 +62,7 @@ async fn every_handler_has_a_row_whatever_is_wrong_with_it_or_with_others() {
     let _host = Host::start(&config, mesh.dir.path(), &[]);
     let lost = stands(&mesh, 0, "stopped").await;
     assert!(
-        why(&lost).contains("there is no stream ABSENT: make it with"),
+        why(&lost).contains("there is no stream ABSENT: create it with"),
         "{lost:#}"
     );
     assert!(lost["since"].is_string(), "{lost:#}");

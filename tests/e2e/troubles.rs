@@ -133,9 +133,7 @@ async fn a_line_that_says_since_when_has_one_clock() {
     }
     mesh.wait_letters(3).await;
     let lines = ended(host).await;
-    let last = lines
-        .iter()
-        .find(|line| line.contains("so often until this host ended"));
+    let last = lines.iter().find(|line| line.contains("count until this host ended"));
     let last = last.expect("it is counted");
     let since = last.split("since=").nth(1).map(|rest| rest.trim_start_matches('"'));
     let (at, since) = seconds(last).zip(since.and_then(seconds)).expect("it has two times");

@@ -78,7 +78,7 @@ async fn a_stream_that_takes_few_consumers_is_warned_of_and_one_too_many_is_told
     };
     mesh.js.create_stream(few).await.expect("the stream can be made");
     let (_, stdout, stderr) = mesh.jetmesh(&["check", "--connect"]).await;
-    let text = "stream ORDERS takes 1 consumers and needs 3";
+    let text = "stream ORDERS allows 1 consumers and needs 3";
     assert!(stdout.contains(text), "{stdout}{stderr}");
     let host = Host::start(&mesh.config.text(&mesh.server.url()), mesh.dir.path(), &[]);
     host.wait_for_line(
@@ -113,7 +113,7 @@ async fn limits_of_the_account_that_are_nearly_used_up_are_warned_of_before_the_
     // Ten streams are made.
     let mesh = with_limits("max_streams: 12, max_consumers: 3", many(3)).await;
     let streams = "the account may have 12 streams and needs 10: raise max_streams";
-    let consumers = "stream ORDERS takes 3 consumers and needs 3";
+    let consumers = "stream ORDERS allows 3 consumers and needs 3";
     let (_, said, stderr) = mesh.jetmesh(&["check", "--connect"]).await;
     assert!(said.contains(&format!("warning: {streams}")), "{said}{stderr}");
     let _host = mesh.host(&[]).await;

@@ -137,3 +137,66 @@ fn the_help_of_every_command_uses_plain_words_and_begins_with_what_the_command_d
     });
     assert!(seen > 15, "{seen}");
 }
+
+/// The literals of a source with their lines, up to its tests and without comments.
+fn literals(source: &str) -> Vec<(usize, String)> {
+    let code = source.split("#[cfg(test)]\nmod tests").next().unwrap_or(source);
+    let (mut literals, mut open, mut line) = (Vec::new(), None::<(usize, String)>, 1);
+    let mut rest = code;
+    while let Some(c) = rest.chars().next() {
+        line += usize::from(c == '\n');
+        let skipped = match (&mut open, c) {
+            (None, '/') if rest.starts_with("//") => rest.find('\n').unwrap_or(rest.len()),
+            (None, '\'') if rest.starts_with("'\"'") => 3,
+            (None, '"') => {
+                open = Some((line, String::new()));
+                1
+            }
+            (Some(_), '"') => {
+                literals.extend(open.take());
+                1
+            }
+            // An escape, or the end of a line that goes on.
+            (Some((_, text)), '\\') => {
+                text.push(' ');
+                line += usize::from(rest[1..].starts_with('\n'));
+                2
+            }
+            (Some((_, text)), c) => {
+                text.push(c);
+                c.len_utf8()
+            }
+            (None, c) => c.len_utf8(),
+        };
+        rest = &rest[skipped.min(rest.len())..];
+    }
+    literals
+}
+
+#[test]
+fn errors_and_log_lines_use_plain_words() {
+    let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("src")];
+    let (mut read, mut found) = (0, Vec::new());
+    while let Some(folder) = folders.pop() {
+        for file in std::fs::read_dir(folder).expect("a folder of the sources") {
+            let path = file.expect("it is readable").path();
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            let is_source = path.extension().is_some_and(|extension| extension == "rs");
+            let is_test = path.ends_with("documented.rs") || path.ends_with("tests.rs");
+            if is_test || !is_source {
+                continue;
+            }
+            let source = std::fs::read_to_string(&path).expect("a source is text");
+            // One word is a name.
+            for (line, text) in literals(&source).into_iter().filter(|(_, text)| text.contains(' ')) {
+                read += 1;
+                found.extend(avoided(&text).map(|word| format!("{}:{line}: `{word}` in {text}", path.display())));
+            }
+        }
+    }
+    assert!(read > 1000, "{read}");
+    assert!(found.is_empty(), "{found:#?}");
+}

@@ -79,7 +79,7 @@ async fn streams(connection: &Connection, plan: &Plan, fit: &mut Fit) -> Result<
         for subject in texts(&config["subjects"]) {
             for other in connection.streams_of(&subject).await? {
                 fit.problems.push(format!(
-                    "stream {name} cannot be made: its subject `{subject}` overlaps with stream {other}, which is there; \
+                    "stream {name} cannot be created: its subject `{subject}` overlaps with stream {other}, which exists; \
                      JetStream lets a subject be captured by one stream only"
                 ));
             }

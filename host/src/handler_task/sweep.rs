@@ -141,7 +141,7 @@ async fn raise_floors(
         let reach = raise_floor(lane, link, (bucket, info), (token, first, last.min(settled))).await?;
         let Some(mut reach) = reach else { continue };
         if *token == link.incarnation {
-            // No floor passes the message by which it is seen that the stream has lost its end: what comes in the place of what
+            // No floor passes the message by which it is seen that the stream has lost its last messages: what comes in the place of what
             // was lost would be below it.
             let time = stream.state.last_ts.as_deref().and_then(parse_rfc3339);
             if let Some(time_ms) = time.filter(|_| reach == end) {

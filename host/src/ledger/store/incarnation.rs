@@ -155,7 +155,7 @@ pub async fn resolve(
                                                        are new ones");
                 }
                 Some(Found::Cut { end, had }) => tracing::warn!(stream, end, lost_from = end + 1, had, was, %now,
-                    "the source stream has lost its end: what comes there now are new events"),
+                    "the source stream has lost its last messages: what comes there now are new events"),
                 None => {}
             }
             return Ok(next);
