@@ -112,6 +112,14 @@ const BUILT_IN: Tuning = Tuning {
 };
 
 impl Tuning {
+    fn retry(&self) -> RetryPolicy {
+        RetryPolicy {
+            max_attempts: u32::try_from(self.max_attempts).unwrap_or(u32::MAX),
+            backoff: self.backoff,
+            backoff_max: self.backoff_max,
+        }
+    }
+
     fn read(section: &mut Section, below: &Tuning, reader: &mut Reader) -> Tuning {
         let ms = Duration::from_millis;
         let tuning = Tuning {
@@ -231,39 +239,8 @@ fn one(name: String, mut section: Section, base: &Path, defaults: &Tuning, reade
     let key = format!("handlers.{name}");
     check_name(reader, &key, &name);
     let tuning = Tuning::read(&mut section, defaults, reader);
-    let mut needed = |of: &'static str, hint: &str| {
-        section
-            .text(reader, of)
-            .filter(|text| !text.is_empty())
-            .unwrap_or_else(|| {
-                reader.problem(format!("{key}.{of}"), "it is missing", hint);
-                String::new()
-            })
-    };
-    let module = needed("module", "the component file, relative to this configuration");
-    let stream = needed("stream", "the stream that it consumes, e.g. \"ORDERS\"");
-    if !stream.is_empty() {
-        check_stream(reader, &format!("{key}.stream"), &stream);
-    }
-    if stream.starts_with("MESH_") {
-        reader.problem(
-            format!("{key}.stream"),
-            "streams named MESH_… are the mesh's own",
-            "consume one of yours",
-        );
-    }
-    let subjects = section.list(reader, "subjects");
-    for (i, subject) in subjects.iter().enumerate() {
-        check_subject(reader, &format!("{key}.subjects"), subject);
-        if let Some(other) = subjects[..i].iter().find(|other| overlap(other, subject)) {
-            let what = format!("`{subject}` overlaps with `{other}`");
-            reader.problem(
-                format!("{key}.subjects"),
-                what,
-                "an event would match twice: leave one of them out",
-            );
-        }
-    }
+    let (module, stream) = (module(&mut section, &key, reader), stream(&mut section, &key, reader));
+    let subjects = subjects(&mut section, &key, reader);
     let consumer = match section.text(reader, "consumer") {
         None => name.clone(),
         Some(consumer) => {
@@ -271,45 +248,9 @@ fn one(name: String, mut section: Section, base: &Path, defaults: &Tuning, reade
             consumer
         }
     };
-    let start = section.text(reader, "start").and_then(|text| {
-        let start = parse_start(&text);
-        if start.is_none() {
-            let what = format!("\"{}\" is not a start", text.escape_debug());
-            reader.problem(
-                format!("{key}.start"),
-                what,
-                "\"all\", \"new\", a sequence from 1 on, or an RFC 3339 time",
-            );
-        }
-        start
-    });
-    let bucket = section.text(reader, "bucket");
-    if let Some(bucket) = &bucket {
-        check_name(reader, &format!("{key}.bucket"), bucket);
-        if RESERVED.contains(&bucket.as_str()) {
-            reader.problem(
-                format!("{key}.bucket"),
-                format!("\"{bucket}\" is the mesh's own"),
-                "use another name",
-            );
-        }
-    }
-    let publish = section.list(reader, "publish");
-    for subject in &publish {
-        let key = format!("{key}.publish");
-        check_subject(reader, &key, subject);
-        if subject.starts_with('$') || subject.starts_with("_INBOX") {
-            reader.problem(
-                &key,
-                format!("`{subject}`: subjects of the server and the mesh are not granted"),
-                "",
-            );
-        }
-        if subject == ">" || subject.starts_with("*") {
-            let what = format!("`{subject}` would grant the server's and the mesh's subjects as well");
-            reader.problem(&key, what, "name the subjects, or a prefix such as \"inventory.>\"");
-        }
-    }
+    let start = start(&mut section, &key, reader);
+    let bucket = bucket(&mut section, &key, reader);
+    let publish = publish(&mut section, &key, reader);
     let own_ledger = section.boolean(reader, "ledger", false);
     let identities = [("sequence", Identity::Sequence), ("message-id", Identity::MessageId)];
     let identity = section.word(reader, "identity", &identities, Identity::Sequence);
@@ -344,11 +285,7 @@ fn one(name: String, mut section: Section, base: &Path, defaults: &Tuning, reade
         timeout: tuning.timeout,
         memory_bytes_max: narrow(tuning.memory_max),
         ack_wait: tuning.ack_wait,
-        retry: RetryPolicy {
-            max_attempts: u32::try_from(tuning.max_attempts).unwrap_or(u32::MAX),
-            backoff: tuning.backoff,
-            backoff_max: tuning.backoff_max,
-        },
+        retry: tuning.retry(),
         deliver_slack: u32::try_from(tuning.deliver_slack).unwrap_or(u32::MAX),
         ack_pending_max: narrow(tuning.ack_pending_max),
         bucket,
@@ -359,6 +296,90 @@ fn one(name: String, mut section: Section, base: &Path, defaults: &Tuning, reade
         settings,
         name,
     }
+}
+
+/// A text that must be there.
+fn needed(section: &mut Section, key: &str, of: &'static str, hint: &str, reader: &mut Reader) -> String {
+    let text = section.text(reader, of).filter(|text| !text.is_empty());
+    text.unwrap_or_else(|| {
+        reader.problem(format!("{key}.{of}"), "it is missing", hint);
+        String::new()
+    })
+}
+
+fn module(section: &mut Section, key: &str, reader: &mut Reader) -> String {
+    let hint = "the component file, relative to this configuration";
+    needed(section, key, "module", hint, reader)
+}
+
+fn stream(section: &mut Section, key: &str, reader: &mut Reader) -> String {
+    let hint = "the stream that it consumes, e.g. \"ORDERS\"";
+    let stream = needed(section, key, "stream", hint, reader);
+    let key = format!("{key}.stream");
+    if !stream.is_empty() {
+        check_stream(reader, &key, &stream);
+    }
+    if stream.starts_with("MESH_") {
+        reader.problem(key, "streams named MESH_… are the mesh's own", "consume one of yours");
+    }
+    stream
+}
+
+fn subjects(section: &mut Section, key: &str, reader: &mut Reader) -> Vec<String> {
+    let key = format!("{key}.subjects");
+    let subjects = section.list(reader, "subjects");
+    for (i, subject) in subjects.iter().enumerate() {
+        check_subject(reader, &key, subject);
+        if let Some(other) = subjects[..i].iter().find(|other| overlap(other, subject)) {
+            let what = format!("`{subject}` overlaps with `{other}`");
+            reader.problem(&key, what, "an event would match twice: leave one of them out");
+        }
+    }
+    subjects
+}
+
+fn start(section: &mut Section, key: &str, reader: &mut Reader) -> Option<Start> {
+    let text = section.text(reader, "start")?;
+    let start = parse_start(&text);
+    if start.is_none() {
+        let what = format!("\"{}\" is not a start", text.escape_debug());
+        reader.problem(
+            format!("{key}.start"),
+            what,
+            "\"all\", \"new\", a sequence from 1 on, or an RFC 3339 time",
+        );
+    }
+    start
+}
+
+fn bucket(section: &mut Section, key: &str, reader: &mut Reader) -> Option<String> {
+    let key = format!("{key}.bucket");
+    let bucket = section.text(reader, "bucket")?;
+    check_name(reader, &key, &bucket);
+    if RESERVED.contains(&bucket.as_str()) {
+        reader.problem(key, format!("\"{bucket}\" is the mesh's own"), "use another name");
+    }
+    Some(bucket)
+}
+
+fn publish(section: &mut Section, key: &str, reader: &mut Reader) -> Vec<String> {
+    let key = format!("{key}.publish");
+    let publish = section.list(reader, "publish");
+    for subject in &publish {
+        check_subject(reader, &key, subject);
+        if subject.starts_with('$') || subject.starts_with("_INBOX") {
+            reader.problem(
+                &key,
+                format!("`{subject}`: subjects of the server and the mesh are not granted"),
+                "",
+            );
+        }
+        if subject == ">" || subject.starts_with("*") {
+            let what = format!("`{subject}` would grant the server's and the mesh's subjects as well");
+            reader.problem(&key, what, "name the subjects, or a prefix such as \"inventory.>\"");
+        }
+    }
+    publish
 }
 
 fn parse_start(text: &str) -> Option<Start> {

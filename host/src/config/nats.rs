@@ -12,6 +12,9 @@ use crate::broker::login;
 use crate::plan::{ConnectionsWanted, Nats};
 use crate::text::secret::redact;
 
+/// The prefix of the server's events, unless an account maps it.
+const EVENT_PREFIX: &str = "$JS.EVENT";
+
 pub fn read(mut section: Section, reader: &mut Reader) -> Nats {
     let context = match section.text(reader, "context") {
         None => Context::default(),
@@ -20,108 +23,137 @@ pub fn read(mut section: Section, reader: &mut Reader) -> Nats {
             Context::default()
         }),
     };
-    let mut text = |name: &'static str, below: Option<String>| section.text(reader, name).or(below);
-    let mut url = text("url", context.url).map_or_else(|| "nats://127.0.0.1:4222".to_owned(), |url| with_scheme(&url));
     // As for the `nats` CLI, a user without a password there is a token.
     let lonely = context.user.clone().filter(|_| context.password.is_none());
-    let mut user = text("user", context.user);
-    let password = text("password", context.password);
-    let mut token = text("token", context.token);
-    let file = |value: Option<String>| value.map(PathBuf::from);
-    let creds = file(text("creds", context.creds));
-    let nkey = file(text("nkey", context.nkey));
-    let tls_ca = file(text("tls_ca", context.ca));
-    let tls_cert = file(text("tls_cert", context.cert));
-    let tls_key = file(text("tls_key", context.key));
-    let inbox_prefix = text("inbox_prefix", context.inbox_prefix);
-    let js_domain = text("js_domain", context.jetstream_domain);
-    let js_api_prefix = text("js_api_prefix", context.jetstream_api_prefix);
-    let js_event_prefix = text("js_event_prefix", context.jetstream_event_prefix);
-    let wait = text("wait", None);
-    let tls_first = section.boolean(reader, "tls_first", context.tls_first);
-    let least = Duration::from_millis(100);
-    let timeout = section.duration(reader, "timeout", least, Duration::from_secs(5));
+    let wait = section.text(reader, "wait");
+    let mut nats = said(&mut section, context, reader);
     section.finish(reader);
-    check_servers(reader, &url);
+    check_servers(reader, &nats.url);
+    choose_login(&mut nats, lonely, reader);
+    check_together(&nats, reader);
+    check_names(&nats, reader);
+    check_files(&nats, reader);
+    nats.wait = wait_of(wait.as_deref(), reader);
+    nats
+}
+
+/// What the section says and, where it says nothing, the context. Nothing is checked yet.
+fn said(section: &mut Section, context: Context, reader: &mut Reader) -> Nats {
+    let mut text = |name: &'static str, below: Option<String>| section.text(reader, name).or(below);
+    let file = |value: Option<String>| value.map(PathBuf::from);
+    let nats = Nats {
+        url: text("url", context.url).map_or_else(|| "nats://127.0.0.1:4222".to_owned(), |url| with_scheme(&url)),
+        user: text("user", context.user),
+        password: text("password", context.password),
+        token: text("token", context.token),
+        creds: file(text("creds", context.creds)),
+        nkey: file(text("nkey", context.nkey)),
+        tls_ca: file(text("tls_ca", context.ca)),
+        tls_cert: file(text("tls_cert", context.cert)),
+        tls_key: file(text("tls_key", context.key)),
+        inbox_prefix: text("inbox_prefix", context.inbox_prefix),
+        js_domain: text("js_domain", context.jetstream_domain),
+        js_api_prefix: text("js_api_prefix", context.jetstream_api_prefix),
+        js_event_prefix: text("js_event_prefix", context.jetstream_event_prefix)
+            .unwrap_or_else(|| EVENT_PREFIX.to_owned()),
+        tls_first: false,
+        connections: ConnectionsWanted::default(),
+        timeout: Duration::ZERO,
+        wait: None,
+    };
+    let least = Duration::from_millis(100);
+    Nats {
+        tls_first: section.boolean(reader, "tls_first", context.tls_first),
+        timeout: section.duration(reader, "timeout", least, Duration::from_secs(5)),
+        ..nats
+    }
+}
+
+/// Who logs in, where that is said in several places. `lonely`: the context's user, if it has no password there.
+fn choose_login(nats: &mut Nats, lonely: Option<String>, reader: &Reader) {
     if reader.sources.contains_key("nats.user") && !reader.sources.contains_key("nats.url") {
         // Who is named over the file is not the one in the file's address.
-        url = url
-            .split(',')
-            .map(|one| login::address(one).server)
-            .collect::<Vec<_>>()
-            .join(",");
+        let servers = nats.url.split(',').map(|one| login::address(one).server);
+        nats.url = servers.collect::<Vec<_>>().join(",");
     }
     let by_flag = reader.sources.get("nats.user").is_some_and(|by| by == USER_FLAG);
-    if (by_flag || user == lonely) && password.is_none() && token.is_none() {
-        token = user.take();
+    if (by_flag || nats.user == lonely) && nats.password.is_none() && nats.token.is_none() {
+        nats.token = nats.user.take();
     }
-    if user.is_some() != password.is_some() {
-        let (has, lacks) = if user.is_some() {
-            ("user", "password")
-        } else {
-            ("password", "user")
-        };
-        let hint = if lacks == "password" {
-            "a token alone is nats.token"
-        } else {
-            ""
-        };
-        reader.problem(format!("nats.{lacks}"), format!("nats.{has} needs it"), hint);
-    }
-    if tls_cert.is_some() != tls_key.is_some() {
-        let (has, lacks) = if tls_cert.is_some() {
-            ("tls_cert", "tls_key")
-        } else {
-            ("tls_key", "tls_cert")
-        };
-        reader.problem(format!("nats.{lacks}"), format!("nats.{has} needs it"), "");
-    }
-    if js_domain.is_some() && js_api_prefix.is_some() {
+}
+
+/// What needs something else beside it, or excludes it.
+fn check_together(nats: &Nats, reader: &mut Reader) {
+    let mut both = |first: (&str, bool), second: (&str, bool), hint: &str| {
+        if first.1 != second.1 {
+            let (has, lacks) = if first.1 {
+                (first.0, second.0)
+            } else {
+                (second.0, first.0)
+            };
+            let hint = if lacks == "password" { hint } else { "" };
+            reader.problem(format!("nats.{lacks}"), format!("nats.{has} needs it"), hint);
+        }
+    };
+    let (user, password) = (nats.user.is_some(), nats.password.is_some());
+    both(("user", user), ("password", password), "a token alone is nats.token");
+    let (cert, key) = (nats.tls_cert.is_some(), nats.tls_key.is_some());
+    both(("tls_cert", cert), ("tls_key", key), "");
+    if nats.js_domain.is_some() && nats.js_api_prefix.is_some() {
         reader.problem(
             "nats.js_api_prefix",
             "not together with nats.js_domain",
             "leave one of them out",
         );
     }
-    if let Some(domain) = &js_domain {
+}
+
+fn check_names(nats: &Nats, reader: &mut Reader) {
+    if let Some(domain) = &nats.js_domain {
         check_name(reader, "nats.js_domain", domain);
     }
     let prefixes = [
-        ("inbox_prefix", &inbox_prefix),
-        ("js_api_prefix", &js_api_prefix),
-        ("js_event_prefix", &js_event_prefix),
+        ("inbox_prefix", nats.inbox_prefix.as_ref()),
+        ("js_api_prefix", nats.js_api_prefix.as_ref()),
+        ("js_event_prefix", Some(&nats.js_event_prefix)),
     ];
     for (key, prefix) in prefixes {
         if let Some(prefix) = prefix {
             check_prefix(reader, &format!("nats.{key}"), prefix);
         }
     }
+}
+
+fn check_files(nats: &Nats, reader: &mut Reader) {
     let certificate = |path: &Path| login::check_pem(path, "CERTIFICATE", "certificate");
     let private = |path: &Path| login::check_pem(path, "PRIVATE KEY", "private key");
     let seed = |path: &Path| login::seed(path).map(|_| ());
-    type Check<'a> = &'a dyn Fn(&Path) -> Result<(), String>;
-    let files: [(&str, &Option<PathBuf>, Check<'_>); 5] = [
-        ("creds", &creds, &login::check_credentials),
-        ("nkey", &nkey, &seed),
-        ("tls_ca", &tls_ca, &certificate),
-        ("tls_cert", &tls_cert, &certificate),
-        ("tls_key", &tls_key, &private),
+    type FileCheck<'a> = &'a dyn Fn(&Path) -> Result<(), String>;
+    let files: [(&str, &Option<PathBuf>, FileCheck<'_>); 5] = [
+        ("creds", &nats.creds, &login::check_credentials),
+        ("nkey", &nats.nkey, &seed),
+        ("tls_ca", &nats.tls_ca, &certificate),
+        ("tls_cert", &nats.tls_cert, &certificate),
+        ("tls_key", &nats.tls_key, &private),
     ];
     for (key, path, check) in files {
         let Some(path) = path else { continue };
-        if let Err(why) = check(path) {
-            let key = format!("nats.{key}");
-            match path.is_file() {
-                true => reader.problem(key, format!("{}: {why}", path.display()), ""),
-                false => reader.problem(
-                    key,
-                    format!("there is no file {}", path.display()),
-                    "a path, not its content",
-                ),
-            }
+        let Err(why) = check(path) else { continue };
+        let key = format!("nats.{key}");
+        match path.is_file() {
+            true => reader.problem(key, format!("{}: {why}", path.display()), ""),
+            false => reader.problem(
+                key,
+                format!("there is no file {}", path.display()),
+                "a path, not its content",
+            ),
         }
     }
-    let wait = match wait.as_deref() {
+}
+
+/// How long a host waits for NATS at its start. `None`: for ever.
+fn wait_of(text: Option<&str>, reader: &mut Reader) -> Option<Duration> {
+    match text {
         None | Some("forever") => None,
         Some("0") => Some(Duration::ZERO),
         Some(text) => duration(text).map(Some).unwrap_or_else(|_| {
@@ -132,25 +164,6 @@ pub fn read(mut section: Section, reader: &mut Reader) -> Nats {
             );
             None
         }),
-    };
-    Nats {
-        url,
-        user,
-        password,
-        token,
-        creds,
-        nkey,
-        tls_ca,
-        tls_cert,
-        tls_key,
-        tls_first,
-        inbox_prefix,
-        js_domain,
-        js_api_prefix,
-        js_event_prefix: js_event_prefix.unwrap_or_else(|| "$JS.EVENT".to_owned()),
-        connections: ConnectionsWanted::default(),
-        timeout,
-        wait,
     }
 }
 

@@ -152,10 +152,7 @@ impl Module {
         let answer = before(deadline, handler.call_handle(&mut live.store, event)).await;
         let mut call = live.store.data_mut().end();
         let outcome = match answer {
-            None if call.waiting() > read_patience(timeout) => Outcome::HostFault {
-                message: format!("state: a read had not come back when the time limit of {timeout:?} was over"),
-            },
-            None => Outcome::Timeout { limit: timeout },
+            None => out_of_time(call.waiting(), timeout),
             Some(Err(error)) => instance_failure(&error, timeout, &call.lines),
             Some(Ok(answer)) => {
                 live.served += 1;
@@ -309,6 +306,16 @@ impl Run {
 /// them, or computes until there is no time left for one, has used up its own time.
 fn read_patience(timeout: Duration) -> Duration {
     (timeout / 2).min(Duration::from_secs(1))
+}
+
+/// The outcome of a guest that was still running; `waiting`: for so long it had waited for a read.
+fn out_of_time(waiting: Duration, timeout: Duration) -> Outcome {
+    match waiting > read_patience(timeout) {
+        true => Outcome::HostFault {
+            message: format!("state: a read had not come back when the time limit of {timeout:?} was over"),
+        },
+        false => Outcome::Timeout { limit: timeout },
+    }
 }
 
 fn outcome_of(answer: Result<(), Failure>, lines: &mut Vec<Line>) -> Outcome {

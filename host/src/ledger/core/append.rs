@@ -67,6 +67,35 @@ pub fn batch<W>(
         member.tx.consequences.iter().map(move |planned| (planned, place))
     });
     records.extend(outs(&subjects, n, by.append, planned, payload_max));
+    let (entry, body) = entry(n, group, said, by, payload_max);
+    let record = |subject, expect, body| Record {
+        subject,
+        expect,
+        mark: Mark::Plain,
+        body,
+    };
+    let entry_at = records.len();
+    records.push(record(subjects.entry(n), Expect::Last(0), body));
+    let next = json(&head.after(&entry));
+    records.push(record(subjects.head(), Expect::Last(head_sequence), next));
+    let deaths = group.members.iter();
+    records.extend(deaths.filter_map(|member| death(&subjects, n, by.append, &member.tx)));
+    records.extend(written(group).map(|(key, base, value)| Record {
+        subject: key_subject(bucket, key),
+        expect: Expect::Last(base),
+        mark: if value.is_some() { Mark::Plain } else { Mark::Tombstone },
+        body: value.clone().unwrap_or_default(),
+    }));
+    check_size(&records, payload_max)?;
+    Ok(Batch {
+        records: Arc::new(records),
+        entry: Arc::new(entry),
+        entry_at,
+    })
+}
+
+/// The group's entry, and how it is stored. What it repeats of the values is left out if it does not fit a message.
+fn entry<W>(n: u64, group: &Group<W>, said: Said, by: By<'_>, payload_max: usize) -> (Entry, Bytes) {
     let writes: Vec<Write> = written(group)
         .map(|(key, base, value)| Write::new(key, base, value.as_ref()))
         .collect();
@@ -89,24 +118,11 @@ pub fn batch<W>(
         entry.writes.iter_mut().for_each(|write| write.value = None);
         body = json(&entry);
     }
-    let record = |subject, expect, body| Record {
-        subject,
-        expect,
-        mark: Mark::Plain,
-        body,
-    };
-    let entry_at = records.len();
-    records.push(record(subjects.entry(n), Expect::Last(0), body));
-    let next = json(&head.after(&entry));
-    records.push(record(subjects.head(), Expect::Last(head_sequence), next));
-    let deaths = group.members.iter();
-    records.extend(deaths.filter_map(|member| death(&subjects, n, by.append, &member.tx)));
-    records.extend(written(group).map(|(key, base, value)| Record {
-        subject: key_subject(bucket, key),
-        expect: Expect::Last(base),
-        mark: if value.is_some() { Mark::Plain } else { Mark::Tombstone },
-        body: value.clone().unwrap_or_default(),
-    }));
+    (entry, body)
+}
+
+/// Whether the server takes a batch of these.
+fn check_size(records: &[Record], payload_max: usize) -> Result<(), TooLarge> {
     if records.len() > 1000 {
         return Err(TooLarge(format!(
             "{} messages do not fit one batch of 1,000",
@@ -120,11 +136,7 @@ pub fn batch<W>(
             record.body.len()
         )));
     }
-    Ok(Batch {
-        records: Arc::new(records),
-        entry: Arc::new(entry),
-        entry_at,
-    })
+    Ok(())
 }
 
 /// Whether a transaction fits a batch of its own.

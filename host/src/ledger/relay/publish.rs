@@ -33,39 +33,9 @@ impl Relay {
                 id,
                 due,
                 subject,
-                mut headers,
+                headers,
                 body,
-            } => {
-                if self.is_again(&task) && self.is_letter(&id).await? {
-                    return Ok(());
-                }
-                let payload = self.payload(task.entry, body).await?;
-                headers.push(("Mesh-Cause-Entry".to_owned(), task.entry.to_string()));
-                if let Some(why) = task.letter() {
-                    return self.undeliverable(task, (&id, &subject, &headers), &why, payload).await;
-                }
-                let event = Delayed {
-                    id: &id,
-                    due: &due,
-                    subject: &subject,
-                    headers: &headers,
-                    ledger: &self.stream,
-                };
-                let (subject, map) = delayed::scheduled(&event);
-                self.make_room().await?;
-                let cargo = task.cargo(What::Delayed, subject, Some(DELAYED.into()));
-                if self.room.takes(&self.connection, payload.len() as u64).await? {
-                    return self.flight.send(cargo, map, payload).await;
-                }
-                // As any other full stream answers.
-                let full = Error::Api {
-                    what: format!("stream {DELAYED}"),
-                    code: Code::STREAM_STORE_FAILED,
-                    text: "maximum bytes exceeded".to_owned(),
-                };
-                self.flight.work(cargo, async { Err(full) });
-                Ok(())
-            }
+            } => self.delayed(task, &due, (id, subject, headers), body).await,
             Consequence::Letter {
                 subject,
                 mut headers,
@@ -85,21 +55,68 @@ impl Relay {
                 reason,
                 in_parts,
                 asked_by,
-            } => {
-                self.make_room().await?;
-                let cargo = task.cargo(What::Settled, subject.clone(), Some(DEAD.into()));
-                if in_parts {
-                    let connection = self.connection.clone();
-                    let work = async move {
-                        dead_letter::settle(&connection, &subject, &reason, asked_by.as_deref(), in_parts).await
-                    };
-                    self.flight.work(cargo, work);
-                    return Ok(());
-                }
-                let headers = writable(&dead_letter::settled(&reason, asked_by.as_deref()));
-                self.flight.send(cargo, headers, Bytes::new()).await
-            }
+            } => self.settle(task, subject, (reason, asked_by), in_parts).await,
         }
+    }
+
+    /// Hands a delayed event to the server as a schedule.
+    async fn delayed(
+        &mut self,
+        task: Task,
+        due: &str,
+        (id, subject, mut headers): (String, String, Headers),
+        body: Body,
+    ) -> Result<(), Error> {
+        if self.is_again(&task) && self.is_letter(&id).await? {
+            return Ok(());
+        }
+        let payload = self.payload(task.entry, body).await?;
+        headers.push(("Mesh-Cause-Entry".to_owned(), task.entry.to_string()));
+        if let Some(why) = task.letter() {
+            return self.undeliverable(task, (&id, &subject, &headers), &why, payload).await;
+        }
+        let event = Delayed {
+            id: &id,
+            due,
+            subject: &subject,
+            headers: &headers,
+            ledger: &self.stream,
+        };
+        let (subject, map) = delayed::scheduled(&event);
+        self.make_room().await?;
+        let cargo = task.cargo(What::Delayed, subject, Some(DELAYED.into()));
+        if self.room.takes(&self.connection, payload.len() as u64).await? {
+            return self.flight.send(cargo, map, payload).await;
+        }
+        // As any other full stream answers.
+        let full = Error::Api {
+            what: format!("stream {DELAYED}"),
+            code: Code::STREAM_STORE_FAILED,
+            text: "maximum bytes exceeded".to_owned(),
+        };
+        self.flight.work(cargo, async { Err(full) });
+        Ok(())
+    }
+
+    /// Overwrites a letter that is settled.
+    async fn settle(
+        &mut self,
+        task: Task,
+        subject: String,
+        (reason, asked_by): (String, Option<String>),
+        in_parts: bool,
+    ) -> Result<(), Error> {
+        self.make_room().await?;
+        let cargo = task.cargo(What::Settled, subject.clone(), Some(DEAD.into()));
+        if in_parts {
+            let connection = self.connection.clone();
+            let work =
+                async move { dead_letter::settle(&connection, &subject, &reason, asked_by.as_deref(), in_parts).await };
+            self.flight.work(cargo, work);
+            return Ok(());
+        }
+        let headers = writable(&dead_letter::settled(&reason, asked_by.as_deref()));
+        self.flight.send(cargo, headers, Bytes::new()).await
     }
 
     async fn event(

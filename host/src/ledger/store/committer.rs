@@ -84,103 +84,183 @@ async fn serve(bucket: &Bucket, connection: &Connection) -> Error {
 
 /// One append, until it is known what has become of it.
 async fn append(bucket: &Bucket, connection: &Connection) -> Result<(), Error> {
-    let began = Instant::now();
-    let (mut unknown, mut looks) = (0u32, 0u32);
+    let mut rounds = Rounds {
+        began: Instant::now(),
+        unanswered: 0,
+        unmoved: 0,
+    };
     loop {
-        let at = rfc3339(now_ms());
-        // A batch that is laid out anew is another append, also in this round: by its name it is known again.
-        let id = token();
-        let by = By {
-            append: &id,
-            host: &bucket.host,
-            at: &at,
-        };
-        let (fates, batch) = {
-            let mut book = bucket.book();
-            let (fates, sent) = book.next(by);
-            (fates, sent.map(|sent| sent.batch.clone()))
-        };
-        tell(fates);
-        let Some(batch) = batch else { return Ok(()) };
+        // What has joined, as one batch.
+        let Some(batch) = lay_out(bucket) else { return Ok(()) };
         bucket.doubts(&batch);
-        match send::send(connection, (&batch.entry.append, &batch.records), unknown >= 2).await {
+        let sent = (&*batch.entry.append, &batch.records[..]);
+        match send::send(connection, sent, rounds.is_careful()).await {
             Answer::Committed(last) => {
                 if !bucket.is_whole(last, batch.records.len()) {
                     incomplete(bucket, connection).await?;
                 }
                 bucket.is_certain();
-                failpoint::point("commit-confirmed");
-                if !batch.entry.floors.is_empty() {
-                    failpoint::point("floor-written");
-                }
-                bucket.mended(Ends::Stored);
-                let sequence = last - (batch.records.len() - 1 - batch.entry_at) as u64;
-                let read = bucket.apply(&batch.entry, sequence);
-                if let Read::Applied(fates) = read {
-                    tell(fates);
-                }
-                give_way(bucket, began.elapsed()).await;
+                stored(bucket, &batch, last);
+                give_way(bucket, rounds.began.elapsed()).await;
                 return Ok(());
             }
             Answer::Refused => {
-                bucket.refusals.fetch_add(1, Ordering::Relaxed);
-                if unknown > 0 {
-                    incomplete(bucket, connection).await?;
-                }
-                bucket.is_certain();
-                if resolve(bucket, connection, &batch).await? {
+                if refused(bucket, connection, &batch, &mut rounds).await? {
                     return Ok(());
                 }
-                looks += 1;
-                if looks == LOOKS_MAX {
-                    let why = bucket.stuck(connection, batch.entry.n).await;
-                    bucket.report(&why, Ends::Stored);
-                    tell(bucket.book().give_up(&why));
-                    return Ok(());
-                }
-                tokio::time::sleep((LOOK_AGAIN * 2u32.pow(looks.min(10))).min(MOMENT)).await;
             }
-            Answer::Unknown if connection.is_closed() || began.elapsed() > PATIENCE => {
-                if !connection.is_closed() {
-                    let why = match connection.stream(&bucket.stream).await {
-                        Ok(Some(_)) => "its stream is there".to_owned(),
-                        Ok(None) => "its stream is gone".to_owned(),
-                        Err(error) => error.to_string(),
-                    };
-                    let text = format!(
-                        "bucket {}: the server has confirmed no commit for {PATIENCE:?}; look at its disk and its log ({why})",
-                        bucket.name
-                    );
-                    bucket.report(&text, Ends::Stored);
-                }
-                return Err(Error::Gone {
-                    what: "a commit".to_owned(),
-                });
-            }
-            Answer::Unknown => {
-                unknown += 1;
-                if unknown == GONE_AFTER && connection.stream(&bucket.stream).await?.is_none() {
-                    return Err(Error::Missing {
-                        what: format!("bucket {}", bucket.name),
-                    });
-                }
-                // "Nobody is there" is answered at once.
-                tokio::time::sleep(MOMENT * unknown.min(50)).await;
-            }
-            Answer::Named(text) => {
-                let found = connection.stream(&bucket.stream).await?;
-                let edited = found.and_then(|info| lost_settings(&bucket.name, &info));
-                let refused = || format!("bucket {}: the server refuses to store the commit: {text}", bucket.name);
-                let why = edited.unwrap_or_else(refused);
-                bucket.report(&why, Ends::Stored);
-                incomplete(bucket, connection).await?;
-                tell(bucket.book().give_up(&why));
-                // It stays so until a person acts.
-                tokio::time::sleep(MOMENT * 50).await;
-                return Ok(());
-            }
+            // The same batch is sent again upon the same head.
+            Answer::Unknown => unanswered(bucket, connection, &mut rounds).await?,
+            Answer::Named(text) => return stop(bucket, connection, &text).await,
         }
     }
+}
+
+/// How often one append was sent, and to what end.
+struct Rounds {
+    began: Instant,
+    /// Batches of which nobody knows what has become of them.
+    unanswered: u32,
+    /// Refused ones since which nothing has moved.
+    unmoved: u32,
+}
+
+impl Rounds {
+    /// Whether each message is to be answered, so that the server names what it dislikes.
+    fn is_careful(&self) -> bool {
+        self.unanswered >= 2
+    }
+}
+
+/// The next batch, if something has joined. One that is laid out anew is another append, also in the same round: by its
+/// name it is known again.
+fn lay_out(bucket: &Bucket) -> Option<Batch> {
+    let (id, at) = (token(), rfc3339(now_ms()));
+    let by = By {
+        append: &id,
+        host: &bucket.host,
+        at: &at,
+    };
+    let (fates, batch) = {
+        let mut book = bucket.book();
+        let (fates, sent) = book.next(by);
+        (fates, sent.map(|sent| sent.batch.clone()))
+    };
+    tell(fates);
+    batch
+}
+
+/// The batch is stored; `last`: the sequence of its last message.
+fn stored(bucket: &Bucket, batch: &Batch, last: u64) {
+    failpoint::point("commit-confirmed");
+    if !batch.entry.floors.is_empty() {
+        failpoint::point("floor-written");
+    }
+    bucket.mended(Ends::Stored);
+    let sequence = last - (batch.records.len() - 1 - batch.entry_at) as u64;
+    if let Read::Applied(fates) = bucket.apply(&batch.entry, sequence) {
+        tell(fates);
+    }
+}
+
+/// The batch is refused. `true`: it is known what becomes of what it held, and this append is over.
+async fn refused(bucket: &Bucket, connection: &Connection, batch: &Batch, rounds: &mut Rounds) -> Result<bool, Error> {
+    bucket.refusals.fetch_add(1, Ordering::Relaxed);
+    if rounds.unanswered > 0 {
+        incomplete(bucket, connection).await?;
+    }
+    bucket.is_certain();
+    if resolve(bucket, connection, batch).await? {
+        return Ok(true);
+    }
+    rounds.unmoved += 1;
+    let Some(pause) = look_again(rounds.unmoved) else {
+        let why = bucket.stuck(connection, batch.entry.n).await;
+        bucket.report(&why, Ends::Stored);
+        tell(bucket.book().give_up(&why));
+        return Ok(true);
+    };
+    tokio::time::sleep(pause).await;
+    Ok(false)
+}
+
+/// How long to wait for another batch that is in the way, after so many looks without any movement. `None`: it is no other
+/// batch that is in the way.
+fn look_again(unmoved: u32) -> Option<Duration> {
+    (unmoved < LOOKS_MAX).then(|| (LOOK_AGAIN * 2u32.pow(unmoved.min(10))).min(MOMENT))
+}
+
+/// The batch is not answered. `Err`: it is not sent again over this connection.
+async fn unanswered(bucket: &Bucket, connection: &Connection, rounds: &mut Rounds) -> Result<(), Error> {
+    let gone = Error::Gone {
+        what: "a commit".to_owned(),
+    };
+    rounds.unanswered += 1;
+    match after_silence(connection.is_closed(), rounds.began.elapsed(), rounds.unanswered) {
+        Silence::Closed => return Err(gone),
+        Silence::TooLong => {
+            let why = match connection.stream(&bucket.stream).await {
+                Ok(Some(_)) => "its stream is there".to_owned(),
+                Ok(None) => "its stream is gone".to_owned(),
+                Err(error) => error.to_string(),
+            };
+            let text = format!(
+                "bucket {}: the server has confirmed no commit for {PATIENCE:?}; look at its disk and its log ({why})",
+                bucket.name
+            );
+            bucket.report(&text, Ends::Stored);
+            return Err(gone);
+        }
+        Silence::Look(pause) => {
+            if connection.stream(&bucket.stream).await?.is_none() {
+                return Err(Error::Missing {
+                    what: format!("bucket {}", bucket.name),
+                });
+            }
+            tokio::time::sleep(pause).await;
+        }
+        Silence::Pause(pause) => tokio::time::sleep(pause).await,
+    }
+    Ok(())
+}
+
+/// What follows when a batch is not answered.
+#[derive(Debug, PartialEq, Eq)]
+enum Silence {
+    /// Its connection is gone: the next one opens the ledger anew.
+    Closed,
+    /// A person must know of it.
+    TooLong,
+    /// Perhaps the bucket is gone; else the batch is sent again after this.
+    Look(Duration),
+    /// It is sent again after this.
+    Pause(Duration),
+}
+
+/// `unanswered`: batches without an answer, this one included.
+fn after_silence(closed: bool, waited: Duration, unanswered: u32) -> Silence {
+    // "Nobody is there" is answered at once.
+    let pause = MOMENT * unanswered.min(50);
+    match (closed, waited > PATIENCE) {
+        (true, _) => Silence::Closed,
+        (false, true) => Silence::TooLong,
+        (false, false) if unanswered == GONE_AFTER => Silence::Look(pause),
+        (false, false) => Silence::Pause(pause),
+    }
+}
+
+/// The server says why it does not store the batch.
+async fn stop(bucket: &Bucket, connection: &Connection, text: &str) -> Result<(), Error> {
+    let found = connection.stream(&bucket.stream).await?;
+    let edited = found.and_then(|info| lost_settings(&bucket.name, &info));
+    let refused = || format!("bucket {}: the server refuses to store the commit: {text}", bucket.name);
+    let why = edited.unwrap_or_else(refused);
+    bucket.report(&why, Ends::Stored);
+    incomplete(bucket, connection).await?;
+    tell(bucket.book().give_up(&why));
+    // It stays so until a person acts.
+    tokio::time::sleep(MOMENT * 50).await;
+    Ok(())
 }
 
 /// Completes what the server has kept only a part of. Then the ledger is read anew, as over a new connection.
@@ -219,4 +299,56 @@ async fn resolve(bucket: &Bucket, connection: &Connection, batch: &Batch) -> Res
     }
     tell(bucket.book().refused(&astray));
     Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ms(ms: u64) -> Duration {
+        Duration::from_millis(ms)
+    }
+
+    #[test]
+    fn a_batch_without_an_answer_is_sent_again_for_as_long_as_there_is_patience() {
+        let late = PATIENCE + ms(1);
+        let rows = [
+            // Its connection is closed, so long after the first, so many without an answer: what follows.
+            (false, ms(0), 1, Silence::Pause(ms(20))),
+            (false, ms(0), 4, Silence::Pause(ms(80))),
+            (false, ms(0), 5, Silence::Look(ms(100))),
+            (false, ms(0), 6, Silence::Pause(ms(120))),
+            (false, ms(0), 500, Silence::Pause(ms(1000))),
+            (false, PATIENCE, 3, Silence::Pause(ms(60))),
+            (false, late, 5, Silence::TooLong),
+            (true, ms(0), 1, Silence::Closed),
+            (true, late, 5, Silence::Closed),
+        ];
+        for (closed, waited, unanswered, expected) in rows {
+            let found = after_silence(closed, waited, unanswered);
+            assert_eq!(found, expected, "{closed}, {waited:?}, {unanswered}");
+        }
+    }
+
+    #[test]
+    fn a_batch_that_is_in_the_way_is_waited_for_longer_each_time_and_not_for_ever() {
+        let pauses: Vec<_> = (1..=6).map(look_again).collect();
+        assert_eq!(pauses, [2, 4, 8, 16, 20, 20].map(|pause| Some(ms(pause))));
+        assert_eq!(look_again(LOOKS_MAX - 1), Some(MOMENT));
+        assert_eq!(look_again(LOOKS_MAX), None);
+    }
+
+    #[test]
+    fn the_third_send_of_a_batch_asks_for_an_answer_to_each_message() {
+        let careful = |unanswered| {
+            let (began, unmoved) = (Instant::now(), 0);
+            Rounds {
+                began,
+                unanswered,
+                unmoved,
+            }
+            .is_careful()
+        };
+        assert_eq!([0, 1, 2, 3].map(careful), [false, false, true, true]);
+    }
 }

@@ -91,52 +91,12 @@ pub async fn resolve(
             Some(bound) if known.as_ref().is_none_or(|k| !k.has(bound)) => Some(present(bound.to_owned())),
             _ => known,
         };
-        let mut found = None;
-        let next = match &known {
-            None => present(token()[..6].to_owned()),
+        let (next, found) = match &known {
+            None => (present(new_token()), None),
             Some(known) => {
-                let seen = [from_head, newest].into_iter().flatten();
-                let witness = seen.filter(|seen| seen.token == known.token).fold(known, |one, other| {
-                    if other.sequence > one.sequence { other } else { one }
-                });
-                let at = time_at(connection, stream, witness.sequence).await?;
                 let bound = bound_token.is_some_and(|bound| known.has(bound));
-                let mut recognised = at == Some(witness.time_ms);
-                if !recognised && !bound && known.created != info.created {
-                    recognised = time_at(connection, stream, known.sequence).await? == Some(known.time_ms);
-                }
-                match compare(known, &info.created, recognised, bound) {
-                    Seen::Same => {
-                        let end = match at {
-                            Some(at) if at == witness.time_ms => None,
-                            // Other messages are there in the place of those that were lost, or none.
-                            Some(_) => Some(end_before(connection, stream, witness).await?),
-                            None => match connection.ends_before(stream, witness.sequence, info).await? {
-                                Some(_) => Some(end_before(connection, stream, witness).await?),
-                                None => None,
-                            },
-                        };
-                        let now = present(known.token.clone());
-                        let mut next = Incarnation {
-                            former: known.former.clone(),
-                            ..now
-                        };
-                        if let Some(end) = end {
-                            next = next.cut(end, token()[..6].to_owned());
-                            found = Some(Found::Cut {
-                                end,
-                                had: witness.sequence,
-                            });
-                        } else if next.sequence < known.sequence && known.created == next.created {
-                            (next.sequence, next.time_ms) = (known.sequence, known.time_ms);
-                        }
-                        next
-                    }
-                    Seen::New => {
-                        found = Some(Found::Anew);
-                        present(token()[..6].to_owned())
-                    }
-                }
+                let witness = witness(known, [from_head, newest]);
+                follow(connection, stream, info, (known, witness, bound), present).await?
             }
         };
         if revision > 0 && known.as_ref() == Some(&next) {
@@ -148,15 +108,8 @@ pub async fn resolve(
         let stored = stored.await.map_err(|error| error.in_stream(&kv_stream(MESH_BUCKET)))?;
         if stored.is_some() {
             // One of all hosts and handlers has named it, and says so.
-            let (was, now) = (known.map(|known| known.token).unwrap_or_default(), &next.token);
-            match found {
-                Some(Found::Anew) => {
-                    tracing::warn!(stream, was, %now, "the source stream was deleted and created again: its events \
-                                                       are new ones");
-                }
-                Some(Found::Cut { end, had }) => tracing::warn!(stream, end, lost_from = end + 1, had, was, %now,
-                    "the source stream has lost its last messages: what comes there now are new events"),
-                None => {}
+            if let (Some(known), Some(found)) = (&known, found) {
+                tell(stream, known, &next, &found);
             }
             return Ok(next);
         }
@@ -164,6 +117,73 @@ pub async fn resolve(
     Err(Error::Timeout {
         what: format!("the incarnation of stream {stream}"),
     })
+}
+
+/// Says that a source stream has another name.
+fn tell(stream: &str, known: &Incarnation, next: &Incarnation, found: &Found) {
+    let (was, now) = (&known.token, &next.token);
+    match found {
+        Found::Anew => {
+            tracing::warn!(stream, %was, %now, "the source stream was deleted and created again: its events are new ones")
+        }
+        Found::Cut { end, had } => tracing::warn!(stream, end, lost_from = end + 1, had, %was, %now,
+            "the source stream has lost its last messages: what comes there now are new events"),
+    }
+}
+
+/// Who has seen the newest message of a known incarnation.
+fn witness<'a>(known: &'a Incarnation, seen: [Option<&'a Incarnation>; 2]) -> &'a Incarnation {
+    let same = seen.into_iter().flatten().filter(|seen| seen.token == known.token);
+    same.fold(
+        known,
+        |one, other| if other.sequence > one.sequence { other } else { one },
+    )
+}
+
+/// What a stream is now that was known: the same incarnation, perhaps without its end, or a new one. `bound`: a live consumer
+/// names the known one. `present`: the stream as it is, under a token.
+async fn follow(
+    connection: &Connection,
+    stream: &str,
+    info: &StreamInfo,
+    (known, witness, bound): (&Incarnation, &Incarnation, bool),
+    present: impl Fn(String) -> Incarnation,
+) -> Result<(Incarnation, Option<Found>), Error> {
+    let at = time_at(connection, stream, witness.sequence).await?;
+    let mut recognised = at == Some(witness.time_ms);
+    if !recognised && !bound && known.created != info.created {
+        recognised = time_at(connection, stream, known.sequence).await? == Some(known.time_ms);
+    }
+    if compare(known, &info.created, recognised, bound) == Seen::New {
+        return Ok((present(new_token()), Some(Found::Anew)));
+    }
+    let end = match at {
+        Some(at) if at == witness.time_ms => None,
+        // Other messages are there in the place of those that were lost, or none.
+        Some(_) => Some(end_before(connection, stream, witness).await?),
+        None => match connection.ends_before(stream, witness.sequence, info).await? {
+            Some(_) => Some(end_before(connection, stream, witness).await?),
+            None => None,
+        },
+    };
+    let now = present(known.token.clone());
+    let mut next = Incarnation {
+        former: known.former.clone(),
+        ..now
+    };
+    if let Some(end) = end {
+        let had = witness.sequence;
+        return Ok((next.cut(end, new_token()), Some(Found::Cut { end, had })));
+    }
+    if next.sequence < known.sequence && known.created == next.created {
+        (next.sequence, next.time_ms) = (known.sequence, known.time_ms);
+    }
+    Ok((next, None))
+}
+
+/// The token of a new incarnation.
+fn new_token() -> String {
+    token()[..6].to_owned()
 }
 
 async fn time_at(connection: &Connection, stream: &str, sequence: u64) -> Result<Option<u64>, Error> {
