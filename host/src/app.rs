@@ -187,38 +187,10 @@ pub async fn run(plan: Plan, drain: Drain) -> Result<bool, Error> {
     let places = places(&plan);
     let lanes = lanes(&plan, &host, modules, &places, &drain);
     let threads = threads(&plan, &lanes, &places, &drain).map_err(|error| Error::Thread(limits::no_thread(&error)))?;
-    let mut relays = Vec::new();
-    if plan.relay {
-        let mut ledgers: Vec<String> = plan.ledgers().into_iter().map(str::to_owned).collect();
-        if ledgers.is_empty() {
-            ledgers.push(MESH_BUCKET.to_owned());
-        }
-        let connections = Arc::new(relay::Connections::new(&plan.nats, &host));
-        let ends = Arc::new(Shared::new(&plan.nats, format!("jetmesh relays' end {host}")));
-        for ledger in ledgers {
-            let mut own = lanes.iter().filter_map(|lane| lane.bucket.as_ref());
-            let own = own.find(|bucket| bucket.name == ledger).cloned();
-            let state = Arc::new(RelayState::new(&ledger));
-            relays.push(Arc::clone(&state));
-            let (whole, end) = (Arc::clone(&plan), drain.clone());
-            let shared = (Arc::clone(&connections), Arc::clone(&ends));
-            drain.spawn(format!("relay of {ledger}"), move || {
-                relay(
-                    Arc::clone(&state),
-                    own.clone(),
-                    Arc::clone(&whole),
-                    shared.clone(),
-                    end.clone(),
-                )
-            });
-        }
-        // What it leaves is delivered to another, and carried out once anyway.
-        let whole = Arc::clone(&plan);
-        drain.spawn_until("due events", move || due::run(Arc::clone(&whole)));
-    }
-    let watched = lanes.clone();
+    let relays = relays(&plan, &host, &lanes, &drain);
+    let runners: Vec<_> = lanes.iter().map(|lane| Arc::clone(&lane.runner)).collect();
     drain.spawn_until("module files", move || {
-        reload::follow(Arc::clone(&library), watched.clone())
+        reload::follow(Arc::clone(&library), runners.clone())
     });
     // What it leaves is delivered again.
     let (whole, heard) = (Arc::clone(&plan), lanes.clone());
@@ -248,6 +220,41 @@ pub async fn run(plan: Plan, drain: Drain) -> Result<bool, Error> {
     trouble::tell_all();
     tracing::info!(clean, "host ended");
     Ok(clean)
+}
+
+/// Begins to carry out what the ledgers' entries ask for, if this host does that.
+fn relays(plan: &Arc<Plan>, host: &str, lanes: &[Arc<Lane>], drain: &Drain) -> Vec<Arc<RelayState>> {
+    if !plan.relay {
+        return Vec::new();
+    }
+    let mut ledgers: Vec<String> = plan.ledgers().into_iter().map(str::to_owned).collect();
+    if ledgers.is_empty() {
+        ledgers.push(MESH_BUCKET.to_owned());
+    }
+    let connections = Arc::new(relay::Connections::new(&plan.nats, host));
+    let ends = Arc::new(Shared::new(&plan.nats, format!("jetmesh relays' end {host}")));
+    let mut states = Vec::new();
+    for ledger in ledgers {
+        let mut own = lanes.iter().filter_map(|lane| lane.bucket.as_ref());
+        let own = own.find(|bucket| bucket.name == ledger).cloned();
+        let state = Arc::new(RelayState::new(&ledger));
+        states.push(Arc::clone(&state));
+        let (whole, end) = (Arc::clone(plan), drain.clone());
+        let shared = (Arc::clone(&connections), Arc::clone(&ends));
+        drain.spawn(format!("relay of {ledger}"), move || {
+            relay(
+                Arc::clone(&state),
+                own.clone(),
+                Arc::clone(&whole),
+                shared.clone(),
+                end.clone(),
+            )
+        });
+    }
+    // What it leaves is delivered to another, and carried out once anyway.
+    let whole = Arc::clone(plan);
+    drain.spawn_until("due events", move || due::run(Arc::clone(&whole)));
+    states
 }
 
 /// Carries a ledger's consequences out, at the end also those of what the lanes of this host decided last. The connections are

@@ -8,9 +8,10 @@ use std::path::{Path, PathBuf};
 const LINES_MAX: usize = 400;
 
 /// Files whose code names the NATS client.
-const NATS: [&str; 28] = [
+const NATS: [&str; 29] = [
     "attempts/mod.rs",
     "broker/connection.rs",
+    "broker/dial.rs",
     "broker/error.rs",
     "broker/guard.rs",
     "broker/login.rs",
@@ -23,7 +24,7 @@ const NATS: [&str; 28] = [
     "handler_task/advisory/message.rs",
     "handler_task/advisory/route.rs",
     "handler_task/dispatch.rs",
-    "handler_task/lane.rs",
+    "handler_task/in_flight.rs",
     "handler_task/malformed.rs",
     "handler_task/replay/inlet.rs",
     "handler_task/replay/mod.rs",
@@ -53,9 +54,12 @@ const WASM: [&str; 6] = [
 const LEDGER_CORE: &str = "ledger/core/";
 
 /// Verdicts and effects are data.
-const DATA: [&str; 5] = [
+const DATA: [&str; 8] = [
     "effects.rs",
     "failpoint/mistake.rs",
+    "handler_task/advisory/judge.rs",
+    "handler_task/attempt/next.rs",
+    "handler_task/sweep/decide.rs",
     "identity.rs",
     "message/subject.rs",
     "outcome.rs",

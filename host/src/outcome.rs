@@ -171,6 +171,18 @@ pub enum Verdict {
     Retry { delay: Duration },
 }
 
+impl Verdict {
+    /// Whether it decides the event, by an entry if there is a ledger. `of_letter`: a dead letter is being replayed; if that
+    /// fails, its death stands and nothing is decided.
+    pub fn decides(&self, of_letter: bool) -> bool {
+        match self {
+            Verdict::Done => true,
+            Verdict::Dead { .. } => !of_letter,
+            Verdict::Retry { .. } => false,
+        }
+    }
+}
+
 /// The verdict on attempt number `attempt` (beginning with 1). `random` lies in `0..1` and becomes the jitter.
 pub fn decide(outcome: &Outcome, attempt: u32, policy: &RetryPolicy, random: f64) -> Verdict {
     let Some(failure) = outcome.failure() else {

@@ -197,6 +197,40 @@ pub struct RetryPolicy {
     pub backoff_max: Duration,
 }
 
+#[cfg(test)]
+impl Handler {
+    /// A handler without a ledger, of stream `S`.
+    pub fn of_test(name: &str) -> Handler {
+        Handler {
+            name: name.to_owned(),
+            module: PathBuf::new(),
+            stream: "S".to_owned(),
+            subjects: Vec::new(),
+            consumer: name.to_owned(),
+            start: None,
+            instance: Instance::Fresh,
+            concurrency: 1,
+            in_flight: 1,
+            timeout: Duration::from_secs(1),
+            memory_bytes_max: 0,
+            ack_wait: Duration::from_secs(1),
+            retry: RetryPolicy {
+                max_attempts: 3,
+                backoff: Duration::from_secs(1),
+                backoff_max: Duration::from_secs(10),
+            },
+            deliver_slack: 2,
+            ack_pending_max: 1,
+            bucket: None,
+            ledger: None,
+            identity: Identity::Sequence,
+            identity_window: Duration::ZERO,
+            publish: Vec::new(),
+            settings: BTreeMap::new(),
+        }
+    }
+}
+
 impl Handler {
     /// What hosts that serve it together must agree on, by the key of the configuration, each value as six hex digits of its
     /// SHA-256: not where its module lies, nor how much of it a host runs at a time.

@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use async_nats::{Client, HeaderMap, Request, RequestErrorKind};
@@ -13,12 +13,9 @@ use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
 use super::denied::Denials;
-use super::error::{Code, Error, SERVER_MIN, chain};
-use super::login::{self, Address};
+use super::error::{Code, Error, chain};
 use crate::message::clock;
 use crate::plan::Nats;
-use crate::text::secret::redact;
-use crate::trouble::Weight;
 
 /// Before the subjects of JetStream's API, unless it is elsewhere.
 const API: &str = "$JS.API";
@@ -41,107 +38,6 @@ pub struct Connection {
 
 /// Connections that this process has opened.
 static OPENED: AtomicU64 = AtomicU64::new(0);
-
-/// Connects once, to the first address that takes it, in no particular order; no retries.
-pub async fn open(nats: &Nats, name: &str) -> Result<Connection, Error> {
-    use rand::seq::SliceRandom as _;
-    let mut addresses = login::addresses(nats);
-    addresses.shuffle(&mut rand::rng());
-    let mut failed = None;
-    for address in addresses {
-        match dial(nats, name, &address).await {
-            // Another server may be up. What a person must change is said first, whatever else is down.
-            Err(error @ Error::Connect { .. }) => failed = failed.or(Some(error)),
-            Err(error @ (Error::Unauthorized { .. } | Error::Crowded { .. } | Error::NoApi { .. })) => {
-                failed = Some(error)
-            }
-            done => return done,
-        }
-    }
-    if let Some(error @ Error::Crowded { .. }) = &failed {
-        super::crowded::tell(error);
-    }
-    Err(failed.unwrap_or_else(|| Error::Connect {
-        url: redact(&nats.url),
-        why: "there is no address".to_owned(),
-    }))
-}
-
-async fn dial(nats: &Nats, name: &str, address: &Address) -> Result<Connection, Error> {
-    let closed = CancellationToken::new();
-    let (lost, dead) = (closed.clone(), closed.clone());
-    let dials = Arc::new(AtomicU32::new(0));
-    let denials = Arc::new(Denials::default());
-    let told = Arc::clone(&denials);
-    let mut options = login::options(nats, address.login.as_ref())
-        .await?
-        .name(name)
-        .connection_timeout(nats.timeout)
-        .request_timeout(Some(nats.timeout))
-        // A connection that is open on one side only is noticed within half a minute.
-        .ping_interval(Duration::from_secs(10))
-        .subscription_capacity(64 * 1024)
-        .event_callback(move |event| {
-            let (lost, told) = (lost.clone(), Arc::clone(&told));
-            async move {
-                match event {
-                    async_nats::Event::Disconnected | async_nats::Event::Closed => lost.cancel(),
-                    async_nats::Event::ServerError(error) => {
-                        // Whatever waits for it says so as well.
-                        let about = told.hear(&error.to_string()).unwrap_or_default();
-                        trouble!(Weight::Aside, about, error, { %error }, "nats reports an error");
-                    }
-                    async_nats::Event::LameDuckMode => tracing::info!("the nats server is about to shut down"),
-                    _ => {}
-                }
-            }
-        })
-        .reconnect_to_server_callback(move |_, _| {
-            let first = dials.fetch_add(1, Ordering::Relaxed) == 0;
-            let dead = dead.clone();
-            async move {
-                if !first {
-                    dead.cancel();
-                    // The client would dial again and send what is queued; unwinding, without the panic hook, ends its
-                    // task and nothing else.
-                    std::panic::resume_unwind(Box::new("a connection lives once"));
-                }
-                None
-            }
-        });
-    if let Some(prefix) = &nats.inbox_prefix {
-        options = options.custom_inbox_prefix(prefix);
-    }
-    let client = options
-        .connect(&address.server)
-        .await
-        .map_err(|e| login::failed(nats, address, &e))?;
-    let info = client.server_info();
-    let (major, minor, patch) = SERVER_MIN;
-    if !client.is_server_compatible(major, minor, patch) {
-        return Err(Error::OldServer { found: info.version });
-    }
-    // Elsewhere it may be there anyway: a leaf need not have one.
-    if !info.jetstream && nats.js_domain.is_none() && nats.js_api_prefix.is_none() {
-        return Err(Error::NoJetStream);
-    }
-    let api_prefix = match (&nats.js_domain, &nats.js_api_prefix) {
-        (Some(domain), _) => format!("$JS.{domain}.API"),
-        (None, Some(prefix)) => prefix.clone(),
-        (None, None) => API.to_owned(),
-    };
-    let connection = Connection {
-        client,
-        domain: nats.js_domain.as_deref().map(Arc::from),
-        api_prefix,
-        closed,
-        number: OPENED.fetch_add(1, Ordering::Relaxed),
-        denials,
-        guard: None,
-    };
-    connection.is_heard().await?;
-    Ok(connection)
-}
 
 /// What JetStream answers to a publish.
 #[derive(Debug, Clone, Deserialize)]
@@ -177,6 +73,24 @@ struct ApiError {
 }
 
 impl Connection {
+    /// `closed`: what is cancelled when the client has lost the server.
+    pub(super) fn new(client: Client, nats: &Nats, closed: CancellationToken, denials: Arc<Denials>) -> Connection {
+        let api_prefix = match (&nats.js_domain, &nats.js_api_prefix) {
+            (Some(domain), _) => format!("$JS.{domain}.API"),
+            (None, Some(prefix)) => prefix.clone(),
+            (None, None) => API.to_owned(),
+        };
+        Connection {
+            client,
+            domain: nats.js_domain.as_deref().map(Arc::from),
+            api_prefix,
+            closed,
+            number: OPENED.fetch_add(1, Ordering::Relaxed),
+            denials,
+            guard: None,
+        }
+    }
+
     /// Completes when the connection is gone for good.
     pub async fn closed(&self) {
         self.closed.cancelled().await;
@@ -379,6 +293,12 @@ pub fn pub_ack(what: &str, answer: &[u8]) -> Result<PubAck, Error> {
             duplicate: answer.duplicate,
         }),
         (None, None) => Err(read("no sequence".to_owned())),
+    }
+}
+
+impl std::fmt::Debug for Connection {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Connection").field("closed", &self.is_closed()).finish()
     }
 }
 

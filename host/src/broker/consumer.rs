@@ -233,23 +233,6 @@ fn config(
     found: Option<&ConsumerInfo>,
     stream: &StreamInfo,
 ) -> Result<Value, Error> {
-    let mut metadata = BTreeMap::from([
-        (META_MESH, owner.mesh.to_owned()),
-        (META_HANDLER, handler.name.clone()),
-        (META_INCARNATION, owner.incarnation.to_owned()),
-        (META_CONFIG, handler.digest()),
-    ]);
-    if let Some(ledger) = owner.ledger {
-        metadata.insert(META_LEDGER, ledger.to_owned());
-    }
-    if let Some(found) = found {
-        // A fresh consumer's ack floor lies just before its start; later it moves on, and the start is remembered.
-        let fresh = || (found.ack_floor.stream_seq + 1).to_string();
-        // A ledger that begins now knows nothing of what was acked before it.
-        let begins = owner.ledger.is_some() && found.metadata(META_LEDGER).is_none();
-        let start = found.metadata(META_START).filter(|_| !begins);
-        metadata.insert(META_START, start.map_or_else(fresh, str::to_owned));
-    }
     let mut config = json!({
         "durable_name": handler.consumer,
         "description": format!("jetmesh handler {}", handler.name),
@@ -259,7 +242,7 @@ fn config(
         "max_ack_pending": handler.ack_pending_max,
         "max_waiting": 512,
         "replay_policy": "instant",
-        "metadata": metadata,
+        "metadata": metadata(handler, owner, found),
     });
     match handler.subjects.as_slice() {
         [] => {}
@@ -300,6 +283,28 @@ fn config(
         }
     }
     Ok(config)
+}
+
+/// What a consumer tells of itself.
+fn metadata(handler: &Handler, owner: &Owner<'_>, found: Option<&ConsumerInfo>) -> BTreeMap<&'static str, String> {
+    let mut metadata = BTreeMap::from([
+        (META_MESH, owner.mesh.to_owned()),
+        (META_HANDLER, handler.name.clone()),
+        (META_INCARNATION, owner.incarnation.to_owned()),
+        (META_CONFIG, handler.digest()),
+    ]);
+    if let Some(ledger) = owner.ledger {
+        metadata.insert(META_LEDGER, ledger.to_owned());
+    }
+    if let Some(found) = found {
+        // A fresh consumer's ack floor lies just before its start; later it moves on, and the start is remembered.
+        let fresh = || (found.ack_floor.stream_seq + 1).to_string();
+        // A ledger that begins now knows nothing of what was acked before it.
+        let begins = owner.ledger.is_some() && found.metadata(META_LEDGER).is_none();
+        let start = found.metadata(META_START).filter(|_| !begins);
+        metadata.insert(META_START, start.map_or_else(fresh, str::to_owned));
+    }
+    metadata
 }
 
 /// Whether what is wanted says anything else than what is there. The server adds metadata and defaults of its own.

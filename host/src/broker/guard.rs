@@ -18,7 +18,8 @@ use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
-use super::connection::{Connection, open, token};
+use super::connection::{Connection, token};
+use super::dial::open;
 use super::error::Error;
 use super::login;
 use super::screen::{Malformed, Screen};

@@ -7,6 +7,7 @@ pub mod connection;
 pub mod consumer;
 mod crowded;
 mod denied;
+mod dial;
 pub mod error;
 mod guard;
 pub mod kv;
@@ -21,7 +22,8 @@ pub mod stored;
 pub mod stream;
 pub mod wire;
 
-pub use connection::{Connection, open};
+pub use connection::Connection;
+pub use dial::open;
 pub use error::Error;
 pub use guard::open_guarded;
 pub use screen::Malformed;

@@ -5,7 +5,8 @@ use std::time::Instant;
 
 use tokio::sync::{Mutex, Semaphore};
 
-use super::connection::{Connection, open};
+use super::connection::Connection;
+use super::dial::open;
 use super::error::Error;
 use super::guard::open_guarded;
 use super::scan::LOOKS_MAX;

@@ -85,7 +85,7 @@ impl Body {
 
 /// What is known of an event's end.
 #[derive(Debug, Clone)]
-pub struct Obituary<'a> {
+pub struct DeadLetterFacts<'a> {
     pub stream: &'a str,
     pub handler: &'a str,
     pub event: &'a EventId,
@@ -98,8 +98,8 @@ pub struct Obituary<'a> {
     pub last_attempt_ms: u64,
     /// The attempts that are known word for word, oldest first.
     pub history: &'a [Attempt],
-    /// Ledger and entry of the death.
-    pub death: Option<(&'a str, u64)>,
+    /// The ledger that decides its death. Which entry of it does, is put in when the batch is laid out.
+    pub ledger: Option<&'a str>,
 }
 
 /// Where an event's dead letter lies.
@@ -108,32 +108,32 @@ pub fn subject(stream: &str, handler: &str, event: &EventId) -> String {
 }
 
 /// The headers of a letter. `body` is `None` when the event was gone before it could be copied.
-pub fn headers(obituary: &Obituary<'_>, body: Option<&Body>) -> Headers {
+pub fn headers(facts: &DeadLetterFacts<'_>, body: Option<&Body>) -> Headers {
     let mut list: Headers = Vec::new();
     let mut put = |name: &str, value: String| list.push((name.to_owned(), value));
-    put(HANDLER, obituary.handler.to_owned());
-    put(STREAM, obituary.stream.to_owned());
-    put(SEQUENCE, obituary.event.sequence.to_string());
-    put(EVENT, obituary.event.to_string());
-    put(CAUSE, obituary.cause.to_string());
-    put(CODE, clean(&obituary.failure.code));
-    put(ERROR, clean(&obituary.failure.message));
-    put(ATTEMPTS, obituary.attempts.to_string());
-    put(MODULE, obituary.module.to_owned());
+    put(HANDLER, facts.handler.to_owned());
+    put(STREAM, facts.stream.to_owned());
+    put(SEQUENCE, facts.event.sequence.to_string());
+    put(EVENT, facts.event.to_string());
+    put(CAUSE, facts.cause.to_string());
+    put(CODE, clean(&facts.failure.code));
+    put(ERROR, clean(&facts.failure.message));
+    put(ATTEMPTS, facts.attempts.to_string());
+    put(MODULE, facts.module.to_owned());
     for (name, ms) in [
-        (FIRST_ATTEMPT, obituary.first_attempt_ms),
-        (LAST_ATTEMPT, obituary.last_attempt_ms),
+        (FIRST_ATTEMPT, facts.first_attempt_ms),
+        (LAST_ATTEMPT, facts.last_attempt_ms),
     ] {
         if ms > 0 {
             put(name, rfc3339(ms));
         }
     }
-    if !obituary.history.is_empty() {
-        put(HISTORY, history::value(obituary.history));
+    if !facts.history.is_empty() {
+        put(HISTORY, history::value(facts.history));
     }
-    if let Some((ledger, entry)) = obituary.death {
+    if let Some(ledger) = facts.ledger {
         put(LEDGER, ledger.to_owned());
-        put(DEATH, entry.to_string());
+        put(DEATH, "0".to_owned());
     }
     if let Some(body) = body {
         // As it is, because a replay and `--subject` go by it; a header takes no control characters.
@@ -298,7 +298,7 @@ mod tests {
             code: "c".into(),
             message: "no\nstock".into(),
         };
-        let obituary = Obituary {
+        let facts = DeadLetterFacts {
             stream: "ORDERS",
             handler: "h",
             event: &event,
@@ -309,7 +309,7 @@ mod tests {
             first_attempt_ms: 1,
             last_attempt_ms: 2,
             history: &[],
-            death: Some(("inventory", 3)),
+            ledger: Some("inventory"),
         };
         let originals_in: Headers = vec![
             ("Nats-Msg-Id".into(), "o-1".into()),
@@ -323,7 +323,7 @@ mod tests {
             payload: Bytes::new(),
             time_ms: 5,
         };
-        let letter = headers(&obituary, Some(&body));
+        let letter = headers(&facts, Some(&body));
         assert!(!letter.iter().any(|(name, _)| name.starts_with("Nats-")));
         assert_eq!(header(&letter, ERROR), Some("no stock"));
         assert_eq!(originals(&letter), originals_in);

@@ -2,22 +2,23 @@
 //! without a ledger, by storing the letter directly.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
 use crate::attempts::{Attempt, Held, Record};
 use crate::broker::provision::{DEAD, kept};
 use crate::broker::{By, Error};
-use crate::dead_letter::{self, Body, Obituary};
+use crate::dead_letter::{self, Body, DeadLetterFacts};
 use crate::failpoint;
-use crate::handler_task::lane::Lane;
+use crate::handler_task::links::Links;
 use crate::identity;
 use crate::ledger::core::entry::{Decision, DecisionKind};
-use crate::ledger::core::transaction::Planned;
-use crate::ledger::core::transaction::Transaction;
-use crate::ledger::{Committed, Fault};
+use crate::ledger::core::transaction::{Planned, Transaction};
+use crate::ledger::{Bucket, Committed, Fault};
 use crate::message::{EventId, Message, parse_rfc3339};
 use crate::outcome::{Cause, Failure};
+use crate::plan::{Handler, Plan};
 
 /// What is known of an event's attempts.
 #[derive(Debug, Clone, Default)]
@@ -88,97 +89,148 @@ pub fn attempts(record: Option<&Held>, failed: Attempt) -> Attempts {
     of_record(&record)
 }
 
-/// The transaction of a death. The letter names the entry that will hold it, which only the append knows and puts in.
-pub fn transaction(lane: &Lane, event: &EventId, dead: &Dead<'_>, body: Option<Body>) -> Transaction {
-    let ledger = lane.bucket.as_ref().map_or("", |b| b.name.as_str());
-    let headers = dead_letter::headers(&obituary(lane, event, dead, Some((ledger, 0))), body.as_ref());
-    let read = body.as_ref().and_then(|b| Some((b, b.headers.as_ref().ok()?)));
-    let id = read.and_then(|(b, headers)| identity::of(&lane.plan, &b.subject, headers, &b.payload, b.time_ms));
-    let letter = Planned::Letter {
-        subject: dead_letter::subject(&lane.plan.stream, &lane.plan.name, event),
-        headers,
-        payload: body.map(|b| b.payload).unwrap_or_default(),
-    };
-    Transaction {
-        handler: lane.plan.name.clone(),
-        event: event.clone(),
-        decision: Some(Decision {
-            handler: lane.plan.name.clone(),
-            event: event.to_string(),
-            verdict: DecisionKind::Dead,
-            id,
-            same_as: None,
-            cause: Some(dead.cause),
-            code: Some(dead.failure.code.clone()),
-            message: Some(dead.failure.message.clone()),
-            attempt: dead.record.attempts,
-            module: dead.record.module.clone(),
-            follows_death: None,
-            writes: Vec::new(),
-        }),
-        session: 0,
-        reads: std::collections::BTreeMap::new(),
-        writes: std::collections::BTreeMap::new(),
-        consequences: vec![letter],
-        death: None,
-    }
+/// How the events of one handler are dead-lettered.
+pub struct DeadLetters {
+    plan: Arc<Handler>,
+    whole: Arc<Plan>,
+    links: Arc<Links>,
+    bucket: Option<Arc<Bucket>>,
 }
 
-fn obituary<'a>(lane: &'a Lane, event: &'a EventId, dead: &'a Dead<'_>, death: Option<(&'a str, u64)>) -> Obituary<'a> {
-    Obituary {
-        stream: &lane.plan.stream,
-        handler: &lane.plan.name,
-        event,
-        cause: dead.cause,
-        failure: &dead.failure,
-        attempts: dead.record.attempts,
-        module: &dead.record.module,
-        first_attempt_ms: dead.record.first_ms,
-        last_attempt_ms: dead.record.last_ms,
-        history: &dead.record.history,
-        death,
-    }
-}
-
-/// Buries an event, whichever way this handler's events are buried. `body` `None`: it is gone from its stream.
-pub async fn bury(lane: &Lane, event: &EventId, dead: &Dead<'_>, body: Option<Body>) -> Result<Buried, Error> {
-    let Some(bucket) = &lane.bucket else {
-        return directly(lane, event, dead, body).await.map(|()| Buried::Now);
-    };
-    let tx = transaction(lane, event, dead, body);
-    match bucket.commit(tx).await {
-        Ok(Committed::Here { .. }) => {
-            failpoint::point("burial-decided");
-            Ok(Buried::Now)
+impl DeadLetters {
+    pub fn new(plan: Arc<Handler>, whole: Arc<Plan>, links: Arc<Links>, bucket: Option<Arc<Bucket>>) -> DeadLetters {
+        DeadLetters {
+            plan,
+            whole,
+            links,
+            bucket,
         }
-        Ok(Committed::Before(_)) => Ok(Buried::Before),
-        Err(Fault::Conflict) => Err(Error::Timeout {
-            what: "burying an event".to_owned(),
-        }),
-        Err(Fault::TooLarge(why) | Fault::Host(why)) => Err(Error::Refused(why)),
     }
-}
 
-/// Stores the letter without a ledger.
-pub async fn directly(lane: &Lane, event: &EventId, dead: &Dead<'_>, body: Option<Body>) -> Result<(), Error> {
-    let link = lane.linked().await.ok_or(Error::Gone {
-        what: "burying an event".to_owned(),
-    })?;
-    let headers = dead_letter::headers(&obituary(lane, event, dead, None), body.as_ref());
-    let subject = dead_letter::subject(&lane.plan.stream, &lane.plan.name, event);
-    let payload = body.map_or_else(Bytes::new, |b| b.payload);
-    let store = dead_letter::store(&link.connection, &subject, &headers, payload);
-    kept(&link.connection, &lane.whole, DEAD, store).await.map(|_| ())
-}
+    /// The transaction of a death. The letter names the entry that will hold it, which only the append knows and puts in.
+    pub fn transaction(&self, event: &EventId, dead: &Dead<'_>, body: Option<Body>) -> Transaction {
+        let ledger = self.bucket.as_ref().map_or("", |b| b.name.as_str());
+        let headers = dead_letter::headers(&self.facts(event, dead, Some(ledger)), body.as_ref());
+        let read = body.as_ref().and_then(|b| Some((b, b.headers.as_ref().ok()?)));
+        let id = read.and_then(|(b, headers)| identity::of(&self.plan, &b.subject, headers, &b.payload, b.time_ms));
+        let letter = Planned::Letter {
+            subject: dead_letter::subject(&self.plan.stream, &self.plan.name, event),
+            headers,
+            payload: body.map(|b| b.payload).unwrap_or_default(),
+        };
+        Transaction {
+            handler: self.plan.name.clone(),
+            event: event.clone(),
+            decision: Some(Decision {
+                handler: self.plan.name.clone(),
+                event: event.to_string(),
+                verdict: DecisionKind::Dead,
+                id,
+                same_as: None,
+                cause: Some(dead.cause),
+                code: Some(dead.failure.code.clone()),
+                message: Some(dead.failure.message.clone()),
+                attempt: dead.record.attempts,
+                module: dead.record.module.clone(),
+                follows_death: None,
+                writes: Vec::new(),
+            }),
+            session: 0,
+            reads: std::collections::BTreeMap::new(),
+            writes: std::collections::BTreeMap::new(),
+            consequences: vec![letter],
+            death: None,
+        }
+    }
 
-/// The event as its stream still holds it.
-pub async fn body_in_stream(lane: &Lane, event: &EventId) -> Result<Option<Body>, Error> {
-    let link = lane.linked().await.ok_or(Error::Gone {
-        what: "reading an event".to_owned(),
-    })?;
-    let stored = link
-        .connection
-        .stored(&lane.plan.stream, By::Sequence(event.sequence))
-        .await?;
-    Ok(stored.map(Body::of))
+    fn facts<'a>(&'a self, event: &'a EventId, dead: &'a Dead<'_>, ledger: Option<&'a str>) -> DeadLetterFacts<'a> {
+        DeadLetterFacts {
+            stream: &self.plan.stream,
+            handler: &self.plan.name,
+            event,
+            cause: dead.cause,
+            failure: &dead.failure,
+            attempts: dead.record.attempts,
+            module: &dead.record.module,
+            first_attempt_ms: dead.record.first_ms,
+            last_attempt_ms: dead.record.last_ms,
+            history: &dead.record.history,
+            ledger,
+        }
+    }
+
+    /// Dead-letters an event: through the ledger, if the handler has one. `body` `None`: it is gone from its stream.
+    pub async fn bury(&self, event: &EventId, dead: &Dead<'_>, body: Option<Body>) -> Result<Buried, Error> {
+        let Some(bucket) = &self.bucket else {
+            return self.store(event, dead, body).await.map(|()| Buried::Now);
+        };
+        let tx = self.transaction(event, dead, body);
+        match bucket.commit(tx).await {
+            Ok(Committed::Here { .. }) => {
+                failpoint::point("burial-decided");
+                Ok(Buried::Now)
+            }
+            Ok(Committed::Before(_)) => Ok(Buried::Before),
+            Err(Fault::Conflict) => Err(Error::Timeout {
+                what: "burying an event".to_owned(),
+            }),
+            Err(Fault::TooLarge(why) | Fault::Host(why)) => Err(Error::Refused(why)),
+        }
+    }
+
+    /// Stores the letter without a ledger.
+    pub async fn store(&self, event: &EventId, dead: &Dead<'_>, body: Option<Body>) -> Result<(), Error> {
+        let link = self.links.needed("burying an event").await?;
+        let headers = dead_letter::headers(&self.facts(event, dead, None), body.as_ref());
+        let subject = dead_letter::subject(&self.plan.stream, &self.plan.name, event);
+        let payload = body.map_or_else(Bytes::new, |b| b.payload);
+        let store = dead_letter::store(&link.connection, &subject, &headers, payload);
+        kept(&link.connection, &self.whole, DEAD, store).await.map(|_| ())
+    }
+
+    /// The event as its stream still holds it.
+    pub async fn body_in_stream(&self, event: &EventId) -> Result<Option<Body>, Error> {
+        let link = self.links.needed("reading an event").await?;
+        let stored = link
+            .connection
+            .stored(&self.plan.stream, By::Sequence(event.sequence))
+            .await?;
+        Ok(stored.map(Body::of))
+    }
+
+    /// Dead-letters an undecided event that its stream has removed.
+    pub async fn bury_lost(&self, event: &EventId, record: Attempts) -> Result<(), Error> {
+        let failure = Failure {
+            code: "lost".to_owned(),
+            message: format!("stream {} removed it before it was decided", self.plan.stream),
+        };
+        let dead = Dead {
+            cause: Cause::Lost,
+            failure: Cow::Owned(failure),
+            record,
+        };
+        if self.bury(event, &dead, None).await? == Buried::Now {
+            tracing::warn!(handler = %self.plan.name, %event, cause = %Cause::Lost, "dead");
+        }
+        Ok(())
+    }
+
+    /// Dead-letters an event whose message no client can read.
+    pub async fn bury_malformed(&self, event: &EventId, body: Body, why: &str) -> Result<Buried, Error> {
+        let failure = Failure {
+            code: "malformed-message".to_owned(),
+            message: format!("no client can read this message: {why}"),
+        };
+        let dead = Dead {
+            cause: Cause::Rejected,
+            failure: Cow::Owned(failure),
+            record: Attempts::default(),
+        };
+        let buried = self.bury(event, &dead, Some(body)).await?;
+        if buried == Buried::Now {
+            tracing::warn!(handler = %self.plan.name, %event, cause = %dead.cause, code = dead.failure.code,
+                error = dead.failure.message, "dead");
+        }
+        Ok(buried)
+    }
 }

@@ -41,13 +41,48 @@ impl Delivery {
         self.replay.as_ref()?.death
     }
 
-    /// Whether a verdict on it is a decision, to stand in the ledger.
-    pub fn decides(&self, verdict: &Verdict) -> bool {
-        match verdict {
-            Verdict::Done => true,
-            Verdict::Dead { .. } => !self.is_of_letter(),
-            Verdict::Retry { .. } => false,
+    /// Which turn of its event it is.
+    pub fn turn(&self) -> Turn {
+        Turn {
+            delivered: self.delivered,
+            is_replay: self.replay.is_some(),
+            of_letter: self.is_of_letter(),
         }
+    }
+}
+
+/// Which turn of an event a delivery is.
+#[derive(Debug, Clone, Copy)]
+pub struct Turn {
+    pub delivered: u64,
+    pub is_replay: bool,
+    /// A dead letter is replayed: it has attempts of its own, counted by its stream.
+    pub of_letter: bool,
+}
+
+impl Turn {
+    /// Whether its attempt is recorded before it runs.
+    pub fn is_recorded(self) -> bool {
+        (self.delivered > 1 || self.is_replay) && !self.of_letter
+    }
+
+    /// Whether an attempt record may lie there from an earlier turn.
+    pub fn may_have_record(self) -> bool {
+        self.is_recorded() || self.delivered > 1
+    }
+
+    /// Which attempt it is; the first is 1. `recorded`: so many were begun, this one included.
+    pub fn attempt(self, recorded: Option<u32>) -> u32 {
+        match recorded {
+            Some(attempts) => attempts,
+            None if self.of_letter => u32::try_from(self.delivered).unwrap_or(u32::MAX),
+            None => 1,
+        }
+    }
+
+    /// Whether an attempt is one too many. A letter is replayed as often as a person asks for it.
+    pub fn is_beyond(self, attempt: u32, attempts_max: u32) -> bool {
+        attempt > attempts_max && !self.of_letter
     }
 }
 
@@ -81,4 +116,67 @@ pub struct Ran {
 pub enum Inbound {
     Source,
     Replay,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Deliveries, whether it is a replay, whether it is one of a letter: and what follows.
+    #[test]
+    fn a_turn_is_recorded_and_counted_by_where_it_comes_from() {
+        struct Row {
+            turn: (u64, bool, bool),
+            recorded: bool,
+            may_have_record: bool,
+            unrecorded_attempt: u32,
+        }
+        let row = |turn, recorded, may_have_record, unrecorded_attempt| Row {
+            turn,
+            recorded,
+            may_have_record,
+            unrecorded_attempt,
+        };
+        let rows = [
+            // The usual event writes nothing.
+            row((1, false, false), false, false, 1),
+            row((2, false, false), true, true, 1),
+            // An event that the sweep has found, or an advisory: it may have been tried.
+            row((1, true, false), true, true, 1),
+            row((3, true, false), true, true, 1),
+            // A letter's replay counts its own deliveries.
+            row((1, true, true), false, false, 1),
+            row((4, true, true), false, true, 4),
+        ];
+        for row in rows {
+            let (delivered, is_replay, of_letter) = row.turn;
+            let turn = Turn {
+                delivered,
+                is_replay,
+                of_letter,
+            };
+            assert_eq!(turn.is_recorded(), row.recorded, "{turn:?}");
+            assert_eq!(turn.may_have_record(), row.may_have_record, "{turn:?}");
+            assert_eq!(turn.attempt(None), row.unrecorded_attempt, "{turn:?}");
+            assert_eq!(turn.attempt(Some(7)), 7, "{turn:?}: the record knows better");
+        }
+    }
+
+    #[test]
+    fn the_attempt_after_the_last_is_one_too_many_but_not_for_a_letter() {
+        let event = Turn {
+            delivered: 9,
+            is_replay: false,
+            of_letter: false,
+        };
+        assert_eq!(
+            [2, 3, 4].map(|attempt| event.is_beyond(attempt, 3)),
+            [false, false, true]
+        );
+        let letter = Turn {
+            of_letter: true,
+            ..event
+        };
+        assert!(!letter.is_beyond(4, 3));
+    }
 }

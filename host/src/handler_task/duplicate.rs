@@ -3,48 +3,51 @@
 use std::time::Duration;
 
 use crate::effects::Effects;
+use crate::handler_task::counters::Counters;
 use crate::handler_task::delivery::Delivery;
 use crate::handler_task::lane::Lane;
 use crate::handler_task::settle::Settlement;
 use crate::handler_task::{postpone, report, transaction};
 use crate::identity;
 use crate::identity::Mark;
-use crate::ledger::Committed;
+use crate::ledger::{Bucket, Committed};
 use crate::message::EventId;
+use crate::plan::Handler;
 
 /// The decided event that a delivery repeats.
-pub fn of(lane: &Lane, delivery: &Delivery) -> Option<EventId> {
+pub fn of(plan: &Handler, bucket: &Bucket, counters: &Counters, delivery: &Delivery) -> Option<EventId> {
     // What is dead already is itself, whatever else bears its id.
     if delivery.death().is_some() {
         return None;
     }
     let message = &delivery.message;
     if let Mark::Copied(id) = identity::mark(&message.headers, &message.payload) {
-        report::copied(lane, message, id);
+        report::copied(&plan.name, counters, message, id);
     }
     let id = identity::of(
-        &lane.plan,
+        plan,
         &message.subject,
         &message.headers,
         &message.payload,
         message.time_ms,
     )?;
-    lane.bucket.as_ref()?.first_of(&lane.plan.name, &id, &message.event)
+    bucket.first_of(&plan.name, &id, &message.event)
 }
 
 /// Decides it, and answers.
-pub async fn answer(lane: &Lane, delivery: Delivery, first: EventId) {
-    let Some(bucket) = &lane.bucket else { return };
-    let module = lane.module.load().digest.clone();
-    let mut tx = transaction::done(lane, &delivery, 0, &module, Effects::default());
+pub async fn answer(lane: &Lane, bucket: &Bucket, delivery: Delivery, first: EventId) {
+    let module = lane.runner.digest();
+    let mut tx = transaction::done(&lane.plan, &delivery, 0, &module, Effects::default());
     tx.repeats(&first);
     match bucket.commit(tx).await {
         Ok(Committed::Here { .. }) => {}
-        Ok(Committed::Before(decided)) => report::before(lane, &delivery.message.event, decided),
+        Ok(Committed::Before(decided)) => {
+            report::before(&lane.plan.name, &lane.counters, &delivery.message.event, decided)
+        }
         Err(fault) => {
             let why = format!("it repeats {first}, and that could not be noted down: {fault:?}");
-            return postpone::put_off_for_now(lane, delivery, why, Duration::from_secs(1)).await;
+            return postpone::put_off_for_now(&lane.links, &lane.hindered, delivery, why, Duration::from_secs(1)).await;
         }
     }
-    delivery.acker.settle(lane, &Settlement::Ack).await;
+    delivery.acker.settle(&lane.links, &Settlement::Ack).await;
 }

@@ -75,9 +75,3 @@ impl Link {
         self.newest.fetch_max(consumer_sequence, Ordering::Relaxed) < consumer_sequence
     }
 }
-
-impl std::fmt::Debug for Connection {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Connection").field("closed", &self.is_closed()).finish()
-    }
-}

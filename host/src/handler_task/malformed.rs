@@ -1,7 +1,6 @@
 //! Messages that the client library cannot read. Over an unguarded connection the delivery of one breaks it; after a break a
 //! lane's next connection is guarded for a while (`broker/guard`), and such a message comes as what it is, and is buried.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,13 +9,14 @@ use async_nats::Subject;
 use crate::broker::provision::REPLAY;
 use crate::broker::{Error, Malformed, wire};
 use crate::dead_letter::Body;
-use crate::handler_task::dead_lettering::{self, Attempts, Buried, Dead};
+use crate::handler_task::counters::Counters;
+use crate::handler_task::dead_lettering::{Buried, DeadLetters};
 use crate::handler_task::delivery::Inbound;
 use crate::handler_task::hindered::{What, Why};
-use crate::handler_task::lane::{Counters, Lane, Link};
+use crate::handler_task::lane::Lane;
+use crate::handler_task::links::Link;
 use crate::handler_task::settle::{Acker, Settlement};
 use crate::message::{DeliveryInfo, EventId};
-use crate::outcome::{Cause, Failure};
 use crate::trouble::Weight;
 
 /// Until one that could not be buried is tried again.
@@ -42,15 +42,17 @@ pub async fn take(
     let (handler, why, sequence) = (&lane.plan.name, malformed.why(), info.stream_sequence);
     trouble!(Weight::Aside, handler, why, { %handler, stream = REPLAY, sequence, why },
         "a message that no client can read is taken away");
-    acker.settle(lane, &Settlement::Ack).await;
+    acker.settle(&lane.links, &Settlement::Ack).await;
 }
 
 async fn event(lane: &Lane, link: &Link, malformed: Malformed, acker: Acker, info: DeliveryInfo) {
     let event = link.event(info.stream_sequence);
-    let _lease = lane.hold(&acker.reply);
-    lane.saw(&event, info.time_ms);
+    let _lease = lane.in_flight.hold(&acker.reply);
+    lane.source.saw(&event, info.time_ms);
     // It is here already: its other delivery will be answered.
-    let Some(_once) = lane.once(&event) else { return };
+    let Some(_once) = lane.in_flight.once(&event) else {
+        return;
+    };
     let why = malformed.why();
     let body = Body {
         subject: String::from_utf8_lossy(&malformed.subject).into_owned(),
@@ -58,45 +60,40 @@ async fn event(lane: &Lane, link: &Link, malformed: Malformed, acker: Acker, inf
         payload: malformed.payload,
         time_ms: info.time_ms,
     };
-    if let Err(error) = bury(lane, &event, body, &why).await {
+    if let Err(error) = bury(&lane.dead_letters, &lane.counters, &event, body, &why).await {
         let handler = &lane.plan.name;
         trouble!(Weight::of(error.passes()), handler, error, { %handler, %event, %error, next_in = ?AGAIN },
             "a malformed message cannot become a dead letter yet");
         lane.hindered.met(What::Event(event.clone()), Why::from(&error), AGAIN);
-        return acker.settle(lane, &Settlement::Nak(AGAIN)).await;
+        return acker.settle(&lane.links, &Settlement::Nak(AGAIN)).await;
     }
     lane.hindered.over(&What::Event(event.clone()));
     if lane.bucket.is_some() {
-        return acker.settle(lane, &Settlement::Ack).await;
+        return acker.settle(&lane.links, &Settlement::Ack).await;
     }
     // There is no ledger to answer a redelivery: the server must have taken it.
-    if let Err(error) = acker.confirm(lane).await {
+    if let Err(error) = acker.confirm(&lane.links).await {
         tracing::debug!(handler = %lane.plan.name, %event, %error, "an ack was not confirmed");
     }
 }
 
 /// The same of one that was found in its stream.
-pub async fn found(lane: &Lane, event: &EventId, body: Body) -> Result<(), Error> {
+pub async fn found(dead_letters: &DeadLetters, counters: &Counters, event: &EventId, body: Body) -> Result<(), Error> {
     let raw = body.headers.as_ref().err().cloned().unwrap_or_default();
     let why = wire::check(body.subject.as_bytes(), &raw).err();
     let why = why.unwrap_or_else(|| "its subject is not UTF-8".to_owned());
-    bury(lane, event, body, &why).await
+    bury(dead_letters, counters, event, body, &why).await
 }
 
-async fn bury(lane: &Lane, event: &EventId, body: Body, why: &str) -> Result<(), Error> {
-    let failure = Failure {
-        code: "malformed-message".to_owned(),
-        message: format!("no client can read this message: {why}"),
-    };
-    let dead = Dead {
-        cause: Cause::Rejected,
-        failure: Cow::Owned(failure),
-        record: Attempts::default(),
-    };
-    if dead_lettering::bury(lane, event, &dead, Some(body)).await? == Buried::Now {
-        Counters::add(&lane.counters.dead, 1);
-        tracing::warn!(handler = %lane.plan.name, %event, cause = %dead.cause, code = dead.failure.code,
-            error = dead.failure.message, "dead");
+async fn bury(
+    dead_letters: &DeadLetters,
+    counters: &Counters,
+    event: &EventId,
+    body: Body,
+    why: &str,
+) -> Result<(), Error> {
+    if dead_letters.bury_malformed(event, body, why).await? == Buried::Now {
+        Counters::add(&counters.dead, 1);
     }
     Ok(())
 }

@@ -1,24 +1,33 @@
-//! One handler at work on this host. An event's way through it, in order:
+//! One handler at work on this host. `dispatch::handle` is an event's way through it, in one place:
 //!
 //! 1. `serve` pulls a message and begins the work on it, as long as there is room.
 //! 2. `dispatch` asks: is the event here already, is it decided (`ledger`), does it repeat another (`duplicate`)?
-//! 3. It waits for an instance. From the second delivery on, `record` notes the attempt before it runs.
-//! 4. `wasm::module` runs the handler; `outcome` decides: done, dead, or again after a delay.
-//! 5. `transaction` (done) or `dead_lettering` (dead) makes the decision a transaction, which the ledger commits.
-//! 6. `settle` answers the server; `report` writes the line of the attempt.
+//! 3. It waits for an instance (`runner`). From the second delivery on, `record` notes the attempt before it runs.
+//! 4. `attempt` runs the handler; `outcome` decides: done, dead, or again after a delay.
+//! 5. `transaction` (done) or `dead_lettering` (dead) makes the decision a transaction, which the ledger commits;
+//!    `attempt::next` says what follows from that.
+//! 6. `conclude` says how the delivery ends, `settle` answers the server, `report` writes the line of the attempt.
 //!
-//! What comes otherwise: `replay`, `advisory`, `sweep`, `malformed`, and `reload` for a changed module. `lane` is what a handler
-//! has on this host, which all of these share.
+//! What comes otherwise: `replay`, `advisory`, `sweep`, `malformed`, and `reload` for a changed module.
+//!
+//! `lane` is all that a handler has on this host, in parts that each function takes as it needs them: `runner` (its module),
+//! `links` (its connection), `in_flight` (what is worked on), `counters`, `record`, `dead_lettering`.
 
 pub mod advisory;
+mod attempt;
 mod behind;
+mod conclude;
+mod connect;
+pub mod counters;
 mod dead_lettering;
 mod delivery;
 mod dispatch;
 mod duplicate;
 pub mod hindered;
+mod in_flight;
 pub mod lane;
 mod link;
+mod links;
 mod lost;
 mod malformed;
 mod postpone;
@@ -26,8 +35,10 @@ mod record;
 pub mod reload;
 mod replay;
 mod report;
+mod runner;
 pub mod serve;
 mod settle;
+mod source;
 pub mod suspicion;
 mod sweep;
 pub mod transaction;

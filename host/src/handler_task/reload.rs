@@ -13,7 +13,7 @@ use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use tokio::time::Instant;
 
-use crate::handler_task::lane::Lane;
+use crate::handler_task::runner::Runner;
 use crate::wasm::compile::Priority;
 use crate::wasm::library::{Compiled, Error, Library};
 use crate::wasm::module::Module;
@@ -26,9 +26,9 @@ const FILES_A_SECOND: u32 = 1000;
 /// A file that does not stand still is read anyway after so long.
 const SETTLE_MAX: Duration = Duration::from_secs(2);
 
-/// Follows the module files of all lanes, for as long as it is polled.
-pub async fn follow(library: Arc<Library>, lanes: Vec<Arc<Lane>>) {
-    let mut files: Vec<File> = files(lanes);
+/// Follows the module files of all handlers, for as long as it is polled.
+pub async fn follow(library: Arc<Library>, runners: Vec<Arc<Runner>>) {
+    let mut files: Vec<File> = files(runners);
     let paths: Arc<[PathBuf]> = files.iter().map(|file| file.path.clone()).collect();
     let pause = LOOK + Duration::from_secs(1) * u32::try_from(paths.len()).unwrap_or(u32::MAX) / FILES_A_SECOND;
     let mut jobs = FuturesUnordered::new();
@@ -57,7 +57,7 @@ pub async fn follow(library: Arc<Library>, lanes: Vec<Arc<Lane>>) {
 /// A module file and who serves with it.
 struct File {
     path: PathBuf,
-    lanes: Vec<Arc<Lane>>,
+    runners: Vec<Arc<Runner>>,
     history: History,
     busy: bool,
     /// The content that cannot serve.
@@ -92,14 +92,14 @@ enum Content {
     Refused(Hash, Error),
 }
 
-fn files(lanes: Vec<Arc<Lane>>) -> Vec<File> {
-    let mut by_path: BTreeMap<PathBuf, Vec<Arc<Lane>>> = BTreeMap::new();
-    for lane in lanes {
-        by_path.entry(lane.plan.module.clone()).or_default().push(lane);
+fn files(runners: Vec<Arc<Runner>>) -> Vec<File> {
+    let mut by_path: BTreeMap<PathBuf, Vec<Arc<Runner>>> = BTreeMap::new();
+    for runner in runners {
+        by_path.entry(runner.path.clone()).or_default().push(runner);
     }
-    let file = |(path, lanes)| File {
+    let file = |(path, runners)| File {
         path,
-        lanes,
+        runners,
         history: History::default(),
         busy: false,
         refused: None,
@@ -172,20 +172,20 @@ impl File {
         Some(due)
     }
 
-    /// The content that all of its lanes have, if they have the same.
+    /// The content that all of its handlers have, if they have the same.
     fn has(&self) -> Option<Hash> {
-        let mut hashes = self.lanes.iter().map(|lane| lane.module.load().hash());
+        let mut hashes = self.runners.iter().map(|runner| runner.module.load().hash());
         let first = hashes.next()?;
         hashes.all(|hash| hash == first).then_some(first)
     }
 
     fn handlers(&self) -> String {
-        let names: Vec<&str> = self.lanes.iter().map(|lane| lane.plan.name.as_str()).collect();
+        let names: Vec<&str> = self.runners.iter().map(|runner| runner.handler.as_str()).collect();
         names.join(",")
     }
 
     fn serving(&self) -> ModuleDigest {
-        self.lanes[0].module.load().digest.clone()
+        self.runners[0].digest()
     }
 
     fn not_read(&mut self, error: source::Error) {
@@ -206,7 +206,8 @@ impl File {
 
     /// What keeps the file from being taken up, for people; `None`: it is what serves.
     fn not_taken(&self, why: Option<String>) {
-        self.lanes.iter().for_each(|lane| lane.not_taken(why.clone()));
+        let of = |runner: &Arc<Runner>| runner.set_not_taken(why.clone());
+        self.runners.iter().for_each(of);
     }
 
     fn take(&mut self, came: Came) {
@@ -223,10 +224,13 @@ impl File {
             Content::New(compiled) => {
                 self.refused = None;
                 self.not_taken(None);
-                for lane in &self.lanes {
-                    let (old, new) = (lane.module.load().digest.clone(), &compiled.digest);
-                    lane.module.swap(Arc::new(Module::new(Arc::clone(&compiled)))).retire();
-                    tracing::info!(handler = %lane.plan.name, %old, %new, "module swapped");
+                for runner in &self.runners {
+                    let (old, new) = (runner.digest(), &compiled.digest);
+                    runner
+                        .module
+                        .swap(Arc::new(Module::new(Arc::clone(&compiled))))
+                        .retire();
+                    tracing::info!(handler = %runner.handler, %old, %new, "module swapped");
                 }
             }
             Content::Refused(hash, error) => {

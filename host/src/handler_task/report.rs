@@ -2,16 +2,16 @@
 
 use std::time::Duration;
 
+use crate::handler_task::counters::Counters;
 use crate::handler_task::delivery::{Delivery, Ran};
-use crate::handler_task::lane::{Counters, Lane};
 use crate::ledger::Decided;
 use crate::message::{EventId, Message};
 use crate::outcome::{Failure, Verdict};
 use crate::wasm::guest::Line;
 
 /// One line for each attempt.
-pub fn attempt(lane: &Lane, delivery: &Delivery, attempt: u32, ran: &Ran) {
-    let (handler, event, subject) = (&lane.plan.name, &delivery.message.event, &delivery.message.subject);
+pub fn attempt(handler: &str, delivery: &Delivery, attempt: u32, ran: &Ran) {
+    let (event, subject) = (&delivery.message.event, &delivery.message.subject);
     // Nobody reads nanoseconds.
     let took = Duration::from_micros(u64::try_from(ran.took.as_micros()).unwrap_or(u64::MAX));
     let (outcome, module) = (ran.outcome.name(), &ran.digest);
@@ -30,8 +30,7 @@ pub fn attempt(lane: &Lane, delivery: &Delivery, attempt: u32, ran: &Ran) {
     }
 }
 
-pub fn guest_lines(lane: &Lane, event: &EventId, attempt: u32, lines: &[Line]) {
-    let handler = &lane.plan.name;
+pub fn guest_lines(handler: &str, event: &EventId, attempt: u32, lines: &[Line]) {
     for Line { level, text } in lines {
         match *level {
             tracing::Level::ERROR => tracing::error!(target: "guest", %handler, %event, attempt, "{text}"),
@@ -43,34 +42,28 @@ pub fn guest_lines(lane: &Lane, event: &EventId, attempt: u32, lines: &[Line]) {
     }
 }
 
-pub fn repeated(lane: &Lane, event: &EventId) {
-    Counters::add(&lane.counters.repeated, 1);
-    tracing::debug!(handler = %lane.plan.name, %event, "already decided, acked without running");
+pub fn repeated(handler: &str, counters: &Counters, event: &EventId) {
+    Counters::add(&counters.repeated, 1);
+    tracing::debug!(handler, %event, "already decided, acked without running");
 }
 
 /// An event from outside bears the headers of one that the mesh has emitted.
-pub fn copied(lane: &Lane, message: &Message, id: &str) {
+pub fn copied(handler: &str, counters: &Counters, message: &Message, id: &str) {
     // A service that copies headers does so often: the first one says that it happens.
-    if lane.counters.copied.fetch_add(1, std::sync::atomic::Ordering::Relaxed) == 0 {
-        tracing::warn!(handler = %lane.plan.name, event = %message.event, subject = message.subject, id,
+    if Counters::is_first(&counters.copied) {
+        tracing::warn!(handler, event = %message.event, subject = message.subject, id,
             "its headers were copied from an emitted event and are not counted: do not copy Mesh-… and Nats-… headers");
     }
 }
 
 /// A transaction came too late: its event is decided.
-pub fn before(lane: &Lane, event: &EventId, decided: Decided) {
+pub fn before(handler: &str, counters: &Counters, event: &EventId, decided: Decided) {
     let Decided::Same { entry } = decided else {
-        return repeated(lane, event);
+        return repeated(handler, counters, event);
     };
-    Counters::add(&lane.counters.repeated, 1);
-    let handler = &lane.plan.name;
+    Counters::add(&counters.repeated, 1);
     // A publisher that repeats itself does so often: the first one says that it happens.
-    if lane
-        .counters
-        .known_by_id
-        .fetch_add(1, std::sync::atomic::Ordering::Relaxed)
-        == 0
-    {
+    if Counters::is_first(&counters.known_by_id) {
         tracing::info!(%handler, %event, entry, "it repeats an event that is decided, acked without effects");
     } else {
         tracing::debug!(%handler, %event, entry, "it repeats an event that is decided, acked without effects");

@@ -3,18 +3,16 @@
 use crate::dead_letter::REPLAYED;
 use crate::effects::Effects;
 use crate::handler_task::delivery::Delivery;
-use crate::handler_task::lane::Lane;
 use crate::identity::{self, EVENT_ID, SEAL};
 use crate::ledger::core::entry::{Decision, DecisionKind};
-use crate::ledger::core::transaction::Planned;
-use crate::ledger::core::transaction::Transaction;
+use crate::ledger::core::transaction::{Planned, Transaction};
 use crate::message::{HOPS, Message};
 use crate::plan::Handler;
 use crate::wasm::source::ModuleDigest;
 
 /// What is appended when a handler has succeeded.
-pub fn done(lane: &Lane, delivery: &Delivery, attempt: u32, digest: &ModuleDigest, effects: Effects) -> Transaction {
-    let mut tx = of(&lane.plan, &delivery.message, attempt, digest, effects);
+pub fn done(plan: &Handler, delivery: &Delivery, attempt: u32, digest: &ModuleDigest, effects: Effects) -> Transaction {
+    let mut tx = of(plan, &delivery.message, attempt, digest, effects);
     tx.death = delivery.death();
     if let (Some(decision), Some(death)) = (&mut tx.decision, tx.death) {
         decision.follows_death = Some(death.entry);
@@ -96,9 +94,9 @@ pub fn of(plan: &Handler, message: &Message, attempt: u32, digest: &ModuleDigest
 }
 
 /// What a run that decides nothing waits for: until everything that it has read is committed.
-pub fn waits(lane: &Lane, message: &Message, effects: &Effects) -> Transaction {
+pub fn waits(handler: &str, message: &Message, effects: &Effects) -> Transaction {
     Transaction {
-        handler: lane.plan.name.clone(),
+        handler: handler.to_owned(),
         event: message.event.clone(),
         decision: None,
         session: 0,

@@ -225,7 +225,7 @@ fn endpoint(lane: &Lane) -> Value {
         "subject": lane.plan.subjects.first().map_or(">", String::as_str),
         "queue_group": lane.plan.consumer,
         "metadata": {
-            "module": lane.module.load().digest.to_string(),
+            "module": lane.runner.digest().to_string(),
             "stream": lane.plan.stream,
             "ledger": lane.plan.ledger.clone().unwrap_or_default(),
             "settings": settings::of(&lane.plan),
@@ -290,16 +290,16 @@ fn stats(lane: &Lane) -> Value {
     body["last_error"] = json!("");
     body["processing_time"] = json!(busy);
     body["average_processing_time"] = json!(busy.checked_div(attempts).unwrap_or(0));
-    let standing = lane.standing();
+    let standing = lane.status.get();
     body["data"] = json!({
         "state": standing.state.word(),
         "since": rfc3339(standing.since_ms),
         "why": standing.why,
-        "module": lane.module.load().digest.to_string(),
-        "module_since": rfc3339(lane.module.load().since_ms()),
-        "module_not_taken": lane.module_not_taken().map(|n| json!({ "why": n.why, "since": rfc3339(n.since_ms) })),
+        "module": lane.runner.digest().to_string(),
+        "module_since": rfc3339(lane.runner.module.load().since_ms()),
+        "module_not_taken": lane.runner.not_taken().map(|n| json!({ "why": n.why, "since": rfc3339(n.since_ms) })),
         "hindered": lane.hindered.now().into_iter().map(hindrance).collect::<Vec<_>>(),
-        "in_flight": lane.in_flight(),
+        "in_flight": lane.in_flight.count(),
         "done": done,
         "retried": retried,
         "dead": dead,

@@ -36,7 +36,7 @@ pub async fn watch(connection: &Connection, host: &Host, apart: &mut Apart, unli
         tokio::time::sleep(pause).await;
         pause = look;
         let own = |lane: &std::sync::Arc<crate::handler_task::lane::Lane>| {
-            let digest = lane.module.load().digest.to_string();
+            let digest = lane.runner.digest().to_string();
             (lane.plan.name.clone(), digest)
         };
         let own: Vec<Served> = host.lanes.iter().map(own).collect();

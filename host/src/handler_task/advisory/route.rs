@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use async_nats::{Message as Wire, Subject};
 use serde_json::json;
+use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 
 use crate::broker::connection::redial_delay;
@@ -14,7 +15,7 @@ use crate::broker::consumer::{ConsumerInfo, META_HANDLER, META_MESH, nanos};
 use crate::broker::provision::{ADVISORIES, REPLAY, restore};
 use crate::broker::pull::{Inlet, Pulled};
 use crate::broker::{self, Connection, Error};
-use crate::handler_task::advisory::message::Advisory;
+use crate::handler_task::advisory::message::{Advisory, Routed};
 use crate::handler_task::lane::Lane;
 use crate::message::DeliveryInfo;
 use crate::plan::Plan;
@@ -34,15 +35,21 @@ const LATER: Duration = Duration::from_secs(5);
 /// After so many deliveries no host has the handler: the sweep of the one that gets it finds what the advisory tells of.
 const DELIVERIES_MAX: u64 = 12;
 
+/// Where the advisories of each handler are taken: by its stream and its consumer.
+type Handlers<'a> = HashMap<(&'a str, &'a str), &'a mpsc::Sender<Routed>>;
+
 /// Routes advisories for as long as it is polled.
 pub async fn run(plan: Arc<Plan>, lanes: Vec<Arc<Lane>>) {
-    let by_consumer: HashMap<(&str, &str), &Arc<Lane>> = lanes
+    let handlers: Handlers<'_> = lanes
         .iter()
-        .map(|lane| ((lane.plan.stream.as_str(), lane.plan.consumer.as_str()), lane))
+        .map(|lane| {
+            let consumer = (lane.plan.stream.as_str(), lane.plan.consumer.as_str());
+            (consumer, &lane.advisories.send)
+        })
         .collect();
     let mut attempt = 0;
     loop {
-        let Err(error) = serve(&plan, &by_consumer, &mut attempt).await;
+        let Err(error) = serve(&plan, &handlers, &mut attempt).await;
         if error.passes() && attempt < 5 {
             tracing::debug!(%error, "advisories are not received for the moment");
         } else {
@@ -53,11 +60,7 @@ pub async fn run(plan: Arc<Plan>, lanes: Vec<Arc<Lane>>) {
     }
 }
 
-async fn serve(
-    plan: &Plan,
-    lanes: &HashMap<(&str, &str), &Arc<Lane>>,
-    attempt: &mut u32,
-) -> Result<std::convert::Infallible, Error> {
+async fn serve(plan: &Plan, handlers: &Handlers<'_>, attempt: &mut u32) -> Result<std::convert::Infallible, Error> {
     // Who may publish an advisory may publish one that no client can read.
     let connection = broker::open_guarded(&plan.nats, &format!("jetmesh advisories {}", plan.mesh)).await?;
     restore(&connection, plan, ADVISORIES).await?;
@@ -78,7 +81,7 @@ async fn serve(
             pulled = inlet.next() => pulled?,
         };
         let answer = match pulled {
-            Pulled::Message(message) => route(lanes, message),
+            Pulled::Message(message) => route(handlers, message),
             Pulled::Malformed(malformed, reply) => {
                 let (stream, why) = (ADVISORIES, malformed.why());
                 trouble!(Weight::Aside, stream, why, { stream, why }, "a message that no client can read is taken away");
@@ -96,7 +99,7 @@ async fn serve(
 }
 
 /// Hands an advisory to its handler; else, where and what is to be answered.
-fn route(lanes: &HashMap<(&str, &str), &Arc<Lane>>, wire: Wire) -> Option<(Subject, String)> {
+fn route(handlers: &Handlers<'_>, wire: Wire) -> Option<(Subject, String)> {
     let reply = wire.reply?;
     let later = || format!("-NAK {{\"delay\":{}}}", nanos(LATER));
     let advisory: Advisory = match serde_json::from_slice(&wire.payload) {
@@ -107,8 +110,8 @@ fn route(lanes: &HashMap<(&str, &str), &Arc<Lane>>, wire: Wire) -> Option<(Subje
             return Some((reply, "+ACK".to_owned()));
         }
     };
-    match lanes.get(&(advisory.stream.as_str(), advisory.consumer.as_str())) {
-        Some(lane) => match lane.advisories.send.try_send((advisory, reply)) {
+    match handlers.get(&(advisory.stream.as_str(), advisory.consumer.as_str())) {
+        Some(handler) => match handler.try_send((advisory, reply)) {
             Ok(()) => None,
             Err(TrySendError::Full((_, reply)) | TrySendError::Closed((_, reply))) => Some((reply, later())),
         },

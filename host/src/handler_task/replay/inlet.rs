@@ -1,7 +1,6 @@
 //! Where a lane's replays come from. Replays are rare, and a consumer costs the server memory and, with replicas, a Raft
 //! group: so a handler has a consumer on `MESH_REPLAY` only while something waits there for it.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_nats::Subscriber;
@@ -12,8 +11,8 @@ use crate::broker::error::Code;
 use crate::broker::provision::REPLAY;
 use crate::broker::pull::{Inlet, Pulled};
 use crate::broker::{Connection, Error};
-use crate::handler_task::lane::Lane;
-use crate::handler_task::lost;
+use crate::handler_task::lost::{self, Door};
+use crate::plan::Handler;
 use crate::replay_queue::subject;
 
 /// How long after its last replay a lane keeps its consumer.
@@ -28,7 +27,13 @@ pub enum Heard {
     Asked,
 }
 
-pub struct Replays {
+/// A handler's replays, over one connection.
+pub struct Replays<'a> {
+    connection: &'a Connection,
+    plan: &'a Handler,
+    mesh: &'a str,
+    /// What has been taken of them.
+    door: &'a Door,
     /// Hears each replay of this handler as it is asked for. Absent while there is an inlet.
     asked: Option<Subscriber>,
     inlet: Option<Inlet>,
@@ -36,26 +41,35 @@ pub struct Replays {
     last: Instant,
 }
 
-impl Replays {
+impl<'a> Replays<'a> {
     /// Listens, and gets what waits already.
-    pub async fn open(connection: &Connection, lane: &Arc<Lane>) -> Result<Replays, Error> {
+    pub async fn open(
+        connection: &'a Connection,
+        plan: &'a Handler,
+        mesh: &'a str,
+        door: &'a Door,
+    ) -> Result<Replays<'a>, Error> {
         let mut replays = Replays {
-            asked: Some(listen(connection, lane).await?),
+            connection,
+            plan,
+            mesh,
+            door,
+            asked: Some(listen(connection, &plan.name).await?),
             inlet: None,
             last: Instant::now(),
         };
-        replays.look(connection, lane).await?;
+        replays.look().await?;
         Ok(replays)
     }
 
     /// Whether something waits that was not heard of: a message to a subscriber may be lost.
-    pub async fn look(&mut self, connection: &Connection, lane: &Arc<Lane>) -> Result<(), Error> {
+    pub async fn look(&mut self) -> Result<(), Error> {
         if self.inlet.is_some() {
             return Ok(());
         }
-        let filter = format!("{}.>", subject(&lane.plan.name));
-        match connection.stored_next(REPLAY, 1, &filter).await {
-            Ok(Some(_)) => self.bind(connection, lane).await,
+        let filter = format!("{}.>", subject(&self.plan.name));
+        match self.connection.stored_next(REPLAY, 1, &filter).await {
+            Ok(Some(_)) => self.bind().await,
             // A stream that was removed is made again in a moment, without what it held.
             Ok(None)
             | Err(Error::Api {
@@ -67,18 +81,18 @@ impl Replays {
     }
 
     /// Makes the consumer, or finds it, and pulls from it.
-    pub async fn bind(&mut self, connection: &Connection, lane: &Arc<Lane>) -> Result<(), Error> {
-        let found = bind(connection, lane).await?;
-        let exactly_once = lane.bucket.is_some();
-        lost::hand_back(connection, REPLAY, &found, &lane.doors.replays, exactly_once, |_| false).await;
-        self.inlet = Some(Inlet::open(connection, REPLAY, &consumer(lane)).await?);
+    pub async fn bind(&mut self) -> Result<(), Error> {
+        let found = bind(self.connection, self.plan, self.mesh).await?;
+        let exactly_once = self.plan.ledger.is_some();
+        lost::hand_back(self.connection, REPLAY, &found, self.door, exactly_once, |_| false).await;
+        self.inlet = Some(Inlet::open(self.connection, REPLAY, consumer(self.plan)).await?);
         self.asked = None;
         self.last = Instant::now();
         Ok(())
     }
 
     /// Lets an idle consumer go. What is asked for at this moment is found by the look that follows.
-    pub async fn tick(&mut self, connection: &Connection, lane: &Arc<Lane>) -> Result<(), Error> {
+    pub async fn tick(&mut self) -> Result<(), Error> {
         if let Some(inlet) = &mut self.inlet {
             inlet.forget_if_stale();
         }
@@ -88,15 +102,15 @@ impl Replays {
         let Some(inlet) = self.inlet.take() else {
             return Ok(());
         };
-        self.asked = Some(listen(connection, lane).await?);
-        inlet.hand_back(connection).await;
-        self.look(connection, lane).await
+        self.asked = Some(listen(self.connection, &self.plan.name).await?);
+        inlet.hand_back(self.connection).await;
+        self.look().await
     }
 
     /// Asks for as many as there is room for.
-    pub async fn ask(&mut self, room: usize) -> Result<(), Error> {
+    pub async fn ask(&mut self) -> Result<(), Error> {
         if let Some(inlet) = &mut self.inlet {
-            inlet.ask(room).await?;
+            inlet.ask(self.door.free()).await?;
         }
         Ok(())
     }
@@ -121,15 +135,15 @@ impl Replays {
     }
 
     /// Stops, and gives back what has been received and not begun.
-    pub async fn hand_back(self, connection: &Connection) {
+    pub async fn hand_back(self) {
         if let Some(inlet) = self.inlet {
-            inlet.hand_back(connection).await;
+            inlet.hand_back(self.connection).await;
         }
     }
 }
 
-async fn listen(connection: &Connection, lane: &Lane) -> Result<Subscriber, Error> {
-    let replays = format!("{}.>", subject(&lane.plan.name));
+async fn listen(connection: &Connection, handler: &str) -> Result<Subscriber, Error> {
+    let replays = format!("{}.>", subject(handler));
     connection.client.subscribe(replays).await.map_err(|_| Error::Gone {
         what: "listening for replays".to_owned(),
     })

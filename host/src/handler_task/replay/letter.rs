@@ -6,25 +6,25 @@ use crate::broker::{Connection, Error};
 use crate::dead_letter::{self, DEAD_SINCE, Envelope, REPLAYED};
 use crate::failpoint;
 use crate::handler_task::delivery::{Delivery, Ran};
-use crate::handler_task::lane::Lane;
-use crate::handler_task::record;
+use crate::handler_task::links::Links;
+use crate::handler_task::record::AttemptRecords;
 use crate::message::rfc3339;
 use crate::trouble::Weight;
 
 /// The replay of a letter has failed for good: its letter gets one more attempt in its history, and stays as it is
 /// otherwise. If that cannot be written, the replay is over anyway.
-pub async fn failed_again(lane: &Lane, delivery: &Delivery, attempt: u32, ran: &Ran) {
-    let (Some(letter), Some(link)) = (delivery.letter(), lane.link()) else {
+pub async fn failed_again(links: &Links, records: &AttemptRecords, delivery: &Delivery, attempt: u32, ran: &Ran) {
+    let (Some(letter), Some(link)) = (delivery.letter(), links.present()) else {
         return;
     };
-    let told = record::told(lane, attempt, ran);
+    let told = records.told(attempt, ran);
     let told = Attempt {
         replay: true,
         asked_by: delivery.asked_by().map(str::to_owned),
         ..told
     };
     if let Err(error) = add_to_history(&link.connection, letter, told).await {
-        let (handler, event) = (&lane.plan.name, &delivery.message.event);
+        let (handler, event) = (links.handler(), &delivery.message.event);
         trouble!(Weight::Aside, handler, error, { %handler, %event, %error },
             "a failed replay is not in its letter's history");
     }
@@ -48,12 +48,12 @@ async fn add_to_history(connection: &Connection, replayed: &Envelope, attempt: A
 }
 
 /// The replay of a handler without a ledger is done: its letter goes.
-pub async fn settle_directly(lane: &Lane, delivery: &Delivery) {
-    let (Some(letter), Some(link)) = (delivery.letter(), lane.link()) else {
+pub async fn settle_directly(links: &Links, delivery: &Delivery) {
+    let (Some(letter), Some(link)) = (delivery.letter(), links.present()) else {
         return;
     };
     if let Err(error) = settle(&link.connection, letter, delivery.asked_by()).await {
-        let (handler, event) = (&lane.plan.name, &delivery.message.event);
+        let (handler, event) = (links.handler(), &delivery.message.event);
         trouble!(Weight::Aside, handler, error, { %handler, %event, %error }, "a replayed dead letter stays listed");
     }
 }

@@ -9,7 +9,8 @@ use futures_util::stream::{self, FuturesUnordered};
 
 use super::{of_letter, run};
 use crate::dead_letter;
-use crate::handler_task::lane::{Lane, Link};
+use crate::handler_task::lane::Lane;
+use crate::handler_task::links::Link;
 use crate::handler_task::settle::{Acker, Answers, Settlement};
 use crate::message::EventId;
 use crate::replay_queue::{self, LIST_MAX};
@@ -27,10 +28,10 @@ pub async fn take(
     acker: Acker,
     delivered: u64,
 ) {
-    let _lease = lane.hold(&acker.reply);
+    let _lease = lane.in_flight.hold(&acker.reply);
     let mut known = lane.lists.settled().get(name).cloned().unwrap_or_default();
     let letters: Vec<(EventId, &str)> = replay_queue::letters(list)
-        .filter_map(|letter| Some((event_of(lane, letter)?, letter)))
+        .filter_map(|letter| Some((event_of(&lane.plan.name, letter)?, letter)))
         .filter(|(event, _)| known.insert(event.clone()))
         .collect();
     let answers = Arc::new(Answers::default());
@@ -45,7 +46,7 @@ pub async fn take(
     } else {
         lane.lists.remember(name, told.settled);
     }
-    acker.settle(lane, &settlement).await;
+    acker.settle(&lane.links, &settlement).await;
 }
 
 async fn work_on(
@@ -73,7 +74,16 @@ async fn work_on(
         let (acker, glanced, place) = (one_of(event), glanced.remove(event), places.split(1));
         let read = glanced.is_some();
         let work = async move {
-            let found = of_letter(lane, link, event, subject, glanced, asked_by.cloned()).await;
+            let found = of_letter(
+                &lane.plan.name,
+                lane.bucket.as_ref(),
+                link,
+                event,
+                subject,
+                glanced,
+                asked_by.cloned(),
+            )
+            .await;
             run(lane, event, found, acker, delivered).await;
             drop(place);
         };
@@ -87,11 +97,10 @@ async fn work_on(
 }
 
 /// The event of a letter of this handler.
-fn event_of(lane: &Lane, letter: &str) -> Option<EventId> {
-    let id = dead_letter::id_of(letter).strip_prefix(lane.plan.name.as_str());
+fn event_of(handler: &str, letter: &str) -> Option<EventId> {
+    let id = dead_letter::id_of(letter).strip_prefix(handler);
     let event = id.and_then(|id| EventId::parse(id.strip_prefix('.')?));
     if event.is_none() {
-        let handler = &lane.plan.name;
         trouble!(Weight::Aside, handler, "", { %handler, letter },
             "what is no letter of this handler is left out of a replay");
     }

@@ -11,15 +11,18 @@ use crate::broker::consumer::{ConsumerInfo, META_HANDLER, META_MESH, nanos};
 use crate::broker::provision::REPLAY;
 use crate::broker::{Connection, Error};
 use crate::dead_letter::{self, ASKED_BY, Envelope};
-use crate::handler_task::dead_lettering::{self, Attempts, Dead};
+use crate::handler_task::counters::Counters;
+use crate::handler_task::dead_lettering::{Attempts, DeadLetters};
 use crate::handler_task::delivery::{Delivery, Replay};
 use crate::handler_task::dispatch;
 use crate::handler_task::hindered::{What, Why};
-use crate::handler_task::lane::{Lane, Link};
+use crate::handler_task::lane::Lane;
+use crate::handler_task::links::Link;
 use crate::handler_task::malformed;
 use crate::handler_task::settle::{Acker, Settlement};
+use crate::ledger::Bucket;
 use crate::message::{DeliveryInfo, EventId, Message};
-use crate::outcome::{Cause, Failure};
+use crate::plan::Handler;
 use crate::trouble::Weight;
 
 mod inlet;
@@ -33,23 +36,23 @@ pub use inlet::{Heard, Replays};
 /// When a replay that could not be begun is tried again.
 const AGAIN: Duration = Duration::from_secs(5);
 
-/// The durable name of a lane's consumer on `MESH_REPLAY`.
-fn consumer(lane: &Lane) -> String {
-    lane.plan.name.clone()
+/// The durable name of a handler's consumer on `MESH_REPLAY`.
+fn consumer(plan: &Handler) -> &str {
+    &plan.name
 }
 
-async fn bind(connection: &Connection, lane: &Lane) -> Result<ConsumerInfo, Error> {
+async fn bind(connection: &Connection, plan: &Handler, mesh: &str) -> Result<ConsumerInfo, Error> {
     let config = json!({
-        "durable_name": consumer(lane),
+        "durable_name": consumer(plan),
         "ack_policy": "explicit",
-        "ack_wait": nanos(lane.plan.ack_wait),
+        "ack_wait": nanos(plan.ack_wait),
         "max_deliver": -1,
         "max_ack_pending": 1000,
         "inactive_threshold": nanos(inlet::INACTIVE),
-        "filter_subject": format!("$MESH.replay.{}.>", lane.plan.name),
+        "filter_subject": format!("$MESH.replay.{}.>", plan.name),
         "deliver_policy": "all",
         "replay_policy": "instant",
-        "metadata": { META_MESH: lane.whole.mesh, META_HANDLER: lane.plan.name },
+        "metadata": { META_MESH: mesh, META_HANDLER: plan.name },
     });
     connection.put_whole(REPLAY, &config).await
 }
@@ -67,7 +70,7 @@ pub async fn take(lane: &Arc<Lane>, link: Arc<Link>, wire: Wire, reply: Subject,
     let Some(event) = EventId::parse(named) else {
         let (handler, subject) = (&lane.plan.name, &wire.subject);
         trouble!(Weight::Aside, handler, "", { %handler, %subject }, "a replay that names no event is dropped");
-        return acker.settle(lane, &Settlement::Ack).await;
+        return acker.settle(&lane.links, &Settlement::Ack).await;
     };
     let letter: Option<String> = header(LETTER);
     let found = match &letter {
@@ -77,9 +80,18 @@ pub async fn take(lane: &Arc<Lane>, link: Arc<Link>, wire: Wire, reply: Subject,
                 1 if lane.bucket.is_some() => dead_letter::glance(&link.connection, subject, &event).await,
                 _ => None,
             };
-            of_letter(lane, &link, &event, subject, glanced, asked_by).await
+            of_letter(
+                &lane.plan.name,
+                lane.bucket.as_ref(),
+                &link,
+                &event,
+                subject,
+                glanced,
+                asked_by,
+            )
+            .await
         }
-        None => of_stream(lane, &link, &event).await,
+        None => of_stream(&lane.dead_letters, &lane.counters, &link, &event).await,
     };
     run(lane, &event, found, acker, info.delivered).await;
 }
@@ -107,20 +119,21 @@ async fn run(
         }
         Ok(None) => {
             lane.hindered.over(&What::Event(event.clone()));
-            acker.settle(lane, &Settlement::Ack).await;
+            acker.settle(&lane.links, &Settlement::Ack).await;
         }
         Err(error) => {
             let handler = &lane.plan.name;
             trouble!(Weight::Delay, handler, error, { %handler, %event, %error }, "a replay is put off");
             lane.hindered.met(What::Event(event.clone()), Why::from(&error), AGAIN);
-            acker.settle(lane, &Settlement::Nak(AGAIN)).await;
+            acker.settle(&lane.links, &Settlement::Nak(AGAIN)).await;
         }
     }
 }
 
 /// A dead letter's event. `None`: it is settled, or decided otherwise. `glanced`: the letter as some replica has it.
 async fn of_letter(
-    lane: &Lane,
+    handler: &str,
+    bucket: Option<&Arc<Bucket>>,
     link: &Link,
     event: &EventId,
     subject: &str,
@@ -131,13 +144,13 @@ async fn of_letter(
         let letter = dead_letter::read(&link.connection, subject).await?;
         Ok::<_, Error>(letter.map(|letter| letter.open(event.clone())))
     };
-    let (found, death) = match &lane.bucket {
+    let (found, death) = match bucket {
         None => (read().await?, None),
         Some(bucket) => {
             let named = glanced.as_ref().and_then(|(letter, _)| letter.death_in(&bucket.name));
             let death = match named {
                 Some(death) => death,
-                None => match bucket.death(&lane.plan.name, event).await? {
+                None => match bucket.death(handler, event).await? {
                     Some(death) => death,
                     None => return Ok(None),
                 },
@@ -165,16 +178,21 @@ async fn of_letter(
 }
 
 /// An event that is still in its stream. `None`: it is not, and has been buried.
-async fn of_stream(lane: &Lane, link: &Link, event: &EventId) -> Result<Option<(Message, Replay)>, Error> {
+async fn of_stream(
+    dead_letters: &DeadLetters,
+    counters: &Counters,
+    link: &Link,
+    event: &EventId,
+) -> Result<Option<(Message, Replay)>, Error> {
     if !link.has(event) {
         return Ok(None);
     }
-    let Some(body) = dead_lettering::body_in_stream(lane, event).await? else {
-        lost(lane, event, Attempts::default()).await?;
+    let Some(body) = dead_letters.body_in_stream(event).await? else {
+        dead_letters.bury_lost(event, Attempts::default()).await?;
         return Ok(None);
     };
     if body.headers.is_err() {
-        malformed::found(lane, event, body).await?;
+        malformed::found(dead_letters, counters, event, body).await?;
         return Ok(None);
     }
     let message = Message {
@@ -192,21 +210,4 @@ async fn of_stream(lane: &Lane, link: &Link, event: &EventId) -> Result<Option<(
             asked_by: None,
         },
     )))
-}
-
-/// Buries an undecided event that its stream has removed.
-pub async fn lost(lane: &Lane, event: &EventId, record: Attempts) -> Result<(), Error> {
-    let failure = Failure {
-        code: "lost".to_owned(),
-        message: format!("stream {} removed it before it was decided", lane.plan.stream),
-    };
-    let dead = Dead {
-        cause: Cause::Lost,
-        failure: std::borrow::Cow::Owned(failure),
-        record,
-    };
-    if dead_lettering::bury(lane, event, &dead, None).await? == dead_lettering::Buried::Now {
-        tracing::warn!(handler = %lane.plan.name, %event, cause = %Cause::Lost, "dead");
-    }
-    Ok(())
 }

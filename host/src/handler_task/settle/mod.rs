@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use crate::broker::{Connection, Error};
 use crate::failpoint;
-use crate::handler_task::lane::{Lane, Link};
+use crate::handler_task::links::{Link, Links};
 use crate::message::EventId;
 
 mod answers;
@@ -60,12 +60,15 @@ impl Acker {
     }
 
     /// Sends the answer, without waiting: a lost one costs a redelivery.
-    pub async fn settle(self, lane: &Lane, settlement: &Settlement) {
+    pub async fn settle(self, links: &Links, settlement: &Settlement) {
         if let Some((event, answers)) = &self.one_of {
             return answers.tell(event, settlement);
         }
-        let Some(link) = self.link(lane).await else {
-            tracing::debug!(handler = %lane.plan.name, "an answer is thrown away: its connection is gone");
+        let Some(link) = self.link(links).await else {
+            tracing::debug!(
+                handler = links.handler(),
+                "an answer is thrown away: its connection is gone"
+            );
             return;
         };
         failpoint::point("before-ack");
@@ -76,8 +79,8 @@ impl Acker {
 
     /// Sends an ack and waits until the server has taken it: by request, because the client's own confirmed ack also
     /// takes "nobody is there" for a yes.
-    pub async fn confirm(self, lane: &Lane) -> Result<(), Error> {
-        let link = self.link(lane).await.ok_or(Error::Gone {
+    pub async fn confirm(self, links: &Links) -> Result<(), Error> {
+        let link = self.link(links).await.ok_or(Error::Gone {
             what: "an ack".to_owned(),
         })?;
         link.connection
@@ -87,8 +90,8 @@ impl Acker {
     }
 
     /// The present link, or the next, if it leads to the same making of the same stream.
-    async fn link(&self, lane: &Lane) -> Option<Arc<Link>> {
-        let now = lane.linked().await?;
+    async fn link(&self, links: &Links) -> Option<Arc<Link>> {
+        let now = links.next().await?;
         let same = Arc::ptr_eq(&now, &self.link) || now.incarnation == self.link.incarnation;
         (same && !now.connection.is_closed()).then_some(now)
     }

@@ -1,6 +1,6 @@
 //! The ledger in its bucket: reading it, appending to it, following other hosts, repairing and collecting it.
 
-mod at_work;
+pub mod at_work;
 pub mod bucket;
 mod collect;
 pub mod committer;
