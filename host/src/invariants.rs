@@ -7,6 +7,18 @@ use std::path::{Path, PathBuf};
 /// The longest that a file may be: beyond it, it holds two concepts.
 const LINES_MAX: usize = 400;
 
+/// The longest that a function may be: beyond it, it does two things.
+const FN_LINES_MAX: usize = 70;
+
+/// Functions that are longer. Each says why above, in a line that begins with `Long:`.
+const LONG: [&str; 5] = [
+    "config/tests.rs: all_problems_are_said_at_once_with_their_fix",
+    "dlq/filter.rs: each_condition_takes_what_it_means_and_nothing_else",
+    "ledger/model/large.rs: large_bounds_hold",
+    "ledger/model/steps.rs: step",
+    "ledger/relay/mod.rs: serve",
+];
+
 /// Files whose code names the NATS client.
 const NATS: [&str; 29] = [
     "attempts/mod.rs",
@@ -111,13 +123,13 @@ const ROOMS: [&str; 26] = [
     "plan",
 ];
 
-struct Source {
+struct SourceFile {
     /// Relative to `src`.
     name: String,
     text: String,
 }
 
-impl Source {
+impl SourceFile {
     /// The lines without comments, each with its number.
     fn code(&self) -> impl Iterator<Item = (usize, &str)> {
         let lines = self.text.lines().enumerate();
@@ -129,8 +141,69 @@ impl Source {
     }
 }
 
+/// A function of a source file.
+struct Function<'a> {
+    name: &'a str,
+    lines: usize,
+    /// The comment above it says why it is long.
+    says_why: bool,
+}
+
+impl SourceFile {
+    /// The functions with a body. They are laid out by `rustfmt`: a body ends with the first brace as far in as its function.
+    fn functions(&self) -> impl Iterator<Item = Function<'_>> {
+        let lines: Vec<&str> = self.text.lines().collect();
+        let function = move |start: usize| {
+            let name = function_name(lines[start])?;
+            let indent = &lines[start][..lines[start].len() - lines[start].trim_start().len()];
+            let ends = |line: &&str| line.ends_with(['{', ';', '}']);
+            if !lines[start..].iter().find(|line| ends(line))?.ends_with('{') {
+                return None;
+            }
+            let end = |line: &&str| line.strip_prefix(indent) == Some("}");
+            let length = lines[start..].iter().position(end)? + 1;
+            let above = lines[..start].iter().rev();
+            let mut above = above.take_while(|line| line.trim_start().starts_with(['/', '#']));
+            Some(Function {
+                name,
+                lines: length,
+                says_why: above.any(|line| line.trim_start_matches(['/', ' ']).starts_with("Long: ")),
+            })
+        };
+        (0..self.text.lines().count()).filter_map(function)
+    }
+
+    /// The types that it defines; those inside others are left out.
+    fn types(&self) -> impl Iterator<Item = &str> {
+        self.code().filter_map(|(_, line)| {
+            let (kind, name) = after_visibility(line).split_once(' ')?;
+            let inside = line.starts_with(' ') && kind == "type";
+            let is_type = ["struct", "enum", "trait", "type"].contains(&kind) && !inside;
+            is_type.then(|| name.split(|c: char| !c.is_alphanumeric()).next())?
+        })
+    }
+}
+
+/// What stands in a line behind `pub` or `pub(…)`.
+fn after_visibility(line: &str) -> &str {
+    let line = line.trim_start();
+    let Some(rest) = line.strip_prefix("pub") else {
+        return line;
+    };
+    let inner = rest.strip_prefix('(').and_then(|inner| inner.split_once(')'));
+    inner.map_or(rest, |(_, rest)| rest).trim_start()
+}
+
+/// The name of the function that begins in this line.
+fn function_name(line: &str) -> Option<&str> {
+    let (before, after) = after_visibility(line).split_once("fn ")?;
+    let modifier = |word: &str| ["const", "async", "unsafe"].contains(&word);
+    let is_one = before.split_whitespace().all(modifier);
+    is_one.then(|| after.split(['(', '<']).next())?
+}
+
 /// Every source file but this one, which names everything.
-fn sources() -> Vec<Source> {
+fn sources() -> Vec<SourceFile> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut folders = vec![root.clone()];
     let mut files: Vec<PathBuf> = Vec::new();
@@ -144,7 +217,7 @@ fn sources() -> Vec<Source> {
             }
         }
     }
-    let source = |path: PathBuf| Source {
+    let source = |path: PathBuf| SourceFile {
         text: std::fs::read_to_string(&path).expect("a source file can be read"),
         name: path.strip_prefix(&root).expect("it lies in src").display().to_string(),
     };
@@ -275,4 +348,50 @@ fn no_file_is_longer_than_400_lines() {
         .map(|(lines, name)| format!("{name}: {lines}"))
         .collect();
     assert_eq!(long, Vec::<String>::new());
+}
+
+#[test]
+fn no_function_is_longer_than_70_lines_without_a_reason_above_it() {
+    let sources = sources();
+    let long = sources.iter().flat_map(|source| {
+        let functions = source.functions().filter(|function| function.lines > FN_LINES_MAX);
+        functions.map(|function| (format!("{}: {}", source.name, function.name), function.says_why))
+    });
+    let long: Vec<(String, bool)> = long.collect();
+    let names: BTreeSet<String> = long.iter().map(|(name, _)| name.clone()).collect();
+    assert_eq!(names, set(&LONG));
+    let silent: Vec<&String> = long.iter().filter(|(_, why)| !why).map(|(name, _)| name).collect();
+    assert_eq!(silent, Vec::<&String>::new(), "they do not say why");
+}
+
+#[test]
+fn the_rules_find_functions_and_types() {
+    let text = "\
+/// Long: it has a reason.
+pub async fn one(
+    x: u8,
+) -> u8
+where
+    u8: Copy,
+{
+    let fnord = 1;
+}
+
+impl A {
+    fn two(self) {
+    }
+    type Item = u8;
+    fn none(self);
+    pub(in crate::a) const fn three() {}
+}
+pub(super) enum B<T> {
+struct C;
+";
+    let source = SourceFile {
+        name: String::new(),
+        text: text.to_owned(),
+    };
+    let functions = source.functions().map(|f| (f.name, f.lines, f.says_why));
+    assert_eq!(functions.collect::<Vec<_>>(), [("one", 8, true), ("two", 2, false)]);
+    assert_eq!(source.types().collect::<Vec<_>>(), ["B", "C"]);
 }

@@ -107,6 +107,7 @@ fn a_start_is_a_word_a_sequence_or_a_time() {
     assert_eq!(start("\"1970-01-01T00:01:00Z\""), Some(Start::Time(time)));
 }
 
+// Long: one configuration with every problem, and all that is said of it.
 #[test]
 fn all_problems_are_said_at_once_with_their_fix() {
     let text = r#"

@@ -95,6 +95,7 @@ mod tests {
         }
     }
 
+    // Long: one row for each condition.
     #[test]
     fn each_condition_takes_what_it_means_and_nothing_else() {
         let text = |text: &str| Some(text.to_owned());

@@ -141,16 +141,7 @@ impl Tracer<'_> {
             .get(&handler.name)
             .is_some_and(|f| event.sequence <= f.of(&event.incarnation));
         let name = event.to_string();
-        let subject = subjects.death(&handler.name, &name);
-        if let Some(stored) = self.reading.connection.stored(&stream, By::Last(&subject)).await? {
-            let death: Death = parse(&subject, &stored.payload)?;
-            let subject = subjects.entry(death.n);
-            let entry = self.reading.connection.stored(&stream, By::Last(&subject)).await?;
-            let decided = match entry {
-                Some(entry) => Decided::of(&parse(&subject, &entry.payload)?, &handler.name, &name, entry.time_ms),
-                None => None,
-            };
-            let word = decided.map_or(Word::Collected(Some(death.verdict)), |d| Word::Decided(Box::new(d)));
+        if let Some(word) = self.of_death(ledger, handler, &name).await? {
             return Ok(word.into());
         }
         let Some(info) = self.reading.connection.stream(&stream).await? else {
@@ -202,6 +193,24 @@ impl Tracer<'_> {
             before_resets: account.before,
             note,
         })
+    }
+
+    /// What the record of an event's death tells of, if there is one.
+    async fn of_death(&self, ledger: &str, handler: &Handler, name: &str) -> Result<Option<Word>, Error> {
+        let (stream, subjects) = (kv_stream(ledger), Subjects::new(ledger));
+        let subject = subjects.death(&handler.name, name);
+        let connection = &self.reading.connection;
+        let Some(stored) = connection.stored(&stream, By::Last(&subject)).await? else {
+            return Ok(None);
+        };
+        let death: Death = parse(&subject, &stored.payload)?;
+        let subject = subjects.entry(death.n);
+        let decided = match connection.stored(&stream, By::Last(&subject)).await? {
+            Some(entry) => Decided::of(&parse(&subject, &entry.payload)?, &handler.name, name, entry.time_ms),
+            None => None,
+        };
+        let word = decided.map_or(Word::Collected(Some(death.verdict)), |d| Word::Decided(Box::new(d)));
+        Ok(Some(word))
     }
 
     /// When a handler's consumer was made.

@@ -104,6 +104,21 @@ impl Removed {
     }
 }
 
+impl Searched {
+    /// Nothing is searched yet.
+    fn begin(stream: &str) -> Searched {
+        Searched {
+            stream: stream.to_owned(),
+            messages: 0,
+            unreadable: 0,
+            since: None,
+            whole: true,
+            missing: false,
+            removed: None,
+        }
+    }
+}
+
 impl Tracer<'_> {
     /// The newest events whose payload has a key, at most so many, each with its time; and what was searched.
     pub async fn search(
@@ -137,15 +152,7 @@ impl Tracer<'_> {
         most: usize,
     ) -> Result<(Vec<(u64, u64)>, Searched), Error> {
         let mut found = Vec::new();
-        let mut searched = Searched {
-            stream: stream.to_owned(),
-            messages: 0,
-            unreadable: 0,
-            since: None,
-            whole: true,
-            missing: false,
-            removed: None,
-        };
+        let mut searched = Searched::begin(stream);
         let Some(info) = self.reading.connection.stream(stream).await? else {
             searched.missing = true;
             return Ok((found, searched));

@@ -3,13 +3,13 @@
 
 mod handler;
 mod ledger;
+mod print;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use serde_json::{Value, json};
 
 use super::args::Status;
-use super::table::{self, Narrow};
 use super::text::in_time;
 use super::{Args, Error, OK, UNSERVED};
 use crate::attempts;
@@ -20,8 +20,8 @@ use crate::broker::{self, Connection, limits};
 use crate::delayed;
 use crate::dlq::select::{self, Unread};
 use crate::dlq::{Filter, retention};
-use crate::message::clock::{self, now_ms};
-use crate::message::{parse_rfc3339, rfc3339};
+use crate::message::clock::now_ms;
+use crate::message::rfc3339;
 use crate::micro;
 use crate::plan::Plan;
 
@@ -34,21 +34,7 @@ pub async fn run(args: &Args, status: &Status) -> Result<u8, Error> {
     let mut warnings: Vec<String> = micro::denied(&connection, &plan.mesh, "STATS", asked)
         .into_iter()
         .collect();
-    let dead = connection.stream(DEAD).await;
-    match &dead {
-        Ok(Some(dead)) => warnings.extend(retention::warnings(dead, plan.mesh_bytes_max)),
-        Ok(None) => {}
-        Err(error) => warnings.push(format!("dead letters cannot be counted: {error}")),
-    }
-    let dead = match dead {
-        Ok(Some(_)) => {
-            let counted = or_warning(letters(&connection).await, &mut warnings);
-            let (counts, unread) = counted.unwrap_or_default();
-            warnings.extend(unread.told());
-            counts
-        }
-        Ok(None) | Err(_) => BTreeMap::new(),
-    };
+    let dead = dead_letters(&connection, plan, &mut warnings).await;
     let mut ledgers = Vec::new();
     for name in plan.ledgers() {
         ledgers.push(ledger::stand(&connection, plan, name, &hosts).await);
@@ -57,11 +43,7 @@ pub async fn run(args: &Args, status: &Status) -> Result<u8, Error> {
         Err(error) if error.code() == Some(Code::STREAM_NOT_FOUND) => None,
         tried => or_warning(tried, &mut warnings),
     };
-    let mut endpoints: HashMap<&str, Vec<&Value>> = HashMap::new();
-    for endpoint in hosts.iter().filter_map(|host| host["endpoints"].as_array()).flatten() {
-        let name = endpoint["name"].as_str().unwrap_or_default();
-        endpoints.entry(name).or_default().push(endpoint);
-    }
+    let endpoints = endpoints(&hosts);
     let differences = micro::settings::differences(&hosts);
     let mut handlers = Vec::new();
     for handler in &plan.handlers {
@@ -85,19 +67,8 @@ pub async fn run(args: &Args, status: &Status) -> Result<u8, Error> {
     }
     let near = or_warning(limits::near(&connection, plan).await, &mut warnings);
     warnings.extend(near.unwrap_or_default());
-    let mut orphans = or_warning(orphans(&connection, plan).await, &mut warnings).unwrap_or_default();
-    // Another configuration's handler, which a host serves, is no orphan.
-    orphans.retain(|orphan| {
-        orphan["handler"]
-            .as_str()
-            .is_none_or(|name| !endpoints.contains_key(name))
-    });
-    let (waiting, due) = or_warning(delayed::waiting(&connection).await, &mut warnings).unwrap_or_default();
-    let oldest_due = match due {
-        0 => None,
-        _ => or_warning(delayed::oldest_due(&connection).await, &mut warnings).flatten(),
-    };
-    let late = oldest_due.filter(|at| now_ms().saturating_sub(*at) > ledger::LATE_MS);
+    let orphans = orphans_without_host(&connection, plan, &endpoints, &mut warnings).await;
+    let (waiting, due, late) = delayed_events(&connection, &mut warnings).await;
     let serves = !hosts.is_empty()
         && late.is_none()
         && handlers.iter().all(|handler| handler["state"] == "serving")
@@ -117,179 +88,91 @@ pub async fn run(args: &Args, status: &Status) -> Result<u8, Error> {
         });
         println!("{body:#}");
     } else {
-        print(plan, &hosts, &handlers, &ledgers);
-        print_orphans(&orphans);
+        print::print(plan, &hosts, &handlers, &ledgers);
+        print::print_orphans(&orphans);
         warnings.iter().for_each(|warning| println!("warning: {warning}"));
-        if let Some(at) = late {
-            println!(
-                "delayed events are late: one has been due since {}; no host publishes it, or its host's log says why not",
-                in_time(at, now_ms())
-            );
-        }
-        match (waiting, due) {
-            (0, 0) => {}
-            (waiting, 0) => println!("delayed events: {waiting} wait for their time"),
-            (waiting, due) => {
-                println!("delayed events: {waiting} wait for their time, {due} are due and not published yet");
-            }
-        }
+        print_delayed(waiting, due, late);
     }
     Ok(if serves { OK } else { UNSERVED })
 }
 
-fn or_warning<T>(asked: Result<T, broker::Error>, warnings: &mut Vec<String>) -> Option<T> {
-    asked.map_err(|error| warnings.push(error.to_string())).ok()
+/// What the hosts say of each handler.
+fn endpoints(hosts: &[Value]) -> HashMap<&str, Vec<&Value>> {
+    let mut endpoints: HashMap<&str, Vec<&Value>> = HashMap::new();
+    for endpoint in hosts.iter().filter_map(|host| host["endpoints"].as_array()).flatten() {
+        let name = endpoint["name"].as_str().unwrap_or_default();
+        endpoints.entry(name).or_default().push(endpoint);
+    }
+    endpoints
 }
 
-fn print(plan: &Plan, hosts: &[Value], handlers: &[Value], ledgers: &[Value]) {
-    let names: Vec<&str> = hosts.iter().filter_map(|h| h["id"].as_str()).collect();
-    match names.as_slice() {
-        [] => println!("mesh {}: no host answers", plan.mesh),
-        names => println!("mesh {}: {} host(s) {}", plan.mesh, names.len(), names.join(", ")),
+/// How many dead letters each handler has. What keeps them from being counted is a warning.
+async fn dead_letters(connection: &Connection, plan: &Plan, warnings: &mut Vec<String>) -> BTreeMap<String, u64> {
+    let dead = connection.stream(DEAD).await;
+    match &dead {
+        Ok(Some(dead)) => warnings.extend(retention::warnings(dead, plan.mesh_bytes_max)),
+        Ok(None) => {}
+        Err(error) => warnings.push(format!("dead letters cannot be counted: {error}")),
     }
-    let columns = [
-        "handler",
-        "state",
-        "pending",
-        "in_flight",
-        "retrying",
-        "decided",
-        "dead",
-        "module",
-    ];
-    let rows: Vec<Vec<String>> = handlers
-        .iter()
-        .map(|h| columns.iter().map(|column| text(&h[*column])).collect())
-        .collect();
-    let header = [
-        "HANDLER",
-        "STATE",
-        "PENDING",
-        "IN FLIGHT",
-        "RETRYING",
-        "DECIDED",
-        "DEAD",
-        "MODULE",
-    ];
-    let narrow = Narrow {
-        leave_out: &[4, 5],
-        cut: &[0],
+    match dead {
+        Ok(Some(_)) => {
+            let counted = or_warning(letters(connection).await, warnings);
+            let (counts, unread) = counted.unwrap_or_default();
+            warnings.extend(unread.told());
+            counts
+        }
+        Ok(None) | Err(_) => BTreeMap::new(),
+    }
+}
+
+/// Consumers of this mesh that nobody serves.
+async fn orphans_without_host(
+    connection: &Connection,
+    plan: &Plan,
+    endpoints: &HashMap<&str, Vec<&Value>>,
+    warnings: &mut Vec<String>,
+) -> Vec<Value> {
+    let mut orphans = or_warning(orphans(connection, plan).await, warnings).unwrap_or_default();
+    // Another configuration's handler, which a host serves, is no orphan.
+    orphans.retain(|orphan| {
+        orphan["handler"]
+            .as_str()
+            .is_none_or(|name| !endpoints.contains_key(name))
+    });
+    orphans
+}
+
+/// How many delayed events wait and are due, and since when one is due that should have been published, in milliseconds since
+/// the Unix epoch.
+async fn delayed_events(connection: &Connection, warnings: &mut Vec<String>) -> (u64, u64, Option<u64>) {
+    let (waiting, due) = or_warning(delayed::waiting(connection).await, warnings).unwrap_or_default();
+    let oldest_due = match due {
+        0 => None,
+        _ => or_warning(delayed::oldest_due(connection).await, warnings).flatten(),
     };
-    table::print_narrow(&header, &rows, &narrow);
-    for handler in handlers {
-        let name = text(&handler["handler"]);
-        if let Some(why) = handler["why"].as_str() {
-            println!(
-                "{name} is {}{}: {why}",
-                text(&handler["state"]),
-                since(&handler["since"])
-            );
-        }
-        if let Some(modules) = handler["modules"].as_array().filter(|modules| modules.len() > 1) {
-            let of = |one: &Value| {
-                let since = since(&one["since"]);
-                format!("{} on {} host(s){since}", text(&one["module"]), one["hosts"])
-            };
-            let all: Vec<String> = modules.iter().map(of).collect();
-            println!("{name} is served with {} modules: {}", all.len(), all.join(", "));
-        }
-        if let Some(differ) = handler["settings_differ"].as_object() {
-            let list = |key: &str| {
-                let all = differ[key].as_array().into_iter().flatten();
-                all.filter_map(Value::as_str).collect::<Vec<_>>().join(", ")
-            };
-            println!(
-                "{name} is served with other settings by {} than by {}: {}; give all hosts the same configuration",
-                list("hosts"),
-                text(&differ["than"]),
-                list("keys")
-            );
-        }
-        for one in handler["modules_not_taken"].as_array().into_iter().flatten() {
-            let (since, why) = (since(&one["since"]), text(&one["why"]));
-            println!("{name} is served with the module it had{since}; what its file has now is not taken up: {why}");
-        }
-        if let Some(note) = handler["note"].as_str() {
-            println!("{name}: {note}");
-        }
-    }
-    for ledger in ledgers {
-        let name = text(&ledger["ledger"]);
-        if let Some(why) = ledger["why"].as_str() {
-            println!(
-                "ledger {name} is {}{}: {why}",
-                text(&ledger["state"]),
-                since(&ledger["since"])
-            );
-        }
-        let relay = &ledger["relay"];
-        if let Some(why) = relay["why"].as_str() {
-            let waits = match relay["waiting"].as_u64() {
-                None => String::new(),
-                Some(waiting) => format!(", {waiting} consequence message(s) wait{}", since(&relay["oldest"])),
-            };
-            println!("relay of {name} is {}{waits}: {why}", text(&relay["state"]));
-        }
-        let blocked = relay["blocked"].as_array().into_iter().flatten();
-        for one in blocked.filter(|one| one["waiting"] == 0) {
-            let (target, since, why) = (text(&one["target"]), since(&one["since"]), text(&one["why"]));
-            println!(
-                "relay of {name}: {target} takes nothing{since}: {why}; {} event(s) became dead letters, and none waits now",
-                text(&one["letters"])
-            );
-        }
-        if let Some(left_out) = relay["left_out"].as_object() {
-            let of = |key: &str| text(&left_out[key]);
-            println!(
-                "relay of {name} has left out {} message(s) of stream KV_{name} that cannot be parsed, and that the \
-                 mesh has not written; the last is {}: {}",
-                of("count"),
-                of("sequence"),
-                of("why")
-            );
-        }
-    }
-    for host in hosts {
-        let (id, data) = (text(&host["id"]), &host["data"]);
-        if let Some(apart) = data["clock_ahead_ms"].as_i64().and_then(clock::difference) {
-            println!("host {id}: its clock is {apart} that of the NATS server; set it right, for instance with NTP");
-        }
-        if let Some(lost) = data["log_lines_lost"].as_u64().filter(|lost| *lost > 0) {
-            println!("host {id} has lost {lost} log line(s): standard error took none");
-        }
-        for told in data["panics"].as_array().into_iter().flatten() {
-            let (task, count) = (text(&told["task"]), text(&told["count"]));
-            println!(
-                "host {id}: {task} has panicked {count} time(s), a defect of jetmesh: {}",
-                text(&told["last"])
-            );
-        }
-    }
+    let late = oldest_due.filter(|at| now_ms().saturating_sub(*at) > ledger::LATE_MS);
+    (waiting, due, late)
 }
 
-fn text(value: &Value) -> String {
-    match value {
-        Value::Null => "-".to_owned(),
-        Value::String(text) => text.clone(),
-        other => other.to_string(),
-    }
-}
-
-/// Since when, if that is known.
-fn since(at: &Value) -> String {
-    let at = at.as_str().and_then(parse_rfc3339);
-    at.map_or_else(String::new, |at| format!(" (since {})", in_time(at, now_ms())))
-}
-
-fn print_orphans(orphans: &[Value]) {
-    for orphan in orphans {
-        let (stream, consumer) = (text(&orphan["stream"]), text(&orphan["consumer"]));
+/// Says how many delayed events there are.
+fn print_delayed(waiting: u64, due: u64, late: Option<u64>) {
+    if let Some(at) = late {
         println!(
-            "orphan: consumer {consumer} on stream {stream} belongs to handler {}, which is not in the configuration; \
-             remove it with `nats consumer rm {stream} {consumer}`",
-            text(&orphan["handler"])
+            "delayed events are late: one has been due since {}; no host publishes it, or its host's log says why not",
+            in_time(at, now_ms())
         );
     }
+    match (waiting, due) {
+        (0, 0) => {}
+        (waiting, 0) => println!("delayed events: {waiting} wait for their time"),
+        (waiting, due) => {
+            println!("delayed events: {waiting} wait for their time, {due} are due and not published yet");
+        }
+    }
+}
+
+fn or_warning<T>(asked: Result<T, broker::Error>, warnings: &mut Vec<String>) -> Option<T> {
+    asked.map_err(|error| warnings.push(error.to_string())).ok()
 }
 
 /// How many dead letters of each handler wait for a person.

@@ -95,6 +95,21 @@ pub async fn run(args: &Args, trace: &Trace, stop: &Stop) -> Result<u8, Error> {
         println!("{}", serde_json::to_string_pretty(&all).expect("it serialises"));
         return Ok(stop.code().unwrap_or(OK));
     }
+    print(&events, &searched);
+    if let Some(code) = stop.code() {
+        note!("interrupted: not everything was read");
+        return Ok(code);
+    }
+    if tracer.reading.stopped {
+        println!(
+            "\nnot everything was read: the limit was reached after {} messages; --max-messages and --max-time raise it",
+            tracer.reading.read
+        );
+    }
+    Ok(OK)
+}
+
+fn print(events: &[Traced], searched: &[Searched]) {
     let columns = table::terminal_columns();
     for (before, event) in events.iter().enumerate() {
         if before > 0 {
@@ -109,17 +124,6 @@ pub async fn run(args: &Args, trace: &Trace, stop: &Stop) -> Result<u8, Error> {
         println!();
         searched.iter().for_each(|one| println!("{}", said(one)));
     }
-    if let Some(code) = stop.code() {
-        note!("interrupted: not everything was read");
-        return Ok(code);
-    }
-    if tracer.reading.stopped {
-        println!(
-            "\nnot everything was read: the limit was reached after {} messages; --max-messages and --max-time raise it",
-            tracer.reading.read
-        );
-    }
-    Ok(OK)
 }
 
 async fn named(tracer: &mut Tracer<'_>, id: &str) -> Result<Place, Error> {

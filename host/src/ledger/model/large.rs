@@ -5,6 +5,7 @@ use super::mistakes::forgotten;
 use super::program::Program;
 use super::search::{holds, with};
 
+// Long: one line for each search, and what it must find.
 #[test]
 #[ignore = "minutes long: make chaos"]
 fn large_bounds_hold() {

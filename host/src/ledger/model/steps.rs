@@ -214,6 +214,7 @@ impl World {
         world
     }
 
+    // Long: one arm for each step of the model.
     fn step(&mut self, bounds: &Bounds, step: Step) {
         match step {
             Step::Start { host } => self.start(bounds, host),

@@ -147,6 +147,7 @@ pub async fn caught_up(state: &RelayState, connection: &Connection) -> Result<()
     }
 }
 
+// Long: its consumer is made, and then one loop waits for all that it hears of.
 async fn serve(
     state: &Arc<RelayState>,
     (connection, reading, starts): (&Connection, &Connection, &Semaphore),
