@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use crate::mesh::{Config, Mesh, PATIENT};
 use crate::permissions::all_but;
+use crate::schemas::{assert_fits, object};
 use crate::support::wait::SOON;
 use crate::support::{NatsServer, Signal, eventually, modules};
 
@@ -76,6 +77,22 @@ async fn events_whose_attempts_cannot_be_recorded_are_told_of_and_go_on_when_the
         text.starts_with("probe is degraded (since ") && text.contains("1 event waits: stream KV_mesh_attempts"),
         "{text}"
     );
+    let text = mesh.jetmesh_ok(&["trace", "ORDERS:1"]).await;
+    for wanted in [
+        "probe: delivered to a host, which has not decided it yet",
+        "probe is degraded (since ",
+        "1 event waits: stream KV_mesh_attempts takes nothing: maximum bytes exceeded (10077)",
+    ] {
+        assert!(text.contains(wanted), "{wanted}: {text}");
+    }
+    let text = object(&mesh, &["trace", "ORDERS:1", "--json"]).await;
+    assert_fits(&mesh, "trace", &text).await;
+    let traced: Value = serde_json::from_str(&text).expect("JSON");
+    let part = &traced["events"][0]["handlers"][0];
+    assert_eq!(part["hindered"], row["hindered"], "{part:#}");
+    // An event that is decided waits for nothing.
+    let text = mesh.jetmesh_ok(&["trace", "ORDERS:2"]).await;
+    assert!(text.contains("done at ") && !text.contains("degraded"), "{text}");
     mesh.js.update_stream(was).await.expect("the limit is taken away");
     eventually("the event to be done", PATIENT, async || {
         (mesh.value("probe", "n").await.as_deref() == Some("1")).then_some(())

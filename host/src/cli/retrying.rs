@@ -106,23 +106,20 @@ pub async fn run(args: &Args, retrying: &Retrying) -> Result<u8, Error> {
 /// What hosts say of events that cannot go on, a line for each handler and reason.
 async fn hindered(connection: &Connection, plan: &Plan, handler: Option<&str>) -> Vec<String> {
     let hosts = micro::hosts(connection, &plan.mesh, "STATS").await;
-    let endpoints = hosts.iter().filter_map(|host| host["endpoints"].as_array()).flatten();
-    let mut by_handler: BTreeMap<&str, Vec<&Value>> = BTreeMap::new();
-    for endpoint in endpoints {
-        let name = endpoint["name"].as_str().unwrap_or_default();
-        if handler.is_none_or(|wanted| wanted == name) {
-            by_handler.entry(name).or_default().push(endpoint);
-        }
-    }
     let mut lines = Vec::new();
-    for (name, endpoints) in by_handler {
-        for one in told::hindered(&endpoints) {
-            let since = one["since"].as_str().and_then(parse_rfc3339);
-            let since = since.map_or_else(String::new, |since| format!(" (since {})", in_time(since, now_ms())));
-            lines.push(format!("{name} is degraded{since}: {}", told::hindrance(&one)));
+    for (name, all) in told::hindered_by_handler(&hosts) {
+        if handler.is_none_or(|wanted| wanted == name) {
+            lines.extend(all.iter().map(|one| degraded(name, one)));
         }
     }
     lines
+}
+
+/// A reason why some events of a handler cannot continue, and since when.
+pub fn degraded(handler: &str, hindrance: &Value) -> String {
+    let since = hindrance["since"].as_str().and_then(parse_rfc3339);
+    let since = since.map_or_else(String::new, |since| format!(" (since {})", in_time(since, now_ms())));
+    format!("{handler} is degraded{since}: {}", told::hindrance(hindrance))
 }
 
 /// A record in the order of what is due: those that run first.

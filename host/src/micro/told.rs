@@ -37,6 +37,19 @@ pub fn hindered(endpoints: &[&Value]) -> Vec<Value> {
     reasons
 }
 
+/// The same of every handler that has some, of all hosts.
+pub fn hindered_by_handler(hosts: &[Value]) -> BTreeMap<&str, Vec<Value>> {
+    let mut endpoints: BTreeMap<&str, Vec<&Value>> = BTreeMap::new();
+    for endpoint in hosts.iter().filter_map(|host| host["endpoints"].as_array()).flatten() {
+        let name = endpoint["name"].as_str().unwrap_or_default();
+        endpoints.entry(name).or_default().push(endpoint);
+    }
+    let all = endpoints
+        .into_iter()
+        .map(|(name, endpoints)| (name, hindered(&endpoints)));
+    all.filter(|(_, hindered)| !hindered.is_empty()).collect()
+}
+
 /// One of these in words.
 pub fn hindrance(one: &Value) -> String {
     let why = one["why"].as_str().unwrap_or("?");

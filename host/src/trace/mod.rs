@@ -14,6 +14,7 @@ use std::collections::{HashMap, HashSet};
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
+use serde_json::Value;
 
 use crate::broker::{By, Error, StreamInfo};
 use crate::ledger::core::entry::{Head, Incarnation};
@@ -23,7 +24,7 @@ use crate::outcome::HOPS_MAX;
 use crate::plan::{Handler, Plan};
 
 use self::find::Place;
-use self::follow::Follow;
+use self::follow::{Follow, Whereabouts};
 use self::ledger::BeforeReset;
 use self::reading::{Reading, Seen};
 use self::stand::Stand;
@@ -74,6 +75,9 @@ pub struct Part {
     /// What it had decided before it was reset, the oldest first.
     pub before_resets: Vec<BeforeReset>,
     pub follows: Vec<Follow>,
+    /// Why some events of the handler cannot continue, as its hosts report it: `why`, `since` and `events`. Filled by the caller
+    /// of the trace, for an event that is not decided.
+    pub hindered: Vec<Value>,
     /// What of that could not be found out.
     pub note: Option<&'static str>,
 }
@@ -82,6 +86,20 @@ impl Traced {
     /// Whether anything is known of it at all.
     pub fn is_known(&self) -> bool {
         self.message.is_some() || self.handlers.iter().any(|part| part.stand.is_known())
+    }
+
+    /// Calls `see` for the handlers' parts that wait for a host, of this event and of all that followed from it.
+    pub fn each_waiting(&mut self, see: &mut dyn FnMut(&mut Part)) {
+        for part in &mut self.handlers {
+            if part.stand.waits() {
+                see(part);
+            }
+            for follow in &mut part.follows {
+                if let Whereabouts::Published { traced } = &mut follow.whereabouts {
+                    traced.each_waiting(see);
+                }
+            }
+        }
     }
 }
 

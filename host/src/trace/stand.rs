@@ -100,6 +100,25 @@ impl Stand {
             | Stand::NotFound { decided: false } => false,
         }
     }
+
+    /// Whether the next step is a host's.
+    pub fn waits(&self) -> bool {
+        match self {
+            Stand::Retrying { .. }
+            | Stand::Delivered { .. }
+            | Stand::Waiting { .. }
+            | Stand::Lost
+            | Stand::Dead { replay: true, .. } => true,
+            Stand::Done { .. }
+            | Stand::Dead { replay: false, .. }
+            | Stand::BeforeStart { .. }
+            | Stand::NoConsumer
+            | Stand::Forgotten { .. }
+            | Stand::Answered
+            | Stand::Unknown
+            | Stand::NotFound { .. } => false,
+        }
+    }
 }
 
 impl Tracer<'_> {
@@ -136,6 +155,7 @@ impl Tracer<'_> {
             stand: self.stand_by(word, handler, event, message).await?,
             before_resets,
             follows: Vec::new(),
+            hindered: Vec::new(),
             note,
         })
     }

@@ -65,6 +65,7 @@ fn part(part: &Part) -> Value {
         "stand": stand(&part.stand),
         "before_resets": part.before_resets.iter().map(before_reset).collect::<Vec<_>>(),
         "follows": part.follows.iter().map(follow).collect::<Vec<_>>(),
+        "hindered": part.hindered,
         "note": part.note,
     })
 }

@@ -9,13 +9,15 @@ use std::time::Duration;
 use super::dlq::time;
 use super::stop::Stop;
 use super::{Args, Error, OK, table};
-use crate::broker;
 use crate::broker::stream::StreamState;
+use crate::broker::{self, Connection};
 use crate::message::clock::Moment;
+use crate::micro::{self, told};
 use crate::trace::find::{Named, Place};
 use crate::trace::reading::Reading;
 use crate::trace::search::{Key, Removed, Searched};
-use crate::trace::{Traced, Tracer};
+use crate::trace::stand::Stand;
+use crate::trace::{Part, Traced, Tracer};
 
 /// Show what each handler has made of an event, and what followed from it, as a tree
 ///
@@ -85,6 +87,9 @@ pub async fn run(args: &Args, trace: &Trace, stop: &Stop) -> Result<u8, Error> {
         }
     }
     events.reverse();
+    if stop.code().is_none() {
+        explain(&connection, &plan.mesh, &mut events).await;
+    }
     let nothing = !tracer.reading.stopped && events.iter().all(|event| !event.is_known());
     if let (Some(id), [event], true) = (&trace.id, &*events, nothing) {
         let held = tracer.stream(&event.stream).await?.map(|info| info.state);
@@ -124,6 +129,26 @@ fn print(events: &[Traced], searched: &[Searched]) {
         println!();
         searched.iter().for_each(|one| println!("{}", said(one)));
     }
+}
+
+/// Adds what the hosts report that keeps events from continuing. The hosts count those events and do not name them.
+async fn explain(connection: &Connection, mesh: &str, events: &mut [Traced]) {
+    let mut waits = false;
+    events
+        .iter_mut()
+        .for_each(|event| event.each_waiting(&mut |_| waits = true));
+    if !waits {
+        return;
+    }
+    let hosts = micro::hosts(connection, mesh, "STATS").await;
+    let hindered = told::hindered_by_handler(&hosts);
+    let mut add = |part: &mut Part| {
+        let all = hindered.get(part.handler.as_str()).into_iter().flatten();
+        // A sweep that fails keeps lost events waiting, and no others.
+        let lost = matches!(part.stand, Stand::Lost);
+        part.hindered = all.filter(|one| lost || one["events"] != 0).cloned().collect();
+    };
+    events.iter_mut().for_each(|event| event.each_waiting(&mut add));
 }
 
 async fn named(tracer: &mut Tracer<'_>, id: &str) -> Result<Place, Error> {

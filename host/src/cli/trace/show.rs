@@ -2,7 +2,7 @@
 
 use super::tree::Node;
 use crate::attempts::Record;
-use crate::cli::retrying::{next, state};
+use crate::cli::retrying::{degraded, next, state};
 use crate::cli::text::value;
 use crate::ledger::core::entry::{DecisionKind, Text};
 use crate::message::clock::now_ms;
@@ -44,6 +44,7 @@ fn part(part: &Part) -> Node {
     below.extend(part.before_resets.iter().map(before_reset));
     below.extend(part.follows.iter().map(follow));
     below.extend(part.note.map(Node::leaf));
+    below.extend(part.hindered.iter().map(|one| Node::leaf(degraded(&part.handler, one))));
     Node {
         text: format!("{}: {text}", part.handler),
         below,
