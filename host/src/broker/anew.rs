@@ -1,6 +1,7 @@
-//! Consumers that their stream has left behind. A stream can lose its end, with its disk or by an older copy of its files;
-//! the state of its consumers lies beside it and stays. To the server, what is stored there afterwards counts as delivered:
-//! it waits for ever, and no figure of the consumer says so. Such a consumer is made anew from where it has to go on.
+//! Consumers that are ahead of their stream. A stream can lose its end: its disk is lost, or an older copy of its files is
+//! restored. The state of its consumers is stored separately and stays. To the server, what is stored afterwards under the same
+//! sequences counts as delivered: it is never delivered, and no figure of the consumer shows it. Such a consumer is deleted and
+//! created again, from the sequence where it has to continue.
 
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use super::consumer::ConsumerInfo;
 use super::error::{Code, Error};
 use super::stream::StreamInfo;
 
-/// In a cluster, the leader of a stream may be behind the leader of its consumer for so long.
+/// In a cluster, the leader of a stream may be behind the leader of its consumer for this time.
 pub const CERTAIN: Duration = Duration::from_secs(1);
 
 impl ConsumerInfo {
@@ -24,7 +25,7 @@ impl ConsumerInfo {
 impl Connection {
     /// The stream, if it ends before a message that it had, for certain. `known`: what was last heard of it.
     ///
-    /// Costs nothing if what is known says otherwise; two requests and a second where it is so.
+    /// Sends no request if `known` already answers the question; otherwise it takes two requests and a second.
     pub async fn ends_before(
         &self,
         stream: &str,
@@ -75,8 +76,8 @@ impl Connection {
         Ok(None)
     }
 
-    /// Makes a consumer anew, with the same settings and metadata, to be given what is stored from a sequence on.
-    /// `metadata`: what is to be said besides.
+    /// Deletes a consumer and creates it again with the same settings and metadata, so that the server delivers what is stored
+    /// from a sequence on. `metadata`: entries to add.
     pub async fn make_anew(
         &self,
         stream: &str,
@@ -98,7 +99,7 @@ impl Connection {
             config["opt_start_seq"] = json!(from.max(1));
         }
         if let Some(told) = config["metadata"].as_object_mut() {
-            // What the server says there of itself.
+            // The server's own entries.
             told.retain(|key, _| !key.starts_with("_nats."));
         }
         for (key, value) in metadata {

@@ -1,4 +1,4 @@
-//! Whether anybody answers the JetStream API where it is asked for.
+//! Whether the JetStream API answers under the configured prefix.
 
 use bytes::Bytes;
 
@@ -18,8 +18,8 @@ impl Connection {
         }
     }
 
-    /// The error of a call of the API: a server with JetStream listens on all of it, so that nobody there means that there is
-    /// no JetStream.
+    /// The error of a call of the API. A server with JetStream listens on all subjects of the API, so no responders means that
+    /// there is no JetStream.
     pub(super) fn unheard(&self, error: Error) -> Error {
         if !matches!(error, Error::NoResponders { .. }) {
             return error;

@@ -1,5 +1,5 @@
-//! One connection to NATS, which lives once: when it breaks, it is thrown away with everything that was queued on it,
-//! and its owner begins anew. So nothing written before a disconnect is ever sent after it.
+//! One connection to NATS. It is used once: when it breaks, it is dropped together with everything that was queued on it, and
+//! its owner starts again on another one. So nothing written before a disconnect is ever sent after it.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -91,7 +91,7 @@ impl Connection {
         }
     }
 
-    /// Completes when the connection is gone for good.
+    /// Completes when the connection is closed for good.
     pub async fn closed(&self) {
         self.closed.cancelled().await;
     }
@@ -149,7 +149,7 @@ impl Connection {
                 text: description,
             });
         }
-        // Other answers may hold an older time: that of a consumer that was made is not read anew.
+        // Other answers may contain an older time: the answer to the creation of a consumer contains a stored one.
         if let (Some(ts), true) = (
             ts,
             subject.starts_with("STREAM.INFO.") || subject.starts_with("CONSUMER.INFO."),
@@ -176,8 +176,8 @@ impl Connection {
         if let Some(headers) = headers {
             request = request.headers(headers);
         }
-        // A connection that breaks leaves its requests to run into their time limit, and so does a server that does not
-        // allow them; nobody waits for that.
+        // If the connection breaks, or the server does not allow the subject, the client lets the request run into its time
+        // limit. This does not wait for that.
         let (place, began) = (self.place(subject), Instant::now());
         let answer = tokio::select! {
             answer = self.client.send_request(place.to_string(), request) => answer,
@@ -208,7 +208,7 @@ impl Connection {
                     why: chain(&e),
                 },
                 RequestErrorKind::Other => {
-                    // The connection's task is gone, whatever has become of its last words.
+                    // The connection's task has ended, whether or not its last messages were sent.
                     self.closed.cancel();
                     Error::Gone { what: what() }
                 }

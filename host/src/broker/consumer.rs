@@ -23,7 +23,7 @@ pub const META_INCARNATION: &str = "jetmesh.incarnation";
 pub const META_START: &str = "jetmesh.start";
 /// Metadata of a consumer: [`Handler::digest`] of the host that has bound it last.
 pub const META_CONFIG: &str = "jetmesh.config";
-/// Metadata of a consumer: which making of its ledger's bucket knows what this handler has decided.
+/// Metadata of a consumer: the incarnation of its ledger's bucket that contains this handler's decisions.
 pub const META_LEDGER: &str = "jetmesh.ledger";
 
 impl ConsumerInfo {
@@ -307,7 +307,7 @@ fn metadata(handler: &Handler, owner: &Owner<'_>, found: Option<&ConsumerInfo>) 
     metadata
 }
 
-/// Whether what is wanted says anything else than what is there. The server adds metadata and defaults of its own.
+/// Whether a wanted value is not the one that is there. The server adds metadata and defaults of its own.
 pub fn differs(wanted: &Value, found: &Value) -> bool {
     let Some(fields) = wanted.as_object() else { return true };
     let other = fields.iter().any(|(key, value)| match (value, found.get(key)) {

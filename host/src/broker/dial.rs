@@ -65,7 +65,7 @@ async fn dial(nats: &Nats, name: &str, address: &Address) -> Result<Connection, 
     Ok(connection)
 }
 
-/// What the client tells of its connection is heard. `lost`: cancelled when that is gone.
+/// Listens to what the client reports of its connection. `lost`: cancelled when the connection is closed.
 fn heard(options: ConnectOptions, lost: CancellationToken, denials: Arc<Denials>) -> ConnectOptions {
     options.event_callback(move |event| {
         let (lost, denials) = (lost.clone(), Arc::clone(&denials));

@@ -40,7 +40,7 @@ pub enum Error {
     /// The stream or consumer is missing, or has no leader for the moment.
     #[error("{what}: no stream or consumer listens there")]
     NoResponders { what: String },
-    /// Nobody listens for the JetStream API; `why` says what to change.
+    /// The JetStream API does not answer; `why` says what to change.
     #[error("no server answers the JetStream API on `{prefix}.>`: {why}")]
     NoApi { prefix: String, why: String },
     #[error("{what}: no answer within the time limit")]
@@ -78,7 +78,7 @@ pub enum Error {
 pub enum Remedy {
     /// Another writer was faster: read what is there now, then decide again.
     LookAgain,
-    /// The same request may succeed later, without anybody changing anything.
+    /// The same request may succeed later, without a change by a person.
     TryAgain,
     /// Nothing changes until a person acts.
     Person,
@@ -161,7 +161,7 @@ impl Error {
         Error::Refused(format!("stream {stream} takes nothing: {text} ({}); {mend}", code.0))
     }
 
-    /// Whether the same request may succeed later without anybody changing anything.
+    /// Whether the same request may succeed later, without a change by a person.
     pub fn passes(&self) -> bool {
         self.remedy() == Remedy::TryAgain
     }

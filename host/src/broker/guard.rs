@@ -69,7 +69,7 @@ impl Connection {
 
     /// Returns when what was written before is on its way to the server; `stream`: one that the user may ask for.
     pub async fn flush(&self, stream: &str) {
-        // Fails only when the connection is gone: then the server delivers again what is not answered.
+        // This fails only when the connection is closed: then the server redelivers what is not answered.
         let _ = self.client.flush().await;
         if self.is_guarded() {
             // What the client has sent is not yet with the server; an answer says that it is.
@@ -145,7 +145,7 @@ fn to_guard(nats: &Nats, server: &str, port: u16) -> Nats {
     }
 }
 
-/// Connects to a server, and returns what it says first.
+/// Connects to a server, and returns its first message.
 async fn dial(nats: &Nats, addr: &ServerAddr) -> io::Result<(Server, Vec<u8>)> {
     let plain = TcpStream::connect((addr.host(), addr.port())).await?;
     plain.set_nodelay(true)?;
@@ -165,7 +165,7 @@ async fn dial(nats: &Nats, addr: &ServerAddr) -> io::Result<(Server, Vec<u8>)> {
         }
         server = BufReader::with_capacity(CHUNK, encrypt(nats, addr, server.into_inner()).await?);
     }
-    // The client is not to encrypt what it says to the guard.
+    // The client must not encrypt its connection to the guard.
     for wish in ["tls_required", "tls_available", "tls_verify"] {
         body[wish] = false.into();
     }
@@ -243,8 +243,8 @@ async fn serve(
     Ok(())
 }
 
-/// The client, and its `CONNECT` without the secret. Another process that finds the port hears the server's greeting, and
-/// nothing of what it says goes on.
+/// The client, and its `CONNECT` without the secret. Another process that finds the port gets the server's greeting, and
+/// nothing that it sends is forwarded.
 async fn greet(listener: &TcpListener, info: &[u8], secret: &str) -> io::Result<(BufReader<TcpStream>, Vec<u8>)> {
     loop {
         let (client, _) = listener.accept().await?;

@@ -1,5 +1,5 @@
-//! How near a mesh comes to the limits that the server tells of: consumers and bytes of a stream, streams and bytes of the
-//! account. How many connections it takes, a server tells nobody but its operator; who finds none is told so
+//! How near a mesh comes to the limits that the server reports: consumers and bytes of a stream, streams and bytes of the
+//! account. A server reports its limit of connections to its operator only; a host that is refused a connection says so
 //! (`Error::Crowded`).
 
 use super::provision::PROVISIONED;

@@ -145,7 +145,7 @@ pub async fn options(nats: &Nats, login: Option<&Login>) -> Result<ConnectOption
     Ok(options)
 }
 
-/// What was tried, for whoever has to find out why it was refused; no secret is in it.
+/// The login that was tried, for a person who has to find out why it was refused. It contains no secret.
 fn described(nats: &Nats, login: Option<&Login>) -> String {
     let file = |path: &Path| secret::hide(&path.display().to_string());
     let mut tried: Vec<String> = Vec::new();

@@ -29,8 +29,8 @@ pub const ATTEMPTS: &str = "mesh_attempts";
 /// The mesh's own bucket: ledger of handlers that have none of their own, and what the mesh knows of source streams.
 pub const MESH_BUCKET: &str = "mesh";
 
-/// Everything that must be there before a handler starts, the capture of advisories first: one that is sent before
-/// its stream exists is lost. `lost`: ledgers that are not made, because what they knew cannot be made anew.
+/// Creates everything that must exist before a handler starts, the capture of advisories first: an advisory that is sent before
+/// its stream exists is lost. `lost`: ledgers that are not created, because their contents cannot be restored.
 pub async fn provision(connection: &Connection, plan: &Plan, lost: &[&str]) -> Result<(), Error> {
     for (name, config) in mesh_streams(plan) {
         own(connection, plan, &name, config).await?;
@@ -94,11 +94,11 @@ async fn source(connection: &Connection, stream: &Stream) -> Result<(), Error> {
     Ok(())
 }
 
-/// Makes one of the mesh's own streams again, if somebody has removed it, and says what went with it. `true`: it was
-/// gone. A ledger's bucket is none of them: without its memory its handlers must not go on.
+/// Creates one of the mesh's own streams again if it was removed, and logs what was lost with it. `true`: it was missing. A
+/// ledger's bucket is none of these streams: without its ledger its handlers must not continue.
 pub async fn restore(connection: &Connection, plan: &Plan, name: &str) -> Result<bool, Error> {
     if name == kv_stream(MESH_BUCKET) && !plan.ledgers().contains(&MESH_BUCKET) {
-        // No ledger then: which making of a stream this is, its handlers' consumers know as well.
+        // It is no ledger then, and the incarnations that it stores are in the consumers' metadata too.
         let gone = connection.stream(name).await?.is_none();
         if gone {
             ledger_bucket(connection, plan, MESH_BUCKET).await?;
@@ -126,8 +126,8 @@ pub async fn restore(connection: &Connection, plan: &Plan, name: &str) -> Result
     Ok(gone)
 }
 
-/// Does what needs one of the mesh's own streams. If that is gone, it is made again, and whoever asked tries again as
-/// after any error that passes.
+/// Does a step that needs one of the mesh's own streams. If the stream is missing, it is created again, and the caller tries
+/// again as after any error that passes.
 pub async fn kept<T>(
     connection: &Connection,
     plan: &Plan,
@@ -185,8 +185,8 @@ fn mesh_streams(plan: &Plan) -> [(String, Value); 5] {
     for (name, config) in &mut streams {
         if let Some(bytes) = plan.mesh_bytes_max {
             config["max_bytes"] = json!(bytes);
-            // Nothing that waits for somebody is removed; advisories are only hints. Schedules do not go with it: the relay
-            // looks whether there is room.
+            // A full stream refuses new messages, so that nothing that waits for a person is removed. Advisories may be
+            // removed, because they are only hints. For schedules, the relay checks that there is room.
             if name != ADVISORIES && name != DELAYED {
                 config["discard"] = json!("new");
             }

@@ -67,8 +67,8 @@ impl Inlet {
         })
     }
 
-    /// The same with requests that the server keeps for so long, or a little less: each consumer that idles costs a request
-    /// in this time, and those of thousands do not end at the same moment.
+    /// The same with requests that the server keeps for this time, or a little less: each idle consumer costs one request in
+    /// this time, and the requests of thousands do not expire at the same moment.
     pub fn keeping(self, expires: Duration) -> Inlet {
         let expires = expires.mul_f64(rand::rng().random_range(0.75..1.0));
         Inlet { expires, ..self }
@@ -93,7 +93,7 @@ impl Inlet {
         Ok(true)
     }
 
-    /// How long nobody would have been told that the consumer is gone.
+    /// For how long there was no request by which the server could have reported that the consumer was deleted.
     pub fn unheard(&self) -> Duration {
         match self.outstanding {
             0 => self.idle.elapsed(),
@@ -154,7 +154,7 @@ impl Inlet {
         }
         while let Some(message) = self.messages.next().await {
             if let Some(reply) = message.reply {
-                // Fails only when the connection is gone: then the server delivers again by itself.
+                // This fails only when the connection is closed: then the server redelivers by itself.
                 let _ = connection.client.publish(reply, "-NAK".into()).await;
             }
         }

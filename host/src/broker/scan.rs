@@ -21,7 +21,7 @@ const BATCH: usize = 500;
 /// How long the server keeps the consumer after the last request.
 const INACTIVE: Duration = Duration::from_secs(30);
 
-/// So many streams are looked through at a time for what relays and due events have published before.
+/// How many streams are read at a time for what relays and publishers of delayed events have published before.
 pub const LOOKS_MAX: usize = 4;
 /// Held by each of them: it has a connection of its own.
 pub static LOOKS: Semaphore = Semaphore::const_new(LOOKS_MAX);
@@ -245,8 +245,8 @@ pub async fn survey(
     scan.end().await
 }
 
-/// The sequences of a range whose subjects match, read from the leader message by message: for streams that let nobody look
-/// on.
+/// The sequences of a range whose subjects match, read from the leader message by message. For streams on which no further
+/// consumer can be created.
 pub async fn one_by_one(
     reader: &Connection,
     stream: &str,

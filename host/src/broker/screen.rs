@@ -16,7 +16,7 @@ const MESSAGE_MAX: usize = 1024 * 1024 * 1024;
 /// What a server sends, message by message.
 pub struct Screen {
     secret: String,
-    /// So many bytes of the present message are still to come, and pass unseen.
+    /// How many bytes of the current message are still to come; they pass unchecked.
     passing: usize,
 }
 
@@ -72,7 +72,7 @@ impl Screen {
         for part in [b"MSG ", self.secret.as_bytes(), b" ", head.subscription, b" "] {
             output.extend_from_slice(part);
         }
-        // One that the client cannot read either is left out: there is nobody to answer then.
+        // A reply subject that the client cannot read either is left out: then there is no answer to send.
         if let Some(reply) = head.reply.filter(|reply| std::str::from_utf8(reply).is_ok()) {
             output.extend_from_slice(reply);
             output.extend_from_slice(b" ");
@@ -130,7 +130,7 @@ impl Malformed {
     }
 }
 
-/// What the line that begins a message says.
+/// The fields of the line that begins a message.
 struct Head<'a> {
     subject: &'a [u8],
     subscription: &'a [u8],

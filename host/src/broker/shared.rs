@@ -45,7 +45,7 @@ impl Shared {
         }
     }
 
-    /// The same over guarded connections: for whoever is given messages that others have written.
+    /// The same over guarded connections, for an owner that receives messages which others have written.
     pub fn guarded(nats: &Nats, name: String) -> Shared {
         Shared {
             guarded: true,
@@ -53,8 +53,8 @@ impl Shared {
         }
     }
 
-    /// The present connection, or a new one. `failed`: one on which requests are no longer answered; it is not given to
-    /// anybody any more, and those who still get answers over it keep it.
+    /// The current connection, or a new one. `failed`: a connection on which requests are no longer answered; it is not handed
+    /// out again, and owners that still get answers over it keep it.
     ///
     /// # Cancel safety
     /// Dropped half-way, the next caller opens the connection.
@@ -115,9 +115,9 @@ const SWEEPS_MAX: usize = 32;
 /// Sweeps of a thread that read at a time.
 const SURVEYS_MAX: usize = 2;
 
-/// How many connections a host with so many threads has. `relay`: it carries consequences out.
+/// How many connections a host with this number of threads has. `relay`: it has relays.
 pub fn wanted(threads: usize, relay: bool) -> ConnectionsWanted {
-    // Advisories and the micro service; what relays carry out and what they fetch, and due events.
+    // Advisories and the micro service; what relays publish and what they fetch, and delayed events that are due.
     let usual = 2 * threads.max(1) + 2 + if relay { 3 } else { 0 };
     // Guarded handlers, with ledgers that are read, and sweeps; what relays look for, and their end, or the start.
     let at_times = (1 + SURVEYS_MAX) * threads.max(1) + if relay { LOOKS_MAX + 1 } else { 1 };

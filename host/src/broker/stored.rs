@@ -15,7 +15,7 @@ use super::error::{Code, Error};
 use super::wire;
 use crate::message::{Headers, parse_rfc3339};
 
-/// How long a replica may take; whoever must know asks the leader.
+/// How long a replica may take to answer. A caller that must be certain asks the leader.
 const GLANCE: Duration = Duration::from_millis(500);
 /// What many may be together, about; the rest is asked for one by one.
 const GLANCE_BYTES_MAX: usize = 8 * 1024 * 1024;
@@ -40,8 +40,7 @@ pub struct Stored {
 }
 
 impl Stored {
-    /// The headers, or why the client library would refuse them: such a message breaks the connection of whoever it is
-    /// delivered to.
+    /// The headers, or why the client library would refuse them: such a message breaks the connection on which it is delivered.
     pub fn headers(&self) -> Result<Headers, String> {
         // JSON tells it so.
         if self.subject.contains('\u{fffd}') {
@@ -107,9 +106,9 @@ impl Connection {
             .await
     }
 
-    /// The last message on a subject as some replica of the stream holds it, perhaps an old one, or one that is there no
-    /// more: for whoever looks twice before anything rests on it, because it costs the server a fraction. `None` also if
-    /// nobody answers.
+    /// The last message on a subject, as some replica of the stream has it. The replica may be behind, or have a message that
+    /// was removed since. It costs the server a fraction of a read from the leader, and suits a caller that checks again before
+    /// anything depends on the answer. `None` also if no replica answers.
     pub async fn glance(&self, stream: &str, last: &str) -> Option<Glanced> {
         let subject = format!("{}.DIRECT.GET.{stream}.{last}", self.api_prefix());
         let answer = timeout(GLANCE, self.client.request(subject, Bytes::new()))

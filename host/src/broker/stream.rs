@@ -46,8 +46,8 @@ impl StreamInfo {
         self.config["duplicate_window"].as_u64().map(Duration::from_nanos)
     }
 
-    /// The limits by which it removes its oldest messages, whoever has them still to come, each with its value. None: it
-    /// keeps them, or refuses new ones.
+    /// The limits by which the stream removes its oldest messages, each with its value, even if a consumer has not received
+    /// them. Empty: it removes none, or refuses new ones.
     pub fn removes_by(&self) -> Vec<String> {
         let limit = |key: &str| self.config[key].as_i64().filter(|limit| *limit > 0);
         let old = self.config["discard"].as_str() != Some("new");
@@ -88,8 +88,8 @@ impl Connection {
         }
     }
 
-    /// The subjects of stored messages that match a filter, in alphabetical order. The server tells of a hundred thousand
-    /// at a time; one that is new or gone between two answers may be left out or told twice.
+    /// The subjects of stored messages that match a filter, in alphabetical order. The server lists a hundred thousand at a
+    /// time; one that appears or disappears between two answers may be left out or listed twice.
     pub async fn subjects(&self, stream: &str, filter: &str) -> Result<Vec<String>, Error> {
         let mut subjects = Vec::new();
         loop {
