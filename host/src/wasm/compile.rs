@@ -1,5 +1,5 @@
-//! Compiling a module, in a process of its own. The compiler works on bytes that somebody else made: whatever they do to
-//! it, run for ever, eat memory, crash, they do to a child with limits, and the host goes on.
+//! Compiles a module in a process of its own. The compiler reads bytes that others have made. Whatever they make it do, such as
+//! run for ever, use up memory or crash, happens in a child process with limits, and the host continues.
 //!
 //! The child is this very executable with a hidden command. The module goes to its standard input, and what it compiled
 //! comes from its standard output.
@@ -116,7 +116,7 @@ pub async fn component(module: &[u8], priority: Priority) -> Result<Vec<u8>, Err
         let (mut compiled, mut text) = (Vec::new(), Vec::new());
         let (mut stdout, mut stderr) = (stdout.take(COMPILED_BYTES_MAX), stderr.take(TEXT_BYTES_MAX));
         tokio::try_join!(write, stdout.read_to_end(&mut compiled), stderr.read_to_end(&mut text))?;
-        // Whoever had more to say finds nobody reading any more.
+        // A child that writes more than the limits finds the pipes closed.
         drop((stdout, stderr));
         Ok::<_, std::io::Error>((child.wait().await?, compiled, text))
     };
@@ -129,7 +129,7 @@ pub async fn component(module: &[u8], priority: Priority) -> Result<Vec<u8>, Err
     }
 }
 
-/// What a child's end says. `None`: it has done its work.
+/// The error that a child's end stands for. `None`: it has done its work.
 fn judge(status: ExitStatus, text: &str) -> Option<Error> {
     let text = text.trim();
     Some(match (status.code(), status.signal()) {

@@ -99,7 +99,7 @@ pub fn trapped(error: &wasmtime::Error) -> (String, Vec<String>) {
     let causes = error.chain().map(|e| e.to_string()).filter(|text| *text != shown);
     let message = causes.collect::<Vec<_>>().join(": ");
     let frames: Vec<String> = backtrace.frames().iter().map(frame).collect();
-    // What Rust itself does to panic says nothing.
+    // Rust's own frames of a panic do not help the author.
     let panicked = frames.iter().rposition(|frame| frame.contains("rust_begin_unwind"));
     let first = panicked.map_or(0, |at| at + 1);
     (

@@ -125,7 +125,7 @@ impl Library {
     /// # Cancel safety
     /// Dropped half-way, nothing is left of it.
     pub async fn read(&self, path: &Path) -> Result<Read<'_>, source::Error> {
-        // Nobody closes it.
+        // The semaphore is never closed.
         let turn = self.turns.acquire().await.ok();
         Ok(Read {
             source: source::read(path).await?,
@@ -151,7 +151,7 @@ impl Library {
         made.await.clone()
     }
 
-    /// The one cell of a content. Contents that no handler has and nobody waits for are forgotten.
+    /// The one cell of a content. Contents that no handler uses and no task waits for are removed.
     fn cell(&self, hash: Hash) -> Cell {
         let mut cells = self.cells.lock();
         cells.retain(|_, cell| {
@@ -171,8 +171,8 @@ impl Library {
 impl Compiled {
     /// `compiled` is what this program's own compiler has just made.
     fn link(runtime: &Runtime, hash: Hash, compiled: &[u8]) -> Result<Compiled, Fault> {
-        // SAFETY: the engine runs these bytes as they are. They were made a moment ago by this same executable and came
-        // over a pipe that only the two processes hold; they never lay in a file that somebody else could write.
+        // SAFETY: the engine runs these bytes as they are. They were made a moment ago by this same executable and came over a
+        // pipe that only the two processes have; they were never in a file that another process could write.
         #[expect(unsafe_code, reason = "the compiler is in another process")]
         let component = unsafe { Component::deserialize(&runtime.engine, compiled) };
         let component = component.map_err(|e| Fault::Unfit(chain(&e)))?;

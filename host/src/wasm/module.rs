@@ -108,7 +108,7 @@ impl Module {
     /// Runs the handler on one event. `seed`: that of an earlier run of the same attempt, or of one to be repeated.
     ///
     /// # Cancel safety
-    /// Dropped half-way, the instance is gone and nothing has happened.
+    /// Dropped half-way, the instance is dropped and nothing has happened.
     pub async fn run(
         &self,
         facts: &Arc<Facts>,
@@ -302,13 +302,13 @@ impl Run {
     }
 }
 
-/// A read takes milliseconds. One that takes so long is slow by no fault of the guest's; a guest that makes too many of
-/// them, or computes until there is no time left for one, has used up its own time.
+/// How long a read may take before a run out of time is the host's fault. A read normally takes milliseconds. A guest that
+/// reads too often, or computes until there is no time left for a read, has used up its own time.
 fn read_patience(timeout: Duration) -> Duration {
     (timeout / 2).min(Duration::from_secs(1))
 }
 
-/// The outcome of a guest that was still running; `waiting`: for so long it had waited for a read.
+/// The outcome of a guest that was still running when its time was over. `waiting`: how long it had waited for a read.
 fn out_of_time(waiting: Duration, timeout: Duration) -> Outcome {
     match waiting > read_patience(timeout) {
         true => Outcome::HostFault {

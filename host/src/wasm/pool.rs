@@ -48,7 +48,7 @@ impl Drop for Turn<'_> {
     }
 }
 
-/// A place is taken for as long as it lives, or none is needed: whoever waits is woken when it ends.
+/// A place that is taken while this lives, or no place is needed. A task that waits is woken when it is dropped.
 pub struct Place<'a>(pub &'a Room);
 
 impl Drop for Place<'_> {
@@ -58,7 +58,7 @@ impl Drop for Place<'_> {
 }
 
 impl Room {
-    /// Somebody waits: who comes now goes behind, and nothing is kept for later.
+    /// A task waits for a place: later ones queue behind it, and no instance is kept for reuse.
     pub fn is_waited_for(&self) -> bool {
         self.waiting.load(Ordering::Relaxed) > 0
     }
@@ -70,7 +70,7 @@ impl Room {
         }
     }
 
-    /// What these keep is given up when somebody waits.
+    /// Registers an owner of kept instances. It gives them up when a task waits for a place.
     pub fn know(&self, kept: Weak<dyn Kept>) {
         let mut known = self.kept.lock();
         known.retain(|kept| kept.strong_count() > 0);
@@ -87,7 +87,7 @@ impl Room {
             room: self,
             _first: None,
         };
-        // Nobody closes it.
+        // The semaphore is never closed.
         turn._first = self.turn.acquire().await.ok();
         turn
     }

@@ -1,5 +1,5 @@
-//! Module files: whether one has changed, and what it holds. A file may lie on a network that has gone silent, so this is
-//! done beside the threads that events run on.
+//! Module files: whether one has changed, and its contents. A file may be on a network file system that does not answer, so
+//! this is done beside the threads that events run on.
 
 use std::fmt;
 use std::fs::{File, Metadata};

@@ -1,5 +1,5 @@
-//! Why a guest died, in words that help its author: what it wrote before says more than its trap, and some traps have a
-//! cause that their own text does not name.
+//! Why a guest died, in words that help its author. What it wrote before often explains more than its trap, and some traps have
+//! a cause that their own text does not name.
 
 use super::Line;
 use crate::text::display::clean;
@@ -9,7 +9,7 @@ const TRACEBACK: &str = "Traceback (most recent call last):";
 /// Below address 0 there is the end of the address space: so far from it an overflowing stack has come.
 const BELOW_ZERO: u64 = 64 * 1024 * 1024;
 
-/// The message of a trap. `lines`: what the guest wrote; `trap`: what the engine says.
+/// The message of a trap. `lines`: what the guest wrote; `trap`: the engine's text.
 pub fn explained(lines: &[Line], trap: String) -> String {
     let message = panicked(lines).unwrap_or(trap);
     match hint(&message) {

@@ -73,7 +73,8 @@ impl Guest {
     }
 }
 
-/// A header that the server and every client can read, and that nobody mistakes for the server's or the mesh's.
+/// Checks a header: the server and every client must be able to read it, and it must not look like one of the server's or the
+/// mesh's.
 fn check_header(name: &str, value: &str) -> Result<(), String> {
     if name.is_empty() || !name.bytes().all(|b| b.is_ascii_graphic() && b != b':') {
         return Err(format!(

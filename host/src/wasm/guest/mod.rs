@@ -168,7 +168,7 @@ impl Guest {
         }
     }
 
-    /// The same, out of the data of a store that is gone: nothing of what a guest can change is left.
+    /// The same from the data of a dropped store: it keeps nothing that a guest can change.
     pub fn renew(self, began: Instant) -> Guest {
         self.clocks.set(began);
         self.stderr.take();

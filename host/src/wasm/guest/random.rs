@@ -1,5 +1,5 @@
-//! The random numbers of a guest, all of them from the seed of its attempt. Ours and not the library's, because making
-//! those for each event costs more than most events ask of them.
+//! The random numbers of a guest, all of them from the seed of its attempt. They do not come from the library, because creating
+//! its generators for each event takes longer than most events use them.
 
 use rand::rngs::{SmallRng, StdRng};
 use rand::{Rng, RngExt as _};
