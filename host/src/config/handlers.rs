@@ -14,7 +14,7 @@ use crate::plan::{Handler, Identity, Instance, Retention, RetryPolicy, Start, St
 /// Buckets that are the mesh's own.
 const RESERVED: [&str; 3] = ["mesh", "mesh_attempts", "mesh_modules"];
 
-/// How long a message id is known again, unless said.
+/// For how long duplicates are recognised by their message id, by default.
 const IDENTITY_WINDOW: Duration = Duration::from_secs(24 * 3600);
 
 pub fn streams(root: &mut Section, reader: &mut Reader) -> Vec<Stream> {

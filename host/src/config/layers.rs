@@ -1,4 +1,4 @@
-//! What the environment and the command line say, as layers over the file.
+//! The environment and the command line, as layers over the file.
 
 use super::variables::{is_service, resolve};
 use std::collections::BTreeMap;
@@ -44,7 +44,7 @@ pub fn environment(file: &Dict) -> Layer {
     }
 }
 
-/// What the problem of a value from it says.
+/// How an error names this source of a value.
 pub const USER_FLAG: &str = "--user or NATS_USER";
 
 /// The command line.

@@ -30,7 +30,7 @@ use crate::text::secret;
 /// Where a configuration is looked for if none is named.
 const PLACES: [&str; 2] = ["jetmesh.toml", "config/default.toml"];
 
-/// What the command line says over everything else.
+/// Values of the command line, which override everything else.
 #[derive(Debug, Clone, Default)]
 pub struct Overrides {
     pub nats_url: Option<String>,
@@ -85,8 +85,8 @@ pub fn load(path: Option<&Path>, overrides: &Overrides) -> Result<Loaded, Error>
     }
 }
 
-/// The same for whoever only looks at a mesh: what is wrong elsewhere does not keep from that. Handlers that cannot be
-/// named are left out.
+/// The same for commands that only read a mesh: an error in another part of the configuration does not prevent that. Handlers
+/// without a valid name are left out.
 pub fn look(path: Option<&Path>, overrides: &Overrides) -> Result<Loaded, Error> {
     let path = match path {
         Some(path) => path.to_owned(),

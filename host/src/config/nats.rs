@@ -37,7 +37,7 @@ pub fn read(mut section: Section, reader: &mut Reader) -> Nats {
     nats
 }
 
-/// What the section says and, where it says nothing, the context. Nothing is checked yet.
+/// The values of the section; where it has none, those of the context. They are not checked yet.
 fn said(section: &mut Section, context: Context, reader: &mut Reader) -> Nats {
     let mut text = |name: &'static str, below: Option<String>| section.text(reader, name).or(below);
     let file = |value: Option<String>| value.map(PathBuf::from);

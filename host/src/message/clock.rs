@@ -16,7 +16,7 @@ use crate::message::parse_rfc3339;
 
 /// A difference that is warned of.
 const TOLD: Duration = Duration::from_secs(1);
-/// It has ended when no answer has contradicted the wall clock for so long.
+/// The difference has ended when no answer has contradicted the wall clock for this time.
 const ENDED: Duration = Duration::from_secs(300);
 /// How much two clocks may drift apart, as a share of the time that passes: one part in 2,000, to which kernels limit a clock
 /// that they correct.
@@ -101,7 +101,7 @@ fn micros(duration: Duration) -> i64 {
 /// What an answer has changed.
 #[derive(Debug, PartialEq)]
 enum Change {
-    /// The wall clock is ahead by so many milliseconds; negative: behind.
+    /// The wall clock is ahead by this number of milliseconds; negative: behind.
     Apart(i64),
     Together,
 }
@@ -157,7 +157,7 @@ impl Clock {
     }
 }
 
-/// A time that a person gives: one that passes by, or one so long ago.
+/// A time that a person gives: a point in time, or a duration before now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Moment {
     /// In milliseconds since the Unix epoch.

@@ -147,14 +147,14 @@ pub fn headers_as(map: &HeaderMap, named: impl Fn(&str) -> Option<&str>) -> Head
     headers
 }
 
-/// What a delivery's reply subject says of it (ADR-15: `$JS.ACK.<stream>.<consumer>.<delivered>.<stream sequence>.
-/// <consumer sequence>.<time in ns>.<pending>`, with domain and account hash before the stream in the second form).
+/// The fields of a delivery's reply subject (ADR-15: `$JS.ACK.<stream>.<consumer>.<delivered>.<stream sequence>.<consumer
+/// sequence>.<time in ns>.<pending>`, with domain and account hash before the stream in the second form).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DeliveryInfo {
     /// 1 for the first delivery.
     pub delivered: u64,
     pub stream_sequence: u64,
-    /// Grows with each delivery of a consumer, and begins anew with a consumer that is made anew.
+    /// Grows with each delivery of a consumer, and starts again when the consumer is deleted and created again.
     pub consumer_sequence: u64,
     pub time_ms: u64,
     /// How many matching messages come after it.

@@ -11,7 +11,7 @@ use tokio_util::task::TaskTracker;
 use crate::broker::connection::redial_delay;
 use crate::process::panics::{Panics, caught};
 
-/// A task that has run for so long is begun again as quickly as one that panics for the first time.
+/// A task that ran at least this long is restarted as quickly as one that panics for the first time.
 const STEADY: Duration = Duration::from_secs(60);
 
 /// Clones are the same drain.
@@ -25,7 +25,7 @@ pub struct Drain {
 }
 
 impl Drain {
-    /// Asks everybody to stop taking work.
+    /// Asks all tasks to stop taking work.
     pub fn begin(&self) {
         self.stop.cancel();
         self.tasks.close();
@@ -50,7 +50,7 @@ impl Drain {
         self.track(self.kept(name.into(), task));
     }
 
-    /// Runs a lane: what it leaves to be carried out is carried out by those that end after it.
+    /// Runs a handler task. What it leaves to be published is published by the tasks that end after it.
     pub fn spawn_lane<F: Future<Output = ()> + Send + 'static>(
         &self,
         name: impl Into<String>,
@@ -87,7 +87,7 @@ impl Drain {
         tokio::spawn(self.kept(name.into(), task));
     }
 
-    /// Waits for all tasks, at most so long. `false`: some were still running.
+    /// Waits for all tasks, at most for this time. `false`: some were still running.
     pub async fn finished(&self, limit: Duration) -> bool {
         tokio::time::timeout(limit, self.tasks.wait()).await.is_ok()
     }

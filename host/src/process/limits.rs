@@ -33,12 +33,12 @@ const OPEN_FILES_BASE: usize = 40;
 const OF_A_THREAD: usize = 8;
 const OF_A_CONNECTION: usize = 4;
 
-/// How many files a host with so many threads and connections has open at most.
+/// How many files a host with these numbers of threads and connections has open at most.
 pub fn open_files_wanted(threads: usize, connections: usize) -> usize {
     OPEN_FILES_BASE + threads * OF_A_THREAD + connections * OF_A_CONNECTION
 }
 
-/// What is said if this process may not have so many files open. `None`: it may.
+/// The warning if this process may not have this number of files open. `None`: it may.
 pub fn open_files_short(wanted: usize) -> Option<String> {
     let most = getrlimit(Resource::Nofile).current?;
     (usize::try_from(most).unwrap_or(usize::MAX) < wanted).then(|| {
@@ -59,8 +59,8 @@ pub fn outlive_file_size() {
     let _ = signal(SignalKind::from_raw(Signal::XFSZ.as_raw()));
 }
 
-/// Whether the least that any command needs can be had: some open files, and so many threads. Asked before a runtime is
-/// made, which would panic.
+/// Whether the least that any command needs is available: some open files, and this number of threads. Asked before a runtime
+/// is created, which would panic.
 pub fn enough(threads: usize) -> Result<(), String> {
     let files: io::Result<Vec<File>> = (0..OPEN_FILES_MIN).map(|_| File::open("/dev/null")).collect();
     files.map_err(|error| format!("{OPEN_FILES_MIN} files cannot be open at a time: {}", told(&error)))?;

@@ -1,5 +1,5 @@
-//! A panic is a defect of the mesh. It ends the step that it happens in and nothing else: whoever runs the step hears of
-//! it, says so, and goes on from a state that can be trusted.
+//! A panic is a defect of the mesh. It ends the step in which it happens and nothing else: the caller of the step gets it as an
+//! error, reports it, and continues from a state that can be trusted.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;

@@ -70,8 +70,8 @@ pub async fn watch() {
 
 /// How often it is looked whether lines were lost.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// How long a reader that is slow may keep the host waiting for one line. One that has taken nothing for so long is not
-/// waited for again before it reads.
+/// How long a slow reader may keep the host waiting for one line. A reader that took nothing in this time is not waited for
+/// again until it reads.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// What a pipe that can be written to takes without waiting: its `PIPE_BUF`.
 const CHUNK: usize = 4096;
@@ -117,7 +117,7 @@ impl Write for Line {
     }
 }
 
-/// Writes a few bytes as soon as they can leave, within so long.
+/// Writes a few bytes as soon as they can be written, within a time limit.
 fn send(mut bytes: &[u8], patience: Duration) -> rustix::io::Result<()> {
     let stderr = io::stderr();
     let began = Instant::now();
