@@ -58,7 +58,7 @@ pub fn parse(text: &str) -> Result<Restored, String> {
     // At the beginning of a file.
     let text = text.trim_start_matches('\u{feff}');
     let line: Line = serde_json::from_str(text).map_err(|error| {
-        // Which line it is says whoever has more than one.
+        // The caller knows the number of the line, if there are several.
         let why = error.to_string().replace(" at line 1 column ", " at column ");
         format!("it is not an exported letter: {why}")
     })?;

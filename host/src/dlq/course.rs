@@ -129,7 +129,7 @@ pub struct Course {
     counts: Counts,
     /// By group and code.
     failures: BTreeMap<(usize, String), Failures>,
-    /// Letters of events that were lost with their payloads: so many, and the first few.
+    /// Letters of events that were lost with their payloads: their number, and the first few.
     pub lost: usize,
     pub lost_samples: Vec<String>,
 }
@@ -246,7 +246,7 @@ impl Course {
         let letter = &mut self.letters[at];
         let was_out = match (letter.state, &fate) {
             (State::Over, _) => return None,
-            // Somebody else's replay of it has failed: it can still be tried.
+            // A replay that another person asked for has failed: this run can still try it.
             (State::Untried, Fate::Failed { .. } | Fate::Silent) => return None,
             (State::Untried, Fate::Succeeded | Fate::Gone) => false,
             (State::Out { .. }, _) => true,
@@ -280,7 +280,7 @@ impl Course {
         was_out.then_some(fate)
     }
 
-    /// Letters that have been out for at least so long.
+    /// Letters that were sent at least this long ago and are not decided.
     pub fn out_since(&self, before: Duration) -> Vec<usize> {
         let tried = self.letters.iter().enumerate().take(self.next);
         tried

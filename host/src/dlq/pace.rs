@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-/// A share of failures among fewer decided ones than this says nothing yet: they count as so many.
+/// Among fewer decided letters than this, a share of failures says nothing yet: they count as this many.
 const TELLING: usize = 10;
 /// What may go at once after a pause, as a share of a second's worth.
 const BURST_SECONDS: f64 = 0.1;
@@ -13,9 +13,9 @@ const ROUND_MAX: Duration = Duration::from_secs(30);
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Limits {
-    /// At most so many are asked for and undecided at a time.
+    /// How many may be sent and undecided at a time.
     pub batch_max: usize,
-    /// At most so many are asked for in a second.
+    /// How many are sent in a second at most.
     pub per_second: Option<f64>,
     /// The highest share of failures, 0 to 1, at which it goes on.
     pub failures_max: f64,
@@ -72,7 +72,7 @@ impl Pace {
         room.min(self.allowed as usize)
     }
 
-    /// So many have been asked for.
+    /// This number was sent.
     pub fn asked(&mut self, count: usize) {
         #[expect(clippy::cast_precision_loss, reason = "a batch is small")]
         let count = count as f64;

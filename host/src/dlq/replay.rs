@@ -1,8 +1,8 @@
 //! Dead letters go back, at a pace, and it is waited for what becomes of each.
 //!
-//! Letters are asked for by the list; the fates are read from what is written to them. What is asked for stands in
-//! `MESH_REPLAY` and goes on without this: to break off loses nothing, and whoever begins again takes up what is not
-//! settled.
+//! The letters are sent in lists, and their fates are read from what hosts write to them. What is sent waits in `MESH_REPLAY`
+//! and continues without this command. An interruption loses nothing, and the same command takes up the letters that are not
+//! resolved.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::future::Future;
@@ -26,11 +26,11 @@ use crate::replay_queue::{self, LIST_MAX};
 const ASKS_MAX: usize = 256;
 /// How often the pace is looked at, and the progress told.
 const TICK: Duration = Duration::from_millis(20);
-/// Between two ticks it is asked only if there is room for one to each so many that are out.
+/// Between two ticks, a list is sent only if there is room for one letter to this number of undecided ones.
 const WORTH_ASKING: usize = 8;
-/// After so long without any fate it is looked for the reason, and then again and again.
+/// After this time without any fate, the command looks for the reason, and then again each time it has passed.
 const QUIET: Duration = Duration::from_secs(5);
-/// So many looks in a row find that nobody serves a handler: a host that begins again takes a while.
+/// How many looks in a row must find that no host serves a handler: a host takes a while to restart.
 const UNSERVED_LOOKS: u32 = 2;
 
 /// Why a run of replays has come to its end.
@@ -46,7 +46,7 @@ pub enum End {
     Broken(Error),
 }
 
-/// How it goes, for whoever looks on.
+/// The progress, for the caller to show.
 #[derive(Debug, Clone, Copy)]
 pub struct Standing {
     pub since_start: Duration,
@@ -139,7 +139,7 @@ struct Run<'a> {
     /// When a fate came last, or it was looked for one.
     heard: Instant,
     waiting: usize,
-    /// Looks in a row that found nobody serving.
+    /// How many looks in a row found that no host serves.
     unserved: u32,
 }
 

@@ -1,4 +1,5 @@
-//! What would make dead letters go by themselves. The mesh makes their stream without limits; whoever has set one is told.
+//! Limits by which the server would remove dead letters. The mesh creates their stream without limits; the user is warned of
+//! those that were set later.
 
 use std::time::Duration;
 

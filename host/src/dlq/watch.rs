@@ -72,8 +72,8 @@ impl Watch {
     }
 }
 
-/// What a letter's newest headers say of its replay, and whose that was. One that names nobody counts as the own one: hosts
-/// of earlier builds do not say who has asked.
+/// The fate of a letter's replay by its newest headers, and which run asked for it. Headers that name no run count as this
+/// run's: hosts of earlier builds do not write who has asked.
 pub fn fate(headers: &Headers, run: &str) -> (Fate, Whose) {
     let whose = |asked_by: Option<&str>| match asked_by {
         Some(asked_by) if asked_by != run => Whose::Another,

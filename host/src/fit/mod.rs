@@ -102,7 +102,7 @@ fn is_own(name: &str) -> bool {
     [ADVISORIES, DEAD, REPLAY, DELAYED].contains(&name) || name == kv_stream(ATTEMPTS)
 }
 
-/// Says which streams are missing. `begun`: the mesh has made others, so that somebody has removed these.
+/// Reports which streams are missing. `begun`: other streams of the mesh are there, so these were removed.
 fn gone(plan: &Plan, begun: bool, missing: &[(String, Value)], fit: &mut Fit) {
     for (name, _) in missing {
         fit.made.push(name.clone());

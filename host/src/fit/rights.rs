@@ -80,7 +80,7 @@ pub async fn denied(connection: &Connection, plan: &Plan) -> Result<Vec<String>,
     for ((subject, stream), tried) in subjects.iter().zip(tries) {
         match (tried, stream) {
             (Err(Error::Denied { .. }), _) => denied.push(subject.as_str()),
-            // In another domain somebody listens for all of `$KV.>`, and answers for the buckets that are there.
+            // In another domain a server listens for all of `$KV.>`, and answers for the buckets that exist.
             (Err(Error::Timeout { .. }), Some(stream)) if connection.stream(stream).await?.is_none() => {}
             (Err(Error::Timeout { .. }), _) => unanswered.push(subject.as_str()),
             _ => {}

@@ -40,7 +40,7 @@ pub fn service(mesh: &str) -> String {
 
 /// How long to wait for a further host to answer.
 const HOSTS_WAIT: Duration = Duration::from_millis(300);
-/// The same for the first one: where nobody listens the server says so at once, and a busy host has to tell of thousands of
+/// The same for the first one. If no host runs, the server says so at once; a busy host needs time to report thousands of
 /// handlers.
 const FIRST_WAIT: Duration = Duration::from_secs(3);
 
@@ -166,7 +166,7 @@ async fn answer(connection: &Connection, host: &Host) -> Result<(), Error> {
             }
         }
         for part in parts(body, connection.client.max_payload().saturating_sub(ENVELOPE_BYTES)) {
-            // Fails only when the connection is gone.
+            // This fails only when the connection is closed.
             let _ = connection.client.publish(reply.clone(), part.into()).await;
         }
     }

@@ -1,5 +1,5 @@
-//! Whether the hosts of a mesh serve a handler with the same module, and the same settings. While a new module reaches one host after the other they do
-//! not; for longer than that, somebody has forgotten a host.
+//! Whether the hosts of a mesh serve a handler with the same module and the same settings. During a rolling update the modules
+//! differ; if they differ for longer than that, a host was forgotten.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -78,7 +78,7 @@ pub async fn watch(connection: &Connection, host: &Host, apart: &mut Apart, unli
     }
 }
 
-/// What a host says that it serves.
+/// The handlers that a host reports.
 fn served(host: &Value) -> impl Iterator<Item = Served> {
     let endpoints = host["endpoints"].as_array().into_iter().flatten();
     endpoints.filter_map(|endpoint| {

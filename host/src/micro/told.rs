@@ -1,4 +1,4 @@
-//! What hosts have told of themselves, for whoever prints it.
+//! What hosts report of themselves, prepared for output.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::text::normalise::normalise;
 
-/// What hosts say of a handler under this name, each thing once.
+/// What hosts report of a handler under this name, each value once.
 pub fn said(endpoints: &[&Value], name: &str) -> Vec<Value> {
     let of = |endpoint: &&Value| endpoint["data"].get(name).filter(|said| !said.is_null()).cloned();
     let mut all: Vec<Value> = endpoints.iter().filter_map(of).collect();
