@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `$MESH.delay.<id>` | the event, as a schedule of the server, which fires it with no host up |
 //! | `$MESH.due.<id>` | the event, put there by the server when it is due, until a host has published it (`due`) |
-//! | `$MESH.fired.<id>` | that somebody has begun to publish it, or has done so |
+//! | `$MESH.fired.<id>` | a note that a host has begun to publish it, or has published it |
 //!
 //! From the moment it is scheduled until three days after it is published there is always one of the three: so a relay
 //! that repeats itself, however late, schedules nothing twice.
@@ -26,7 +26,7 @@ use crate::message::{Headers, header, writable};
 const WAITING: &str = "Mesh-Delayed-";
 /// Where it is to be published.
 pub const TO: &str = "Mesh-Delayed-To";
-/// When, for whoever looks at it: the server takes its own header away when the event is due.
+/// When it is due, for a person who looks at the stream: the server removes its own header when the event is due.
 const UNTIL: &str = "Mesh-Delayed-Until";
 /// Stream of the ledger that it follows from.
 pub const LEDGER: &str = "Mesh-Delayed-Ledger";
@@ -81,7 +81,7 @@ pub struct Room {
 }
 
 impl Room {
-    /// Whether so many bytes of payload can be added; they are taken for added then.
+    /// Whether this number of bytes of payload can be added; if so, they count as added.
     pub async fn takes(&mut self, connection: &Connection, bytes: u64) -> Result<bool, Error> {
         let known = self.known.filter(|(at, _)| at.elapsed() < KNOWN);
         let (at, left) = match known {
@@ -109,9 +109,9 @@ fn left(info: &StreamInfo) -> u64 {
 /// How a due event stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Claim {
-    /// Nobody has begun to publish it, and whoever comes now sees that we have.
+    /// No host had begun to publish it, and from now on other hosts see that this one has.
     Ours,
-    /// Somebody had begun at this time, in milliseconds since the Unix epoch, and nobody knows how far he came.
+    /// A host had begun at this time, in milliseconds since the Unix epoch; how far it came is not known.
     Begun(u64),
     /// It is published.
     Fired,

@@ -14,7 +14,7 @@ use crate::message::EventId;
 
 /// Header of a replay: the subject of the dead letter that it replays.
 pub const LETTER: &str = "Mesh-Letter";
-/// Most letters in one list: so many are read at once, and come again together if one of them does.
+/// Most letters in one list. They are read together, and if one of them is delivered again, all are.
 pub const LIST_MAX: usize = 64;
 /// In place of an incarnation, whose names are longer.
 const LIST: &str = "list.";
@@ -63,7 +63,7 @@ pub async fn ask_for(connection: &Connection, handler: &str, letters: &[String],
     }
 }
 
-/// Whether a text can name a run of `dlq replay`: anybody may ask, and it is written to where others read.
+/// Whether a text can name a run of `dlq replay`. Any user may choose it, and it is written into headers that others read.
 pub fn is_run(text: &str) -> bool {
     (1..=32).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_alphanumeric())
 }

@@ -63,14 +63,14 @@ pub struct Attempt {
     /// Where the guest was when it trapped, innermost first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub backtrace: Vec<String>,
-    /// What the random numbers of its guest came from, if it asked for any. Kept of attempts that failed only, when they
-    /// have ended: nobody can tell from it what a guest is about to draw, or what an event that succeeded has drawn.
+    /// The seed of its guest's random numbers, if the guest asked for any. It is kept only of attempts that failed, when they
+    /// have ended: nothing that is stored tells what a guest will draw, or what it drew for an event that succeeded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seed: Option<Seed>,
     /// It was a replay of the dead letter.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub replay: bool,
-    /// Which run of `dlq replay` had asked for it. Absent in attempts that nobody has asked for, and in those of earlier
+    /// The run of `dlq replay` that asked for it. Absent in attempts that are no replays of such a run, and in those of earlier
     /// builds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub asked_by: Option<String>,
@@ -122,7 +122,8 @@ impl Record {
         self.history.drain(..over);
     }
 
-    /// An attempt has ended: the one that was begun, or, if it was the event's first, one that nobody wrote down.
+    /// An attempt has ended: the one that was begun, or, if it was the event's first, one that was not recorded at its
+    /// beginning.
     pub fn end(&mut self, ended: Attempt) {
         self.attempts = self.attempts.max(ended.attempt);
         if self.first.is_empty() {

@@ -14,8 +14,8 @@ pub const REPLAYED: &str = "replayed";
 /// How long a settled letter's subject stays taken: longer than any late copy of the letter can live.
 pub const SETTLED_TTL: &str = "72h";
 
-/// Writes a letter again with other headers, if it still stands as it was read: one that is settled, or was written by
-/// somebody else meanwhile, stays so, and none is made anew. `payload`: its whole body.
+/// Writes a letter again with other headers, if it is still the one that was read. A letter that was resolved or overwritten
+/// meanwhile stays as it is, and no new one is created. `payload`: its whole body.
 pub async fn rewrite(
     connection: &Connection,
     letter: &Letter,

@@ -54,7 +54,7 @@ pub const SETTLED: &str = "Mesh-Settled";
 pub const ASKED_BY: &str = "Mesh-Asked-By";
 /// When it died, if the letter was written again since, or put back: its stream tells only when it was written last.
 pub const DEAD_SINCE: &str = "Mesh-Dead-Since";
-/// The original headers took more bytes than a letter keeps of them: so many.
+/// The original headers were larger than what a letter keeps of them; the value is their size in bytes.
 pub const CUT: &str = "Mesh-Original-Headers-Cut";
 /// Most that a letter takes up of its original's headers.
 const ORIGINALS_BYTES_MAX: usize = 64 * 1024;
@@ -107,7 +107,7 @@ pub fn subject(stream: &str, handler: &str, event: &EventId) -> String {
     format!("$MESH.dead.{stream}.{handler}.{event}")
 }
 
-/// The headers of a letter. `body` is `None` when the event was gone before it could be copied.
+/// The headers of a letter. `body` is `None` when the event was removed before it could be copied.
 pub fn headers(facts: &DeadLetterFacts<'_>, body: Option<&Body>) -> Headers {
     let mut list: Headers = Vec::new();
     let mut put = |name: &str, value: String| list.push((name.to_owned(), value));
@@ -231,7 +231,7 @@ pub fn storable(headers: &Headers, connection: &Connection) -> Headers {
     )
 }
 
-/// Leaves out what is the event's own, the largest first, and then the history, until the rest has so many bytes.
+/// Leaves out the event's own headers, the largest first, and then the history, until the rest fits into this number of bytes.
 fn within(mut headers: Headers, bytes_max: usize) -> Headers {
     let all = header_bytes(&headers);
     if all <= bytes_max {
