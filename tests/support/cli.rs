@@ -54,7 +54,8 @@ pub async fn jetmesh_with(dir: &Path, args: &[&str], env: &[(&str, &str)]) -> (E
     finish(command, "").await
 }
 
-/// Runs `jetmesh` on a terminal of so many columns on which this is typed, and returns its exit status and all that it shows.
+/// Runs `jetmesh` on a terminal with this number of columns on which this is typed, and returns its exit status and all that it
+/// shows.
 ///
 /// `None`, with a line that says so, when this machine has no `script` to make a terminal.
 pub async fn on_terminal(dir: &Path, columns: u16, args: &[&str], typed: &str) -> Option<(ExitStatus, String)> {

@@ -49,7 +49,7 @@ impl Process {
         kill_process(Pid::from_child(&child), signal).expect("a signal reaches a child that is not waited for yet");
     }
 
-    /// Kills it with SIGKILL and waits until it is gone. Does nothing when it has ended.
+    /// Kills it with SIGKILL and waits for its end. Does nothing when it has ended.
     pub fn kill(&self) {
         let mut child = self.lock();
         child.kill().expect("a child can be killed");
@@ -90,7 +90,7 @@ fn spawn(mut command: Command) -> io::Result<Child> {
         let (orders, inbox) = channel::<Order>();
         thread::spawn(move || {
             for (mut command, answer) in inbox {
-                // The asking test may have panicked meanwhile; a child that nobody takes is killed by its own drop.
+                // The asking test may have panicked meanwhile; then the child is killed by its own drop.
                 let _ = answer.send(command.spawn());
             }
         });

@@ -19,8 +19,8 @@ pub enum Direction {
 
 /// A proxy on a free port of 127.0.0.1. It has a thread of its own, so a test that blocks does not stop it.
 ///
-/// What a method says holds for every byte and connection that arrives after the call returned; those on their way
-/// at that moment may still pass.
+/// Each method applies to every byte and connection that arrives after the call returned; those on their way at that moment may
+/// still pass.
 pub struct Proxy {
     addr: SocketAddr,
     state: watch::Sender<State>,
@@ -106,7 +106,7 @@ async fn serve(listener: StdListener, target: SocketAddr, state: watch::Receiver
             Some(_) = connections.join_next() => {}
             accepted = listener.accept() => {
                 let now = *state.borrow();
-                // A client that is gone before it was accepted is nobody's loss.
+                // A client that has disconnected before it was accepted needs nothing.
                 if let (Ok((client, _)), false) = (accepted, now.refusing) {
                     connections.spawn(carry(client, target, state.clone(), now.cuts));
                 }

@@ -81,12 +81,12 @@ impl NatsServer {
         options.connect(self.url()).await.expect("the server takes connections")
     }
 
-    /// Ends it with SIGKILL: nothing is flushed. Returns when the process is gone.
+    /// Ends it with SIGKILL: nothing is flushed. Returns when the process has ended.
     pub fn kill9(&self) {
         self.process.kill();
     }
 
-    /// Ends it with SIGTERM and waits until the process is gone.
+    /// Ends it with SIGTERM and waits until the process has ended.
     pub async fn stop(&self) {
         self.process.signal(Signal::TERM);
         self.process.wait(SOON).await;
@@ -137,7 +137,7 @@ impl Drop for NatsServer {
 ///
 /// `Client::flush` does not tell: it ends when the bytes are in the socket.
 pub async fn round_trip(client: &async_nats::Client) {
-    // The server answers a request that nobody listens for itself, in its turn.
+    // The server answers a request without a listener by itself, in its turn.
     let answer = client.request("nobody.listens", "".into()).await;
     let none = answer.err().map(|error| error.kind());
     assert_eq!(none, Some(async_nats::RequestErrorKind::NoResponders));
@@ -158,8 +158,8 @@ fn configure(dir: &Path, options: &Options) {
 
 /// Starts the server in its folder, on the given port or a free one, and returns it when it is ready.
 async fn launch(dir: &Path, port: Option<u16>) -> (Process, u16) {
-    // The server writes this file last of all, when JetStream is up and the port is open. One of an earlier process
-    // would tell of a port that nobody listens on.
+    // The server writes this file last of all, when JetStream is up and the port is open. A file of an earlier process would
+    // name a port that is closed.
     let ports = dir.join("ports");
     let _ = fs::remove_dir_all(&ports);
     fs::create_dir(&ports).expect("the folder is ours");
