@@ -150,7 +150,8 @@ async fn patiently<T>(
             return Err(error);
         }
         let unheard = matches!(error, broker::Error::NoApi { .. });
-        // Connected, and nobody there: after a moment that is a mistake rather than a server that is starting.
+        // A server answers, but JetStream does not: after a moment this is more likely a mistake than a server that is
+        // starting.
         if unheard && unheard_since.get_or_insert_with(Instant::now).elapsed() >= UNHEARD {
             trouble!(Weight::Person, "", error, { url = %redact(&plan.nats.url), %error }, "waiting for jetstream, in vain so far");
         } else if attempt == 0 {
@@ -222,7 +223,7 @@ pub async fn run(plan: Plan, drain: Drain) -> Result<bool, Error> {
     Ok(clean)
 }
 
-/// Begins to carry out what the ledgers' entries ask for, if this host does that.
+/// Starts the relays of the ledgers, if this host has relays.
 fn relays(plan: &Arc<Plan>, host: &str, lanes: &[Arc<Lane>], drain: &Drain) -> Vec<Arc<RelayState>> {
     if !plan.relay {
         return Vec::new();
@@ -251,14 +252,14 @@ fn relays(plan: &Arc<Plan>, host: &str, lanes: &[Arc<Lane>], drain: &Drain) -> V
             )
         });
     }
-    // What it leaves is delivered to another, and carried out once anyway.
+    // An event that this host leaves is delivered to another one, and still published once.
     let whole = Arc::clone(plan);
     drain.spawn_until("due events", move || due::run(Arc::clone(&whole)));
     states
 }
 
-/// Carries a ledger's consequences out, at the end also those of what the lanes of this host decided last. The connections are
-/// shared by all relays: one for carrying out, one for asking whether all of it is done.
+/// Publishes the consequences of a ledger; at the end also those that the handler tasks of this host decided last. All relays
+/// share two connections: one for publishing, and one for asking whether everything is published.
 async fn relay(
     state: Arc<RelayState>,
     bucket: Option<Arc<Bucket>>,

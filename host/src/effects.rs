@@ -1,4 +1,4 @@
-//! What a handler wants to happen. Nothing of it happens while it runs; the ledger commits it, or nobody does.
+//! The effects of a handler. None of them happens while it runs; they are committed by the ledger or not at all.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -16,10 +16,10 @@ pub const EVENT_ID: &str = "Mesh-Event-Id";
 pub const SEAL: &str = "Mesh-Event-Seal";
 /// Header by which JetStream knows a publisher's repetition, for its duplicate window only.
 const MESSAGE_ID: &str = "Nats-Msg-Id";
-/// How long an emitted event is known again: longer than a relay is away.
+/// For how long an emitted event's id is remembered: longer than a relay is absent.
 const EMITTED_WINDOW: Duration = Duration::from_secs(24 * 3600);
 
-/// `None`: it has nothing by which it could be known again, or nobody remembers it.
+/// `None`: it has no id, or the handler does not remember ids.
 pub fn of(handler: &Handler, subject: &str, headers: &Headers, payload: &[u8], time_ms: u64) -> Option<Id> {
     handler.ledger.as_ref()?;
     let mark = mark(headers, payload);

@@ -48,7 +48,7 @@ pub enum Cause {
     Rejected,
     /// The server gave up delivering it.
     MaxDeliver,
-    /// Somebody else terminated it.
+    /// Another client terminated it.
     Terminated,
     /// It was undecided when its stream had already removed it.
     Lost,
@@ -152,7 +152,7 @@ impl Outcome {
     }
 }
 
-/// An event that passed through so many handlers of the mesh is going in circles.
+/// An event that passed through this number of handlers of the mesh is taken to go in circles.
 pub const HOPS_MAX: u32 = 16;
 
 /// What becomes, without a run, of an event that goes in circles.

@@ -1,5 +1,5 @@
-//! The checked configuration. Everything here is valid by construction: past this point nobody asks whether a value
-//! makes sense. `config` reads the text, [`Plan`] is what the rest of the program is built from.
+//! The checked configuration. Everything here is valid by construction, so that no other code checks it again. `config` reads
+//! the text, [`Plan`] is what the rest of the program is built from.
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -17,7 +17,7 @@ pub struct Plan {
     pub log: Log,
     /// Replicas of the streams and buckets that the mesh makes for itself.
     pub replicas: usize,
-    /// Whether this host carries consequences out (see `ledger::relay`). Another host of the mesh must, then.
+    /// Whether this host has relays (see `ledger::relay`). If not, another host of the mesh must have them.
     pub relay: bool,
     /// OS threads that run handlers; a bucket and its handlers live on one of them.
     pub threads: usize,
@@ -62,7 +62,7 @@ pub struct Nats {
     pub timeout: Duration,
     /// How long to wait for NATS at start; zero: fail at once; `None`: for ever.
     pub wait: Option<Duration>,
-    /// How many connections a host has at a time, for whoever is told that there are too many. Not configured.
+    /// How many connections a host has at a time, for the error that a server has too many. Not configured.
     pub connections: ConnectionsWanted,
 }
 
@@ -137,7 +137,7 @@ pub enum Instance {
     Reused { recycle_after: u32 },
 }
 
-/// By what an event is known again.
+/// How duplicates are recognised.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Identity {
     /// By its place in its stream.
@@ -179,7 +179,7 @@ pub struct Handler {
     pub ledger: Option<String>,
     /// `MessageId` only with a ledger.
     pub identity: Identity,
-    /// How long a message id is known again, by the time of the messages.
+    /// For how long a message id is remembered, by the time of the messages.
     pub identity_window: Duration,
     /// Subjects (with wildcards) that the handler may emit to.
     pub publish: Vec<String>,

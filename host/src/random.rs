@@ -29,7 +29,7 @@ impl Seed {
         Some(Seed(seed))
     }
 
-    /// ChaCha: from the numbers so far nobody finds the next one.
+    /// ChaCha: its next number cannot be computed from those so far.
     pub fn secure(self) -> StdRng {
         StdRng::from_seed(self.0)
     }
@@ -151,7 +151,7 @@ mod tests {
             serde_json::from_str::<Seed>(&format!("\"{text}\"")).unwrap(),
             Seed::try_from(text.to_owned()).unwrap()
         );
-        // Letters are read by later builds: whoever changes a generator changes what their seeds repeat.
+        // Dead letters are read by later builds. A change of a generator changes what the seeds in them repeat.
         assert_eq!(seed.secure().next_u64(), 6_829_280_927_315_210_738);
         assert_eq!(seed.insecure().next_u64(), 5_746_717_554_426_909_362);
         for bad in [

@@ -45,7 +45,7 @@ impl Weight {
 
 /// How often a trouble that lasts is told of.
 const EVERY: Duration = Duration::from_secs(60);
-/// More troubles than anybody reads of; the rest is counted by what it is alone.
+/// How many troubles are told apart, which is more than a person reads; the rest is counted by its kind alone.
 const KEYS_MAX: usize = 1_000;
 
 static TROUBLES: Mutex<Troubles> = Mutex::new(Troubles(BTreeMap::new()));
@@ -92,7 +92,7 @@ fn log(lines: Vec<Line>) {
     }
 }
 
-/// What it is, what it concerns, and what it says but for names and numbers.
+/// Its kind, what it concerns, and its text without names and numbers.
 type Key = (&'static str, String, String);
 
 struct Troubles(BTreeMap<Key, Met>);
@@ -128,7 +128,7 @@ enum Now {
     Lasts,
     /// It has not.
     Quiet,
-    /// Nobody will tell of it any more.
+    /// This is the last line about it, because the host ends.
     Ends,
 }
 

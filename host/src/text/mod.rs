@@ -1,4 +1,4 @@
-//! Texts that people read: fit for a terminal, without secrets, and told apart by what they say.
+//! Texts that people read: printable on a terminal, without secrets, and compared without their names and numbers.
 
 pub mod display;
 pub mod normalise;
