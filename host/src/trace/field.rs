@@ -90,7 +90,7 @@ fn end(text: &str) -> usize {
     text.len()
 }
 
-/// What a string says.
+/// The text of a JSON string.
 fn text(written: &str) -> Option<Cow<'_, str>> {
     match written.contains('\\') {
         true => serde_json::from_str::<String>(written).ok().map(Cow::Owned),

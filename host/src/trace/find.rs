@@ -1,4 +1,4 @@
-//! Which event is meant, and which making of its stream it is of.
+//! Which event is meant, and in which incarnation of its stream it is.
 
 use super::Tracer;
 use crate::broker::Error;
@@ -51,12 +51,12 @@ pub struct Place {
     pub sequence: u64,
     /// `None`: no handler of the configuration has ever read its stream.
     pub event: Option<EventId>,
-    /// Its stream was made anew since.
+    /// Its stream was deleted and created again since.
     pub former: bool,
 }
 
 impl Tracer<'_> {
-    /// `None`: nobody knows of such a making of a stream.
+    /// `None`: no such incarnation of a stream is known.
     pub async fn find(&mut self, named: &Named) -> Result<Option<Place>, Error> {
         let event = match named {
             Named::Place { stream, sequence } => return self.place(stream, *sequence).await.map(Some),
@@ -66,7 +66,7 @@ impl Tracer<'_> {
         for handler in &plan.handlers {
             let making = self.making(&handler.stream).await?;
             let former = making.is_none_or(|making| making.of(event.sequence) != &*event.incarnation);
-            // A handler's floors name the makings that it has seen.
+            // A handler's floors name the incarnations that it has seen.
             let known = match &handler.ledger {
                 Some(ledger) if former => self.head(ledger).await?.is_some_and(|head| {
                     let floor = head.floors.get(&handler.name);
@@ -83,7 +83,7 @@ impl Tracer<'_> {
         Ok(None)
     }
 
-    /// The event at a place, in the stream's present making.
+    /// The event at a place, in the current incarnation of the stream.
     pub async fn place(&mut self, stream: &str, sequence: u64) -> Result<Place, Error> {
         let making = self.making(stream).await?;
         Ok(Place {
@@ -97,7 +97,7 @@ impl Tracer<'_> {
         })
     }
 
-    /// An event of a handler's stream, whichever making of that it is of.
+    /// An event of a handler's stream, in whichever incarnation of the stream.
     pub(super) async fn place_of(&mut self, handler: &Handler, event: EventId) -> Result<Place, Error> {
         let making = self.making(&handler.stream).await?;
         let former = making.is_none_or(|making| making.of(event.sequence) != &*event.incarnation);

@@ -1,4 +1,4 @@
-//! What a ledger says of one event of one handler.
+//! What a ledger contains about one event of one handler.
 
 use std::ops::ControlFlow;
 
@@ -13,7 +13,7 @@ use crate::ledger::store::read::{self, parse};
 use crate::message::{EventId, header, parse_rfc3339};
 use crate::plan::Handler;
 
-/// A decision, and what its entry says besides.
+/// A decision, with the facts of its entry.
 #[derive(Debug, Clone)]
 pub struct Decided {
     pub decision: Decision,
@@ -29,7 +29,7 @@ pub struct Decided {
 pub struct Written {
     /// With the value that its entry has: the last one.
     pub write: Write,
-    /// So many decisions of the entry write it.
+    /// How many decisions of the entry write it.
     pub writers: usize,
 }
 
@@ -94,7 +94,7 @@ impl Decided {
     }
 }
 
-/// What the entries say of one event of one handler, taken in one after the other.
+/// What the entries contain about one event of one handler, read one after the other.
 #[derive(Default)]
 struct Account {
     found: Option<Decided>,

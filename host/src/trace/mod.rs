@@ -39,7 +39,7 @@ pub struct Traced {
     pub sequence: u64,
     /// `<incarnation>.<sequence>`, if some handler of the configuration reads its stream.
     pub event: Option<String>,
-    /// Its stream was made anew since.
+    /// Its stream was deleted and created again since.
     pub former: bool,
     /// `None`: its stream does not hold it any more.
     pub message: Option<Message>,
@@ -111,7 +111,7 @@ pub struct Tracer<'a> {
     heads: HashMap<String, Option<Head>>,
     /// By name; read once. `None`: there is none.
     streams: HashMap<String, Option<StreamInfo>>,
-    /// By source stream, its present making's token.
+    /// By source stream, the token of its current incarnation.
     makings: HashMap<String, Option<Incarnation>>,
     /// By handler, when its consumer was made.
     made: HashMap<String, Option<u64>>,
@@ -198,7 +198,7 @@ impl<'a> Tracer<'a> {
         Ok(info.is_some_and(|info| info.retention() == "workqueue"))
     }
 
-    /// What the server says of a stream.
+    /// The server's information about a stream.
     pub async fn stream(&mut self, name: &str) -> Result<Option<StreamInfo>, Error> {
         if !self.streams.contains_key(name) {
             let info = self.reading.connection.stream(name).await?;
@@ -219,7 +219,7 @@ fn one_of(handlers: &mut Vec<Part>) {
     }
 }
 
-/// Whether a handler reads such an event. Of one that is gone perhaps only its stream is known.
+/// Whether a handler reads such an event. If the event was removed, perhaps only its stream is known.
 fn takes(handler: &Handler, stream: &str, subject: Option<&str>) -> bool {
     let matches = |subject| handler.subjects.iter().any(|s| subject_matches(s, subject));
     handler.stream == stream && (handler.subjects.is_empty() || subject.is_none_or(matches))

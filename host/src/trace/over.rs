@@ -14,7 +14,8 @@ use crate::plan::Handler;
 pub struct Over {
     /// Of its ledger.
     pub floor: Floor,
-    /// Its stream's making, and up to where its consumer waits for nothing; only of a handler without a ledger.
+    /// The incarnation of its stream, and the sequence up to which its consumer waits for no answer; only of a handler without
+    /// a ledger.
     settled: Option<(String, u64)>,
 }
 

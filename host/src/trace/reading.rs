@@ -74,7 +74,7 @@ pub struct Range<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Extent {
     Whole,
-    /// Whoever looked had seen enough.
+    /// The caller had seen enough.
     Enough,
     /// The bound was reached.
     Bound,
@@ -87,7 +87,7 @@ pub struct Reading<'a> {
     scanning: Option<Connection>,
     until: Instant,
     left: u64,
-    /// Cancelled when whoever asked wants no more of it: as if the bound were reached.
+    /// Cancelled when the caller wants no more of it; this counts as reaching the bound.
     stop: CancellationToken,
     /// Messages that were read.
     pub read: u64,
@@ -119,7 +119,7 @@ impl<'a> Reading<'a> {
         self.left == 0 || self.stop.is_cancelled() || Instant::now() >= self.until
     }
 
-    /// The first sequence at or after a time by the clock of any server. A stream that lets nobody look on is read from
+    /// The first sequence at or after a time by the clock of any server. A stream that allows no further consumer is read from
     /// its beginning: it holds only what is not acked.
     pub async fn since(&self, stream: &str, info: &StreamInfo, time_ms: u64) -> Result<u64, Error> {
         match info.retention() {
@@ -184,7 +184,7 @@ impl<'a> Reading<'a> {
         Ok(extent)
     }
 
-    /// For streams that let nobody look on.
+    /// For streams that allow no further consumer.
     async fn one_by_one(
         &mut self,
         range: &Range<'_>,

@@ -1,4 +1,4 @@
-//! Finding events by what their payloads say: the newest first, within a time.
+//! Finds events by a field of their payloads, the newest first, within a time.
 
 use std::ops::ControlFlow;
 
@@ -120,7 +120,7 @@ impl Searched {
 }
 
 impl Tracer<'_> {
-    /// The newest events whose payload has a key, at most so many, each with its time; and what was searched.
+    /// The newest events whose payload has a key, at most this number, each with its time; and what was searched.
     pub async fn search(
         &mut self,
         key: &Key,
@@ -167,7 +167,7 @@ impl Tracer<'_> {
         searched.whole = false;
         while last >= first && last > 0 && found.len() < most {
             let begin = last.saturating_sub(WINDOW - 1).max(first);
-            // The filters of one consumer may not overlap: several are left to whoever reads.
+            // The filters of one consumer may not overlap: if there are several, the reader applies them.
             let range = Range {
                 stream,
                 info: &info,

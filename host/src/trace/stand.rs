@@ -35,7 +35,7 @@ pub enum Stand {
     Delivered {
         ledger: bool,
     },
-    /// Not given to anybody yet: the consumer is at this sequence.
+    /// Not delivered to a host yet: the consumer is at this sequence.
     Waiting {
         delivered: u64,
         /// Why the consumer gives nothing more for now; `None`: it does.
@@ -45,10 +45,10 @@ pub enum Stand {
     BeforeStart {
         start: u64,
     },
-    /// The consumer was never made, or is gone.
+    /// The consumer was never created, or was deleted.
     NoConsumer,
-    /// Decided, and the ledger has forgotten when and how; of one that is gone from its stream nobody knows whether it
-    /// was this handler's.
+    /// Decided, and the ledger no longer knows when and how. If the event was removed from its stream, it is not known whether
+    /// it was this handler's.
     Forgotten {
         done: bool,
         was_its: bool,
@@ -57,7 +57,7 @@ pub enum Stand {
     Answered,
     /// The server is through with it, and the ledger does not have it: a host's sweep has it run again.
     Lost,
-    /// Nobody knows: it is gone from its stream, and nothing of this handler tells of it.
+    /// Not known: it was removed from its stream, and nothing of this handler mentions it.
     Unknown,
     /// It was not found before the bound was reached.
     NotFound {
