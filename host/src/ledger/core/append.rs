@@ -15,7 +15,7 @@ use crate::broker::error::{Code, Remedy, remedy};
 use crate::broker::kv::key_subject;
 use crate::effects::Version;
 
-/// What an entry says besides its decisions and writes.
+/// What an entry contains besides its decisions and writes.
 #[derive(Debug, Clone, Default)]
 pub struct Said {
     pub floors: BTreeMap<String, Floor>,
@@ -48,7 +48,7 @@ pub struct Batch {
     pub entry_at: usize,
 }
 
-/// Lays a group out upon a head. `said`: what the entry says besides. `payload_max` is the server's.
+/// Lays a group out upon a head. `said`: what the entry contains besides. `payload_max` is the server's.
 pub fn batch<W>(
     bucket: &str,
     (head, head_sequence): (&Head, u64),
@@ -231,7 +231,7 @@ pub enum Answer {
     Committed(u64),
     /// An expectation did not hold.
     Refused,
-    /// Nobody knows whether it is stored.
+    /// Whether it is stored is not known.
     Unknown,
     /// The server says what is wrong, and it will stay wrong.
     Named(String),

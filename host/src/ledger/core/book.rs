@@ -49,7 +49,8 @@ pub struct Book<W> {
     /// The head's own stream sequence; 0: there is none.
     pub head_sequence: u64,
     pub index: Index,
-    /// What every head from now on says of source streams: no event with a higher sequence than there was decided.
+    /// The incarnations that every head from now on contains: in each, no event with a higher sequence than the one there is
+    /// decided.
     pub incarnations: BTreeMap<String, Incarnation>,
     pub(in crate::ledger) view: View,
     pub(in crate::ledger) sent: Option<Sent<W>>,
@@ -60,7 +61,7 @@ pub struct Book<W> {
     pub(in crate::ledger) planted: Planted,
     /// The newest entries, by their numbers.
     pub(in crate::ledger) recent: VecDeque<(u64, Appended)>,
-    /// It is being read anew.
+    /// It is being opened: its entries are read again.
     pub(in crate::ledger) is_opening: bool,
 }
 
@@ -98,12 +99,12 @@ impl<W> Book<W> {
         }
     }
 
-    /// The value of a key as a transaction that runs now sees it. `None`: nobody here knows; `learn` it.
+    /// The value of a key as a transaction that runs now sees it. `None`: it is not known here; `learn` it.
     pub fn read(&mut self, key: &str) -> Option<(Option<Bytes>, Version)> {
         self.view.read(key)
     }
 
-    /// What the bucket's leader says of a key.
+    /// A key as the bucket's leader has it.
     pub fn learn(&mut self, key: &str, revision: u64, value: Option<Bytes>) {
         self.view.learn(key, revision, value);
     }
@@ -156,7 +157,7 @@ impl<W> Book<W> {
         (fates, self.sent.as_ref())
     }
 
-    /// What the next entry says besides.
+    /// What the next entry contains besides.
     fn to_say(&self) -> Said {
         let news = |(stream, known): &(&String, &Incarnation)| {
             let said = self.head.incarnations.get(*stream);
@@ -258,8 +259,8 @@ impl<W> Book<W> {
         fates
     }
 
-    /// The batch on its way was refused, and everything that is to be known has been read since. What still stands goes
-    /// out again, upon the new head. `astray`: replays whose death has no record where they say.
+    /// The batch on its way was refused, and everything that has to be known was read since. Transactions that are still valid
+    /// are sent again, upon the new head. `astray`: replays whose death has no record at the sequence that they expect.
     pub fn refused(&mut self, astray: &[TxId]) -> Fates<W> {
         if self.planted.is(Mistake::RefusedIsDone)
             && let Some(sent) = self.sent.take()
@@ -296,7 +297,7 @@ impl<W> Book<W> {
         members.filter_map(following).collect()
     }
 
-    /// The bucket cannot be used: everybody who waits is told why.
+    /// The bucket cannot be used: every waiting caller gets the reason.
     pub fn give_up(&mut self, why: &str) -> Fates<W> {
         let all = self.withdraw_all().into_iter();
         all.map(|m| (m.waiter, Err(Fault::Host(why.to_owned())))).collect()

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::entry::Text;
 use crate::message::Headers;
 
-/// What follows from an entry: carried out by the relay, each once.
+/// What follows from an entry: the relay publishes it, once.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Consequence {

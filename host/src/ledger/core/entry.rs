@@ -238,7 +238,7 @@ impl Text {
 pub struct Head {
     pub n: u64,
     pub min_reader: u32,
-    /// Which making of the bucket this is.
+    /// The token of this creation of the bucket.
     pub bucket: String,
     /// By handler.
     #[serde(default)]
@@ -250,7 +250,7 @@ pub struct Head {
 }
 
 impl Head {
-    /// The head that an entry makes of the one before: whoever knows the entries knows the head.
+    /// The head that follows from a head and the entry after it, so that a host which has the entries has the head too.
     pub fn after(&self, entry: &Entry) -> Head {
         let mut head = self.clone();
         head.n = entry.n;

@@ -77,7 +77,7 @@ impl<W> Group<W> {
         self.members.is_empty() || Group::<W>::holds(self.with(more, versions), payload_max)
     }
 
-    /// How much it fills with one more. A key is one message, whoever touches it.
+    /// How much it holds with one more. A key is one message, however many transactions touch it.
     fn with(&self, more: Room, versions: &BTreeMap<String, Version>) -> Room {
         let known = versions.keys().filter(|key| self.keys.contains_key(*key)).count();
         let messages = more.messages.saturating_sub(known);

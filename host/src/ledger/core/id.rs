@@ -1,4 +1,4 @@
-//! An id by which an entry lets an event be known again. Pure.
+//! An id by which an entry makes duplicates of an event recognisable. Pure.
 
 use serde::{Deserialize, Serialize};
 

@@ -15,7 +15,7 @@ pub const ID_BYTES: u64 = 220;
 const PLACE_BYTES: u64 = 50;
 /// What its entry takes on disk, about, if nothing else stands in that entry.
 pub const ENTRY_BYTES: u64 = 700;
-/// Emitted events are remembered without anybody asking: no more than so many, the newest.
+/// Ids of emitted events are remembered without being configured, so their number is limited: the newest are kept.
 const EMITTED_MAX: usize = 1_000_000;
 
 /// When the floor comes past many at once, the others are forgotten at its next steps: a millisecond's worth, and more than one
@@ -33,8 +33,8 @@ pub struct Ids {
     kinds: Vec<Kind>,
 }
 
-/// What many of them have in common. Few: a source stream is not made anew so often, and its window changes with the
-/// configuration.
+/// What many of them have in common. There are few: a source stream is seldom deleted and created again, and its window changes
+/// only with the configuration.
 #[derive(Debug, Clone, PartialEq)]
 struct Kind {
     incarnation: Arc<str>,
@@ -200,8 +200,8 @@ mod tests {
     }
 
     proptest! {
-        /// Messages of a stream with few ids, decided in any order within a few of each other, while the floor follows:
-        /// what is said to be a repetition is what a memory without end would say.
+        /// Messages of a stream with few ids are decided in any order within a few of each other, while the floor follows. The
+        /// ids recognise the same duplicates as a memory without end would.
         #[test]
         fn forgetting_changes_no_answer(
             steps in proptest::collection::vec((0u64..4, 0u64..8), 1..60),
@@ -235,7 +235,7 @@ mod tests {
             }
         }
 
-        /// Whoever reads from the entry on that is said to be needed knows the same.
+        /// A start at the entry that is reported as needed knows the same.
         #[test]
         fn a_start_in_the_middle_knows_what_is_needed(
             steps in proptest::collection::vec((0u64..5, 0u64..8), 1..60),

@@ -1,4 +1,4 @@
-//! What the mesh knows of a source stream: which making of it this is, and by what it is known again. Pure.
+//! What the mesh knows of a source stream: its incarnation, and how the stream is recognised. Pure.
 
 use serde::{Deserialize, Serialize};
 
@@ -9,8 +9,8 @@ pub struct Incarnation {
     pub token: String,
     /// When the server made the stream; another time after a restore, too.
     pub created: String,
-    /// A message by which the stream is known again: its sequence and time. 0: none was seen yet. In a ledger, no event of
-    /// this incarnation with a higher sequence is decided.
+    /// A message by which the stream is recognised: its sequence and time. 0: none was seen yet. In a ledger, no event of this
+    /// incarnation with a higher sequence is decided.
     pub sequence: u64,
     pub time_ms: u64,
     /// The stream has lost its end, and uses the sequences that it had there again: whose the events before are, in their

@@ -79,7 +79,7 @@ impl Index {
     pub fn apply(&mut self, entry: &Entry) {
         self.newest = self.newest.max(entry.n);
         for handler in &entry.reset {
-            // What is at work stays so: nobody else decides it meanwhile.
+            // Events that are at work stay so: no other task decides them meanwhile.
             let open = self.handlers.remove(handler).map(|of| of.open);
             self.of(handler).open = open.unwrap_or_default();
         }

@@ -1,4 +1,4 @@
-//! How a finished transaction takes its place in the ledger's order, and how those that wait take theirs anew. Pure.
+//! How a finished transaction takes its place in the ledger's order, and how waiting ones take their places again. Pure.
 
 use std::collections::BTreeMap;
 
@@ -20,7 +20,7 @@ pub enum Join<W> {
     Joined,
     /// It is over already.
     Over(W, Fate),
-    /// It writes these keys without having read them, and nobody knows their revisions: `learn` them and join again.
+    /// It writes these keys without having read them, and their revisions are not known: `learn` them and join again.
     Missing(Vec<String>, Box<Transaction>, W),
 }
 
@@ -82,8 +82,8 @@ impl<W> Book<W> {
                 return Join::Over(waiter, Err(Fault::TooLarge(why)));
             }
         }
-        // Whether a key that was read and is not at hand any more is still what it was, the server will say: but it is
-        // asked only once for each key of a group.
+        // A key that was read may have left the cache since. The server will check whether it is still the same, but it can
+        // check each key only once for a group.
         let joins = |group: &Group<W>| group.fits(more, &versions, self.payload_max) && group.agrees(&versions);
         if !self.forming.back().is_some_and(joins) {
             self.forming.push_back(Group::default());
@@ -107,7 +107,7 @@ impl<W> Book<W> {
         decided.or_else(|| self.standing.first_of(&tx.handler, id, &tx.event))
     }
 
-    /// What is said to whoever waits for a transaction that an entry holds.
+    /// The result for the caller that waits for a transaction which an entry contains.
     pub(super) fn decided_by(&self, tx: &Transaction, entry: u64) -> Committed {
         let id = tx.decision.as_ref().and_then(|decision| decision.id.as_ref());
         match id.filter(|_| tx.is_repetition()) {
@@ -126,7 +126,7 @@ impl<W> Book<W> {
         tx.reads.iter().any(pending)
     }
 
-    /// Everything that waits joins anew, in its order.
+    /// All waiting transactions join again, in their order.
     pub(super) fn rejoin(&mut self) -> Fates<W> {
         let members = self.withdraw_all();
         self.place_anew(members)
@@ -262,7 +262,7 @@ mod tests {
         joined(&mut book, adds(1, 7, 100, Some(Version::Stored(0))));
         joined(&mut book, adds(2, 7, 105, None));
         send(&mut book, "a");
-        // Somebody else has written the key.
+        // Another host has written the key.
         book.relearn(vec![("key".to_owned(), 99, None)]);
         let conflict = Err(Fault::Conflict);
         assert_eq!(book.refused(&[]), [(1, conflict.clone()), (2, conflict)]);

@@ -27,7 +27,7 @@ const KIND_BITS: u32 = 16;
 
 impl First {
     pub fn new(id: &Id, sequence: u64, entry: u64, kind: usize) -> First {
-        // Nobody has so many; what is beyond is known to nobody.
+        // A mesh has fewer kinds than this; one beyond the limit is not found again.
         let kind = u16::try_from(kind).unwrap_or(u16::MAX);
         let time_ms = id.time_ms.min(u64::MAX >> KIND_BITS);
         First {
@@ -54,7 +54,8 @@ pub struct Memory {
     pieces: VecDeque<Vec<First>>,
     /// How many of the first piece are forgotten.
     gone: usize,
-    /// The number of the first one in the first piece. Numbers go round: there is no room for so many at a time.
+    /// The number of the first one in the first piece. Numbers wrap around; there is no memory for so many that two would be
+    /// the same.
     begin: u32,
     /// Numbers, by hash. None as long as nothing was remembered.
     tables: Vec<HashTable<u32>>,
@@ -130,7 +131,7 @@ impl Memory {
     }
 }
 
-/// By what they hold: how they lie together is nobody's business.
+/// By their contents; how these are stored does not count.
 impl PartialEq for Memory {
     fn eq(&self, other: &Memory) -> bool {
         self.len() == other.len() && self.iter().eq(other.iter())

@@ -1,5 +1,5 @@
-//! A book that is read anew: what a new connection says of the ledger, taken in entry by entry, so that nobody else on the
-//! thread waits for all of it. Pure.
+//! A book that is opened: over a new connection the ledger is read again, entry by entry, so that other tasks of the thread do
+//! not wait for all of it. Pure.
 
 use std::collections::VecDeque;
 
@@ -49,9 +49,9 @@ impl<W> Book<W> {
         }
     }
 
-    /// A new connection: everything is read anew, nothing is believed. To be fed are the entries from `first` on:
-    /// `reads_from`, or, if some of those are collected, the head's `index_from`; then nobody can say any more which of what
-    /// is at work here is decided, so the floors do.
+    /// A new connection: everything is read again, and nothing known before is relied on. The entries to be fed begin with
+    /// `first`: `reads_from`, or, if some of those were collected, the head's `index_from`. In the second case the missing
+    /// entries may have decided what is at work here, so the floors count for it too.
     ///
     /// Until the end of it this book knows only its floors and what is at work: two indexes at a time would take twice the
     /// memory. What it does not know it takes for undecided, and nothing is sent meanwhile.

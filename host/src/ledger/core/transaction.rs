@@ -78,7 +78,8 @@ pub enum Planned {
     },
 }
 
-/// Whether the index's word on an event makes this transaction moot. A replay's `done` follows exactly its own death.
+/// The decision in the index that makes this transaction superfluous, if there is one. A replay's `done` follows exactly its
+/// own death.
 pub fn moot(decided: Option<Decided>, death: Option<DeathRef>) -> Option<Decided> {
     match (decided, death) {
         (Some(Decided::Dead { entry }), Some(death)) if entry == death.entry => None,

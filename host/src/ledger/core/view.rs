@@ -31,7 +31,7 @@ impl View {
         }
     }
 
-    /// `None`: nobody here knows.
+    /// `None`: the key is not known here.
     pub fn read(&mut self, key: &str) -> Option<(Option<Bytes>, Version)> {
         if let Some(pending) = self.overlay.get(key) {
             return Some((pending.value.clone(), Version::Pending(pending.by)));
@@ -48,8 +48,8 @@ impl View {
         }
     }
 
-    /// Whether what was read of a key is what the next transaction would read. Of a key that is not at hand nobody
-    /// knows; the server will say.
+    /// Whether what was read of a key is what the next transaction would read. For a key that is not in the cache, the server
+    /// will check.
     pub fn is_latest(&self, key: &str, read: Version) -> bool {
         if let Some(pending) = self.overlay.get(key) {
             return read == Version::Pending(pending.by);
