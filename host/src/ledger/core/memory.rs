@@ -54,8 +54,7 @@ pub struct Memory {
     pieces: VecDeque<Vec<First>>,
     /// How many of the first piece are forgotten.
     gone: usize,
-    /// The number of the first one in the first piece. Numbers wrap around; there is no memory for so many that two would be
-    /// the same.
+    /// The number of the first one in the first piece. Numbers wrap around; memory ends long before two of them are the same.
     begin: u32,
     /// Numbers, by hash. None as long as nothing was remembered.
     tables: Vec<HashTable<u32>>,

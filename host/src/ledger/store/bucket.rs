@@ -55,11 +55,11 @@ pub struct Bucket {
     /// The same, for the committer that gives way.
     pub(super) their_turn: Notify,
     heard: Mutex<Option<Instant>>,
-    /// Which making of the bucket this host has seen first; another one has forgotten what was decided.
+    /// The incarnation of the bucket that this host has seen first; another one does not contain what was decided.
     pub(super) making: Mutex<Option<String>>,
     /// The last batch that was sent, as long as it is not certain that the server has kept all of it, or nothing.
     pub(super) doubtful: Mutex<Option<Batch>>,
-    /// The stream had so many messages at least when the last commit was confirmed: the sequence of its last one.
+    /// The sequence of the last message of the last confirmed commit; the stream had at least this last sequence then.
     pub(super) end: Mutex<u64>,
     /// When its beginning was last looked at, and its newest entry then.
     pub(super) collected: Mutex<Option<(Instant, u64)>>,
@@ -94,8 +94,8 @@ pub enum Ends {
     Stored,
 }
 
-/// The right to join alone: nobody else joins meanwhile, so that what its holder reads is not overtaken by its
-/// neighbours on this host, however hot the key.
+/// The right to join alone: no other transaction joins meanwhile, so that what its holder reads is not overtaken by other
+/// events on this host, however often the key is written.
 pub type Alone<'a> = RwLockWriteGuard<'a, ()>;
 
 impl Bucket {
@@ -188,8 +188,8 @@ impl Bucket {
         self.connection().await.map(|_| ())
     }
 
-    /// The bucket's name for this making of itself, and what its head remembers of a source stream. Opens the ledger if
-    /// it is not open.
+    /// The token of this incarnation of the bucket, and what its head contains about a source stream. Opens the ledger if it is
+    /// not open.
     pub async fn identity(&self, stream: &str) -> Result<(String, Option<Incarnation>), Error> {
         self.connection().await?;
         let book = self.book();
@@ -210,8 +210,8 @@ impl Bucket {
         book.incarnations.insert(stream.to_owned(), incarnation);
     }
 
-    /// An event of a source stream is about to be decided: whoever binds next sees by it whether the stream still has all
-    /// that is decided.
+    /// An event of a source stream is about to be decided. The next host that binds a consumer sees by it whether the stream
+    /// still has all decided events.
     pub fn saw(&self, stream: &str, event: &EventId, time_ms: u64) {
         if let Some(known) = self.book().incarnations.get_mut(stream) {
             known.saw(&event.incarnation, event.sequence, time_ms);
@@ -246,7 +246,7 @@ impl Bucket {
         self.book().appended(n).cloned()
     }
 
-    /// The same when this host has read that far, or after so long.
+    /// The same when this host has read that far, or when this time is over.
     pub async fn appended_within(&self, n: u64, limit: Duration) -> Option<Appended> {
         let read = async {
             loop {
@@ -279,7 +279,7 @@ impl Bucket {
         self.book().doubt(keys);
     }
 
-    /// Waits until nobody joins, and keeps it so.
+    /// Waits until no transaction is joining, and holds others off.
     pub async fn alone(&self) -> Alone<'_> {
         self.turn.write().await
     }
@@ -370,7 +370,7 @@ impl Bucket {
 /// Tells those who wait.
 pub(super) fn tell(fates: Fates<Waiter>) {
     for (waiter, fate) in fates {
-        // Whoever waited may be gone: the decision stands anyway.
+        // The task that waited may have ended; the decision stands anyway.
         let _ = waiter.send(fate);
     }
 }

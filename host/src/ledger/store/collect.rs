@@ -1,5 +1,5 @@
-//! Takes away the part of a ledger that nobody needs any more: its decisions are covered by floors, its consequences are
-//! carried out, and it is older than it is to be kept.
+//! Removes the oldest part of a ledger, which is no longer needed: floors cover its decisions, its consequences are published,
+//! and it is older than `ledger_keep`.
 
 use std::time::{Duration, Instant};
 
@@ -21,7 +21,7 @@ const EVERY: Duration = Duration::from_secs(40);
 const IDLE_EVERY: Duration = Duration::from_secs(600);
 
 impl Bucket {
-    /// Removes what nobody needs any more, if it was not looked for lately.
+    /// Removes what is no longer needed, unless this was checked lately.
     pub async fn collect(&self, keep: Duration) -> Result<(), Error> {
         let newest = self.newest();
         {
@@ -39,15 +39,15 @@ impl Bucket {
         collected.map(|_| ())
     }
 
-    /// Removes entries and consequences of the beginning; `keep`: how old they are then at least, by the stream's time.
-    /// How many messages are gone. Any host may do it, at any time, and several at once.
+    /// Removes entries and consequences from the beginning. `keep`: how old they must be at least, by the stream's time.
+    /// Returns how many messages were removed. Any host may do it, at any time, and several at once.
     async fn collect_now(&self, keep: Duration) -> Result<u64, Error> {
         let connection = self.connection().await?;
         let subject = self.subjects.head();
         let Some(stored) = connection.stored(&self.stream, By::Last(&subject)).await? else {
             return Ok(0);
         };
-        // The head in the bucket, not the one known here: whoever starts now begins to read where it says.
+        // The head in the bucket, not the one known here: a host that starts now begins to read where that head says.
         let head: Head = read::parse(&subject, &stored.payload)?;
         let mut until = stored.sequence;
         if head.index_from <= head.n && !failpoint::planted().is(Mistake::CollectAbove) {

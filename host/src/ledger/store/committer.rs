@@ -1,5 +1,5 @@
-//! Sends what has joined: one batch in flight, and when it returns, everything that has joined meanwhile goes next. Every
-//! reconnect is a restart: the book is opened anew, and what was on its way is resolved by what the ledger says.
+//! Sends what has joined. One batch is in flight; when its answer is there, everything that has joined meanwhile goes next.
+//! Every reconnect is a restart: the book is opened again, and the ledger tells what became of the batch that was in flight.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -18,22 +18,22 @@ use crate::message::rfc3339;
 
 /// How long transactions wait for a bucket that is out of reach; then their events are handed back to the server.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// Before a new connection, and between two sends of a batch of which nobody knows what has become of it.
+/// The pause before a new connection, and between two sends of a batch whose result is unknown.
 const MOMENT: Duration = Duration::from_millis(20);
 /// How long to wait at first for another batch that is in the way of a refused one; each time twice as long, up to a moment.
 const LOOK_AGAIN: Duration = Duration::from_millis(1);
-/// After so many looks without any movement it is no other batch that is in the way.
+/// After this number of looks without any change, the reason of the refusal is not another batch.
 const LOOKS_MAX: u32 = 100;
-/// After so many batches without an answer it is looked whether the bucket is still there.
+/// After this number of batches without an answer, the committer checks whether the bucket still exists.
 const GONE_AFTER: u32 = 5;
 /// Another host has appended so lately that it is likely to do so again: it gets its turn.
 const OTHERS_ARE_BUSY: Duration = Duration::from_millis(200);
-/// At most so long.
+/// How long it gets its turn at most.
 const TURN_MAX: Duration = Duration::from_millis(100);
 
 /// The committer of one bucket, until the drain.
 pub async fn run(bucket: Arc<Bucket>) {
-    // Of one that has panicked nothing is known but what the ledger says.
+    // If this task has panicked, only the ledger is relied on.
     bucket.forget_session();
     let mut attempt = 0;
     let mut since: Option<Instant> = None;
@@ -119,7 +119,7 @@ async fn append(bucket: &Bucket, connection: &Connection) -> Result<(), Error> {
 /// How often one append was sent, and to what end.
 struct Rounds {
     began: Instant,
-    /// Batches of which nobody knows what has become of them.
+    /// Batches whose result is unknown.
     unanswered: u32,
     /// Refused ones since which nothing has moved.
     unmoved: u32,
@@ -132,8 +132,8 @@ impl Rounds {
     }
 }
 
-/// The next batch, if something has joined. One that is laid out anew is another append, also in the same round: by its
-/// name it is known again.
+/// The next batch, if something has joined. A batch that is laid out again is another append, also in the same round: it is
+/// recognised by its own name.
 fn lay_out(bucket: &Bucket) -> Option<Batch> {
     let (id, at) = (token(), rfc3339(now_ms()));
     let by = By {
@@ -184,8 +184,8 @@ async fn refused(bucket: &Bucket, connection: &Connection, batch: &Batch, rounds
     Ok(false)
 }
 
-/// How long to wait for another batch that is in the way, after so many looks without any movement. `None`: it is no other
-/// batch that is in the way.
+/// How long to wait for another batch that is in the way, after this number of looks without any change. `None`: the reason of
+/// the refusal is not another batch.
 fn look_again(unmoved: u32) -> Option<Duration> {
     (unmoved < LOOKS_MAX).then(|| (LOOK_AGAIN * 2u32.pow(unmoved.min(10))).min(MOMENT))
 }
@@ -227,11 +227,11 @@ async fn unanswered(bucket: &Bucket, connection: &Connection, rounds: &mut Round
 /// What follows when a batch is not answered.
 #[derive(Debug, PartialEq, Eq)]
 enum Silence {
-    /// Its connection is gone: the next one opens the ledger anew.
+    /// Its connection is closed: over the next one the ledger is opened again.
     Closed,
     /// A person must know of it.
     TooLong,
-    /// Perhaps the bucket is gone; else the batch is sent again after this.
+    /// Perhaps the bucket was deleted; if not, the batch is sent again after this.
     Look(Duration),
     /// It is sent again after this.
     Pause(Duration),
@@ -239,7 +239,7 @@ enum Silence {
 
 /// `unanswered`: batches without an answer, this one included.
 fn after_silence(closed: bool, waited: Duration, unanswered: u32) -> Silence {
-    // "Nobody is there" is answered at once.
+    // "No responders" is answered at once.
     let pause = MOMENT * unanswered.min(50);
     match (closed, waited > PATIENCE) {
         (true, _) => Silence::Closed,
@@ -263,7 +263,7 @@ async fn stop(bucket: &Bucket, connection: &Connection, text: &str) -> Result<()
     Ok(())
 }
 
-/// Completes what the server has kept only a part of. Then the ledger is read anew, as over a new connection.
+/// Completes a batch of which the server has stored only a part. Then the ledger is read again, as over a new connection.
 async fn incomplete(bucket: &Bucket, connection: &Connection) -> Result<(), Error> {
     match bucket.complete_own(connection).await? {
         false => Ok(()),
@@ -273,8 +273,8 @@ async fn incomplete(bucket: &Bucket, connection: &Connection) -> Result<(), Erro
     }
 }
 
-/// Whoever has just appended lets the others go first, for twice as long as its own append took: they must hear of it
-/// before they can append. Too short a turn costs more than one that nobody takes: it ends in a refused batch.
+/// A host that has just appended lets the others go first, for twice as long as its own append took: they must learn of it
+/// before they can append. A turn that is too short costs more than one that no host takes: it ends in a refused batch.
 async fn give_way(bucket: &Bucket, took: Duration) {
     if bucket.quiet_for() > OTHERS_ARE_BUSY {
         return;
@@ -313,7 +313,8 @@ mod tests {
     fn a_batch_without_an_answer_is_sent_again_for_as_long_as_there_is_patience() {
         let late = PATIENCE + ms(1);
         let rows = [
-            // Its connection is closed, so long after the first, so many without an answer: what follows.
+            // Whether its connection is closed, the time since the first send, the number of batches without an answer; and
+            // what follows.
             (false, ms(0), 1, Silence::Pause(ms(20))),
             (false, ms(0), 4, Silence::Pause(ms(80))),
             (false, ms(0), 5, Silence::Look(ms(100))),

@@ -15,7 +15,7 @@ use crate::broker::{Connection, Error};
 use crate::ledger::core::book::Read;
 use crate::message::DeliveryInfo;
 
-/// After so long without a word from others nobody is followed.
+/// After this time without an entry of another host, following ends.
 const QUIET: Duration = Duration::from_secs(60);
 /// Entries that are asked for at a time.
 const BATCH: usize = 16;
@@ -39,7 +39,7 @@ pub async fn run(bucket: Arc<Bucket>) {
     }
 }
 
-/// `Ok`: nobody else has appended for a while. `reader`: a guarded connection.
+/// `Ok`: no other host has appended for a while. `reader`: a guarded connection.
 async fn follow(bucket: &Bucket, connection: &Connection, reader: &Connection) -> Result<(), Error> {
     let from = bucket.book().head_sequence + 1;
     let config = json!({

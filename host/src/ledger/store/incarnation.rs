@@ -1,5 +1,6 @@
-//! Which making of a source stream an event belongs to. A stream that is removed and made again counts from 1 anew:
-//! without this, its first event would pass for an old one. One that is restored from a backup is the same as before.
+//! Which incarnation of a source stream an event belongs to. A stream that is deleted and created again counts from 1 again:
+//! without incarnations, its first event would be taken for an old one. A stream that is restored from a backup is the same as
+//! before.
 //!
 //! The token is the mesh's own, kept in its bucket under `incarnation.<stream>` and in the heads of ledgers.
 
@@ -13,7 +14,7 @@ use crate::broker::{By, Connection, Error};
 use crate::ledger::core::entry::Incarnation;
 use async_nats::HeaderMap;
 
-/// What a look at the stream says.
+/// What the stream's information shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Seen {
     Same,
@@ -58,8 +59,8 @@ enum Found {
     },
 }
 
-/// The present incarnation of a source stream. `from_head`: what the handler's ledger remembers, also for the case that the
-/// mesh's own bucket is gone. `newest`: the same that this host has seen for a handler without a ledger.
+/// The current incarnation of a source stream. `from_head`: the one in the handler's ledger, also for the case that the mesh's
+/// own bucket is missing. `newest`: the same that this host has seen for a handler without a ledger.
 pub async fn resolve(
     connection: &Connection,
     stream: &str,

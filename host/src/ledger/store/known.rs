@@ -1,4 +1,4 @@
-//! Whether the ledger that knows what a handler has decided is there: the handler's consumer names the making of it.
+//! Whether the ledger with a handler's decisions exists: the handler's consumer names its incarnation.
 
 use super::read;
 use crate::broker::consumer::{ConsumerInfo, META_LEDGER};
@@ -8,8 +8,8 @@ use crate::broker::{Connection, Error};
 use crate::ledger::core::entry::Subjects;
 use crate::plan::{Handler, Plan};
 
-/// A ledger that does not know what this handler did: going on would do it again. `bound`: the making that its consumer
-/// names; `making`: the present one, `None` if there is no bucket.
+/// Refuses a ledger that does not contain this handler's decisions: to continue would repeat them. `bound`: the incarnation
+/// that its consumer names; `making`: the current one, `None` if there is no bucket.
 pub async fn check_ledger(
     connection: &Connection,
     handler: &Handler,
@@ -73,7 +73,7 @@ pub async fn forgotten(
     }
 }
 
-/// The ledgers of a plan that are gone and in which handlers had decided: a host does not make them.
+/// The ledgers of a plan that are missing although handlers had decided events in them: a host does not create them.
 pub async fn lost<'a>(connection: &Connection, plan: &'a Plan) -> Result<Vec<&'a str>, Error> {
     let mut lost = Vec::new();
     for bucket in plan.ledgers() {

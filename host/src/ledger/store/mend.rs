@@ -36,7 +36,7 @@ impl Bucket {
     /// Why a head whose entry is not there cannot be used.
     async fn without_entry(&self, connection: &Connection, head: &Head, sequence: u64) -> Result<Error, Error> {
         let (name, stream, n) = (&self.name, &self.stream, head.n);
-        // Somebody may have completed or collected it since the head was read.
+        // Another host may have completed or collected it since the head was read.
         let now = read::head(connection, stream, &self.subjects).await?;
         if now.is_none_or(|(_, now)| now != sequence) {
             let what = self.subjects.entry(n);
@@ -63,7 +63,7 @@ impl Bucket {
         Ok(Some((read::entry(&subject, &stored.payload)?, stored.sequence)))
     }
 
-    /// What an entry says and the bucket does not hold, nor anything later in its place.
+    /// What belongs to an entry and is not in the bucket, nor anything later in its place.
     async fn missing(&self, connection: &Connection, entry: &Entry, at: u64) -> Result<Vec<Record>, Error> {
         let mut missing = Vec::new();
         for decision in &entry.decisions {
@@ -135,7 +135,7 @@ impl Bucket {
                     "a batch of which the server had kept only a part is completed");
                 Ok((head, last + 1 - messages as u64))
             }
-            // Somebody else completes it: a new look finds it whole.
+            // Another host completes it: the next look finds it whole.
             Answer::Refused | Answer::Unknown => Err(Error::Timeout {
                 what: format!("completing entry {entry} of bucket {}", self.name),
             }),

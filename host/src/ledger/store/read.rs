@@ -22,7 +22,7 @@ pub async fn head(connection: &Connection, stream: &str, subjects: &Subjects) ->
     }
 }
 
-/// The bucket whose ledger has this name for its present making.
+/// The bucket whose current incarnation has this token.
 pub async fn bucket_of(connection: &Connection, making: &str) -> Result<Option<String>, Error> {
     for stream in connection.streams_of("$MESH.state.*.head").await? {
         let Some(bucket) = stream.strip_prefix("KV_") else {
@@ -36,7 +36,7 @@ pub async fn bucket_of(connection: &Connection, making: &str) -> Result<Option<S
     Ok(None)
 }
 
-/// The first head of a bucket: it names this making of it.
+/// Stores the first head of a bucket, with a new token for this incarnation.
 pub async fn begin(connection: &Connection, stream: &str, subjects: &Subjects) -> Result<(Head, u64), Error> {
     let head = Head {
         min_reader: READER,
@@ -85,8 +85,8 @@ pub async fn few(
     Ok(true)
 }
 
-/// The entries `from..=to`, which are all there: a head says so; each with its stream sequence, in their order. Whoever
-/// else is on the thread gets its turn between them. `connection`: a guarded one.
+/// The entries `from..=to`, which must all exist according to a head; each with its stream sequence, in their order. Other
+/// tasks of the thread run between them. `connection`: a guarded one.
 ///
 /// # Errors
 /// [`Error::Answer`] if one of them is not there; those before it have been seen.

@@ -13,8 +13,8 @@ use crate::message::rfc3339;
 const TRIES_MAX: u32 = 100;
 
 impl Bucket {
-    /// Appends an entry that says nothing. Whoever opens the ledger completes its newest entry, and so would bring back
-    /// records and keys of an entry before this one that have been removed since.
+    /// Appends an empty entry. A host that opens the ledger completes its newest entry. Without the empty one, it would restore
+    /// records and keys that were removed since.
     pub async fn fence(&self) -> Result<(), Error> {
         for _ in 0..TRIES_MAX {
             self.catch_up().await?;
@@ -26,8 +26,8 @@ impl Bucket {
         Err(self.no_turn())
     }
 
-    /// Appends that everything is forgotten which this handler has decided. The death records must be gone before: an
-    /// event that dies again expects none.
+    /// Appends an entry by which everything that this handler has decided is forgotten. The death records must be removed
+    /// before: an event that dies again expects none.
     pub async fn forget(&self, handler: &str) -> Result<(), Error> {
         for _ in 0..TRIES_MAX {
             // Also tells what has become of the try before.

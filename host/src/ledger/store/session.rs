@@ -1,4 +1,4 @@
-//! A bucket's session: one connection, over which head and index were read. When it is gone, everything is read anew over
+//! A bucket's session: one connection, over which head and index were read. When it is closed, everything is read again over
 //! the next one.
 
 use std::sync::atomic::Ordering;
@@ -18,7 +18,7 @@ use crate::message::clock::now_ms;
 use crate::message::rfc3339;
 use crate::trouble::{self, Weight};
 
-/// From so many entries on it is told how long they took: some seconds.
+/// From this number of entries on, the time that reading them took is logged: it is some seconds.
 const TOLD: u64 = 100_000;
 
 impl Bucket {
@@ -31,7 +31,7 @@ impl Bucket {
         if let Some(connection) = self.present() {
             return Ok(connection);
         }
-        // Boxed: whoever waits for an event would carry its many kilobytes along, and it runs once a connection.
+        // Boxed: a task that waits for an event would contain its many kilobytes, and it runs once a connection.
         match Box::pin(self.open()).await {
             Ok(connection) => {
                 self.mended(Ends::Opened);
@@ -72,7 +72,7 @@ impl Bucket {
         *self.link.lock() = None;
     }
 
-    /// What a read says may be that the bucket is gone: then the next one who needs it says so.
+    /// An error of a read may mean that the bucket was deleted: then the next caller who needs the bucket finds that out.
     pub(super) fn look_again_upon(&self, error: &Error) {
         if error.code() == Some(Code::STREAM_NOT_FOUND) {
             self.forget_session();
@@ -105,7 +105,7 @@ impl Bucket {
                         self.heard();
                     }
                 }
-                // Somebody else here has read it meanwhile.
+                // Another task of this host has read it meanwhile.
                 Read::Known | Read::Gap => {}
             };
             self.each(connection, (from, head.n), after, see).await?;
@@ -124,7 +124,7 @@ impl Bucket {
         let unanswered = self.unanswered.lock().clone();
         let connection = self.connections.ledgers.connection(unanswered.as_ref()).await?;
         *self.unanswered.lock() = None;
-        // Nobody closes it.
+        // The semaphore is never closed.
         let _turn = self.connections.ledgers.starts.acquire().await.ok();
         let info = connection.stream(&self.stream).await?;
         let info = info.ok_or_else(|| gone_bucket(&self.name))?;

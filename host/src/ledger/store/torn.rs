@@ -41,8 +41,8 @@ impl Bucket {
         *self.doubtful.lock() = None;
     }
 
-    /// Whether a confirmed batch of so many messages can have been stored whole, by the sequence of its last one: sequences
-    /// in a bucket only grow.
+    /// Whether a confirmed batch of this number of messages can have been stored whole, by the sequence of its last one:
+    /// sequences in a bucket only grow.
     pub(super) fn is_whole(&self, last: u64, messages: usize) -> bool {
         let mut end = self.end.lock();
         let whole = last >= *end + messages as u64;
@@ -50,8 +50,8 @@ impl Bucket {
         whole
     }
 
-    /// Completes the batch that is in doubt, if some of it is stored and some is not; waits while the server has no room.
-    /// `true`: it was so, and the ledger is to be read anew.
+    /// Completes the batch that is in doubt, if a part of it is stored and a part is not; waits while the server has no room.
+    /// `true`: it did, and the ledger has to be read again.
     pub(super) async fn complete_own(&self, connection: &Connection) -> Result<bool, Error> {
         let Some(batch) = self.doubtful.lock().clone() else {
             return Ok(false);
@@ -113,7 +113,7 @@ impl Bucket {
         if !any || matches!(entry, Some(Lies::Superseded)) {
             return Ok(Vec::new());
         }
-        // The sequences of an entry and of what comes after it are contiguous: without the entry, all are written anew.
+        // The sequences of an entry and of what comes after it are contiguous: if the entry is missing, all are written again.
         let anew = matches!(entry, Some(Lies::Missing));
         let missing = found.into_iter().filter_map(|(_, record, lies)| {
             let expect = match lies {
