@@ -17,7 +17,7 @@ pub struct Bounds {
     pub burial: bool,
     /// Keys are read one by one, and something may happen in between.
     pub reads_apart: bool,
-    /// Consequences are carried out and looked at.
+    /// Consequences are published and checked.
     pub relay: bool,
     /// Bytes of keys that a host keeps at hand.
     pub cache_bytes: usize,

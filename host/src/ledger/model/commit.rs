@@ -38,7 +38,7 @@ impl World {
         let from = usize::try_from(self.book(host).reads_from(&server.head) - 1).expect("few entries");
         let from = if from < server.collected { newest } else { from };
         if from < server.collected {
-            // What is to be read is gone: nothing can be opened.
+            // What has to be read was removed: the ledger cannot be opened.
             return;
         }
         let book = self.book(host);
@@ -59,11 +59,11 @@ impl World {
         }
     }
 
-    /// The committer sees that its connection is gone: `append` ends with an error and the session is dropped.
+    /// The committer sees that its connection is closed: `append` ends with an error and the session is dropped.
     pub fn notice(&mut self, bounds: &Bounds, host: usize) {
         let flight = self.host(host).flight.take().expect("it is committing");
         if flight.stale && flight.at == At::Again {
-            // It slept: what it sends next goes over the old connection, to nobody.
+            // It slept: what it sends next goes over the old connection and is lost.
             self.lay(bounds, host, Some(&flight));
         }
         self.host(host).connected = false;
@@ -142,7 +142,7 @@ impl World {
         }
     }
 
-    /// Somebody waits for the answer to this copy.
+    /// The host still waits for the answer to this copy.
     pub fn is_awaited(&self, laid: &Laid, copy: u8) -> bool {
         let host = &self.hosts[laid.name.host];
         host.connected
@@ -246,7 +246,7 @@ impl World {
         let server = Arc::clone(&self.server);
         let known = usize::try_from(self.book(host).head.n).expect("few entries");
         if known < server.collected {
-            // What is to be read is gone: the session ends with an error, and the next one begins at the head.
+            // What has to be read was removed: the session ends with an error, and the next one begins at the head.
             self.host(host).flight = None;
             return self.disconnect(host);
         }

@@ -167,7 +167,7 @@ impl Ink {
             }
             self.short(253);
         }
-        // Who wrote what is known to be stored counts only for somebody who has read it before it was.
+        // The writer of a stored value counts only for a run that read the value before it was stored.
         for key in KEYS {
             match book.view.cache.peek(key) {
                 None => self.short(255),
@@ -224,7 +224,7 @@ impl Ink {
         self.number(book.head.index_from);
         if let Some(sent) = &book.sent {
             self.group(&sent.group, book.session);
-            // How a batch is called counts as long as somebody may meet it.
+            // The name of a batch counts as long as a copy of it is on its way or stored.
             let name = |at: &Name| at.text() == sent.batch.entry.append;
             let known = world.net.iter().map(|copy| copy.laid.name);
             let stored = world.server.digests().filter_map(|(_, _, by)| by);

@@ -1,5 +1,5 @@
-//! What a lane does: takes deliveries and replays, runs handlers, lets what they want join, buries, and answers. The
-//! calls are those of `dispatch.rs`, `burial.rs`, `advisory.rs`, `replay.rs` and `bucket.rs`, in their order.
+//! A handler task: it takes deliveries and replays, runs handlers, lets transactions join, dead-letters, and answers. The calls
+//! are those of `dispatch.rs`, `dead_lettering.rs`, `advisory/`, `replay/` and `bucket.rs`, in their order.
 
 use std::collections::BTreeMap;
 
@@ -285,7 +285,7 @@ impl World {
     }
 }
 
-/// As `transaction.rs` and `burial.rs` make it.
+/// As `transaction.rs` and `dead_lettering.rs` make it.
 fn transaction(bounds: &Bounds, event: usize, kind: Kind, verdict: Option<DecisionKind>, cause: Cause) -> Transaction {
     let id = event_id(event);
     let death = match (verdict, kind) {

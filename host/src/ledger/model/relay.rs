@@ -22,7 +22,7 @@ impl World {
             self.relayed += 1;
             return;
         }
-        // Whoever begins looks at what the target holds.
+        // A relay that begins looks at what the target holds.
         let there = self.events.iter().enumerate().filter(|(_, event)| event.emitted > 0);
         let there = there.map(|(at, _)| at).collect();
         self.host(host).carrying = Some(Carrying { at, next: 0, there });

@@ -11,7 +11,7 @@ use super::bounds::{Bounds, bounds};
 use super::steps::Step;
 use super::world::{Broken, World};
 
-/// Beyond so many states a search is cut short; then it proves nothing.
+/// Beyond this number of states a search is cut short; then it proves nothing.
 const STATES_MAX: usize = 20_000_000;
 
 /// The usual bounds, changed.
@@ -97,7 +97,7 @@ impl Model for Searched {
     }
 }
 
-/// Looks at every state within the bounds, at most so many.
+/// Looks at every state within the bounds, at most this number.
 fn search(bounds: Bounds, states_max: usize) -> Report {
     let name = bounds.name;
     let model = Searched {

@@ -75,14 +75,14 @@ pub struct Server {
     pub head_sequence: u64,
     /// Entry n is at n - 1, with its sequence.
     pub entries: Vec<(Arc<Entry>, u64)>,
-    /// So many of them, the oldest, are collected.
+    /// How many of them, the oldest, are collected.
     pub collected: usize,
     /// In the stream's order.
     pub outs: Vec<Arc<Out>>,
 }
 
 impl Server {
-    /// A bucket that somebody has filled, with its first head.
+    /// A bucket that already holds values, with its first head.
     pub fn new(start: Values) -> Server {
         let head = Head {
             min_reader: READER,
@@ -156,7 +156,7 @@ impl Server {
         })
     }
 
-    /// Whether the batch expects what has gone by: it will never be taken.
+    /// Whether the batch expects a state that has passed: it will never be accepted.
     pub fn is_past(&self, records: &[Record]) -> bool {
         records.iter().any(|record| match &record.expect {
             // What never was can be so again, when it is collected.
@@ -220,7 +220,7 @@ impl Server {
         );
     }
 
-    /// Each message: its sequence, what it says, and by which append.
+    /// Each message: its sequence, a digest of its contents, and its append.
     pub fn digests(&self) -> impl Iterator<Item = (u64, u64, Option<Name>)> {
         self.subjects
             .values()

@@ -310,7 +310,7 @@ impl World {
         }
     }
 
-    /// Copies that will never be taken and that nobody waits for are forgotten; of the others one of a kind is enough.
+    /// Copies that will never be accepted and whose answer no host awaits are removed; of the others one of a kind is enough.
     fn tidy(&mut self) {
         let mut kept: Vec<super::world::Copy> = Vec::new();
         for copy in std::mem::take(&mut self.net) {

@@ -27,7 +27,7 @@ pub enum Broken {
     NotSerial,
     /// The ledger alone tells what the keys hold.
     LedgerIsNotTheState,
-    /// A consequence is carried out before its entry is committed, or twice.
+    /// A consequence is published before its entry is committed, or twice.
     CarriedOutWrongly,
     /// An event is acked that is not decided.
     AckedUndecided,
@@ -37,7 +37,7 @@ pub enum Broken {
     FloorTooHigh,
     /// A host believes of a head or of a revision what it is not.
     BelievesWrongly,
-    /// Nothing that may be acked, decided or carried out is left to do, and not all of it is done.
+    /// No step is left that acks, decides or publishes, and not everything is done.
     Unexpected,
 }
 
@@ -98,7 +98,7 @@ pub enum At {
     Refused,
     /// Refused, and the ledger says nothing new.
     Read,
-    /// The keys that it rests on have been fetched, and it was seen which replays are astray.
+    /// The keys that it rests on were fetched, and the replays whose death has no record were found.
     Fetched(Vec<(String, u64, Option<bytes::Bytes>)>, Vec<TxId>),
     /// To be sent again, after a moment.
     Again,
@@ -224,7 +224,7 @@ impl World {
         self.broken.get_or_insert(broken);
     }
 
-    /// Everything is decided, acked and carried out.
+    /// Everything is decided, acked and published.
     pub fn is_settled(&self, bounds: &Bounds) -> bool {
         let event = |event: &Event| {
             let carried = match event.stands {
