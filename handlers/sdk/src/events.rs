@@ -53,7 +53,7 @@ impl std::error::Error for Error {}
 pub enum When {
     /// As soon as the call's effects are committed.
     Now,
-    /// So long after the call, in whole milliseconds.
+    /// This long after the call, in whole milliseconds.
     After(Duration),
     /// At this time; one of the past is now.
     At(SystemTime),

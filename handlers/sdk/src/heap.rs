@@ -19,8 +19,8 @@ unsafe extern "C" {
     static __heap_base: u8;
 }
 
-// SAFETY: every piece that is handed out lies in the linear memory, belongs to nobody else (the linker puts nothing
-// behind `__heap_base`; grown pages are new), and is never taken back.
+// SAFETY: every piece that is handed out lies in the linear memory, has no other owner (the linker puts nothing behind
+// `__heap_base`; grown pages are new), and is never taken back.
 unsafe impl Allocator for Memory {
     fn alloc(&self, size: usize) -> (*mut u8, usize, u32) {
         // SAFETY: a guest has one thread, and nothing here is entered twice.

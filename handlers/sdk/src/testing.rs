@@ -66,8 +66,8 @@ fn with<T>(f: impl FnOnce(&mut World) -> T) -> T {
     WORLD.with_borrow_mut(f)
 }
 
-/// Begins anew: no state, settings, events or logs, and attempt 1. Call it first in each test, since a thread may run
-/// more than one.
+/// Starts again with no state, settings, events or logs, and attempt 1. Call it first in each test, since a thread may run more
+/// than one.
 pub fn reset() {
     with(|world| *world = World::default());
 }

@@ -80,7 +80,7 @@ fn what_is_over_a_limit_is_refused() {
         events::emit_bytes("s", &[], &large),
         Err(events::Error::TooLarge(_))
     ));
-    // Each call has it anew.
+    // Each call starts with its full allowance.
     call(nothing, event("s", "")).unwrap();
     for n in 0..400 {
         state::get(&n.to_string()).unwrap();
