@@ -6,23 +6,20 @@ use std::time::Duration;
 
 use async_nats::Subject;
 use futures_util::StreamExt;
-use serde_json::json;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
-use self::carry::{Fetched, Relay};
+use self::carry::Relay;
 use self::consumer::Watch;
+use self::hearing::{Hearing, Then};
 use crate::broker::connection::redial_delay;
-use crate::broker::consumer::nanos;
 use crate::broker::kv::kv_stream;
 use crate::broker::provision::{DEAD, DELAYED, restore};
 use crate::broker::shared::Shared;
 use crate::broker::{By, Connection, Error};
 use crate::failpoint;
-use crate::failpoint::mistake::Mistake;
-use crate::ledger::core::entry::{PART, Subjects};
+use crate::ledger::core::entry::Subjects;
 use crate::ledger::store::bucket::Bucket;
-use crate::message::DeliveryInfo;
 use crate::plan::{Nats, Plan};
 use crate::trouble::Weight;
 
@@ -32,6 +29,7 @@ mod carry;
 pub mod consumer;
 pub mod due;
 mod flight;
+mod hearing;
 mod look;
 mod publish;
 mod refused;
@@ -147,7 +145,6 @@ pub async fn caught_up(state: &RelayState, connection: &Connection) -> Result<()
     }
 }
 
-// Long: its consumer is made, and then one loop waits for all that it hears of.
 async fn serve(
     state: &Arc<RelayState>,
     (connection, reading, starts): (&Connection, &Connection, &Semaphore),
@@ -157,53 +154,22 @@ async fn serve(
     let ledger = state.ledger();
     // Nobody closes it.
     let turn = starts.acquire().await.ok();
-    for needed in [DEAD, DELAYED] {
-        restore(connection, plan, needed).await?;
-    }
-    let stream = kv_stream(ledger);
-    let subjects = Subjects::new(ledger);
-    consumer::bind(connection, ledger).await?;
-    let gone = || Error::Gone {
-        what: format!("the relay of {ledger}"),
-    };
-    let inbox = reading.client.new_inbox();
-    let mut messages = reading.client.subscribe(inbox.clone()).await.map_err(|_| gone())?;
-    let next = format!("{}.CONSUMER.MSG.NEXT.{stream}.{CONSUMER}", reading.api_prefix());
-    let place = (stream, subjects);
+    prepare(connection, plan, ledger).await?;
+    let mut hearing = Hearing::open(state, reading).await?;
+    let place = (kv_stream(ledger), Subjects::new(ledger));
     let mut relay = Relay::new(state, plan, connection.clone(), place, bucket.cloned()).await?;
     drop(turn);
     state.active(false);
     state.works();
-    let mut pin: Option<String> = None;
-    // Taken up over this connection: up to here nothing is taken up again.
-    let mut taken = 0;
-    let (mut asked, mut fetched) = (0, Instant::now());
-    let mut heard = Instant::now();
     let mut checks = tokio::time::interval(Duration::from_secs(1));
     let mut watch = Watch::new();
     let mut turn = false;
-    let closed = async {
-        tokio::select! {
-            () = connection.closed() => {}
-            () = reading.closed() => {}
-        }
-    };
+    let closed = either_closed(connection, reading);
     tokio::pin!(closed);
     loop {
-        if asked == 0 {
-            // What is tried again may be published only while the pin is ours for certain, so that is heard more often.
-            let expires = if relay.blocked.is_empty() { ASK } else { ASK_OFTEN };
-            let mut ask = json!({ "batch": BATCH, "expires": nanos(expires), "group": GROUP });
-            if let Some(id) = &pin {
-                ask["id"] = json!(id);
-            }
-            // Nothing of this request is fetched before.
-            fetched = Instant::now();
-            let client = &reading.client;
-            let sent = client.publish_with_reply(next.clone(), inbox.clone(), ask.to_string().into());
-            sent.await.map_err(|_| gone())?;
-            asked = BATCH;
-        }
+        // What is tried again may be published only while the pin is ours for certain, so that is heard more often.
+        let expires = if relay.blocked.is_empty() { ASK } else { ASK_OFTEN };
+        hearing.ask(expires).await?;
         // What waits has its turn with what comes.
         turn = !turn;
         let has_room = relay.flight.has_room();
@@ -217,7 +183,7 @@ async fn serve(
         }
         let message = tokio::select! {
             biased;
-            () = &mut closed => return Err(gone()),
+            () = &mut closed => return Err(gone(ledger)),
             answered = relay.flight.next(), if !relay.flight.is_empty() => {
                 relay.answered(answered?)?;
                 confirm(reading, &mut relay).await?;
@@ -232,91 +198,41 @@ async fn serve(
                 relay.tell();
                 relay.tick()?;
                 confirm(reading, &mut relay).await?;
-                // With a lost request goes the certainty when the messages behind it were fetched.
-                if heard.elapsed() > PIN_TTL * 2 {
-                    return Err(gone());
-                }
+                hearing.check()?;
                 if relay.is_idle() && watch.finds(connection, ledger).await? {
                     state.made_anew();
                     return Ok(());
                 }
                 continue;
             }
-            message = messages.next(), if has_room => message.ok_or_else(gone)?,
+            message = hearing.next(), if has_room => message?,
             () = std::future::ready(()), if can_go_on => continue,
         };
-        heard = Instant::now();
-        if let Some(status) = message.status.filter(|_| message.reply.is_none()) {
-            asked = 0;
-            match status.as_u16() {
-                // None left, or time over.
-                404 | 408 => relay.pinned = fetched,
-                // The pin is another's now, and so is what is under way here.
-                423 if relay.is_idle() => {
-                    pin = None;
-                    state.active(false);
-                }
-                423 => return Ok(()),
-                // The consumer is gone, or its leader: it is looked for, and made again, at the next start.
-                _ => {
-                    return Err(Error::Missing {
-                        what: format!("consumer {CONSUMER} of bucket {ledger}"),
-                    });
-                }
-            }
-            continue;
+        if hearing.take(&mut relay, message).await? == Then::BeginAgain {
+            return Ok(());
         }
-        asked -= 1;
-        let reply = message.reply.clone().ok_or_else(gone)?;
-        let here = DeliveryInfo::parse(&reply).ok_or_else(gone)?;
-        let text = |name: &str| message.headers.as_ref()?.get(name).map(|v| v.as_str().to_owned());
-        let id = text("Nats-Pin-Id");
-        if pin.is_none() || (id.is_some() && id != pin) {
-            if !relay.is_idle() {
-                // Another relay has had the pin meanwhile: what is under way here may be its work by now.
-                return Ok(());
-            }
-            pin = id;
-            state.active(true);
-            // An ack here speaks for everything before as well, so what another relay, or an earlier life of this one,
-            // has fetched and not confirmed is carried out first.
-            match relay.recover(here).await? {
-                Some(until) => taken = until,
-                None => return Ok(()),
-            }
-        }
-        relay.pinned = fetched;
-        if failpoint::planted().is(Mistake::RelayAcksEarly) {
-            let sent = reading.client.publish(reply.clone(), "+ACK".into());
-            sent.await.map_err(|_| gone())?;
-        }
-        let (sequence, time_ms) = (here.stream_sequence, here.time_ms);
-        if sequence <= taken {
-            // What has been taken up is confirmed after all that was taken up before.
-            if let Some(reply) = relay.flight.again(sequence, reply) {
-                ack(reading, reply).await?;
-            }
-        } else if let Some(malformed) = reading.malformed(&message) {
-            relay.pass_over(sequence, &malformed.why());
-            relay.leave_out(sequence, time_ms, Some(reply));
-        } else if text(PART).is_some() {
-            // A part is read by whoever names it.
-            relay.leave_out(sequence, time_ms, Some(reply));
-        } else {
-            let fetched = Fetched {
-                sequence,
-                time_ms,
-                payload: &message.payload,
-                reply: Some(reply),
-                at: fetched,
-            };
-            if !relay.take_up(fetched).await? {
-                // Not yet: what comes after must wait as well.
-                return Ok(());
-            }
-        }
-        taken = taken.max(sequence);
         confirm(reading, &mut relay).await?;
+    }
+}
+
+/// Makes what it needs in NATS and is not there.
+async fn prepare(connection: &Connection, plan: &Plan, ledger: &str) -> Result<(), Error> {
+    for needed in [DEAD, DELAYED] {
+        restore(connection, plan, needed).await?;
+    }
+    consumer::bind(connection, ledger).await
+}
+
+async fn either_closed(one: &Connection, other: &Connection) {
+    tokio::select! {
+        () = one.closed() => {}
+        () = other.closed() => {}
+    }
+}
+
+fn gone(ledger: &str) -> Error {
+    Error::Gone {
+        what: format!("the relay of {ledger}"),
     }
 }
 
