@@ -232,7 +232,7 @@ fn relays(plan: &Arc<Plan>, host: &str, lanes: &[Arc<Lane>], drain: &Drain) -> V
     if ledgers.is_empty() {
         ledgers.push(MESH_BUCKET.to_owned());
     }
-    let connections = Arc::new(relay::Connections::new(&plan.nats, host));
+    let connections = Arc::new(relay::RelayConnections::new(&plan.nats, host));
     let ends = Arc::new(Shared::new(&plan.nats, format!("jetmesh relays' end {host}")));
     let mut states = Vec::new();
     for ledger in ledgers {
@@ -264,7 +264,7 @@ async fn relay(
     state: Arc<RelayState>,
     bucket: Option<Arc<Bucket>>,
     plan: Arc<Plan>,
-    (connections, ends): (Arc<relay::Connections>, Arc<Shared>),
+    (connections, ends): (Arc<relay::RelayConnections>, Arc<Shared>),
     drain: Drain,
 ) {
     // A connection over which requests were not answered any more.

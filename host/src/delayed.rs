@@ -75,12 +75,12 @@ const KNOWN: Duration = Duration::from_secs(1);
 /// oldest events. So nothing is added to one that is filled to nine tenths; the rest is for what several relays add at a time,
 /// and for what becomes due.
 #[derive(Default)]
-pub struct Room {
+pub struct DelayedRoom {
     /// When the stream was asked, and how many bytes more it takes.
     known: Option<(Instant, u64)>,
 }
 
-impl Room {
+impl DelayedRoom {
     /// Whether this number of bytes of payload can be added; if so, they count as added.
     pub async fn takes(&mut self, connection: &Connection, bytes: u64) -> Result<bool, Error> {
         let known = self.known.filter(|(at, _)| at.elapsed() < KNOWN);

@@ -1,7 +1,7 @@
 //! What `ARCHITECTURE.md` says of who may name what, held by reading the source. A list here is exact: whoever adds a
 //! file to it, or takes one off, says why in the architecture.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// The longest that a file may be: beyond it, it holds two concepts.
@@ -17,6 +17,9 @@ const LONG: [&str; 4] = [
     "ledger/model/large.rs: large_bounds_hold",
     "ledger/model/steps.rs: step",
 ];
+
+/// The names of types that several modules have, always written with their module's: `broker::Error`.
+const OF_THEIR_MODULE: [&str; 1] = ["Error"];
 
 /// Files whose code names the NATS client.
 const NATS: [&str; 30] = [
@@ -362,6 +365,20 @@ fn no_function_is_longer_than_70_lines_without_a_reason_above_it() {
     assert_eq!(names, set(&LONG));
     let silent: Vec<&String> = long.iter().filter(|(_, why)| !why).map(|(name, _)| name).collect();
     assert_eq!(silent, Vec::<&String>::new(), "they do not say why");
+}
+
+#[test]
+fn each_type_has_a_name_of_its_own() {
+    let sources = sources();
+    let mut homes: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for source in &sources {
+        for name in source.types().filter(|name| !OF_THEIR_MODULE.contains(name)) {
+            homes.entry(name).or_default().push(&source.name);
+        }
+    }
+    assert!(homes.len() > 300, "{}", homes.len());
+    homes.retain(|_, files| files.len() > 1);
+    assert_eq!(homes, BTreeMap::new());
 }
 
 #[test]

@@ -77,28 +77,28 @@ pub fn tell_all() {
     log(rest);
 }
 
-fn log(lines: Vec<Line>) {
-    for Line { what, about, met, now } in lines {
-        let Met { why, times, .. } = met;
+fn log(lines: Vec<TroubleLine>) {
+    for TroubleLine { what, about, met, now } in lines {
+        let TroubleMet { why, times, .. } = met;
         let since = rfc3339(met.since_ms);
         match (now, met.weight) {
-            (Now::Lasts, Weight::Delay | Weight::Person) => {
+            (TroubleNow::Lasts, Weight::Delay | Weight::Person) => {
                 tracing::error!(about, why, times, since, "it continues: {what}");
             }
-            (Now::Lasts, Weight::Aside) => tracing::warn!(about, why, times, since, "it continues: {what}"),
-            (Now::Quiet, _) => tracing::warn!(about, why, times, since, "not for the last minute: {what}"),
-            (Now::Ends, _) => tracing::warn!(about, why, times, since, "count until this host ended: {what}"),
+            (TroubleNow::Lasts, Weight::Aside) => tracing::warn!(about, why, times, since, "it continues: {what}"),
+            (TroubleNow::Quiet, _) => tracing::warn!(about, why, times, since, "not for the last minute: {what}"),
+            (TroubleNow::Ends, _) => tracing::warn!(about, why, times, since, "count until this host ended: {what}"),
         }
     }
 }
 
 /// Its kind, what it concerns, and its text without names and numbers.
-type Key = (&'static str, String, String);
+type TroubleKey = (&'static str, String, String);
 
-struct Troubles(BTreeMap<Key, Met>);
+struct Troubles(BTreeMap<TroubleKey, TroubleMet>);
 
 #[derive(Debug, Clone)]
-struct Met {
+struct TroubleMet {
     weight: Weight,
     /// What was said last.
     why: String,
@@ -114,16 +114,16 @@ struct Met {
     end_told: bool,
 }
 
-struct Line {
+struct TroubleLine {
     what: &'static str,
     about: String,
-    met: Met,
-    now: Now,
+    met: TroubleMet,
+    now: TroubleNow,
 }
 
 /// How a trouble stands when it is told of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Now {
+enum TroubleNow {
     /// It has come again in the last minute.
     Lasts,
     /// It has not.
@@ -133,7 +133,7 @@ enum Now {
 }
 
 impl Troubles {
-    fn met(&mut self, weight: Weight, (what, about, why): Key, now: Instant) -> bool {
+    fn met(&mut self, weight: Weight, (what, about, why): TroubleKey, now: Instant) -> bool {
         let mut key = (what, about, normalise(&why));
         if self.0.len() >= KEYS_MAX && !self.0.contains_key(&key) {
             key = (what, "others".to_owned(), String::new());
@@ -143,7 +143,7 @@ impl Troubles {
             (met.weight, met.why, met.last, met.over) = (weight, why, now, false);
             return false;
         }
-        let met = Met {
+        let met = TroubleMet {
             weight,
             why,
             // On lines of the log, whose own time is the host's.
@@ -177,7 +177,7 @@ impl Troubles {
         times
     }
 
-    fn due(&mut self, now: Instant) -> Vec<Line> {
+    fn due(&mut self, now: Instant) -> Vec<TroubleLine> {
         let mut lines = Vec::new();
         self.0.retain(|key, met| {
             if now.saturating_duration_since(met.told_at) < EVERY {
@@ -186,7 +186,11 @@ impl Troubles {
             let lasts = !met.over && met.times > met.told && now.saturating_duration_since(met.last) < EVERY;
             if met.times > met.told || (met.times > 1 && !met.over) {
                 (met.told, met.told_at) = (met.times, now);
-                lines.push(line(key, met, if lasts { Now::Lasts } else { Now::Quiet }));
+                lines.push(line(
+                    key,
+                    met,
+                    if lasts { TroubleNow::Lasts } else { TroubleNow::Quiet },
+                ));
             }
             lasts
         });
@@ -194,16 +198,16 @@ impl Troubles {
     }
 
     /// What was counted since it was told of last.
-    fn rest(&mut self) -> Vec<Line> {
+    fn rest(&mut self) -> Vec<TroubleLine> {
         let untold = self.0.iter().filter(|(_, met)| met.times > met.told);
-        let lines = untold.map(|(key, met)| line(key, met, Now::Ends)).collect();
+        let lines = untold.map(|(key, met)| line(key, met, TroubleNow::Ends)).collect();
         self.0.clear();
         lines
     }
 }
 
-fn line(key: &Key, met: &Met, now: Now) -> Line {
-    Line {
+fn line(key: &TroubleKey, met: &TroubleMet, now: TroubleNow) -> TroubleLine {
+    TroubleLine {
         what: key.0,
         about: key.1.clone(),
         met: met.clone(),
@@ -215,11 +219,11 @@ fn line(key: &Key, met: &Met, now: Now) -> Line {
 mod tests {
     use super::*;
 
-    fn key(about: &str, why: &str) -> Key {
+    fn key(about: &str, why: &str) -> TroubleKey {
         ("it fails", about.to_owned(), why.to_owned())
     }
 
-    fn told(lines: &[Line]) -> Vec<(&str, u64, Now)> {
+    fn told(lines: &[TroubleLine]) -> Vec<(&str, u64, TroubleNow)> {
         let told = lines.iter().map(|line| (line.about.as_str(), line.met.times, line.now));
         told.collect()
     }
@@ -243,12 +247,12 @@ mod tests {
         }
         assert_eq!(
             told(&troubles.due(at(70))),
-            [("a", 71, Now::Lasts)],
+            [("a", 71, TroubleNow::Lasts)],
             "one that came once says nothing more"
         );
         assert_eq!(told(&troubles.due(at(71))), []);
         troubles.met(Weight::Delay, key("a", "event 8 waits"), at(72));
-        assert_eq!(told(&troubles.due(at(140))), [("a", 72, Now::Quiet)]);
+        assert_eq!(told(&troubles.due(at(140))), [("a", 72, TroubleNow::Quiet)]);
         assert!(
             troubles.met(Weight::Delay, key("a", "event 1 waits"), at(141)),
             "it is new again"
@@ -258,7 +262,7 @@ mod tests {
         troubles.met(Weight::Delay, key("a", "event 2 waits"), at(142));
         assert_eq!(
             told(&troubles.rest()),
-            [("a", 2, Now::Ends)],
+            [("a", 2, TroubleNow::Ends)],
             "what is counted is told in the end"
         );
     }
@@ -276,7 +280,7 @@ mod tests {
             assert!(!troubles.met(Weight::Person, key("a", "x"), at(second)));
             assert_eq!(troubles.over("it fails", "a", at(second)), None);
         }
-        assert_eq!(told(&troubles.due(at(62))), [("a", 49, Now::Quiet)]);
+        assert_eq!(told(&troubles.due(at(62))), [("a", 49, TroubleNow::Quiet)]);
         assert!(troubles.met(Weight::Person, key("a", "x"), at(63)));
     }
 

@@ -28,7 +28,7 @@ pub const RUNNING: &str = "running";
 pub const HOST_ENDED: &str = "host-ended";
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct Record {
+pub struct AttemptRecord {
     pub handler: String,
     /// `<incarnation>.<sequence>`.
     pub event: String,
@@ -79,14 +79,14 @@ pub struct Attempt {
 /// A record and the revision that it has in the bucket; 0: it is not there yet.
 #[derive(Debug, Clone, Default)]
 pub struct Held {
-    pub record: Record,
+    pub record: AttemptRecord,
     pub revision: u64,
 }
 
-impl Record {
+impl AttemptRecord {
     /// Reads a record. `Err` says what is wrong with it.
-    pub fn read(bytes: &[u8]) -> Result<Record, String> {
-        let record: Record = serde_json::from_slice(bytes).map_err(|e| e.to_string())?;
+    pub fn read(bytes: &[u8]) -> Result<AttemptRecord, String> {
+        let record: AttemptRecord = serde_json::from_slice(bytes).map_err(|e| e.to_string())?;
         let attempts = record.history.iter().map(|attempt| &attempt.at);
         let first = Some(&record.first).filter(|_| record.attempts > 0);
         let mut times = attempts.chain(first).chain(&record.next);
@@ -181,8 +181,8 @@ pub async fn load(connection: &Connection, handler: &str, event: &EventId) -> Re
         return Ok(Held::default());
     };
     let record = match is_tombstone(&stored.raw_headers) {
-        true => Record::default(),
-        false => Record::read(&stored.payload).map_err(|why| unreadable(handler, event, why))?,
+        true => AttemptRecord::default(),
+        false => AttemptRecord::read(&stored.payload).map_err(|why| unreadable(handler, event, why))?,
     };
     Ok(Held {
         record,

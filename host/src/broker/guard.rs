@@ -27,10 +27,10 @@ use crate::plan::Nats;
 use crate::text::secret::redact;
 
 /// A connection to a server, encrypted or not.
-trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
-impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
+trait ByteStream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> ByteStream for S {}
 
-type Server = BufReader<Box<dyn Stream>>;
+type GuardedServer = BufReader<Box<dyn ByteStream>>;
 
 /// Bytes that are read at a time, each way.
 const CHUNK: usize = 64 * 1024;
@@ -146,10 +146,10 @@ fn to_guard(nats: &Nats, server: &str, port: u16) -> Nats {
 }
 
 /// Connects to a server, and returns its first message.
-async fn dial(nats: &Nats, addr: &ServerAddr) -> io::Result<(Server, Vec<u8>)> {
+async fn dial(nats: &Nats, addr: &ServerAddr) -> io::Result<(GuardedServer, Vec<u8>)> {
     let plain = TcpStream::connect((addr.host(), addr.port())).await?;
     plain.set_nodelay(true)?;
-    let mut stream: Box<dyn Stream> = Box::new(plain);
+    let mut stream: Box<dyn ByteStream> = Box::new(plain);
     if nats.tls_first {
         stream = encrypt(nats, addr, stream).await?;
     }
@@ -173,7 +173,7 @@ async fn dial(nats: &Nats, addr: &ServerAddr) -> io::Result<(Server, Vec<u8>)> {
 }
 
 /// As the client does it.
-async fn encrypt(nats: &Nats, addr: &ServerAddr, stream: Box<dyn Stream>) -> io::Result<Box<dyn Stream>> {
+async fn encrypt(nats: &Nats, addr: &ServerAddr, stream: Box<dyn ByteStream>) -> io::Result<Box<dyn ByteStream>> {
     let mut roots = RootCertStore::empty();
     match &nats.tls_ca {
         Some(file) => {
@@ -208,7 +208,7 @@ fn certificates(file: &std::path::Path) -> io::Result<Vec<CertificateDer<'static
 /// Carries one connection, from the client's greeting to the end of either side.
 async fn serve(
     listener: &TcpListener,
-    server: Server,
+    server: GuardedServer,
     info: &[u8],
     secret: &str,
     patience: Duration,

@@ -47,7 +47,7 @@ impl Screen {
             let Some(length) = line(input) else {
                 return if input.len() > LINE_MAX { Err(OutOfStep) } else { Ok(()) };
             };
-            let Some(head) = Head::parse(&input[..length])? else {
+            let Some(head) = MessageLine::parse(&input[..length])? else {
                 self.passing = length + 2;
                 continue;
             };
@@ -66,7 +66,7 @@ impl Screen {
     }
 
     /// The beginning of what stands for a refused message; its headers and payload follow as they are.
-    fn replace(&self, head: &Head<'_>, output: &mut BytesMut) {
+    fn replace(&self, head: &MessageLine<'_>, output: &mut BytesMut) {
         let lengths = format!("{} {}\n", head.subject.len(), head.headers);
         let all = lengths.len() + head.subject.len() + head.all;
         for part in [b"MSG ", self.secret.as_bytes(), b" ", head.subscription, b" "] {
@@ -131,7 +131,7 @@ impl Malformed {
 }
 
 /// The fields of the line that begins a message.
-struct Head<'a> {
+struct MessageLine<'a> {
     subject: &'a [u8],
     subscription: &'a [u8],
     reply: Option<&'a [u8]>,
@@ -140,9 +140,9 @@ struct Head<'a> {
     all: usize,
 }
 
-impl<'a> Head<'a> {
+impl<'a> MessageLine<'a> {
     /// `None`: it begins no message.
-    fn parse(line: &'a [u8]) -> Result<Option<Head<'a>>, OutOfStep> {
+    fn parse(line: &'a [u8]) -> Result<Option<MessageLine<'a>>, OutOfStep> {
         let (rest, has_headers) = match (line.strip_prefix(b"MSG "), line.strip_prefix(b"HMSG ")) {
             (Some(rest), _) => (rest, false),
             (_, Some(rest)) => (rest, true),
@@ -166,7 +166,7 @@ impl<'a> Head<'a> {
         if headers > all || all > MESSAGE_MAX || (has_headers && headers == 0) {
             return Err(OutOfStep);
         }
-        Ok(Some(Head {
+        Ok(Some(MessageLine {
             subject,
             subscription,
             reply,

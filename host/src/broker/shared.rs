@@ -17,7 +17,7 @@ pub struct Shared {
     nats: Nats,
     name: String,
     guarded: bool,
-    state: Mutex<State>,
+    state: Mutex<SharedState>,
     /// Held by an owner while it begins over the connection.
     pub starts: Semaphore,
 }
@@ -27,7 +27,7 @@ pub struct Shared {
 const STARTS_MAX: usize = 32;
 
 #[derive(Default)]
-struct State {
+struct SharedState {
     current: Option<Connection>,
     /// When opening one has failed last, and why.
     failed: Option<(Instant, Error)>,
@@ -87,7 +87,7 @@ impl Shared {
         }
     }
 
-    fn tell_of_loss(&self, state: &mut State) {
+    fn tell_of_loss(&self, state: &mut SharedState) {
         if state.current.take_if(|current| current.is_closed()).is_some() {
             tracing::info!(connection = self.name, "connection lost, connecting again");
         }

@@ -138,14 +138,14 @@ impl Connection {
 
 #[derive(Deserialize)]
 struct Page {
-    state: Subjects,
+    state: SubjectsPage,
     /// How many subjects match; absent if none does.
     #[serde(default)]
     total: usize,
 }
 
 #[derive(Deserialize)]
-struct Subjects {
+struct SubjectsPage {
     #[serde(default)]
     subjects: HashMap<String, u64>,
 }

@@ -8,7 +8,7 @@ use super::dlq;
 use super::table::{self, Narrow};
 use super::text::in_time;
 use super::{Args, Error, OK};
-use crate::attempts::{Attempt, RUNNING, Record};
+use crate::attempts::{Attempt, AttemptRecord, RUNNING};
 use crate::broker::kv::key_subject;
 use crate::broker::kv::kv_stream;
 use crate::broker::provision::ATTEMPTS;
@@ -127,7 +127,7 @@ struct Due {
     due: u64,
     /// In the order of the bucket.
     count: u64,
-    record: Record,
+    record: AttemptRecord,
 }
 
 impl Due {
@@ -161,7 +161,7 @@ async fn each(
     connection: &Connection,
     plan: &Plan,
     handler: Option<&str>,
-    mut seen: impl FnMut(Record),
+    mut seen: impl FnMut(AttemptRecord),
 ) -> Result<(), Error> {
     let over = over(connection, plan, handler).await?;
     let subjects = [key_subject(ATTEMPTS, &format!("{}.*.*", handler.unwrap_or("*")))];
@@ -179,7 +179,7 @@ async fn each(
             Some(malformed) => (String::from_utf8_lossy(&malformed.subject), Err(malformed.why())),
             None => (
                 scanned.message.subject.as_str().into(),
-                Record::read(&scanned.message.payload),
+                AttemptRecord::read(&scanned.message.payload),
             ),
         };
         let record = match read {
@@ -222,14 +222,14 @@ async fn over<'a>(
 }
 
 /// The last attempt that failed, and the host of the one that runs.
-pub fn state(record: &Record) -> (Option<&Attempt>, Option<&str>) {
+pub fn state(record: &AttemptRecord) -> (Option<&Attempt>, Option<&str>) {
     let running = |attempt: &&Attempt| attempt.outcome == RUNNING;
     let host = record.last().filter(running).map(|attempt| attempt.host.as_str());
     (record.history.iter().rfind(|attempt| !running(attempt)), host)
 }
 
 /// When the next attempt is due, in words.
-pub fn next(record: &Record, now: u64) -> String {
+pub fn next(record: &AttemptRecord, now: u64) -> String {
     match (state(record).1, record.next.as_deref().and_then(parse_rfc3339)) {
         (Some(host), _) => format!("running on {host}"),
         (None, Some(due)) if due > now => format!("{}, {}", in_time(due, now), of_day(due, now)),
@@ -248,12 +248,12 @@ fn of_day(at: u64, now: u64) -> String {
     }
 }
 
-fn max(plan: &Plan, record: &Record) -> Option<u32> {
+fn max(plan: &Plan, record: &AttemptRecord) -> Option<u32> {
     let handler = plan.handlers.iter().find(|h| h.name == record.handler)?;
     Some(handler.retry.max_attempts)
 }
 
-fn row(plan: &Plan, record: &Record, now: u64) -> Vec<String> {
+fn row(plan: &Plan, record: &AttemptRecord, now: u64) -> Vec<String> {
     let (failed, _) = state(record);
     let max = max(plan, record).map_or_else(|| "?".to_owned(), |max| max.to_string());
     vec![
@@ -267,7 +267,7 @@ fn row(plan: &Plan, record: &Record, now: u64) -> Vec<String> {
 }
 
 /// `max`: how many attempts its handler has; `None`: it is not in the configuration.
-pub fn json_of(record: &Record, max: Option<u32>) -> Value {
+pub fn json_of(record: &AttemptRecord, max: Option<u32>) -> Value {
     let (failed, running) = state(record);
     json!({
         "id": format!("{}.{}", record.handler, record.event),

@@ -11,7 +11,7 @@ use crate::text::secret::{HIDDEN, hide, redact};
 /// The effective configuration as TOML; secrets are hidden.
 pub fn effective(plan: &Plan) -> String {
     let mut text = String::new();
-    let mut out = Out(&mut text);
+    let mut out = EffectiveText(&mut text);
     out.text("mesh", &plan.mesh);
     out.raw("replicas", &plan.replicas);
     out.raw("relay", &plan.relay);
@@ -43,9 +43,9 @@ pub fn effective(plan: &Plan) -> String {
     text
 }
 
-struct Out<'a>(&'a mut String);
+struct EffectiveText<'a>(&'a mut String);
 
-impl Out<'_> {
+impl EffectiveText<'_> {
     fn table(&mut self, name: &str) {
         // Writing to a String cannot fail.
         let _ = writeln!(self.0, "\n[{name}]");
@@ -89,7 +89,7 @@ fn quote_key(key: &str) -> String {
     }
 }
 
-fn nats(out: &mut Out<'_>, nats: &Nats) {
+fn nats(out: &mut EffectiveText<'_>, nats: &Nats) {
     out.table("nats");
     out.text("url", &redact(&nats.url));
     out.optional("user", nats.user.as_deref());
@@ -117,7 +117,7 @@ fn nats(out: &mut Out<'_>, nats: &Nats) {
     }
 }
 
-fn stream(out: &mut Out<'_>, stream: &Stream) {
+fn stream(out: &mut EffectiveText<'_>, stream: &Stream) {
     out.table(&format!("streams.{}", quote_key(&stream.name)));
     out.list("subjects", &stream.subjects);
     out.text("retention", stream.retention.word());
@@ -131,7 +131,7 @@ fn stream(out: &mut Out<'_>, stream: &Stream) {
     out.duration("duplicate_window", stream.duplicate_window);
 }
 
-fn handler(out: &mut Out<'_>, handler: &Handler) {
+fn handler(out: &mut EffectiveText<'_>, handler: &Handler) {
     out.table(&format!("handlers.{}", handler.name));
     out.text("module", &handler.module.display().to_string());
     out.text("stream", &handler.stream);

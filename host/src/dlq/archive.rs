@@ -10,7 +10,7 @@ use crate::outcome::Cause;
 use crate::payload::{Header, Payload, headers};
 
 #[derive(Debug, Serialize, Deserialize)]
-struct Line {
+struct ArchiveLine {
     id: String,
     subject: String,
     dead_since: String,
@@ -29,7 +29,7 @@ pub struct Restored {
 /// A letter, which must be whole, as a line.
 pub fn line(letter: &Letter) -> String {
     let kept = letter.headers.iter().filter(|(name, _)| !is_of_storage(name));
-    let line = Line {
+    let line = ArchiveLine {
         id: letter.id().to_owned(),
         subject: letter.subject.clone(),
         dead_since: rfc3339(letter.dead_since_ms()),
@@ -57,7 +57,7 @@ fn is(name: &str, header: &str) -> bool {
 pub fn parse(text: &str) -> Result<Restored, String> {
     // At the beginning of a file.
     let text = text.trim_start_matches('\u{feff}');
-    let line: Line = serde_json::from_str(text).map_err(|error| {
+    let line: ArchiveLine = serde_json::from_str(text).map_err(|error| {
         // The caller knows the number of the line, if there are several.
         let why = error.to_string().replace(" at line 1 column ", " at column ");
         format!("it is not an exported letter: {why}")

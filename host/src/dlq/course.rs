@@ -26,7 +26,7 @@ pub enum Fate {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
+enum LetterProgress {
     Untried,
     Out { since: Duration, looks: u8 },
     Over,
@@ -50,7 +50,7 @@ pub struct Meant {
     pub kind: usize,
     /// A ledger has decided its death, and knows if it is done.
     pub in_ledger: bool,
-    state: State,
+    state: LetterProgress,
 }
 
 impl Meant {
@@ -61,14 +61,14 @@ impl Meant {
 
 /// What letters have in common.
 #[derive(Debug, Clone)]
-pub struct Kind {
-    pub key: group::Key,
+pub struct LetterKind {
+    pub key: group::FaultKey,
     pub count: usize,
     /// The newest letter's error.
     pub error: String,
 }
 
-impl Kind {
+impl LetterKind {
     /// An emitted event that no stream took: it is published, not run.
     pub fn is_undeliverable(&self) -> bool {
         self.key.cause == Cause::Undeliverable.name()
@@ -123,8 +123,8 @@ impl Counts {
 pub struct Course {
     letters: Vec<Meant>,
     by_subject: HashMap<String, usize>,
-    kinds: Vec<Kind>,
-    by_key: HashMap<group::Key, usize>,
+    kinds: Vec<LetterKind>,
+    by_key: HashMap<group::FaultKey, usize>,
     next: usize,
     counts: Counts,
     /// By group and code.
@@ -147,11 +147,11 @@ impl Course {
         if self.by_subject.contains_key(&letter.subject) {
             return;
         }
-        let key = group::Key::of(letter);
+        let key = group::FaultKey::of(letter);
         let kinds = &mut self.kinds;
         let kind = *self.by_key.entry(key.clone()).or_insert_with(|| {
             let error = String::new();
-            kinds.push(Kind { key, count: 0, error });
+            kinds.push(LetterKind { key, count: 0, error });
             kinds.len() - 1
         });
         self.kinds[kind].count += 1;
@@ -164,7 +164,7 @@ impl Course {
             sequence: letter.sequence,
             kind,
             in_ledger: !letter.header(dead_letter::DEATH).is_empty(),
-            state: State::Untried,
+            state: LetterProgress::Untried,
         });
         self.counts.untried += 1;
     }
@@ -182,8 +182,8 @@ impl Course {
     }
 
     /// The largest first.
-    pub fn kinds(&self) -> Vec<&Kind> {
-        let mut kinds: Vec<&Kind> = self.kinds.iter().collect();
+    pub fn kinds(&self) -> Vec<&LetterKind> {
+        let mut kinds: Vec<&LetterKind> = self.kinds.iter().collect();
         kinds.sort_by_key(|kind| std::cmp::Reverse(kind.count));
         kinds
     }
@@ -192,12 +192,12 @@ impl Course {
         &self.letters[at]
     }
 
-    pub fn kind(&self, at: usize) -> &Kind {
+    pub fn kind(&self, at: usize) -> &LetterKind {
         &self.kinds[self.letters[at].kind]
     }
 
     /// What has failed again: the group, the code, and which.
-    pub fn failures(&self) -> impl Iterator<Item = (&Kind, &str, &Failures)> {
+    pub fn failures(&self) -> impl Iterator<Item = (&LetterKind, &str, &Failures)> {
         self.failures
             .iter()
             .map(|((kind, code), failures)| (&self.kinds[*kind], code.as_str(), failures))
@@ -208,8 +208,8 @@ impl Course {
         while let Some(letter) = self.letters.get_mut(self.next) {
             let at = self.next;
             self.next += 1;
-            if letter.state == State::Untried {
-                letter.state = State::Out { since: now, looks: 0 };
+            if letter.state == LetterProgress::Untried {
+                letter.state = LetterProgress::Out { since: now, looks: 0 };
                 self.counts.untried -= 1;
                 self.counts.out += 1;
                 self.counts.sent += 1;
@@ -222,8 +222,8 @@ impl Course {
     /// A letter could not be asked for, for certain; one that was asked for before stays out.
     pub fn not_sent(&mut self, at: usize) {
         let letter = &mut self.letters[at];
-        if matches!(letter.state, State::Out { looks: 0, .. }) {
-            letter.state = State::Untried;
+        if matches!(letter.state, LetterProgress::Out { looks: 0, .. }) {
+            letter.state = LetterProgress::Untried;
             self.counts.out -= 1;
             self.counts.untried += 1;
             self.counts.sent -= 1;
@@ -245,13 +245,13 @@ impl Course {
     pub fn learn(&mut self, at: usize, fate: Fate, whose: Whose) -> Option<Fate> {
         let letter = &mut self.letters[at];
         let was_out = match (letter.state, &fate) {
-            (State::Over, _) => return None,
+            (LetterProgress::Over, _) => return None,
             // A replay that another person asked for has failed: this run can still try it.
-            (State::Untried, Fate::Failed { .. } | Fate::Silent) => return None,
-            (State::Untried, Fate::Succeeded | Fate::Gone) => false,
-            (State::Out { .. }, _) => true,
+            (LetterProgress::Untried, Fate::Failed { .. } | Fate::Silent) => return None,
+            (LetterProgress::Untried, Fate::Succeeded | Fate::Gone) => false,
+            (LetterProgress::Out { .. }, _) => true,
         };
-        letter.state = State::Over;
+        letter.state = LetterProgress::Over;
         match was_out {
             true => self.counts.out -= 1,
             false => self.counts.untried -= 1,
@@ -284,14 +284,14 @@ impl Course {
     pub fn out_since(&self, before: Duration) -> Vec<usize> {
         let tried = self.letters.iter().enumerate().take(self.next);
         tried
-            .filter(|(_, letter)| matches!(letter.state, State::Out { since, .. } if since <= before))
+            .filter(|(_, letter)| matches!(letter.state, LetterProgress::Out { since, .. } if since <= before))
             .map(|(at, _)| at)
             .collect()
     }
 
     /// The replay of a letter does not wait any more, and its letter stands as it was found.
     pub fn unheard(&mut self, at: usize) -> Unheard {
-        let State::Out { looks, .. } = &mut self.letters[at].state else {
+        let LetterProgress::Out { looks, .. } = &mut self.letters[at].state else {
             return Unheard::Wait;
         };
         *looks += 1;

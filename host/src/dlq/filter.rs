@@ -54,7 +54,7 @@ impl Filter {
             && self
                 .group
                 .as_deref()
-                .is_none_or(|group| group::Key::of(letter).id() == group)
+                .is_none_or(|group| group::FaultKey::of(letter).id() == group)
     }
 }
 
@@ -99,7 +99,7 @@ mod tests {
     #[test]
     fn each_condition_takes_what_it_means_and_nothing_else() {
         let text = |text: &str| Some(text.to_owned());
-        let group = group::Key::of(&letter()).id();
+        let group = group::FaultKey::of(&letter()).id();
         let all = Filter::default();
         let yes = [
             Filter {

@@ -14,7 +14,7 @@ const GROUPS_MAX: usize = 10_000;
 
 /// What the letters of a group have in common.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Key {
+pub struct FaultKey {
     pub handler: String,
     pub cause: String,
     pub code: String,
@@ -23,10 +23,10 @@ pub struct Key {
     pub module: String,
 }
 
-impl Key {
-    pub fn of(letter: &Letter) -> Key {
+impl FaultKey {
+    pub fn of(letter: &Letter) -> FaultKey {
         let of = |name| letter.header(name).to_owned();
-        Key {
+        FaultKey {
             handler: of(dead_letter::HANDLER),
             cause: of(dead_letter::CAUSE),
             code: of(dead_letter::CODE),
@@ -49,8 +49,8 @@ impl Key {
 
 /// A group, and what is known of its letters.
 #[derive(Debug, Clone)]
-pub struct Group {
-    pub key: Key,
+pub struct LetterGroup {
+    pub key: FaultKey,
     pub count: u64,
     /// Of these: were replayed, and have failed again.
     pub failed_again: u64,
@@ -65,20 +65,20 @@ pub struct Group {
 /// Letters, counted by group. Takes memory for each group and none for a letter.
 #[derive(Debug, Default)]
 pub struct Groups {
-    groups: HashMap<Key, Group>,
+    groups: HashMap<FaultKey, LetterGroup>,
     /// Letters of groups beyond the limit.
     pub uncounted: u64,
 }
 
 impl Groups {
     pub fn add(&mut self, letter: &Letter) {
-        let key = Key::of(letter);
+        let key = FaultKey::of(letter);
         let since_ms = letter.dead_since_ms();
         if self.groups.len() >= GROUPS_MAX && !self.groups.contains_key(&key) {
             self.uncounted += 1;
             return;
         }
-        let group = self.groups.entry(key.clone()).or_insert_with(|| Group {
+        let group = self.groups.entry(key.clone()).or_insert_with(|| LetterGroup {
             key,
             count: 0,
             failed_again: 0,
@@ -98,8 +98,8 @@ impl Groups {
     }
 
     /// The largest first.
-    pub fn sorted(self) -> Vec<Group> {
-        let mut groups: Vec<Group> = self.groups.into_values().collect();
+    pub fn sorted(self) -> Vec<LetterGroup> {
+        let mut groups: Vec<LetterGroup> = self.groups.into_values().collect();
         groups.sort_by(|a, b| (b.count, b.last_ms, &b.sample).cmp(&(a.count, a.last_ms, &a.sample)));
         groups
     }
@@ -159,6 +159,6 @@ mod tests {
         );
         assert_eq!(first.key.message, "sku #: # wanted");
         assert_ne!(first.key.id(), groups[1].key.id());
-        assert_eq!(first.key.id(), Key::of(&letter(9, "a", "sku s-9: 9 wanted")).id());
+        assert_eq!(first.key.id(), FaultKey::of(&letter(9, "a", "sku s-9: 9 wanted")).id());
     }
 }

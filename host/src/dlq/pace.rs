@@ -12,7 +12,7 @@ const BURST_SECONDS: f64 = 0.1;
 const ROUND_MAX: Duration = Duration::from_secs(30);
 
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Limits {
+pub struct PaceLimits {
     /// How many may be sent and undecided at a time.
     pub batch_max: usize,
     /// How many are sent in a second at most.
@@ -24,7 +24,7 @@ pub struct Limits {
 /// The pace of one run of replays.
 #[derive(Debug)]
 pub struct Pace {
-    limits: Limits,
+    limits: PaceLimits,
     batch: usize,
     /// Decided since the batch grew last, or could have.
     since_growth: usize,
@@ -38,7 +38,7 @@ pub struct Pace {
 }
 
 impl Pace {
-    pub fn new(limits: Limits) -> Pace {
+    pub fn new(limits: PaceLimits) -> Pace {
         Pace {
             limits,
             batch: 1,
@@ -105,7 +105,7 @@ impl Pace {
 mod tests {
     use super::*;
 
-    const FREE: Limits = Limits {
+    const FREE: PaceLimits = PaceLimits {
         batch_max: 100,
         per_second: None,
         failures_max: 0.1,
@@ -164,7 +164,7 @@ mod tests {
 
     #[test]
     fn a_limit_of_nothing_stops_at_the_first_failure_and_one_of_all_never_stops() {
-        let limits = |failures_max| Limits { failures_max, ..FREE };
+        let limits = |failures_max| PaceLimits { failures_max, ..FREE };
         let mut none = Pace::new(limits(0.0));
         assert!(!none.must_stop());
         none.decided(false, Duration::ZERO);
@@ -176,7 +176,7 @@ mod tests {
 
     #[test]
     fn a_rate_is_kept_over_time_and_a_pause_is_not_made_up_for() {
-        let mut pace = Pace::new(Limits {
+        let mut pace = Pace::new(PaceLimits {
             per_second: Some(100.0),
             batch_max: 1000,
             ..FREE
@@ -191,7 +191,7 @@ mod tests {
         }
         assert!((99..=101).contains(&asked), "{asked} in a second");
         assert_eq!(pace.room(Duration::from_secs(60), 0), 10, "a tenth of a second's worth");
-        let mut slow = Pace::new(Limits {
+        let mut slow = Pace::new(PaceLimits {
             per_second: Some(0.5),
             ..FREE
         });

@@ -17,7 +17,7 @@ use crate::dead_letter::{self, Letter};
 use crate::effects::{Effects, Emit, Version};
 use crate::handler_task::transaction;
 use crate::identity;
-use crate::ledger::core::append::{TooLarge, fits_alone};
+use crate::ledger::core::append::{BatchTooLarge, fits_alone};
 use crate::ledger::core::entry::Head;
 use crate::ledger::store::keys::fetch;
 use crate::message::{EventId, Message};
@@ -46,7 +46,7 @@ pub struct Rehearsal<'a> {
 pub struct Rehearsed {
     pub outcome: Outcome,
     pub writes: Vec<Change>,
-    pub emits: Vec<Held>,
+    pub emits: Vec<HeldEmit>,
     pub log: Vec<Line>,
     pub took: Duration,
 }
@@ -61,7 +61,7 @@ pub struct Change {
 
 /// An event that would be emitted.
 #[derive(Debug, Clone)]
-pub struct Held {
+pub struct HeldEmit {
     pub emit: Emit,
     /// Why it would become a dead letter instead of arriving.
     pub problem: Option<String>,
@@ -140,7 +140,7 @@ impl<'a> Rehearsal<'a> {
             return Ok(rehearsed);
         }
         let (writes, versions) = self.changes(&run.effects).await?;
-        if let Err(TooLarge(why)) = self.commits(&message, &run.effects, &versions) {
+        if let Err(BatchTooLarge(why)) = self.commits(&message, &run.effects, &versions) {
             rehearsed.outcome = Outcome::Reject {
                 code: "too-large".to_owned(),
                 message: why,
@@ -150,7 +150,7 @@ impl<'a> Rehearsal<'a> {
         rehearsed.writes = writes;
         for emit in run.effects.emits {
             let problem = self.problem(&emit).await?;
-            rehearsed.emits.push(Held { emit, problem });
+            rehearsed.emits.push(HeldEmit { emit, problem });
         }
         Ok(rehearsed)
     }
@@ -184,7 +184,7 @@ impl<'a> Rehearsal<'a> {
         message: &Message,
         effects: &Effects,
         versions: &BTreeMap<String, Version>,
-    ) -> Result<(), TooLarge> {
+    ) -> Result<(), BatchTooLarge> {
         let Some(ledger) = &self.handler.ledger else {
             return Ok(());
         };

@@ -14,7 +14,7 @@ use futures_util::{FutureExt, StreamExt};
 use tokio::time::{Instant, interval};
 
 use super::course::{Course, Fate, Unheard, Whose};
-use super::pace::{Limits, Pace};
+use super::pace::{Pace, PaceLimits};
 use super::watch::{Watch, fate};
 use crate::broker::provision::DEAD;
 use crate::broker::{By, Connection, Error};
@@ -48,7 +48,7 @@ pub enum End {
 
 /// The progress, for the caller to show.
 #[derive(Debug, Clone, Copy)]
-pub struct Standing {
+pub struct ReplayStanding {
     pub since_start: Duration,
     /// Asked for and still waiting, for a host or between two attempts, as of the last look.
     pub waiting: usize,
@@ -61,13 +61,13 @@ pub async fn run(
     connection: &Connection,
     (name, watch): (&str, Watch),
     course: &mut Course,
-    limits: Limits,
+    limits: PaceLimits,
     stop: impl Future<Output = ()>,
     served: impl AsyncFn(&str) -> Result<bool, Error>,
-    mut seen: impl FnMut(&Course, Standing),
+    mut seen: impl FnMut(&Course, ReplayStanding),
 ) -> End {
     let began = Instant::now();
-    let mut run = Run {
+    let mut run = ReplayRun {
         connection,
         name,
         began,
@@ -104,7 +104,7 @@ pub async fn run(
             _ = ticks.tick() => {
                 ticked = true;
                 let since_start = began.elapsed();
-                seen(run.course, Standing { since_start, waiting: run.waiting });
+                seen(run.course, ReplayStanding { since_start, waiting: run.waiting });
                 match run.heard.elapsed() > QUIET {
                     false => Ok(()),
                     true => match run.look(&served).await {
@@ -126,10 +126,10 @@ pub async fn run(
 }
 
 /// Which letters were asked for. `Some`: the fate of one is known with the answer.
-type Asked = (Vec<usize>, Result<Option<(usize, Fate)>, Error>);
-type Ask = Pin<Box<dyn Future<Output = Asked> + Send>>;
+type AskedLetters = (Vec<usize>, Result<Option<(usize, Fate)>, Error>);
+type Ask = Pin<Box<dyn Future<Output = AskedLetters> + Send>>;
 
-struct Run<'a> {
+struct ReplayRun<'a> {
     connection: &'a Connection,
     name: &'a str,
     began: Instant,
@@ -143,7 +143,7 @@ struct Run<'a> {
     unserved: u32,
 }
 
-impl Run<'_> {
+impl ReplayRun<'_> {
     /// Asks for as many as may be now. `all`: also if they are few.
     fn send(&mut self, all: bool) {
         let now = self.began.elapsed();
@@ -196,7 +196,7 @@ impl Run<'_> {
         self.asks.extend(asks);
     }
 
-    fn answered(&mut self, (ats, answer): Asked) -> Result<(), Error> {
+    fn answered(&mut self, (ats, answer): AskedLetters) -> Result<(), Error> {
         let known = answer.inspect_err(|error| {
             if is_refusal(error) {
                 ats.iter().for_each(|&at| self.course.not_sent(at));
@@ -278,7 +278,7 @@ async fn ask_for(
     handler: String,
     (ats, letters): (Vec<usize>, Vec<String>),
     run: String,
-) -> Asked {
+) -> AskedLetters {
     let asked = replay_queue::ask_for(&connection, &handler, &letters, &run).await;
     (ats, asked.map(|()| None))
 }

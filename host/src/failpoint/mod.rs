@@ -16,13 +16,13 @@ mod switch {
     use std::collections::HashMap;
     use std::sync::{LazyLock, Mutex};
 
-    struct Fault {
+    struct PlantedFault {
         action: String,
         nth: u32,
         passed: u32,
     }
 
-    static FAULTS: LazyLock<Mutex<HashMap<String, Fault>>> = LazyLock::new(|| {
+    static FAULTS: LazyLock<Mutex<HashMap<String, PlantedFault>>> = LazyLock::new(|| {
         let text = std::env::var("MESH_FAULT").unwrap_or_default();
         let faults = text.split(',').filter_map(|one| {
             let mut parts = one.split(':');
@@ -30,7 +30,7 @@ mod switch {
             let nth = parts.next().and_then(|n| n.parse().ok()).unwrap_or(1);
             Some((
                 name.to_owned(),
-                Fault {
+                PlantedFault {
                     action: action.to_owned(),
                     nth,
                     passed: 0,

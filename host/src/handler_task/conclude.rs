@@ -8,7 +8,7 @@ use crate::failpoint;
 use crate::handler_task::counters::Counters;
 use crate::handler_task::dead_lettering::{self, Dead};
 use crate::handler_task::delivery::{Delivery, Ran};
-use crate::handler_task::hindered::{What, Why};
+use crate::handler_task::hindered::{HinderedWork, Why};
 use crate::handler_task::lane::Lane;
 use crate::handler_task::postpone::{FAILED, put_off, put_off_for_now};
 use crate::handler_task::replay::letter;
@@ -73,7 +73,8 @@ pub async fn conclude(lane: &Lane, delivery: Delivery, record: Option<Held>, att
                 let noted = Box::pin(lane.records.failed(&delivery, record, attempt, &ran, delay)).await;
                 if let Err(error) = noted {
                     // It is tried again all the same; what then cannot be recorded either, waits.
-                    lane.hindered.met(What::Event(event.clone()), Why::from(&error), delay);
+                    lane.hindered
+                        .met(HinderedWork::Event(event.clone()), Why::from(&error), delay);
                     trouble!(Weight::Aside, handler, error, { %handler, %event, %error }, "an attempt could not be recorded");
                 }
             }
@@ -89,7 +90,7 @@ async fn dead(
     record: Option<Held>,
     attempt: u32,
     ran: &Ran,
-    death: Death<'_>,
+    death: DeadEnding<'_>,
 ) -> bool {
     let event = &delivery.message.event;
     if death.store {
@@ -132,7 +133,7 @@ enum Ending<'a> {
     },
     /// The replay of a letter has failed: the letter stays, and the replay is over.
     LetterStays,
-    Dead(Death<'a>),
+    Dead(DeadEnding<'a>),
     /// It comes again. `record`: this is noted in its attempt record.
     Retry {
         delay: Duration,
@@ -142,7 +143,7 @@ enum Ending<'a> {
 
 /// The end of an event that is dead.
 #[derive(Debug, PartialEq)]
-struct Death<'a> {
+struct DeadEnding<'a> {
     cause: Cause,
     failure: &'a Failure,
     /// There is no ledger, so its letter is stored here.
@@ -161,7 +162,7 @@ fn ending(verdict: &Verdict, committed: Option<Committed>, ledger: bool, of_lett
             resolve: of_letter && !ledger,
         },
         Verdict::Dead { .. } if of_letter => Ending::LetterStays,
-        Verdict::Dead { cause, failure } => Ending::Dead(Death {
+        Verdict::Dead { cause, failure } => Ending::Dead(DeadEnding {
             cause: *cause,
             failure,
             store: !ledger,
@@ -179,7 +180,7 @@ impl Ending<'_> {
     }
 }
 
-impl Death<'_> {
+impl DeadEnding<'_> {
     /// What the server is told, and whether it must confirm that. Without a ledger nothing else answers a redelivery.
     fn answer(&self) -> (Settlement, bool) {
         match self.cause {
@@ -216,7 +217,7 @@ mod tests {
         };
         let (done, retry) = (Verdict::Done, Verdict::Retry { delay: DELAY });
         let is_dead = |store| {
-            Ending::Dead(Death {
+            Ending::Dead(DeadEnding {
                 cause,
                 failure: &failure,
                 store,
@@ -261,7 +262,7 @@ mod tests {
         };
         let answer = |cause, store| {
             let failure = &failure;
-            Death { cause, failure, store }.answer()
+            DeadEnding { cause, failure, store }.answer()
         };
         let term = || Settlement::Term("jetmesh: rejected: out-of-stock".to_owned());
         for store in [false, true] {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::attempts::{Attempt, Held, Record};
+use crate::attempts::{Attempt, AttemptRecord, Held};
 use crate::broker::provision::{DEAD, kept};
 use crate::broker::{By, Error};
 use crate::dead_letter::{self, Body, DeadLetterFacts};
@@ -15,7 +15,7 @@ use crate::handler_task::links::Links;
 use crate::identity;
 use crate::ledger::core::entry::{Decision, DecisionKind};
 use crate::ledger::core::transaction::{Planned, Transaction};
-use crate::ledger::{Bucket, Committed, Fault};
+use crate::ledger::{Bucket, CommitError, Committed};
 use crate::message::{EventId, Message, parse_rfc3339};
 use crate::outcome::{Cause, Failure};
 use crate::plan::{Handler, Plan};
@@ -57,7 +57,7 @@ pub fn body_of(message: &Message) -> Body {
 
 /// The death of an event of which nothing is left but its record. It is described in one way, whoever finds it: the host
 /// that gets the event once more, the server by an advisory, or the sweep.
-pub fn left_behind(record: &Record, attempts_max: u32) -> Dead<'static> {
+pub fn left_behind(record: &AttemptRecord, attempts_max: u32) -> Dead<'static> {
     // The server counts deliveries, and not each of them becomes an attempt.
     let cause = match record.attempts >= attempts_max {
         true => Cause::Exhausted,
@@ -71,7 +71,7 @@ pub fn left_behind(record: &Record, attempts_max: u32) -> Dead<'static> {
 }
 
 /// What a record says of an event's attempts.
-pub fn of_record(record: &Record) -> Attempts {
+pub fn of_record(record: &AttemptRecord) -> Attempts {
     let last = record.last();
     Attempts {
         attempts: last.map_or(0, |l| l.attempt),
@@ -171,10 +171,10 @@ impl DeadLetters {
                 Ok(Buried::Now)
             }
             Ok(Committed::Before(_)) => Ok(Buried::Before),
-            Err(Fault::Conflict) => Err(Error::Timeout {
+            Err(CommitError::Conflict) => Err(Error::Timeout {
                 what: "burying an event".to_owned(),
             }),
-            Err(Fault::TooLarge(why) | Fault::Host(why)) => Err(Error::Refused(why)),
+            Err(CommitError::TooLarge(why) | CommitError::Host(why)) => Err(Error::Refused(why)),
         }
     }
 

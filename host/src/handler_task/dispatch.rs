@@ -65,14 +65,14 @@ pub async fn handle(lane: &Lane, delivery: Delivery) {
     if let Some(bucket) = &lane.bucket {
         let known = known(&lane.plan, bucket, &lane.counters, &delivery);
         match known {
-            Known::Decided => {
+            KnownEvent::Decided => {
                 report::repeated(&lane.plan.name, &lane.counters, &event);
                 return delivery.acker.settle(&lane.links, &Settlement::Ack).await;
             }
-            Known::Duplicate(first, _at_work) => {
+            KnownEvent::Duplicate(first, _at_work) => {
                 return Box::pin(duplicate::answer(lane, bucket, delivery, first)).await;
             }
-            Known::Open(open) => _at_work = open,
+            KnownEvent::Open(open) => _at_work = open,
         }
     }
     // It waits for an instance.
@@ -100,7 +100,7 @@ pub async fn handle(lane: &Lane, delivery: Delivery) {
 }
 
 /// What the ledger knows of an event that has come.
-enum Known<'a> {
+enum KnownEvent<'a> {
     /// Nothing, or only the death that its replay follows.
     Open(Option<AtWork<'a>>),
     /// It is decided.
@@ -109,17 +109,17 @@ enum Known<'a> {
     Duplicate(EventId, Option<AtWork<'a>>),
 }
 
-fn known<'a>(plan: &'a Handler, bucket: &'a Bucket, counters: &Counters, delivery: &Delivery) -> Known<'a> {
+fn known<'a>(plan: &'a Handler, bucket: &'a Bucket, counters: &Counters, delivery: &Delivery) -> KnownEvent<'a> {
     let event = &delivery.message.event;
     let (decided, death) = (bucket.decided(&plan.name, event), delivery.death());
     if moot(decided, death).is_some() {
-        return Known::Decided;
+        return KnownEvent::Decided;
     }
     // Below the floor the index remembers what becomes of a replay only while it is at work.
     let at_work = (decided.is_none() || death.is_some()).then(|| bucket.at_work(&plan.name, event));
     match duplicate::of(plan, bucket, counters, delivery) {
-        Some(first) => Known::Duplicate(first, at_work),
-        None => Known::Open(at_work),
+        Some(first) => KnownEvent::Duplicate(first, at_work),
+        None => KnownEvent::Open(at_work),
     }
 }
 

@@ -24,7 +24,7 @@ const REASONS_MAX: usize = 10;
 
 /// What cannot go on.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum What {
+pub enum HinderedWork {
     Event(EventId),
     /// The look for events that everybody has lost.
     Sweep,
@@ -61,7 +61,7 @@ pub struct Hindrance {
 pub struct Hindered {
     /// How many there are, so that events need no lock while there is none.
     count: AtomicUsize,
-    met: Mutex<HashMap<What, Met>>,
+    met: Mutex<HashMap<HinderedWork, Met>>,
 }
 
 #[derive(Debug)]
@@ -75,7 +75,7 @@ struct Met {
 
 impl Hindered {
     /// Something cannot go on, and is tried again after `again_in`.
-    pub fn met(&self, what: What, why: Why, again_in: Duration) {
+    pub fn met(&self, what: HinderedWork, why: Why, again_in: Duration) {
         let now = Instant::now();
         let mut all = self.lock();
         all.retain(|_, met| met.until > now);
@@ -98,7 +98,7 @@ impl Hindered {
     }
 
     /// It goes on.
-    pub fn over(&self, what: &What) {
+    pub fn over(&self, what: &HinderedWork) {
         if self.count.load(Ordering::Relaxed) > 0 {
             let mut all = self.lock();
             all.remove(what);
@@ -111,7 +111,7 @@ impl Hindered {
         if self.count.load(Ordering::Relaxed) == 0 {
             return None;
         }
-        let what = What::Event(event.clone());
+        let what = HinderedWork::Event(event.clone());
         let times = self.lock().get(&what)?.times;
         Some(TakenUp {
             hindered: self,
@@ -135,7 +135,7 @@ impl Hindered {
                 events: 0,
             });
             reason.since_ms = reason.since_ms.min(met.since_ms);
-            reason.events += usize::from(matches!(what, What::Event(_)));
+            reason.events += usize::from(matches!(what, HinderedWork::Event(_)));
         }
         let mut reasons: Vec<Hindrance> = reasons.into_values().collect();
         reasons.sort_by(|a, b| (a.since_ms, &a.why).cmp(&(b.since_ms, &b.why)));
@@ -143,7 +143,7 @@ impl Hindered {
         reasons
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<What, Met>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<HinderedWork, Met>> {
         self.met.lock()
     }
 }
@@ -151,7 +151,7 @@ impl Hindered {
 /// Held while an event that could not go on before is worked on.
 pub struct TakenUp<'a> {
     hindered: &'a Hindered,
-    what: What,
+    what: HinderedWork,
     times: u64,
 }
 
@@ -188,29 +188,29 @@ mod tests {
         let hindered = Hindered::default();
         assert!(hindered.taken_up(&event(1)).is_none());
         for sequence in 1..=2 {
-            hindered.met(What::Event(event(sequence)), full(false), Duration::ZERO);
+            hindered.met(HinderedWork::Event(event(sequence)), full(false), Duration::ZERO);
         }
-        hindered.met(What::Sweep, full(false), Duration::ZERO);
+        hindered.met(HinderedWork::Sweep, full(false), Duration::ZERO);
         let now = hindered.now();
         assert_eq!((now.len(), now[0].events), (1, 2));
         let first = hindered.taken_up(&event(1));
-        hindered.met(What::Event(event(1)), full(false), Duration::ZERO);
+        hindered.met(HinderedWork::Event(event(1)), full(false), Duration::ZERO);
         drop(first);
         assert_eq!(hindered.now()[0].events, 2, "it could not go on");
         drop(hindered.taken_up(&event(1)));
         drop(hindered.taken_up(&event(2)));
         assert_eq!(hindered.now()[0].events, 0, "the sweep is left");
-        hindered.over(&What::Sweep);
+        hindered.over(&HinderedWork::Sweep);
         assert_eq!(hindered.now(), []);
     }
 
     #[test]
     fn what_may_pass_is_not_told_of_at_once_and_no_more_is_kept_than_the_bound() {
         let hindered = Hindered::default();
-        hindered.met(What::Event(event(1)), full(true), Duration::ZERO);
+        hindered.met(HinderedWork::Event(event(1)), full(true), Duration::ZERO);
         assert_eq!(hindered.now(), []);
         for sequence in 0..2 * EVENTS_MAX as u64 {
-            hindered.met(What::Event(event(sequence)), full(false), Duration::ZERO);
+            hindered.met(HinderedWork::Event(event(sequence)), full(false), Duration::ZERO);
         }
         assert_eq!(hindered.now()[0].events, EVENTS_MAX);
     }

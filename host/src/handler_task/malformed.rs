@@ -12,7 +12,7 @@ use crate::dead_letter::Body;
 use crate::handler_task::counters::Counters;
 use crate::handler_task::dead_lettering::{Buried, DeadLetters};
 use crate::handler_task::delivery::Inbound;
-use crate::handler_task::hindered::{What, Why};
+use crate::handler_task::hindered::{HinderedWork, Why};
 use crate::handler_task::lane::Lane;
 use crate::handler_task::links::Link;
 use crate::handler_task::settle::{Acker, Settlement};
@@ -64,10 +64,11 @@ async fn event(lane: &Lane, link: &Link, malformed: Malformed, acker: Acker, inf
         let handler = &lane.plan.name;
         trouble!(Weight::of(error.passes()), handler, error, { %handler, %event, %error, next_in = ?AGAIN },
             "a malformed message cannot become a dead letter yet");
-        lane.hindered.met(What::Event(event.clone()), Why::from(&error), AGAIN);
+        lane.hindered
+            .met(HinderedWork::Event(event.clone()), Why::from(&error), AGAIN);
         return acker.settle(&lane.links, &Settlement::Nak(AGAIN)).await;
     }
-    lane.hindered.over(&What::Event(event.clone()));
+    lane.hindered.over(&HinderedWork::Event(event.clone()));
     if lane.bucket.is_some() {
         return acker.settle(&lane.links, &Settlement::Ack).await;
     }

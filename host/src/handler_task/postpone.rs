@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::broker::Error;
 use crate::handler_task::delivery::Delivery;
-use crate::handler_task::hindered::{Hindered, What, Why};
+use crate::handler_task::hindered::{Hindered, HinderedWork, Why};
 use crate::handler_task::links::Links;
 use crate::handler_task::settle::Settlement;
 use crate::trouble::Weight;
@@ -43,6 +43,6 @@ pub async fn unrecorded(links: &Links, hindered: &Hindered, delivery: Delivery, 
 
 async fn later(links: &Links, hindered: &Hindered, delivery: Delivery, why: Why, delay: Duration) {
     let event = delivery.message.event.clone();
-    hindered.met(What::Event(event), why, delay);
+    hindered.met(HinderedWork::Event(event), why, delay);
     delivery.acker.settle(links, &Settlement::Nak(delay)).await;
 }

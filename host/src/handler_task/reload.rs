@@ -17,7 +17,7 @@ use crate::handler_task::runner::Runner;
 use crate::wasm::compile::Priority;
 use crate::wasm::library::{Compiled, Error, Library};
 use crate::wasm::module::Module;
-use crate::wasm::source::{self, Hash, ModuleDigest, Stamp};
+use crate::wasm::source::{self, ModuleDigest, ModuleHash, Stamp};
 
 /// How often the files are looked at. A file that has not changed from one look to the next is whole.
 const LOOK: Duration = Duration::from_millis(200);
@@ -61,7 +61,7 @@ struct File {
     history: History,
     busy: bool,
     /// The content that cannot serve.
-    refused: Option<Hash>,
+    refused: Option<ModuleHash>,
     /// Why it could not be read when that was last said.
     unread: Option<source::Error>,
 }
@@ -77,7 +77,7 @@ struct History {
 }
 
 /// What came of reading a file.
-struct Came {
+struct FileRead {
     /// What is known of it now.
     stamp: Option<Stamp>,
     content: Result<Content, source::Error>,
@@ -89,7 +89,7 @@ enum Content {
     /// It was refused before.
     RefusedBefore,
     New(Arc<Compiled>),
-    Refused(Hash, Error),
+    Refused(ModuleHash, Error),
 }
 
 fn files(runners: Vec<Arc<Runner>>) -> Vec<File> {
@@ -109,11 +109,16 @@ fn files(runners: Vec<Arc<Runner>>) -> Vec<File> {
 }
 
 /// Reads a file, and compiles what no handler has yet. `whole`: it stood still.
-async fn read(library: &Library, path: PathBuf, (has, refused): (Option<Hash>, Option<Hash>), whole: bool) -> Came {
+async fn read(
+    library: &Library,
+    path: PathBuf,
+    (has, refused): (Option<ModuleHash>, Option<ModuleHash>),
+    whole: bool,
+) -> FileRead {
     let read = match library.read(&path).await {
         Ok(read) => read,
         Err(error) => {
-            return Came {
+            return FileRead {
                 stamp: None,
                 content: Err(error),
             };
@@ -133,7 +138,7 @@ async fn read(library: &Library, path: PathBuf, (has, refused): (Option<Hash>, O
             Err(fault) => Content::Refused(hash, Error { path, fault }),
         }
     };
-    Came {
+    FileRead {
         stamp,
         content: Ok(content),
     }
@@ -173,7 +178,7 @@ impl File {
     }
 
     /// The content that all of its handlers have, if they have the same.
-    fn has(&self) -> Option<Hash> {
+    fn has(&self) -> Option<ModuleHash> {
         let mut hashes = self.runners.iter().map(|runner| runner.module.load().hash());
         let first = hashes.next()?;
         hashes.all(|hash| hash == first).then_some(first)
@@ -210,7 +215,7 @@ impl File {
         self.runners.iter().for_each(of);
     }
 
-    fn take(&mut self, came: Came) {
+    fn take(&mut self, came: FileRead) {
         self.busy = false;
         self.history.known = came.stamp;
         let content = match came.content {

@@ -36,7 +36,7 @@ const UNHEARD_MAX: Duration = Duration::from_millis(500);
 type Work = FuturesUnordered<BoxFuture<'static, ()>>;
 
 /// How a connection was left that did not break.
-enum End {
+enum ConnectionEnd {
     Drained,
     /// There is no reason any more to guard it.
     Trusted,
@@ -53,8 +53,8 @@ pub async fn run(lane: Arc<Lane>) {
         let served = lane.links.present();
         lane.links.set(None);
         let error = match ended {
-            Ok(End::Drained) => break,
-            Ok(End::Trusted) => continue,
+            Ok(ConnectionEnd::Drained) => break,
+            Ok(ConnectionEnd::Trusted) => continue,
             Err(error) => error,
         };
         if matches!(error, Error::Timeout { .. }) {
@@ -97,7 +97,7 @@ pub async fn run(lane: Arc<Lane>) {
 }
 
 /// Connects, binds and serves.
-async fn serve(lane: &Arc<Lane>, unanswered: Option<Connection>, work: &mut Work) -> Result<End, Error> {
+async fn serve(lane: &Arc<Lane>, unanswered: Option<Connection>, work: &mut Work) -> Result<ConnectionEnd, Error> {
     let guarded = lane.suspicion.stands();
     // What runs goes on while this connects. First the ledger: whoever waits for a long one keeps nobody else from beginning.
     if let Some(bucket) = &lane.bucket {
@@ -122,7 +122,7 @@ async fn serve(lane: &Arc<Lane>, unanswered: Option<Connection>, work: &mut Work
     let end = take_all(lane, &link, &mut source, &mut replays, work).await?;
     source.hand_back(connection).await;
     replays.hand_back().await;
-    if matches!(end, End::Drained) {
+    if matches!(end, ConnectionEnd::Drained) {
         finish(lane, connection, work).await;
     }
     // Else what runs goes on, and answers over the next connection.
@@ -138,7 +138,7 @@ async fn take_all(
     source: &mut Inlet,
     replays: &mut Replays<'_>,
     work: &mut Work,
-) -> Result<End, Error> {
+) -> Result<ConnectionEnd, Error> {
     let (connection, doors) = (&link.connection, &lane.doors);
     let mut advisories = lane.advisories.receive.lock().await;
     let mut renewal = renewal(lane);
@@ -153,12 +153,12 @@ async fn take_all(
         replays.ask().await?;
         tokio::select! {
             biased;
-            () = &mut begun => return Ok(End::Drained),
+            () = &mut begun => return Ok(ConnectionEnd::Drained),
             () = &mut closed => return Err(Error::Gone { what: lane.plan.name.clone() }),
             _ = renewal.tick() => {
                 lane.in_flight.renew(connection).await;
                 if connection.is_guarded() && !lane.suspicion.stands() {
-                    return Ok(End::Trusted);
+                    return Ok(ConnectionEnd::Trusted);
                 }
                 source.forget_if_stale();
                 beside(work, replays.tick()).await?;

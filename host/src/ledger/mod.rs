@@ -7,6 +7,6 @@ mod model;
 pub mod relay;
 pub mod store;
 
-pub use self::core::fate::{Committed, Fault};
+pub use self::core::fate::{CommitError, Committed};
 pub use self::core::index::Decided;
 pub use store::bucket::{Bucket, Trouble};

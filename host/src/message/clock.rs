@@ -61,19 +61,19 @@ pub fn heard(time: &str, asked: Instant) {
     };
     let now = Instant::now();
     let (wall, at) = (wall_us(), monotonic_us(now));
-    let seen = Bounds {
+    let seen = ClockBounds {
         low: server * 1000 - at,
         // Of its time, milliseconds are read.
         high: server * 1000 + 999 - monotonic_us(asked),
     };
     let change = CLOCK.lock().hear(seen, wall, at);
     match change {
-        Some(Change::Apart(ahead_ms)) => tracing::warn!(
+        Some(ClockChange::Apart(ahead_ms)) => tracing::warn!(
             "this host's clock is {} that of the NATS server: set it right, for instance with NTP; what the mesh writes has the \
              server's time meanwhile, the log has the host's",
             difference(ahead_ms).unwrap_or_default()
         ),
-        Some(Change::Together) => tracing::info!("this host's clock agrees with that of the NATS server again"),
+        Some(ClockChange::Together) => tracing::info!("this host's clock agrees with that of the NATS server again"),
         None => {}
     }
 }
@@ -100,7 +100,7 @@ fn micros(duration: Duration) -> i64 {
 
 /// What an answer has changed.
 #[derive(Debug, PartialEq)]
-enum Change {
+enum ClockChange {
     /// The wall clock is ahead by this number of milliseconds; negative: behind.
     Apart(i64),
     Together,
@@ -108,14 +108,14 @@ enum Change {
 
 /// Between which numbers of microseconds the servers' clock is ahead of the monotonic one.
 #[derive(Debug, Clone, Copy, PartialEq)]
-struct Bounds {
+struct ClockBounds {
     low: i64,
     high: i64,
 }
 
 /// All times are in microseconds: those of wall clocks since the Unix epoch, those of the monotonic one since the process began.
 struct Clock {
-    bounds: Option<Bounds>,
+    bounds: Option<ClockBounds>,
     /// When they were joined last.
     joined: i64,
     /// When the wall clock was last found to be wrong, if that is told.
@@ -132,14 +132,14 @@ impl Clock {
     /// The servers' time: the wall clock's, unless it is not possible.
     fn now_us(&self, wall: i64, at: i64) -> i64 {
         match self.bounds {
-            Some(Bounds { low, high }) => wall.clamp(low + at, high + at),
+            Some(ClockBounds { low, high }) => wall.clamp(low + at, high + at),
             None => wall,
         }
     }
 
-    fn hear(&mut self, seen: Bounds, wall: i64, at: i64) -> Option<Change> {
+    fn hear(&mut self, seen: ClockBounds, wall: i64, at: i64) -> Option<ClockChange> {
         let drift = (at - self.joined) / DRIFT;
-        let joined = self.bounds.map(|known| Bounds {
+        let joined = self.bounds.map(|known| ClockBounds {
             low: (known.low - drift).max(seen.low),
             high: (known.high + drift).min(seen.high),
         });
@@ -150,10 +150,10 @@ impl Clock {
         let ahead = wall - self.now_us(wall, at);
         if ahead.abs() > micros(TOLD) {
             let told = self.apart.replace(at).is_some();
-            return (!told).then_some(Change::Apart(ahead / 1000));
+            return (!told).then_some(ClockChange::Apart(ahead / 1000));
         }
         self.apart.take_if(|last| at - *last >= micros(ENDED))?;
-        Some(Change::Together)
+        Some(ClockChange::Together)
     }
 }
 
@@ -183,9 +183,9 @@ mod tests {
     const HOUR: i64 = 3_600 * SECOND;
 
     /// An answer of a server that is an hour ahead of the monotonic clock, asked for and come at these moments.
-    fn answer(asked: i64, come: i64) -> Bounds {
+    fn answer(asked: i64, come: i64) -> ClockBounds {
         let read = HOUR + i64::midpoint(asked, come);
-        Bounds {
+        ClockBounds {
             low: read - come,
             high: read - asked,
         }
@@ -226,20 +226,20 @@ mod tests {
         let mut hear = |ahead: i64, at: i64| clock.hear(answer(at, at + 10), HOUR + at + ahead, at + 10);
         assert_eq!(hear(0, SECOND), None);
         assert_eq!(hear(999_000, 2 * SECOND), None, "less than a second");
-        assert!(matches!(hear(HOUR, 3 * SECOND), Some(Change::Apart(ms)) if (ms - 3_600_000).abs() <= 1));
+        assert!(matches!(hear(HOUR, 3 * SECOND), Some(ClockChange::Apart(ms)) if (ms - 3_600_000).abs() <= 1));
         assert_eq!(hear(HOUR, 4 * SECOND), None, "once");
         assert_eq!(hear(0, 100 * SECOND), None, "not yet");
         assert_eq!(hear(-HOUR, 200 * SECOND), None, "it is still wrong");
         assert_eq!(hear(0, 499 * SECOND), None);
-        assert_eq!(hear(0, 501 * SECOND), Some(Change::Together));
-        assert!(matches!(hear(-HOUR, 502 * SECOND), Some(Change::Apart(ms)) if (ms + 3_600_000).abs() <= 1));
+        assert_eq!(hear(0, 501 * SECOND), Some(ClockChange::Together));
+        assert!(matches!(hear(-HOUR, 502 * SECOND), Some(ClockChange::Apart(ms)) if (ms + 3_600_000).abs() <= 1));
     }
 
     #[test]
     fn a_server_whose_clock_is_set_is_followed() {
         let mut clock = Clock::NEW;
         clock.hear(answer(0, 10), HOUR, 10);
-        let later = Bounds {
+        let later = ClockBounds {
             low: 2 * HOUR,
             high: 2 * HOUR + 10,
         };

@@ -16,7 +16,7 @@ use crate::handler_task::hindered::Hindrance;
 use crate::handler_task::lane::Lane;
 use crate::ledger::Trouble;
 use crate::ledger::relay::RelayState;
-use crate::ledger::relay::state::Blocked;
+use crate::ledger::relay::state::BlockedTarget;
 use crate::message::clock;
 use crate::message::rfc3339;
 use crate::micro::peers::Apart;
@@ -236,7 +236,7 @@ fn endpoint(lane: &Lane) -> Value {
 /// How a relay stands on this host.
 fn relay_json(relay: &RelayState) -> Value {
     let now = relay.snapshot();
-    let blocked = |one: Blocked| json!({ "target": one.target, "why": one.why, "since": rfc3339(one.since_ms), "waiting": one.waiting, "letters": one.letters });
+    let blocked = |one: BlockedTarget| json!({ "target": one.target, "why": one.why, "since": rfc3339(one.since_ms), "waiting": one.waiting, "letters": one.letters });
     json!({
         "ledger": relay.ledger(),
         "active": now.active,

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use crate::broker::Connection;
 use crate::failpoint;
-use crate::micro::settings::{self, Said as Unlikeness, Unlike};
+use crate::micro::settings::{self, SettingsNews, Unlike};
 use crate::micro::{Host, hosts};
 
 /// How often a host asks the others.
@@ -47,7 +47,7 @@ pub async fn watch(connection: &Connection, host: &Host, apart: &mut Apart, unli
             .flat_map(served);
         for said in unlike.look(&host.name, &answers, &settings) {
             match said {
-                Unlikeness::Unlike {
+                SettingsNews::Unlike {
                     handler,
                     host: other,
                     keys,
@@ -57,7 +57,7 @@ pub async fn watch(connection: &Connection, host: &Host, apart: &mut Apart, unli
                     host = other,
                     "another host serves this handler with other settings: give all hosts the same configuration"
                 ),
-                Unlikeness::Alike { handler } => {
+                SettingsNews::Alike { handler } => {
                     tracing::info!(
                         handler,
                         "all hosts that answer serve this handler with the same settings again"
@@ -67,10 +67,12 @@ pub async fn watch(connection: &Connection, host: &Host, apart: &mut Apart, unli
         }
         for said in apart.look(&own, others, Instant::now(), long) {
             match said {
-                Said::Apart { handler, own, others } => tracing::warn!(handler, module = own, others, since = ?long,
+                ModuleNews::Apart { handler, own, others } => {
+                    tracing::warn!(handler, module = own, others, since = ?long,
                     "other hosts serve this handler with another module, for longer than a rolling update takes: give all of \
-                     them the same module file"),
-                Said::Together { handler } => {
+                     them the same module file")
+                }
+                ModuleNews::Together { handler } => {
                     tracing::info!(handler, "all hosts serve this handler with the same module again");
                 }
             }
@@ -89,9 +91,9 @@ fn served(host: &Value) -> impl Iterator<Item = Served> {
 
 /// The handlers that other hosts serve with another module.
 #[derive(Default)]
-pub struct Apart(BTreeMap<String, Standing>);
+pub struct Apart(BTreeMap<String, ModuleApart>);
 
-struct Standing {
+struct ModuleApart {
     since: Instant,
     told: bool,
     /// Looks in a row that have not shown it: an answer may be late.
@@ -99,7 +101,7 @@ struct Standing {
 }
 
 #[derive(Debug, PartialEq)]
-enum Said {
+enum ModuleNews {
     Apart {
         handler: String,
         own: String,
@@ -118,7 +120,7 @@ impl Apart {
         others: impl Iterator<Item = Served>,
         now: Instant,
         long: Duration,
-    ) -> Vec<Said> {
+    ) -> Vec<ModuleNews> {
         let mut seen: BTreeMap<&str, (&str, BTreeSet<String>)> = BTreeMap::new();
         for (handler, digest) in others {
             if let Some((name, mine)) = own.iter().find(|(name, mine)| *name == handler && *mine != digest) {
@@ -130,7 +132,7 @@ impl Apart {
         }
         let mut said = Vec::new();
         for (handler, (mine, digests)) in &seen {
-            let standing = self.0.entry((*handler).to_owned()).or_insert(Standing {
+            let standing = self.0.entry((*handler).to_owned()).or_insert(ModuleApart {
                 since: now,
                 told: false,
                 unseen: 0,
@@ -138,7 +140,7 @@ impl Apart {
             standing.unseen = 0;
             if now - standing.since >= long && !standing.told {
                 standing.told = true;
-                said.push(Said::Apart {
+                said.push(ModuleNews::Apart {
                     handler: (*handler).to_owned(),
                     own: (*mine).to_owned(),
                     others: digests.iter().cloned().collect::<Vec<_>>().join(","),
@@ -149,7 +151,7 @@ impl Apart {
             standing.unseen += u8::from(!seen.contains_key(handler.as_str()));
             let over = standing.unseen > 1;
             if over && standing.told {
-                said.push(Said::Together {
+                said.push(ModuleNews::Together {
                     handler: handler.clone(),
                 });
             }
@@ -173,7 +175,7 @@ mod tests {
             apart.look(&[served("1")], others, began + minutes * minute, 15 * minute)
         };
         let told = |others: &str| {
-            vec![Said::Apart {
+            vec![ModuleNews::Apart {
                 handler: "a".into(),
                 own: "1".into(),
                 others: others.into(),
@@ -190,7 +192,7 @@ mod tests {
         assert_eq!(look(28, &["2", "3", "1"]), told("2,3"));
         assert_eq!(look(29, &["2"]), []);
         assert_eq!(look(30, &["1"]), []);
-        assert_eq!(look(31, &["1"]), vec![Said::Together { handler: "a".into() }]);
+        assert_eq!(look(31, &["1"]), vec![ModuleNews::Together { handler: "a".into() }]);
         assert_eq!(look(32, &["1"]), []);
     }
 }

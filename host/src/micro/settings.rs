@@ -24,17 +24,17 @@ fn differ<'a>(one: &'a str, other: &'a str) -> BTreeSet<&'a str> {
 }
 
 /// A host, one of its handlers, and what it tells of its settings.
-struct Told<'a> {
+struct SettingsTold<'a> {
     host: &'a str,
     handler: &'a str,
     settings: &'a str,
 }
 
-fn told(hosts: &[Value]) -> impl Iterator<Item = Told<'_>> {
+fn told(hosts: &[Value]) -> impl Iterator<Item = SettingsTold<'_>> {
     hosts.iter().flat_map(|host| {
         let endpoints = host["endpoints"].as_array().into_iter().flatten();
         endpoints.filter_map(|endpoint| {
-            Some(Told {
+            Some(SettingsTold {
                 host: host["id"].as_str()?,
                 handler: endpoint["name"].as_str()?,
                 settings: endpoint["metadata"]["settings"].as_str()?,
@@ -55,8 +55,8 @@ pub struct Difference {
 
 /// The handlers that hosts do not agree on.
 pub fn differences(hosts: &[Value]) -> BTreeMap<&str, Difference> {
-    let mut firsts: BTreeMap<&str, Told<'_>> = BTreeMap::new();
-    let mut all: Vec<Told<'_>> = told(hosts).collect();
+    let mut firsts: BTreeMap<&str, SettingsTold<'_>> = BTreeMap::new();
+    let mut all: Vec<SettingsTold<'_>> = told(hosts).collect();
     all.sort_by_key(|told| told.host);
     let mut differences: BTreeMap<&str, Difference> = BTreeMap::new();
     for one in all {
@@ -77,16 +77,16 @@ pub fn differences(hosts: &[Value]) -> BTreeMap<&str, Difference> {
 
 /// The hosts that serve a handler of this one with other settings, as far as it was said.
 #[derive(Default)]
-pub struct Unlike(BTreeMap<(String, String), Standing>);
+pub struct Unlike(BTreeMap<(String, String), SettingsApart>);
 
-struct Standing {
+struct SettingsApart {
     keys: String,
     /// Looks in a row that have not shown it: an answer may be late.
     unseen: u8,
 }
 
 #[derive(Debug, PartialEq)]
-pub enum Said {
+pub enum SettingsNews {
     Unlike {
         handler: String,
         host: String,
@@ -99,7 +99,7 @@ pub enum Said {
 
 impl Unlike {
     /// Compares what this host, `own`, has with what the others tell.
-    pub fn look(&mut self, own: &str, hosts: &[Value], handlers: &[(String, String)]) -> Vec<Said> {
+    pub fn look(&mut self, own: &str, hosts: &[Value], handlers: &[(String, String)]) -> Vec<SettingsNews> {
         let mut said = Vec::new();
         self.0.values_mut().for_each(|standing| standing.unseen += 1);
         for other in told(hosts).filter(|other| other.host != own) {
@@ -116,14 +116,14 @@ impl Unlike {
             }
             let known = self.0.insert(
                 about,
-                Standing {
+                SettingsApart {
                     keys: keys.clone(),
                     unseen: 0,
                 },
             );
             if known.is_none_or(|known| known.keys != keys) {
                 let (handler, host) = (handler.clone(), other.host.to_owned());
-                said.push(Said::Unlike { handler, host, keys });
+                said.push(SettingsNews::Unlike { handler, host, keys });
             }
         }
         let over: Vec<(String, String)> = self
@@ -135,7 +135,7 @@ impl Unlike {
         let alike = over
             .into_iter()
             .filter(|handler| !self.0.keys().any(|(name, _)| name == handler));
-        said.extend(alike.map(|handler| Said::Alike { handler }));
+        said.extend(alike.map(|handler| SettingsNews::Alike { handler }));
         said
     }
 }
@@ -159,7 +159,7 @@ mod tests {
             host("same", "stream=1 backoff=2 publish=3"),
             host("other", "stream=1 backoff=7 publish=4"),
         ];
-        let said = vec![Said::Unlike {
+        let said = vec![SettingsNews::Unlike {
             handler: "a".into(),
             host: "other".into(),
             keys: "backoff, publish".into(),
@@ -169,7 +169,7 @@ mod tests {
         assert_eq!(unlike.look("me", &hosts[..2], &own), [], "its answer may be late");
         assert_eq!(
             unlike.look("me", &hosts[..2], &own),
-            [Said::Alike { handler: "a".into() }]
+            [SettingsNews::Alike { handler: "a".into() }]
         );
         assert_eq!(unlike.look("me", &hosts[..2], &own), []);
         let all = differences(&hosts[1..]);

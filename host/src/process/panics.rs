@@ -70,11 +70,11 @@ pub fn caught<T>(mut future: Pin<&mut impl Future<Output = T>>) -> impl Future<O
 
 /// The panics of a host since its start, by what has panicked.
 #[derive(Default)]
-pub struct Panics(Mutex<BTreeMap<String, Told>>);
+pub struct Panics(Mutex<BTreeMap<String, TaskPanics>>);
 
 /// The panics of one task.
 #[derive(Debug, Clone, Default)]
-pub struct Told {
+pub struct TaskPanics {
     pub count: u64,
     /// The newest one.
     pub text: String,
@@ -93,7 +93,7 @@ impl Panics {
         told.count
     }
 
-    pub fn all(&self) -> BTreeMap<String, Told> {
+    pub fn all(&self) -> BTreeMap<String, TaskPanics> {
         self.0.lock().clone()
     }
 }

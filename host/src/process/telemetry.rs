@@ -27,17 +27,21 @@ pub fn start(log: &Log) -> Result<(), Error> {
         .with_env_filter(filter)
         // It would tell of a failed write by a print that panics when it fails as well.
         .log_internal_errors(false)
-        .with_writer(|| Line);
+        .with_writer(|| LogLine);
     let terminal = io::stderr().is_terminal();
     match log.format {
         LogFormat::Text => {
             lines
                 .with_ansi(colours(terminal, |name| std::env::var_os(name)))
                 .with_target(false)
-                .with_timer(Clock { day: !terminal })
+                .with_timer(LogClock { day: !terminal })
                 .init();
         }
-        LogFormat::Json => lines.json().flatten_event(true).with_timer(Clock { day: true }).init(),
+        LogFormat::Json => lines
+            .json()
+            .flatten_event(true)
+            .with_timer(LogClock { day: true })
+            .init(),
     }
     Ok(())
 }
@@ -77,22 +81,22 @@ const PATIENCE: Duration = Duration::from_secs(1);
 const CHUNK: usize = 4096;
 
 static LOST: AtomicU64 = AtomicU64::new(0);
-static GATE: Mutex<Gate> = Mutex::new(Gate { broken: false });
+static GATE: Mutex<LogGate> = Mutex::new(LogGate { broken: false });
 
 /// Lines leave one by one.
-struct Gate {
+struct LogGate {
     /// The last line was lost; perhaps a part of it has left.
     broken: bool,
 }
 
-fn gate() -> MutexGuard<'static, Gate> {
+fn gate() -> MutexGuard<'static, LogGate> {
     GATE.lock()
 }
 
 /// Standard error, for one line: its write never fails and never waits for long.
-struct Line;
+struct LogLine;
 
-impl Write for Line {
+impl Write for LogLine {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         let length = line.len();
         let line = &*secret::hide_in_line(line);
@@ -141,11 +145,11 @@ fn send(mut bytes: &[u8], patience: Duration) -> rustix::io::Result<()> {
 
 /// RFC 3339 in UTC with milliseconds, like every other time that the mesh writes, but by the host's own clock, as whatever else a machine logs; on a terminal
 /// without the day.
-struct Clock {
+struct LogClock {
     day: bool,
 }
 
-impl tracing_subscriber::fmt::time::FormatTime for Clock {
+impl tracing_subscriber::fmt::time::FormatTime for LogClock {
     fn format_time(&self, w: &mut tracing_subscriber::fmt::format::Writer<'_>) -> std::fmt::Result {
         let time = crate::message::rfc3339(crate::message::clock::wall_ms());
         let short = time.split_once('T').map_or(time.as_str(), |(_, time)| time);

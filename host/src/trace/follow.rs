@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
 use super::reading::{Extent, Range, Seen};
-use super::stand::{Letter, Stand};
-use super::{Message, Part, Traced, Tracer, takes};
+use super::stand::{Stand, TracedLetter};
+use super::{Part, Traced, TracedMessage, Tracer, takes};
 use crate::broker::kv::kv_stream;
 use crate::broker::provision::DELAYED;
 use crate::broker::{By, Error};
@@ -35,7 +35,7 @@ pub enum Whereabouts {
     /// Its time has come, and no host has published it yet.
     Due { due: String },
     /// Its stream refused it, or there is none.
-    Undeliverable { letter: Letter },
+    Undeliverable { letter: TracedLetter },
     /// Its stream does not hold it.
     Absent {
         /// The stream that captures its subject.
@@ -63,7 +63,7 @@ impl<'a> Tracer<'a> {
         &mut self,
         handler: &Handler,
         event: &EventId,
-        message: Option<&Message>,
+        message: Option<&TracedMessage>,
         part: &mut Part,
         depth: u32,
     ) -> Result<(), Error> {

@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 
 use super::reading::{Extent, Range};
-use super::{Message, Tracer};
+use super::{TracedMessage, Tracer};
 use crate::broker::kv::kv_stream;
 use crate::broker::scan::CLOCKS_MS;
 use crate::broker::{By, Error};
@@ -15,18 +15,18 @@ use crate::plan::Handler;
 
 /// A decision, with the facts of its entry.
 #[derive(Debug, Clone)]
-pub struct Decided {
+pub struct TracedDecision {
     pub decision: Decision,
     pub entry: u64,
     pub host: String,
     pub at_ms: u64,
-    pub writes: Vec<Written>,
+    pub writes: Vec<WrittenKey>,
     pub append: String,
 }
 
 /// A key that a decision writes.
 #[derive(Debug, Clone)]
-pub struct Written {
+pub struct WrittenKey {
     /// With the value that its entry has: the last one.
     pub write: Write,
     /// How many decisions of the entry write it.
@@ -36,7 +36,7 @@ pub struct Written {
 /// A decision that does not count any more: its handler was reset after it.
 #[derive(Debug, Clone)]
 pub struct BeforeReset {
-    pub decided: Decided,
+    pub decided: TracedDecision,
     /// When it was reset.
     pub reset_ms: u64,
 }
@@ -63,7 +63,7 @@ const RESET_UNKNOWN: &str = "the limit of what is read was reached: whether its 
 
 /// How an event is decided.
 pub enum Word {
-    Decided(Box<Decided>),
+    Decided(Box<TracedDecision>),
     /// Its entry is collected; how it ended is known from the record of its death, if it has one.
     Collected(Option<DecisionKind>),
     Undecided,
@@ -74,16 +74,16 @@ pub enum Word {
     },
 }
 
-impl Decided {
-    fn of(entry: &Entry, handler: &str, event: &str, at_ms: u64) -> Option<Decided> {
+impl TracedDecision {
+    fn of(entry: &Entry, handler: &str, event: &str, at_ms: u64) -> Option<TracedDecision> {
         let is = |d: &&Decision| d.handler == handler && d.event == event;
         let decision = entry.decisions.iter().find(is)?.clone();
         let written = |place: &usize| {
             let write = entry.writes.get(*place)?.clone();
             let writers = entry.decisions.iter().filter(|d| d.writes.contains(place)).count();
-            Some(Written { write, writers })
+            Some(WrittenKey { write, writers })
         };
-        Some(Decided {
+        Some(TracedDecision {
             writes: decision.writes.iter().filter_map(written).collect(),
             decision,
             entry: entry.n,
@@ -96,12 +96,12 @@ impl Decided {
 
 /// What the entries contain about one event of one handler, read one after the other.
 #[derive(Default)]
-struct Account {
-    found: Option<Decided>,
+struct EventHistory {
+    found: Option<TracedDecision>,
     before: Vec<BeforeReset>,
 }
 
-impl Account {
+impl EventHistory {
     fn apply(&mut self, entry: &Entry, handler: &str, event: &str, at_ms: u64) {
         if entry.reset.iter().any(|name| name == handler)
             && let Some(decided) = self.found.take()
@@ -112,14 +112,14 @@ impl Account {
             });
         }
         if self.found.is_none() {
-            self.found = Decided::of(entry, handler, event, at_ms);
+            self.found = TracedDecision::of(entry, handler, event, at_ms);
         }
     }
 }
 
 /// A reset removes the consumer first: a decision that is younger than the consumer stands. `made_ms`: when that was
 /// made, by the clock of another server; `None`: it is not there.
-fn stands(decided: &Decided, made_ms: Option<u64>) -> bool {
+fn stands(decided: &TracedDecision, made_ms: Option<u64>) -> bool {
     made_ms.is_some_and(|made| made + CLOCKS_MS <= decided.at_ms)
 }
 
@@ -130,7 +130,7 @@ impl Tracer<'_> {
         &mut self,
         (handler, ledger): (&Handler, &str),
         event: &EventId,
-        message: Option<&Message>,
+        message: Option<&TracedMessage>,
     ) -> Result<Told, Error> {
         let (stream, subjects) = (kv_stream(ledger), Subjects::new(ledger));
         let Some(head) = self.head(ledger).await? else {
@@ -160,7 +160,7 @@ impl Tracer<'_> {
             last: info.state.last_seq,
             headers_only: false,
         };
-        let (mut account, mut unreadable) = (Account::default(), None);
+        let (mut account, mut unreadable) = (EventHistory::default(), None);
         let extent = self
             .reading
             .range(&range, |seen| {
@@ -206,7 +206,7 @@ impl Tracer<'_> {
         let death: Death = parse(&subject, &stored.payload)?;
         let subject = subjects.entry(death.n);
         let decided = match connection.stored(&stream, By::Last(&subject)).await? {
-            Some(entry) => Decided::of(&parse(&subject, &entry.payload)?, &handler.name, name, entry.time_ms),
+            Some(entry) => TracedDecision::of(&parse(&subject, &entry.payload)?, &handler.name, name, entry.time_ms),
             None => None,
         };
         let word = decided.map_or(Word::Collected(Some(death.verdict)), |d| Word::Decided(Box::new(d)));
@@ -280,7 +280,7 @@ impl Tracer<'_> {
     pub(super) async fn consequences(
         &self,
         ledger: &str,
-        decided: &Decided,
+        decided: &TracedDecision,
     ) -> Result<Option<Vec<(u64, Consequence)>>, Error> {
         let (stream, subjects) = (kv_stream(ledger), Subjects::new(ledger));
         let connection = &self.reading.connection;
@@ -328,7 +328,7 @@ mod tests {
     #[test]
     fn a_decision_counts_until_its_own_handler_is_reset() {
         let decision = [Decision::of_test("h", "k.1", DecisionKind::Done)];
-        let mut account = Account::default();
+        let mut account = EventHistory::default();
         let mut apply = |entry: &Entry| {
             account.apply(entry, "h", "k.1", entry.n * 1000);
             let before: Vec<(u64, u64)> = account
@@ -348,7 +348,7 @@ mod tests {
     #[test]
     fn only_a_decision_that_is_younger_than_the_consumer_by_any_clock_needs_no_further_reading() {
         let decision = [Decision::of_test("h", "k.1", DecisionKind::Done)];
-        let decided = Decided::of(&entry(1, &decision, &[]), "h", "k.1", 1_000_000).unwrap();
+        let decided = TracedDecision::of(&entry(1, &decision, &[]), "h", "k.1", 1_000_000).unwrap();
         assert!(stands(&decided, Some(1_000_000 - CLOCKS_MS)));
         assert!(!stands(&decided, Some(1_000_001 - CLOCKS_MS)));
         assert!(!stands(&decided, None), "its consumer is gone, as a reset leaves it");

@@ -42,23 +42,23 @@ pub struct Traced {
     /// Its stream was deleted and created again since.
     pub former: bool,
     /// `None`: its stream does not hold it any more.
-    pub message: Option<Message>,
+    pub message: Option<TracedMessage>,
     pub handlers: Vec<Part>,
     /// Why it was not followed.
     pub note: Option<&'static str>,
 }
 
 #[derive(Debug)]
-pub struct Message {
+pub struct TracedMessage {
     pub subject: String,
     pub time_ms: u64,
     pub headers: Headers,
     pub payload: Bytes,
 }
 
-impl Message {
-    fn of(seen: Seen) -> Message {
-        Message {
+impl TracedMessage {
+    fn of(seen: Seen) -> TracedMessage {
+        TracedMessage {
             subject: seen.subject,
             time_ms: seen.time_ms,
             headers: seen.headers,
@@ -145,7 +145,7 @@ impl<'a> Tracer<'a> {
                     None => None,
                 },
             };
-            let message = stored.map(|stored| Message::of(Seen::of(stored)));
+            let message = stored.map(|stored| TracedMessage::of(Seen::of(stored)));
             let mut traced = Traced {
                 stream: stream.clone(),
                 sequence: *sequence,

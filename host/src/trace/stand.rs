@@ -1,8 +1,8 @@
 //! How one handler stands to one event.
 
-use super::ledger::{Decided, Told, Word};
-use super::{Message, Part, Tracer};
-use crate::attempts::{self, Record};
+use super::ledger::{Told, TracedDecision, Word};
+use super::{Part, TracedMessage, Tracer};
+use crate::attempts::{self, AttemptRecord};
 use crate::broker::Error;
 use crate::broker::consumer::META_INCARNATION;
 use crate::broker::error::Code;
@@ -16,19 +16,19 @@ use crate::replay_queue;
 #[derive(Debug)]
 pub enum Stand {
     Done {
-        decided: Box<Decided>,
+        decided: Box<TracedDecision>,
     },
     Dead {
         /// `None`: its ledger does not know it, or there is none.
-        decided: Option<Box<Decided>>,
+        decided: Option<Box<TracedDecision>>,
         /// `None`: it is not stored yet, or was removed.
-        letter: Option<Letter>,
+        letter: Option<TracedLetter>,
         /// A replay of it is asked for and not over.
         replay: bool,
     },
     /// It failed, and is tried again; or it is being tried again now.
     Retrying {
-        record: Box<Record>,
+        record: Box<AttemptRecord>,
         max_attempts: u32,
     },
     /// Given to a host, and not decided; without a ledger it may be answered already.
@@ -68,7 +68,7 @@ pub enum Stand {
 
 /// A dead letter.
 #[derive(Debug)]
-pub struct Letter {
+pub struct TracedLetter {
     pub id: String,
     /// RFC 3339.
     pub since: String,
@@ -127,7 +127,7 @@ impl Tracer<'_> {
         &mut self,
         handler: &Handler,
         event: &EventId,
-        message: Option<&Message>,
+        message: Option<&TracedMessage>,
     ) -> Result<Part, Error> {
         let part = self.look(handler, event, message).await?;
         if !matches!(part.stand, Stand::Lost | Stand::Answered) {
@@ -140,7 +140,12 @@ impl Tracer<'_> {
         self.look(handler, event, message).await
     }
 
-    async fn look(&mut self, handler: &Handler, event: &EventId, message: Option<&Message>) -> Result<Part, Error> {
+    async fn look(
+        &mut self,
+        handler: &Handler,
+        event: &EventId,
+        message: Option<&TracedMessage>,
+    ) -> Result<Part, Error> {
         let told = match &handler.ledger {
             Some(ledger) => self.word((handler, ledger), event, message).await?,
             None => Word::Undecided.into(),
@@ -165,7 +170,7 @@ impl Tracer<'_> {
         word: Word,
         handler: &Handler,
         event: &EventId,
-        message: Option<&Message>,
+        message: Option<&TracedMessage>,
     ) -> Result<Stand, Error> {
         match word {
             Word::Decided(decided) if decided.decision.verdict == DecisionKind::Done => Ok(Stand::Done { decided }),
@@ -196,8 +201,8 @@ impl Tracer<'_> {
         &self,
         handler: &Handler,
         event: &EventId,
-        decided: Option<Box<Decided>>,
-        letter: Option<Letter>,
+        decided: Option<Box<TracedDecision>>,
+        letter: Option<TracedLetter>,
     ) -> Result<Stand, Error> {
         let replay = replay_queue::waits(&self.reading.connection, &handler.name, event).await?;
         Ok(Stand::Dead {
@@ -207,13 +212,13 @@ impl Tracer<'_> {
         })
     }
 
-    async fn letter(&self, handler: &Handler, event: &EventId) -> Result<Option<Letter>, Error> {
+    async fn letter(&self, handler: &Handler, event: &EventId) -> Result<Option<TracedLetter>, Error> {
         self.letter_on(&dead_letter::subject(&handler.stream, &handler.name, event))
             .await
     }
 
     /// The letter on a subject, settled or not.
-    pub(super) async fn letter_on(&self, subject: &str) -> Result<Option<Letter>, Error> {
+    pub(super) async fn letter_on(&self, subject: &str) -> Result<Option<TracedLetter>, Error> {
         let letter = match dead_letter::stored(&self.reading.connection, subject).await {
             Err(Error::Api {
                 code: Code::STREAM_NOT_FOUND,
@@ -223,7 +228,7 @@ impl Tracer<'_> {
         };
         Ok(letter.map(|letter| {
             let of = |name| letter.header(name).to_owned();
-            Letter {
+            TracedLetter {
                 id: letter.id().to_owned(),
                 since: rfc3339(letter.dead_since_ms()),
                 cause: of(dead_letter::CAUSE),

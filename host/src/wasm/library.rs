@@ -14,7 +14,7 @@ use wasmtime::component::Component;
 use crate::wasm::compile::{self, Priority};
 use crate::wasm::engine::{Runtime, chain};
 use crate::wasm::guest::{EventHandlerPre, Guest};
-use crate::wasm::source::{self, Hash, ModuleDigest, Source};
+use crate::wasm::source::{self, ModuleDigest, ModuleHash, Source};
 
 /// The WIT package that this host serves.
 pub const WIT_PACKAGE: &str = "jetmesh:handler@0.1.0";
@@ -26,11 +26,11 @@ pub const WIT_EXPORT: &str = "jetmesh:handler/handler@0.1.0";
 #[error("{}: {fault}", path.display())]
 pub struct Error {
     pub path: PathBuf,
-    pub fault: Arc<Fault>,
+    pub fault: Arc<ModuleFault>,
 }
 
 #[derive(Debug, thiserror::Error)]
-pub enum Fault {
+pub enum ModuleFault {
     #[error(transparent)]
     Read(#[from] source::Error),
     #[error("not a WebAssembly file ({0}); a handler is a component that exports {WIT_EXPORT}")]
@@ -51,25 +51,25 @@ pub enum Fault {
 
 /// A compiled module that fits this host.
 pub struct Compiled {
-    pub hash: Hash,
+    pub hash: ModuleHash,
     pub digest: ModuleDigest,
     pub(crate) pre: EventHandlerPre<Guest>,
     pub(crate) runtime: Runtime,
 }
 
 /// What became of one content, or will.
-type Cell = Arc<OnceCell<Result<Arc<Compiled>, Arc<Fault>>>>;
+type Cell = Arc<OnceCell<Result<Arc<Compiled>, Arc<ModuleFault>>>>;
 
 /// What is compiled for this process.
 pub struct Library {
     runtime: Runtime,
-    cells: Mutex<HashMap<Hash, Cell>>,
+    cells: Mutex<HashMap<ModuleHash, Cell>>,
     /// How many modules are read and compiled at a time.
     turns: Semaphore,
 }
 
 /// A module's content, and a turn to compile it.
-pub struct Read<'a> {
+pub struct ModuleRead<'a> {
     pub source: Source,
     _turn: Option<SemaphorePermit<'a>>,
 }
@@ -124,10 +124,10 @@ impl Library {
     ///
     /// # Cancel safety
     /// Dropped half-way, nothing is left of it.
-    pub async fn read(&self, path: &Path) -> Result<Read<'_>, source::Error> {
+    pub async fn read(&self, path: &Path) -> Result<ModuleRead<'_>, source::Error> {
         // The semaphore is never closed.
         let turn = self.turns.acquire().await.ok();
-        Ok(Read {
+        Ok(ModuleRead {
             source: source::read(path).await?,
             _turn: turn,
         })
@@ -137,7 +137,7 @@ impl Library {
     ///
     /// # Cancel safety
     /// Dropped half-way, nothing is left of it.
-    pub async fn compile(&self, read: Read<'_>, priority: Priority) -> Result<Arc<Compiled>, Arc<Fault>> {
+    pub async fn compile(&self, read: ModuleRead<'_>, priority: Priority) -> Result<Arc<Compiled>, Arc<ModuleFault>> {
         let hash = read.source.hash;
         let compiled = self.cell(hash);
         let made = compiled.get_or_init(async || {
@@ -152,7 +152,7 @@ impl Library {
     }
 
     /// The one cell of a content. Contents that no handler uses and no task waits for are removed.
-    fn cell(&self, hash: Hash) -> Cell {
+    fn cell(&self, hash: ModuleHash) -> Cell {
         let mut cells = self.cells.lock();
         cells.retain(|_, cell| {
             let served = matches!(cell.get(), Some(Ok(compiled)) if Arc::strong_count(compiled) > 1);
@@ -161,7 +161,7 @@ impl Library {
         Arc::clone(cells.entry(hash).or_default())
     }
 
-    async fn make(&self, source: &Source, priority: Priority) -> Result<Compiled, Fault> {
+    async fn make(&self, source: &Source, priority: Priority) -> Result<Compiled, ModuleFault> {
         preamble(&source.bytes)?;
         let compiled = compile::component(&source.bytes, priority).await?;
         Compiled::link(&self.runtime, source.hash, &compiled)
@@ -170,16 +170,16 @@ impl Library {
 
 impl Compiled {
     /// `compiled` is what this program's own compiler has just made.
-    fn link(runtime: &Runtime, hash: Hash, compiled: &[u8]) -> Result<Compiled, Fault> {
+    fn link(runtime: &Runtime, hash: ModuleHash, compiled: &[u8]) -> Result<Compiled, ModuleFault> {
         // SAFETY: the engine runs these bytes as they are. They were made a moment ago by this same executable and came over a
         // pipe that only the two processes have; they were never in a file that another process could write.
         #[expect(unsafe_code, reason = "the compiler is in another process")]
         let component = unsafe { Component::deserialize(&runtime.engine, compiled) };
-        let component = component.map_err(|e| Fault::Unfit(chain(&e)))?;
+        let component = component.map_err(|e| ModuleFault::Unfit(chain(&e)))?;
         let ty = component.component_type();
         for (name, _) in ty.imports(&runtime.engine) {
             if !name.starts_with("wasi:") && !name.starts_with("jetmesh:handler/") {
-                return Err(Fault::Import {
+                return Err(ModuleFault::Import {
                     name: name.to_owned(),
                     why: "unknown package".to_owned(),
                 });
@@ -190,14 +190,14 @@ impl Compiled {
                 .exports(&runtime.engine)
                 .map(|(name, _)| format!("`{name}`"))
                 .collect();
-            return Err(Fault::NoExport(if exports.is_empty() {
+            return Err(ModuleFault::NoExport(if exports.is_empty() {
                 "nothing".to_owned()
             } else {
                 exports.join(", ")
             }));
         }
         let pre = runtime.linker.instantiate_pre(&component).map_err(|e| unlinked(&e))?;
-        let pre = EventHandlerPre::new(pre).map_err(|e| Fault::World(chain(&e)))?;
+        let pre = EventHandlerPre::new(pre).map_err(|e| ModuleFault::World(chain(&e)))?;
         Ok(Compiled {
             hash,
             digest: hash.into(),
@@ -212,24 +212,24 @@ impl Compiled {
     /// Compiles in this process, which is no host that could be its own compiler.
     pub fn here(runtime: &Runtime, module: &[u8]) -> Compiled {
         let compiled = crate::wasm::engine::compile(module).expect("it is a component");
-        Compiled::link(runtime, Hash::of(module), &compiled).expect("it fits")
+        Compiled::link(runtime, ModuleHash::of(module), &compiled).expect("it fits")
     }
 }
 
 /// Whether a file begins as a component does.
-fn preamble(bytes: &[u8]) -> Result<(), Fault> {
+fn preamble(bytes: &[u8]) -> Result<(), ModuleFault> {
     match bytes {
-        [] => Err(Fault::NotWasm("it is empty")),
+        [] => Err(ModuleFault::NotWasm("it is empty")),
         // The preamble: magic, then version and layer (<https://github.com/WebAssembly/component-model>, Binary.md).
-        [0, b'a', b's', b'm', 0x01, 0x00, 0x00, 0x00, ..] => Err(Fault::CoreModule),
+        [0, b'a', b's', b'm', 0x01, 0x00, 0x00, 0x00, ..] => Err(ModuleFault::CoreModule),
         [0, b'a', b's', b'm', ..] => Ok(()),
-        _ => Err(Fault::NotWasm("it does not begin with \\0asm")),
+        _ => Err(ModuleFault::NotWasm("it does not begin with \\0asm")),
     }
 }
 
-fn unlinked(error: &wasmtime::Error) -> Fault {
+fn unlinked(error: &wasmtime::Error) -> ModuleFault {
     let why = chain(error);
-    Fault::Import {
+    ModuleFault::Import {
         name: why.split('`').nth(1).unwrap_or("?").to_owned(),
         why,
     }

@@ -20,8 +20,8 @@ use crate::wasm::engine::trapped;
 use crate::wasm::guest::jetmesh::handler::types::{Event, Failure, HeaderParam};
 use crate::wasm::guest::{self, Call, EventHandler, Facts, Guest, Line};
 use crate::wasm::library::Compiled;
-use crate::wasm::pool::{Kept, Place};
-use crate::wasm::source::{Hash, ModuleDigest};
+use crate::wasm::pool::{Kept, PoolPlace};
+use crate::wasm::source::{ModuleDigest, ModuleHash};
 
 /// A compiled module at work for one handler.
 pub struct Module {
@@ -101,7 +101,7 @@ impl Module {
     }
 
     /// Which content it is.
-    pub fn hash(&self) -> Hash {
+    pub fn hash(&self) -> ModuleHash {
         self.compiled.hash
     }
 
@@ -119,7 +119,7 @@ impl Module {
         seed: Option<Seed>,
     ) -> Run {
         // Ends after the instance does, whichever way.
-        let _place = Place(&self.compiled.runtime.room);
+        let _place = PoolPlace(&self.compiled.runtime.room);
         let call = || Call::new(message, attempt, seed);
         let asked = Instant::now();
         let mut live = match self.live(facts, call, instance, asked, timeout).await {

@@ -37,21 +37,21 @@ impl Default for Room {
 }
 
 /// Held by who is first in the queue.
-pub struct Turn<'a> {
+pub struct QueueTurn<'a> {
     room: &'a Room,
     _first: Option<SemaphorePermit<'a>>,
 }
 
-impl Drop for Turn<'_> {
+impl Drop for QueueTurn<'_> {
     fn drop(&mut self) {
         self.room.waiting.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
 /// A place that is taken while this lives, or no place is needed. A task that waits is woken when it is dropped.
-pub struct Place<'a>(pub &'a Room);
+pub struct PoolPlace<'a>(pub &'a Room);
 
-impl Drop for Place<'_> {
+impl Drop for PoolPlace<'_> {
     fn drop(&mut self) {
         self.0.left();
     }
@@ -81,9 +81,9 @@ impl Room {
     ///
     /// # Cancel safety
     /// Dropped half-way, the others move up.
-    pub async fn queue(&self) -> Turn<'_> {
+    pub async fn queue(&self) -> QueueTurn<'_> {
         self.waiting.fetch_add(1, Ordering::Relaxed);
-        let mut turn = Turn {
+        let mut turn = QueueTurn {
             room: self,
             _first: None,
         };
@@ -93,7 +93,7 @@ impl Room {
     }
 
     /// Waits until there may be a place again, after none was found.
-    pub async fn wait(&self, _: &Turn<'_>) {
+    pub async fn wait(&self, _: &QueueTurn<'_>) {
         if !self.give_up_one() {
             // Who left before this has left its word.
             let _ = tokio::time::timeout(LOOK, self.freed.notified()).await;

@@ -41,11 +41,11 @@ impl Stamp {
 
 /// SHA-256 of a module file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Hash([u8; 32]);
+pub struct ModuleHash([u8; 32]);
 
-impl Hash {
-    pub fn of(bytes: &[u8]) -> Hash {
-        Hash(Sha256::digest(bytes).into())
+impl ModuleHash {
+    pub fn of(bytes: &[u8]) -> ModuleHash {
+        ModuleHash(Sha256::digest(bytes).into())
     }
 }
 
@@ -53,8 +53,8 @@ impl Hash {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct ModuleDigest(Arc<str>);
 
-impl From<Hash> for ModuleDigest {
-    fn from(hash: Hash) -> ModuleDigest {
+impl From<ModuleHash> for ModuleDigest {
+    fn from(hash: ModuleHash) -> ModuleDigest {
         let digits: String = hash.0.iter().take(6).map(|b| format!("{b:02x}")).collect();
         ModuleDigest(digits.into())
     }
@@ -69,7 +69,7 @@ impl fmt::Display for ModuleDigest {
 /// A module file that was read.
 pub struct Source {
     pub bytes: Vec<u8>,
-    pub hash: Hash,
+    pub hash: ModuleHash,
     /// What it was; `None`: it was written to while it was read.
     pub stamp: Option<Stamp>,
 }
@@ -123,7 +123,7 @@ fn read_here(path: &Path) -> Result<Source, Error> {
     }
     let after = Stamp::of(&file.metadata()?);
     Ok(Source {
-        hash: Hash::of(&bytes),
+        hash: ModuleHash::of(&bytes),
         bytes,
         stamp: (before == after).then_some(before),
     })

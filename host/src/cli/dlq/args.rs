@@ -6,7 +6,7 @@ use clap::Subcommand;
 use super::discard::Discard;
 use super::export::{Export, Import};
 use super::rehearse::Rehearse;
-use super::replay::Replay;
+use super::replay::ReplayCommand;
 use super::show::Show;
 
 #[derive(Debug, Subcommand)]
@@ -23,7 +23,7 @@ pub enum Dlq {
                       after Ctrl-C; 143 after SIGTERM; 1 otherwise. Replays that were sent continue after the command has \
                       ended. The same command again continues with the dead letters that are left."
     )]
-    Replay(Replay),
+    Replay(ReplayCommand),
     /// Resolve dead letters without running their events, which stay dead. This does not stop a running replay
     Discard(Discard),
     /// Write dead letters as lines of JSON, which `import` can restore

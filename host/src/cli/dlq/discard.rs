@@ -34,7 +34,7 @@ pub struct Discard {
 
 /// What has become of what was selected.
 #[derive(Debug, Default)]
-struct Account {
+struct DiscardTally {
     discarded: u64,
     /// Replayed or written anew since they were read.
     changed: Vec<String>,
@@ -47,7 +47,7 @@ struct Account {
 }
 
 pub async fn run(connection: &Connection, discard: &Discard, stop: &Stop) -> Result<u8, Error> {
-    let mut account = Account::default();
+    let mut account = DiscardTally::default();
     let letters = letters(connection, &discard.selection, &mut account.missing).await?;
     if letters.is_empty() {
         account.print(discard.json);
@@ -139,10 +139,10 @@ fn summary(letters: &[Letter]) -> String {
     )
 }
 
-impl Account {
+impl DiscardTally {
     fn print(&self, as_json: bool) {
         if as_json {
-            let Account {
+            let DiscardTally {
                 discarded,
                 changed,
                 missing,

@@ -159,7 +159,7 @@ impl Write for Synced {
 }
 
 /// What has become of a line.
-enum Fate {
+enum LineFate {
     PutBack,
     There,
     Settled,
@@ -192,10 +192,10 @@ pub async fn import(connection: &Connection, import: &Import, stop: &Stop) -> Re
     let mut failed = None;
     while let Some((line, fate)) = fates.next().await {
         match fate {
-            Ok(Fate::PutBack) => back += 1,
-            Ok(Fate::There) => there += 1,
-            Ok(Fate::Settled) => settled += 1,
-            Ok(Fate::Malformed(why)) => malformed.push((line, why)),
+            Ok(LineFate::PutBack) => back += 1,
+            Ok(LineFate::There) => there += 1,
+            Ok(LineFate::Settled) => settled += 1,
+            Ok(LineFate::Malformed(why)) => malformed.push((line, why)),
             Err(error) => {
                 // The lines behind it would fail as well; a second import goes on where this one stopped.
                 failed = Some(error);
@@ -230,18 +230,22 @@ pub async fn import(connection: &Connection, import: &Import, stop: &Stop) -> Re
     }
 }
 
-async fn put_back(connection: &Connection, line: &[u8]) -> Result<Fate, broker::Error> {
+async fn put_back(connection: &Connection, line: &[u8]) -> Result<LineFate, broker::Error> {
     let parsed = std::str::from_utf8(line)
         .map_err(|_| "it is not UTF-8".to_owned())
         .and_then(archive::parse);
     let letter = match parsed {
         Ok(letter) => letter,
-        Err(why) => return Ok(Fate::Malformed(why)),
+        Err(why) => return Ok(LineFate::Malformed(why)),
     };
     // Before the letter itself its parts would be stored, beside another letter's.
     if let Some(there) = dead_letter::stored(connection, &letter.subject).await? {
-        return Ok(if there.is_settled() { Fate::Settled } else { Fate::There });
+        return Ok(if there.is_settled() {
+            LineFate::Settled
+        } else {
+            LineFate::There
+        });
     }
     let stored = dead_letter::store(connection, &letter.subject, &letter.headers, letter.payload).await?;
-    Ok(if stored { Fate::PutBack } else { Fate::There })
+    Ok(if stored { LineFate::PutBack } else { LineFate::There })
 }

@@ -8,7 +8,7 @@ use crate::cli::table::{self, Narrow};
 use crate::cli::text::{self, in_time};
 use crate::cli::{Error, OK};
 use crate::dead_letter::{self, Letter};
-use crate::dlq::group::Group;
+use crate::dlq::group::LetterGroup;
 use crate::dlq::select::Newest;
 use crate::dlq::{Filter, Groups};
 use crate::message::clock::now_ms;
@@ -139,7 +139,7 @@ async fn groups(connection: &Connection, filter: &Filter, ls: &Ls) -> Result<u8,
         none(filter);
     } else {
         let now = now_ms();
-        let row = |group: &Group| {
+        let row = |group: &LetterGroup| {
             vec![
                 group.key.id(),
                 group.count.to_string(),
@@ -200,7 +200,7 @@ pub fn json_of(letter: &Letter) -> serde_json::Value {
     })
 }
 
-fn json_of_group(group: &Group) -> serde_json::Value {
+fn json_of_group(group: &LetterGroup) -> serde_json::Value {
     json!({
         "group": group.key.id(),
         "count": group.count,

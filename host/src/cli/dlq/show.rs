@@ -139,7 +139,7 @@ fn facts(letter: &Letter, now_ms: u64) -> Vec<(&'static str, String)> {
         "letter",
         format!("{}, message {} of stream {DEAD}", letter.subject, letter.sequence),
     ));
-    facts.push(("same fault", format!("group {}", group::Key::of(letter).id())));
+    facts.push(("same fault", format!("group {}", group::FaultKey::of(letter).id())));
     facts.retain(|(_, fact)| !fact.is_empty());
     facts
 }
@@ -274,7 +274,7 @@ fn hex(bytes: &[u8]) -> Vec<String> {
 /// The commands that follow, ready to be copied, each below what it is for.
 fn next(letter: &Letter) -> Vec<String> {
     let (id, handler) = (letter.id(), letter.header(dead_letter::HANDLER));
-    let group = group::Key::of(letter).id();
+    let group = group::FaultKey::of(letter).id();
     let mut lines = vec![
         "# see all that died of the same fault".to_owned(),
         format!("jetmesh dlq ls --group {group}"),
@@ -307,7 +307,7 @@ fn json_of(letter: &Letter) -> Value {
         ("event_time", json!(of(dead_letter::TIME))),
         ("ledger", json!(of(dead_letter::LEDGER))),
         ("death", json!(of(dead_letter::DEATH).parse::<u64>().ok())),
-        ("group", json!(group::Key::of(letter).id())),
+        ("group", json!(group::FaultKey::of(letter).id())),
         ("history", json!(history::of(&letter.headers))),
         (
             "headers",

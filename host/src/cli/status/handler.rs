@@ -21,7 +21,7 @@ pub struct Hosts<'a> {
 }
 
 /// What the hosts say of it, the best of them first.
-struct Told<'a> {
+struct HandlerTold<'a> {
     state: &'a str,
     why: Option<&'a str>,
     since: Value,
@@ -101,24 +101,24 @@ pub async fn stand(connection: &Connection, handler: &Handler, hosts: &Hosts<'_>
     body
 }
 
-fn best<'a>(hosts: &Hosts<'a>) -> Told<'a> {
+fn best<'a>(hosts: &Hosts<'a>) -> HandlerTold<'a> {
     let of = |state: &str| hosts.endpoints.iter().find(|e| e["data"]["state"] == state);
     // One host that serves is enough; of the others the one that a person must act for.
     let told = ["serving", "stopped", "connecting", "starting"]
         .into_iter()
         .find_map(of);
     match told {
-        Some(endpoint) => Told {
+        Some(endpoint) => HandlerTold {
             state: endpoint["data"]["state"].as_str().unwrap_or("unknown"),
             why: endpoint["data"]["why"].as_str(),
             since: endpoint["data"]["since"].clone(),
         },
-        None if !hosts.any => Told {
+        None if !hosts.any => HandlerTold {
             state: "unserved",
             why: Some("no host answers"),
             since: Value::Null,
         },
-        None => Told {
+        None => HandlerTold {
             state: "unserved",
             why: Some("no host that answers has it in its configuration"),
             since: Value::Null,

@@ -7,11 +7,11 @@ use crate::ledger::core::entry::DecisionKind;
 use crate::message::rfc3339;
 use crate::payload::{Payload, headers};
 use crate::trace::follow::{Follow, Whereabouts};
-use crate::trace::ledger::{BeforeReset, Decided, Written};
+use crate::trace::ledger::{BeforeReset, TracedDecision, WrittenKey};
 use crate::trace::reading::Reading;
 use crate::trace::search::Searched;
-use crate::trace::stand::{Letter, Stand};
-use crate::trace::{Message, Part, Traced};
+use crate::trace::stand::{Stand, TracedLetter};
+use crate::trace::{Part, Traced, TracedMessage};
 
 pub fn all(events: &[Traced], searched: &[Searched], reading: &Reading<'_>) -> Value {
     let searched = searched.iter().map(|one| {
@@ -50,7 +50,7 @@ fn event(traced: &Traced) -> Value {
     })
 }
 
-fn message(message: &Message) -> Value {
+fn message(message: &TracedMessage) -> Value {
     json!({
         "subject": message.subject,
         "time": rfc3339(message.time_ms),
@@ -101,7 +101,7 @@ fn stand(stand: &Stand) -> Value {
     }
 }
 
-fn decided(decided: &Decided) -> Value {
+fn decided(decided: &TracedDecision) -> Value {
     let decision = &decided.decision;
     json!({
         "verdict": match decision.verdict {
@@ -127,7 +127,7 @@ fn before_reset(before: &BeforeReset) -> Value {
 }
 
 /// Without a value it is deleted, or, if it says how many bytes there were, too large for the ledger.
-fn write(written: &Written) -> Value {
+fn write(written: &WrittenKey) -> Value {
     let write = &written.write;
     let value = write.value.as_ref().and_then(|value| value.bytes().ok());
     json!({
@@ -139,7 +139,7 @@ fn write(written: &Written) -> Value {
     })
 }
 
-fn letter(letter: &Letter) -> Value {
+fn letter(letter: &TracedLetter) -> Value {
     json!({
         "id": letter.id,
         "dead_since": letter.since,

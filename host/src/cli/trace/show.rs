@@ -1,15 +1,15 @@
 //! A trace in words.
 
 use super::tree::Node;
-use crate::attempts::Record;
+use crate::attempts::AttemptRecord;
 use crate::cli::retrying::{degraded, next, state};
 use crate::cli::text::value;
 use crate::ledger::core::entry::{DecisionKind, Text};
 use crate::message::clock::now_ms;
 use crate::message::rfc3339;
 use crate::trace::follow::{Follow, Whereabouts};
-use crate::trace::ledger::{BeforeReset, Decided, Written};
-use crate::trace::stand::{Letter, Stand};
+use crate::trace::ledger::{BeforeReset, TracedDecision, WrittenKey};
+use crate::trace::stand::{Stand, TracedLetter};
 use crate::trace::{Part, Traced};
 
 /// Why something is not told.
@@ -89,8 +89,8 @@ fn plain(text: &str) -> (String, Vec<Node>) {
     (text.to_owned(), Vec::new())
 }
 
-fn done(decided: &Decided) -> String {
-    let Decided { decision, entry, .. } = decided;
+fn done(decided: &TracedDecision) -> String {
+    let TracedDecision { decision, entry, .. } = decided;
     let at = rfc3339(decided.at_ms);
     if let Some(first) = &decision.same_as {
         return format!("done at {at}, entry {entry}: a duplicate of event {first}, so it did not run");
@@ -115,12 +115,12 @@ fn before_reset(before: &BeforeReset) -> Node {
     Node::leaf(format!("before it was reset at {}: {text}", rfc3339(*reset_ms)))
 }
 
-fn writes(decided: &Decided) -> Vec<Node> {
+fn writes(decided: &TracedDecision) -> Vec<Node> {
     decided.writes.iter().map(written).collect()
 }
 
-fn written(written: &Written) -> Node {
-    let Written { write, writers } = written;
+fn written(written: &WrittenKey) -> Node {
+    let WrittenKey { write, writers } = written;
     let text = match (&write.value, write.bytes) {
         (Some(text), _) => format!("wrote {} = {}", write.key, text_of(text)),
         (None, Some(bytes)) => format!("wrote {} ({bytes} bytes, too many for the ledger)", write.key),
@@ -133,7 +133,7 @@ fn written(written: &Written) -> Node {
 }
 
 /// What it died of comes first: a terminal may cut the rest.
-fn dead(decided: Option<&Decided>, letter: Option<&Letter>, replay: bool) -> (String, Vec<Node>) {
+fn dead(decided: Option<&TracedDecision>, letter: Option<&TracedLetter>, replay: bool) -> (String, Vec<Node>) {
     let (text, when) = match (decided, letter) {
         (Some(decided), _) => died(decided),
         (None, Some(letter)) => (
@@ -154,8 +154,8 @@ fn dead(decided: Option<&Decided>, letter: Option<&Letter>, replay: bool) -> (St
 }
 
 /// Of what, and when.
-fn died(decided: &Decided) -> (String, String) {
-    let Decided { decision, entry, .. } = decided;
+fn died(decided: &TracedDecision) -> (String, String) {
+    let TracedDecision { decision, entry, .. } = decided;
     let cause = decision.cause.map_or("?", |cause| cause.name());
     let (code, error) = (decision.code.as_deref(), decision.message.as_deref());
     let (attempt, module) = (decision.attempt, &decision.module);
@@ -168,7 +168,7 @@ fn died(decided: &Decided) -> (String, String) {
     )
 }
 
-fn retrying(record: &Record, max: u32) -> String {
+fn retrying(record: &AttemptRecord, max: u32) -> String {
     let (failed, running) = state(record);
     let error = failed.map_or_else(String::new, |f| format!(": {}: {}", f.code, f.message));
     let (attempts, next) = (record.attempts, next(record, now_ms()));

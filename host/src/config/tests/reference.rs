@@ -13,7 +13,7 @@ const OF_THE_SAMPLE: [&str; 8] = [
 ];
 
 /// A key as the sample has it.
-struct Key {
+struct SampleKey {
     /// With names of streams, handlers and settings as `*`.
     name: String,
     /// `None`: the sample has it as a comment.
@@ -22,7 +22,7 @@ struct Key {
     meaning: String,
 }
 
-impl Key {
+impl SampleKey {
     /// The table that it is in, and its own name.
     fn split(&self) -> (&str, &str) {
         self.name.rsplit_once('.').unwrap_or(("", &self.name))
@@ -36,8 +36,8 @@ impl Key {
 }
 
 /// The keys of the sample, in its order; each once.
-fn keys() -> Vec<Key> {
-    let mut found: Vec<Key> = Vec::new();
+fn keys() -> Vec<SampleKey> {
+    let mut found: Vec<SampleKey> = Vec::new();
     let (mut table, mut comment) = (String::new(), Vec::new());
     for line in DEFAULT.lines() {
         let said = line.trim_start_matches("# ");
@@ -67,7 +67,7 @@ fn keys() -> Vec<Key> {
             Some((name, value)) => {
                 let meaning = std::mem::take(&mut comment).join(" ");
                 if !found.iter().any(|key| key.name == name) {
-                    found.push(Key { name, value, meaning });
+                    found.push(SampleKey { name, value, meaning });
                 }
             }
             None if line.starts_with("# ") => comment.push(said),

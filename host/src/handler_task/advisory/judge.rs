@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use super::message::Advisory;
-use crate::attempts::Record;
+use crate::attempts::AttemptRecord;
 use crate::broker::consumer::ConsumerInfo;
 use crate::handler_task::dead_lettering::{self, Dead};
 use crate::handler_task::settle::OWN_TERM;
@@ -23,7 +23,7 @@ pub struct Evidence<'a> {
     pub at_ms: u64,
     pub now_ms: u64,
     pub consumer: &'a ConsumerInfo,
-    pub record: &'a Record,
+    pub record: &'a AttemptRecord,
 }
 
 /// What an advisory comes to.
@@ -79,7 +79,7 @@ impl Evidence<'_> {
 }
 
 /// The death of an event that somebody else terminated.
-fn terminated(reason: &str, record: &Record) -> Dead<'static> {
+fn terminated(reason: &str, record: &AttemptRecord) -> Dead<'static> {
     let message = match reason {
         "" => "a person or a program terminated it, without a reason".to_owned(),
         reason => format!("a person or a program terminated it: {reason}"),
@@ -145,8 +145,8 @@ mod tests {
         serde_json::from_value(info).unwrap()
     }
 
-    fn record(attempts: u32) -> Record {
-        let mut record = Record::default();
+    fn record(attempts: u32) -> AttemptRecord {
+        let mut record = AttemptRecord::default();
         for attempt in 1..=attempts {
             record.end(Attempt {
                 attempt,
@@ -166,7 +166,13 @@ mod tests {
         record
     }
 
-    fn found(plan: &Handler, advisory: &Advisory, consumer: &ConsumerInfo, record: &Record, now_ms: u64) -> String {
+    fn found(
+        plan: &Handler,
+        advisory: &Advisory,
+        consumer: &ConsumerInfo,
+        record: &AttemptRecord,
+        now_ms: u64,
+    ) -> String {
         let finding = judge(&Evidence {
             plan,
             advisory,
@@ -222,12 +228,12 @@ mod tests {
         let plan = plan(true);
         let floor = json!({ "consumer_seq": 3, "stream_seq": SEQUENCE - 1 });
         let pending = consumer(&plan, json!({ "num_ack_pending": 1, "ack_floor": floor }));
-        let find = |record: &Record, now_ms| found(&plan, &gave_up(&plan), &pending, record, now_ms);
+        let find = |record: &AttemptRecord, now_ms| found(&plan, &gave_up(&plan), &pending, record, now_ms);
         // Ack wait and timeout are five seconds.
         assert_eq!(find(&record(1), AT + 4_999), "later 3s");
         assert_eq!(find(&record(1), AT + 5_000), "max-deliver busy 1");
         // Its next attempt is due later.
-        let next = Record {
+        let next = AttemptRecord {
             next: Some(rfc3339(AT + 60_000)),
             ..record(1)
         };

@@ -12,7 +12,7 @@ use crate::broker::Error;
 use crate::failpoint;
 use crate::handler_task::counters::Counters;
 use crate::handler_task::dead_lettering::{Buried, Dead};
-use crate::handler_task::hindered::{What, Why};
+use crate::handler_task::hindered::{HinderedWork, Why};
 use crate::handler_task::lane::Lane;
 use crate::handler_task::links::Link;
 use crate::handler_task::settle::{Acker, Settlement, ack_by_sequence};
@@ -33,7 +33,7 @@ const FAILED: Duration = Duration::from_secs(5);
 const UNMENDED: Duration = Duration::from_secs(30);
 
 /// What follows for the advisory.
-enum Answer {
+enum AdvisoryAnswer {
     /// Dealt with, or not ours to deal with.
     Over,
     /// It may still turn out to be false: look again.
@@ -44,13 +44,13 @@ enum Answer {
 pub async fn take(lane: &Arc<Lane>, link: Arc<Link>, (advisory, reply): Routed) {
     let acker = Acker::of(reply, &link);
     let event = link.event(advisory.stream_seq);
-    let what = What::Event(event.clone());
+    let what = HinderedWork::Event(event.clone());
     let settlement = match act(lane, &link, &advisory, &event).await {
-        Ok(Answer::Over) => {
+        Ok(AdvisoryAnswer::Over) => {
             lane.hindered.over(&what);
             Settlement::Ack
         }
-        Ok(Answer::Later(delay)) => Settlement::Nak(delay),
+        Ok(AdvisoryAnswer::Later(delay)) => Settlement::Nak(delay),
         Err(error) => {
             let handler = &lane.plan.name;
             let again_in = match &error {
@@ -73,31 +73,31 @@ pub async fn take(lane: &Arc<Lane>, link: Arc<Link>, (advisory, reply): Routed) 
     failpoint::point("advisory-acked");
 }
 
-async fn act(lane: &Lane, link: &Link, advisory: &Advisory, event: &EventId) -> Result<Answer, Error> {
+async fn act(lane: &Lane, link: &Link, advisory: &Advisory, event: &EventId) -> Result<AdvisoryAnswer, Error> {
     let plan = &*lane.plan;
     let Some(at_ms) = parse_rfc3339(&advisory.timestamp) else {
         let (handler, sequence, timestamp) = (&plan.name, advisory.stream_seq, &advisory.timestamp);
         trouble!(Weight::Aside, handler, "", { %handler, sequence, timestamp }, "an advisory without a time is left out");
-        return Ok(Answer::Over);
+        return Ok(AdvisoryAnswer::Over);
     };
     if at_ms < link.created_ms {
         // It speaks of an earlier incarnation of the stream.
-        return Ok(Answer::Over);
+        return Ok(AdvisoryAnswer::Over);
     }
     if let Some(bucket) = &lane.bucket {
         bucket.catch_up().await?;
         if bucket.decided(&plan.name, event).is_some() {
             // The server still holds it, and a work queue would be blocked for ever.
             ack_by_sequence(&link.connection, &plan.stream, &plan.consumer, event.sequence).await?;
-            return Ok(Answer::Over);
+            return Ok(AdvisoryAnswer::Over);
         }
     }
     if lane.in_flight.contains(event) {
-        return Ok(Answer::Later(AT_WORK));
+        return Ok(AdvisoryAnswer::Later(AT_WORK));
     }
     let held = lane.records.load(link, event).await?;
     let Some(consumer) = link.connection.consumer(&plan.stream, &plan.consumer).await? else {
-        return Ok(Answer::Over);
+        return Ok(AdvisoryAnswer::Over);
     };
     let finding = judge(&Evidence {
         plan,
@@ -108,21 +108,21 @@ async fn act(lane: &Lane, link: &Link, advisory: &Advisory, event: &EventId) -> 
         record: &held.record,
     });
     match finding {
-        Finding::NotOurs => Ok(Answer::Over),
+        Finding::NotOurs => Ok(AdvisoryAnswer::Over),
         Finding::Contradicted => {
             let handler = &plan.name;
             trouble!(Weight::Aside, handler, "", { %handler, %event }, "an advisory contradicts its consumer and is left out");
-            Ok(Answer::Over)
+            Ok(AdvisoryAnswer::Over)
         }
-        Finding::Later(delay) => Ok(Answer::Later(delay)),
+        Finding::Later(delay) => Ok(AdvisoryAnswer::Later(delay)),
         Finding::NeverTried => {
             tracing::info!(handler = %plan.name, %event, "given up by the server before it was tried: it is run now");
             replay_queue::ask(&link.connection, &plan.name, event).await?;
-            Ok(Answer::Over)
+            Ok(AdvisoryAnswer::Over)
         }
         Finding::Dead(dead) => {
             dead_letter(lane, link, event, dead, at_ms).await?;
-            Ok(Answer::Over)
+            Ok(AdvisoryAnswer::Over)
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What an attempt asks of the ledger, and what it comes to after its commit. Pure: tables, without a server.
 
-use crate::ledger::{Committed, Fault};
+use crate::ledger::{CommitError, Committed};
 use crate::outcome::{Failure, Outcome, Verdict};
 
 /// How often an event is run again at once when what it read has changed.
@@ -53,20 +53,20 @@ pub enum Next {
 }
 
 /// What follows a commit, with its result, the verdict on the run, and what has happened so far.
-pub fn next(result: Result<Committed, Fault>, verdict: &Verdict, so_far: SoFar) -> Next {
+pub fn next(result: Result<Committed, CommitError>, verdict: &Verdict, so_far: SoFar) -> Next {
     match result {
         Ok(committed) if verdict.decides(so_far.of_letter) => Next::Stands(Some(committed)),
         // A letter is replayed after its cause was mended, perhaps by hand and unknown to this host until now.
         Ok(_) if matches!(verdict, Verdict::Dead { .. }) && !so_far.has_read_again => Next::ReadAgain,
         Ok(_) => Next::Stands(None),
-        Err(Fault::Conflict) if so_far.reruns < RERUNS_MAX && !so_far.drains => Next::RunAgain,
-        Err(Fault::Conflict) => Next::Instead(Outcome::Conflict),
-        Err(Fault::TooLarge(why)) if so_far.of_letter => Next::Instead(too_large(why)),
-        Err(Fault::TooLarge(message)) => Next::DeadLetter(Failure {
+        Err(CommitError::Conflict) if so_far.reruns < RERUNS_MAX && !so_far.drains => Next::RunAgain,
+        Err(CommitError::Conflict) => Next::Instead(Outcome::Conflict),
+        Err(CommitError::TooLarge(why)) if so_far.of_letter => Next::Instead(too_large(why)),
+        Err(CommitError::TooLarge(message)) => Next::DeadLetter(Failure {
             code: TOO_LARGE.to_owned(),
             message,
         }),
-        Err(Fault::Host(message)) => Next::Instead(Outcome::HostFault { message }),
+        Err(CommitError::Host(message)) => Next::Instead(Outcome::HostFault { message }),
     }
 }
 
@@ -150,8 +150,8 @@ mod tests {
         };
         let reruns = |reruns| SoFar { reruns, ..first };
         let drains = SoFar { drains: true, ..first };
-        let too_large = || Err(Fault::TooLarge("9 of 8".to_owned()));
-        let host = || Err(Fault::Host("no server".to_owned()));
+        let too_large = || Err(CommitError::TooLarge("9 of 8".to_owned()));
+        let host = || Err(CommitError::Host("no server".to_owned()));
         let rejected = || Outcome::Reject {
             code: "too-large".to_owned(),
             message: "9 of 8".to_owned(),
@@ -171,21 +171,26 @@ mod tests {
             (Ok(HERE), dead(), of_letter, Next::ReadAgain),
             (Ok(HERE), dead(), has_read_again, Next::Stands(None)),
             // A conflict is run again, some times.
-            (Err(Fault::Conflict), Verdict::Done, first, Next::RunAgain),
-            (Err(Fault::Conflict), retry(), of_letter, Next::RunAgain),
+            (Err(CommitError::Conflict), Verdict::Done, first, Next::RunAgain),
+            (Err(CommitError::Conflict), retry(), of_letter, Next::RunAgain),
             (
-                Err(Fault::Conflict),
+                Err(CommitError::Conflict),
                 Verdict::Done,
                 reruns(RERUNS_MAX - 1),
                 Next::RunAgain,
             ),
             (
-                Err(Fault::Conflict),
+                Err(CommitError::Conflict),
                 Verdict::Done,
                 reruns(RERUNS_MAX),
                 Next::Instead(Outcome::Conflict),
             ),
-            (Err(Fault::Conflict), dead(), drains, Next::Instead(Outcome::Conflict)),
+            (
+                Err(CommitError::Conflict),
+                dead(),
+                drains,
+                Next::Instead(Outcome::Conflict),
+            ),
             // What no batch can hold is dead; a letter's event is so already.
             (
                 too_large(),

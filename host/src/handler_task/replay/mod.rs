@@ -15,7 +15,7 @@ use crate::handler_task::counters::Counters;
 use crate::handler_task::dead_lettering::{Attempts, DeadLetters};
 use crate::handler_task::delivery::{Delivery, Replay};
 use crate::handler_task::dispatch;
-use crate::handler_task::hindered::{What, Why};
+use crate::handler_task::hindered::{HinderedWork, Why};
 use crate::handler_task::lane::Lane;
 use crate::handler_task::links::Link;
 use crate::handler_task::malformed;
@@ -118,13 +118,14 @@ async fn run(
             .await;
         }
         Ok(None) => {
-            lane.hindered.over(&What::Event(event.clone()));
+            lane.hindered.over(&HinderedWork::Event(event.clone()));
             acker.settle(&lane.links, &Settlement::Ack).await;
         }
         Err(error) => {
             let handler = &lane.plan.name;
             trouble!(Weight::Delay, handler, error, { %handler, %event, %error }, "a replay is put off");
-            lane.hindered.met(What::Event(event.clone()), Why::from(&error), AGAIN);
+            lane.hindered
+                .met(HinderedWork::Event(event.clone()), Why::from(&error), AGAIN);
             acker.settle(&lane.links, &Settlement::Nak(AGAIN)).await;
         }
     }

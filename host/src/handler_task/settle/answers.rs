@@ -13,10 +13,10 @@ const ELSEWHERE: Duration = Duration::from_secs(1);
 
 /// How the events were answered that one message names.
 #[derive(Debug, Default)]
-pub struct Answers(Mutex<Told>);
+pub struct Answers(Mutex<AnswersTold>);
 
 #[derive(Debug, Default)]
-pub struct Told {
+pub struct AnswersTold {
     pub settled: HashSet<EventId>,
     again: usize,
     /// The longest that one of them is to wait.
@@ -40,12 +40,12 @@ impl Answers {
     }
 
     /// All that was told.
-    pub fn take(&self) -> Told {
+    pub fn take(&self) -> AnswersTold {
         std::mem::take(&mut *self.0.lock())
     }
 }
 
-impl Told {
+impl AnswersTold {
     /// The answer to the message, which names so many.
     pub fn settlement(&self, count: usize, drains: bool) -> Settlement {
         let unanswered = count - self.settled.len() - self.again;
@@ -64,7 +64,7 @@ mod tests {
 
     const LATER: Duration = Duration::from_secs(3);
 
-    fn told(answers: &[(u64, Settlement)]) -> Told {
+    fn told(answers: &[(u64, Settlement)]) -> AnswersTold {
         let told = Answers::default();
         for (event, settlement) in answers {
             told.tell(&EventId::of_test(*event), settlement);

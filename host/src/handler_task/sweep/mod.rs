@@ -20,7 +20,7 @@ use crate::failpoint;
 use crate::handler_task::behind;
 use crate::handler_task::counters::Counters;
 use crate::handler_task::dead_lettering::{self, Buried, DeadLetters};
-use crate::handler_task::hindered::{Hindered, What, Why};
+use crate::handler_task::hindered::{Hindered, HinderedWork, Why};
 use crate::handler_task::in_flight::InFlight;
 use crate::handler_task::lane::Lane;
 use crate::handler_task::links::Link;
@@ -89,9 +89,9 @@ impl Sweep<'_> {
         let _place = self.connections.sweeps.acquire().await.ok();
         failpoint::point("sweep");
         let Err(error) = self.all().await else {
-            return self.hindered.over(&What::Sweep);
+            return self.hindered.over(&HinderedWork::Sweep);
         };
-        self.hindered.met(What::Sweep, Why::from(&error), EVERY);
+        self.hindered.met(HinderedWork::Sweep, Why::from(&error), EVERY);
         let handler = &self.plan.name;
         if error.passes() {
             tracing::debug!(%handler, %error, "the sweep was interrupted; the next one continues");
@@ -265,7 +265,8 @@ impl Sweep<'_> {
             Err(error @ Error::Unreadable { .. }) => {
                 let handler = &self.plan.name;
                 trouble!(Weight::Person, event, error, { %handler, %event, %error }, "an event waits until this is corrected");
-                self.hindered.met(What::Event(event.clone()), Why::from(&error), EVERY);
+                self.hindered
+                    .met(HinderedWork::Event(event.clone()), Why::from(&error), EVERY);
                 Ok(())
             }
             swept => swept,
@@ -284,7 +285,7 @@ impl Sweep<'_> {
     }
 
     /// Dead-letters an event without attempts left.
-    async fn exhausted(&self, event: &EventId, record: &attempts::Record) -> Result<(), Error> {
+    async fn exhausted(&self, event: &EventId, record: &attempts::AttemptRecord) -> Result<(), Error> {
         let (plan, connection) = (self.plan, &self.link.connection);
         let dead = dead_lettering::left_behind(record, plan.retry.max_attempts);
         match self.dead_letters.body_in_stream(event).await? {

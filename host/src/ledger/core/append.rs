@@ -1,7 +1,7 @@
 //! From a transaction to the messages of one atomic batch, and from the server's answer to the next step. Pure: this is
 //! what decides whether effects happen once, so it can be run without a server.
 
-use super::record::{Expect, Mark, Record, json};
+use super::record::{Expect, Record, RecordMark, json};
 use super::transaction::Transaction;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use crate::effects::Version;
 
 /// What an entry contains besides its decisions and writes.
 #[derive(Debug, Clone, Default)]
-pub struct Said {
+pub struct EntryExtras {
     pub floors: BTreeMap<String, Floor>,
     pub index_from: Option<u64>,
     pub incarnations: BTreeMap<String, Incarnation>,
@@ -26,7 +26,7 @@ pub struct Said {
 
 /// Who appends.
 #[derive(Debug, Clone, Copy)]
-pub struct By<'a> {
+pub struct Author<'a> {
     pub append: &'a str,
     pub host: &'a str,
     pub at: &'a str,
@@ -37,7 +37,7 @@ const HEADER_ROOM: usize = 1024;
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub struct TooLarge(pub String);
+pub struct BatchTooLarge(pub String);
 
 /// A batch: its messages in the order of the protocol (carriers, consequences, entry, head, deaths, keys), and its entry.
 #[derive(Debug, Clone)]
@@ -53,10 +53,10 @@ pub fn batch<W>(
     bucket: &str,
     (head, head_sequence): (&Head, u64),
     group: &Group<W>,
-    said: Said,
-    by: By<'_>,
+    said: EntryExtras,
+    by: Author<'_>,
     payload_max: usize,
-) -> Result<Batch, TooLarge> {
+) -> Result<Batch, BatchTooLarge> {
     let subjects = Subjects::new(bucket);
     let n = head.n + 1;
     let mut records = carriers(&subjects, bucket, group);
@@ -71,7 +71,7 @@ pub fn batch<W>(
     let record = |subject, expect, body| Record {
         subject,
         expect,
-        mark: Mark::Plain,
+        mark: RecordMark::Plain,
         body,
     };
     let entry_at = records.len();
@@ -83,7 +83,11 @@ pub fn batch<W>(
     records.extend(written(group).map(|(key, base, value)| Record {
         subject: key_subject(bucket, key),
         expect: Expect::Last(base),
-        mark: if value.is_some() { Mark::Plain } else { Mark::Tombstone },
+        mark: if value.is_some() {
+            RecordMark::Plain
+        } else {
+            RecordMark::Tombstone
+        },
         body: value.clone().unwrap_or_default(),
     }));
     check_size(&records, payload_max)?;
@@ -95,7 +99,7 @@ pub fn batch<W>(
 }
 
 /// The group's entry, and how it is stored. What it repeats of the values is left out if it does not fit a message.
-fn entry<W>(n: u64, group: &Group<W>, said: Said, by: By<'_>, payload_max: usize) -> (Entry, Bytes) {
+fn entry<W>(n: u64, group: &Group<W>, said: EntryExtras, by: Author<'_>, payload_max: usize) -> (Entry, Bytes) {
     let writes: Vec<Write> = written(group)
         .map(|(key, base, value)| Write::new(key, base, value.as_ref()))
         .collect();
@@ -122,15 +126,15 @@ fn entry<W>(n: u64, group: &Group<W>, said: Said, by: By<'_>, payload_max: usize
 }
 
 /// Whether the server takes a batch of these.
-fn check_size(records: &[Record], payload_max: usize) -> Result<(), TooLarge> {
+fn check_size(records: &[Record], payload_max: usize) -> Result<(), BatchTooLarge> {
     if records.len() > 1000 {
-        return Err(TooLarge(format!(
+        return Err(BatchTooLarge(format!(
             "{} messages do not fit one batch of 1,000",
             records.len()
         )));
     }
     if let Some(record) = records.iter().find(|r| r.body.len() + HEADER_ROOM > payload_max) {
-        return Err(TooLarge(format!(
+        return Err(BatchTooLarge(format!(
             "{} of {} bytes does not fit the server's max_payload of {payload_max}",
             record.subject,
             record.body.len()
@@ -146,17 +150,17 @@ pub fn fits_alone(
     tx: &Transaction,
     versions: &BTreeMap<String, Version>,
     payload_max: usize,
-) -> Result<(), TooLarge> {
+) -> Result<(), BatchTooLarge> {
     let mut group = Group::default();
     let (id, waiter, more) = (0, (), room(tx));
     let tx = tx.clone();
     group.add(Member { id, tx, waiter }, versions, more);
-    let by = By {
+    let by = Author {
         append: "",
         host: "",
         at: "",
     };
-    batch(bucket, upon, &group, Said::default(), by, payload_max).map(drop)
+    batch(bucket, upon, &group, EntryExtras::default(), by, payload_max).map(drop)
 }
 
 /// A transaction's decision as its entry holds it. `writes`: the group's, in the order of their keys.
@@ -173,7 +177,7 @@ fn death(subjects: &Subjects, n: u64, append: &str, tx: &Transaction) -> Option<
     Some(Record {
         subject: subjects.death(&tx.handler, &decision.event),
         expect: expected_of_death(tx)?,
-        mark: Mark::Plain,
+        mark: RecordMark::Plain,
         body: json(&Death {
             n,
             append: append.to_owned(),
@@ -209,7 +213,7 @@ fn carriers<W>(subjects: &Subjects, bucket: &str, group: &Group<W>) -> Vec<Recor
                 subject: key_subject(bucket, key),
                 sequence: stored(touched.base),
             },
-            mark: Mark::Plain,
+            mark: RecordMark::Plain,
             body: Bytes::new(),
         })
         .collect()
@@ -226,7 +230,7 @@ fn stored(version: Version) -> u64 {
 
 /// The server's answer to a batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Answer {
+pub enum BatchAnswer {
     /// The last message's sequence.
     Committed(u64),
     /// An expectation did not hold.
@@ -237,12 +241,12 @@ pub enum Answer {
     Named(String),
 }
 
-impl Answer {
-    pub fn of(code: Code, text: &str) -> Answer {
+impl BatchAnswer {
+    pub fn of(code: Code, text: &str) -> BatchAnswer {
         match remedy(code) {
-            Remedy::LookAgain => Answer::Refused,
-            Remedy::TryAgain => Answer::Unknown,
-            Remedy::Person => Answer::Named(format!("{text} ({})", code.0)),
+            Remedy::LookAgain => BatchAnswer::Refused,
+            Remedy::TryAgain => BatchAnswer::Unknown,
+            Remedy::Person => BatchAnswer::Named(format!("{text} ({})", code.0)),
         }
     }
 }

@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 
-use super::append::{Batch, By, Said, TooLarge, batch};
+use super::append::{Author, Batch, BatchTooLarge, EntryExtras, batch};
 use super::entry::{Entry, Head, Incarnation, Subjects};
-use super::fate::{Committed, Fates, Fault};
+use super::fate::{CommitError, Committed, Fates};
 use super::group::{Group, Member, TxId};
 use super::index::Index;
 use super::standing::Standing;
@@ -135,7 +135,7 @@ impl<W> Book<W> {
 
     /// The batch on its way, to be sent or sent again; else the next group, as one. The fates are of those that had
     /// nothing to send.
-    pub fn next(&mut self, by: By<'_>) -> (Fates<W>, Option<&Sent<W>>) {
+    pub fn next(&mut self, by: Author<'_>) -> (Fates<W>, Option<&Sent<W>>) {
         let mut fates = Vec::new();
         while self.sent.is_none() {
             let Some(group) = self.forming.pop_front() else { break };
@@ -151,14 +151,14 @@ impl<W> Book<W> {
                     let batch = self.planted.spoilt(batch);
                     self.sent = Some(Sent { group, batch });
                 }
-                Err(TooLarge(why)) => fates.extend(self.broken(group, &why)),
+                Err(BatchTooLarge(why)) => fates.extend(self.broken(group, &why)),
             }
         }
         (fates, self.sent.as_ref())
     }
 
     /// What the next entry contains besides.
-    fn to_say(&self) -> Said {
+    fn to_say(&self) -> EntryExtras {
         let news = |(stream, known): &(&String, &Incarnation)| {
             let said = self.head.incarnations.get(*stream);
             // Another host has seen more of it.
@@ -167,7 +167,7 @@ impl<W> Book<W> {
         // An index that is not whole does not know where a start begins.
         let from = if self.is_opening { 0 } else { self.index.reads_from() };
         let incarnations = self.incarnations.iter().filter(news);
-        Said {
+        EntryExtras {
             floors: self.index.risen(&self.head),
             index_from: (from > self.head.index_from).then_some(from),
             incarnations: incarnations.map(|(s, i)| (s.clone(), i.clone())).collect(),
@@ -182,8 +182,8 @@ impl<W> Book<W> {
         for member in group.members {
             self.leave(&member.tx, member.id);
             let fault = match alone {
-                true => Fault::TooLarge(why.to_owned()),
-                false => Fault::Conflict,
+                true => CommitError::TooLarge(why.to_owned()),
+                false => CommitError::Conflict,
             };
             fates.push((member.waiter, Err(fault)));
         }
@@ -270,7 +270,7 @@ impl<W> Book<W> {
             return members.map(|m| (m.waiter, Ok(Committed::Here { entry }))).collect();
         }
         let (astray, rest): (Vec<_>, Vec<_>) = self.withdraw_all().into_iter().partition(|m| astray.contains(&m.id));
-        let why = || Fault::Host("the record of its death is not at the sequence in its dead letter".to_owned());
+        let why = || CommitError::Host("the record of its death is not at the sequence in its dead letter".to_owned());
         let mut fates: Fates<W> = astray.into_iter().map(|m| (m.waiter, Err(why()))).collect();
         fates.extend(self.place_anew(rest));
         fates
@@ -300,7 +300,8 @@ impl<W> Book<W> {
     /// The bucket cannot be used: every waiting caller gets the reason.
     pub fn give_up(&mut self, why: &str) -> Fates<W> {
         let all = self.withdraw_all().into_iter();
-        all.map(|m| (m.waiter, Err(Fault::Host(why.to_owned())))).collect()
+        all.map(|m| (m.waiter, Err(CommitError::Host(why.to_owned()))))
+            .collect()
     }
 
     /// Takes everything back that waits, in its order.

@@ -14,7 +14,7 @@ pub enum Consequence {
         id: String,
         subject: String,
         headers: Headers,
-        body: Body,
+        body: StoredBody,
     },
     /// One that is published when it is due. Since format 2.
     Delayed {
@@ -23,13 +23,13 @@ pub enum Consequence {
         due: String,
         subject: String,
         headers: Headers,
-        body: Body,
+        body: StoredBody,
     },
     /// A dead letter.
     Letter {
         subject: String,
         headers: Headers,
-        body: Body,
+        body: StoredBody,
         /// The place of its death among those of the entry. Absent in consequences of earlier builds.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         death: Option<usize>,
@@ -50,7 +50,7 @@ pub enum Consequence {
 /// A payload in a consequence: in the same message, or, if it is large, in messages of its own.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Body {
+pub enum StoredBody {
     Here(Text),
     /// The parts' numbers among the entry's consequence messages, in order.
     Parts(Vec<usize>),

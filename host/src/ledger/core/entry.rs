@@ -10,7 +10,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-pub use super::consequence::{Body, Consequence, Out, PART};
+pub use super::consequence::{Consequence, Out, PART, StoredBody};
 pub use super::id::{Hash, Id};
 pub use super::incarnation::Incarnation;
 use crate::message::EventId;

@@ -13,7 +13,7 @@ pub enum Committed {
 
 /// Why nothing could be committed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Fault {
+pub enum CommitError {
     /// What it rests on has changed: run it again.
     Conflict,
     /// It can never be committed.
@@ -23,7 +23,7 @@ pub enum Fault {
 }
 
 /// What has become of a transaction.
-pub type Fate = Result<Committed, Fault>;
+pub type CommitResult = Result<Committed, CommitError>;
 
 /// Those who waited, and what they are told.
-pub type Fates<W> = Vec<(W, Fate)>;
+pub type Fates<W> = Vec<(W, CommitResult)>;

@@ -19,7 +19,7 @@ pub struct Group<W> {
     pub members: Vec<Member<W>>,
     /// Every key that they touch.
     pub keys: BTreeMap<String, Touched>,
-    pub(in crate::ledger) room: Room,
+    pub(in crate::ledger) room: GroupRoom,
 }
 
 #[derive(Debug, Clone)]
@@ -40,7 +40,7 @@ pub struct Touched {
 
 /// How much of one append something fills.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Room {
+pub struct GroupRoom {
     pub messages: usize,
     /// Of the entry, in bytes.
     pub entry: usize,
@@ -65,7 +65,7 @@ impl<W> Default for Group<W> {
         Group {
             members: Vec::new(),
             keys: BTreeMap::new(),
-            room: Room::default(),
+            room: GroupRoom::default(),
         }
     }
 }
@@ -73,19 +73,19 @@ impl<W> Default for Group<W> {
 impl<W> Group<W> {
     /// Whether there is room for one more, that touches these keys. A group of one is what it is: `batch` says whether
     /// it can be sent.
-    pub fn fits(&self, more: Room, versions: &BTreeMap<String, Version>, payload_max: usize) -> bool {
+    pub fn fits(&self, more: GroupRoom, versions: &BTreeMap<String, Version>, payload_max: usize) -> bool {
         self.members.is_empty() || Group::<W>::holds(self.with(more, versions), payload_max)
     }
 
     /// How much it holds with one more. A key is one message, however many transactions touch it.
-    fn with(&self, more: Room, versions: &BTreeMap<String, Version>) -> Room {
+    fn with(&self, more: GroupRoom, versions: &BTreeMap<String, Version>) -> GroupRoom {
         let known = versions.keys().filter(|key| self.keys.contains_key(*key)).count();
         let messages = more.messages.saturating_sub(known);
-        self.room.plus(Room { messages, ..more })
+        self.room.plus(GroupRoom { messages, ..more })
     }
 
     /// Whether an append can be as large.
-    pub fn holds(room: Room, payload_max: usize) -> bool {
+    pub fn holds(room: GroupRoom, payload_max: usize) -> bool {
         room.messages + room.bytes / OUT_BYTES <= MESSAGES_MAX
             && room.entry <= payload_max / 2
             && room.bytes <= BYTES_MAX
@@ -103,7 +103,7 @@ impl<W> Group<W> {
     }
 
     /// `versions`: of each key that the transaction touches, the one that it finds. `more`: its [`room`].
-    pub fn add(&mut self, member: Member<W>, versions: &BTreeMap<String, Version>, more: Room) {
+    pub fn add(&mut self, member: Member<W>, versions: &BTreeMap<String, Version>, more: GroupRoom) {
         self.room = self.with(more, versions);
         for (key, version) in versions {
             let write = member.tx.writes.get(key).map(|value| (member.id, value.clone()));
@@ -124,9 +124,9 @@ impl<W> Group<W> {
     }
 }
 
-impl Room {
-    fn plus(self, other: Room) -> Room {
-        Room {
+impl GroupRoom {
+    fn plus(self, other: GroupRoom) -> GroupRoom {
+        GroupRoom {
             messages: self.messages + other.messages,
             entry: self.entry + other.entry,
             bytes: self.bytes + other.bytes,
@@ -135,14 +135,14 @@ impl Room {
 }
 
 /// At most what a transaction adds to an append.
-pub fn room(tx: &Transaction) -> Room {
+pub fn room(tx: &Transaction) -> GroupRoom {
     let Some(decision) = &tx.decision else {
-        return Room::default();
+        return GroupRoom::default();
     };
     let message = decision.message.as_ref().map_or(0, |text| in_json(text.as_bytes()));
     let same_as = decision.same_as.as_ref().map_or(0, String::len);
     let id = decision.id.as_ref().map_or(0, |_| ID_BYTES) + same_as;
-    let mut room = Room {
+    let mut room = GroupRoom {
         messages: usize::from(decision.verdict == DecisionKind::Dead || tx.death.is_some()),
         entry: DECISION_BYTES + decision.handler.len() + decision.event.len() + message + id,
         bytes: 0,

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use super::append::{TooLarge, fits_alone};
+use super::append::{BatchTooLarge, fits_alone};
 use super::book::Book;
 use super::entry::DecisionKind;
-use super::fate::{Committed, Fate, Fates, Fault};
+use super::fate::{CommitError, CommitResult, Committed, Fates};
 use super::group::{Group, Member, TxId, room};
 use super::index::Decided;
 use crate::effects::Version;
@@ -19,7 +19,7 @@ pub enum Join<W> {
     /// It stands in a group; its waiter will be told.
     Joined,
     /// It is over already.
-    Over(W, Fate),
+    Over(W, CommitResult),
     /// It writes these keys without having read them, and their revisions are not known: `learn` them and join again.
     Missing(Vec<String>, Box<Transaction>, W),
 }
@@ -43,19 +43,19 @@ impl<W> Book<W> {
             }
             if self.standing.contains(&tx.handler, &tx.event) {
                 let why = "it is being committed already".to_owned();
-                return Join::Over(waiter, Err(Fault::Host(why)));
+                return Join::Over(waiter, Err(CommitError::Host(why)));
             }
             match self.first_of(&tx) {
                 Some(first) => tx.repeats(&first),
                 // What it was taken for is not decided after all: it has to run.
-                None if tx.is_repetition() => return Join::Over(waiter, Err(Fault::Conflict)),
+                None if tx.is_repetition() => return Join::Over(waiter, Err(CommitError::Conflict)),
                 None => {}
             }
         }
         let rests = checked && !tx.reads.is_empty() && !self.planted.is(Mistake::JoinBlind);
         if rests && (tx.session != self.session || !tx.reads.iter().all(|(key, read)| self.view.is_latest(key, *read)))
         {
-            return Join::Over(waiter, Err(Fault::Conflict));
+            return Join::Over(waiter, Err(CommitError::Conflict));
         }
         if tx.decision.is_none() && !self.rests_on_pending(&tx) {
             return Join::Over(waiter, Ok(Committed::Here { entry: self.head.n }));
@@ -78,8 +78,8 @@ impl<W> Book<W> {
         if !Group::<W>::holds(more, self.payload_max) {
             let upon = (&self.head, self.head_sequence);
             let fits = fits_alone(&self.bucket, upon, &tx, &versions, self.payload_max);
-            if let Err(TooLarge(why)) = fits {
-                return Join::Over(waiter, Err(Fault::TooLarge(why)));
+            if let Err(BatchTooLarge(why)) = fits {
+                return Join::Over(waiter, Err(CommitError::TooLarge(why)));
             }
         }
         // A key that was read may have left the cache since. The server will check whether it is still the same, but it can
@@ -140,7 +140,7 @@ impl<W> Book<W> {
             match self.place(member.id, member.tx, member.waiter, !unchecked) {
                 Join::Joined => {}
                 Join::Over(waiter, fate) => fates.push((waiter, fate)),
-                Join::Missing(_, _, waiter) => fates.push((waiter, Err(Fault::Conflict))),
+                Join::Missing(_, _, waiter) => fates.push((waiter, Err(CommitError::Conflict))),
             }
         }
         fates
@@ -156,7 +156,7 @@ impl<W> Book<W> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::append::{Batch, By};
+    use super::super::append::{Author, Batch};
     use super::super::book::Read;
     use super::super::entry::{Decision, Entry, Head, Id};
     use super::*;
@@ -195,7 +195,7 @@ mod tests {
     }
 
     fn send(book: &mut Book<u64>, append: &str) -> Batch {
-        let by = By {
+        let by = Author {
             append,
             host: "",
             at: "",
@@ -264,7 +264,7 @@ mod tests {
         send(&mut book, "a");
         // Another host has written the key.
         book.relearn(vec![("key".to_owned(), 99, None)]);
-        let conflict = Err(Fault::Conflict);
+        let conflict = Err(CommitError::Conflict);
         assert_eq!(book.refused(&[]), [(1, conflict.clone()), (2, conflict)]);
         assert!(!book.has_work());
     }

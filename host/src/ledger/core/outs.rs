@@ -3,9 +3,9 @@
 use super::transaction::Planned;
 use bytes::Bytes;
 
-use super::entry::{Body, Consequence, Subjects, Text};
+use super::entry::{Consequence, StoredBody, Subjects, Text};
 use crate::dead_letter::DEATH;
-use crate::ledger::core::record::{Expect, Mark, Record, json};
+use crate::ledger::core::record::{Expect, Record, RecordMark, json};
 use crate::message::rfc3339;
 
 /// Payloads above this are stored as parts.
@@ -51,15 +51,15 @@ fn flush(subjects: &Subjects, n: u64, packed: &mut Vec<u8>, records: &mut Vec<Re
     records.push(Record {
         subject: subjects.out(n, records.len()),
         expect: Expect::Nothing,
-        mark: Mark::Plain,
+        mark: RecordMark::Plain,
         body: std::mem::take(packed).into(),
     });
 }
 
 /// A payload where its consequence is, or in parts.
-fn lay(subjects: &Subjects, n: u64, payload: &Bytes, payload_max: usize, records: &mut Vec<Record>) -> Body {
+fn lay(subjects: &Subjects, n: u64, payload: &Bytes, payload_max: usize, records: &mut Vec<Record>) -> StoredBody {
     if payload.len() <= BODY_HERE_MAX && in_json(payload) <= payload_max / 4 {
-        return Body::Here(Text::of(payload));
+        return StoredBody::Here(Text::of(payload));
     }
     let mut parts = Vec::new();
     for chunk in payload.chunks((payload_max / 2).max(1024)) {
@@ -67,14 +67,14 @@ fn lay(subjects: &Subjects, n: u64, payload: &Bytes, payload_max: usize, records
         records.push(Record {
             subject: subjects.out(n, records.len()),
             expect: Expect::Nothing,
-            mark: Mark::Part,
+            mark: RecordMark::Part,
             body: payload.slice_ref(chunk),
         });
     }
-    Body::Parts(parts)
+    StoredBody::Parts(parts)
 }
 
-fn consequence(planned: &Planned, (n, death): (u64, usize), lay: &mut dyn FnMut(&Bytes) -> Body) -> Consequence {
+fn consequence(planned: &Planned, (n, death): (u64, usize), lay: &mut dyn FnMut(&Bytes) -> StoredBody) -> Consequence {
     match planned {
         Planned::Event {
             id,

@@ -21,12 +21,12 @@ pub struct Record {
     pub subject: String,
     pub expect: Expect,
     /// A part of a payload, or a KV tombstone.
-    pub mark: Mark,
+    pub mark: RecordMark,
     pub body: Bytes,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mark {
+pub enum RecordMark {
     Plain,
     Part,
     /// A deleted key, as KV clients write it.

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use super::bounds::Bounds;
 use super::judge;
 use super::server::{BUCKET, Laid};
-use super::world::{At, Broken, Copy, Flight, Host, World};
+use super::world::{At, BatchFlight, Broken, Copy, ModelHost, World};
 use crate::failpoint::mistake::Planted;
-use crate::ledger::core::append::By;
+use crate::ledger::core::append::Author;
 use crate::ledger::core::book::{Book, Following, Read};
 use crate::ledger::core::group::TxId;
 
@@ -22,7 +22,7 @@ impl World {
 
     /// A process ends at once; what it has sent is on its way.
     pub fn crash(&mut self, host: usize) {
-        *self.host(host) = Host::default();
+        *self.host(host) = ModelHost::default();
     }
 
     /// A connection breaks; what was sent over it may still arrive, but no answer will.
@@ -85,7 +85,7 @@ impl World {
             laid: Arc::clone(&laid),
             copy,
         });
-        self.host(host).flight = Some(Flight {
+        self.host(host).flight = Some(BatchFlight {
             laid,
             copy,
             at: At::Sent,
@@ -94,14 +94,14 @@ impl World {
     }
 
     /// `before`: what this round has sent already.
-    fn lay(&mut self, bounds: &Bounds, host: usize, before: Option<&Flight>) -> Option<Arc<Laid>> {
+    fn lay(&mut self, bounds: &Bounds, host: usize, before: Option<&BatchFlight>) -> Option<Arc<Laid>> {
         let name = match before {
             Some(flight) if bounds.one_name_a_round => flight.laid.name,
             _ => self.free_name(host),
         };
         let text = name.text();
         let (fates, batch) = {
-            let (fates, sent) = self.book(host).next(By {
+            let (fates, sent) = self.book(host).next(Author {
                 append: &text,
                 host: "host",
                 at: "",

@@ -6,7 +6,7 @@ use sha2::{Digest, Sha256};
 
 use super::program::KEYS;
 use super::server::Name;
-use super::world::{At, HANDLER, Host, INCARNATION, Kind, Letter, Stands, Waiter, World, event_id};
+use super::world::{At, HANDLER, INCARNATION, LetterState, ModelHost, ModelWaiter, Stands, WorkKind, World, event_id};
 use crate::dead_letter::DeathRef;
 use crate::effects::Version;
 use crate::ledger::core::book::Book;
@@ -56,12 +56,12 @@ impl World {
             ink.short(event.emitted);
             ink.short(u8::from(event.remembered));
             match event.letter {
-                Letter::None => ink.short(0),
-                Letter::Stored(DeathRef { entry: n, record }) => {
+                LetterState::None => ink.short(0),
+                LetterState::Stored(DeathRef { entry: n, record }) => {
                     ink.number(n + 1);
                     ink.number(record);
                 }
-                Letter::Settled => ink.short(2),
+                LetterState::Settled => ink.short(2),
             }
         }
         for replay in &self.replays {
@@ -138,11 +138,11 @@ impl Ink {
         }
     }
 
-    fn kind(&mut self, kind: Kind) {
+    fn kind(&mut self, kind: WorkKind) {
         match kind {
-            Kind::Delivery => self.short(0),
-            Kind::Burial => self.short(1),
-            Kind::Replay(DeathRef {
+            WorkKind::Delivery => self.short(0),
+            WorkKind::Burial => self.short(1),
+            WorkKind::Replay(DeathRef {
                 entry,
                 record: sequence,
             }) => {
@@ -152,7 +152,7 @@ impl Ink {
         }
     }
 
-    fn host(&mut self, world: &World, host: &Host) {
+    fn host(&mut self, world: &World, host: &ModelHost) {
         self.ids.clear();
         let Some(book) = &host.book else { return self.short(0) };
         self.short(1 + u8::from(host.connected));
@@ -206,7 +206,7 @@ impl Ink {
         }
     }
 
-    fn book(&mut self, world: &World, book: &Book<Waiter>) {
+    fn book(&mut self, world: &World, book: &Book<ModelWaiter>) {
         self.number(book.head.n);
         self.number(book.head_sequence);
         for event in 0..world.events.len() {
@@ -250,7 +250,7 @@ impl Ink {
         }
     }
 
-    fn group(&mut self, group: &Group<Waiter>, session: u64) {
+    fn group(&mut self, group: &Group<ModelWaiter>, session: u64) {
         for member in &group.members {
             self.id(member.id);
             self.place(member.waiter.event);

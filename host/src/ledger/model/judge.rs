@@ -2,13 +2,19 @@
 
 use super::bounds::Bounds;
 use super::program::{KEYS, value};
-use super::server::{Laid, Server};
+use super::server::{Laid, ModelServer};
 use super::world::{Broken, Event, HANDLER, INCARNATION, Stands, World, event_of};
 use crate::ledger::core::entry::{Decision, DecisionKind};
 use crate::outcome::Cause;
 
 /// Judges an append by running its transactions one after another on what the server held at that moment.
-pub fn append(bounds: &Bounds, before: &Server, after: &Server, laid: &Laid, events: &mut [Event]) -> Option<Broken> {
+pub fn append(
+    bounds: &Bounds,
+    before: &ModelServer,
+    after: &ModelServer,
+    laid: &Laid,
+    events: &mut [Event],
+) -> Option<Broken> {
     let entry = &laid.batch.entry;
     if entry.n != before.head.n + 1 || after.head.n != entry.n {
         return Some(Broken::Numbers);

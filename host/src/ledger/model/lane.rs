@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 
 use super::bounds::Bounds;
 use super::program::{KEYS, bytes, value};
-use super::world::{Broken, HANDLER, Kind, Run, Stands, Waiter, World, event_id};
+use super::world::{Broken, HANDLER, ModelRun, ModelWaiter, Stands, WorkKind, World, event_id};
 use crate::dead_letter::{DEATH, DeathRef};
 use crate::failpoint::mistake::Mistake;
 use crate::ledger::core::entry::{Decision, DecisionKind};
-use crate::ledger::core::fate::{Committed, Fate, Fates, Fault};
+use crate::ledger::core::fate::{CommitError, CommitResult, Committed, Fates};
 use crate::ledger::core::join::Join;
 use crate::ledger::core::transaction::Planned;
 use crate::ledger::core::transaction::{Transaction, moot};
@@ -17,7 +17,7 @@ use crate::outcome::Cause;
 
 /// How a run ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ends {
+pub enum RunEnds {
     /// As its program says: done, or rejected.
     AsItShould,
     /// It asks for another attempt; after the last one it is dead.
@@ -27,12 +27,12 @@ pub enum Ends {
 impl World {
     pub fn deliver(&mut self, bounds: &Bounds, host: usize, event: usize) {
         self.events[event].deliveries += 1;
-        self.take(bounds, host, event, Kind::Delivery);
+        self.take(bounds, host, event, WorkKind::Delivery);
     }
 
     /// A sweep has found an event that was acked and is not decided: it is run once more.
     pub fn sweep(&mut self, bounds: &Bounds, host: usize, event: usize) {
-        self.take(bounds, host, event, Kind::Delivery);
+        self.take(bounds, host, event, WorkKind::Delivery);
     }
 
     /// A replay follows the death that its letter names; delivered again, the one that stands is looked for.
@@ -47,22 +47,22 @@ impl World {
             self.breaks(Broken::Numbers);
         }
         if !std::mem::replace(&mut self.replays[replay].delivered, true) {
-            return self.take(bounds, host, event, Kind::Replay(named));
+            return self.take(bounds, host, event, WorkKind::Replay(named));
         }
         match stands {
-            Some(stands) if stands.entry == named.entry => self.take(bounds, host, event, Kind::Replay(stands)),
-            _ => self.answer(bounds, event, Kind::Replay(DeathRef { record: 0, ..named })),
+            Some(stands) if stands.entry == named.entry => self.take(bounds, host, event, WorkKind::Replay(stands)),
+            _ => self.answer(bounds, event, WorkKind::Replay(DeathRef { record: 0, ..named })),
         }
     }
 
-    fn take(&mut self, bounds: &Bounds, host: usize, event: usize, kind: Kind) {
+    fn take(&mut self, bounds: &Bounds, host: usize, event: usize, kind: WorkKind) {
         if self.hosts[host].held.contains(&event) {
             return;
         }
         let id = event_id(event);
         let death = match kind {
-            Kind::Replay(death) => Some(death),
-            Kind::Delivery | Kind::Burial => None,
+            WorkKind::Replay(death) => Some(death),
+            WorkKind::Delivery | WorkKind::Burial => None,
         };
         let decided = self.book(host).index.decided(HANDLER, &id);
         if moot(decided, death).is_some() {
@@ -77,10 +77,10 @@ impl World {
         self.begin(bounds, host, event, kind);
     }
 
-    fn begin(&mut self, bounds: &Bounds, host: usize, event: usize, kind: Kind) {
+    fn begin(&mut self, bounds: &Bounds, host: usize, event: usize, kind: WorkKind) {
         let session = self.book(host).session;
         let runs = &mut self.host(host).runs;
-        runs.push(Run {
+        runs.push(ModelRun {
             event,
             kind,
             session,
@@ -122,25 +122,25 @@ impl World {
     }
 
     /// A run ends, and what it wants joins.
-    pub fn finish(&mut self, bounds: &Bounds, host: usize, run: usize, ends: Ends) {
+    pub fn finish(&mut self, bounds: &Bounds, host: usize, run: usize, ends: RunEnds) {
         let run = self.host(host).runs.remove(run);
-        let of_letter = matches!(run.kind, Kind::Replay(..));
+        let of_letter = matches!(run.kind, WorkKind::Replay(..));
         let of = |key: &str| run.reads.get(key).and_then(|(_, value)| *value);
         let writes = match ends {
-            Ends::AsItShould => bounds.programs[run.event].run(KEYS.map(of)),
-            Ends::Failing => None,
+            RunEnds::AsItShould => bounds.programs[run.event].run(KEYS.map(of)),
+            RunEnds::Failing => None,
         };
         let last = self.events[run.event].deliveries >= bounds.deliveries;
         let verdict = match (writes, ends) {
             (Some(_), _) => Some(DecisionKind::Done),
             // A replay that fails decides nothing: death and letter stand.
             (None, _) if of_letter => None,
-            (None, Ends::AsItShould) => Some(DecisionKind::Dead),
-            (None, Ends::Failing) => last.then_some(DecisionKind::Dead),
+            (None, RunEnds::AsItShould) => Some(DecisionKind::Dead),
+            (None, RunEnds::Failing) => last.then_some(DecisionKind::Dead),
         };
         let cause = match ends {
-            Ends::AsItShould => Cause::Rejected,
-            Ends::Failing => Cause::Exhausted,
+            RunEnds::AsItShould => Cause::Rejected,
+            RunEnds::Failing => Cause::Exhausted,
         };
         let mut tx = transaction(bounds, run.event, run.kind, verdict, cause);
         tx.session = run.session;
@@ -153,7 +153,7 @@ impl World {
         tx.writes = writes
             .filter_map(|(key, write)| Some((key.to_owned(), write?.map(bytes))))
             .collect();
-        let waiter = Waiter {
+        let waiter = ModelWaiter {
             event: run.event,
             kind: run.kind,
             decides: verdict.is_some(),
@@ -168,23 +168,29 @@ impl World {
     /// The server has given up on an event, or a sweep has found it.
     pub fn bury(&mut self, bounds: &Bounds, host: usize, event: usize) {
         if self.book(host).index.decided(HANDLER, &event_id(event)).is_some() {
-            return self.answer(bounds, event, Kind::Burial);
+            return self.answer(bounds, event, WorkKind::Burial);
         }
-        let tx = transaction(bounds, event, Kind::Burial, Some(DecisionKind::Dead), Cause::Exhausted);
+        let tx = transaction(
+            bounds,
+            event,
+            WorkKind::Burial,
+            Some(DecisionKind::Dead),
+            Cause::Exhausted,
+        );
         self.join(
             bounds,
             host,
             tx,
-            Waiter {
+            ModelWaiter {
                 event,
-                kind: Kind::Burial,
+                kind: WorkKind::Burial,
                 decides: true,
                 answered: false,
             },
         );
     }
 
-    fn join(&mut self, bounds: &Bounds, host: usize, mut tx: Transaction, mut waiter: Waiter) {
+    fn join(&mut self, bounds: &Bounds, host: usize, mut tx: Transaction, mut waiter: ModelWaiter) {
         let early = waiter.decides && bounds.mistake == Some(Mistake::AckBeforeCommit);
         let who = waiter.clone();
         waiter.answered = early;
@@ -207,7 +213,7 @@ impl World {
         }
     }
 
-    pub fn tell(&mut self, bounds: &Bounds, host: usize, fates: Fates<Waiter>) {
+    pub fn tell(&mut self, bounds: &Bounds, host: usize, fates: Fates<ModelWaiter>) {
         for (waiter, fate) in fates {
             if !waiter.answered {
                 self.told(bounds, host, waiter, fate);
@@ -215,7 +221,7 @@ impl World {
         }
     }
 
-    fn told(&mut self, bounds: &Bounds, host: usize, waiter: Waiter, fate: Fate) {
+    fn told(&mut self, bounds: &Bounds, host: usize, waiter: ModelWaiter, fate: CommitResult) {
         match fate {
             Ok(_) if !waiter.decides => {
                 let keys: Vec<String> = bounds.programs[waiter.event]
@@ -230,19 +236,19 @@ impl World {
                 self.answer(bounds, waiter.event, waiter.kind);
                 self.release(host, &waiter);
             }
-            Err(Fault::Conflict) if waiter.kind != Kind::Burial => {
+            Err(CommitError::Conflict) if waiter.kind != WorkKind::Burial => {
                 self.begin(bounds, host, waiter.event, waiter.kind);
             }
-            Err(Fault::Conflict | Fault::Host(_)) => self.put_off(bounds, host, waiter),
-            Err(Fault::TooLarge(_)) => self.breaks(Broken::Unexpected),
+            Err(CommitError::Conflict | CommitError::Host(_)) => self.put_off(bounds, host, waiter),
+            Err(CommitError::TooLarge(_)) => self.breaks(Broken::Unexpected),
         }
     }
 
     /// Nothing is decided: the server delivers again, if it may.
-    fn put_off(&mut self, bounds: &Bounds, host: usize, waiter: Waiter) {
+    fn put_off(&mut self, bounds: &Bounds, host: usize, waiter: ModelWaiter) {
         // A replay that was rejected is answered: its letter stands. So is one that failed, to keep the bounds small.
         if !waiter.decides
-            && let Kind::Replay(..) = waiter.kind
+            && let WorkKind::Replay(..) = waiter.kind
         {
             self.answer_replay(waiter.event, waiter.kind);
         }
@@ -250,23 +256,23 @@ impl World {
         self.release(host, &waiter);
     }
 
-    fn release(&mut self, host: usize, waiter: &Waiter) {
-        if waiter.kind != Kind::Burial {
+    fn release(&mut self, host: usize, waiter: &ModelWaiter) {
+        if waiter.kind != WorkKind::Burial {
             self.book(host).index.close(HANDLER, &event_id(waiter.event));
             self.host(host).held.retain(|held| *held != waiter.event);
         }
     }
 
     /// The event is decided, as far as the host knows. It may not know of a lost tail yet: that a sweep must heal.
-    fn answer(&mut self, bounds: &Bounds, event: usize, kind: Kind) {
+    fn answer(&mut self, bounds: &Bounds, event: usize, kind: WorkKind) {
         match kind {
-            Kind::Delivery | Kind::Burial => {
+            WorkKind::Delivery | WorkKind::Burial => {
                 if self.events[event].stands == Stands::Open && bounds.may.lose_tail == 0 {
                     self.breaks(Broken::AckedUndecided);
                 }
                 self.events[event].acked = true;
             }
-            Kind::Replay(death) => {
+            WorkKind::Replay(death) => {
                 if self.events[event].stands == Stands::Dead(death.entry) {
                     self.breaks(Broken::ReplayLost);
                 }
@@ -275,8 +281,8 @@ impl World {
         }
     }
 
-    fn answer_replay(&mut self, event: usize, kind: Kind) {
-        let Kind::Replay(death) = kind else { return };
+    fn answer_replay(&mut self, event: usize, kind: WorkKind) {
+        let WorkKind::Replay(death) = kind else { return };
         let of = self
             .replays
             .iter_mut()
@@ -286,10 +292,16 @@ impl World {
 }
 
 /// As `transaction.rs` and `dead_lettering.rs` make it.
-fn transaction(bounds: &Bounds, event: usize, kind: Kind, verdict: Option<DecisionKind>, cause: Cause) -> Transaction {
+fn transaction(
+    bounds: &Bounds,
+    event: usize,
+    kind: WorkKind,
+    verdict: Option<DecisionKind>,
+    cause: Cause,
+) -> Transaction {
     let id = event_id(event);
     let death = match (verdict, kind) {
-        (Some(DecisionKind::Done), Kind::Replay(death)) => Some(death),
+        (Some(DecisionKind::Done), WorkKind::Replay(death)) => Some(death),
         _ => None,
     };
     let subject = format!("dead.{}", id.sequence);

@@ -2,7 +2,7 @@
 //! the server moves its pin when one goes silent, and that one may only have slept.
 
 use super::bounds::Bounds;
-use super::world::{Broken, Carrying, Letter, Stands, World, event_of};
+use super::world::{Broken, Carrying, LetterState, Stands, World, event_of};
 use crate::dead_letter::{DEATH, DeathRef};
 use crate::failpoint::mistake::Mistake;
 use crate::ledger::core::entry::{Consequence, record_of_death};
@@ -92,13 +92,15 @@ impl World {
                     .find(|(name, _)| name == DEATH)
                     .and_then(|(_, n)| n.parse().ok());
                 // Stored with the expected sequence 0: never twice, never over what settles it.
-                if event.letter == Letter::None {
+                if event.letter == LetterState::None {
                     let record = place.map_or(0, |place| record_of_death(entry_sequence, place));
-                    event.letter = death.map_or(Letter::None, |entry| Letter::Stored(DeathRef { entry, record }));
+                    event.letter = death.map_or(LetterState::None, |entry| {
+                        LetterState::Stored(DeathRef { entry, record })
+                    });
                 }
             }
             Consequence::Settle { subject, .. } => {
-                self.events[event_of(subject.rsplit('.').next().unwrap_or_default())].letter = Letter::Settled;
+                self.events[event_of(subject.rsplit('.').next().unwrap_or_default())].letter = LetterState::Settled;
             }
         }
     }

@@ -54,7 +54,7 @@ struct Report {
     whole: bool,
 }
 
-struct Searched {
+struct ModelSearched {
     bounds: Bounds,
     graph: Mutex<Graph>,
 }
@@ -65,7 +65,7 @@ struct Graph {
     settled: HashSet<u64>,
 }
 
-impl Model for Searched {
+impl Model for ModelSearched {
     type State = World;
     type Action = Step;
 
@@ -90,7 +90,7 @@ impl Model for Searched {
         Some(after)
     }
 
-    fn properties(&self) -> Vec<Property<Searched>> {
+    fn properties(&self) -> Vec<Property<ModelSearched>> {
         vec![Property::always("every invariant holds", |_, world: &World| {
             world.broken.is_none()
         })]
@@ -100,7 +100,7 @@ impl Model for Searched {
 /// Looks at every state within the bounds, at most this number.
 fn search(bounds: Bounds, states_max: usize) -> Report {
     let name = bounds.name;
-    let model = Searched {
+    let model = ModelSearched {
         bounds,
         graph: Mutex::default(),
     };

@@ -12,7 +12,7 @@ use crate::broker::kv::key_subject;
 use crate::dead_letter::DeathRef;
 use crate::ledger::core::append::Batch;
 use crate::ledger::core::entry::{Death, DecisionKind, Entry, Head, Out, READER, Subjects};
-use crate::ledger::core::record::{Expect, Mark, Record};
+use crate::ledger::core::record::{Expect, Record, RecordMark};
 
 pub const BUCKET: &str = "b";
 
@@ -43,7 +43,7 @@ impl Laid {
         let text = name.text();
         let mark = |record: &Record| {
             let body = String::from_utf8_lossy(&record.body).replace(&text, "");
-            digest(&(&record.subject, body, record.mark == Mark::Tombstone))
+            digest(&(&record.subject, body, record.mark == RecordMark::Tombstone))
         };
         let marks = batch.records.iter().map(mark).collect();
         Laid { name, batch, marks }
@@ -58,7 +58,7 @@ impl Laid {
 
 /// A message of the stream.
 #[derive(Debug, Clone)]
-pub struct Stored {
+pub struct ModelStored {
     pub sequence: u64,
     pub body: Bytes,
     pub tombstone: bool,
@@ -68,9 +68,9 @@ pub struct Stored {
 
 /// The stream, and, read once, what it holds.
 #[derive(Debug, Clone)]
-pub struct Server {
+pub struct ModelServer {
     pub last: u64,
-    pub subjects: BTreeMap<String, Stored>,
+    pub subjects: BTreeMap<String, ModelStored>,
     pub head: Head,
     pub head_sequence: u64,
     /// Entry n is at n - 1, with its sequence.
@@ -81,9 +81,9 @@ pub struct Server {
     pub outs: Vec<Arc<Out>>,
 }
 
-impl Server {
+impl ModelServer {
     /// A bucket that already holds values, with its first head.
-    pub fn new(start: Values) -> Server {
+    pub fn new(start: Values) -> ModelServer {
         let head = Head {
             min_reader: READER,
             bucket: "making".to_owned(),
@@ -91,7 +91,7 @@ impl Server {
             ..Head::default()
         };
         let (entries, outs, subjects) = (Vec::new(), Vec::new(), BTreeMap::new());
-        let mut server = Server {
+        let mut server = ModelServer {
             last: 0,
             subjects,
             head: head.clone(),
@@ -172,7 +172,7 @@ impl Server {
         let n = laid.batch.entry.n;
         let mut before = None;
         for (record, mark) in laid.batch.records.iter().zip(&laid.marks) {
-            let tombstone = record.mark == Mark::Tombstone;
+            let tombstone = record.mark == RecordMark::Tombstone;
             self.store(
                 record.subject.clone(),
                 record.body.clone(),
@@ -210,7 +210,7 @@ impl Server {
         let sequence = self.last;
         self.subjects.insert(
             subject,
-            Stored {
+            ModelStored {
                 sequence,
                 body,
                 tombstone,

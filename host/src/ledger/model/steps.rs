@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use super::bounds::Bounds;
-use super::lane::Ends;
+use super::lane::RunEnds;
 use super::program::KEYS;
-use super::world::{At, HANDLER, INCARNATION, Letter, Replay, World, event_id};
+use super::world::{At, HANDLER, INCARNATION, LetterState, ModelReplay, World, event_id};
 use crate::failpoint::mistake::Mistake;
 
 /// One step. Hosts, runs, copies and events are named by their places.
@@ -67,7 +67,7 @@ impl World {
             if self.left.lose_ack > 0 && is.acked {
                 steps.push(Step::LoseAck { event });
             }
-            if self.left.replay > 0 && matches!(is.letter, Letter::Stored(..)) {
+            if self.left.replay > 0 && matches!(is.letter, LetterState::Stored(..)) {
                 steps.push(Step::Ask { event });
             }
         }
@@ -230,16 +230,16 @@ impl World {
             Step::Notice { host } => self.notice(bounds, host),
             Step::Deliver { event, host } => self.deliver(bounds, host, event),
             Step::Read { host, run } => self.read(bounds, host, run),
-            Step::Finish { host, run } => self.finish(bounds, host, run, Ends::AsItShould),
+            Step::Finish { host, run } => self.finish(bounds, host, run, RunEnds::AsItShould),
             Step::Fail { host, run } => {
                 self.left.fail -= 1;
-                self.finish(bounds, host, run, Ends::Failing);
+                self.finish(bounds, host, run, RunEnds::Failing);
             }
             Step::Bury { event, host } => self.bury(bounds, host, event),
             Step::Ask { event } => {
                 self.left.replay -= 1;
-                if let Letter::Stored(death) = self.events[event].letter {
-                    self.replays.push(Replay {
+                if let LetterState::Stored(death) = self.events[event].letter {
+                    self.replays.push(ModelReplay {
                         event,
                         death,
                         delivered: false,

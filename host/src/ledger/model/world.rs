@@ -5,7 +5,7 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use super::bounds::{Bounds, May};
-use super::server::{Laid, Name, Server};
+use super::server::{Laid, ModelServer, Name};
 use crate::dead_letter::DeathRef;
 use crate::effects::Version;
 use crate::ledger::core::book::Book;
@@ -51,7 +51,7 @@ pub enum Stands {
 
 /// Why an event is at work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Kind {
+pub enum WorkKind {
     Delivery,
     /// Of a letter that tells of this death.
     Replay(DeathRef),
@@ -60,9 +60,9 @@ pub enum Kind {
 
 /// Who waits for a transaction.
 #[derive(Debug, Clone)]
-pub struct Waiter {
+pub struct ModelWaiter {
     pub event: usize,
-    pub kind: Kind,
+    pub kind: WorkKind,
     /// `false`: an attempt that failed and waits until what it has read is committed.
     pub decides: bool,
     /// Answered already, which is a mistake.
@@ -71,9 +71,9 @@ pub struct Waiter {
 
 /// A handler at work.
 #[derive(Debug, Clone)]
-pub struct Run {
+pub struct ModelRun {
     pub event: usize,
-    pub kind: Kind,
+    pub kind: WorkKind,
     pub session: u64,
     /// What it has read so far.
     pub reads: BTreeMap<String, (Version, Option<u8>)>,
@@ -81,7 +81,7 @@ pub struct Run {
 
 /// The committer's batch, and how far it is with it.
 #[derive(Debug, Clone)]
-pub struct Flight {
+pub struct BatchFlight {
     pub laid: Arc<Laid>,
     pub copy: u8,
     pub at: At,
@@ -123,19 +123,19 @@ pub struct Carrying {
 }
 
 #[derive(Debug, Clone, Default)]
-pub struct Host {
+pub struct ModelHost {
     /// `None`: the process has ended.
-    pub book: Option<Book<Waiter>>,
+    pub book: Option<Book<ModelWaiter>>,
     pub connected: bool,
-    pub runs: Vec<Run>,
+    pub runs: Vec<ModelRun>,
     /// Events that run or wait for their commit here.
     pub held: Vec<usize>,
-    pub flight: Option<Flight>,
+    pub flight: Option<BatchFlight>,
     pub carrying: Option<Carrying>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Letter {
+pub enum LetterState {
     None,
     /// Of this death.
     Stored(DeathRef),
@@ -152,11 +152,11 @@ pub struct Event {
     pub emitted: u8,
     /// The target still knows its message id.
     pub remembered: bool,
-    pub letter: Letter,
+    pub letter: LetterState,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Replay {
+pub struct ModelReplay {
     pub event: usize,
     /// The death that the letter names.
     pub death: DeathRef,
@@ -167,16 +167,16 @@ pub struct Replay {
 #[derive(Debug, Clone)]
 pub struct World {
     pub broken: Option<Broken>,
-    pub server: Arc<Server>,
+    pub server: Arc<ModelServer>,
     pub net: Vec<Copy>,
-    pub hosts: Vec<Arc<Host>>,
+    pub hosts: Vec<Arc<ModelHost>>,
     pub events: Vec<Event>,
-    pub replays: Vec<Replay>,
+    pub replays: Vec<ModelReplay>,
     /// Messages of consequences that the relay's consumer holds for acked.
     pub relayed: usize,
     pub put: usize,
     /// What the server can still lose: how it and the events stood before the last append.
-    pub undo: Option<(Arc<Server>, Vec<Stands>)>,
+    pub undo: Option<(Arc<ModelServer>, Vec<Stands>)>,
     pub left: May,
     /// What this state is, up to the names of hosts, appends and transactions.
     pub fingerprint: u64,
@@ -190,11 +190,11 @@ impl World {
             stands: Stands::Open,
             emitted: 0,
             remembered: false,
-            letter: Letter::None,
+            letter: LetterState::None,
         };
         let mut world = World {
             broken: None,
-            server: Arc::new(Server::new(bounds.start)),
+            server: Arc::new(ModelServer::new(bounds.start)),
             net: Vec::new(),
             hosts: vec![Arc::default(); bounds.hosts],
             events: vec![event; bounds.programs.len()],
@@ -212,11 +212,11 @@ impl World {
         world
     }
 
-    pub fn host(&mut self, host: usize) -> &mut Host {
+    pub fn host(&mut self, host: usize) -> &mut ModelHost {
         Arc::make_mut(&mut self.hosts[host])
     }
 
-    pub fn book(&mut self, host: usize) -> &mut Book<Waiter> {
+    pub fn book(&mut self, host: usize) -> &mut Book<ModelWaiter> {
         self.host(host).book.as_mut().expect("the process is there")
     }
 
@@ -229,12 +229,15 @@ impl World {
         let event = |event: &Event| {
             let carried = match event.stands {
                 Stands::Open => false,
-                Stands::Done => event.emitted == 1 && !matches!(event.letter, Letter::Stored(..)),
-                Stands::Dead(n) => event.emitted == 0 && matches!(event.letter, Letter::Stored(of) if of.entry == n),
+                Stands::Done => event.emitted == 1 && !matches!(event.letter, LetterState::Stored(..)),
+                Stands::Dead(n) => {
+                    event.emitted == 0 && matches!(event.letter, LetterState::Stored(of) if of.entry == n)
+                }
             };
             event.acked && event.stands != Stands::Open && (carried || !bounds.relay)
         };
-        let idle = |host: &Arc<Host>| host.flight.is_none() && host.book.as_ref().is_none_or(|book| !book.has_work());
+        let idle =
+            |host: &Arc<ModelHost>| host.flight.is_none() && host.book.as_ref().is_none_or(|book| !book.has_work());
         self.events.iter().all(event)
             && self.hosts.iter().all(idle)
             && self.replays.iter().all(|replay| replay.acked)

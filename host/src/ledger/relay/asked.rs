@@ -7,10 +7,10 @@ use crate::broker::Error;
 /// What was found out about a subject, aside.
 pub struct Asked {
     pub(super) subject: String,
-    pub(super) answer: Answer,
+    pub(super) answer: TargetAnswer,
 }
 
-pub enum Answer {
+pub enum TargetAnswer {
     /// Nothing listens for this target: the stream that captures the subject, if there is one.
     Stream(String, Result<Option<String>, Error>),
     /// The ids of the events that lie there.

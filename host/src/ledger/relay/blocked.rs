@@ -23,7 +23,7 @@ pub const AGAIN: Duration = Duration::from_secs(1);
 
 /// Where a consequence stands: its message's sequence in the ledger's stream, and its place there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Place {
+pub struct ConsequencePlace {
     pub sequence: u64,
     pub at: usize,
 }
@@ -79,13 +79,13 @@ impl Manner {
 
 #[derive(Default)]
 pub struct Blocked {
-    targets: BTreeMap<String, Target>,
+    targets: BTreeMap<String, ClosedTarget>,
     /// To be tried now.
-    due: BTreeMap<Place, Waiting>,
+    due: BTreeMap<ConsequencePlace, Waiting>,
     waiting: usize,
 }
 
-struct Target {
+struct ClosedTarget {
     why: String,
     manner: Manner,
     /// Since when it has taken nothing: the same moment by two clocks, that for people is the server's.
@@ -97,18 +97,18 @@ struct Target {
     last: Instant,
     /// It has taken something since.
     opened: bool,
-    line: BTreeMap<Place, Waiting>,
+    line: BTreeMap<ConsequencePlace, Waiting>,
     letters: u64,
 }
 
-impl Target {
+impl ClosedTarget {
     /// Nothing waits for it, and nothing was tried for a while: whether it takes something shows when something comes.
     fn is_idle(&self, now: Instant) -> bool {
         self.line.is_empty() && now - self.last >= REFUSED
     }
 
-    fn new(now: Instant) -> Target {
-        Target {
+    fn new(now: Instant) -> ClosedTarget {
+        ClosedTarget {
             why: String::new(),
             manner: Manner::Refuses,
             since: now,
@@ -171,12 +171,12 @@ impl Blocked {
     pub fn refused(
         &mut self,
         (name, manner, why): (&str, Manner, &str),
-        (place, mut waiting): (Place, Waiting),
+        (place, mut waiting): (ConsequencePlace, Waiting),
         mortal: bool,
         now: Instant,
     ) {
         let target = self.targets.entry(name.to_owned());
-        let target = target.or_insert_with(|| Target::new(now));
+        let target = target.or_insert_with(|| ClosedTarget::new(now));
         why.clone_into(&mut target.why);
         if target.opened {
             (target.since, target.since_ms) = (now, now_ms());
@@ -199,19 +199,19 @@ impl Blocked {
     }
 
     /// It could not be tried just now.
-    pub fn not_now(&mut self, place: Place, mut waiting: Waiting, now: Instant) {
+    pub fn not_now(&mut self, place: ConsequencePlace, mut waiting: Waiting, now: Instant) {
         self.waiting += 1;
         waiting.tried = now;
         let target = self.targets.entry(waiting.target.clone());
-        let target = target.or_insert_with(|| Target {
+        let target = target.or_insert_with(|| ClosedTarget {
             opened: true,
-            ..Target::new(now)
+            ..ClosedTarget::new(now)
         });
         target.line.insert(place, waiting);
     }
 
     /// It can never be taken as it is, so it becomes a letter.
-    pub fn never(&mut self, place: Place, mut waiting: Waiting, why: &str) {
+    pub fn never(&mut self, place: ConsequencePlace, mut waiting: Waiting, why: &str) {
         self.waiting += 1;
         waiting.letter = Some(why.to_owned());
         self.due.insert(place, waiting);
@@ -266,7 +266,7 @@ impl Blocked {
             }
         }
         self.forget(now);
-        let over = |target: &Target| target.line.is_empty() && target.opened;
+        let over = |target: &ClosedTarget| target.line.is_empty() && target.opened;
         let freed = self.targets.extract_if(.., |_, target| over(target));
         freed
             .filter(|(_, target)| !target.why.is_empty())
@@ -281,7 +281,7 @@ impl Blocked {
 
     /// Of the targets that nothing waits for, the [`IDLE_MAX`] that were tried last are kept in mind, for people.
     fn forget(&mut self, now: Instant) {
-        let idle = |target: &Target| !target.opened && target.is_idle(now);
+        let idle = |target: &ClosedTarget| !target.opened && target.is_idle(now);
         let mut tried: Vec<Instant> = self.targets.values().filter(|t| idle(t)).map(|t| t.last).collect();
         if tried.len() > IDLE_MAX {
             tried.sort_unstable();
@@ -293,7 +293,7 @@ impl Blocked {
     /// What is to be tried now of the first message that has any.
     pub fn take_due(&mut self) -> Option<(u64, Vec<(usize, Waiting)>)> {
         let sequence = self.due.first_key_value()?.0.sequence;
-        let of = |at| Place { sequence, at };
+        let of = |at| ConsequencePlace { sequence, at };
         let due = self.due.extract_if(of(0)..=of(usize::MAX), |_, _| true);
         let due: Vec<_> = due.map(|(place, waiting)| (place.at, waiting)).collect();
         self.waiting -= due.len();
@@ -301,9 +301,9 @@ impl Blocked {
     }
 
     /// For people.
-    pub fn snapshot(&self) -> Vec<state::Blocked> {
+    pub fn snapshot(&self) -> Vec<state::BlockedTarget> {
         let blocked = self.targets.iter().filter(|(_, target)| !target.opened);
-        let blocked = blocked.map(|(name, target)| state::Blocked {
+        let blocked = blocked.map(|(name, target)| state::BlockedTarget {
             target: name.clone(),
             why: target.why.clone(),
             since_ms: target.since_ms,
@@ -315,7 +315,7 @@ impl Blocked {
 }
 
 /// Takes out what was not tried just now.
-fn rested(line: &mut BTreeMap<Place, Waiting>, now: Instant) -> Vec<(Place, Waiting)> {
+fn rested(line: &mut BTreeMap<ConsequencePlace, Waiting>, now: Instant) -> Vec<(ConsequencePlace, Waiting)> {
     line.extract_if(.., |_, one| now - one.tried >= AGAIN).collect()
 }
 

@@ -10,12 +10,12 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use tokio::time::Instant;
 
-use super::blocked::{Blocked, Place};
+use super::blocked::{Blocked, ConsequencePlace};
 use super::flight::Flight;
 use super::state::RelayState;
 use super::targets::Targets;
 use crate::broker::{By, Connection, Error};
-use crate::delayed::Room;
+use crate::delayed::DelayedRoom;
 use crate::ledger::core::book::Appended;
 use crate::ledger::core::entry::{Consequence, Entry, Head, Out, Subjects};
 use crate::ledger::relay::asked::Asked;
@@ -54,7 +54,7 @@ pub struct Relay {
     /// The newest entry that is known to be committed.
     head: u64,
     pub(super) targets: Targets,
-    pub(super) room: Room,
+    pub(super) room: DelayedRoom,
     pub(super) look: Look,
 }
 
@@ -104,7 +104,7 @@ impl Relay {
             bucket,
             head: 0,
             targets: Targets::default(),
-            room: Room::default(),
+            room: DelayedRoom::default(),
             look: Look::default(),
         })
     }
@@ -184,7 +184,7 @@ impl Relay {
         for (i, consequence) in out.consequences.into_iter().enumerate() {
             let task = Task {
                 carried,
-                place: Place { sequence, at: i },
+                place: ConsequencePlace { sequence, at: i },
                 entry: out.n,
                 entry_sequence,
                 at,
@@ -214,7 +214,7 @@ impl Relay {
             };
             let task = Task {
                 carried: waiting.carried,
-                place: Place { sequence, at: i },
+                place: ConsequencePlace { sequence, at: i },
                 entry: out.n,
                 entry_sequence,
                 at: self.pinned,

@@ -144,17 +144,17 @@ async fn begin_anew(connection: &Connection, ledger: &str) -> Result<(), Error> 
 const EVERY: Duration = Duration::from_secs(60);
 
 /// Looks for consequences that the server leaves lying.
-pub struct Watch {
+pub struct ConsumerWatch {
     next: Instant,
     /// What seemed to lie there a moment ago: between storing a message and telling a consumer of it, it may be so.
     suspected: Option<u64>,
 }
 
-impl Watch {
+impl ConsumerWatch {
     /// Those of thousands of relays do not look at the same moment.
-    pub fn new() -> Watch {
+    pub fn new() -> ConsumerWatch {
         let first = EVERY.mul_f64(rand::rng().random_range(0.1..1.0));
-        Watch {
+        ConsumerWatch {
             next: Instant::now() + first,
             suspected: None,
         }

@@ -14,7 +14,7 @@ use futures_util::stream::FuturesUnordered;
 use slab::Slab;
 use tokio::time::Instant;
 
-use super::blocked::{Place, Waiting};
+use super::blocked::{ConsequencePlace, Waiting};
 use crate::broker::connection::pub_ack;
 use crate::broker::error::Code;
 use crate::broker::{Connection, Error};
@@ -31,7 +31,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub struct Cargo {
     /// The consequence message that it is of.
     pub carried: u64,
-    pub place: Place,
+    pub place: ConsequencePlace,
     pub what: What,
     pub subject: String,
     /// The stream that captures the subject, if the relay knows it.
@@ -65,7 +65,7 @@ pub struct Flight {
     /// What the client has not sent at all.
     unsent: VecDeque<Answered>,
     /// Consequence messages that are not confirmed yet, in order; the first one's number.
-    carried: VecDeque<Carried>,
+    carried: VecDeque<Confirmed>,
     first: u64,
 }
 
@@ -77,7 +77,7 @@ struct Awaited {
 }
 
 /// A consequence message at work.
-struct Carried {
+struct Confirmed {
     sequence: u64,
     /// When it was stored, by the server's clock.
     time_ms: u64,
@@ -129,7 +129,7 @@ impl Flight {
 
     /// A consequence message is taken up. `reply`: how it is confirmed; `None`: by a later one, or when it comes again.
     pub fn begin(&mut self, sequence: u64, time_ms: u64, reply: Option<Subject>) -> u64 {
-        self.carried.push_back(Carried {
+        self.carried.push_back(Confirmed {
             sequence,
             time_ms,
             entry: None,
@@ -296,7 +296,7 @@ impl Flight {
         reply
     }
 
-    fn one(&mut self, carried: u64) -> Option<&mut Carried> {
+    fn one(&mut self, carried: u64) -> Option<&mut Confirmed> {
         let at = usize::try_from(carried.checked_sub(self.first)?).ok()?;
         self.carried.get_mut(at)
     }

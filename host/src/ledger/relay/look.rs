@@ -18,7 +18,7 @@ use crate::broker::scan::{CLOCKS_MS, From, LOOKS, Scanned, survey};
 use crate::broker::{By, Connection, Error};
 use crate::dead_letter;
 use crate::ledger::core::entry::PART;
-use crate::ledger::relay::asked::{Answer, Asked};
+use crate::ledger::relay::asked::{Asked, TargetAnswer};
 use crate::ledger::relay::task::Task;
 use crate::message::{DeliveryInfo, Headers, header, headers_of};
 use crate::plan::Nats;
@@ -146,7 +146,7 @@ impl Relay {
         let (subject, from) = (subject.to_owned(), (since, self.flight.first_entry()));
         self.asks.push(Box::pin(async move {
             let ids = ids_since(&plan.nats, &connection, &subject, from).await;
-            let answer = Answer::Seen(ids);
+            let answer = TargetAnswer::Seen(ids);
             Asked { subject, answer }
         }));
     }

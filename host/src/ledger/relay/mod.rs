@@ -10,7 +10,7 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use self::carry::Relay;
-use self::consumer::Watch;
+use self::consumer::ConsumerWatch;
 use self::hearing::{Hearing, Then};
 use crate::broker::connection::redial_delay;
 use crate::broker::kv::kv_stream;
@@ -62,16 +62,16 @@ const PATIENT: Duration = Duration::from_secs(2);
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// The connections of this host's relays.
-pub struct Connections {
+pub struct RelayConnections {
     /// What they carry out goes over it; what comes are answers of the server only.
     out: Shared,
     /// What lies in ledgers comes over this guarded one: whatever somebody else has written there breaks nothing.
     reading: Shared,
 }
 
-impl Connections {
-    pub fn new(nats: &Nats, host: &str) -> Connections {
-        Connections {
+impl RelayConnections {
+    pub fn new(nats: &Nats, host: &str) -> RelayConnections {
+        RelayConnections {
             out: Shared::new(nats, format!("jetmesh relays {host}")),
             reading: Shared::guarded(nats, format!("jetmesh guarded relays {host}")),
         }
@@ -79,7 +79,12 @@ impl Connections {
 }
 
 /// The relay of one ledger, until the drain. `bucket`: what this host knows of the ledger, if it appends to it.
-pub async fn run(state: Arc<RelayState>, bucket: Option<Arc<Bucket>>, plan: Arc<Plan>, connections: Arc<Connections>) {
+pub async fn run(
+    state: Arc<RelayState>,
+    bucket: Option<Arc<Bucket>>,
+    plan: Arc<Plan>,
+    connections: Arc<RelayConnections>,
+) {
     let ledger = state.ledger();
     let mut attempt = 0;
     // Connections over which nothing was answered any more.
@@ -162,7 +167,7 @@ async fn serve(
     state.active(false);
     state.works();
     let mut checks = tokio::time::interval(Duration::from_secs(1));
-    let mut watch = Watch::new();
+    let mut watch = ConsumerWatch::new();
     let mut turn = false;
     let closed = either_closed(connection, reading);
     tokio::pin!(closed);

@@ -16,7 +16,7 @@ use crate::dead_letter::{self, DEATH_RECORD};
 use crate::delayed::{self, Delayed};
 use crate::failpoint;
 use crate::failpoint::mistake::Mistake;
-use crate::ledger::core::entry::{Body, Consequence, record_of_death};
+use crate::ledger::core::entry::{Consequence, StoredBody, record_of_death};
 use crate::message::{Headers, writable};
 
 impl Relay {
@@ -65,7 +65,7 @@ impl Relay {
         task: Task,
         due: &str,
         (id, subject, mut headers): (String, String, Headers),
-        body: Body,
+        body: StoredBody,
     ) -> Result<(), Error> {
         if self.is_again(&task) && self.is_letter(&id).await? {
             return Ok(());
@@ -123,7 +123,7 @@ impl Relay {
         &mut self,
         task: Task,
         (id, subject, headers): (String, String, Headers),
-        body: Body,
+        body: StoredBody,
     ) -> Result<(), Error> {
         if let Some(why) = task.letter() {
             let payload = self.payload(task.entry, body).await?;
@@ -209,15 +209,15 @@ impl Relay {
         Ok(())
     }
 
-    async fn payload(&mut self, entry: u64, body: Body) -> Result<Bytes, Error> {
+    async fn payload(&mut self, entry: u64, body: StoredBody) -> Result<Bytes, Error> {
         let parts = match body {
-            Body::Here(text) => {
+            StoredBody::Here(text) => {
                 return text.into_bytes().map_err(|why| Error::Answer {
                     what: self.subjects.out(entry, 0),
                     why,
                 });
             }
-            Body::Parts(parts) => parts,
+            StoredBody::Parts(parts) => parts,
         };
         let mut payload = BytesMut::new();
         for part in parts {

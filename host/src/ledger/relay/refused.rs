@@ -1,6 +1,6 @@
 //! What becomes of what was published: taken, refused, or never answered.
 
-use super::asked::{Answer, Asked};
+use super::asked::{Asked, TargetAnswer};
 use std::sync::Arc;
 
 use tokio::time::Instant;
@@ -108,7 +108,7 @@ impl Relay {
         let (connection, plan) = (self.connection.clone(), Arc::clone(&self.plan));
         self.asks.push(Box::pin(async move {
             let stream = find(&connection, &plan, &subject, &target).await;
-            let answer = Answer::Stream(target, stream);
+            let answer = TargetAnswer::Stream(target, stream);
             Asked { subject, answer }
         }));
     }
@@ -127,18 +127,18 @@ impl Relay {
     pub fn found_out(&mut self, asked: Asked) {
         let subject = asked.subject;
         match asked.answer {
-            Answer::Stream(target, Ok(None)) => {
+            TargetAnswer::Stream(target, Ok(None)) => {
                 let why = format!("no stream captures {subject}");
                 self.blocked.explain(&target, Manner::Refuses, why);
                 self.targets.forget(&target);
             }
-            Answer::Stream(target, Ok(Some(stream))) => {
+            TargetAnswer::Stream(target, Ok(Some(stream))) => {
                 let why = format!("stream {stream} has no leader for the moment");
                 self.blocked.explain(&target, Manner::Silent, why);
             }
-            Answer::Seen(Ok(ids)) => self.look.saw(subject, ids),
+            TargetAnswer::Seen(Ok(ids)) => self.look.saw(subject, ids),
             // It is asked again at the next try.
-            Answer::Stream(_, Err(error)) | Answer::Seen(Err(error)) => {
+            TargetAnswer::Stream(_, Err(error)) | TargetAnswer::Seen(Err(error)) => {
                 tracing::debug!(subject, %error, "why a target takes nothing cannot be found out");
             }
         }

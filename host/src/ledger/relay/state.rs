@@ -29,9 +29,9 @@ pub struct Snapshot {
     /// So much waits for blocked targets that it takes up nothing more before something of it is done with.
     pub full: bool,
     /// The last error that broke it off, when that was, and how often in a row; `None`: it works.
-    pub error: Option<Trouble>,
+    pub error: Option<RelayTrouble>,
     /// Targets that take nothing from it for now; [`BLOCKED_MAX`] at most.
-    pub blocked: Vec<Blocked>,
+    pub blocked: Vec<BlockedTarget>,
     /// What it has left out because nobody can read it, since the host began; `None`: nothing.
     pub left_out: Option<LeftOut>,
     /// Nothing else is under way here but what waits for them.
@@ -42,7 +42,7 @@ pub struct Snapshot {
 
 /// An error that the relay has begun again after.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Trouble {
+pub struct RelayTrouble {
     pub why: String,
     /// When it came first.
     pub since_ms: u64,
@@ -61,7 +61,7 @@ pub struct LeftOut {
 
 /// A target that takes nothing for now.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Blocked {
+pub struct BlockedTarget {
     /// The stream; where no stream captures it, the subject.
     pub target: String,
     pub why: String,
@@ -115,7 +115,7 @@ impl RelayState {
             .take()
             .map_or((now_ms(), 0), |last| (last.since_ms, last.count));
         let count = count + 1;
-        now.error = Some(Trouble { why, since_ms, count });
+        now.error = Some(RelayTrouble { why, since_ms, count });
     }
 
     /// What is under way.
@@ -124,7 +124,7 @@ impl RelayState {
         (now.unconfirmed, now.oldest_ms, now.full, now.only_waits) = (unconfirmed, oldest_ms, full, only_waits);
     }
 
-    pub(super) fn blocked(&self, blocked: Vec<Blocked>) {
+    pub(super) fn blocked(&self, blocked: Vec<BlockedTarget>) {
         self.lock().blocked = blocked;
     }
 

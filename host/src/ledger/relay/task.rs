@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::blocked::{Place, Waiting};
+use super::blocked::{ConsequencePlace, Waiting};
 use super::flight::{Cargo, What};
 
 /// One consequence that is to be carried out.
 pub struct Task {
     pub carried: u64,
-    pub place: Place,
+    pub place: ConsequencePlace,
     /// The entry that it follows from, and its sequence.
     pub entry: u64,
     pub entry_sequence: u64,

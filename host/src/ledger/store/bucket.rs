@@ -16,7 +16,7 @@ use crate::failpoint::mistake::Mistake;
 use crate::ledger::core::append::Batch;
 use crate::ledger::core::book::{Appended, Book, Read};
 use crate::ledger::core::entry::{Entry, Id, Incarnation, Subjects};
-use crate::ledger::core::fate::{Committed, Fate, Fates, Fault};
+use crate::ledger::core::fate::{CommitError, CommitResult, Committed, Fates};
 use crate::ledger::core::index::Decided;
 use crate::ledger::core::join::Join;
 use crate::ledger::core::transaction::Transaction;
@@ -26,7 +26,7 @@ use crate::message::EventId;
 const CACHE_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// Who waits for a transaction.
-pub type Waiter = oneshot::Sender<Fate>;
+pub type Waiter = oneshot::Sender<CommitResult>;
 
 /// The ledger of one bucket.
 pub struct Bucket {
@@ -288,7 +288,7 @@ impl Bucket {
     ///
     /// # Cancel safety
     /// Dropped half-way, the transaction may be committed anyway.
-    pub async fn commit(&self, tx: Transaction) -> Fate {
+    pub async fn commit(&self, tx: Transaction) -> CommitResult {
         let shared = self.turn.read().await;
         let joined = self.join(tx).await;
         drop(shared);
@@ -296,13 +296,13 @@ impl Bucket {
     }
 
     /// The same for the one that is alone.
-    pub async fn commit_alone(&self, tx: Transaction, alone: Alone<'_>) -> Fate {
+    pub async fn commit_alone(&self, tx: Transaction, alone: Alone<'_>) -> CommitResult {
         let joined = self.join(tx).await;
         drop(alone);
         self.told(joined).await
     }
 
-    async fn join(&self, mut tx: Transaction) -> Result<oneshot::Receiver<Fate>, Fate> {
+    async fn join(&self, mut tx: Transaction) -> Result<oneshot::Receiver<CommitResult>, CommitResult> {
         let (mut waiter, told) = oneshot::channel();
         loop {
             let (joined, planted) = {
@@ -330,17 +330,17 @@ impl Bucket {
                             keys.into_iter()
                                 .for_each(|(key, revision, value)| book.learn(&key, revision, value));
                         }
-                        Err(error) => return Err(Err(Fault::Host(error.to_string()))),
+                        Err(error) => return Err(Err(CommitError::Host(error.to_string()))),
                     }
                 }
             }
         }
     }
 
-    async fn told(&self, joined: Result<oneshot::Receiver<Fate>, Fate>) -> Fate {
+    async fn told(&self, joined: Result<oneshot::Receiver<CommitResult>, CommitResult>) -> CommitResult {
         match joined {
             Ok(told) => told.await.unwrap_or_else(|_| {
-                Err(Fault::Host(
+                Err(CommitError::Host(
                     "the ledger is read again, or the host is ending".to_owned(),
                 ))
             }),

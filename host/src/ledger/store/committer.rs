@@ -11,7 +11,7 @@ use crate::broker::bucket::lost_settings;
 use crate::broker::connection::{redial_delay, token};
 use crate::broker::{self, Connection, Error};
 use crate::failpoint;
-use crate::ledger::core::append::{Answer, Batch, By};
+use crate::ledger::core::append::{Author, Batch, BatchAnswer};
 use crate::ledger::core::book::Read;
 use crate::message::clock::now_ms;
 use crate::message::rfc3339;
@@ -95,7 +95,7 @@ async fn append(bucket: &Bucket, connection: &Connection) -> Result<(), Error> {
         bucket.doubts(&batch);
         let sent = (&*batch.entry.append, &batch.records[..]);
         match send::send(connection, sent, rounds.is_careful()).await {
-            Answer::Committed(last) => {
+            BatchAnswer::Committed(last) => {
                 if !bucket.is_whole(last, batch.records.len()) {
                     incomplete(bucket, connection).await?;
                 }
@@ -104,14 +104,14 @@ async fn append(bucket: &Bucket, connection: &Connection) -> Result<(), Error> {
                 give_way(bucket, rounds.began.elapsed()).await;
                 return Ok(());
             }
-            Answer::Refused => {
+            BatchAnswer::Refused => {
                 if refused(bucket, connection, &batch, &mut rounds).await? {
                     return Ok(());
                 }
             }
             // The same batch is sent again upon the same head.
-            Answer::Unknown => unanswered(bucket, connection, &mut rounds).await?,
-            Answer::Named(text) => return stop(bucket, connection, &text).await,
+            BatchAnswer::Unknown => unanswered(bucket, connection, &mut rounds).await?,
+            BatchAnswer::Named(text) => return stop(bucket, connection, &text).await,
         }
     }
 }
@@ -136,7 +136,7 @@ impl Rounds {
 /// recognised by its own name.
 fn lay_out(bucket: &Bucket) -> Option<Batch> {
     let (id, at) = (token(), rfc3339(now_ms()));
-    let by = By {
+    let by = Author {
         append: &id,
         host: &bucket.host,
         at: &at,

@@ -16,18 +16,18 @@ use async_nats::HeaderMap;
 
 /// What the stream's information shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Seen {
+pub enum StreamSeen {
     Same,
     New,
 }
 
 /// `recognised`: a message by which it is known is stored there. `bound`: a consumer of ours that names it is there, and
 /// consumers go with their stream.
-pub fn compare(known: &Incarnation, created: &str, recognised: bool, bound: bool) -> Seen {
+pub fn compare(known: &Incarnation, created: &str, recognised: bool, bound: bool) -> StreamSeen {
     if known.created == created || recognised || bound {
-        Seen::Same
+        StreamSeen::Same
     } else {
-        Seen::New
+        StreamSeen::New
     }
 }
 
@@ -50,7 +50,7 @@ pub fn parse(stream: &str, value: &[u8]) -> Result<Incarnation, Error> {
 }
 
 /// Why a source stream needs another name.
-enum Found {
+enum Renamed {
     Anew,
     /// It ends at a message before the one that it had.
     Cut {
@@ -121,13 +121,13 @@ pub async fn resolve(
 }
 
 /// Says that a source stream has another name.
-fn tell(stream: &str, known: &Incarnation, next: &Incarnation, found: &Found) {
+fn tell(stream: &str, known: &Incarnation, next: &Incarnation, found: &Renamed) {
     let (was, now) = (&known.token, &next.token);
     match found {
-        Found::Anew => {
+        Renamed::Anew => {
             tracing::warn!(stream, %was, %now, "the source stream was deleted and created again: its events are new ones")
         }
-        Found::Cut { end, had } => tracing::warn!(stream, end, lost_from = end + 1, had, %was, %now,
+        Renamed::Cut { end, had } => tracing::warn!(stream, end, lost_from = end + 1, had, %was, %now,
             "the source stream has lost its last messages: what comes there now are new events"),
     }
 }
@@ -149,14 +149,14 @@ async fn follow(
     info: &StreamInfo,
     (known, witness, bound): (&Incarnation, &Incarnation, bool),
     present: impl Fn(String) -> Incarnation,
-) -> Result<(Incarnation, Option<Found>), Error> {
+) -> Result<(Incarnation, Option<Renamed>), Error> {
     let at = time_at(connection, stream, witness.sequence).await?;
     let mut recognised = at == Some(witness.time_ms);
     if !recognised && !bound && known.created != info.created {
         recognised = time_at(connection, stream, known.sequence).await? == Some(known.time_ms);
     }
-    if compare(known, &info.created, recognised, bound) == Seen::New {
-        return Ok((present(new_token()), Some(Found::Anew)));
+    if compare(known, &info.created, recognised, bound) == StreamSeen::New {
+        return Ok((present(new_token()), Some(Renamed::Anew)));
     }
     let end = match at {
         Some(at) if at == witness.time_ms => None,
@@ -174,7 +174,7 @@ async fn follow(
     };
     if let Some(end) = end {
         let had = witness.sequence;
-        return Ok((next.cut(end, new_token()), Some(Found::Cut { end, had })));
+        return Ok((next.cut(end, new_token()), Some(Renamed::Cut { end, had })));
     }
     if next.sequence < known.sequence && known.created == next.created {
         (next.sequence, next.time_ms) = (known.sequence, known.time_ms);
@@ -235,11 +235,11 @@ mod tests {
             former: Vec::new(),
         };
         let rows = [
-            ("monday", true, false, Seen::Same),
-            ("monday", false, false, Seen::Same),
-            ("tuesday", true, false, Seen::Same),
-            ("tuesday", false, false, Seen::New),
-            ("tuesday", false, true, Seen::Same),
+            ("monday", true, false, StreamSeen::Same),
+            ("monday", false, false, StreamSeen::Same),
+            ("tuesday", true, false, StreamSeen::Same),
+            ("tuesday", false, false, StreamSeen::New),
+            ("tuesday", false, true, StreamSeen::Same),
         ];
         for (created, recognised, bound, seen) in rows {
             assert_eq!(

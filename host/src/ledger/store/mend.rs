@@ -7,9 +7,9 @@ use super::bucket::Bucket;
 use super::{read, send};
 use crate::broker::kv::key_subject;
 use crate::broker::{By, Connection, Error};
-use crate::ledger::core::append::Answer;
+use crate::ledger::core::append::BatchAnswer;
 use crate::ledger::core::entry::{Death, DecisionKind, Entry, Head, Write};
-use crate::ledger::core::record::{Expect, Mark, Record, json};
+use crate::ledger::core::record::{Expect, Record, RecordMark, json};
 
 impl Bucket {
     /// The head of a whole ledger, after what is torn has been completed. Before the first append over a connection.
@@ -84,7 +84,7 @@ impl Bucket {
                 append: entry.append.clone(),
                 verdict: decision.verdict,
             });
-            missing.push(record_of(subject, expect, Mark::Plain, body));
+            missing.push(record_of(subject, expect, RecordMark::Plain, body));
         }
         let keys = entry.writes.iter().map(|write| write.key.clone()).collect();
         let known = self.fetch(connection, keys).await?;
@@ -103,9 +103,9 @@ impl Bucket {
 
     fn write(&self, n: u64, write: &Write) -> Result<Record, Error> {
         let (mark, body) = match (&write.value, write.bytes) {
-            (None, None) => (Mark::Tombstone, Some(Bytes::new())),
-            (None, Some(_)) => (Mark::Plain, None),
-            (Some(text), _) => (Mark::Plain, text.bytes().ok()),
+            (None, None) => (RecordMark::Tombstone, Some(Bytes::new())),
+            (None, Some(_)) => (RecordMark::Plain, None),
+            (Some(text), _) => (RecordMark::Plain, text.bytes().ok()),
         };
         let body = body.ok_or_else(|| {
             Error::Refused(format!(
@@ -127,19 +127,19 @@ impl Bucket {
     ) -> Result<(Head, u64), Error> {
         let (entry, messages) = (head.n, missing.len() + 1);
         let upon = Expect::Last(sequence);
-        let mut records = vec![record_of(self.subjects.head(), upon, Mark::Plain, json(&head))];
+        let mut records = vec![record_of(self.subjects.head(), upon, RecordMark::Plain, json(&head))];
         records.extend(missing);
         match send::send(connection, ("mend", &records), false).await {
-            Answer::Committed(last) => {
+            BatchAnswer::Committed(last) => {
                 tracing::warn!(bucket = %self.name, entry, messages,
                     "a batch of which the server had kept only a part is completed");
                 Ok((head, last + 1 - messages as u64))
             }
             // Another host completes it: the next look finds it whole.
-            Answer::Refused | Answer::Unknown => Err(Error::Timeout {
+            BatchAnswer::Refused | BatchAnswer::Unknown => Err(Error::Timeout {
                 what: format!("completing entry {entry} of bucket {}", self.name),
             }),
-            Answer::Named(text) => Err(Error::Refused(format!(
+            BatchAnswer::Named(text) => Err(Error::Refused(format!(
                 "bucket {}: entry {entry} is incomplete, and the server refuses the rest of it: {text}",
                 self.name
             ))),
@@ -147,7 +147,7 @@ impl Bucket {
     }
 }
 
-fn record_of(subject: String, expect: Expect, mark: Mark, body: Bytes) -> Record {
+fn record_of(subject: String, expect: Expect, mark: RecordMark, body: Bytes) -> Record {
     Record {
         subject,
         expect,

@@ -4,7 +4,7 @@ use super::bucket::Bucket;
 use super::send;
 use crate::broker::connection::token;
 use crate::broker::{Connection, Error};
-use crate::ledger::core::append::{Answer, By, Said, batch};
+use crate::ledger::core::append::{Author, BatchAnswer, EntryExtras, batch};
 use crate::ledger::core::group::Group;
 use crate::message::clock::now_ms;
 use crate::message::rfc3339;
@@ -19,7 +19,7 @@ impl Bucket {
         for _ in 0..TRIES_MAX {
             self.catch_up().await?;
             let connection = self.connection().await?;
-            if let Answer::Committed(_) = self.say(&connection, Said::default()).await? {
+            if let BatchAnswer::Committed(_) = self.say(&connection, EntryExtras::default()).await? {
                 return Ok(());
             }
         }
@@ -35,9 +35,9 @@ impl Bucket {
             if !self.book().head.floors.contains_key(handler) {
                 return Ok(());
             }
-            let said = Said {
+            let said = EntryExtras {
                 reset: vec![handler.to_owned()],
-                ..Said::default()
+                ..EntryExtras::default()
             };
             let connection = self.connection().await?;
             self.say(&connection, said).await?;
@@ -46,9 +46,9 @@ impl Bucket {
     }
 
     /// One try to append an entry without decisions, upon the head that is known.
-    async fn say(&self, connection: &Connection, said: Said) -> Result<Answer, Error> {
+    async fn say(&self, connection: &Connection, said: EntryExtras) -> Result<BatchAnswer, Error> {
         let (append, at) = (token(), rfc3339(now_ms()));
-        let by = By {
+        let by = Author {
             append: &append,
             host: &self.host,
             at: &at,
@@ -60,7 +60,7 @@ impl Bucket {
         };
         let batch = batch.map_err(|too_large| Error::Refused(too_large.to_string()))?;
         match send::send(connection, (&batch.entry.append, &batch.records), false).await {
-            Answer::Named(text) => Err(Error::Refused(format!(
+            BatchAnswer::Named(text) => Err(Error::Refused(format!(
                 "bucket {}: the server refuses to store an entry: {text}",
                 self.name
             ))),

@@ -7,16 +7,16 @@ use async_nats::HeaderMap;
 use crate::broker::connection::{EXPECTED, pub_ack, token};
 use crate::broker::{Connection, Error};
 use crate::failpoint;
-use crate::ledger::core::append::Answer;
+use crate::ledger::core::append::BatchAnswer;
 use crate::ledger::core::entry::PART;
-use crate::ledger::core::record::{Expect, Mark, Record};
+use crate::ledger::core::record::{Expect, Record, RecordMark};
 
 /// Header of each message: `<append>-<which sending of it>`.
 pub const BATCH_ID: &str = "Nats-Batch-Id";
 
 /// One atomic batch (ADR-50) of an append. `careful`: each message asks for an answer, so that the server names what it
 /// dislikes.
-pub async fn send(connection: &Connection, (append, records): (&str, &[Record]), careful: bool) -> Answer {
+pub async fn send(connection: &Connection, (append, records): (&str, &[Record]), careful: bool) -> BatchAnswer {
     let (id, began) = (format!("{append}-{}", token()), Instant::now());
     let last = records.len() - 1;
     for (i, record) in records.iter().enumerate() {
@@ -32,9 +32,9 @@ pub async fn send(connection: &Connection, (append, records): (&str, &[Record]),
             }
         }
         match record.mark {
-            Mark::Plain => {}
-            Mark::Part => headers.insert(PART, "1"),
-            Mark::Tombstone => headers.insert("KV-Operation", "DEL"),
+            RecordMark::Plain => {}
+            RecordMark::Part => headers.insert(PART, "1"),
+            RecordMark::Tombstone => headers.insert("KV-Operation", "DEL"),
         }
         if i == last {
             headers.insert("Nats-Batch-Commit", "1");
@@ -42,15 +42,15 @@ pub async fn send(connection: &Connection, (append, records): (&str, &[Record]),
             let sent = failpoint::point_after("commit-sent", connection.client.flush());
             return match futures_util::join!(commit, sent).0 {
                 Ok(answer) => match pub_ack(&record.subject, &answer) {
-                    Ok(ack) => Answer::Committed(ack.seq),
+                    Ok(ack) => BatchAnswer::Committed(ack.seq),
                     Err(Error::Api { code, text, .. }) => match denied(connection, records, began) {
-                        Some(why) => Answer::Named(why),
-                        None => Answer::of(code, &text),
+                        Some(why) => BatchAnswer::Named(why),
+                        None => BatchAnswer::of(code, &text),
                     },
-                    Err(_) => Answer::Unknown,
+                    Err(_) => BatchAnswer::Unknown,
                 },
-                Err(error @ Error::Denied { .. }) => Answer::Named(error.to_string()),
-                Err(_) => Answer::Unknown,
+                Err(error @ Error::Denied { .. }) => BatchAnswer::Named(error.to_string()),
+                Err(_) => BatchAnswer::Unknown,
             };
         }
         if careful {
@@ -62,11 +62,11 @@ pub async fn send(connection: &Connection, (append, records): (&str, &[Record]),
                 Ok(answer) if answer.is_empty() => {}
                 Ok(answer) => match pub_ack(&record.subject, &answer) {
                     Ok(_) => {}
-                    Err(Error::Api { code, text, .. }) => return Answer::of(code, &text),
-                    Err(_) => return Answer::Unknown,
+                    Err(Error::Api { code, text, .. }) => return BatchAnswer::of(code, &text),
+                    Err(_) => return BatchAnswer::Unknown,
                 },
-                Err(error @ Error::Denied { .. }) => return Answer::Named(error.to_string()),
-                Err(_) => return Answer::Unknown,
+                Err(error @ Error::Denied { .. }) => return BatchAnswer::Named(error.to_string()),
+                Err(_) => return BatchAnswer::Unknown,
             }
         } else {
             let sent = connection
@@ -78,12 +78,12 @@ pub async fn send(connection: &Connection, (append, records): (&str, &[Record]),
                 )
                 .await;
             if sent.is_err() {
-                return Answer::Unknown;
+                return BatchAnswer::Unknown;
             }
         }
         failpoint::point("batch-half-sent");
     }
-    Answer::Unknown
+    BatchAnswer::Unknown
 }
 
 /// A batch that is refused because the server has not let all of it in.

@@ -11,7 +11,7 @@ use super::bucket::{Bucket, Ends};
 use super::read;
 use super::send::{self, BATCH_ID};
 use crate::broker::{By, Connection, Error, Stored};
-use crate::ledger::core::append::{Answer, Batch};
+use crate::ledger::core::append::{Batch, BatchAnswer};
 use crate::ledger::core::record::{Expect, Record};
 use crate::message::header;
 
@@ -75,8 +75,8 @@ impl Bucket {
             torn = true;
             match send::send(connection, (&batch.entry.append, &missing), false).await {
                 // It is looked once more whether all is there now.
-                Answer::Committed(_) => continue,
-                Answer::Named(text) => {
+                BatchAnswer::Committed(_) => continue,
+                BatchAnswer::Named(text) => {
                     let messages = missing.len();
                     let why = format!(
                         "bucket {}: the server has kept only a part of entry {entry} and refuses the other {messages} \
@@ -85,7 +85,7 @@ impl Bucket {
                     );
                     self.report(&why, Ends::Stored);
                 }
-                Answer::Refused | Answer::Unknown => {}
+                BatchAnswer::Refused | BatchAnswer::Unknown => {}
             }
             if connection.is_closed() {
                 return Err(Error::Gone {

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::Came;
 use crate::cli::table::cut;
 use crate::cli::text::{fit, in_time, value};
-use crate::dlq::rehearse::{Change, Held};
+use crate::dlq::rehearse::{Change, HeldEmit};
 use crate::message::clock::now_ms;
 use crate::message::rfc3339;
 use crate::outcome::Outcome;
@@ -88,7 +88,7 @@ fn changed(change: &Change, columns: Option<usize>) -> String {
     format!("{begin}{} → {}", shown(&change.old), shown(&change.new))
 }
 
-fn emitted(held: &Held) -> String {
+fn emitted(held: &HeldEmit) -> String {
     let emit = &held.emit;
     let when = emit.due_ms.map_or_else(String::new, |due| {
         format!("{}, at {}, ", in_time(due, now_ms()), rfc3339(due))
@@ -103,8 +103,8 @@ pub fn json_of(id: &str, came: &Came) -> Value {
     };
     let payload = |bytes: &Option<Bytes>| bytes.as_ref().map(|bytes| Payload::of(bytes));
     let write = |c: &Change| json!({ "key": c.key, "old": payload(&c.old), "new": payload(&c.new) });
-    let emit = |held: &Held| {
-        let Held { emit, problem } = held;
+    let emit = |held: &HeldEmit| {
+        let HeldEmit { emit, problem } = held;
         json!({
             "subject": emit.subject,
             "headers": headers(&emit.headers),

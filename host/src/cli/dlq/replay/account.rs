@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::Replay;
+use super::ReplayCommand;
 use crate::cli::stop::Stop;
 use crate::cli::text::letters;
 use crate::cli::{FAILED, OK, UNSERVED, code_of, table};
@@ -12,7 +12,7 @@ use crate::dlq::course::Course;
 use crate::dlq::replay::End;
 
 /// Prints it; returns the exit code.
-pub fn tell(course: &Course, end: &End, took: Duration, args: &Replay, stop: &Stop) -> u8 {
+pub fn tell(course: &Course, end: &End, took: Duration, args: &ReplayCommand, stop: &Stop) -> u8 {
     let counts = course.counts();
     if args.json {
         println!("{}", json_of(course, word(end), took));

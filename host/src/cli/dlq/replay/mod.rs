@@ -16,7 +16,7 @@ use crate::cli::stop::Stop;
 use crate::cli::text::letters;
 use crate::cli::{Error, OK, ask, table};
 use crate::dlq::course::Course;
-use crate::dlq::pace::Limits;
+use crate::dlq::pace::PaceLimits;
 use crate::dlq::watch::Watch;
 use crate::dlq::{replay, select};
 use crate::plan::Plan;
@@ -25,7 +25,7 @@ use crate::plan::Plan;
 const KINDS_MAX: usize = 20;
 
 #[derive(Debug, clap::Args)]
-pub struct Replay {
+pub struct ReplayCommand {
     /// Replay at most this many per second or minute, such as 200/s or 30/min [default: as fast as the handlers are]
     #[arg(long, value_name = "NUMBER/s", value_parser = rate)]
     rate: Option<f64>,
@@ -49,7 +49,7 @@ pub struct Replay {
     pub selection: Selection,
 }
 
-pub async fn run(plan: &Plan, connection: &Connection, args: &Replay, stop: &Stop) -> Result<u8, Error> {
+pub async fn run(plan: &Plan, connection: &Connection, args: &ReplayCommand, stop: &Stop) -> Result<u8, Error> {
     let selected = args.selection.selected()?;
     if args.json && !args.yes && !args.dry_run {
         return Err(Error::Usage(
@@ -73,7 +73,7 @@ pub async fn run(plan: &Plan, connection: &Connection, args: &Replay, stop: &Sto
         return Ok(OK);
     }
     ask(&course, &unserved::of(connection, plan, &course).await, args)?;
-    let limits = Limits {
+    let limits = PaceLimits {
         batch_max: args.batch as usize,
         per_second: args.rate,
         failures_max: args.max_failures,
@@ -90,7 +90,7 @@ pub async fn run(plan: &Plan, connection: &Connection, args: &Replay, stop: &Sto
 }
 
 /// Asks for a yes where it is worth one.
-fn ask(course: &Course, unserved: &[Unserved], args: &Replay) -> Result<(), Error> {
+fn ask(course: &Course, unserved: &[Unserved], args: &ReplayCommand) -> Result<(), Error> {
     for one in unserved {
         note!("{one}");
     }

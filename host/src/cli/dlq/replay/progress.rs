@@ -7,7 +7,7 @@ use rustix::termios::{isatty, tcgetwinsize};
 
 use crate::cli::table::cut;
 use crate::dlq::course::Counts;
-use crate::dlq::replay::Standing;
+use crate::dlq::replay::ReplayStanding;
 
 const EVERY: Duration = Duration::from_millis(100);
 const BAR: usize = 24;
@@ -18,7 +18,7 @@ pub struct Progress {
 }
 
 impl Progress {
-    pub fn show(&mut self, all: usize, counts: Counts, standing: Standing) {
+    pub fn show(&mut self, all: usize, counts: Counts, standing: ReplayStanding) {
         if self.shown.is_some_and(|at| at.elapsed() < EVERY) || !isatty(stderr()) {
             return;
         }
@@ -37,7 +37,7 @@ impl Progress {
     }
 }
 
-fn line(all: usize, counts: Counts, standing: Standing) -> String {
+fn line(all: usize, counts: Counts, standing: ReplayStanding) -> String {
     let decided = all - counts.untried - counts.out;
     let full = decided * BAR / all.max(1);
     let mut text = format!("[{:-<BAR$}] {decided} of {all}", "#".repeat(full));
@@ -74,7 +74,7 @@ mod tests {
             untried: 4_000,
             ..Counts::default()
         };
-        let standing = |seconds, waiting| Standing {
+        let standing = |seconds, waiting| ReplayStanding {
             since_start: Duration::from_secs(seconds),
             waiting,
         };

@@ -2,8 +2,8 @@ use super::*;
 
 const FULL: (&str, Manner, &str) = ("FULL", Manner::Refuses, "full");
 
-fn place(sequence: u64) -> Place {
-    Place { sequence, at: 0 }
+fn place(sequence: u64) -> ConsequencePlace {
+    ConsequencePlace { sequence, at: 0 }
 }
 
 fn due(blocked: &mut Blocked) -> Vec<(u64, Option<String>)> {
