@@ -60,7 +60,7 @@ async fn stop(host: Host) {
     host.wait_exit(PATIENT).await;
 }
 
-/// Makes a consumer anew, as if it had been given a thousand messages more than its stream has.
+/// Creates a consumer again, as if it had been given a thousand messages more than its stream has.
 async fn put_ahead(mesh: &Mesh, stream: &str, name: &str) {
     let found = mesh.consumer(stream, name).await;
     let mut config = found["config"].clone();
@@ -115,7 +115,7 @@ async fn a_relay_makes_its_consumer_anew_when_it_is_ahead_and_says_so() {
     judge(&mesh, 10, 3).await;
 }
 
-/// A consumer that somebody has removed leaves no word of how far it had come.
+/// A consumer that was deleted leaves no record of how far it had come.
 #[tokio::test]
 async fn a_relay_whose_consumer_is_removed_publishes_nothing_twice() {
     let window = async_nats::jetstream::stream::Config {

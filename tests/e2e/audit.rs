@@ -23,13 +23,13 @@ pub async fn publish_work(mesh: &Mesh, count: usize, keys: usize) {
     }
 }
 
-/// Waits until everything is decided, answered and carried out, and judges it: each event done once, its two writes
-/// made once, its event emitted once, and no dead letter.
+/// Waits until everything is decided, answered and published, and judges it: each event done once, its two writes made once,
+/// its event emitted once, and no dead letter.
 pub async fn judge(mesh: &Mesh, count: usize, keys: usize) {
     judge_with_letters(mesh, count, keys, 0).await;
 }
 
-/// The same, with so many other events that are dead.
+/// The same, with this number of other events that are dead.
 pub async fn judge_with_letters(mesh: &Mesh, count: usize, keys: usize, dead: usize) {
     mesh.wait_settled("ORDERS", "probe").await;
     eventually("every event to be decided", PATIENT, async || {

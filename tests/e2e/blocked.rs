@@ -25,7 +25,7 @@ fn rejected() -> Value {
     json!({ "op": "reject", "code": "no", "message": "as ordered" })
 }
 
-/// A stream `FULL` on `full.>` that takes so many messages and no more.
+/// A stream `FULL` on `full.>` that takes this number of messages and no more.
 async fn full(mesh: &Mesh, max_messages: i64) -> stream::Config {
     let config = stream::Config {
         name: "FULL".to_owned(),
@@ -53,7 +53,7 @@ fn wait_undeliverable(mesh: &Mesh, count: usize) -> impl Future<Output = Vec<Fou
     })
 }
 
-/// What the active relay of a ledger says of itself.
+/// The state that the active relay of a ledger reports.
 async fn relay(mesh: &Mesh, ledger: &str) -> Option<Value> {
     let answer = mesh.client.request("$SRV.STATS.jetmesh", "".into()).await.ok()?;
     let stats: Value = serde_json::from_slice(&answer.payload).expect("stats are JSON");

@@ -1,4 +1,4 @@
-//! The command line: what it says, and with which code it ends.
+//! The command line: its output and its exit codes.
 
 use std::fs;
 use std::path::Path;
@@ -10,7 +10,7 @@ use crate::mesh::{Config, Mesh};
 use crate::support::cli;
 use crate::support::cli::jetmesh_in;
 
-/// An address where nobody listens: port 1 is taken only by root, and by nobody since long ago.
+/// An address without a listener: only root can listen on port 1, and no common service does.
 pub const NOBODY: &str = "nats://127.0.0.1:1";
 
 /// Runs `jetmesh` on this configuration; the folder's name does not show in what it prints.

@@ -120,7 +120,7 @@ async fn a_compiler_that_dies_is_said_by_check_and_by_a_start() {
     }
 }
 
-/// Somebody who ends the host in whatever way ends its compiler.
+/// A host that is ended in whatever way takes its compiler along.
 #[tokio::test]
 async fn no_compiler_outlives_its_host() {
     let mesh = Mesh::new(Config::new()).await;
@@ -141,7 +141,7 @@ async fn no_compiler_outlives_its_host() {
     host.signal(crate::support::Signal::KILL);
     crate::support::eventually("the end of the compiler", SOON, async || {
         let stat = fs::read_to_string(format!("/proc/{child}/stat")).unwrap_or_default();
-        // Gone, or waiting for somebody to take its status.
+        // It has ended, or waits for its parent to take its status.
         (stat.is_empty() || stat.rsplit(')').next()?.trim_start().starts_with('Z')).then_some(())
     })
     .await;

@@ -225,7 +225,7 @@ async fn without_a_ledger_letters_are_stored_directly_and_a_replay_has_attempts_
     mesh.wait_settled("ORDERS", "probe").await;
     assert_eq!(mesh.decisions("mesh").await, Vec::<Value>::new());
 
-    // With three attempts it can be done, if the replay begins to count anew.
+    // With three attempts it can be done, if the replay counts from the beginning.
     drop(host);
     let host = mesh.host_of(&config(3), &mesh.server.url(), &[]).await;
     mesh.jetmesh_ok(&["dlq", "replay", exhausted.letter_id()]).await;

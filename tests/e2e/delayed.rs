@@ -1,4 +1,4 @@
-//! Delayed events: they come at their time, once, whoever is up meanwhile.
+//! Delayed events: they come at their time, once, whichever hosts run meanwhile.
 
 use std::os::unix::process::ExitStatusExt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -45,7 +45,7 @@ fn wait_there(mesh: &Mesh, word: &'static str, count: usize) -> impl Future<Outp
     })
 }
 
-/// Waits until so many delayed events are published and noted, and nothing is due any more.
+/// Waits until this number of delayed events are published and noted, and none is due.
 async fn wait_fired(mesh: &Mesh, count: usize) {
     eventually("delayed events to be fired", PATIENT, async || {
         let info = mesh.consumer("MESH_DELAYED", "mesh-due").await;
@@ -56,7 +56,7 @@ async fn wait_fired(mesh: &Mesh, count: usize) {
     .await;
 }
 
-/// Waits until everything that the probe's ledger has is carried out, and confirmed.
+/// Waits until all consequences in the probe's ledger are published and confirmed.
 async fn wait_carried_out(mesh: &Mesh) {
     eventually("the relay to have confirmed", PATIENT, async || {
         let info = mesh.consumer("KV_probe", "mesh-relay").await;
@@ -120,7 +120,7 @@ async fn a_delayed_event_that_is_due_with_no_host_up_is_published_by_the_next_ho
     mesh.wait_settled("ORDERS", "probe").await;
     host.signal(Signal::TERM);
     assert_eq!(host.wait_exit(SOON).await.code(), Some(0));
-    // The server has it fired although nobody is there to take it.
+    // The server fires it although no host is there to take it.
     wait_there(&mesh, "due", 1).await;
     assert!(mesh.emitted().await.is_empty());
 
@@ -160,7 +160,7 @@ async fn a_host_that_freezes_over_what_is_due_finds_it_published_when_it_wakes()
     wait_fired(&mesh, 1).await;
     let mark = frozen.lines().len();
     frozen.signal(Signal::CONT);
-    // Its connections may be gone: then it begins anew.
+    // Its connections may be closed: then it starts again.
     mesh.order(json!({ "op": "emit", "subject": "events.now", "payload": 1 }))
         .await;
     frozen
@@ -196,11 +196,11 @@ async fn a_host_killed_after_it_published_what_was_due_has_published_it_once() {
 #[tokio::test]
 async fn a_relay_that_repeats_itself_schedules_nothing_twice() {
     let mesh = Mesh::new(Config::probe()).await;
-    // It ends when all three are scheduled, and nobody knows.
+    // It ends when all three are scheduled and nothing of that is recorded.
     let killed = mesh.host_with_fault("event-scheduled:kill:3").await;
     let other =
         |subject: &str, ms: u64| json!({ "op": "emit_later", "subject": subject, "payload": 1, "after_ms": ms });
-    // One has fired when it is carried out again, one is fired about then, one waits.
+    // When its publication is repeated, one has fired, one is fired about then, and one waits.
     mesh.order(json!([
         other("events.a", 100),
         other("events.b", 8000),
@@ -359,7 +359,7 @@ async fn the_nats_command_line_and_the_status_show_what_waits() {
     for part in ["Mesh-Delayed-To: events.later", "Nats-Schedule: @at 20", "it is time"] {
         assert!(shown.contains(part), "{shown}");
     }
-    // Whoever takes it away has called it off.
+    // Removing it cancels it.
     let purge = ["stream", "purge", "MESH_DELAYED", "--force", "--subject", &subjects[0]];
     cli::nats(&mesh.server, &purge).await;
     eventually("one to be called off", Duration::from_secs(5), async || {

@@ -30,7 +30,7 @@ async fn sample_orders_come_when_the_handlers_can_take_them() {
     let write = |config: Config| {
         std::fs::write(dir.path().join("dev.toml"), config.text("nats://127.0.0.1:1")).expect("a writable folder");
     };
-    // A first life, in which somebody else makes the consumer that the handler wants.
+    // In a first life, another client makes the consumer that the handler wants.
     write(Config::new().handler("other", &modules::handler("probe"), "subjects = [\"orders.other\"]"));
     let (host, js) = start(&dir, &["--no-samples"]).await;
     host.wait_for_line(says(&["serving", "handler=other"]), SOON).await;
@@ -126,7 +126,7 @@ async fn a_second_dev_on_the_folder_is_refused_and_no_acknowledged_order_is_lost
     ];
     assert!(named.iter().all(|text| stderr.contains(text)), "{stderr}");
     assert_eq!(order(&js).await, 2);
-    // Another folder is free, and so is this one when its holder is gone, in whatever way.
+    // Another folder is free, and so is this one when its holder has ended, in whatever way.
     let (other, _) = start(&dir, &["--no-samples", "--dir", "other"]).await;
     other.signal(Signal::TERM);
     assert_eq!(other.wait_exit(SOON).await.code(), Some(0));

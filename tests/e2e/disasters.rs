@@ -1,4 +1,4 @@
-//! What happens once in a year: everybody is away for long, somebody edits a bucket that is at work, a leader goes.
+//! What happens once in a year: all hosts are down for long, a person edits a bucket that is in use, a leader is lost.
 
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::process::ExitStatusExt;

@@ -21,7 +21,7 @@ async fn discarded_letters_leave_the_list_their_deaths_stay_and_a_replay_does_no
     let letters = mesh.wait_letters(4).await;
     let decisions = mesh.decisions("probe").await;
 
-    // Nobody says yes, so nothing happens.
+    // The question is not answered with yes, so nothing happens.
     let (status, stdout, stderr) = mesh.jetmesh(&["dlq", "discard", "--code", "a"]).await;
     assert_eq!(status.code(), Some(1), "{stderr}");
     assert!(

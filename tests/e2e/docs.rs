@@ -1,4 +1,4 @@
-//! What the documents say holds: links lead somewhere, configurations are valid, and examples work as they are shown.
+//! The documents are right: links lead somewhere, configurations are valid, and examples work as they are shown.
 
 use std::collections::BTreeSet;
 use std::fs;

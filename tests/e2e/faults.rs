@@ -75,7 +75,7 @@ async fn the_advisory_alone_yields_the_dead_letter() {
     mesh.order(json!({ "op": "retry", "code": "later", "message": "not now" }))
         .await;
     let letters = mesh.wait_letters(1).await;
-    // All its attempts have failed, whoever says so.
+    // All its attempts have failed, whichever host writes the letter.
     assert_eq!(letters[0].header("Mesh-Cause"), Some("exhausted"));
     assert_eq!(letters[0].header("Mesh-Code"), Some("later"));
     let decisions = mesh.decisions("probe").await;

@@ -7,7 +7,7 @@ use crate::mesh::{Config, Mesh};
 use crate::support::server::Options;
 use crate::support::{NatsServer, modules};
 
-/// What the command says, and its code.
+/// The output of the command, and its code.
 async fn check(mesh: &Mesh) -> (Option<i32>, String) {
     let (status, stdout, stderr) = mesh.jetmesh(&["check", "--connect"]).await;
     (status.code(), stdout + &stderr)

@@ -1,5 +1,5 @@
-//! Malformed messages on the mesh's own subjects: nobody but the mesh has reason to publish there, and whoever does it
-//! with a client of his own stops nobody.
+//! Malformed messages on the mesh's own subjects. Only the mesh has reason to publish there, and another client that does so
+//! stops nothing.
 
 use serde_json::{Value, json};
 
@@ -145,7 +145,7 @@ async fn one_among_dead_letters_is_named_with_the_command_that_removes_it_and_hi
     }
     let (_, stdout, stderr) = mesh.jetmesh(&["status"]).await;
     assert!(stdout.contains(command), "{stdout}{stderr}");
-    // Whoever waits for a replay's fate sees what else is written there.
+    // A task that waits for a replay's fate sees what else is written there.
     let replay = mesh.jetmesh(&["dlq", "replay", "--all", "--yes"]);
     let beside = async { publish_raw(&mesh, b"$MESH.dead.ORDERS.probe.k.900001", NO_COLON, b"") };
     let ((_, stdout, stderr), ()) = tokio::join!(replay, beside);

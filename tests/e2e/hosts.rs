@@ -10,13 +10,13 @@ use crate::modules::second_version;
 use crate::support::wait::SOON;
 use crate::support::{Host, Signal, eventually, modules};
 
-/// What the hosts say of a handler, by `status --json`.
+/// The hosts in `status --json`.
 async fn hosts(mesh: &Mesh) -> Vec<Value> {
     let status: Value = serde_json::from_str(&mesh.jetmesh(&["status", "--json"]).await.1).expect("JSON");
     status["hosts"].as_array().expect("a list").clone()
 }
 
-/// Waits until the hosts work on so many events; the first of them run then, as far as there are instances.
+/// Waits until the hosts work on this number of events; the first of them run then, as far as there are instances.
 pub async fn wait_at_work(mesh: &Mesh, count: u64) {
     eventually("the events to be at work", SOON, async || {
         let hosts = hosts(mesh).await;
@@ -141,7 +141,7 @@ async fn an_event_that_a_frozen_host_has_done_is_not_buried_by_one_that_does_not
     mesh.wait_decisions("probe", 1).await;
     wait_frozen(&doer).await;
     other.signal(Signal::CONT);
-    // To it the event has no attempt left, and its own burial is what tells it otherwise.
+    // To it the event has no attempt left; when it dead-letters the event, it finds out that the event is done.
     other.wait_for_line(says(&["already decided"]), PATIENT).await;
     mesh.wait_settled("ORDERS", "probe").await;
     doer.signal(Signal::CONT);
@@ -255,7 +255,7 @@ async fn a_host_with_other_settings_for_a_handler_than_the_others_says_so() {
     );
     let text = mesh.jetmesh_ok(&["status"]).await;
     assert!(text.contains("probe is served with other settings by "), "{text}");
-    // It is over when that host is gone, and a host that begins then hears nothing of it.
+    // It is over when that host has ended, and a host that starts then does not report it.
     other.signal(Signal::TERM);
     other.wait_exit(PATIENT).await;
     let over = says(&["all hosts that answer serve this handler with the same settings again"]);

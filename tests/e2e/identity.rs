@@ -1,5 +1,5 @@
-//! An event that comes once more under another sequence is known again: an emitted one always, a publisher's where the
-//! configuration asks for it.
+//! An event that comes once more under another sequence is recognised as a duplicate: an emitted one always, a publisher's
+//! where the configuration asks for it.
 
 use serde_json::{Value, json};
 

@@ -25,7 +25,7 @@ fn says(command: &Host, text: &str) -> bool {
     command.lines().iter().any(|line| line.starts_with(text))
 }
 
-/// A mesh without a host, and so many letters that nobody has died.
+/// A mesh without a host, and this number of made-up letters.
 async fn made_up(count: usize, bytes: usize) -> Mesh {
     let (mesh, first) = Mesh::start(Config::probe()).await;
     first.signal(Signal::TERM);
@@ -142,7 +142,7 @@ async fn a_command_whose_output_is_not_read_ends_by_a_second_signal() {
     let (stdout, _stderr) = process.take_output();
     let (mut lines, mut line) = (BufReader::new(stdout), String::new());
     lines.read_line(&mut line).expect("it prints");
-    // The pipe is full by now or soon, and nobody reads on.
+    // The pipe is full by now or soon, and is not read.
     process.signal(Signal::INT);
     eventually("the end by signals", SOON, async || {
         if process.ended().is_none() {

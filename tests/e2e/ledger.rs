@@ -53,7 +53,7 @@ async fn the_beginning_of_a_ledger_goes_when_nobody_needs_it() {
         entries.iter().all(|entry| entry.json()["n"].as_u64() >= Some(from)),
         "entries below {from} are gone, and only they"
     );
-    // What is gone is not forgotten: an event of it that is asked for again is answered from the floor.
+    // What was removed is not forgotten: an event of it that is asked for again is answered from the floor.
     stop(host).await;
     let host = mesh.host(&[]).await;
     mesh.order(work(count, 2)).await;

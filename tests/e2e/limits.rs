@@ -8,7 +8,7 @@ use crate::mesh::{Config, Mesh};
 use crate::support::wait::SOON;
 use crate::support::{Host, eventually, skipped};
 
-/// `jetmesh check` under limits, by the shell's own `ulimit`: its code and what it says.
+/// `jetmesh check` under limits, by the shell's own `ulimit`: its code and its output.
 fn check(mesh: &Mesh, limits: &str) -> (Option<i32>, String) {
     let file = mesh.write_config();
     let mut shell = Command::new("sh");

@@ -9,7 +9,7 @@ use crate::poisoned::{replay, with_letters};
 
 const COUNT: usize = 3_000;
 
-/// A mesh with so many letters of two handlers that nobody has died, every hundredth with a code of its own.
+/// A mesh with this number of made-up letters of two handlers, every hundredth with a code of its own.
 async fn many() -> Mesh {
     let (mesh, _host) = Mesh::start(Config::probe()).await;
     publish(&mesh, COUNT, |n| {

@@ -32,7 +32,7 @@ async fn bound(mesh: &Mesh) {
     .await;
 }
 
-/// Orders are carried out, good ones and bad ones.
+/// Handles orders, good ones and bad ones.
 async fn works(mesh: &Mesh) {
     bound(mesh).await;
     for _ in 0..3 {
@@ -45,7 +45,7 @@ async fn works(mesh: &Mesh) {
     mesh.wait_settled("ORDERS", "probe").await;
 }
 
-/// Waits until the only host says that so many lines were lost, or more.
+/// Waits until the only host reports that this number of lines were lost, or more.
 async fn lost(mesh: &Mesh, least: u64) -> u64 {
     eventually("the host to count lost lines", SOON, async || {
         let (_, status, _) = mesh.jetmesh(&["status", "--json"]).await;

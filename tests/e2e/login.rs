@@ -1,4 +1,4 @@
-//! Who a host says it is: users in addresses, tokens, nkeys, and what it says when the server refuses them.
+//! How a host logs in: users in addresses, tokens and nkeys, and its messages when the server refuses them.
 
 use std::fs;
 
@@ -36,7 +36,7 @@ async fn a_user_or_a_token_in_an_address_is_used_for_that_address() {
     let (user, token) = (by_user.addr(), by_token.addr());
     for url in [
         format!("nats://host:p%40ss%2Fw%2Cx@{user}"),
-        // Nobody listens on port 1.
+        // Port 1 has no listener.
         format!("nats://x:y@127.0.0.1:1,nats://host:p%40ss%2Fw%2Cx@{user}"),
         format!("nats://t0k%3Aen@{token}"),
     ] {

@@ -28,7 +28,7 @@ const KINDS: [(&[u8], &[u8]); 4] = [
 /// An ack wait that no test outlives: what comes again comes because it was given back.
 const FOREVER: &str = "ack_wait = \"1h\"";
 
-/// So many good ones that do this, and after each `nth` a bad one.
+/// This number of good ones that do this, and after each `nth` a bad one.
 fn mixed(good: usize, nth: usize, does: impl Fn(usize) -> String) -> (Raw, Bad) {
     let (mut raw, mut bad) = (Raw::default(), Bad::new());
     for number in 0..good {
@@ -186,7 +186,7 @@ async fn a_connection_that_is_encrypted_from_its_first_byte_is_guarded_as_well()
     over_tls("handshake_first: auto", "tls_first = true").await;
 }
 
-/// A mesh whose stream holds so many good ones, and a bad one after each `nth`. No host runs yet.
+/// A mesh whose stream holds this number of good ones, and a bad one after each `nth`. No host runs yet.
 async fn backlog(good: usize, nth: usize) -> (Mesh, Bad) {
     let mesh = Mesh::new(Config::probe_with(&format!("start = \"all\"\n{FOREVER}"))).await;
     mesh.add_stream("ORDERS", &["orders.>"], RetentionPolicy::Limits).await;

@@ -33,7 +33,7 @@ impl Mesh {
         Self::over(NatsServer::start().await, config).await
     }
 
-    /// The same over a server that runs, and that lets in whoever has no name.
+    /// The same over a server that runs, and that lets in clients without a user.
     pub async fn over(server: NatsServer, config: Config) -> Self {
         let client = server.client().await;
         Self::with_client(server, client, config)
@@ -220,10 +220,10 @@ impl Mesh {
         records.iter().map(Found::json).collect()
     }
 
-    /// What the server says of a consumer; `Null` if it is not there.
+    /// The server's information about a consumer; `Null` if there is none.
     pub async fn consumer(&self, stream: &str, name: &str) -> Value {
         let subject = format!("CONSUMER.INFO.{stream}.{name}");
-        // In a cluster nobody answers while there is no leader.
+        // In a cluster there is no answer while there is no leader.
         let answer: Value = eventually("JetStream to answer", SOON, async || {
             self.js.request(subject.clone(), &json!({})).await.map_err(told).ok()
         })
@@ -289,7 +289,7 @@ fn is_missing(error: &GetStreamError) -> bool {
     matches!(error.kind(), GetStreamErrorKind::JetStream(error) if error.error_code() == ErrorCode::STREAM_NOT_FOUND)
 }
 
-/// For whoever looks at a test that waited in vain.
+/// Shown when a test has waited in vain.
 fn told(error: impl Display) {
     eprintln!("looked in vain: {error}");
 }

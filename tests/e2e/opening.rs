@@ -37,7 +37,7 @@ async fn stop(host: Host) {
     host.wait_exit(PATIENT).await;
 }
 
-/// After a first event, the ledger gets entries of this many more, of an earlier making of the stream, each with an id.
+/// After a first event, the ledger gets entries of this many more, of an earlier incarnation of the stream, each with an id.
 async fn remember(mesh: &Mesh, count: u64) {
     let host = mesh.host(&[]).await;
     add(mesh, "first").await;

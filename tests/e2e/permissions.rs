@@ -25,7 +25,7 @@ fn listed() -> &'static str {
 async fn the_permissions_that_the_docs_list_are_enough() {
     let host = format!("{{ user: host, password: pw, permissions: {{ {} }} }}", listed());
     let options = Options {
-        // Whoever has no name is the test itself.
+        // The client without a user is the test itself.
         config: format!("no_auth_user: test\nauthorization {{ users: [{{ user: test, password: pw }}, {host}] }}"),
         ..Options::default()
     };

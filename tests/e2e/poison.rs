@@ -1,4 +1,4 @@
-//! Messages that break whoever reads them.
+//! Messages that break the connection of their reader.
 
 use serde_json::json;
 

@@ -31,7 +31,7 @@ pub async fn publish(mesh: &Mesh, from: usize, to: usize) {
     }
 }
 
-/// A mesh with a host and so many dead letters.
+/// A mesh with a host and this number of dead letters.
 pub async fn with_letters(count: usize) -> (Mesh, Host) {
     let (mesh, host) = Mesh::start(config()).await;
     publish(&mesh, 0, count).await;
@@ -67,7 +67,7 @@ pub async fn whole(mesh: &Mesh, letter: &Found) -> Vec<u8> {
     letter.payload.to_vec()
 }
 
-/// So many letters, by their subjects.
+/// Waits for this number of letters, by their subjects.
 pub async fn by_subject(mesh: &Mesh, count: usize) -> Vec<Found> {
     let mut letters = mesh.wait_letters(count).await;
     letters.sort_by(|a, b| a.subject.cmp(&b.subject));

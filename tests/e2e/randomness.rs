@@ -1,4 +1,4 @@
-//! Random numbers: nobody foresees them, no two attempts have the same, and what a failed one has drawn can be drawn again.
+//! Random numbers: they cannot be predicted, no two attempts have the same, and those of a failed attempt can be drawn again.
 
 use std::collections::BTreeSet;
 
@@ -45,7 +45,7 @@ async fn no_two_handlers_streams_hosts_and_makings_of_a_stream_draw_the_same_ran
     drawn(&mesh, 6).await;
     host.signal(Signal::TERM);
     host.wait_exit(PATIENT).await;
-    // Another making of a stream, and another process.
+    // Another incarnation of a stream, and another process.
     mesh.js.delete_stream("ORDERS").await.expect("the stream is there");
     mesh.add_stream("ORDERS", &["orders.>"], RetentionPolicy::Limits).await;
     for handler in ["first", "second"] {

@@ -57,7 +57,7 @@ async fn pay(mesh: &Mesh) {
     .await;
 }
 
-/// Records the fixture anew: only where a build is to be recorded whose formats are older than those to come.
+/// Records the fixture again: only where a build is to be recorded whose formats are older than those to come.
 #[tokio::test]
 #[ignore = "it replaces the fixture"]
 async fn record() {

@@ -1,5 +1,5 @@
-//! Streams, consumers and buckets that are removed or made anew under a host: what is new is not taken for old, and what
-//! is forgotten is said.
+//! Streams, consumers and buckets that are removed or created again under a host: what is new is not taken for old, and what is
+//! forgotten is reported.
 
 use std::collections::BTreeSet;
 
@@ -153,7 +153,7 @@ async fn a_consumer_that_counts_anew_is_bound_anew() {
     mesh.wait_value("probe", "n", "1").await;
     mesh.order(json!([{ "op": "sleep", "ms": 3000 }, add])).await;
     wait_at_work(&mesh, 1).await;
-    // Somebody makes it anew with everything that it carried: only its count tells.
+    // It is created again with everything that it contained: only its count shows it.
     let config = mesh.consumer("ORDERS", "probe").await["config"].clone();
     mesh.js
         .delete_consumer_from_stream("probe", "ORDERS")
@@ -225,7 +225,7 @@ async fn a_start_makes_no_bucket_anew_in_which_something_was_decided_and_says_wh
             "{line}"
         );
     }
-    // Neither another handler nor a bucket that nobody knows is kept back.
+    // Neither another handler nor an unknown bucket is held up.
     for name in ["plain", "new"] {
         next.wait_for_line(says(&["serving", &format!("handler={name} ")]), SOON)
             .await;
@@ -288,7 +288,7 @@ async fn the_mesh_bucket_can_go_and_no_event_is_taken_for_a_new_one() {
     judge(&mesh, 4, 2).await;
     host.signal(Signal::TERM);
     host.wait_exit(PATIENT).await;
-    // With it goes which making of the stream this is; the consumer would know too.
+    // The incarnation of the stream is lost with it; the consumer has it too.
     mesh.js.delete_stream("KV_mesh").await.expect("it goes");
     mesh.js
         .delete_consumer_from_stream("probe", "ORDERS")
@@ -341,7 +341,7 @@ async fn an_answer_that_outlives_its_stream_settles_no_event_of_the_new_one() {
     mesh.wait_settled("ORDERS", "probe").await;
 }
 
-/// Whatever the mesh has made is made again when somebody misses it, and says what went with it.
+/// The mesh creates its own streams and buckets again when it misses them, and logs what was lost with them.
 async fn says_again(host: &crate::support::Host, stream: &str) {
     let line = says(&["WARN", "is created again"]);
     host.wait_for_line(move |text| line(text) && text.contains(stream), PATIENT)

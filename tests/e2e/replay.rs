@@ -24,7 +24,7 @@ async fn ten_thousand_poison_events_die_once_under_every_fault_and_are_done_once
     let many = Config::probe_with("max_attempts = 1\nin_flight = 512");
     let config = many.handler("other", &modules::handler("probe"), "");
     let mut mesh = Mesh::new(config).await;
-    // It ends while it buries.
+    // It ends while it dead-letters.
     let host = mesh.host(&[QUIET, ("MESH_FAULT", "burial-decided:kill:2000")]).await;
     publish(&mesh, 0, COUNT).await;
     host.wait_exit(PATIENT).await;
@@ -200,7 +200,7 @@ async fn a_letter_that_is_asked_for_while_another_replay_of_it_ends_is_asked_for
     assert_eq!(history(&mesh.letters().await[0]).len(), 1, "it has failed");
     let file = mesh.write_config();
     let file = file.to_str().expect("a temporary folder's path is UTF-8");
-    // Whoever listens hears the question, though the stream does not take it.
+    // A subscriber gets the request, though the stream does not take it.
     let mut asked = mesh.client.subscribe(waits_on(&letter)).await.expect("connected");
     round_trip(&mesh.client).await;
     let args = ["dlq", "replay", "--all", "--yes", "--config", file];

@@ -113,7 +113,7 @@ async fn a_list_whose_host_is_killed_is_done_by_another_and_its_letters_are_not_
     drop(host);
     fix(&mesh).await;
     let host = mesh.host_with_fault("joined:kill:40").await;
-    // It goes on until it has seen twice that nobody serves the handler.
+    // It continues until it has seen twice that no host serves the handler.
     let (code, account) = replay(&mesh, &["--all"]).await;
     host.wait_exit(PATIENT).await;
     assert_eq!((code, &account["end"]), (Some(6), &json!("unserved")), "{account}");

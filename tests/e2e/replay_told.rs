@@ -1,4 +1,4 @@
-//! What `jetmesh dlq replay` tells of: handlers that nobody serves, and letters that somebody else replays as well.
+//! What `jetmesh dlq replay` reports of handlers that no host serves, and of letters that another run replays as well.
 
 use futures_util::StreamExt;
 use serde_json::{Value, json};

@@ -1,4 +1,4 @@
-//! `jetmesh reset`: a handler begins anew, and nothing of the time before is left to disturb it.
+//! `jetmesh reset`: a handler starts again, and nothing of the time before is left to disturb it.
 
 use async_nats::jetstream::stream::RetentionPolicy;
 use serde_json::{Value, json};
@@ -29,7 +29,7 @@ async fn a_handler_that_is_reset_begins_where_its_start_says() {
     let mesh = one_done_and_one_dead(Config::probe_with("start = \"all\"")).await;
     let before = mesh.letters().await[0].header("Mesh-Death").map(str::to_owned);
 
-    // Nobody says yes.
+    // The question is not answered with yes.
     let (status, stdout, stderr) = mesh.jetmesh(&["reset", "probe"]).await;
     assert_eq!(
         (status.code(), stderr.as_str()),
@@ -256,7 +256,7 @@ async fn what_is_in_flight_or_lost_is_not_taken_for_decided_when_a_ledger_moves(
     mesh.config = Config::probe_with("start = \"all\"");
     let (_, _, stderr) = mesh.jetmesh(&keep).await;
     assert!(stderr.contains("1 event(s) are delivered and not decided"), "{stderr}");
-    // Behind the mesh's back it is acked: the server has done with it, and nobody has decided it.
+    // It is acked by another client: the server has done with it, and no host has decided it.
     let reply = "$JS.ACK.ORDERS.probe.1.1.1.0.0";
     mesh.client.request(reply, "+ACK".into()).await.expect("it is acked");
     mesh.wait_settled("ORDERS", "probe").await;

@@ -39,7 +39,7 @@ async fn key_material_is_printed_nowhere_wherever_it_was_put_by_mistake() {
             assert!(!said.contains(secret), "{what} prints {secret}:\n{said}");
         }
     };
-    // No module: what reads it says so at once. What connects in the end is `status`.
+    // There is no module: a command that needs one reports this at once. The command that connects in the end is `status`.
     write("m.wasm", "no module");
     let config = Config::new().handler("h", Path::new("m.wasm"), "");
     let commands = [&["config"][..], &["check"], &["status"], &["run", "--wait", "0s"]];

@@ -189,8 +189,8 @@ async fn a_bucket_that_is_restored_from_a_backup_does_again_what_it_has_forgotte
     judge(&mesh, 20, 3).await;
 }
 
-/// Whoever reads such a target takes its messages away, and the server cannot know an id any more whose message is gone
-/// when it starts. What it stored without having said so can come again then, under the same id.
+/// Reading such a target removes its messages, and after a restart the server does not recognise the id of a message that was
+/// removed. What it stored without having answered can come again then, under the same id.
 #[tokio::test]
 async fn a_work_queue_as_target_gets_every_event_over_a_server_restart_and_its_reader_can_tell_copies() {
     let mut mesh = Mesh::new(Config::probe()).await;

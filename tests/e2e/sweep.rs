@@ -1,4 +1,4 @@
-//! What everybody has lost is found again.
+//! The sweep finds events that neither the server nor a host remembers.
 
 use std::os::unix::process::ExitStatusExt;
 
@@ -10,7 +10,7 @@ use crate::audit::{judge, publish_work, work};
 use crate::mesh::{Config, Mesh, PATIENT, says};
 use crate::support::{Signal, eventually};
 
-/// A host that has bound its consumer and is gone.
+/// A host that has bound its consumer and has ended.
 async fn bound_and_gone(mesh: &Mesh) {
     let host = mesh.host(&[]).await;
     host.signal(Signal::TERM);
@@ -52,7 +52,7 @@ async fn an_exhausted_event_whose_advisory_was_lost_is_found() {
     mesh.order(json!({ "op": "retry", "code": "later", "message": "not now" }))
         .await;
     assert_eq!(host.wait_exit(PATIENT).await.signal(), Some(9));
-    // The server gives up once somebody pulls, and says so while nobody listens.
+    // The server gives up when it is asked for messages, and reports this while no subscriber is there.
     let consumer: PullConsumer = mesh
         .js
         .get_consumer_from_stream("probe", "ORDERS")

@@ -1,4 +1,4 @@
-//! What a trace says of streams that have removed messages, or store them under other subjects.
+//! Traces of streams that have removed messages, or store them under other subjects.
 
 use async_nats::jetstream::stream::{self, RetentionPolicy, SubjectTransform};
 use serde_json::json;
@@ -9,7 +9,7 @@ use crate::support::modules;
 use crate::trace::{stop, told};
 use crate::whereabouts::emit;
 
-/// What a search that finds nothing says that it has searched, a line for each stream.
+/// The lines in which a search without a result reports what it has searched, one for each stream.
 async fn searched(mesh: &Mesh) -> String {
     let (status, stdout, stderr) = mesh.jetmesh(&["trace", "--key", "n=0"]).await;
     assert_eq!((status.code(), stdout.as_str()), (Some(1), ""), "{stderr}");
@@ -60,7 +60,7 @@ async fn a_search_says_from_where_on_each_stream_could_be_searched() {
     searched PURGED, messages read: 0; the stream is empty: it has removed all messages before sequence 6 (by a purge or a deletion)
     searched WHOLE, messages read: 5; everything within the time of --since
     ");
-    // What was removed is no event that nobody knows: the stream had it.
+    // What was removed is no unknown event: the stream had it.
     let (status, _, stderr) = mesh.jetmesh(&["trace", "LIMITED:2"]).await;
     assert_eq!(status.code(), Some(1));
     let said =

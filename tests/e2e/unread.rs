@@ -1,4 +1,4 @@
-//! What a trace leaves unread, it says.
+//! A trace reports what it has left unread.
 
 use serde_json::{Value, json};
 

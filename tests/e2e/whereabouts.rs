@@ -1,5 +1,5 @@
-//! What a trace says of events that are gone from their streams, at work, decided in company, forgotten by a reset, or
-//! several hops away.
+//! Traces of events that were removed from their streams, are at work, were decided in company, were forgotten by a reset, or
+//! are several hops away.
 
 use async_nats::jetstream::stream::RetentionPolicy;
 use serde_json::{Value, json};
@@ -95,7 +95,7 @@ async fn an_event_that_a_work_queue_has_let_go_is_told_from_the_ledger_and_so_is
         stderr.starts_with("error: no event ORDERS:2 is known: the last message of stream ORDERS is 1,"),
         "{stderr}"
     );
-    // What nobody has taken yet is found there, message by message.
+    // What no host has taken yet is found there, message by message.
     for n in 2..5 {
         mesh.publish("orders.first", json!({ "n": n }).to_string()).await;
     }

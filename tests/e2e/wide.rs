@@ -41,7 +41,7 @@ async fn consumers(mesh: &Mesh, stream: &str) -> usize {
 async fn handlers_share_connections_and_have_a_consumer_for_replays_only_while_some_wait() {
     let mesh = Mesh::new(many(HANDLERS)).await;
     let host = mesh.host(&[]).await;
-    // Two for each thread, and one for what relays carry out; what relays fetch, the micro service, due events and advisories
+    // Two for each thread, and one for what relays publish. What relays fetch, the micro service, due events and advisories
     // come through a guard each, which has sockets of its own; so have signals.
     let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     eventually("the consumer of advisories", SOON, async || {
