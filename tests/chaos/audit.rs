@@ -1,5 +1,5 @@
-//! The auditor: event by event, was each done once or buried once, and is everything that is there the sum of that and of
-//! nothing else? It replays the ledgers with its own idea of what the steps do.
+//! The auditor. It checks event by event whether each was done once or dead-lettered once, and whether everything that is there
+//! is the sum of that and of nothing else. It replays the ledgers with its own idea of what the steps do.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -278,7 +278,7 @@ impl<'a> Audit<'a> {
         }
     }
 
-    /// Each event that is done has emitted what its run at its place emits, once, and nobody else anything. What its target
+    /// Each event that is done has emitted what its run at its place emits, once, and nothing else was emitted. What its target
     /// does not take is a letter instead, and never both.
     fn emitted(&mut self, held: &Held) {
         let mut missing = std::mem::take(&mut self.events);
@@ -306,7 +306,7 @@ impl<'a> Audit<'a> {
         }
     }
 
-    /// Each event that is dead has one letter with its bytes and its cause, and nobody else has one.
+    /// Each event that is dead has one letter with its bytes and its cause, and no other event has one.
     fn letters(&mut self, held: &Held) {
         let mut letters: BTreeMap<&str, Vec<&Found>> = BTreeMap::new();
         for letter in &held.letters {

@@ -18,7 +18,7 @@ pub struct Held {
     pub letters: Vec<Found>,
     /// Sequences that the server gave up on, by handler.
     pub given_up: BTreeMap<String, Vec<u64>>,
-    /// What the server says of each handler's consumer.
+    /// The server's information about each handler's consumer.
     pub consumers: BTreeMap<&'static str, Value>,
 }
 

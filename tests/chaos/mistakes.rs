@@ -6,7 +6,7 @@ use crate::round::Round;
 /// A mistake that tests can plant.
 pub struct Mistake {
     pub name: &'static str,
-    /// It must be found within so many rounds of those that can show it.
+    /// It must be found within this number of rounds of those that can show it.
     pub within: usize,
     shows: Shows,
     /// Found also by the slice that `make test` plays.
@@ -16,7 +16,7 @@ pub struct Mistake {
 /// In which rounds a mistake can show.
 enum Shows {
     Anywhere,
-    /// Somebody beside the mesh writes to the bucket.
+    /// A client beside the mesh writes to the bucket.
     PersonWrites,
     /// Two hosts append to one ledger from the beginning.
     TwoHosts,

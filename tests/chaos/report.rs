@@ -1,4 +1,4 @@
-//! What a run says: a line for each round, and all that is known when one has failed.
+//! The output of a run: a line for each round, and all that is known when one has failed.
 
 use std::fs;
 use std::path::Path;

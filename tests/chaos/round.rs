@@ -136,7 +136,7 @@ impl Round {
         self.point == "floor-written"
     }
 
-    /// The point lies where consequences are carried out.
+    /// The point is in the code that publishes consequences.
     pub fn of_relay(&self) -> bool {
         self.point.starts_with("relay-") || self.point.contains("letter")
     }

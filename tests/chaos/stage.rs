@@ -111,7 +111,7 @@ fn config(round: &Round) -> Config {
     config
 }
 
-/// The hosts begin, orders come, the point is hit, everybody goes on, all is settled, the hosts end.
+/// The hosts begin, orders come, the point is hit, all hosts continue, all is settled, the hosts end.
 async fn act(
     round: &Round,
     mistake: Option<&str>,
@@ -138,7 +138,7 @@ async fn act(
         wait_acked(&js, SOON).await;
     }
     let first = if round.together && round.of_relay() {
-        // Whoever is there first is the relay.
+        // The host that is there first has the relay.
         let one = first(mesh).await;
         second = Some(mesh.host(&planted).await);
         one
@@ -154,7 +154,7 @@ async fn act(
         world.all_published.store(true, Ordering::Relaxed);
     };
     let person = async {
-        // A write whose fate nobody knows would say nothing.
+        // A write whose fate is not known would prove nothing.
         if round.server.is_none() {
             world.write(&js, round.person, world::PUT_EVERY).await;
         }
@@ -262,7 +262,7 @@ fn consumers() -> impl Iterator<Item = (String, &'static str)> {
     handlers.into_iter().chain(relays)
 }
 
-/// Nothing waits to be delivered, acked or carried out.
+/// Nothing waits to be delivered, acked or published.
 pub async fn is_settled(js: &jetstream::Context) -> bool {
     for (stream, name) in consumers() {
         match world::consumer(js, &stream, name).await {
@@ -270,7 +270,7 @@ pub async fn is_settled(js: &jetstream::Context) -> bool {
             _ => return false,
         }
     }
-    // A work queue: what is acked is gone.
+    // A work queue: what is acked is removed.
     match js.get_stream("MESH_REPLAY").await {
         Ok(replays) => replays.cached_info().state.messages == 0,
         Err(_) => false,

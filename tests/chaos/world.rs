@@ -56,7 +56,7 @@ pub async fn last(js: &jetstream::Context, stream: &str, subject: &str) -> Optio
     Some((answer["message"]["seq"].as_u64()?, payload))
 }
 
-/// What the server says of a consumer. `None`: there is none, or no answer.
+/// The server's information about a consumer. `None`: there is none, or no answer.
 pub async fn consumer(js: &jetstream::Context, stream: &str, name: &str) -> Option<Value> {
     let answer: Value = js
         .request(format!("CONSUMER.INFO.{stream}.{name}"), &json!({}))
@@ -129,7 +129,7 @@ impl World {
                         .expect("nobody panics")
                         .push(Put { key, value, sequence });
                 }
-                // Somebody was quicker.
+                // Another writer was quicker.
                 Err(error) if error.kind() == jetstream::context::PublishErrorKind::WrongLastSequence => {}
                 Err(error) => panic!("a person's write of {key}, whose fate is unknown now: {error}"),
             }

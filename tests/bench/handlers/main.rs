@@ -2,9 +2,9 @@
 //! descriptors, connections and idle processor time. Afterwards each handler is given one event, and all are decided.
 //!
 //! The handlers are those of tenants: each has the same twenty services, each service a module of its own. Half of them keep
-//! state, a quarter emit events, a quarter do neither. Of each size there are two cases: `a tenant`, a bucket for the ten
-//! services of a tenant that keep state, as whoever wants their writes to be one transaction has it; and `a handler`, a
-//! bucket for each of them, as whoever wants them apart has it, which is the most ledgers that so many handlers can have.
+//! state, a quarter emit events, a quarter do neither. Of each size there are two cases. `a tenant` has one bucket for the ten
+//! services of a tenant that keep state, so that their writes can be one transaction. `a handler` has a bucket for each of
+//! them, which keeps them apart and is the largest number of ledgers for this number of handlers.
 //!
 //! `cargo bench -p jetmesh --bench handlers`. `BENCH_HANDLERS`: how many, `100,1000,3000` unless said; `BENCH_BUCKETS`:
 //! `tenant,handler`; `BENCH_IDLE`: for how many seconds idle processor time is taken, 60 unless said, which is a whole round

@@ -1,4 +1,4 @@
-//! Each handler is given one event, and each does what it says.
+//! Each handler is given one event, and each does its work.
 
 use std::time::{Duration, Instant};
 
@@ -64,7 +64,7 @@ async fn settled(js: &Context, name: &str) -> usize {
     let infos: Vec<_> = stream.consumers().try_collect().await.expect("they are told");
     let done = infos
         .iter()
-        // Whoever looks through the stream has a consumer as well.
+        // A reader of the stream has a consumer as well.
         .filter(|info| info.name.starts_with('h'))
         .filter(|info| info.num_pending == 0 && info.num_ack_pending == 0 && info.delivered.stream_sequence > 0);
     done.count()

@@ -174,7 +174,7 @@ fn module(dir: &Path, service: usize) -> PathBuf {
     dir.join(format!("service{service}.wasm"))
 }
 
-/// The same component with another digest: a custom section (id 0) of a name and one byte, which nobody reads
+/// The same component with another digest: a custom section (id 0) of a name and one byte, which no engine uses
 /// (<https://webassembly.github.io/spec/core/binary/modules.html#custom-section>).
 fn other(component: &[u8], number: usize) -> Vec<u8> {
     let name = b"service";

@@ -165,7 +165,7 @@ async fn left_in(js: &Context, stream: &str, enough: impl Fn(u64) -> bool) -> u6
     .await
 }
 
-/// Waits until the host has looked at what the server says of each death: until then it takes its share of the processor.
+/// Waits until the host has handled the server's advisory of each death: until then it takes its share of the processor.
 async fn at_rest(js: &Context) {
     eventually("the host to be at rest", PATIENCE, async || {
         let stream = js.get_stream("MESH_ADVISORIES").await.ok()?;
@@ -175,7 +175,7 @@ async fn at_rest(js: &Context) {
     .await;
 }
 
-/// Each order is done once: so much stock is gone, and so many events have followed.
+/// Each order is done once: the stock is lower by their number, and as many events have followed.
 async fn audit(js: &Context, count: u64) {
     let bucket = js.get_key_value("inventory").await.expect("it is there");
     let left = bucket.get("stock.sku-1").await.expect("it answers");

@@ -29,7 +29,7 @@ use tempfile::TempDir;
 const PATIENCE: Duration = Duration::from_secs(600);
 /// A server throws away what comes faster than a stream takes it.
 const CHUNK: u64 = 2_000;
-/// A malformed message after so many good ones; 0: none.
+/// How many good ones come before a malformed message; 0: none is malformed.
 const CASES: [u64; 3] = [0, 100, 2];
 
 #[tokio::main(flavor = "current_thread")]

@@ -14,7 +14,7 @@ use crate::site::{STOCK, STREAM, Site};
 
 /// Points that the handler `points` gives for an order when nothing is said.
 const POINTS_PER_ORDER: u64 = 10;
-/// The window is looked at in so many parts, to see whether it was steady.
+/// In how many parts the window is looked at, to see whether it was steady.
 const PARTS: usize = 6;
 
 /// What the streams tell of a run, of all handlers together.

@@ -47,7 +47,7 @@ pub async fn each(js: &Context, wanted: Wanted<'_>, mut look: impl FnMut(Stored)
     let mut left = consumer.cached_info().num_pending as usize;
     let what = format!("{left} messages of {}", wanted.stream);
     while left > 0 {
-        // In a cluster nobody may answer for a consumer that has just been made.
+        // In a cluster there may be no answer for a consumer that has just been made.
         let batch = eventually(&what, SOON, async || {
             let batch = consumer.fetch().max_messages(left.min(wanted.batch)).messages().await;
             let good = batch.expect("connected").filter_map(async |message| message.ok());

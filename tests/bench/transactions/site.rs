@@ -26,7 +26,7 @@ pub const STOCK: u64 = 1_000_000_000;
 const AT_ONCE: usize = 256;
 /// How long to wait for a host's answer.
 const ANSWER: Duration = Duration::from_secs(2);
-/// A handler or a relay that moves nothing for so long hangs.
+/// A handler or a relay that moves nothing for this time hangs.
 const STANDSTILL: Duration = Duration::from_secs(90);
 
 pub struct Site<'a> {
@@ -40,7 +40,7 @@ pub struct Site<'a> {
     _dir: TempDir,
 }
 
-/// What the hosts say of themselves, in all.
+/// What the hosts report of themselves, in all.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Said {
     /// Runs whose reads had changed when they wanted to join.
@@ -70,7 +70,7 @@ impl<'a> Site<'a> {
     /// When the machine cannot have it, with the reason.
     pub async fn open(case: &'a Case) -> Result<Self, String> {
         let servers = servers(case.replicas).await;
-        // The client drops what nobody has read; a read of a stream may be quicker than its reader.
+        // The client drops what is not read; a read of a stream may be quicker than its reader.
         let options = ConnectOptions::new().subscription_capacity(64 * 1024);
         let client = servers[0].client_with(options).await;
         let js = jetstream::new(client.clone());
@@ -111,7 +111,7 @@ impl<'a> Site<'a> {
         self.client.server_info().version
     }
 
-    /// Publishes so many orders as fast as the stream takes them.
+    /// Publishes this number of orders as fast as the stream takes them.
     pub async fn publish(&mut self, count: u64) {
         let (first, keys) = (self.published, self.case.keys);
         self.published += count;
@@ -151,7 +151,7 @@ impl<'a> Site<'a> {
         (least, most)
     }
 
-    /// Messages of consequences that the relays have not carried out.
+    /// Messages of consequences that the relays have not published.
     pub async fn relays_left(&self) -> Left {
         let mut sum = Left { pending: 0, unacked: 0 };
         for handler in self.case.handlers {
@@ -168,7 +168,7 @@ impl<'a> Site<'a> {
             .await;
     }
 
-    /// Waits until every order is answered and everything that follows from it is carried out.
+    /// Waits until every order is answered and everything that follows from it is published.
     pub async fn drained(&self) {
         self.decided().await;
         let emitted = async || {
@@ -294,7 +294,7 @@ async fn servers(count: usize) -> Vec<NatsServer> {
     servers
 }
 
-/// Waits until JetStream makes streams of so many replicas.
+/// Waits until JetStream makes streams with this number of replicas.
 async fn ready(client: &Client, replicas: usize) -> Result<(), String> {
     let js = jetstream::new(client.clone());
     let made = eventually("JetStream to make a stream", SOON * 2, async || {

@@ -15,7 +15,7 @@ const MIB: f64 = 1024.0 * 1024.0;
 pub struct Memory {
     pub name: &'static str,
     pid: u32,
-    /// The line may rise by so many MiB a minute; `None`: it is not judged.
+    /// By how many MiB a minute the line may rise; `None`: it is not judged.
     bound: Option<f64>,
     began: Instant,
     /// When, and how many bytes.

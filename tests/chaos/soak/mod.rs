@@ -35,7 +35,7 @@ const LOG: (&str, &str) = (
     "JETMESH_LOG__FILTER",
     "warn,jetmesh::handler_task::serve=info,jetmesh::handler_task::reload=info",
 );
-/// After the last order everything is decided and carried out within this, or never.
+/// After the last order everything is decided and published within this time, or never.
 const DRAINED: Duration = Duration::from_secs(180);
 /// Between two writes of the person.
 const PUT_EVERY: Duration = Duration::from_secs(1);
@@ -170,7 +170,7 @@ impl Soak {
         }
     }
 
-    /// Waits until all is decided and carried out; what is missing after a long time, the auditor finds.
+    /// Waits until all is decided and published; what is missing after a long time, the auditor finds.
     async fn wait_settled(&self, flow: &Flow) {
         let count = (flow.orders.len() + flow.malformed.len()) as u64;
         let (js, began) = (&self.mesh.js, Instant::now());

@@ -20,11 +20,11 @@ use crate::world::World;
 
 /// Between two orders.
 pub const ORDER_EVERY: Duration = Duration::from_millis(33);
-/// After so many orders comes a malformed message.
+/// How many orders come before a malformed message.
 const MALFORMED_EVERY: usize = 100;
 /// Keys of the orders' own are used again: no key and no subject is left behind for each order.
 const OWN: usize = 500;
-/// Nine in ten orders have their keys among so many of each kind: two hosts that always want the same keys would do little
+/// Nine in ten orders have their keys among this number of each kind: two hosts that always want the same keys would do little
 /// else than run again.
 const SPREAD: usize = 40;
 
@@ -51,7 +51,7 @@ pub struct Later {
 }
 
 impl Flow {
-    /// Publishes for so long.
+    /// Publishes for this time.
     pub async fn publish(&mut self, mesh: &Mesh, world: &World, later: &Later, time: Duration) {
         let mut rng = StdRng::seed_from_u64(1);
         let mut pace = interval(ORDER_EVERY);

@@ -1,4 +1,4 @@
-//! What a soak says in the end.
+//! The output at the end of a soak.
 
 use std::fs;
 use std::path::Path;
@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::Told;
 use super::memory::Memory;
 
-/// So many problems are printed; all of them are in a file, with the hosts' logs.
+/// How many problems are printed; all of them are in a file, with the hosts' logs.
 const PROBLEMS: usize = 40;
 
 pub fn tell(time: Duration, told: &Told, memory: &[Memory], problems: &[String], logs: &[String]) {

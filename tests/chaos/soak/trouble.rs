@@ -21,9 +21,9 @@ use crate::support::wait::SOON;
 use crate::support::{eventually, modules};
 use crate::world;
 
-/// Nothing comes for so long after a host was killed.
+/// How long nothing comes after a host was killed.
 const DOWN: Duration = Duration::from_secs(5);
-/// The target that is removed is away for so long.
+/// How long the target that is removed is away.
 const AWAY: Duration = Duration::from_secs(30);
 /// So much fits in the target that is full.
 const ROOM: i64 = 30;
