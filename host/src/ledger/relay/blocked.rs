@@ -1,5 +1,6 @@
-//! Targets that take nothing for now, and what waits for them. The relay goes on past it: to the other targets, and up to
-//! [`WAITING_MAX`]. Knows no server: told what was refused and what was taken, it says what to try next.
+//! Targets that take nothing for now, and what waits for them. The relay continues past it: with the other targets, and up to
+//! [`WAITING_MAX`]. This file has no connection to a server: it is told what was refused and what was taken, and returns what
+//! to try next.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,11 +13,12 @@ use crate::message::subject::subject_matches;
 
 /// So much may wait; then the relay begins nothing more before something of it is done with.
 pub const WAITING_MAX: usize = 10_000;
-/// What its target says no to becomes a letter when its target, or it, has been refused for so long.
+/// A consequence that its target refuses becomes a dead letter when the target, or the consequence itself, was refused for this
+/// time.
 pub const REFUSED: Duration = Duration::from_secs(10);
 /// The same for a target that is there and does not answer: a cluster may be without a leader for a while.
 pub const SILENT: Duration = Duration::from_secs(120);
-/// So many targets are kept in mind that nothing waits for.
+/// How many targets are remembered although nothing waits for them.
 const IDLE_MAX: usize = 100;
 /// Between two tries of the same.
 pub const AGAIN: Duration = Duration::from_secs(1);
@@ -63,7 +65,7 @@ pub enum Manner {
     Refuses,
     /// It is there, and has no leader for the moment.
     Silent,
-    /// It does not answer: nobody knows whether it has taken it.
+    /// It does not answer: whether it has taken it is not known.
     Mute,
 }
 
@@ -91,7 +93,7 @@ struct ClosedTarget {
     /// Since when it has taken nothing: the same moment by two clocks, that for people is the server's.
     since: Instant,
     since_ms: u64,
-    /// Since when it has refused what was tried without a pause: what comes now has waited for so long already.
+    /// Since when it has refused everything that was tried: a new consequence counts as waiting since then.
     refuses: Instant,
     /// When it refused something last.
     last: Instant,
@@ -246,8 +248,8 @@ impl Blocked {
         }
     }
 
-    /// What is to be tried as time has passed: of each target the oldest, and whatever has waited for so long that this is
-    /// its last try. Says which targets are free again.
+    /// What is to be tried as time has passed: of each target the oldest, and everything whose waiting time is over, for the
+    /// last time. Returns which targets are free again.
     pub fn tick(&mut self, now: Instant) -> Vec<Freed> {
         for target in self.targets.values_mut() {
             if target.opened {

@@ -247,7 +247,7 @@ impl Relay {
         self.state.left_out(sequence, why.to_owned());
     }
 
-    /// Nothing of it is carried out: whoever names a part reads it.
+    /// Nothing of it is published: a part is read by the consequence that names it.
     pub fn leave_out(&mut self, sequence: u64, time_ms: u64, reply: Option<Subject>) {
         let carried = self.flight.begin(sequence, time_ms, reply);
         self.flight.end(carried);
@@ -279,7 +279,7 @@ impl Relay {
             }
             if self.head >= out.n {
                 let subject = self.subjects.entry(out.n);
-                // A collected entry was carried out long ago.
+                // The consequences of a collected entry were published long ago.
                 let Some(stored) = self.connection.stored(&self.stream, By::Last(&subject)).await? else {
                     return Ok(Backing::Torn);
                 };

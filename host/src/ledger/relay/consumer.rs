@@ -1,5 +1,5 @@
-//! The relay's consumer: where the server keeps how far a ledger's consequences are carried out. One that is ahead of its
-//! stream, or that the server forgets to give something, is made anew where it has to go on.
+//! The relay's consumer: the server keeps in it up to where a ledger's consequences are published. If it is ahead of its
+//! stream, or the server leaves something undelivered, it is deleted and created again where it has to continue.
 
 use std::time::Duration;
 
@@ -15,13 +15,13 @@ use crate::broker::{By, Connection, Error, StreamInfo};
 use crate::ledger::core::entry::Subjects;
 use crate::message::parse_rfc3339;
 
-/// Metadata of the consumer: consequences up to this sequence of the stream may have been carried out before it was made.
+/// Metadata of the consumer: consequences up to this sequence of the stream may have been published before it was created.
 const META_CARRIED: &str = "jetmesh.carried";
-/// Metadata of one that was made anew because the stream had lost its end: since when what was lost may have been carried
-/// out, in milliseconds since the Unix epoch. It is decided again, in other entries.
+/// Metadata of a consumer that was created again because the stream had lost its end: since when the lost consequences may have
+/// been published, in milliseconds since the Unix epoch. Their events are decided again, in other entries.
 const META_LOST_SINCE: &str = "jetmesh.lost-since";
 
-/// What may have been carried out by relays of which the consumer knows nothing.
+/// What may have been published by relays that used an earlier consumer.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Carried {
     /// Up to this sequence.
@@ -40,7 +40,8 @@ impl Carried {
     }
 }
 
-/// The consumer of a ledger's relay: made if it is not there, brought up to date, and made anew if it is ahead of its stream.
+/// The consumer of a ledger's relay: created if it is missing, brought up to date, and created again if it is ahead of its
+/// stream.
 pub async fn bind(connection: &Connection, ledger: &str) -> Result<(), Error> {
     let stream = kv_stream(ledger);
     let info = connection.stream(&stream).await?.ok_or_else(|| Error::Missing {
@@ -58,7 +59,7 @@ pub async fn bind(connection: &Connection, ledger: &str) -> Result<(), Error> {
         "priority_policy": "pinned_client",
         "priority_groups": [GROUP],
         "priority_timeout": nanos(PIN_TTL),
-        // Perhaps somebody has removed one, which leaves no word of how far it had come.
+        // An earlier consumer may have been deleted; how far it had come is not recorded then.
         "metadata": { META_CARRIED: info.state.last_seq.to_string() },
     });
     let Some(found) = reconcile(connection, ledger, &info).await? else {
@@ -77,10 +78,11 @@ pub async fn bind(connection: &Connection, ledger: &str) -> Result<(), Error> {
     }
 }
 
-/// The consumer as it is, made anew if it is ahead of its stream. `None`: there is none. `info`: the stream as it was just now.
+/// The consumer as it is, created again if it is ahead of its stream. `None`: there is none. `info`: the stream as it was just
+/// now.
 ///
-/// Whoever appends asks this first over each connection: what is appended afterwards could take the sequences of what was
-/// lost, and then nobody would see that the consumer has passed them over.
+/// A host that appends asks this first over each connection: what is appended afterwards could take the sequences of what was
+/// lost, and then it would no longer be visible that the consumer has passed them over.
 pub async fn reconcile(
     connection: &Connection,
     ledger: &str,
@@ -123,7 +125,7 @@ pub async fn left_lying(connection: &Connection, ledger: &str) -> Result<Option<
     Ok(lies.then_some(last.sequence))
 }
 
-/// Makes the consumer anew from where it has confirmed everything.
+/// Deletes the consumer and creates it again from where it has confirmed everything.
 async fn begin_anew(connection: &Connection, ledger: &str) -> Result<(), Error> {
     let stream = kv_stream(ledger);
     let Some(info) = connection.stream(&stream).await? else {
@@ -160,7 +162,7 @@ impl ConsumerWatch {
         }
     }
 
-    /// To be asked every second while nothing is under way. `true`: the consumer was made anew.
+    /// To be asked every second while nothing is under way. `true`: the consumer was created again.
     pub async fn finds(&mut self, connection: &Connection, ledger: &str) -> Result<bool, Error> {
         if Instant::now() < self.next {
             return Ok(false);

@@ -1,8 +1,8 @@
-//! Publishes the delayed events that are due. The server has put each on `$MESH.due.<id>`, with or without a host up;
-//! every host that carries consequences out takes its share.
+//! Publishes the delayed events that are due. The server has put each on `$MESH.due.<id>`, with or without a host up; every
+//! host with relays takes its share.
 //!
-//! An event is published under its own id, as one that was never delayed, but not before a note that this is being done.
-//! Whoever finds that note looks into the target, because a target forgets ids after its duplicate window.
+//! An event is published under its own id, like one that was never delayed, but not before a note that this is being done. A
+//! host that finds such a note looks into the target, because a target forgets ids after its duplicate window.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -32,7 +32,7 @@ use crate::{dead_letter, failpoint};
 
 /// Durable name of the consumer on `MESH_DELAYED`.
 pub const CONSUMER: &str = "mesh-due";
-/// After that long the server delivers an event again, to whoever is there.
+/// After this time the server delivers an event again, to any host.
 const ACK_WAIT: Duration = Duration::from_secs(10);
 /// Events that are being published at a time.
 const AT_WORK_MAX: usize = 64;
@@ -113,7 +113,7 @@ async fn serve(plan: &Plan, attempt: &mut u32) -> Result<std::convert::Infallibl
     }
 }
 
-/// For so long nothing is tried at a target that did not answer.
+/// For how long nothing is tried at a target that did not answer.
 const MUTE: Duration = Duration::from_secs(5);
 
 /// How long an event has waited that is tried for the so manieth time.
@@ -183,7 +183,7 @@ impl Carrier {
         (headers, payload): (&Headers, Bytes),
         tries: u64,
     ) -> Result<Option<String>, Error> {
-        // Before the note: a look of somebody who finds it begins no later.
+        // Taken before the note: a host that finds the note looks into the target no earlier than this.
         let began = Instant::now();
         let published = match delayed::claim(&self.connection, id).await? {
             Claim::Fired => {
@@ -227,7 +227,8 @@ impl Carrier {
         }
         let mut map = writable(event);
         map.insert("Nats-Msg-Id", id);
-        // The last thing before: whoever sleeps here wakes up too late, and leaves it to be delivered again.
+        // Checked immediately before publishing: a process that was suspended here wakes up too late, and leaves the event to
+        // be delivered again.
         if began.elapsed() > patience {
             return Ok(Come::Later("it has taken too long".to_owned()));
         }

@@ -1,5 +1,5 @@
-//! What a relay that begins must not do twice: what was fetched and not confirmed before it may have been carried out,
-//! so it looks into the targets first.
+//! What a relay that begins must not publish twice. Consequences that were fetched before and not confirmed may have been
+//! published, so it looks into the targets first.
 
 use super::seen::Look;
 use std::collections::HashSet;
@@ -24,8 +24,8 @@ use crate::message::{DeliveryInfo, Headers, header, headers_of};
 use crate::plan::Nats;
 
 impl Relay {
-    /// Carries out everything that has been delivered and not confirmed, by whichever relay, and this message: what comes
-    /// again comes in any order. The sequence up to which all is taken up; `None`: an entry is not there yet.
+    /// Publishes everything that was delivered to any relay and not confirmed, and this message: redeliveries come in any
+    /// order. Returns the sequence up to which all is taken up; `None`: an entry is not there yet.
     pub async fn recover(&mut self, here: DeliveryInfo) -> Result<Option<u64>, Error> {
         let Some(info) = self.connection.consumer(&self.stream, CONSUMER).await? else {
             return Err(Error::Missing {
@@ -72,7 +72,7 @@ impl Relay {
         Ok(Some(until))
     }
 
-    /// Whether it may have been carried out by a relay that broke off: then it is looked for first.
+    /// Whether it may have been published by a relay that broke off: then it is looked for first.
     pub(super) fn is_again(&self, task: &Task) -> bool {
         task.before.is_none() && task.place.sequence <= self.look.until
     }
@@ -216,7 +216,7 @@ async fn each_since(
         Some(stream) => connection.stream(stream).await?,
         None => None,
     };
-    // One that removes what was acked, and lets nobody look on, cannot tell.
+    // A stream that removes what was acked, and allows no further consumer, cannot be searched.
     let tells = info.is_some_and(|info| info.retention() == "limits");
     if let (Some(stream), true) = (target, tells) {
         let from = From::Time(from_ms.saturating_sub(CLOCKS_MS));
@@ -228,7 +228,7 @@ async fn each_since(
                 None => ControlFlow::Continue(()),
             }
         };
-        // Nobody closes it.
+        // The semaphore is never closed.
         let _place = LOOKS.acquire().await.ok();
         survey(nats, &stream, &filter, (from, u64::MAX), see).await?;
     }

@@ -56,16 +56,16 @@ const UNCONFIRMED_MAX: usize = 2_000;
 const ASK: Duration = Duration::from_secs(3);
 /// The same while something waits for a blocked target.
 const ASK_OFTEN: Duration = Duration::from_secs(1);
-/// Beyond the time after which events become letters, a host that ends waits so long for what a target does not take.
+/// How much longer than until events become letters a host that ends waits for a target that takes nothing.
 const PATIENT: Duration = Duration::from_secs(2);
-/// How often a host that ends looks whether its last consequences are carried out.
+/// How often a host that ends checks whether its last consequences are published.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// The connections of this host's relays.
 pub struct RelayConnections {
     /// What they carry out goes over it; what comes are answers of the server only.
     out: Shared,
-    /// What lies in ledgers comes over this guarded one: whatever somebody else has written there breaks nothing.
+    /// Guarded, for reading ledgers: a malformed message that another client has stored there does not break it.
     reading: Shared,
 }
 
@@ -115,8 +115,8 @@ pub async fn run(
     }
 }
 
-/// Completes when everything has been carried out that is stored by now, by whichever host, but for what only waits for a
-/// target that takes nothing.
+/// Completes when everything that is stored by now is published, by any host, except for what only waits for a target that
+/// takes nothing.
 pub async fn caught_up(state: &RelayState, connection: &Connection) -> Result<(), Error> {
     let ledger = state.ledger();
     let stream = kv_stream(ledger);
@@ -157,7 +157,7 @@ async fn serve(
     plan: &Arc<Plan>,
 ) -> Result<(), Error> {
     let ledger = state.ledger();
-    // Nobody closes it.
+    // The semaphore is never closed.
     let turn = starts.acquire().await.ok();
     prepare(connection, plan, ledger).await?;
     let mut hearing = Hearing::open(state, reading).await?;

@@ -20,7 +20,7 @@ use crate::ledger::core::entry::{Consequence, StoredBody, record_of_death};
 use crate::message::{Headers, writable};
 
 impl Relay {
-    /// Begins to carry out one consequence.
+    /// Begins to publish one consequence.
     pub(super) async fn begin(&mut self, task: Task, consequence: Consequence) -> Result<(), Error> {
         match consequence {
             Consequence::Event {
@@ -135,7 +135,7 @@ impl Relay {
         }
         let payload = self.payload(task.entry, body).await?;
         self.make_room().await?;
-        // The last thing before: whoever sleeps here wakes up too late, and fetches again.
+        // Checked immediately before publishing: a process that was suspended here wakes up too late, and fetches again.
         if task.at.elapsed() > patience {
             if let Some(before) = task.before {
                 // Whether the pin is still ours is known in a moment.

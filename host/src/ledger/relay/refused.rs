@@ -144,7 +144,7 @@ impl Relay {
         }
     }
 
-    /// What is not answered any more was not taken, as far as anybody knows.
+    /// What will not be answered any more counts as not taken.
     pub fn lost(&mut self) -> Result<(), Error> {
         for answered in self.flight.unanswered() {
             self.answered(answered)?;
@@ -167,7 +167,7 @@ impl Relay {
     }
 }
 
-/// So many targets are asked about at a time.
+/// How many targets are asked about at a time.
 const ASKS_MAX: usize = 16;
 
 async fn find(connection: &Connection, plan: &Plan, subject: &str, target: &str) -> Result<Option<String>, Error> {

@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 /// What a relay that begins must not take for unpublished.
 #[derive(Default)]
 pub struct Look {
-    /// Consequences up to this sequence may have been carried out before.
+    /// Consequences up to this sequence may have been published before.
     pub until: u64,
     /// When the oldest of them was stored.
     pub(super) from_ms: u64,

@@ -1,11 +1,11 @@
-//! How the relay of a ledger stands on this host, for whoever tells people of it (`micro`, `status`, metrics). The relay
-//! writes it; everybody else takes snapshots.
+//! The state of a ledger's relay on this host, for output (`micro`, `status`, metrics). The relay writes it; others take
+//! snapshots.
 
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::message::clock::now_ms;
 
-/// So many blocked targets are told of.
+/// How many blocked targets are reported.
 pub const BLOCKED_MAX: usize = 100;
 
 /// The relay of one ledger on this host, as far as it concerns people.
@@ -36,7 +36,8 @@ pub struct Snapshot {
     pub left_out: Option<LeftOut>,
     /// Nothing else is under way here but what waits for them.
     pub only_waits: bool,
-    /// How often its consumer was made anew since the host began, because the server left consequences lying.
+    /// How often its consumer was deleted and created again since the host began, because the server had left consequences
+    /// undelivered.
     pub made_anew: u64,
 }
 
@@ -50,7 +51,7 @@ pub struct RelayTrouble {
     pub count: u64,
 }
 
-/// Messages among the consequences that nobody can read: something else than the mesh has written there.
+/// Messages among the consequences that no client can read: another client than the mesh has stored them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LeftOut {
     /// The newest of them, in the stream of the bucket.
@@ -128,14 +129,14 @@ impl RelayState {
         self.lock().blocked = blocked;
     }
 
-    /// Nobody can read this message of the ledger's stream.
+    /// A message of the ledger's stream cannot be read.
     pub(super) fn left_out(&self, sequence: u64, why: String) {
         let mut now = self.lock();
         let count = now.left_out.as_ref().map_or(0, |last| last.count) + 1;
         now.left_out = Some(LeftOut { sequence, why, count });
     }
 
-    /// Its consumer was made anew.
+    /// Its consumer was deleted and created again.
     pub(super) fn made_anew(&self) {
         self.lock().made_anew += 1;
     }

@@ -12,12 +12,12 @@ use crate::broker::error::{Code, Remedy, remedy};
 use crate::broker::{Connection, Error};
 use crate::message::subject::subject_matches;
 
-/// What JetStream takes for a stream that says nothing.
+/// JetStream's default for a stream that sets none.
 const WINDOW_USUAL: Duration = Duration::from_secs(120);
 
-/// How long after it was asked for an event may still be published: far enough within the time in which its target would
-/// know it again, whoever else has published it meanwhile. While the pin lasts nobody else does, so it is no less than
-/// that: a request may be open for most of it before anything comes.
+/// For how long after its fetch an event may still be published: well within the time in which its target recognises its id, if
+/// another relay has published it meanwhile. While the pin lasts no other relay does, so it is at least that long: a request
+/// may be open for most of it before a message comes.
 pub fn patience(duplicate_window: Duration) -> Duration {
     (duplicate_window / 4).max(PIN_TTL)
 }
@@ -26,7 +26,8 @@ pub fn patience(duplicate_window: Duration) -> Duration {
 #[derive(Default)]
 pub struct Targets {
     known: Vec<Target>,
-    /// When a subject was looked for in vain. The next ones are not looked for at once: what publishing says comes sooner.
+    /// When no stream was found for a subject. The next subjects are not looked up at once: the answer to publishing comes
+    /// sooner.
     missed: Option<Instant>,
 }
 

@@ -1,4 +1,4 @@
-//! One consequence that is to be carried out.
+//! One consequence that is to be published.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use super::blocked::{ConsequencePlace, Waiting};
 use super::flight::{Cargo, What};
 
-/// One consequence that is to be carried out.
+/// One consequence that is to be published.
 pub struct Task {
     pub carried: u64,
     pub place: ConsequencePlace,
