@@ -1,5 +1,5 @@
-//! A handler's consumer that its stream has left behind (`broker/anew`): made anew from where it has to go on. What is given
-//! twice by that is answered from the ledger.
+//! A handler's consumer that is ahead of its stream (`broker/anew`): it is deleted and created again where it has to continue.
+//! Events that are delivered twice by that are answered from the ledger.
 
 use crate::broker::anew::CERTAIN;
 use crate::broker::consumer::{ConsumerInfo, META_INCARNATION, Owner, check_owner};
@@ -7,7 +7,8 @@ use crate::broker::{Connection, Error, StreamInfo};
 use crate::ledger::core::entry::Incarnation;
 use crate::plan::Handler;
 
-/// Makes a consumer anew that has been given more than its stream has, or has had before it lost its end.
+/// Deletes and creates again a consumer that has delivered more than its stream has, or had done so before the stream lost its
+/// end.
 pub async fn reconcile(
     connection: &Connection,
     plan: &Handler,
@@ -38,8 +39,8 @@ async fn anew(connection: &Connection, plan: &Handler, found: &ConsumerInfo, end
     connection.make_anew(&plan.stream, found, (from, &[])).await.map(drop)
 }
 
-/// Makes a consumer anew that is ahead of its stream, or to which the server forgets to give something. `true`: it was so.
-/// `info`: the stream as it was before `found`.
+/// Deletes and creates again a consumer that is ahead of its stream, or to which the server leaves something undelivered.
+/// `true`: it was so. `info`: the stream as it was before `found`.
 pub async fn look(
     connection: &Connection,
     plan: &Handler,

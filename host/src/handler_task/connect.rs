@@ -38,7 +38,7 @@ pub async fn connect(lane: &Lane, connection: Connection) -> Result<Link, Error>
     let own = bind(&connection, plan, &info, &owner).await?;
     let now = connection.stream(&plan.stream).await?;
     if now.is_none_or(|now| now.created != info.created) {
-        // The stream was made anew in between, and this consumer names the old incarnation: nobody may believe it.
+        // The stream was deleted and created again in between, and this consumer names the old incarnation: no host may use it.
         connection.remove_consumer(&plan.stream, &plan.consumer).await?;
         return Err(gone(plan));
     }
@@ -61,7 +61,7 @@ async fn source_stream(connection: &Connection, plan: &Handler, whole: &Plan) ->
     if let Some(info) = connection.stream(&plan.stream).await? {
         return Ok(info);
     }
-    // Perhaps somebody has removed it.
+    // It may have been removed.
     again(connection, whole, &plan.stream).await?;
     connection.stream(&plan.stream).await?.ok_or_else(|| {
         Error::Refused(format!(

@@ -15,7 +15,7 @@ pub struct Counters {
     pub dead: AtomicU64,
     /// Answered without running: decided before.
     pub repeated: AtomicU64,
-    /// Of these: under another sequence, known again by their id.
+    /// Of these: duplicates under another sequence, recognised by their id.
     pub known_by_id: AtomicU64,
     /// Messages that their stream has removed before this handler was given them, as far as it was seen.
     pub removed: AtomicU64,

@@ -71,7 +71,7 @@ impl Turn {
         self.is_recorded() || self.delivered > 1
     }
 
-    /// Which attempt it is; the first is 1. `recorded`: so many were begun, this one included.
+    /// Which attempt it is; the first is 1. `recorded`: how many were begun, this one included.
     pub fn attempt(self, recorded: Option<u32>) -> u32 {
         match recorded {
             Some(attempts) => attempts,

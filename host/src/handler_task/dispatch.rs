@@ -56,7 +56,7 @@ pub async fn handle(lane: &Lane, delivery: Delivery) {
     };
     // Had it to wait for something? It goes on, unless it meets that again.
     let _taken_up = lane.hindered.taken_up(&event);
-    // By the newest event that came, its stream is known again.
+    // The stream is recognised by the newest event that was delivered.
     if !delivery.is_of_letter() {
         lane.source.saw(&event, delivery.message.time_ms);
     }
@@ -123,7 +123,7 @@ fn known<'a>(plan: &'a Handler, bucket: &'a Bucket, counters: &Counters, deliver
     }
 }
 
-/// The host ended during the last attempt, so nobody has said yet what came of it: it is dead-lettered.
+/// The host ended during the last attempt, so its result was never recorded: the event is dead-lettered.
 async fn died_before(lane: &Lane, delivery: Delivery, record: Option<attempts::Held>) {
     let record = record.unwrap_or_default();
     let event = delivery.message.event.clone();

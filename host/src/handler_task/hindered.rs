@@ -12,21 +12,21 @@ use crate::message::EventId;
 use crate::message::clock::now_ms;
 use crate::text::normalise::normalise;
 
-/// What may pass by itself is told of when it has lasted for so long, and was met again: an event that another host has taken
-/// up meanwhile is not.
+/// What may pass by itself is reported when it has lasted for this time and was met again. An event that another host has taken
+/// up meanwhile is not met again.
 const LASTS_MS: u64 = 15_000;
-/// An event that is put off is met again a while after its delay; one that is not has gone to another host, or is over.
+/// An event that is put off is met again soon after its delay. One that is not met again is with another host, or decided.
 const GRACE: Duration = Duration::from_secs(60);
-/// So many events are remembered; of more, it is told that there are at least so many.
+/// How many events are remembered; the count that is reported stops here.
 const EVENTS_MAX: usize = 1_000;
-/// So many reasons are told of.
+/// How many reasons are reported.
 const REASONS_MAX: usize = 10;
 
 /// What cannot go on.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum HinderedWork {
     Event(EventId),
-    /// The look for events that everybody has lost.
+    /// The search for lost events.
     Sweep,
 }
 
@@ -34,7 +34,7 @@ pub enum HinderedWork {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Why {
     pub text: String,
-    /// It may pass without anybody doing anything.
+    /// It may pass without a change by a person.
     pub passes: bool,
 }
 
@@ -106,7 +106,7 @@ impl Hindered {
         }
     }
 
-    /// An event is taken up: when this is dropped, it has gone on unless it was [`met`](Self::met) meanwhile.
+    /// An event is taken up. When this is dropped, the event has continued, unless it was [`met`](Self::met) meanwhile.
     pub fn taken_up<'a>(&'a self, event: &EventId) -> Option<TakenUp<'a>> {
         if self.count.load(Ordering::Relaxed) == 0 {
             return None;

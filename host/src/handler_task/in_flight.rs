@@ -13,7 +13,7 @@ use crate::broker::Connection;
 use crate::message::EventId;
 use crate::plan::Handler;
 
-/// Besides running, an event waits for its turn and for its commit: for so long at most.
+/// How long an event waits for its turn and for its commit at most, besides running.
 const WAITING_MAX: Duration = Duration::from_secs(60);
 
 /// What a handler works on.
@@ -22,7 +22,7 @@ pub struct InFlight {
     leases: Mutex<Slab<Lease>>,
     /// A delivery that is older is told of.
     renewed_after: Duration,
-    /// For so long a delivery is told of.
+    /// For how long the server is told that a delivery is in progress.
     lease_max: Duration,
 }
 
@@ -135,7 +135,7 @@ impl InFlight {
     /// Tells the server of every delivery that has been here for a third of its ack wait.
     pub async fn renew(&self, connection: &Connection) {
         for reply in self.due(Instant::now()) {
-            // Fails only when the connection is gone.
+            // This fails only when the connection is closed.
             let _ = connection.client.publish(reply, "+WPI".into()).await;
         }
     }

@@ -7,7 +7,7 @@ use crate::broker::Connection;
 use crate::ledger::core::entry::Incarnation;
 use crate::message::EventId;
 
-/// A connection and the making of the source stream that it leads to.
+/// A connection and the incarnation of the source stream that it leads to.
 #[derive(Debug)]
 pub struct Link {
     pub connection: Connection,

@@ -1,4 +1,4 @@
-//! A handler's connection to NATS as it stands now, and the next one when it is gone.
+//! A handler's current connection to NATS, and the next one when it is closed.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,7 +38,7 @@ impl Links {
         self.present.borrow().clone()
     }
 
-    /// The same; one that has just gone is waited for, a little: its successor is seldom far.
+    /// The same; if the connection has just closed, this waits a little for the next one, which is seldom far.
     pub async fn next(&self) -> Option<Arc<Link>> {
         let is_open = |link: &Option<Arc<Link>>| link.as_ref().is_some_and(|link| !link.connection.is_closed());
         let now = self.present();

@@ -1,5 +1,5 @@
-//! What a broken connection has lost: deliveries that the server had sent and that nobody has seen. Given back by their
-//! sequences, they come again at once, and not only after their ack wait.
+//! Deliveries that were lost with a broken connection: the server had sent them, and no host has received them. They are handed
+//! back by their sequences, so that they come again at once, and not only after their ack wait.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -58,8 +58,8 @@ impl Door {
     }
 }
 
-/// How long the server keeps a request of one of so many handlers: together they send at most some hundred a second while
-/// nothing comes.
+/// How long the server keeps a request, if there is this number of handlers: together they send at most some hundred requests a
+/// second while nothing comes.
 pub fn request_expires(handlers: usize) -> Duration {
     let expires = Duration::from_millis(u64::try_from(handlers).unwrap_or(u64::MAX).saturating_mul(25));
     expires.clamp(Duration::from_secs(5), Duration::from_secs(30))
@@ -88,8 +88,8 @@ impl Taken {
         }
     }
 
-    /// The consumer was bound again. What was sent before to a connection that is gone, and never came; `whoever` also if
-    /// other hosts take part in it, whose deliveries may then be among them.
+    /// The consumer was bound again. Returns what was sent to the closed connection before and never arrived; with `whoever`
+    /// also if other hosts take part in the consumer, whose deliveries may then be among it.
     fn bind(&self, consumer: &ConsumerInfo, whoever: bool) -> std::ops::RangeInclusive<u64> {
         let delivered = &consumer.delivered;
         let now = Had {
@@ -126,7 +126,7 @@ pub async fn hand_back(
         .filter(|sequence| !at_work(*sequence))
     {
         let reply = format!("$JS.ACK.{stream}.{name}.1.{sequence}.{count}.0.0");
-        // Fails only when the connection is gone again.
+        // This fails only when the connection is closed again.
         let _ = connection.client.publish(reply, "-NAK".into()).await;
     }
 }

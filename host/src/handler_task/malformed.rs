@@ -1,5 +1,5 @@
-//! Messages that the client library cannot read. Over an unguarded connection the delivery of one breaks it; after a break a
-//! lane's next connection is guarded for a while (`broker/guard`), and such a message comes as what it is, and is buried.
+//! Messages that the client library cannot read. Over an unguarded connection the delivery of one breaks it. After a break the
+//! next connection is guarded for a while (`broker/guard`): over it such a message arrives as raw bytes, and is dead-lettered.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,10 +19,11 @@ use crate::handler_task::settle::{Acker, Settlement};
 use crate::message::{DeliveryInfo, EventId};
 use crate::trouble::Weight;
 
-/// Until one that could not be buried is tried again.
+/// The time until one that could not be dead-lettered is tried again.
 const AGAIN: Duration = Duration::from_secs(5);
 
-/// Takes one that was delivered. An event is buried. A replay only names one and can be asked for again, so it is taken away.
+/// Takes one that was delivered. An event is dead-lettered. A replay only names an event and can be requested again, so it is
+/// removed.
 ///
 /// # Cancel safety
 /// Dropped half-way, it is delivered again.

@@ -34,7 +34,7 @@ impl AttemptRecords {
         }
     }
 
-    /// Reads a record; if the bucket is gone, it is made again and the caller tries again.
+    /// Reads a record; if the bucket is missing, it is created again and the caller tries again.
     pub async fn load(&self, link: &Link, event: &EventId) -> Result<attempts::Held, Error> {
         let load = attempts::load(&link.connection, &self.plan.name, event);
         kept(&link.connection, &self.whole, &kv_stream(ATTEMPTS), load).await

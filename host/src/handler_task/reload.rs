@@ -21,9 +21,9 @@ use crate::wasm::source::{self, ModuleDigest, ModuleHash, Stamp};
 
 /// How often the files are looked at. A file that has not changed from one look to the next is whole.
 const LOOK: Duration = Duration::from_millis(200);
-/// So many files more make it a second longer.
+/// How many further files make the interval a second longer.
 const FILES_A_SECOND: u32 = 1000;
-/// A file that does not stand still is read anyway after so long.
+/// A file that keeps changing is read anyway after this time.
 const SETTLE_MAX: Duration = Duration::from_secs(2);
 
 /// Follows the module files of all handlers, for as long as it is polled.

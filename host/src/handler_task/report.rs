@@ -1,4 +1,4 @@
-//! What a host says of its events: one line for each attempt, and the lines of the guest.
+//! What a host logs about its events: one line for each attempt, and the lines of the guest.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::wasm::guest::Line;
 /// One line for each attempt.
 pub fn attempt(handler: &str, delivery: &Delivery, attempt: u32, ran: &Ran) {
     let (event, subject) = (&delivery.message.event, &delivery.message.subject);
-    // Nobody reads nanoseconds.
+    // Nanoseconds would only lengthen the line.
     let took = Duration::from_micros(u64::try_from(ran.took.as_micros()).unwrap_or(u64::MAX));
     let (outcome, module) = (ran.outcome.name(), &ran.digest);
     let failure = ran.outcome.failure().unwrap_or_else(|| Failure {
@@ -49,7 +49,7 @@ pub fn repeated(handler: &str, counters: &Counters, event: &EventId) {
 
 /// An event from outside bears the headers of one that the mesh has emitted.
 pub fn copied(handler: &str, counters: &Counters, message: &Message, id: &str) {
-    // A service that copies headers does so often: the first one says that it happens.
+    // A service that copies headers does so often: only the first time is logged.
     if Counters::is_first(&counters.copied) {
         tracing::warn!(handler, event = %message.event, subject = message.subject, id,
             "its headers were copied from an emitted event and are not counted: do not copy Mesh-… and Nats-… headers");
@@ -62,7 +62,7 @@ pub fn before(handler: &str, counters: &Counters, event: &EventId, decided: Deci
         return repeated(handler, counters, event);
     };
     Counters::add(&counters.repeated, 1);
-    // A publisher that repeats itself does so often: the first one says that it happens.
+    // A publisher that repeats itself does so often: only the first time is logged.
     if Counters::is_first(&counters.known_by_id) {
         tracing::info!(%handler, %event, entry, "it repeats an event that is decided, acked without effects");
     } else {

@@ -1,4 +1,5 @@
-//! The life of a lane: connect, bind, pull, begin the work on what comes, and start again when the connection is gone.
+//! The life of a handler task: connect, bind, pull, begin the work on what comes, and start again when the connection is
+//! closed.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,7 +31,8 @@ use crate::trouble::{self, Weight};
 
 /// An event whose work has panicked is delivered again after this.
 const PANICKED_AGAIN: Duration = Duration::from_secs(5);
-/// Without an open request, so long passes before the consumer is looked at again: nobody makes one anew faster.
+/// How long the task may be without an open request before it checks the consumer again: deleting and creating one takes
+/// longer.
 const UNHEARD_MAX: Duration = Duration::from_millis(500);
 
 type Work = FuturesUnordered<BoxFuture<'static, ()>>;
@@ -77,7 +79,7 @@ pub async fn run(lane: Arc<Lane>) {
             trouble!(Weight::Person, handler, error, { %handler, %error }, "the handler is stopped until this is corrected");
         }
         if served.is_some_and(|link| !link.connection.is_guarded()) && matches!(error, Error::Gone { .. }) {
-            // The server need not be gone: a message that no client can read breaks a connection like this one.
+            // The server may still be there: a message that no client can read breaks a connection like this one.
             lane.suspicion.broken(lane.plan.ack_wait);
             continue;
         }
@@ -99,13 +101,14 @@ pub async fn run(lane: Arc<Lane>) {
 /// Connects, binds and serves.
 async fn serve(lane: &Arc<Lane>, unanswered: Option<Connection>, work: &mut Work) -> Result<ConnectionEnd, Error> {
     let guarded = lane.suspicion.stands();
-    // What runs goes on while this connects. First the ledger: whoever waits for a long one keeps nobody else from beginning.
+    // Events that are at work continue while this connects. The ledger comes first, so that a task that waits for a long one
+    // does not keep others from starting.
     if let Some(bucket) = &lane.bucket {
         beside(work, bucket.ready()).await?;
     }
     let opened = lane.connections.of_handler(guarded, unanswered.as_ref());
     let connection = beside(work, opened).await?;
-    // Nobody closes it.
+    // The semaphore is never closed.
     let turn = beside(work, lane.connections.starts().acquire()).await.ok();
     let link = Arc::new(beside(work, connect(lane, connection)).await?);
     lane.connected(&link);
@@ -303,8 +306,8 @@ async fn put_off_panicked(lane: &Lane, acker: Acker, panic: &Panic) {
     acker.settle(&lane.links, &Settlement::Nak(PANICKED_AGAIN)).await;
 }
 
-/// Whether the consumer is still the one that was bound. One that was made anew with its stream counts other events: a
-/// lane that had no open request at that time has not been told.
+/// Whether the consumer is still the one that was bound. One that was deleted and created again with its stream counts other
+/// events, and a task that had no open request at that time was not told.
 async fn still_bound(plan: &Handler, link: &Link) -> Result<(), Error> {
     let found = link.connection.consumer(&plan.stream, &plan.consumer).await?;
     let same = found.is_some_and(|c| c.metadata(META_INCARNATION) == Some(&*link.incarnation));

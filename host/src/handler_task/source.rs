@@ -25,7 +25,7 @@ impl SourceMemory {
         }
     }
 
-    /// An event has come that is to be decided: by it, its stream is known again.
+    /// An event has come that is to be decided: its stream is recognised by it.
     pub fn saw(&self, event: &EventId, time_ms: u64) {
         if let Some(bucket) = &self.bucket {
             return bucket.saw(&self.stream, event, time_ms);

@@ -28,7 +28,7 @@ pub fn done(plan: &Handler, delivery: &Delivery, attempt: u32, digest: &ModuleDi
     tx
 }
 
-/// The same for an event that is dead to nobody, wherever it comes from.
+/// The same without the letter that a replay resolves.
 pub fn of(plan: &Handler, message: &Message, attempt: u32, digest: &ModuleDigest, effects: Effects) -> Transaction {
     let hops = identity::hops(message) + 1;
     let mut consequences: Vec<Planned> = Vec::with_capacity(effects.emits.len() + 1);

@@ -1,5 +1,5 @@
-//! The server's advisories that it gave up on an event. They are lost and repeated under faults, and anybody may forge
-//! one: so they are only a hint, which the consumer, the attempt record and the ledger confirm.
+//! The server's advisories that it gave up on an event. Under faults they are lost and repeated, and any client may forge one:
+//! so they are only a hint, which the consumer, the attempt record and the ledger confirm.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -32,7 +32,7 @@ const BATCH: usize = 256;
 const ACK_PENDING_MAX: usize = 10_000;
 /// When an advisory is delivered again that its handler could not take.
 const LATER: Duration = Duration::from_secs(5);
-/// After so many deliveries no host has the handler: the sweep of the one that gets it finds what the advisory tells of.
+/// After this number of deliveries no host serves the handler. When a host does again, its sweep finds the event.
 const DELIVERIES_MAX: u64 = 12;
 
 /// Where the advisories of each handler are taken: by its stream and its consumer.
@@ -74,7 +74,7 @@ async fn serve(plan: &Plan, handlers: &Handlers<'_>, attempt: &mut u32) -> Resul
             () = connection.closed() => return Err(Error::Gone { what: "hearing advisories".to_owned() }),
             _ = checks.tick() => {
                 inlet.forget_if_stale();
-                // Who asks for replays finds nobody there, and no handler misses the stream by itself.
+                // A command that asks for replays needs the stream, and no handler task notices by itself that it is missing.
                 restore(&connection, plan, REPLAY).await?;
                 continue;
             }

@@ -25,7 +25,7 @@ use crate::wasm::module::{Module, Run};
 
 mod next;
 
-/// After so many conflicts nobody else on this host joins while it runs.
+/// After this number of conflicts no other event of this host joins while it runs.
 const ALONE_AFTER: u32 = 3;
 
 /// Runs the handler and commits what it wants. `instance`: the right to an instance, given back when the guest has ended.
@@ -87,7 +87,8 @@ pub async fn run(
             Next::RunAgain => {
                 Counters::add(&lane.counters.conflicts, 1);
                 so_far.reruns += 1;
-                // At once, and with an instance beyond `concurrency`: whoever has one might wait for this one to be alone.
+                // At once, and with an instance beyond `concurrency`: an event that holds an instance might itself wait for
+                // this one to end.
                 if so_far.reruns >= ALONE_AFTER {
                     alone = Some(bucket.alone().await);
                 }

@@ -42,7 +42,7 @@ pub struct SoFar {
 pub enum Next {
     /// Its verdict stands, by this decision if it made one.
     Stands(Option<Committed>),
-    /// It runs again, and reads all anew.
+    /// It runs again, and reads everything again.
     ReadAgain,
     /// What it has read has changed: it runs again.
     RunAgain,
@@ -199,7 +199,7 @@ mod tests {
                 Next::DeadLetter(failure("too-large", "9 of 8")),
             ),
             (too_large(), Verdict::Done, of_letter, Next::Instead(rejected())),
-            // The host's fault is nobody else's.
+            // A fault of the host is never counted as the event's.
             (host(), Verdict::Done, first, Next::Instead(fault())),
             (host(), dead(), of_letter, Next::Instead(fault())),
         ];

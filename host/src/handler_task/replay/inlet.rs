@@ -17,7 +17,7 @@ use crate::replay_queue::subject;
 
 /// How long after its last replay a lane keeps its consumer.
 const IDLE: Duration = Duration::from_secs(30);
-/// The server removes a consumer that no host has pulled from for so long.
+/// The server removes a consumer from which no host has pulled for this time.
 pub const INACTIVE: Duration = Duration::from_secs(60);
 
 /// What a lane hears of its replays.

@@ -11,7 +11,8 @@ use crate::message::EventId;
 /// less.
 const LETTERS_IN_FLIGHT: usize = 2048;
 
-/// So many lists are known by their settled letters when they come again; of others each letter is looked at again.
+/// How many lists are remembered with their settled letters, for when they are delivered again; of other lists each letter is
+/// looked at again.
 const KNOWN_MAX: usize = 1_000;
 
 /// The lists that a lane works on.

@@ -1,5 +1,5 @@
-//! Events that are to be run once more, by one handler: a dead letter that somebody replays, or an event that the server
-//! lost. A message of `MESH_REPLAY` only names the event, or some; their bytes are read from where they lie.
+//! Events that one handler is to run once more: the event of a dead letter that a person replays, or an event that the server
+//! lost. A message of `MESH_REPLAY` only names the event, or several; their bytes are read from where they are stored.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -178,7 +178,7 @@ async fn of_letter(
     }))
 }
 
-/// An event that is still in its stream. `None`: it is not, and has been buried.
+/// An event that is still in its stream. `None`: it is not, and was dead-lettered.
 async fn of_stream(
     dead_letters: &DeadLetters,
     counters: &Counters,

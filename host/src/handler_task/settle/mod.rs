@@ -24,7 +24,7 @@ pub enum Settlement {
     Term(String),
     /// Once more, not before this.
     Nak(Duration),
-    /// Not begun: at once, to whoever is there.
+    /// Not begun: it is to be redelivered at once, to any host.
     HandBack,
 }
 
@@ -32,7 +32,7 @@ pub enum Settlement {
 #[derive(Debug)]
 pub struct Acker {
     pub(crate) reply: Subject,
-    /// The link that it came over: an answer that belongs to another making of the stream would settle another event.
+    /// The link that it came over: an answer to another incarnation of the stream would settle another event.
     pub(crate) link: Arc<Link>,
     /// It came with others in one message, whose answer is made of all of theirs.
     one_of: Option<(EventId, Arc<Answers>)>,
@@ -72,13 +72,13 @@ impl Acker {
             return;
         };
         failpoint::point("before-ack");
-        // Fails only when the connection is gone; then the server delivers again.
+        // This fails only when the connection is closed; then the server redelivers.
         let _ = link.connection.client.publish(self.reply, payload(settlement)).await;
         failpoint::point_after("ack-sent", link.connection.client.flush()).await;
     }
 
-    /// Sends an ack and waits until the server has taken it: by request, because the client's own confirmed ack also
-    /// takes "nobody is there" for a yes.
+    /// Sends an ack and waits until the server has taken it. It is a request, because the client's own confirmed ack also takes
+    /// "no responders" for a confirmation.
     pub async fn confirm(self, links: &Links) -> Result<(), Error> {
         let link = self.link(links).await.ok_or(Error::Gone {
             what: "an ack".to_owned(),
@@ -89,7 +89,7 @@ impl Acker {
             .map(|_| ())
     }
 
-    /// The present link, or the next, if it leads to the same making of the same stream.
+    /// The current link, or the next one, if it leads to the same incarnation of the same stream.
     async fn link(&self, links: &Links) -> Option<Arc<Link>> {
         let now = links.next().await?;
         let same = Arc::ptr_eq(&now, &self.link) || now.incarnation == self.link.incarnation;

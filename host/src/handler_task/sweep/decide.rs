@@ -7,7 +7,8 @@ pub const SEQUENCES: u64 = 25_000;
 /// The same where few match.
 const SEQUENCES_MAX: u64 = 8 * SEQUENCES;
 
-/// How many sequences are looked at next, after so many with so many messages of the handler among them.
+/// How many sequences are looked at next. `width`: how many were looked at; `found`: how many messages of the handler were
+/// among them.
 pub fn next_width(width: u64, found: u64) -> u64 {
     match found > SEQUENCES / 2 {
         true => SEQUENCES,
@@ -22,7 +23,7 @@ pub fn is_quiet(plan: &Handler, last_ms: u64, now_ms: u64) -> bool {
     now_ms > last_ms.saturating_add(patience)
 }
 
-/// What is to be done about an undecided event whose attempt record nobody has touched for long.
+/// What is to be done about an undecided event whose attempt record has not changed for long.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Leftover {
     /// Nothing: it is delivered again, or the floor finds it.
@@ -35,11 +36,11 @@ pub enum Leftover {
     Exhausted,
 }
 
-/// `in_stream`: the stream still holds the event. `attempts`: so many were begun.
+/// `in_stream`: the stream still holds the event. `attempts`: how many were begun.
 pub fn leftover(plan: &Handler, in_stream: bool, attempts: u32) -> Leftover {
     match (in_stream, plan.ledger.is_some()) {
         (false, true) => Leftover::Lost,
-        // Without a ledger nobody can tell a lost event from one that was done.
+        // Without a ledger a lost event looks like one that was done.
         (false, false) => Leftover::Forgotten,
         (true, false) if attempts >= plan.retry.max_attempts => Leftover::Exhausted,
         (true, _) => Leftover::Kept,
@@ -107,7 +108,7 @@ mod tests {
 
     #[test]
     fn messages_are_counted_once_that_went_before_they_were_delivered() {
-        // Up to here counted, up to here delivered, the first that is left: so many.
+        // Counted up to here, delivered up to here, the first that is left; and the number.
         for (known, given, first, expected) in [
             (0, 0, 1, 0),
             (0, 0, 6, 5),

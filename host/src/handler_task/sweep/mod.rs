@@ -1,5 +1,5 @@
-//! Looks for what everybody has lost: events that the server believes settled and that nobody has decided. With a ledger
-//! this is the advance of its floor; without one, the attempt records tell what was left behind.
+//! The search for lost events: the server believes them settled, and no host has decided them. With a ledger this is the
+//! advance of its floor; without one, the attempt records show what was left behind.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -85,7 +85,7 @@ struct Sweep<'a> {
 
 impl Sweep<'_> {
     async fn run(&self) {
-        // Nobody closes it.
+        // The semaphore is never closed.
         let _place = self.connections.sweeps.acquire().await.ok();
         failpoint::point("sweep");
         let Err(error) = self.all().await else {
@@ -127,7 +127,7 @@ impl Sweep<'_> {
         Ok(())
     }
 
-    /// Attempt records that nobody will touch any more.
+    /// Attempt records that no host will change any more.
     async fn records(&self) -> Result<(), Error> {
         for event in attempts::events(&self.link.connection, &self.plan.name).await? {
             self.unless_unreadable(&event, self.record(&event).await)?;
@@ -146,7 +146,7 @@ impl Sweep<'_> {
         }
         let held = attempts::load(connection, &plan.name, event).await?;
         let attempts = dead_lettering::of_record(&held.record);
-        // It may have gone or begun meanwhile.
+        // It may have been removed or begun meanwhile.
         if held.revision == 0 || !is_quiet(plan, attempts.last_ms, now_ms()) || self.in_flight.contains(event) {
             return Ok(());
         }
@@ -321,7 +321,7 @@ impl Sweep<'_> {
     }
 }
 
-/// Tells of what the stream has removed before the handler was given it: nobody can say any more what it was.
+/// Reports what the stream removed before it was delivered to the handler; which events these were is not known.
 pub fn removed(plan: &Handler, counters: &Counters, link: &Link, stream: &StreamInfo, consumer: &ConsumerInfo) {
     // Where acks remove messages, the beginning says nothing.
     if link.removes {
