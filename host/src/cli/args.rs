@@ -24,7 +24,7 @@ const EXIT_CODES: &str = "Exit codes:
   141  the reader of its output closed the pipe
   143  ended by SIGTERM; a host shuts down instead";
 
-/// Help that goes to no terminal, or to a wide one, has lines of at most so many columns.
+/// The width of help that goes to no terminal, or to a wider one.
 const HELP_COLUMNS: usize = 80;
 const HELP_COLUMNS_MAX: usize = 110;
 

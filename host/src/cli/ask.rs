@@ -6,7 +6,7 @@ use rustix::termios::isatty;
 
 use super::{Error, text};
 
-/// Whether anybody can answer.
+/// Whether a person can answer.
 pub fn can_ask() -> bool {
     isatty(stdin())
 }
@@ -14,7 +14,7 @@ pub fn can_ask() -> bool {
 /// Asks for a yes. `otherwise`: what a no means, such as "nothing is replayed".
 ///
 /// # Errors
-/// If the answer is anything but a yes. Where nobody can answer, at once.
+/// `Err` if the answer is anything but a yes. Where no person can answer, it is returned at once.
 pub fn confirmed(question: &str, otherwise: &str) -> Result<(), Error> {
     if !can_ask() {
         return Err(Error::Failed(format!(

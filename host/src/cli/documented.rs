@@ -1,4 +1,4 @@
-//! What documents, help and messages say: every command that the documents show is one that the command line takes, and the
+//! Documents, help and messages are right: every command that the documents show is one that the command line takes, and the
 //! words are plain.
 
 use std::path::{Path, PathBuf};

@@ -206,7 +206,7 @@ fn command(args: &Args) -> ExitCode {
     }
 }
 
-/// The whole of a child that compiles. What is wrong with the module goes to the host, which says it in its own words.
+/// The whole of a child that compiles. It reports what is wrong with the module to the host, which prints it in its own words.
 fn compile_module(aside: bool) -> ExitCode {
     end_when_nothing_can_be_printed();
     let priority = if aside { Priority::Lowest } else { Priority::Usual };

@@ -1,4 +1,5 @@
-//! `jetmesh reset`: a handler begins anew. Everything goes that the mesh knows of its events, and it is said before.
+//! `jetmesh reset`: a handler starts again from its `start`. Everything that the mesh knows of its events is deleted; the
+//! command shows this and asks first.
 
 mod moved;
 
@@ -21,7 +22,7 @@ use crate::ledger::relay::CONSUMER;
 use crate::micro;
 use crate::plan::{Handler, Plan, Start};
 
-/// How long to wait for consequences that a relay is carrying out.
+/// How long to wait for consequences that a relay is publishing.
 const RELAY_WAIT: Duration = Duration::from_secs(5);
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
@@ -50,7 +51,7 @@ pub async fn run(args: &Args, reset: &Reset) -> Result<u8, Error> {
     if !reset.yes {
         ask::confirmed("Delete all of this?", "nothing is deleted")?;
     }
-    // Somebody may have started a host while this waited.
+    // A host may have been started while this waited.
     let consumer = connection.consumer(&handler.stream, &handler.consumer).await?;
     served(&connection, plan, handler, consumer.as_ref()).await?;
     carry_out(&connection, plan, handler, &found, reset.state).await?;
@@ -214,7 +215,7 @@ async fn carried_out(connection: &Connection, ledger: &str) -> Result<(), Error>
     }
 }
 
-/// Nobody else knows the keys of its bucket.
+/// Refuses if another handler uses the keys of its bucket.
 fn alone(plan: &Plan, handler: &Handler, found: &Found) -> Result<(), Error> {
     let configured = plan
         .handlers

@@ -103,7 +103,7 @@ pub async fn run(args: &Args, retrying: &Retrying) -> Result<u8, Error> {
     Ok(OK)
 }
 
-/// What hosts say of events that cannot go on, a line for each handler and reason.
+/// The events that cannot continue as the hosts report them, a line for each handler and reason.
 async fn hindered(connection: &Connection, plan: &Plan, handler: Option<&str>) -> Vec<String> {
     let hosts = micro::hosts(connection, &plan.mesh, "STATS").await;
     let mut lines = Vec::new();

@@ -33,7 +33,7 @@ const SECOND_COUNTS_AFTER: Duration = Duration::from_secs(1);
 
 /// The first SIGTERM, SIGHUP or Ctrl-C begins the drain; another one, a second later or more, ends the process at once.
 pub fn on_signal(drain: &Drain) -> Result<(), Error> {
-    // Before anybody listens to it.
+    // Before the process listens to it.
     let hangs_up = !ignores_hangup();
     let failed = |e: std::io::Error| Error::Failed(format!("signals cannot be listened to: {e}"));
     let mut term = signal(SignalKind::terminate()).map_err(failed)?;
@@ -69,7 +69,7 @@ fn ignores_hangup() -> bool {
     mask.is_some_and(|mask| mask & 1 == 1)
 }
 
-/// For what listens for signals until the process ends, also while everybody else is waited for.
+/// For the task that listens for signals until the process ends, also while all other tasks are waited for.
 #[expect(
     clippy::disallowed_methods,
     reason = "the shutdown must not wait for the task that listens for the second signal"

@@ -31,15 +31,15 @@ pub struct Stop {
 }
 
 impl Stop {
-    /// Listens from now on. Until somebody heeds it, the first signal ends the process; then the second one does, or the
-    /// first one after ten seconds.
+    /// Listens from now on. Until the command calls [`Stop::heed`], the first signal ends the process. After that the second
+    /// one does, or the first one after ten seconds.
     pub fn listen() -> Result<Stop, Error> {
         let failed = |e: std::io::Error| Error::Failed(format!("signals cannot be listened to: {e}"));
         let mut term = signal(SignalKind::terminate()).map_err(failed)?;
         let mut int = signal(SignalKind::interrupt()).map_err(failed)?;
         let stop = Stop::default();
         let told = stop.clone();
-        // On a thread of the runtime: the command's own may be waiting for an answer, or for whoever reads it.
+        // On a thread of the runtime: the command's own may be waiting for an answer, or for a reader of its output.
         spawn_untracked(async move {
             let mut next = async || {
                 tokio::select! {

@@ -39,7 +39,7 @@ pub fn print_narrow(header: &[&str], rows: &[Vec<String>], narrow: &Narrow<'_>) 
     print!("{}", fit(header, rows, narrow, terminal_columns()));
 }
 
-/// The same as text, for a terminal of so many columns.
+/// The same as text, for a terminal of this number of columns.
 fn fit(header: &[&str], rows: &[Vec<String>], narrow: &Narrow<'_>, columns: Option<usize>) -> String {
     let Some(columns) = columns else {
         return render(header, rows, None);
@@ -55,7 +55,7 @@ fn fit(header: &[&str], rows: &[Vec<String>], narrow: &Narrow<'_>, columns: Opti
             *over -= less;
         }
     };
-    // One long name costs nobody a column.
+    // A single long name does not cost the others a column.
     cut_to(&mut widths, &mut over, CUT_EASY);
     let mut left_out = Vec::new();
     for &at in narrow.leave_out {
@@ -91,7 +91,7 @@ pub fn terminal_columns() -> Option<usize> {
     (size.ws_col > 0).then_some(usize::from(size.ws_col))
 }
 
-/// The same as text, for a terminal of so many columns.
+/// The same as text, for a terminal of this number of columns.
 pub fn render(header: &[&str], rows: &[Vec<String>], columns: Option<usize>) -> String {
     let rows = &written_out(rows);
     let widths = widths(header, rows);
@@ -129,7 +129,7 @@ fn widths(header: &[&str], rows: &[Vec<String>]) -> Vec<usize> {
     widths
 }
 
-/// A text of at most so many columns; one that is cut ends in an ellipsis.
+/// A text of at most this number of columns; one that is cut ends in an ellipsis.
 pub fn cut(text: &str, columns: usize) -> String {
     if text.width() <= columns {
         return text.to_owned();

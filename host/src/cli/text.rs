@@ -54,12 +54,12 @@ pub fn value(bytes: &[u8]) -> String {
     }
 }
 
-/// So many dead letters.
+/// A number of dead letters, in words.
 pub fn letters(count: u64) -> String {
     format!("{count} dead letter{}", if count == 1 { "" } else { "s" })
 }
 
-/// A line of at most so many columns; `None`: as long as it is.
+/// A line of at most this number of columns; `None`: as long as it is.
 pub fn fit(line: String, columns: Option<usize>) -> String {
     match columns {
         // As wide as it is when it is shown.

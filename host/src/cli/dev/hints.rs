@@ -21,7 +21,7 @@ pub fn text(plan: &Plan, config: Option<&Path>) -> String {
 /// Where the `nats` CLI, and a configuration that says nothing, look for NATS.
 const USUAL: &str = "nats://127.0.0.1:4222";
 
-/// What to say if other commands look for NATS elsewhere than at `url`. `configured`: where this configuration looks.
+/// What to print if other commands look for NATS elsewhere than at `url`. `configured`: where this configuration looks.
 pub fn elsewhere(url: &str, configured: &str) -> Option<String> {
     let place = |url: &str| url.trim_start_matches("nats://").replace("localhost", "127.0.0.1");
     if place(url) == place(USUAL) && place(url) == place(configured) {

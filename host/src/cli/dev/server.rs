@@ -16,7 +16,7 @@ use crate::process::drain::Drain;
 
 /// Held while a nats-server may write in the folder.
 const LOCK: &str = "dev.lock";
-/// What the server says.
+/// The server's log.
 const LOG: &str = "nats-server.log";
 /// Where the server tells its port when it is ready.
 const PORTS: &str = "ports";
@@ -108,7 +108,7 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         if let Some(pid) = rustix::process::Pid::from_raw(self.child.id().try_into().unwrap_or(0)) {
-            // It may have ended by itself: then there is nobody to tell.
+            // It may have ended by itself: then there is no process to signal.
             let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
         }
         let limit = Instant::now() + Duration::from_secs(5);

@@ -1,5 +1,4 @@
-//! `jetmesh dlq discard`: dead letters that nobody wants any more are settled. What is decided stays: their events are
-//! dead.
+//! `jetmesh dlq discard`: resolves dead letters that are no longer needed. Their decisions stay: the events are dead.
 
 use std::collections::BTreeMap;
 
@@ -36,7 +35,7 @@ pub struct Discard {
 #[derive(Debug, Default)]
 struct DiscardTally {
     discarded: u64,
-    /// Replayed or written anew since they were read.
+    /// Replayed or overwritten since they were read.
     changed: Vec<String>,
     /// There are none, or they are settled.
     missing: Vec<String>,

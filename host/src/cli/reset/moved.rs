@@ -1,5 +1,5 @@
-//! A handler whose ledger is in another bucket now: what it has decided stays decided. That is so without copying anything,
-//! if everything that it was given is decided and carried out, and no dead letter names a death in the former ledger.
+//! A handler whose ledger is in another bucket now: its decisions are kept. Nothing has to be copied for that if every event
+//! that it was given is decided and every consequence published, and no dead letter names a death in the former ledger.
 
 use std::sync::Arc;
 
@@ -39,7 +39,7 @@ pub async fn run(connection: &Connection, plan: &Plan, handler: &Handler, yes: b
     if !yes {
         ask::confirmed("Continue?", "nothing is changed")?;
     }
-    // Somebody may have started a host while this waited.
+    // A host may have been started while this waited.
     let Some((former, consumer)) = decided(connection, plan, handler).await? else {
         return Err(Error::Failed(
             "another command has done this since the question".to_owned(),
@@ -168,7 +168,7 @@ async fn letters(connection: &Connection, handler: &Handler) -> Result<u64, Erro
     Ok(letters)
 }
 
-/// What a handler has decided there is nothing to anybody any more.
+/// Deletes what a handler has decided in its former ledger, which is no longer needed.
 async fn forget(connection: &Connection, plan: &Plan, handler: &Handler, former: &str) -> Result<(), Error> {
     let bucket = former_ledger(plan, former);
     bucket.fence().await?;

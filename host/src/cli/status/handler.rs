@@ -1,4 +1,4 @@
-//! How one handler stands: what its hosts say of it, and what NATS says.
+//! The state of one handler, by its hosts and by NATS.
 
 use std::collections::BTreeMap;
 
@@ -16,11 +16,11 @@ use crate::trace::over::Over;
 /// The hosts that answer.
 pub struct Hosts<'a> {
     pub any: bool,
-    /// What they say of the handler.
+    /// The handler in the hosts' reports.
     pub endpoints: &'a [&'a Value],
 }
 
-/// What the hosts say of it, the best of them first.
+/// The state that the hosts report, the best of them first.
 struct HandlerTold<'a> {
     state: &'a str,
     why: Option<&'a str>,
@@ -140,7 +140,7 @@ fn modules(endpoints: &[&Value]) -> Vec<Value> {
     modules.into_iter().map(told).collect()
 }
 
-/// What the ledger's head says.
+/// The ledger's head.
 pub(super) async fn head(connection: &Connection, ledger: &str) -> Result<Head, broker::Error> {
     let subject = Subjects::new(ledger).head();
     let stored = connection.stored(&kv_stream(ledger), By::Last(&subject)).await?;

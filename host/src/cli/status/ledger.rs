@@ -1,4 +1,4 @@
-//! How one ledger stands, and what of it waits to be carried out.
+//! The state of one ledger, and which of its consequences wait to be published.
 
 use serde_json::{Value, json};
 
@@ -11,7 +11,7 @@ use crate::message::clock::now_ms;
 use crate::message::parse_rfc3339;
 use crate::plan::Plan;
 
-/// A consequence that has waited for so long is late.
+/// A consequence that has waited for this time is late.
 pub const LATE_MS: u64 = 15_000;
 
 /// One ledger.
@@ -130,7 +130,7 @@ async fn waits(connection: &Connection, name: &str) -> Result<Waits, broker::Err
         Some(_) | None => return Ok(Waits::Known(waiting, None)),
     }
     let ask = json!({ "seq": floor + 1, "next_by_subj": outs });
-    // It may be carried out by now.
+    // It may have been published by now.
     let found = connection
         .api::<Value>(&format!("STREAM.MSG.GET.{stream}"), &ask)
         .await

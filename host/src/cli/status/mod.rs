@@ -96,7 +96,7 @@ pub async fn run(args: &Args, status: &Status) -> Result<u8, Error> {
     Ok(if serves { OK } else { UNSERVED })
 }
 
-/// What the hosts say of each handler.
+/// By handler, the hosts' reports of it.
 fn endpoints(hosts: &[Value]) -> HashMap<&str, Vec<&Value>> {
     let mut endpoints: HashMap<&str, Vec<&Value>> = HashMap::new();
     for endpoint in hosts.iter().filter_map(|host| host["endpoints"].as_array()).flatten() {
@@ -125,7 +125,7 @@ async fn dead_letters(connection: &Connection, plan: &Plan, warnings: &mut Vec<S
     }
 }
 
-/// Consumers of this mesh that nobody serves.
+/// Consumers of this mesh whose handler no host serves.
 async fn orphans_without_host(
     connection: &Connection,
     plan: &Plan,

@@ -190,7 +190,7 @@ fn print_lost(course: &Course) {
     );
 }
 
-/// What a dry run says to scripts.
+/// The JSON output of a dry run.
 fn would(course: &Course) -> serde_json::Value {
     let kinds = course.kinds();
     let groups = kinds.iter().map(|kind| {
@@ -205,7 +205,7 @@ fn would(course: &Course) -> serde_json::Value {
     json!({ "would_replay": course.len(), "lost": course.lost, "groups": groups.collect::<Vec<_>>() })
 }
 
-/// So many in a second.
+/// Parses a rate: a number of letters in a second.
 fn rate(text: &str) -> Result<f64, String> {
     let wrong = || "not a rate such as 200/s or 30/min".to_owned();
     let (number, unit) = text.split_once('/').unwrap_or((text, "s"));

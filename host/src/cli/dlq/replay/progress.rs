@@ -25,7 +25,7 @@ impl Progress {
         self.shown = Some(Instant::now());
         let columns = tcgetwinsize(stderr()).map_or(80, |size| usize::from(size.ws_col).max(20));
         let line = cut(&line(all, counts, standing), columns - 1);
-        // A terminal that is gone is no reason to stop.
+        // A terminal that was closed is no reason to stop.
         let _ = write!(stderr(), "\r{line}\x1b[K").and_then(|()| stderr().flush());
     }
 

@@ -17,7 +17,7 @@ use crate::plan::Plan;
 pub struct Unserved {
     handler: String,
     letters: usize,
-    /// What a host says of it, if one has it.
+    /// The reason that a host gives, if one has the handler.
     why: Option<String>,
 }
 
