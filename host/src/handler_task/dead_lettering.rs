@@ -55,8 +55,8 @@ pub fn body_of(message: &Message) -> Body {
     }
 }
 
-/// The death of an event of which nothing is left but its record. It is described in one way, whoever finds it: the host
-/// that gets the event once more, the server by an advisory, or the sweep.
+/// The death of an event of which only the record is left. It is described in the same way in each case: a host gets the event
+/// once more, the server sends an advisory, or the sweep finds it.
 pub fn left_behind(record: &AttemptRecord, attempts_max: u32) -> Dead<'static> {
     // The server counts deliveries, and not each of them becomes an attempt.
     let cause = match record.attempts >= attempts_max {
@@ -70,7 +70,7 @@ pub fn left_behind(record: &AttemptRecord, attempts_max: u32) -> Dead<'static> {
     }
 }
 
-/// What a record says of an event's attempts.
+/// An event's attempts by its record.
 pub fn of_record(record: &AttemptRecord) -> Attempts {
     let last = record.last();
     Attempts {
@@ -159,7 +159,8 @@ impl DeadLetters {
         }
     }
 
-    /// Dead-letters an event: through the ledger, if the handler has one. `body` `None`: it is gone from its stream.
+    /// Dead-letters an event: through the ledger, if the handler has one. `body`: `None` if the event was removed from its
+    /// stream.
     pub async fn bury(&self, event: &EventId, dead: &Dead<'_>, body: Option<Body>) -> Result<Buried, Error> {
         let Some(bucket) = &self.bucket else {
             return self.store(event, dead, body).await.map(|()| Buried::Now);

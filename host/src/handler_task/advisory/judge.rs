@@ -78,7 +78,7 @@ impl Evidence<'_> {
     }
 }
 
-/// The death of an event that somebody else terminated.
+/// The death of an event that another client terminated.
 fn terminated(reason: &str, record: &AttemptRecord) -> Dead<'static> {
     let message = match reason {
         "" => "a person or a program terminated it, without a reason".to_owned(),

@@ -46,7 +46,7 @@ impl Answers {
 }
 
 impl AnswersTold {
-    /// The answer to the message, which names so many.
+    /// The answer to the message, which names `count` events.
     pub fn settlement(&self, count: usize, drains: bool) -> Settlement {
         let unanswered = count - self.settled.len() - self.again;
         match (self.again, unanswered) {

@@ -29,7 +29,7 @@ pub struct Hearing<'a> {
     pin: Option<String>,
     /// Taken up over this connection: up to here nothing is taken up again.
     taken: u64,
-    /// So many were asked for and have not come.
+    /// How many messages were asked for and have not come.
     asked: usize,
     /// Nothing of the last request was fetched before.
     fetched: Instant,
@@ -130,7 +130,7 @@ impl Hearing<'_> {
             relay.pass_over(sequence, &malformed.why());
             relay.leave_out(sequence, time_ms, Some(reply));
         } else if text(PART).is_some() {
-            // A part is read by whoever names it.
+            // A part is read by the consequence that names it.
             relay.leave_out(sequence, time_ms, Some(reply));
         } else {
             let fetched = Fetched {
@@ -161,7 +161,7 @@ impl Hearing<'_> {
                 self.state.active(false);
             }
             423 => return Ok(Then::BeginAgain),
-            // The consumer is gone, or its leader: it is looked for, and made again, at the next start.
+            // The consumer was deleted, or has no leader: the next start looks for it, and creates it again.
             _ => {
                 return Err(Error::Missing {
                     what: format!("consumer {CONSUMER} of bucket {}", self.state.ledger()),
@@ -182,8 +182,8 @@ impl Hearing<'_> {
         }
         self.pin = id;
         self.state.active(true);
-        // An ack here speaks for everything before as well, so what another relay, or an earlier life of this one, has
-        // fetched and not confirmed is carried out first.
+        // An ack here confirms everything before as well. So what another relay, or an earlier run of this one, has fetched and
+        // not confirmed is published first.
         match relay.recover(here).await? {
             Some(until) => self.taken = until,
             None => return Ok(Then::BeginAgain),

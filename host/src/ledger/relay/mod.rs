@@ -63,7 +63,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// The connections of this host's relays.
 pub struct RelayConnections {
-    /// What they carry out goes over it; what comes are answers of the server only.
+    /// For publishing; only answers of the server are received over it.
     out: Shared,
     /// Guarded, for reading ledgers: a malformed message that another client has stored there does not break it.
     reading: Shared,
@@ -241,7 +241,7 @@ fn gone(ledger: &str) -> Error {
     }
 }
 
-/// Tells the server up to where everything is carried out.
+/// Confirms to the server up to where everything is published.
 async fn confirm(connection: &Connection, relay: &mut Relay) -> Result<(), Error> {
     let Some(reply) = relay.flight.done() else {
         return Ok(());

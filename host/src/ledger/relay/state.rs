@@ -32,7 +32,7 @@ pub struct Snapshot {
     pub error: Option<RelayTrouble>,
     /// Targets that take nothing from it for now; [`BLOCKED_MAX`] at most.
     pub blocked: Vec<BlockedTarget>,
-    /// What it has left out because nobody can read it, since the host began; `None`: nothing.
+    /// Messages that it has left out because no client can read them, since the host began; `None`: there were none.
     pub left_out: Option<LeftOut>,
     /// Nothing else is under way here but what waits for them.
     pub only_waits: bool,
