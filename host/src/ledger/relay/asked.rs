@@ -1,7 +1,6 @@
 //! What is found out about targets while the relay goes on.
 
-use std::collections::HashSet;
-
+use super::seen::Looked;
 use crate::broker::Error;
 
 /// What was found out about a subject, aside.
@@ -13,6 +12,6 @@ pub struct Asked {
 pub enum TargetAnswer {
     /// Nothing listens for this target: the stream that captures the subject, if there is one.
     Stream(String, Result<Option<String>, Error>),
-    /// The ids of the events that lie there.
-    Seen(Result<HashSet<String>, Error>),
+    /// What lies there.
+    Seen(Result<Looked, Error>),
 }

@@ -1,8 +1,7 @@
 //! What a relay that begins must not publish twice. Consequences that were fetched before and not confirmed may have been
 //! published, so it looks into the targets first.
 
-use super::seen::Look;
-use std::collections::HashSet;
+use super::seen::{Look, Looked};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -92,7 +91,7 @@ impl Relay {
             self.wait(task, &name, unsure, "nothing is answered there");
             return Ok(false);
         }
-        if unsure && !self.look.seen.contains_key(subject) {
+        if unsure && self.look.ids(subject, target).is_none() {
             if !again {
                 self.look_aside(subject);
                 self.wait(
@@ -110,7 +109,7 @@ impl Relay {
             };
             let from = (self.look.from_ms, entry);
             match ids_since(&self.plan.nats, &self.connection, subject, from).await {
-                Ok(ids) => self.look.saw(subject.to_owned(), ids),
+                Ok(found) => self.look.saw(subject.to_owned(), found),
                 Err(error @ Error::Gone { .. }) => return Err(error),
                 Err(error) => {
                     self.wait(task, &name, true, &error.to_string());
@@ -118,7 +117,7 @@ impl Relay {
                 }
             }
         }
-        let seen = || self.look.seen.get(subject).is_some_and(|ids| ids.contains(id));
+        let seen = || self.look.ids(subject, target).is_some_and(|ids| ids.contains(id));
         if unsure && seen() {
             self.blocked.took(&name, Instant::now());
             return Ok(false);
@@ -145,8 +144,8 @@ impl Relay {
         let since = self.flight.unconfirmed().1.unwrap_or(0);
         let (subject, from) = (subject.to_owned(), (since, self.flight.first_entry()));
         self.asks.push(Box::pin(async move {
-            let ids = ids_since(&plan.nats, &connection, &subject, from).await;
-            let answer = TargetAnswer::Seen(ids);
+            let found = ids_since(&plan.nats, &connection, &subject, from).await;
+            let answer = TargetAnswer::Seen(found);
             Asked { subject, answer }
         }));
     }
@@ -170,17 +169,17 @@ async fn ids_since(
     connection: &Connection,
     subject: &str,
     (from_ms, from_entry): (u64, u64),
-) -> Result<HashSet<String>, Error> {
-    let mut ids = HashSet::new();
+) -> Result<Looked, Error> {
+    let mut found = Looked::default();
     let see = |id: &str, event: &Headers| {
         let entry = header(event, "Mesh-Cause-Entry").and_then(|entry| entry.parse::<u64>().ok());
         if entry.is_some_and(|entry| entry >= from_entry) {
-            ids.insert(id.to_owned());
+            found.ids.insert(id.to_owned());
         }
         ControlFlow::Continue(())
     };
-    each_since(nats, connection, subject, from_ms, see).await?;
-    Ok(ids)
+    found.whole = each_since(nats, connection, subject, from_ms, see).await?;
+    Ok(found)
 }
 
 /// Whether the target of a subject holds the event with this id, from a time on.
@@ -204,33 +203,38 @@ pub async fn holds(
 }
 
 /// Calls `see` for each event that the target of a subject holds, from a time on by the clock of any server, with its id.
+/// A target that stores events under other subjects than they are published on is read whole, and named.
 async fn each_since(
     nats: &Nats,
     connection: &Connection,
     subject: &str,
     from_ms: u64,
     mut see: impl FnMut(&str, &Headers) -> ControlFlow<()>,
-) -> Result<(), Error> {
-    let target = connection.stream_of(subject).await?;
-    let info = match &target {
-        Some(stream) => connection.stream(stream).await?,
-        None => None,
+) -> Result<Option<String>, Error> {
+    let Some(stream) = connection.stream_of(subject).await? else {
+        return Ok(None);
+    };
+    let Some(info) = connection.stream(&stream).await? else {
+        return Ok(None);
     };
     // A stream that removes what was acked, and allows no further consumer, cannot be searched.
-    let tells = info.is_some_and(|info| info.retention() == "limits");
-    if let (Some(stream), true) = (target, tells) {
-        let from = From::Time(from_ms.saturating_sub(CLOCKS_MS));
-        let filter = [subject.to_owned()];
-        let see = |scanned: Scanned| {
-            let headers = headers_of(scanned.message.headers.as_ref());
-            match header(&headers, "Nats-Msg-Id") {
-                Some(id) => see(id, &headers),
-                None => ControlFlow::Continue(()),
-            }
-        };
-        // The semaphore is never closed.
-        let _place = LOOKS.acquire().await.ok();
-        survey(nats, &stream, &filter, (from, u64::MAX), see).await?;
+    if info.retention() != "limits" {
+        return Ok(None);
     }
-    Ok(())
+    let filters = match info.transforms() {
+        true => Vec::new(),
+        false => vec![subject.to_owned()],
+    };
+    let from = From::Time(from_ms.saturating_sub(CLOCKS_MS));
+    let see = |scanned: Scanned| {
+        let headers = headers_of(scanned.message.headers.as_ref());
+        match header(&headers, "Nats-Msg-Id") {
+            Some(id) => see(id, &headers),
+            None => ControlFlow::Continue(()),
+        }
+    };
+    // The semaphore is never closed.
+    let _place = LOOKS.acquire().await.ok();
+    survey(nats, &stream, &filters, (from, u64::MAX), see).await?;
+    Ok(filters.is_empty().then_some(stream))
 }

@@ -136,7 +136,7 @@ impl Relay {
                 let why = format!("stream {stream} has no leader for the moment");
                 self.blocked.explain(&target, Manner::Silent, why);
             }
-            TargetAnswer::Seen(Ok(ids)) => self.look.saw(subject, ids),
+            TargetAnswer::Seen(Ok(found)) => self.look.saw(subject, found),
             // It is asked again at the next try.
             TargetAnswer::Stream(_, Err(error)) | TargetAnswer::Seen(Err(error)) => {
                 tracing::debug!(subject, %error, "why a target takes nothing cannot be found out");
