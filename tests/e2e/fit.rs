@@ -1,9 +1,9 @@
 //! `jetmesh check --connect`: what would make a host refuse, or an event die, is found before.
 
 use async_nats::jetstream::stream::{self, RetentionPolicy, SubjectTransform};
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::mesh::{Config, Mesh};
+use crate::mesh::{Config, Mesh, PATIENT, says};
 use crate::support::server::Options;
 use crate::support::{NatsServer, modules};
 
@@ -124,6 +124,57 @@ async fn subjects_are_compared_as_the_stream_stores_them() {
         let (code, said) = check(&mesh).await;
         assert_eq!(code, Some(wanted), "{subject}: {said}");
     }
+}
+
+/// What the mesh stores would lie where nobody looks.
+#[tokio::test]
+async fn a_subject_transform_on_a_stream_of_the_mesh_is_named_and_a_host_removes_it_if_nothing_rests_on_it() {
+    let (mesh, host) = Mesh::start(Config::probe()).await;
+    drop(host);
+    let transform = async |stream: &str| {
+        let info: Value = mesh
+            .js
+            .request(format!("STREAM.INFO.{stream}"), &json!({}))
+            .await
+            .expect("JSON");
+        let mut config = info["config"].clone();
+        let own = config["subjects"][0].as_str().expect("a subject").to_owned();
+        config["subject_transform"] = json!({ "src": own, "dest": "moved.>" });
+        let edited: Value = mesh
+            .js
+            .request(format!("STREAM.UPDATE.{stream}"), &config)
+            .await
+            .expect("JSON");
+        assert!(edited["error"].is_null(), "{edited}");
+    };
+    let own = ["MESH_DEAD", "MESH_DELAYED", "MESH_REPLAY", "KV_mesh_attempts"];
+    for stream in own {
+        transform(stream).await;
+    }
+    let (code, said) = check(&mesh).await;
+    assert_eq!(code, Some(4), "{said}");
+    for stream in own {
+        let told = format!("stream {stream} has a subject transform");
+        let mend = format!("`nats stream edit {stream} --no-transform`");
+        assert!(said.contains(&told) && said.contains(&mend), "{said}");
+    }
+    let host = mesh.host(&[]).await;
+    for stream in own {
+        let told = [
+            "WARN",
+            "the subject transform of a stream of the mesh is removed",
+            stream,
+        ];
+        host.wait_for_line(says(&told), PATIENT).await;
+    }
+    let (code, said) = check(&mesh).await;
+    assert_eq!(code, Some(0), "{said}");
+    drop(host);
+    // A ledger rests on its subjects: a person looks at it first.
+    transform("KV_probe").await;
+    let (code, said) = check(&mesh).await;
+    let told = "it has a subject transform; correct it with `nats stream edit KV_probe --no-transform`";
+    assert!(code == Some(4) && said.contains(told), "{said}");
 }
 
 #[tokio::test]

@@ -85,12 +85,11 @@ pub fn check_ledger_bucket(bucket: &str, info: &StreamInfo) -> Result<(), Error>
         wrong
             .push("its storage is not file, which cannot be changed: delete the bucket and create it again".to_owned());
     }
-    for key in ["mirror", "subject_transform"] {
-        if config.get(key).is_some_and(|v| !v.is_null()) {
-            wrong.push(format!(
-                "it has a {key}: delete the bucket and create it again without this"
-            ));
-        }
+    if config.get("mirror").is_some_and(|v| !v.is_null()) {
+        wrong.push("it has a mirror: delete the bucket and create it again without this".to_owned());
+    }
+    if config.get("subject_transform").is_some_and(|v| !v.is_null()) {
+        wrong.push(format!("it has a subject transform; {}", edit("--no-transform")));
     }
     if wrong.is_empty() {
         return Ok(());

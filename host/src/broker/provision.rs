@@ -281,16 +281,34 @@ async fn own(connection: &Connection, plan: &Plan, name: &str, mut config: Value
         "allow_msg_ttl",
         "allow_msg_schedules",
     ];
-    if wanted.into_iter().any(missing) {
+    let transformed = transformed(name, &found);
+    if transformed.is_some() || wanted.into_iter().any(missing) {
         let mut merged: Map<String, Value> = found.config.as_object().cloned().unwrap_or_default();
+        merged.remove("subject_transform");
         for key in wanted {
             if let Some(value) = config.get(key) {
                 merged.insert(key.to_owned(), value.clone());
             }
         }
         let _: StreamInfo = connection.api(&format!("STREAM.UPDATE.{name}"), &merged).await?;
+        if transformed.is_some() {
+            tracing::warn!(
+                stream = name,
+                "the subject transform of a stream of the mesh is removed: messages that it has changed are not found"
+            );
+        }
     }
     Ok(false)
+}
+
+/// Why what one of the mesh's own streams holds is not found there, and the command that mends it.
+pub fn transformed(name: &str, found: &StreamInfo) -> Option<String> {
+    found.transforms().then(|| {
+        format!(
+            "stream {name} has a subject transform: it stores messages under other subjects, where no host and no command \
+             finds them; remove it with `nats stream edit {name} --no-transform`; a host that starts does the same"
+        )
+    })
 }
 
 /// Whether one of the mesh's own streams is this mesh's.

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::broker::bucket::check_ledger_bucket;
 use crate::broker::consumer::{Owner, check_owner, work_queue};
 use crate::broker::kv::kv_stream;
-use crate::broker::provision::{ADVISORIES, ATTEMPTS, DEAD, DELAYED, REPLAY, check_mesh_stream, wanted};
+use crate::broker::provision::{ADVISORIES, ATTEMPTS, DEAD, DELAYED, REPLAY, check_mesh_stream, transformed, wanted};
 use crate::broker::{self, Connection, StreamInfo};
 use crate::ledger::store::known::forgotten;
 use crate::message::clock;
@@ -73,6 +73,9 @@ async fn streams(connection: &Connection, plan: &Plan, fit: &mut Fit) -> Result<
                 && let Err(error) = check_mesh_stream(plan, &name, &found)
             {
                 fit.problems.push(error.to_string());
+            }
+            if is_own(&name) {
+                fit.problems.extend(transformed(&name, &found));
             }
             continue;
         }
