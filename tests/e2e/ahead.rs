@@ -55,13 +55,13 @@ fn copy(from: &Path, to: &Path) {
     assert!(copied.expect("cp runs").success());
 }
 
-async fn stop(host: Host) {
+pub async fn stop(host: Host) {
     host.signal(Signal::TERM);
     host.wait_exit(PATIENT).await;
 }
 
 /// Creates a consumer again, as if it had been given a thousand messages more than its stream has.
-async fn put_ahead(mesh: &Mesh, stream: &str, name: &str) {
+pub async fn put_ahead(mesh: &Mesh, stream: &str, name: &str) {
     let found = mesh.consumer(stream, name).await;
     let mut config = found["config"].clone();
     let start = found["delivered"]["stream_seq"].as_u64().expect("a sequence") + 1_000;
@@ -149,7 +149,7 @@ async fn a_relay_whose_consumer_is_removed_publishes_nothing_twice() {
     judge(&mesh, 43, 3).await;
 }
 
-async fn publish_work_from(mesh: &Mesh, from: usize, to: usize) {
+pub async fn publish_work_from(mesh: &Mesh, from: usize, to: usize) {
     for number in from..to {
         mesh.order(work(number, 3)).await;
     }

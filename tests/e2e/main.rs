@@ -76,6 +76,7 @@ mod trace;
 mod traced_streams;
 mod troubles;
 mod unable;
+mod undelivered;
 mod unread;
 mod whereabouts;
 mod wide;

@@ -4,6 +4,7 @@
 use crate::broker::anew::CERTAIN;
 use crate::broker::consumer::{ConsumerInfo, META_INCARNATION, Owner, check_owner};
 use crate::broker::{Connection, Error, StreamInfo};
+use crate::failpoint;
 use crate::ledger::core::entry::Incarnation;
 use crate::plan::Handler;
 
@@ -15,6 +16,9 @@ pub async fn reconcile(
     (found, owner): (&ConsumerInfo, &Owner<'_>),
     (info, present): (&StreamInfo, &Incarnation),
 ) -> Result<(), Error> {
+    if failpoint::off("look-at-bind") {
+        return Ok(());
+    }
     let given = found.delivered.stream_seq;
     // It was bound before the stream lost its end, and has passed what came in the place of what was lost.
     let bound = found.metadata(META_INCARNATION);
@@ -47,6 +51,9 @@ pub async fn look(
     found: &ConsumerInfo,
     info: &StreamInfo,
 ) -> Result<bool, Error> {
+    if failpoint::off("look-at-sweep") {
+        return Ok(false);
+    }
     if found.is_ahead_of(info)
         && let Some(info) = connection.left_behind(&plan.stream, found).await?
     {

@@ -122,6 +122,7 @@ impl Sweep<'_> {
         kept(connection, self.whole, &records, self.records()).await?;
         if let Some(bucket) = self.bucket {
             self.raise_floors(bucket, (&consumer, &stream)).await?;
+            failpoint::point("floors-raised");
             bucket.collect(self.whole.ledger_keep).await?;
         }
         Ok(())

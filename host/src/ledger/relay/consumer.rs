@@ -12,6 +12,7 @@ use crate::broker::consumer::{ConsumerInfo, differs, nanos};
 use crate::broker::error::Code;
 use crate::broker::kv::kv_stream;
 use crate::broker::{By, Connection, Error, StreamInfo};
+use crate::failpoint;
 use crate::ledger::core::entry::Subjects;
 use crate::message::parse_rfc3339;
 
@@ -145,6 +146,10 @@ async fn begin_anew(connection: &Connection, ledger: &str) -> Result<(), Error> 
 /// How often an idle relay looks whether the server leaves something lying: two requests.
 const EVERY: Duration = Duration::from_secs(60);
 
+fn every() -> Duration {
+    failpoint::number("relay-look-ms").map_or(EVERY, Duration::from_millis)
+}
+
 /// Looks for consequences that the server leaves lying.
 pub struct ConsumerWatch {
     next: Instant,
@@ -155,7 +160,7 @@ pub struct ConsumerWatch {
 impl ConsumerWatch {
     /// Those of thousands of relays do not look at the same moment.
     pub fn new() -> ConsumerWatch {
-        let first = EVERY.mul_f64(rand::rng().random_range(0.1..1.0));
+        let first = every().mul_f64(rand::rng().random_range(0.1..1.0));
         ConsumerWatch {
             next: Instant::now() + first,
             suspected: None,
@@ -171,7 +176,7 @@ impl ConsumerWatch {
         let certain = lies.is_some() && lies == self.suspected;
         self.suspected = lies;
         if lies.is_none() {
-            self.next = Instant::now() + EVERY.mul_f64(rand::rng().random_range(0.75..1.0));
+            self.next = Instant::now() + every().mul_f64(rand::rng().random_range(0.75..1.0));
         }
         if certain {
             tracing::warn!(
