@@ -232,3 +232,40 @@ async fn delayed_events_come_when_their_stream_has_lost_its_end() {
         .await;
     }
 }
+
+#[tokio::test]
+async fn a_ledger_moves_also_when_its_source_has_lost_its_last_messages_and_nothing_new_has_come() {
+    let mut files = Files::new(crate::reset::without_bucket("")).await;
+    let host = files.mesh.host(&[]).await;
+    let emit = json!({ "op": "emit", "subject": "events.x", "payload": 1 });
+    for number in 1..=6 {
+        files.mesh.order(emit.clone()).await;
+        files.mesh.wait_emitted(number).await;
+    }
+    files.mesh.wait_settled("ORDERS", "probe").await;
+    let kept = files.keep("ORDERS").await;
+    for number in 7..=9 {
+        files.mesh.order(emit.clone()).await;
+        files.mesh.wait_emitted(number).await;
+    }
+    files.mesh.wait_settled("ORDERS", "probe").await;
+    files.lose_end("ORDERS", &kept).await;
+    let mark = host.lines().len();
+    files.mesh.server.restart().await;
+    host.wait_for_line_after(mark, says(&["serving", "handler=probe "]), PATIENT)
+        .await;
+    stop(host).await;
+    files.mesh.config = Config::probe_with("start = \"all\"");
+    let said = files
+        .mesh
+        .jetmesh_ok(&["reset", "probe", "--keep-decided", "--yes"])
+        .await;
+    assert!(said.contains("up to ORDERS:6, stay decided"), "{said}");
+    let _host = files.mesh.host(&[]).await;
+    files.mesh.order(emit).await;
+    files.mesh.wait_decisions("probe", 1).await;
+    files.mesh.wait_settled("ORDERS", "probe").await;
+    files.mesh.wait_settled("KV_probe", "mesh-relay").await;
+    assert_eq!(files.mesh.emitted().await.len(), 10, "none runs again");
+    assert_eq!(files.mesh.decisions("probe").await.len(), 1);
+}

@@ -181,7 +181,7 @@ async fn a_reset_lets_a_handler_go_on_whose_bucket_was_made_anew() {
 }
 
 /// The handler without a bucket: its ledger is the mesh's.
-fn without_bucket(lines: &str) -> Config {
+pub fn without_bucket(lines: &str) -> Config {
     let lines = format!("publish = [\"events.>\"]\nstart = \"all\"\n{lines}");
     Config::new().handler("probe", &modules::handler("probe"), &lines)
 }

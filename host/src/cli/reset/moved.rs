@@ -8,16 +8,15 @@ use serde_json::{Value, json};
 use super::{carried_out, served};
 use crate::broker::connection::token;
 use crate::broker::consumer::{ConsumerInfo, META_INCARNATION, META_LEDGER, Owner, check_owner};
-use crate::broker::kv::key_subject;
-use crate::broker::kv::kv_stream;
-use crate::broker::provision::{ATTEMPTS, DEAD};
+use crate::broker::kv::{key_subject, kv_stream};
+use crate::broker::provision::{ATTEMPTS, DEAD, MESH_BUCKET};
 use crate::broker::scan::{From, Scan};
 use crate::broker::{self, Connection, Connections};
 use crate::cli::{Error, OK, ask};
 use crate::dead_letter::SETTLED;
 use crate::ledger::Bucket;
 use crate::ledger::core::entry::Subjects;
-use crate::ledger::store::read;
+use crate::ledger::store::{incarnation, keys, read};
 use crate::message::EventId;
 use crate::plan::{Handler, Plan};
 
@@ -122,12 +121,21 @@ async fn undecided(
         .stream(&handler.stream)
         .await?
         .is_none_or(|info| info.retention() != "limits");
-    let (Some(incarnation), false) = (consumer.metadata(META_INCARNATION), removes) else {
+    let (Some(token), false) = (consumer.metadata(META_INCARNATION), removes) else {
         return Ok(0);
     };
+    let key = incarnation::key(&handler.stream);
+    let value = keys::fetch(connection, MESH_BUCKET, &key).await?.1;
+    let known = value.map(|value| incarnation::parse(&handler.stream, &value));
+    // A stream that has lost its last messages has events of several incarnations.
+    let known = known.transpose()?.filter(|known| known.has(token));
     let bucket = former_ledger(plan, former);
     bucket.catch_up().await?;
-    let first = (bucket.floor(&handler.name, incarnation) + 1).max(consumer.start()?.unwrap_or(1));
+    let first = match &known {
+        Some(known) if !known.former.is_empty() => 1,
+        _ => bucket.floor(&handler.name, token) + 1,
+    };
+    let first = first.max(consumer.start()?.unwrap_or(1));
     let until = consumer.delivered.stream_seq;
     if first > until {
         return Ok(0);
@@ -136,10 +144,9 @@ async fn undecided(
     let mut scan = Scan::start(connection, &handler.stream, &handler.subjects, from, until, true).await?;
     let mut undecided = 0;
     while let Some(scanned) = scan.next().await? {
-        let event = EventId {
-            incarnation: incarnation.into(),
-            sequence: scanned.sequence,
-        };
+        let sequence = scanned.sequence;
+        let incarnation = known.as_ref().map_or(token, |known| known.of(sequence)).into();
+        let event = EventId { incarnation, sequence };
         undecided += u64::from(bucket.decided(&handler.name, &event).is_none());
     }
     scan.end().await?;
