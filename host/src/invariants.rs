@@ -1,5 +1,5 @@
-//! What `ARCHITECTURE.md` says of who may name what, held by reading the source. A list here is exact: whoever adds a
-//! file to it, or takes one off, says why in the architecture.
+//! What `ARCHITECTURE.md` defines about who may name what, held by reading the source. The lists here are exact: a change that adds a
+//! file to one, or removes one, gives its reason in the architecture.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};

@@ -173,30 +173,55 @@ fn literals(source: &str) -> Vec<(usize, String)> {
     literals
 }
 
-#[test]
-fn errors_and_log_lines_use_plain_words() {
-    let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("src")];
-    let (mut read, mut found) = (0, Vec::new());
+/// Every source below a folder of the repository, with its path.
+fn sources(folder: &str) -> Vec<(PathBuf, String)> {
+    let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(folder)];
+    let mut sources = Vec::new();
     while let Some(folder) = folders.pop() {
         for file in std::fs::read_dir(folder).expect("a folder of the sources") {
             let path = file.expect("it is readable").path();
             if path.is_dir() {
                 folders.push(path);
-                continue;
-            }
-            let is_source = path.extension().is_some_and(|extension| extension == "rs");
-            let is_test = path.ends_with("documented.rs") || path.ends_with("tests.rs");
-            if is_test || !is_source {
-                continue;
-            }
-            let source = std::fs::read_to_string(&path).expect("a source is text");
-            // One word is a name.
-            for (line, text) in literals(&source).into_iter().filter(|(_, text)| text.contains(' ')) {
-                read += 1;
-                found.extend(avoided(&text).map(|word| format!("{}:{line}: `{word}` in {text}", path.display())));
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let source = std::fs::read_to_string(&path).expect("a source is text");
+                sources.push((path, source));
             }
         }
     }
+    sources
+}
+
+#[test]
+fn errors_and_log_lines_use_plain_words() {
+    let (mut read, mut found) = (0, Vec::new());
+    for (path, source) in sources("host/src") {
+        if path.ends_with("documented.rs") || path.ends_with("tests.rs") {
+            continue;
+        }
+        // One word is a name.
+        for (line, text) in literals(&source).into_iter().filter(|(_, text)| text.contains(' ')) {
+            read += 1;
+            found.extend(avoided(&text).map(|word| format!("{}:{line}: `{word}` in {text}", path.display())));
+        }
+    }
     assert!(read > 1000, "{read}");
+    assert!(found.is_empty(), "{found:#?}");
+}
+
+#[test]
+fn comments_use_plain_words() {
+    let (mut read, mut found) = (0, Vec::new());
+    for (path, source) in ["host/src", "tests", "handlers/sdk/src"].into_iter().flat_map(sources) {
+        for (line, text) in source.lines().enumerate() {
+            let Some(comment) = text.trim_start().strip_prefix("//") else {
+                continue;
+            };
+            read += 1;
+            // What is quoted is a name in the code.
+            let words: String = comment.split('`').step_by(2).collect();
+            found.extend(avoided(&words).map(|word| format!("{}:{}: `{word}`", path.display(), line + 1)));
+        }
+    }
+    assert!(read > 5000, "{read}");
     assert!(found.is_empty(), "{found:#?}");
 }

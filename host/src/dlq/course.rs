@@ -103,7 +103,7 @@ pub struct Counts {
 }
 
 impl Counts {
-    /// Known to be done or to have failed again, for whomever.
+    /// Known to be done or to have failed again, in this run or another.
     pub fn decided(&self) -> usize {
         self.succeeded + self.failed + self.succeeded_for_others + self.failed_for_others
     }
