@@ -126,7 +126,7 @@ async fn subjects_are_compared_as_the_stream_stores_them() {
     }
 }
 
-/// What the mesh stores would lie where nobody looks.
+/// What the mesh stores would lie where it is not looked for.
 #[tokio::test]
 async fn a_subject_transform_on_a_stream_of_the_mesh_is_named_and_a_host_removes_it_if_nothing_rests_on_it() {
     let (mesh, host) = Mesh::start(Config::probe()).await;

@@ -95,7 +95,7 @@ async fn a_sweep_creates_a_handlers_consumer_again_that_is_ahead_of_its_stream()
     judge(&mesh, 6, 3).await;
 }
 
-/// Nobody sees that the consumer is ahead, and yet no event that comes counts as decided.
+/// It does not show that the consumer is ahead, and yet no event that comes counts as decided.
 #[cfg(feature = "failpoints")]
 #[tokio::test]
 async fn no_floor_passes_the_end_of_a_stream_whose_consumer_is_ahead_of_it() {

@@ -41,7 +41,7 @@ impl Look {
         self.subjects.insert(subject, ids);
     }
 
-    /// What was found for a subject. `None`: nobody has looked. `target`: the stream that captures it, if that is known.
+    /// What was found for a subject. `None`: it was not looked for. `target`: the stream that captures it, if that is known.
     pub fn ids(&self, subject: &str, target: Option<&str>) -> Option<&HashSet<String>> {
         let by_stream = || self.streams.get(target?);
         self.subjects.get(subject).or_else(by_stream).map(|ids| &**ids)
