@@ -39,7 +39,7 @@ pub enum Outcome {
 }
 
 /// Why an event is dead.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Cause {
     /// All attempts failed.
@@ -97,6 +97,9 @@ pub struct Failure {
 }
 
 impl Outcome {
+    /// Every word of [`Outcome::name`].
+    pub const NAMES: [&'static str; 7] = ["done", "retry", "reject", "trap", "timeout", "conflict", "host-fault"];
+
     /// The word that logs and attempt records carry.
     pub fn name(&self) -> &'static str {
         match self {

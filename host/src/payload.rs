@@ -2,27 +2,32 @@
 //! read again. What a ledger stores has a form of its own.
 
 use bytes::Bytes;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::ledger::core::entry::Text;
 use crate::message::Headers;
 
-/// Bytes in JSON: as they are if they are UTF-8, else in base64.
-#[derive(Debug, PartialEq, Serialize, Deserialize)]
+/// Bytes in JSON.
+#[derive(Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "payload")]
 pub struct Payload {
     pub encoding: Encoding,
+    /// The bytes: as they are if they are UTF-8, else in base64.
     pub data: String,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
+#[schemars(inline)]
 pub enum Encoding {
     Text,
     Base64,
 }
 
 /// One header in JSON: an object for each, as a name may come more than once.
-#[derive(Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "header")]
 pub struct Header {
     pub name: String,
     pub value: String,

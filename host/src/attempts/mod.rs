@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use async_nats::HeaderMap;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::broker::kv::is_tombstone;
@@ -13,7 +14,7 @@ use crate::broker::provision::ATTEMPTS;
 use crate::broker::{By, Connection, Error};
 use crate::message::clock::now_ms;
 use crate::message::{EventId, parse_rfc3339, rfc3339};
-use crate::outcome::Failure;
+use crate::outcome::{Failure, Outcome};
 use crate::random::Seed;
 
 pub mod history;
@@ -45,27 +46,39 @@ pub struct AttemptRecord {
     pub next: Option<String>,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// An attempt, as it is stored, and as commands print it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "attempt", description = "An attempt.")]
 pub struct Attempt {
+    /// Which one it was; replays are counted for themselves.
+    #[schemars(range(min = 1))]
     pub attempt: u32,
     /// When it began, RFC 3339.
+    #[schemars(extend("format" = "date-time"))]
     pub at: String,
     pub host: String,
+    /// Digest of the module.
     pub module: String,
-    /// [`RUNNING`] until it ends; a host that dies leaves it so.
+    /// `running` until it ends; a host that dies leaves it so.
+    #[schemars(extend("enum" = [&[RUNNING], &Outcome::NAMES[..]].concat()))]
     pub outcome: String,
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub code: String,
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub message: String,
+    /// The last lines that the handler wrote.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub log: Vec<String>,
-    /// Where the guest was when it trapped, innermost first.
+    /// Of a trap: the functions that were running, innermost first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub backtrace: Vec<String>,
     /// The seed of its guest's random numbers, if the guest asked for any. It is kept only of attempts that failed, when they
     /// have ended: nothing that is stored tells what a guest will draw, or what it drew for an event that succeeded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String", regex(pattern = "^[0-9a-f]{64}$"))]
+    #[schemars(
+        description = "What the handler's random numbers came from, if it asked for any. A rehearsal draws the same from it."
+    )]
     pub seed: Option<Seed>,
     /// It was a replay of the dead letter.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -73,6 +86,7 @@ pub struct Attempt {
     /// The run of `dlq replay` that asked for it. Absent in attempts that are no replays of such a run, and in those of earlier
     /// builds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String")]
     pub asked_by: Option<String>,
 }
 

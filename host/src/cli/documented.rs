@@ -5,8 +5,10 @@ use std::path::{Path, PathBuf};
 
 use clap::error::ErrorKind;
 use clap::{Command, CommandFactory as _, Parser as _};
+use serde_json::Value;
 
 use super::args::Args;
+use super::schema::{Published, SCHEMAS};
 use crate::dlq::select::is_id;
 use crate::trace::find::Named;
 
@@ -136,6 +138,33 @@ fn the_help_of_every_command_uses_plain_words_and_begins_with_what_the_command_d
         }
     });
     assert!(seen > 15, "{seen}");
+}
+
+/// Everything that a schema says in words.
+fn descriptions(schema: &Value) -> Vec<&str> {
+    match schema {
+        Value::Object(object) => {
+            let own = object.get("description").and_then(Value::as_str);
+            let below = object.values().flat_map(descriptions);
+            own.into_iter().chain(below).collect()
+        }
+        Value::Array(list) => list.iter().flat_map(descriptions).collect(),
+        _ => Vec::new(),
+    }
+}
+
+#[test]
+fn the_schemas_use_plain_words_on_one_line_and_know_no_widths_of_integers() {
+    for Published { name, make, .. } in &SCHEMAS {
+        let text = make();
+        let schema: Value = serde_json::from_str(&text).expect("a schema is JSON");
+        let descriptions = descriptions(&schema);
+        assert!(descriptions.len() > 3, "{name}: {descriptions:?}");
+        for said in descriptions {
+            assert!(avoided(said).is_none() && !said.contains(['\n', '[']), "{name}: {said}");
+        }
+        assert!(!text.contains("int64") && !text.contains("int32"), "{name}");
+    }
 }
 
 /// The literals of a source with their lines, up to its tests and without comments.

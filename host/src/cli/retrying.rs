@@ -2,11 +2,13 @@
 
 use std::collections::{BTreeMap, BinaryHeap};
 
-use serde_json::{Value, json};
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde_json::Value;
 
 use super::dlq;
 use super::table::{self, Narrow};
-use super::text::in_time;
+use super::text::{in_time, json_line};
 use super::{Args, Error, OK};
 use crate::attempts::{Attempt, AttemptRecord, RUNNING};
 use crate::broker::kv::key_subject;
@@ -64,7 +66,7 @@ pub async fn run(args: &Args, retrying: &Retrying) -> Result<u8, Error> {
     each(&connection, plan, retrying.handler.as_deref(), |record| {
         count += 1;
         if retrying.json && limit == 0 {
-            return println!("{}", json_of(&record, max(plan, &record)));
+            return println!("{}", json_of(plan, &record));
         }
         let due = record.next.as_deref().and_then(parse_rfc3339).unwrap_or(0);
         next.push(Due { due, count, record });
@@ -78,8 +80,7 @@ pub async fn run(args: &Args, retrying: &Retrying) -> Result<u8, Error> {
     // What cannot be recorded is in no record.
     let hindered = hindered(&connection, plan, retrying.handler.as_deref()).await;
     if retrying.json {
-        next.iter()
-            .for_each(|one| println!("{}", json_of(&one.record, max(plan, &one.record))));
+        next.iter().for_each(|one| println!("{}", json_of(plan, &one.record)));
         hindered.iter().for_each(|line| note!("warning: {line}"));
         return Ok(OK);
     }
@@ -266,22 +267,60 @@ fn row(plan: &Plan, record: &AttemptRecord, now: u64) -> Vec<String> {
     ]
 }
 
-/// `max`: how many attempts its handler has; `None`: it is not in the configuration.
-pub fn json_of(record: &AttemptRecord, max: Option<u32>) -> Value {
-    let (failed, running) = state(record);
-    json!({
-        "id": format!("{}.{}", record.handler, record.event),
-        "handler": record.handler,
-        "event": record.event,
-        "stream": record.stream,
-        "subject": record.subject,
-        "attempts": record.attempts,
-        "max_attempts": max,
-        "first_attempt": record.first,
-        "next": record.next,
-        "running_on": running,
-        "code": failed.map(|f| &f.code),
-        "error": failed.map(|f| &f.message),
-        "history": record.history,
-    })
+fn json_of(plan: &Plan, record: &AttemptRecord) -> String {
+    json_line(&RetryingJson::of(record, max(plan, record)))
+}
+
+/// An event between two attempts.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "retrying", description = "As a line of `jetmesh retrying --json`.")]
+#[schemars(title = "An event between two attempts, a line of `jetmesh retrying --json`")]
+pub struct RetryingJson<'a> {
+    /// HANDLER.INCARNATION.SEQUENCE
+    id: String,
+    handler: &'a str,
+    /// INCARNATION.SEQUENCE
+    event: &'a str,
+    stream: &'a str,
+    /// The event's.
+    subject: &'a str,
+    /// That were begun.
+    attempts: u32,
+    /// By the configuration; null: the handler is not in it.
+    max_attempts: Option<u32>,
+    /// When it began.
+    #[schemars(extend("format" = "date-time"))]
+    first_attempt: &'a str,
+    /// When the next attempt is due; null: one runs.
+    #[schemars(extend("format" = "date-time"))]
+    next: Option<&'a str>,
+    /// The host that runs it now.
+    running_on: Option<&'a str>,
+    code: Option<&'a str>,
+    /// The last failure's.
+    error: Option<&'a str>,
+    /// The last few attempts, oldest first.
+    history: &'a [Attempt],
+}
+
+impl<'a> RetryingJson<'a> {
+    /// `max`: how many attempts its handler has; `None`: it is not in the configuration.
+    pub fn of(record: &'a AttemptRecord, max: Option<u32>) -> RetryingJson<'a> {
+        let (failed, running) = state(record);
+        RetryingJson {
+            id: format!("{}.{}", record.handler, record.event),
+            handler: &record.handler,
+            event: &record.event,
+            stream: &record.stream,
+            subject: &record.subject,
+            attempts: record.attempts,
+            max_attempts: max,
+            first_attempt: &record.first,
+            next: record.next.as_deref(),
+            running_on: running,
+            code: failed.map(|failure| failure.code.as_str()),
+            error: failed.map(|failure| failure.message.as_str()),
+            history: &record.history,
+        }
+    }
 }

@@ -1,6 +1,21 @@
-//! `jetmesh schema`: what the JSON of the other commands is made of.
+//! `jetmesh schema`: what the JSON of the other commands is made of, from the types that they print.
 
+use schemars::JsonSchema;
+use schemars::generate::SchemaSettings;
+use schemars::transform::RecursiveTransform;
+use serde_json::Value;
+
+use super::dlq::discard::Discarded;
+use super::dlq::export::Imported;
+use super::dlq::ls::{GroupJson, LetterJson};
+use super::dlq::rehearse::RehearsalLine;
+use super::dlq::replay::{AccountJson, DryRunJson};
+use super::dlq::show::ShowJson;
+use super::retrying::RetryingJson;
+use super::status::MeshStatus;
+use super::trace::TraceJson;
 use super::{Error, OK};
+use crate::dlq::archive::Archived;
 
 #[derive(Debug, clap::Args)]
 pub struct Schema {
@@ -8,69 +23,70 @@ pub struct Schema {
     pub name: Option<String>,
 }
 
-/// Name, what it describes, and the schema itself.
-const SCHEMAS: [(&str, &str, &str); 12] = [
-    ("status", "`status --json`", include_str!("../../schemas/status.json")),
-    ("trace", "`trace --json`", include_str!("../../schemas/trace.json")),
-    (
-        "retrying",
-        "a line of `retrying --json`",
-        include_str!("../../schemas/retrying.json"),
-    ),
-    ("ls", "a line of `dlq ls --json`", include_str!("../../schemas/ls.json")),
-    (
-        "group",
-        "a line of `dlq ls --group --json`",
-        include_str!("../../schemas/group.json"),
-    ),
-    ("show", "`dlq show --json`", include_str!("../../schemas/show.json")),
-    (
-        "rehearse",
-        "a line of `dlq rehearse --json`",
-        include_str!("../../schemas/rehearse.json"),
-    ),
-    (
-        "replay",
-        "`dlq replay --json`",
-        include_str!("../../schemas/replay.json"),
-    ),
-    (
-        "dry-run",
-        "`dlq replay --dry-run --json`",
-        include_str!("../../schemas/dry-run.json"),
-    ),
-    (
-        "discard",
-        "`dlq discard --json`",
-        include_str!("../../schemas/discard.json"),
-    ),
-    (
-        "export",
-        "a line of `dlq export`",
-        include_str!("../../schemas/export.json"),
-    ),
-    (
-        "import",
-        "`dlq import --json`",
-        include_str!("../../schemas/import.json"),
-    ),
+/// A schema that is published.
+pub struct Published {
+    pub name: &'static str,
+    /// What it describes.
+    what: &'static str,
+    /// Makes its text from the type that is printed.
+    pub make: fn() -> String,
+}
+
+impl Published {
+    const fn of<T: JsonSchema>(name: &'static str, what: &'static str) -> Published {
+        let make = make::<T>;
+        Published { name, what, make }
+    }
+}
+
+pub static SCHEMAS: [Published; 12] = [
+    Published::of::<MeshStatus>("status", "`status --json`"),
+    Published::of::<TraceJson>("trace", "`trace --json`"),
+    Published::of::<RetryingJson>("retrying", "a line of `retrying --json`"),
+    Published::of::<LetterJson>("ls", "a line of `dlq ls --json`"),
+    Published::of::<GroupJson>("group", "a line of `dlq ls --group --json`"),
+    Published::of::<ShowJson>("show", "`dlq show --json`"),
+    Published::of::<RehearsalLine>("rehearse", "a line of `dlq rehearse --json`"),
+    Published::of::<AccountJson>("replay", "`dlq replay --json`"),
+    Published::of::<DryRunJson>("dry-run", "`dlq replay --dry-run --json`"),
+    Published::of::<Discarded>("discard", "`dlq discard --json`"),
+    Published::of::<Archived>("export", "a line of `dlq export`"),
+    Published::of::<Imported>("import", "`dlq import --json`"),
 ];
 
 pub fn run(schema: &Schema) -> Result<u8, Error> {
-    match &schema.name {
-        None => {
-            let width = SCHEMAS.iter().map(|(name, ..)| name.len()).max().unwrap_or(0);
-            for (name, what, _) in SCHEMAS {
-                println!("{name:width$}  {what}");
-            }
+    let Some(name) = &schema.name else {
+        let width = SCHEMAS.iter().map(|one| one.name.len()).max().unwrap_or(0);
+        for one in &SCHEMAS {
+            println!("{:width$}  {}", one.name, one.what);
         }
-        Some(name) => {
-            let names = || SCHEMAS.map(|(name, ..)| name).join(", ");
-            let found = SCHEMAS.iter().find(|(known, ..)| known == name);
-            let (.., text) =
-                found.ok_or_else(|| Error::Usage(format!("there is no schema {name}; there are {}", names())))?;
-            print!("{text}");
-        }
-    }
+        return Ok(OK);
+    };
+    let found = SCHEMAS.iter().find(|one| one.name == name);
+    let Some(found) = found else {
+        let names = SCHEMAS.each_ref().map(|one| one.name).join(", ");
+        return Err(Error::Usage(format!("there is no schema {name}; there are {names}")));
+    };
+    print!("{}", (found.make)());
     Ok(OK)
+}
+
+/// The schema of what is printed of a type.
+fn make<T: JsonSchema>() -> String {
+    let settings = SchemaSettings::draft2020_12().for_serialize();
+    let settings = settings.with_transform(RecursiveTransform(plain));
+    let schema = settings.into_generator().into_root_schema_for::<T>();
+    let text = serde_json::to_string_pretty(&schema).expect("a schema serialises");
+    text + "\n"
+}
+
+/// A comment's lines are one text, and how wide an integer is in memory says nothing about the JSON.
+fn plain(schema: &mut schemars::Schema) {
+    if let Some(Value::String(text)) = schema.get_mut("description") {
+        *text = text.replace('\n', " ");
+    }
+    let width = schema.get("format").and_then(Value::as_str);
+    if width.is_some_and(|format| format.starts_with("int") || format.starts_with("uint")) {
+        schema.remove("format");
+    }
 }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use serde::Serialize;
+
 use super::table::cut;
 use crate::text::display::{clean, shown};
 
@@ -43,6 +45,16 @@ pub fn flush() {
     if let Err(error) = std::io::stdout().flush() {
         panic!("{UNPRINTED}{error}");
     }
+}
+
+/// JSON on one line.
+pub fn json_line(value: &impl Serialize) -> String {
+    serde_json::to_string(value).expect("what is printed serialises")
+}
+
+/// JSON laid out for reading.
+pub fn json_page(value: &impl Serialize) -> String {
+    serde_json::to_string_pretty(value).expect("what is printed serialises")
 }
 
 /// Bytes on one line: text as it is, anything else by its size.

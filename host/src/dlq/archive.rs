@@ -1,6 +1,7 @@
 //! A dead letter as one line of JSON, from which it can be put back.
 
 use bytes::Bytes;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::select::is_id;
@@ -9,11 +10,21 @@ use crate::message::{Headers, header_map, parse_rfc3339, rfc3339};
 use crate::outcome::Cause;
 use crate::payload::{Header, Payload, headers};
 
-#[derive(Debug, Serialize, Deserialize)]
-struct ArchiveLine {
+/// A line.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[schemars(
+    title = "A dead letter to put back, a line of `jetmesh dlq export`",
+    description = ""
+)]
+pub struct Archived {
+    /// What people call the letter by: HANDLER.INCARNATION.SEQUENCE.
     id: String,
+    /// Where the letter lies.
     subject: String,
+    /// When the event died.
+    #[schemars(extend("format" = "date-time"))]
     dead_since: String,
+    /// The letter's own headers and its event's.
     headers: Vec<Header>,
     payload: Payload,
 }
@@ -29,7 +40,7 @@ pub struct Restored {
 /// A letter, which must be whole, as a line.
 pub fn line(letter: &Letter) -> String {
     let kept = letter.headers.iter().filter(|(name, _)| !is_of_storage(name));
-    let line = ArchiveLine {
+    let line = Archived {
         id: letter.id().to_owned(),
         subject: letter.subject.clone(),
         dead_since: rfc3339(letter.dead_since_ms()),
@@ -57,7 +68,7 @@ fn is(name: &str, header: &str) -> bool {
 pub fn parse(text: &str) -> Result<Restored, String> {
     // At the beginning of a file.
     let text = text.trim_start_matches('\u{feff}');
-    let line: ArchiveLine = serde_json::from_str(text).map_err(|error| {
+    let line: Archived = serde_json::from_str(text).map_err(|error| {
         // The caller knows the number of the line, if there are several.
         let why = error.to_string().replace(" at line 1 column ", " at column ");
         format!("it is not an exported letter: {why}")

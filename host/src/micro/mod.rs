@@ -3,7 +3,6 @@
 //! own requests.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -12,21 +11,17 @@ use serde_json::{Value, json};
 use crate::broker::connection::redial_delay;
 use crate::broker::{self, Connection, Error};
 use crate::failpoint;
-use crate::handler_task::hindered::Hindrance;
 use crate::handler_task::lane::Lane;
-use crate::ledger::Trouble;
 use crate::ledger::relay::RelayState;
-use crate::ledger::relay::state::BlockedTarget;
-use crate::message::clock;
-use crate::message::rfc3339;
 use crate::micro::peers::Apart;
 use crate::micro::settings::Unlike;
+use crate::micro::stats::{EndpointMetadata, Stats};
 use crate::plan::Plan;
 use crate::process::panics::Panics;
-use crate::process::telemetry;
 
 mod peers;
 pub mod settings;
+pub mod stats;
 pub mod told;
 
 /// The service's name: `jetmesh` and the mesh's.
@@ -144,27 +139,11 @@ async fn answer(connection: &Connection, host: &Host) -> Result<(), Error> {
         }
         let Some(reply) = request.reply else { continue };
         let verb = request.subject.split('.').nth(1).unwrap_or_default();
-        let mut body = json!({
-            "name": name,
-            "id": host.name,
-            "version": env!("CARGO_PKG_VERSION"),
-            "metadata": { "mesh": host.plan.mesh },
-        });
-        match verb {
-            "PING" => body["type"] = json!("io.nats.micro.v1.ping_response"),
-            "INFO" => {
-                body["type"] = json!("io.nats.micro.v1.info_response");
-                body["description"] = json!("jetmesh host");
-                body["endpoints"] = host.lanes.iter().map(|lane| endpoint(lane)).collect();
-            }
-            _ => {
-                body["type"] = json!("io.nats.micro.v1.stats_response");
-                body["started"] = json!(host.started);
-                body["endpoints"] = host.lanes.iter().map(|lane| stats(lane)).collect();
-                body["relays"] = host.relays.iter().map(|relay| relay_json(relay)).collect();
-                body["data"] = of_host(host);
-            }
-        }
+        let body = match verb {
+            "PING" => named(host, "ping_response"),
+            "INFO" => info(host),
+            _ => json!(Stats::of(host)),
+        };
         for part in parts(body, connection.client.max_payload().saturating_sub(ENVELOPE_BYTES)) {
             // This fails only when the connection is closed.
             let _ = connection.client.publish(reply.clone(), part.into()).await;
@@ -219,100 +198,37 @@ fn join(hosts: &mut Vec<Value>, mut answer: Value) {
     }
 }
 
+/// What each answer begins with.
+fn named(host: &Host, kind: &str) -> Value {
+    json!({
+        "type": format!("io.nats.micro.v1.{kind}"),
+        "name": service(&host.plan.mesh),
+        "id": host.name,
+        "version": env!("CARGO_PKG_VERSION"),
+        "metadata": { "mesh": host.plan.mesh },
+    })
+}
+
+fn info(host: &Host) -> Value {
+    let mut body = named(host, "info_response");
+    body["description"] = json!("jetmesh host");
+    body["endpoints"] = host.lanes.iter().map(|lane| endpoint(lane)).collect();
+    body
+}
+
+/// A handler, without its figures.
 fn endpoint(lane: &Lane) -> Value {
     json!({
         "name": lane.plan.name,
-        "subject": lane.plan.subjects.first().map_or(">", String::as_str),
+        "subject": subject(lane),
         "queue_group": lane.plan.consumer,
-        "metadata": {
-            "module": lane.runner.digest().to_string(),
-            "stream": lane.plan.stream,
-            "ledger": lane.plan.ledger.clone().unwrap_or_default(),
-            "settings": settings::of(&lane.plan),
-        },
+        "metadata": EndpointMetadata::of(lane),
     })
 }
 
-/// How a relay stands on this host.
-fn relay_json(relay: &RelayState) -> Value {
-    let now = relay.snapshot();
-    let blocked = |one: BlockedTarget| json!({ "target": one.target, "why": one.why, "since": rfc3339(one.since_ms), "waiting": one.waiting, "letters": one.letters });
-    json!({
-        "ledger": relay.ledger(),
-        "active": now.active,
-        "since": rfc3339(now.since_ms),
-        "unconfirmed": now.unconfirmed,
-        "oldest": now.oldest_ms.map(rfc3339),
-        "full": now.full,
-        "made_anew": now.made_anew,
-        "left_out": now.left_out.map(|l| json!({ "sequence": l.sequence, "why": l.why, "count": l.count })),
-        "error": now.error.map(|e| json!({ "why": e.why, "since": rfc3339(e.since_ms), "count": e.count })),
-        "blocked": now.blocked.into_iter().map(blocked).collect::<Vec<_>>(),
-    })
-}
-
-/// What is no handler's own.
-fn of_host(host: &Host) -> Value {
-    let buckets = host.lanes.iter().filter_map(|lane| lane.bucket.as_ref());
-    let mut ledgers: Vec<(&str, Option<Trouble>)> = buckets.map(|b| (b.name.as_str(), b.trouble())).collect();
-    ledgers.sort_by_key(|(name, _)| *name);
-    ledgers.dedup_by_key(|(name, _)| *name);
-    let trouble = |t: Trouble| json!({ "why": t.why, "since": rfc3339(t.since_ms), "count": t.count });
-    let ledgers = ledgers
-        .into_iter()
-        .map(|(name, error)| json!({ "ledger": name, "error": error.map(trouble) }));
-    let panicked = host.panics.all().into_iter();
-    let panicked =
-        panicked.map(|(task, told)| json!({ "task": task, "count": told.count, "last": told.text, "at": told.at }));
-    json!({
-        // How far its clock is ahead of the server's; negative: behind; 0 as long as no answer says otherwise.
-        "clock_ahead_ms": clock::ahead_ms(),
-        "log_lines_lost": telemetry::lost(),
-        "panics": panicked.collect::<Vec<_>>(),
-        "ledgers": ledgers.collect::<Vec<_>>(),
-    })
-}
-
-fn hindrance(one: Hindrance) -> Value {
-    json!({ "why": one.why, "since": rfc3339(one.since_ms), "events": one.events })
-}
-
-fn stats(lane: &Lane) -> Value {
-    let of = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
-    let counters = &lane.counters;
-    let (done, retried, dead) = (of(&counters.done), of(&counters.retried), of(&counters.dead));
-    let attempts = done + retried + dead;
-    let busy = of(&counters.busy_ns);
-    let (reads, fetched) = lane.bucket.as_ref().map_or((0, 0), |b| b.reads());
-    let mut body = endpoint(lane);
-    body["num_requests"] = json!(attempts);
-    body["num_errors"] = json!(retried + dead);
-    body["last_error"] = json!("");
-    body["processing_time"] = json!(busy);
-    body["average_processing_time"] = json!(busy.checked_div(attempts).unwrap_or(0));
-    let standing = lane.status.get();
-    body["data"] = json!({
-        "state": standing.state.word(),
-        "since": rfc3339(standing.since_ms),
-        "why": standing.why,
-        "module": lane.runner.digest().to_string(),
-        "module_since": rfc3339(lane.runner.module.load().since_ms()),
-        "module_not_taken": lane.runner.not_taken().map(|n| json!({ "why": n.why, "since": rfc3339(n.since_ms) })),
-        "hindered": lane.hindered.now().into_iter().map(hindrance).collect::<Vec<_>>(),
-        "in_flight": lane.in_flight.count(),
-        "done": done,
-        "retried": retried,
-        "dead": dead,
-        "repeated": of(&counters.repeated),
-        "known_by_id": of(&counters.known_by_id),
-        "removed": of(&counters.removed),
-        "conflicts": of(&counters.conflicts),
-        "refused_commits": lane.bucket.as_ref().map_or(0, |b| b.refusals()),
-        // Of its bucket, which it may share.
-        "keys_read": reads,
-        "keys_fetched": fetched,
-    });
-    body
+/// The first that a handler reads.
+fn subject(lane: &Lane) -> &str {
+    lane.plan.subjects.first().map_or(">", String::as_str)
 }
 
 #[cfg(test)]

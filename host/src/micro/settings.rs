@@ -3,6 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use schemars::JsonSchema;
+use serde::Serialize;
 use serde_json::Value;
 
 use crate::plan::Handler;
@@ -44,12 +46,15 @@ fn told(hosts: &[Value]) -> impl Iterator<Item = SettingsTold<'_>> {
 }
 
 /// What hosts do not agree on about a handler.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Difference {
-    /// The keys of the configuration.
+    /// Keys of the handler's configuration.
+    #[schemars(with = "Vec<String>")]
     pub keys: BTreeSet<String>,
     /// The hosts with other settings than the first of them, by its id.
+    #[schemars(with = "Vec<String>")]
     pub hosts: BTreeSet<String>,
+    /// The host that they are compared with.
     pub than: String,
 }
 

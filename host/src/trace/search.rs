@@ -6,6 +6,9 @@ use super::Tracer;
 use super::field::Json;
 use super::find::Place;
 use super::reading::{Extent, Range};
+use schemars::JsonSchema;
+use serde::Serialize;
+
 use crate::broker::stream::StreamState;
 use crate::broker::{Error, StreamInfo};
 use crate::message::clock::Moment;
@@ -50,33 +53,37 @@ impl Key {
     }
 }
 
-/// What was searched of a stream.
-#[derive(Debug)]
+/// What was searched of a stream. `jetmesh trace --json` prints it.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(description = "What was searched of a stream.")]
 pub struct Searched {
     pub stream: String,
+    /// How many of its messages were looked into.
     pub messages: u64,
-    /// Of these: with a payload that is no JSON, so that nothing can be found in it.
+    /// How many of these are not JSON, so that nothing can be found in them.
     pub unreadable: u64,
-    /// From here on everything was read; `None`: nothing was.
+    /// From here on everything was read, RFC 3339; null: nothing was.
+    #[schemars(extend("format" = "date-time"))]
     pub since: Option<String>,
-    /// Everything was read that the stream holds within the time that was asked for.
+    /// Everything was read that the stream holds within the time of --since.
     pub whole: bool,
     /// There is no such stream.
     pub missing: bool,
-    /// What could not be read, because the stream has removed it.
+    /// What could not be searched; null: all could.
     pub removed: Option<Removed>,
 }
 
-/// Messages that a stream has removed, and that may have been within the time that was asked for.
-#[derive(Debug, PartialEq, Eq)]
+/// Messages that the stream has removed and that may have been within the time of --since.
+#[derive(Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Removed {
-    /// It holds nothing before this sequence, the one after its last if it is empty; 0: nothing is missing there.
+    /// The stream holds nothing before this sequence, the one after its last if it is empty; 0: nothing is missing there.
     pub before: u64,
-    /// When its oldest message was stored, RFC 3339; `None`: it holds none.
+    /// When the oldest message of the stream was stored, RFC 3339; null: it is empty.
+    #[schemars(extend("format" = "date-time"))]
     pub oldest: Option<String>,
-    /// How many are missing between its first and its last message.
+    /// How many messages are missing between its first and its last.
     pub between: u64,
-    /// Its settings that remove messages, each with its value; none: only people and programs remove something.
+    /// The settings of the stream that remove messages, with their values; empty: only purges and deletions do.
     pub by: Vec<String>,
 }
 

@@ -1,5 +1,8 @@
 //! How one handler stands to one event.
 
+use schemars::JsonSchema;
+use serde::Serialize;
+
 use super::ledger::{Told, TracedDecision, Word};
 use super::{Part, TracedMessage, Tracer};
 use crate::attempts::{self, AttemptRecord};
@@ -66,18 +69,22 @@ pub enum Stand {
     },
 }
 
-/// A dead letter.
-#[derive(Debug)]
+/// A dead letter. `jetmesh trace --json` prints it.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "letter", description = "A dead letter.")]
 pub struct TracedLetter {
+    /// What `jetmesh dlq` calls it.
     pub id: String,
-    /// RFC 3339.
+    /// When the event died, RFC 3339.
+    #[serde(rename = "dead_since")]
+    #[schemars(extend("format" = "date-time"))]
     pub since: String,
     pub cause: String,
     pub code: String,
     pub error: String,
     /// 0: not known.
     pub attempts: u32,
-    /// Why it is not listed any more.
+    /// Why it is not listed any more; null: it is.
     pub settled: Option<String>,
 }
 

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use futures_util::{StreamExt as _, stream};
-use serde_json::json;
+use schemars::JsonSchema;
+use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
 use crate::broker::Connection;
@@ -32,21 +33,23 @@ pub struct Discard {
 }
 
 /// What has become of what was selected.
-#[derive(Debug, Default)]
-struct DiscardTally {
+#[derive(Debug, Default, Serialize, JsonSchema)]
+#[schemars(title = "What `jetmesh dlq discard --json` has done", description = "")]
+pub struct Discarded {
+    /// How many were resolved.
     discarded: u64,
-    /// Replayed or overwritten since they were read.
+    /// Ids of those that changed meanwhile and were left as they are.
     changed: Vec<String>,
-    /// There are none, or they are settled.
+    /// Ids that name no dead letter, or a resolved one.
     missing: Vec<String>,
-    /// The server has refused it.
+    /// How many the server has refused to resolve.
     failed: u64,
-    /// It was ended by a signal, or by a refusal, before these.
+    /// How many were not tried, because a signal or a refusal ended it before.
     left: u64,
 }
 
 pub async fn run(connection: &Connection, discard: &Discard, stop: &Stop) -> Result<u8, Error> {
-    let mut account = DiscardTally::default();
+    let mut account = Discarded::default();
     let letters = letters(connection, &discard.selection, &mut account.missing).await?;
     if letters.is_empty() {
         account.print(discard.json);
@@ -138,20 +141,10 @@ fn summary(letters: &[Letter]) -> String {
     )
 }
 
-impl DiscardTally {
+impl Discarded {
     fn print(&self, as_json: bool) {
         if as_json {
-            let DiscardTally {
-                discarded,
-                changed,
-                missing,
-                failed,
-                left,
-            } = self;
-            println!(
-                "{}",
-                json!({ "discarded": discarded, "changed": changed, "missing": missing, "failed": failed, "left": left })
-            );
+            println!("{}", text::json_line(self));
             return;
         }
         println!("discarded {}", text::letters(self.discarded));

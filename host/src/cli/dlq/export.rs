@@ -5,12 +5,13 @@ use std::io::{self, BufRead, BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use futures_util::{StreamExt as _, stream};
-use serde_json::json;
+use schemars::JsonSchema;
+use serde::Serialize;
 
 use crate::broker::{self, Connection};
 use crate::cli::dlq::selection::{Selected, Selection};
 use crate::cli::stop::Stop;
-use crate::cli::text::letters;
+use crate::cli::text::{json_line, letters};
 use crate::cli::{Error, FAILED, OK, UNREAD};
 use crate::dead_letter::{self, Letter};
 use crate::dlq::{archive, select};
@@ -158,6 +159,27 @@ impl Write for Synced {
     }
 }
 
+/// What has become of the lines.
+#[derive(Debug, Default, Serialize, JsonSchema)]
+#[schemars(title = "What `jetmesh dlq import --json` has done", description = "")]
+pub struct Imported {
+    /// How many were restored.
+    put_back: u64,
+    /// How many were there, and left as they are.
+    there_already: u64,
+    /// How many are resolved, and were not restored.
+    settled: u64,
+    /// Lines that are no letters.
+    malformed: Vec<MalformedLine>,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+struct MalformedLine {
+    #[schemars(range(min = 1))]
+    line: usize,
+    reason: String,
+}
+
 /// What has become of a line.
 enum LineFate {
     PutBack,
@@ -187,15 +209,14 @@ pub async fn import(connection: &Connection, import: &Import, stop: &Stop) -> Re
             (at + 1, fate)
         })
         .buffered(AT_ONCE);
-    let (mut back, mut there, mut settled) = (0u64, 0u64, 0u64);
-    let mut malformed = Vec::new();
+    let mut done = Imported::default();
     let mut failed = None;
     while let Some((line, fate)) = fates.next().await {
         match fate {
-            Ok(LineFate::PutBack) => back += 1,
-            Ok(LineFate::There) => there += 1,
-            Ok(LineFate::Settled) => settled += 1,
-            Ok(LineFate::Malformed(why)) => malformed.push((line, why)),
+            Ok(LineFate::PutBack) => done.put_back += 1,
+            Ok(LineFate::There) => done.there_already += 1,
+            Ok(LineFate::Settled) => done.settled += 1,
+            Ok(LineFate::Malformed(reason)) => done.malformed.push(MalformedLine { line, reason }),
             Err(error) => {
                 // The lines behind it would fail as well; a second import goes on where this one stopped.
                 failed = Some(error);
@@ -204,20 +225,17 @@ pub async fn import(connection: &Connection, import: &Import, stop: &Stop) -> Re
         }
     }
     if import.json {
-        let bad: Vec<_> = malformed
-            .iter()
-            .map(|(line, why)| json!({ "line": line, "reason": why }))
-            .collect();
-        println!(
-            "{}",
-            json!({ "put_back": back, "there_already": there, "settled": settled, "malformed": bad })
-        );
+        println!("{}", json_line(&done));
     } else {
         println!(
-            "{back} restored, {there} already there, {settled} resolved and not restored, {} malformed",
-            malformed.len()
+            "{} restored, {} already there, {} resolved and not restored, {} malformed",
+            done.put_back,
+            done.there_already,
+            done.settled,
+            done.malformed.len()
         );
-        malformed.iter().for_each(|(line, why)| note!("line {line}: {why}"));
+        let malformed = done.malformed.iter();
+        malformed.for_each(|MalformedLine { line, reason }| note!("line {line}: {reason}"));
     }
     if let Some(code) = stop.code() {
         note!("interrupted: the same command again restores the rest");
@@ -225,7 +243,7 @@ pub async fn import(connection: &Connection, import: &Import, stop: &Stop) -> Re
     }
     match failed {
         Some(error) => Err(error),
-        None if malformed.is_empty() => Ok(OK),
+        None if done.malformed.is_empty() => Ok(OK),
         None => Ok(FAILED),
     }
 }

@@ -1,11 +1,12 @@
 //! `jetmesh dlq ls`: which dead letters there are, or which faults.
 
-use super::selection::Conditions;
-use serde_json::json;
+use schemars::JsonSchema;
+use serde::Serialize;
 
+use super::selection::Conditions;
 use crate::broker::Connection;
 use crate::cli::table::{self, Narrow};
-use crate::cli::text::{self, in_time};
+use crate::cli::text::{self, in_time, json_line};
 use crate::cli::{Error, OK};
 use crate::dead_letter::{self, Letter};
 use crate::dlq::group::LetterGroup;
@@ -13,6 +14,7 @@ use crate::dlq::select::Newest;
 use crate::dlq::{Filter, Groups};
 use crate::message::clock::now_ms;
 use crate::message::rfc3339;
+use crate::outcome::Cause;
 
 #[derive(Debug, clap::Args)]
 pub struct Ls {
@@ -57,7 +59,10 @@ pub async fn run(connection: &Connection, ls: &Ls) -> Result<u8, Error> {
 async fn letters(connection: &Connection, filter: &Filter, ls: &Ls) -> Result<u8, Error> {
     let limit = ls.limit.unwrap_or(if ls.json { 0 } else { TABLE_LIMIT });
     if ls.json && limit == 0 {
-        super::each(connection, filter, false, |letter| println!("{}", json_of(&letter))).await?;
+        super::each(connection, filter, false, |letter| {
+            println!("{}", json_line(&LetterJson::from(&letter)))
+        })
+        .await?;
         return Ok(OK);
     }
     let newest = match limit {
@@ -70,7 +75,8 @@ async fn letters(connection: &Connection, filter: &Filter, ls: &Ls) -> Result<u8
         limit => super::newest(connection, filter, limit).await?,
     };
     if ls.json {
-        newest.letters.iter().for_each(|letter| println!("{}", json_of(letter)));
+        let letters = newest.letters.iter().map(LetterJson::from);
+        letters.for_each(|letter| println!("{}", json_line(&letter)));
     } else if newest.letters.is_empty() {
         none(filter);
     } else {
@@ -134,7 +140,8 @@ async fn groups(connection: &Connection, filter: &Filter, ls: &Ls) -> Result<u8,
     let limit = ls.limit.filter(|limit| *limit > 0).unwrap_or(groups.len());
     let shown = &groups[..limit.min(groups.len())];
     if ls.json {
-        shown.iter().for_each(|group| println!("{}", json_of_group(group)));
+        let groups = shown.iter().map(GroupJson::from);
+        groups.for_each(|group| println!("{}", json_line(&group)));
     } else if groups.is_empty() {
         none(filter);
     } else {
@@ -180,39 +187,115 @@ async fn groups(connection: &Connection, filter: &Filter, ls: &Ls) -> Result<u8,
     Ok(OK)
 }
 
-pub fn json_of(letter: &Letter) -> serde_json::Value {
-    let of = |name: &str| letter.header(name);
-    json!({
-        "id": letter.id(),
-        "subject": letter.subject,
-        "sequence": letter.sequence,
-        "dead_since": rfc3339(letter.dead_since_ms()),
-        "handler": of(dead_letter::HANDLER),
-        "cause": of(dead_letter::CAUSE),
-        "code": of(dead_letter::CODE),
-        "error": of(dead_letter::ERROR),
-        "attempts": of(dead_letter::ATTEMPTS).parse::<u32>().unwrap_or(0),
-        "module": of(dead_letter::MODULE),
-        "event": of(dead_letter::EVENT),
-        "event_subject": of(dead_letter::SUBJECT),
-        "first_attempt": of(dead_letter::FIRST_ATTEMPT),
-        "last_attempt": of(dead_letter::LAST_ATTEMPT),
-    })
+/// A dead letter.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(title = "A dead letter, a line of `jetmesh dlq ls --json`", description = "")]
+pub struct LetterJson<'a> {
+    /// What people call the letter by: HANDLER.INCARNATION.SEQUENCE.
+    id: &'a str,
+    /// Where the letter lies.
+    subject: &'a str,
+    /// Of the letter in the stream MESH_DEAD.
+    sequence: u64,
+    /// When the event died.
+    #[schemars(extend("format" = "date-time"))]
+    dead_since: String,
+    /// The handler that failed on it.
+    handler: &'a str,
+    /// Why the event is dead.
+    #[schemars(with = "Cause")]
+    cause: &'a str,
+    /// Of the last failure.
+    code: &'a str,
+    /// Of the last failure.
+    error: &'a str,
+    /// How often it was tried; 0 if that is not known.
+    attempts: u32,
+    /// Digest of the module of the last attempt; empty if there was none.
+    module: &'a str,
+    /// The event: INCARNATION.SEQUENCE; of an undeliverable one its own id.
+    event: &'a str,
+    /// The event's subject; empty if it was lost.
+    event_subject: &'a str,
+    /// When the first attempt began; empty if it is not known.
+    first_attempt: &'a str,
+    /// When the last attempt began; empty if it is not known.
+    last_attempt: &'a str,
 }
 
-fn json_of_group(group: &LetterGroup) -> serde_json::Value {
-    json!({
-        "group": group.key.id(),
-        "count": group.count,
-        "failed_again": group.failed_again,
-        "first": rfc3339(group.first_ms),
-        "last": rfc3339(group.last_ms),
-        "handler": group.key.handler,
-        "cause": group.key.cause,
-        "code": group.key.code,
-        "message": group.key.message,
-        "module": group.key.module,
-        "sample": group.sample,
-        "error": group.error,
-    })
+impl<'a> From<&'a Letter> for LetterJson<'a> {
+    fn from(letter: &'a Letter) -> LetterJson<'a> {
+        let of = |name: &str| letter.header(name);
+        LetterJson {
+            id: letter.id(),
+            subject: &letter.subject,
+            sequence: letter.sequence,
+            dead_since: rfc3339(letter.dead_since_ms()),
+            handler: of(dead_letter::HANDLER),
+            cause: of(dead_letter::CAUSE),
+            code: of(dead_letter::CODE),
+            error: of(dead_letter::ERROR),
+            attempts: of(dead_letter::ATTEMPTS).parse().unwrap_or(0),
+            module: of(dead_letter::MODULE),
+            event: of(dead_letter::EVENT),
+            event_subject: of(dead_letter::SUBJECT),
+            first_attempt: of(dead_letter::FIRST_ATTEMPT),
+            last_attempt: of(dead_letter::LAST_ATTEMPT),
+        }
+    }
+}
+
+/// A group of dead letters.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(
+    title = "A group of dead letters, a line of `jetmesh dlq ls --group --json`",
+    description = ""
+)]
+pub struct GroupJson<'a> {
+    /// The group's id.
+    #[schemars(regex(pattern = "^[0-9a-f]{8}$"))]
+    group: String,
+    /// How many letters it has.
+    #[schemars(range(min = 1))]
+    count: u64,
+    /// Of these: were replayed, and have failed again.
+    failed_again: u64,
+    /// When the first of them died.
+    #[schemars(extend("format" = "date-time"))]
+    first: String,
+    /// When the last of them died.
+    #[schemars(extend("format" = "date-time"))]
+    last: String,
+    handler: &'a str,
+    /// Why the event is dead.
+    #[schemars(with = "Cause")]
+    cause: &'a str,
+    code: &'a str,
+    /// The error without what differs from event to event.
+    message: &'a str,
+    /// The module's digest.
+    module: &'a str,
+    /// The id of the newest letter.
+    sample: &'a str,
+    /// The newest letter's error, word for word.
+    error: &'a str,
+}
+
+impl<'a> From<&'a LetterGroup> for GroupJson<'a> {
+    fn from(group: &'a LetterGroup) -> GroupJson<'a> {
+        GroupJson {
+            group: group.key.id(),
+            count: group.count,
+            failed_again: group.failed_again,
+            first: rfc3339(group.first_ms),
+            last: rfc3339(group.last_ms),
+            handler: &group.key.handler,
+            cause: &group.key.cause,
+            code: &group.key.code,
+            message: &group.key.message,
+            module: &group.key.module,
+            sample: &group.sample,
+            error: &group.error,
+        }
+    }
 }

@@ -1,13 +1,13 @@
 //! `jetmesh dlq`: find dead letters, understand them, and give them back.
 
 mod args;
-mod discard;
-mod export;
-mod ls;
-mod rehearse;
-mod replay;
+pub mod discard;
+pub mod export;
+pub mod ls;
+pub mod rehearse;
+pub mod replay;
 mod selection;
-mod show;
+pub mod show;
 
 pub use args::Dlq;
 pub use selection::{handler, time};

@@ -5,21 +5,23 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use serde_json::{Value, json};
+use schemars::JsonSchema;
+use serde::Serialize;
 
-use super::ls;
+use super::ls::LetterJson;
 use crate::attempts::history;
 use crate::attempts::{Attempt, RUNNING};
 use crate::broker::provision::DEAD;
 use crate::cli::pretty;
 use crate::cli::table::{self, terminal_columns};
+use crate::cli::text::json_page;
 use crate::cli::{Error, OK};
 use crate::dead_letter::{self, Letter};
 use crate::dlq::group;
 use crate::message::clock::now_ms;
 use crate::message::rfc3339;
 use crate::outcome::Cause;
-use crate::payload::{self, Payload};
+use crate::payload::{self, Header, Payload};
 use crate::text::display::shown;
 
 /// A payload's lines beyond this are left to `--json`.
@@ -40,10 +42,7 @@ pub struct Show {
 
 pub fn run(letter: &Letter, as_json: bool) -> Result<u8, Error> {
     if as_json {
-        println!(
-            "{}",
-            serde_json::to_string_pretty(&json_of(letter)).expect("it serialises")
-        );
+        println!("{}", json_page(&ShowJson::from(letter)));
     } else {
         print!("{}", page(letter, now_ms(), terminal_columns()));
     }
@@ -299,25 +298,49 @@ fn next(letter: &Letter) -> Vec<String> {
     lines
 }
 
-fn json_of(letter: &Letter) -> Value {
-    let of = |name: &str| letter.header(name);
-    let mut body = ls::json_of(letter);
-    let more = [
-        ("stream", json!(of(dead_letter::STREAM))),
-        ("event_time", json!(of(dead_letter::TIME))),
-        ("ledger", json!(of(dead_letter::LEDGER))),
-        ("death", json!(of(dead_letter::DEATH).parse::<u64>().ok())),
-        ("group", json!(group::FaultKey::of(letter).id())),
-        ("history", json!(history::of(&letter.headers))),
-        (
-            "headers",
-            json!(payload::headers(&dead_letter::originals(&letter.headers))),
-        ),
-        ("raw_headers_base64", json!(of(dead_letter::RAW_HEADERS))),
-        ("payload", json!(Payload::of(&letter.payload))),
-    ];
-    for (name, value) in more {
-        body[name] = value;
+/// Everything that is known of a dead letter.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(
+    title = "Everything that is known of a dead letter, `jetmesh dlq show --json`",
+    description = ""
+)]
+pub struct ShowJson<'a> {
+    #[serde(flatten)]
+    letter: LetterJson<'a>,
+    /// The event's stream.
+    stream: &'a str,
+    /// When the event was stored; empty if it is not known.
+    event_time: &'a str,
+    /// The ledger that holds the death; empty if the handler has none.
+    ledger: &'a str,
+    /// The ledger's entry that decided the death.
+    death: Option<u64>,
+    /// The id of its group.
+    group: String,
+    /// The attempts that are known word for word, oldest first.
+    history: Vec<Attempt>,
+    /// The event's headers.
+    headers: Vec<Header>,
+    /// Headers that no client can read; empty if there are none.
+    raw_headers_base64: &'a str,
+    /// The event's payload.
+    payload: Payload,
+}
+
+impl<'a> From<&'a Letter> for ShowJson<'a> {
+    fn from(letter: &'a Letter) -> ShowJson<'a> {
+        let of = |name: &str| letter.header(name);
+        ShowJson {
+            letter: LetterJson::from(letter),
+            stream: of(dead_letter::STREAM),
+            event_time: of(dead_letter::TIME),
+            ledger: of(dead_letter::LEDGER),
+            death: of(dead_letter::DEATH).parse().ok(),
+            group: group::FaultKey::of(letter).id(),
+            history: history::of(&letter.headers),
+            headers: payload::headers(&dead_letter::originals(&letter.headers)),
+            raw_headers_base64: of(dead_letter::RAW_HEADERS),
+            payload: Payload::of(&letter.payload),
+        }
     }
-    body
 }

@@ -2,16 +2,92 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::{Value, json};
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde_json::Value;
 
+use super::ledger::{LedgerState, LedgerStatus};
 use crate::broker::kv::kv_stream;
 use crate::broker::{self, By, Connection};
 use crate::ledger::core::entry::{Head, Subjects};
 use crate::message::EventId;
 use crate::micro::settings::Difference;
+use crate::micro::stats::{HindranceJson, NotTakenJson};
 use crate::micro::told;
 use crate::plan::Handler;
 use crate::trace::over::Over;
+
+/// A handler; what counts is absent while its consumer is not there.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct HandlerStatus {
+    pub handler: String,
+    /// Its source stream.
+    pub stream: String,
+    pub consumer: String,
+    /// Of the hosts that answer, the best: one that serves is enough.
+    pub state: HandlerState,
+    /// Since when it stands so.
+    #[schemars(extend("format" = "date-time"))]
+    pub since: Option<String>,
+    /// Why it does not serve, or why some of its events cannot go on.
+    pub why: Option<String>,
+    /// What keeps some of its events from going on, by reason.
+    #[schemars(with = "Vec<HindranceJson>")]
+    pub hindered: Vec<Value>,
+    /// Digest of the module that the hosts run, several with commas; null: no host answers.
+    pub module: Option<String>,
+    /// The modules that the hosts run; more than one outside of a rolling update is a mistake.
+    pub modules: Vec<ServedModule>,
+    /// Why hosts serve another module than their file has now; empty: they do not.
+    #[schemars(with = "Vec<NotTakenJson>")]
+    pub modules_not_taken: Vec<Value>,
+    /// What its hosts do not agree on; null: nothing.
+    pub settings_differ: Option<Difference>,
+    /// Not delivered yet.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "u64")]
+    pub pending: Option<u64>,
+    /// Delivered and not answered.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "u64")]
+    pub in_flight: Option<u64>,
+    /// Events that have failed and are not decided, as `jetmesh retrying` lists them; null: it cannot be known.
+    pub retrying: Option<usize>,
+    /// Done or dead, by the ledger; absent without a ledger, null if the ledger cannot be read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub decided: Option<Option<u64>>,
+    /// Dead letters that wait for a person.
+    pub dead: u64,
+    /// What is out of the ordinary.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String")]
+    pub note: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum HandlerState {
+    Serving,
+    /// It serves, and some of its events cannot go on.
+    Degraded,
+    Connecting,
+    Starting,
+    Stopped,
+    Unserved,
+}
+
+/// The hosts that serve a handler with the same module.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct ServedModule {
+    /// Digest.
+    pub module: String,
+    /// How many hosts serve with it.
+    #[schemars(range(min = 1))]
+    pub hosts: u64,
+    /// When the last of them took it up.
+    #[schemars(extend("format" = "date-time"))]
+    pub since: Option<String>,
+}
 
 /// The hosts that answer.
 pub struct Hosts<'a> {
@@ -22,112 +98,111 @@ pub struct Hosts<'a> {
 
 /// The state that the hosts report, the best of them first.
 struct HandlerTold<'a> {
-    state: &'a str,
+    state: HandlerState,
     why: Option<&'a str>,
-    since: Value,
+    since: Option<&'a str>,
 }
 
 /// What is known of a handler without asking for it alone.
 pub struct Known<'a> {
     /// How its ledger stands.
-    pub ledger: Option<&'a Value>,
+    pub ledger: Option<&'a LedgerStatus>,
     /// Letters of it that wait for a person.
     pub dead: u64,
     /// What its hosts do not agree on.
-    pub differs: Option<&'a Difference>,
+    pub differs: Option<Difference>,
     /// Events of which there are attempt records; `None`: that is not known.
     pub tried: Option<&'a [EventId]>,
 }
 
 /// One handler.
-pub async fn stand(connection: &Connection, handler: &Handler, hosts: &Hosts<'_>, known: Known<'_>) -> Value {
-    let Known {
-        ledger,
-        dead,
-        differs,
-        tried,
-    } = known;
+pub async fn stand(connection: &Connection, handler: &Handler, hosts: &Hosts<'_>, known: Known<'_>) -> HandlerStatus {
     let modules = modules(hosts.endpoints);
-    let digests: Vec<&str> = modules.iter().filter_map(|one| one["module"].as_str()).collect();
+    let digests: Vec<&str> = modules.iter().map(|one| one.module.as_str()).collect();
     let best = best(hosts);
-    let mut body = json!({
-        "handler": handler.name,
-        "stream": handler.stream,
-        "consumer": handler.consumer,
-        "state": best.state,
-        "since": best.since,
-        "why": best.why,
-        "module": if digests.is_empty() { Value::Null } else { json!(digests.join(",")) },
-        "modules": modules,
-        "modules_not_taken": told::said(hosts.endpoints, "module_not_taken"),
-        "settings_differ": differs.map(|d| json!({ "keys": d.keys, "hosts": d.hosts, "than": d.than })),
-        "dead": dead,
-    });
-    let hindered = told::hindered(hosts.endpoints);
-    if let Some(first) = hindered.first().filter(|_| best.state == "serving") {
-        body["state"] = json!("degraded");
-        body["since"] = first["since"].clone();
-        body["why"] = json!(hindered.iter().map(told::hindrance).collect::<Vec<_>>().join("; "));
-    }
-    body["hindered"] = json!(hindered);
-    if let Some(ledger) = ledger.filter(|ledger| ledger["state"] != "works") {
-        // Its events are delivered, and nothing can be decided.
-        if matches!(body["state"].as_str(), Some("serving" | "degraded")) {
-            body["state"] = json!("stopped");
-            body["since"] = ledger["since"].clone();
-        }
-        if best.why.is_none() {
-            body["why"] = ledger["why"].clone();
-        }
-    }
     let over = Over::of(connection, handler).await.ok();
-    if handler.ledger.is_some() {
-        body["decided"] = json!(over.as_ref().map(|over| over.floor.done + over.floor.dead));
-    }
+    let decided = || over.as_ref().map(|over| over.floor.done + over.floor.dead);
     // As `jetmesh retrying` lists them.
     let waits = |event: &&EventId| over.as_ref().is_none_or(|over| !over.is(&event.to_string()));
-    body["retrying"] = json!(tried.map(|tried| tried.iter().filter(waits).count()));
-    match at_nats(connection, handler, &mut body).await {
-        Ok(None) => {}
-        Ok(Some(why)) if body["why"].is_null() => {
-            if best.state == "serving" {
-                body["state"] = json!("connecting");
-            }
-            body["why"] = json!(why);
-        }
-        Ok(Some(why)) => body["note"] = json!(why),
-        Err(error) => body["note"] = json!(format!("NATS gives no information on its consumer: {error}")),
+    let mut status = HandlerStatus {
+        handler: handler.name.clone(),
+        stream: handler.stream.clone(),
+        consumer: handler.consumer.clone(),
+        state: best.state,
+        since: best.since.map(str::to_owned),
+        why: best.why.map(str::to_owned),
+        hindered: told::hindered(hosts.endpoints),
+        module: (!digests.is_empty()).then(|| digests.join(",")),
+        modules_not_taken: told::said(hosts.endpoints, "module_not_taken"),
+        settings_differ: known.differs,
+        pending: None,
+        in_flight: None,
+        retrying: known.tried.map(|tried| tried.iter().filter(waits).count()),
+        decided: handler.ledger.is_some().then(decided),
+        dead: known.dead,
+        note: None,
+        modules,
+    };
+    if let Some(first) = status.hindered.first().filter(|_| best.state == HandlerState::Serving) {
+        status.state = HandlerState::Degraded;
+        status.since = first["since"].as_str().map(str::to_owned);
+        let all: Vec<String> = status.hindered.iter().map(told::hindrance).collect();
+        status.why = Some(all.join("; "));
     }
-    body
+    if let Some(ledger) = known.ledger.filter(|ledger| ledger.state == LedgerState::Stopped) {
+        // Its events are delivered, and nothing can be decided.
+        if matches!(status.state, HandlerState::Serving | HandlerState::Degraded) {
+            status.state = HandlerState::Stopped;
+            status.since.clone_from(&ledger.since);
+        }
+        if best.why.is_none() {
+            status.why.clone_from(&ledger.why);
+        }
+    }
+    match at_nats(connection, handler, &mut status).await {
+        Ok(None) => {}
+        Ok(Some(why)) if status.why.is_none() => {
+            if best.state == HandlerState::Serving {
+                status.state = HandlerState::Connecting;
+            }
+            status.why = Some(why);
+        }
+        Ok(Some(why)) => status.note = Some(why),
+        Err(error) => status.note = Some(format!("NATS gives no information on its consumer: {error}")),
+    }
+    status
 }
 
 fn best<'a>(hosts: &Hosts<'a>) -> HandlerTold<'a> {
-    let of = |state: &str| hosts.endpoints.iter().find(|e| e["data"]["state"] == state);
+    let of = |(word, state): (&str, HandlerState)| {
+        let mut endpoints = hosts.endpoints.iter();
+        endpoints.find(|e| e["data"]["state"] == word).map(|e| (state, *e))
+    };
     // One host that serves is enough; of the others the one that a person must act for.
-    let told = ["serving", "stopped", "connecting", "starting"]
-        .into_iter()
-        .find_map(of);
-    match told {
-        Some(endpoint) => HandlerTold {
-            state: endpoint["data"]["state"].as_str().unwrap_or("unknown"),
-            why: endpoint["data"]["why"].as_str(),
-            since: endpoint["data"]["since"].clone(),
-        },
-        None if !hosts.any => HandlerTold {
-            state: "unserved",
-            why: Some("no host answers"),
-            since: Value::Null,
-        },
-        None => HandlerTold {
-            state: "unserved",
-            why: Some("no host that answers has it in its configuration"),
-            since: Value::Null,
-        },
-    }
+    let told = [
+        ("serving", HandlerState::Serving),
+        ("stopped", HandlerState::Stopped),
+        ("connecting", HandlerState::Connecting),
+        ("starting", HandlerState::Starting),
+    ]
+    .into_iter()
+    .find_map(of);
+    let (state, why, since) = match told {
+        Some((state, endpoint)) => {
+            let data = &endpoint["data"];
+            (state, data["why"].as_str(), data["since"].as_str())
+        }
+        None if !hosts.any => (HandlerState::Unserved, Some("no host answers"), None),
+        None => {
+            let why = "no host that answers has it in its configuration";
+            (HandlerState::Unserved, Some(why), None)
+        }
+    };
+    HandlerTold { state, why, since }
 }
 
 /// The modules that hosts serve it with: how many do, and since when all of these.
-fn modules(endpoints: &[&Value]) -> Vec<Value> {
+fn modules(endpoints: &[&Value]) -> Vec<ServedModule> {
     let mut modules: BTreeMap<&str, (u64, Option<&str>)> = BTreeMap::new();
     for endpoint in endpoints {
         if let Some(digest) = endpoint["data"]["module"].as_str() {
@@ -136,7 +211,11 @@ fn modules(endpoints: &[&Value]) -> Vec<Value> {
             *since = (*since).max(endpoint["data"]["module_since"].as_str());
         }
     }
-    let told = |(digest, (hosts, since))| json!({ "module": digest, "hosts": hosts, "since": since });
+    let told = |(digest, (hosts, since)): (&str, (u64, Option<&str>))| ServedModule {
+        module: digest.to_owned(),
+        hosts,
+        since: since.map(str::to_owned),
+    };
     modules.into_iter().map(told).collect()
 }
 
@@ -153,7 +232,7 @@ pub(super) async fn head(connection: &Connection, ledger: &str) -> Result<Head, 
 async fn at_nats(
     connection: &Connection,
     handler: &Handler,
-    body: &mut Value,
+    status: &mut HandlerStatus,
 ) -> Result<Option<String>, broker::Error> {
     let (stream, consumer) = (&handler.stream, &handler.consumer);
     let Some(there) = connection.stream(stream).await? else {
@@ -164,8 +243,8 @@ async fn at_nats(
             "its consumer {consumer} is not there; a host that serves makes it"
         )));
     };
-    body["pending"] = json!(info.num_pending);
-    body["in_flight"] = json!(info.num_ack_pending);
+    status.pending = Some(info.num_pending);
+    status.in_flight = Some(info.num_ack_pending);
     // What was stored after the first look makes no difference.
     let ahead = info.is_ahead_of(&there) && connection.left_behind(stream, &info).await?.is_some();
     if ahead {
@@ -175,7 +254,7 @@ async fn at_nats(
         )));
     }
     if let Some(why) = info.held_up(stream) {
-        body["note"] = json!(why);
+        status.note = Some(why);
     }
     Ok(None)
 }

@@ -1,5 +1,7 @@
 //! The state of one ledger, and which of its consequences wait to be published.
 
+use schemars::JsonSchema;
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::handler::head;
@@ -9,18 +11,68 @@ use crate::ledger::core::entry::Subjects;
 use crate::ledger::relay;
 use crate::message::clock::now_ms;
 use crate::message::parse_rfc3339;
+use crate::micro::stats::{BlockedJson, LeftOutJson};
 use crate::plan::Plan;
 
 /// A consequence that has waited for this time is late.
 pub const LATE_MS: u64 = 15_000;
 
+/// A ledger.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct LedgerStatus {
+    /// Its bucket.
+    pub ledger: String,
+    pub state: LedgerState,
+    #[schemars(extend("format" = "date-time"))]
+    pub since: Option<String>,
+    /// Why it does not work.
+    pub why: Option<String>,
+    /// What carries its consequences out.
+    pub relay: RelayStatus,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum LedgerState {
+    Works,
+    Stopped,
+}
+
+/// The relay of a ledger.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct RelayStatus {
+    pub state: RelayStanding,
+    pub why: Option<String>,
+    /// Messages of consequences that are not confirmed; null: it cannot be known.
+    pub waiting: Option<u64>,
+    /// When the oldest of them was stored.
+    #[schemars(extend("format" = "date-time"))]
+    pub oldest: Option<String>,
+    /// Targets that take nothing for now.
+    #[schemars(with = "Vec<BlockedJson>")]
+    pub blocked: Vec<Value>,
+    /// Messages among its consequences that nobody can read; null: none.
+    #[schemars(with = "Option<LeftOutJson>")]
+    pub left_out: Option<Value>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum RelayStanding {
+    Works,
+    Late,
+    Blocked,
+    Stopped,
+    Unserved,
+    Unknown,
+}
+
 /// One ledger.
-pub async fn stand(connection: &Connection, plan: &Plan, name: &str, hosts: &[Value]) -> Value {
+pub async fn stand(connection: &Connection, plan: &Plan, name: &str, hosts: &[Value]) -> LedgerStatus {
     let trouble = hosts
         .iter()
         .flat_map(|host| host["data"]["ledgers"].as_array().into_iter().flatten())
         .find(|ledger| ledger["ledger"] == name && !ledger["error"].is_null());
-    let mut body = json!({ "ledger": name, "state": "works", "since": null, "why": null });
     let at_nats = match connection.stream(&kv_stream(name)).await {
         Ok(Some(_)) => head(connection, name).await.err().map(|error| error.to_string()),
         Ok(None) => Some(format!(
@@ -30,55 +82,65 @@ pub async fn stand(connection: &Connection, plan: &Plan, name: &str, hosts: &[Va
         )),
         Err(error) => Some(error.to_string()),
     };
-    if let Some(trouble) = trouble {
-        body["since"] = trouble["error"]["since"].clone();
-        body["why"] = trouble["error"]["why"].clone();
-    } else if let Some(why) = &at_nats {
-        body["why"] = json!(why);
+    let of = |trouble: &Value, key: &str| trouble["error"][key].as_str().map(str::to_owned);
+    let (since, why) = match trouble {
+        Some(trouble) => (of(trouble, "since"), of(trouble, "why")),
+        None => (None, at_nats),
+    };
+    LedgerStatus {
+        ledger: name.to_owned(),
+        state: if why.is_some() {
+            LedgerState::Stopped
+        } else {
+            LedgerState::Works
+        },
+        since,
+        why,
+        relay: relay(connection, plan, name, hosts).await,
     }
-    if !body["why"].is_null() {
-        body["state"] = json!("stopped");
-    }
-    body["relay"] = relay(connection, plan, name, hosts).await;
-    body
 }
 
-async fn relay(connection: &Connection, plan: &Plan, name: &str, hosts: &[Value]) -> Value {
+async fn relay(connection: &Connection, plan: &Plan, name: &str, hosts: &[Value]) -> RelayStatus {
     let relays: Vec<&Value> = hosts
         .iter()
         .flat_map(|host| host["relays"].as_array().into_iter().flatten())
         .filter(|relay| relay["ledger"] == name)
         .collect();
-    let blocked: Vec<&Value> = relays
+    let blocked = relays
         .iter()
-        .flat_map(|relay| relay["blocked"].as_array().into_iter().flatten())
-        .collect();
+        .flat_map(|relay| relay["blocked"].as_array().into_iter().flatten());
     let left_out = relays.iter().map(|relay| &relay["left_out"]).find(|one| !one.is_null());
-    let mut body = json!({
-        "state": "works", "why": null, "waiting": null, "oldest": null, "blocked": blocked, "left_out": left_out,
-    });
-    let (waiting, oldest) = match waits(connection, name).await {
+    let mut status = RelayStatus {
+        state: RelayStanding::Works,
+        why: None,
+        waiting: None,
+        oldest: None,
+        blocked: blocked.cloned().collect(),
+        left_out: left_out.cloned(),
+    };
+    let waiting = match waits(connection, name).await {
         Ok(Waits::Lying(sequence)) => {
-            body["state"] = json!("late");
-            body["why"] = json!(format!(
+            status.state = RelayStanding::Late;
+            status.why = Some(format!(
                 "the server does not deliver message {sequence} of stream {} and later ones: a host creates the \
                  consumer {} again within two minutes",
                 kv_stream(name),
                 relay::CONSUMER
             ));
-            return body;
+            return status;
         }
         Ok(Waits::Known(waiting, oldest)) => {
-            body["waiting"] = json!(waiting);
-            body["oldest"] = json!(oldest);
-            (waiting, oldest.as_deref().and_then(parse_rfc3339))
+            status.waiting = Some(waiting);
+            status.oldest = oldest;
+            waiting
         }
         Err(error) => {
-            body["state"] = json!("unknown");
-            body["why"] = json!(error.to_string());
-            return body;
+            status.state = RelayStanding::Unknown;
+            status.why = Some(error.to_string());
+            return status;
         }
     };
+    let oldest = status.oldest.as_deref().and_then(parse_rfc3339);
     let late = waiting > 0 && oldest.is_none_or(|at| now_ms().saturating_sub(at) > LATE_MS);
     let error = relays.iter().find_map(|relay| relay["error"]["why"].as_str());
     let (state, why) = if relays.is_empty() && (waiting > 0 || !hosts.is_empty()) {
@@ -86,23 +148,24 @@ async fn relay(connection: &Connection, plan: &Plan, name: &str, hosts: &[Value]
             true => "no host that answers relays it",
             false => "no host relays it: `relay = false` here, and no host that answers has a relay",
         };
-        ("unserved", why.to_owned())
-    } else if let Some(one) = blocked.iter().find(|one| one["waiting"].as_u64() != Some(0)) {
+        (RelayStanding::Unserved, why.to_owned())
+    } else if let Some(one) = status.blocked.iter().find(|one| one["waiting"].as_u64() != Some(0)) {
         let of = |key: &str| one[key].as_str().unwrap_or("?").to_owned();
-        ("blocked", format!("{} takes nothing: {}", of("target"), of("why")))
+        let why = format!("{} takes nothing: {}", of("target"), of("why"));
+        (RelayStanding::Blocked, why)
     } else if let (true, Some(error)) = (
         late || relays.iter().all(|r| !r["error"].is_null()) && !relays.is_empty(),
         error,
     ) {
-        ("stopped", error.to_owned())
+        (RelayStanding::Stopped, error.to_owned())
     } else if late {
-        ("late", "the relay has not come to them yet".to_owned())
+        (RelayStanding::Late, "the relay has not come to them yet".to_owned())
     } else {
-        return body;
+        return status;
     };
-    body["state"] = json!(state);
-    body["why"] = json!(why);
-    body
+    status.state = state;
+    status.why = Some(why);
+    status
 }
 
 enum Waits {

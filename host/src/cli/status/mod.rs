@@ -7,10 +7,14 @@ mod print;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use serde_json::{Value, json};
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde_json::Value;
 
+use self::handler::{HandlerState, HandlerStatus};
+use self::ledger::{LedgerState, LedgerStatus, RelayStanding};
 use super::args::Status;
-use super::text::in_time;
+use super::text::json_page;
 use super::{Args, Error, OK, UNSERVED};
 use crate::attempts;
 use crate::broker::consumer::{META_HANDLER, META_MESH};
@@ -21,9 +25,49 @@ use crate::delayed;
 use crate::dlq::select::{self, Unread};
 use crate::dlq::{Filter, retention};
 use crate::message::clock::now_ms;
-use crate::message::rfc3339;
+use crate::message::{EventId, rfc3339};
 use crate::micro;
+use crate::micro::stats::Stats;
 use crate::plan::Plan;
+
+/// How each handler stands.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(title = "How each handler stands, `jetmesh status --json`", description = "")]
+pub struct MeshStatus {
+    /// The mesh's name.
+    mesh: String,
+    /// Some host answers, and all handlers, ledgers and relays serve; if not, the command ends with 6.
+    serves: bool,
+    handlers: Vec<HandlerStatus>,
+    ledgers: Vec<LedgerStatus>,
+    delayed: DelayedStatus,
+    /// Consumers of this mesh whose handler is not in the configuration.
+    orphans: Vec<Orphan>,
+    /// Every host that answers, as `nats micro stats` has it.
+    #[schemars(with = "Vec<Stats>")]
+    hosts: Vec<Value>,
+    /// Limits that would remove dead letters, limits that are nearly reached, and what could not be asked.
+    warnings: Vec<String>,
+}
+
+/// Delayed events.
+#[derive(Debug, Serialize, JsonSchema)]
+struct DelayedStatus {
+    /// Delayed events that wait for their time.
+    waiting: u64,
+    /// Those whose time has come and that are not published yet.
+    due: u64,
+    /// Since when the oldest of those is due, if that is too long: something keeps it from being published.
+    #[schemars(extend("format" = "date-time"))]
+    late_since: Option<String>,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+struct Orphan {
+    stream: String,
+    consumer: String,
+    handler: String,
+}
 
 pub async fn run(args: &Args, status: &Status) -> Result<u8, Error> {
     let loaded = args.look()?;
@@ -43,67 +87,70 @@ pub async fn run(args: &Args, status: &Status) -> Result<u8, Error> {
         Err(error) if error.code() == Some(Code::STREAM_NOT_FOUND) => None,
         tried => or_warning(tried, &mut warnings),
     };
-    let endpoints = endpoints(&hosts);
-    let differences = micro::settings::differences(&hosts);
-    let mut handlers = Vec::new();
-    for handler in &plan.handlers {
-        let name = handler.name.as_str();
-        let hosts = handler::Hosts {
-            any: !hosts.is_empty(),
-            endpoints: endpoints.get(name).map_or(&[], Vec::as_slice),
-        };
-        let ledger = ledgers
-            .iter()
-            .find(|l| l["ledger"].as_str() == handler.ledger.as_deref());
-        let known = handler::Known {
-            ledger,
-            differs: differences.get(name),
-            dead: dead.get(name).copied().unwrap_or(0),
-            tried: tried
-                .as_ref()
-                .map(|tried| tried.get(name).map_or(&[][..], Vec::as_slice)),
-        };
-        handlers.push(handler::stand(&connection, handler, &hosts, known).await);
-    }
+    let handlers = handlers(&connection, plan, &hosts, &ledgers, &dead, tried.as_ref()).await;
     let near = or_warning(limits::near(&connection, plan).await, &mut warnings);
     warnings.extend(near.unwrap_or_default());
-    let orphans = orphans_without_host(&connection, plan, &endpoints, &mut warnings).await;
-    let (waiting, due, late) = delayed_events(&connection, &mut warnings).await;
+    let orphans = orphans_without_host(&connection, plan, &hosts, &mut warnings).await;
+    let delayed = delayed_events(&connection, &mut warnings).await;
+    let works =
+        |ledger: &LedgerStatus| ledger.state == LedgerState::Works && ledger.relay.state == RelayStanding::Works;
     let serves = !hosts.is_empty()
-        && late.is_none()
-        && handlers.iter().all(|handler| handler["state"] == "serving")
-        && ledgers
-            .iter()
-            .all(|ledger| ledger["state"] == "works" && ledger["relay"]["state"] == "works");
+        && delayed.late_since.is_none()
+        && handlers.iter().all(|handler| handler.state == HandlerState::Serving)
+        && ledgers.iter().all(works);
+    let whole = MeshStatus {
+        mesh: plan.mesh.clone(),
+        serves,
+        handlers,
+        ledgers,
+        delayed,
+        orphans,
+        hosts,
+        warnings,
+    };
     if status.json {
-        let body = json!({
-            "mesh": plan.mesh,
-            "serves": serves,
-            "handlers": handlers,
-            "ledgers": ledgers,
-            "delayed": { "waiting": waiting, "due": due, "late_since": late.map(rfc3339) },
-            "orphans": orphans,
-            "hosts": hosts,
-            "warnings": warnings,
-        });
-        println!("{body:#}");
+        println!("{}", json_page(&whole));
     } else {
-        print::print(plan, &hosts, &handlers, &ledgers);
-        print::print_orphans(&orphans);
-        warnings.iter().for_each(|warning| println!("warning: {warning}"));
-        print_delayed(waiting, due, late);
+        print::print(&whole);
     }
     Ok(if serves { OK } else { UNSERVED })
 }
 
-/// By handler, the hosts' reports of it.
-fn endpoints(hosts: &[Value]) -> HashMap<&str, Vec<&Value>> {
-    let mut endpoints: HashMap<&str, Vec<&Value>> = HashMap::new();
-    for endpoint in hosts.iter().filter_map(|host| host["endpoints"].as_array()).flatten() {
+/// What all hosts tell of their handlers.
+fn endpoints(hosts: &[Value]) -> impl Iterator<Item = &Value> {
+    hosts.iter().filter_map(|host| host["endpoints"].as_array()).flatten()
+}
+
+async fn handlers(
+    connection: &Connection,
+    plan: &Plan,
+    hosts: &[Value],
+    ledgers: &[LedgerStatus],
+    dead: &BTreeMap<String, u64>,
+    tried: Option<&BTreeMap<String, Vec<EventId>>>,
+) -> Vec<HandlerStatus> {
+    let mut by_name: HashMap<&str, Vec<&Value>> = HashMap::new();
+    for endpoint in endpoints(hosts) {
         let name = endpoint["name"].as_str().unwrap_or_default();
-        endpoints.entry(name).or_default().push(endpoint);
+        by_name.entry(name).or_default().push(endpoint);
     }
-    endpoints
+    let mut differences = micro::settings::differences(hosts);
+    let mut handlers = Vec::new();
+    for handler in &plan.handlers {
+        let name = handler.name.as_str();
+        let told = handler::Hosts {
+            any: !hosts.is_empty(),
+            endpoints: by_name.get(name).map_or(&[], Vec::as_slice),
+        };
+        let known = handler::Known {
+            ledger: ledgers.iter().find(|l| Some(&l.ledger) == handler.ledger.as_ref()),
+            differs: differences.remove(name),
+            dead: dead.get(name).copied().unwrap_or(0),
+            tried: tried.map(|tried| tried.get(name).map_or(&[][..], Vec::as_slice)),
+        };
+        handlers.push(handler::stand(connection, handler, &told, known).await);
+    }
+    handlers
 }
 
 /// How many dead letters each handler has. What keeps them from being counted is a warning.
@@ -129,45 +176,27 @@ async fn dead_letters(connection: &Connection, plan: &Plan, warnings: &mut Vec<S
 async fn orphans_without_host(
     connection: &Connection,
     plan: &Plan,
-    endpoints: &HashMap<&str, Vec<&Value>>,
+    hosts: &[Value],
     warnings: &mut Vec<String>,
-) -> Vec<Value> {
+) -> Vec<Orphan> {
     let mut orphans = or_warning(orphans(connection, plan).await, warnings).unwrap_or_default();
     // Another configuration's handler, which a host serves, is no orphan.
-    orphans.retain(|orphan| {
-        orphan["handler"]
-            .as_str()
-            .is_none_or(|name| !endpoints.contains_key(name))
-    });
+    let served = |orphan: &Orphan| endpoints(hosts).any(|endpoint| endpoint["name"] == orphan.handler.as_str());
+    orphans.retain(|orphan| !served(orphan));
     orphans
 }
 
-/// How many delayed events wait and are due, and since when one is due that should have been published, in milliseconds since
-/// the Unix epoch.
-async fn delayed_events(connection: &Connection, warnings: &mut Vec<String>) -> (u64, u64, Option<u64>) {
+async fn delayed_events(connection: &Connection, warnings: &mut Vec<String>) -> DelayedStatus {
     let (waiting, due) = or_warning(delayed::waiting(connection).await, warnings).unwrap_or_default();
     let oldest_due = match due {
         0 => None,
         _ => or_warning(delayed::oldest_due(connection).await, warnings).flatten(),
     };
     let late = oldest_due.filter(|at| now_ms().saturating_sub(*at) > ledger::LATE_MS);
-    (waiting, due, late)
-}
-
-/// Says how many delayed events there are.
-fn print_delayed(waiting: u64, due: u64, late: Option<u64>) {
-    if let Some(at) = late {
-        println!(
-            "delayed events are late: one has been due since {}; no host publishes it, or its host's log says why not",
-            in_time(at, now_ms())
-        );
-    }
-    match (waiting, due) {
-        (0, 0) => {}
-        (waiting, 0) => println!("delayed events: {waiting} wait for their time"),
-        (waiting, due) => {
-            println!("delayed events: {waiting} wait for their time, {due} are due and not published yet");
-        }
+    DelayedStatus {
+        waiting,
+        due,
+        late_since: late.map(rfc3339),
     }
 }
 
@@ -187,7 +216,7 @@ async fn letters(connection: &Connection) -> Result<(BTreeMap<String, u64>, Unre
 }
 
 /// Consumers of this mesh whose handler is not in the configuration.
-async fn orphans(connection: &Connection, plan: &Plan) -> Result<Vec<Value>, broker::Error> {
+async fn orphans(connection: &Connection, plan: &Plan) -> Result<Vec<Orphan>, broker::Error> {
     let mut streams: Vec<&str> = plan.handlers.iter().map(|h| h.stream.as_str()).collect();
     streams.extend(plan.streams.iter().map(|s| s.name.as_str()));
     streams.sort_unstable();
@@ -209,7 +238,11 @@ async fn orphans(connection: &Connection, plan: &Plan) -> Result<Vec<Value>, bro
             };
             let name = consumer["name"].as_str().unwrap_or_default();
             if mesh == plan.mesh && !known.contains(&(handler, name)) {
-                found.push(json!({ "stream": stream, "consumer": consumer["name"], "handler": handler }));
+                found.push(Orphan {
+                    stream: stream.to_owned(),
+                    consumer: name.to_owned(),
+                    handler: handler.to_owned(),
+                });
             }
         }
     }

@@ -1,33 +1,30 @@
 //! What `jetmesh status` prints for people: a table of the handlers, and a line for each thing that a person should know.
 
+use std::fmt::Display;
+
+use serde::Serialize;
 use serde_json::Value;
 
-use super::super::table::{self, Narrow};
-use super::super::text::in_time;
+use super::handler::HandlerStatus;
+use super::ledger::LedgerStatus;
+use super::{DelayedStatus, MeshStatus, Orphan};
+use crate::cli::table::{self, Narrow};
+use crate::cli::text::in_time;
 use crate::message::clock::{self, now_ms};
 use crate::message::parse_rfc3339;
-use crate::plan::Plan;
 
-pub fn print(plan: &Plan, hosts: &[Value], handlers: &[Value], ledgers: &[Value]) {
-    let names: Vec<&str> = hosts.iter().filter_map(|h| h["id"].as_str()).collect();
+const NARROW: Narrow<'_> = Narrow {
+    leave_out: &[4, 5],
+    cut: &[0],
+};
+
+pub fn print(status: &MeshStatus) {
+    let names: Vec<&str> = status.hosts.iter().filter_map(|h| h["id"].as_str()).collect();
     match names.as_slice() {
-        [] => println!("mesh {}: no host answers", plan.mesh),
-        names => println!("mesh {}: {} host(s) {}", plan.mesh, names.len(), names.join(", ")),
+        [] => println!("mesh {}: no host answers", status.mesh),
+        names => println!("mesh {}: {} host(s) {}", status.mesh, names.len(), names.join(", ")),
     }
-    let columns = [
-        "handler",
-        "state",
-        "pending",
-        "in_flight",
-        "retrying",
-        "decided",
-        "dead",
-        "module",
-    ];
-    let rows: Vec<Vec<String>> = handlers
-        .iter()
-        .map(|h| columns.iter().map(|column| text(&h[*column])).collect())
-        .collect();
+    let rows: Vec<Vec<String>> = status.handlers.iter().map(row).collect();
     let header = [
         "HANDLER",
         "STATE",
@@ -38,80 +35,88 @@ pub fn print(plan: &Plan, hosts: &[Value], handlers: &[Value], ledgers: &[Value]
         "DEAD",
         "MODULE",
     ];
-    let narrow = Narrow {
-        leave_out: &[4, 5],
-        cut: &[0],
-    };
-    table::print_narrow(&header, &rows, &narrow);
-    handlers.iter().for_each(handler);
-    ledgers.iter().for_each(ledger);
-    hosts.iter().for_each(host);
+    table::print_narrow(&header, &rows, &NARROW);
+    status.handlers.iter().for_each(handler);
+    status.ledgers.iter().for_each(ledger);
+    status.hosts.iter().for_each(host);
+    status.orphans.iter().for_each(orphan);
+    status
+        .warnings
+        .iter()
+        .for_each(|warning| println!("warning: {warning}"));
+    delayed(&status.delayed);
 }
 
-fn handler(handler: &Value) {
-    let name = text(&handler["handler"]);
-    if let Some(why) = handler["why"].as_str() {
-        println!(
-            "{name} is {}{}: {why}",
-            text(&handler["state"]),
-            since(&handler["since"])
-        );
+fn row(status: &HandlerStatus) -> Vec<String> {
+    vec![
+        status.handler.clone(),
+        word(&status.state),
+        known(status.pending),
+        known(status.in_flight),
+        known(status.retrying),
+        known(status.decided.flatten()),
+        status.dead.to_string(),
+        known(status.module.as_ref()),
+    ]
+}
+
+fn handler(status: &HandlerStatus) {
+    let name = &status.handler;
+    if let Some(why) = &status.why {
+        let since = since(status.since.as_deref());
+        println!("{name} is {}{since}: {why}", word(&status.state));
     }
-    if let Some(modules) = handler["modules"].as_array().filter(|modules| modules.len() > 1) {
-        let of = |one: &Value| {
-            let since = since(&one["since"]);
-            format!("{} on {} host(s){since}", text(&one["module"]), one["hosts"])
-        };
-        let all: Vec<String> = modules.iter().map(of).collect();
+    if status.modules.len() > 1 {
+        let all = status.modules.iter().map(|one| {
+            let since = since(one.since.as_deref());
+            format!("{} on {} host(s){since}", one.module, one.hosts)
+        });
+        let all: Vec<String> = all.collect();
         println!("{name} is served with {} modules: {}", all.len(), all.join(", "));
     }
-    if let Some(differ) = handler["settings_differ"].as_object() {
-        let list = |key: &str| {
-            let all = differ[key].as_array().into_iter().flatten();
-            all.filter_map(Value::as_str).collect::<Vec<_>>().join(", ")
-        };
+    if let Some(differ) = &status.settings_differ {
+        let list = |all: &std::collections::BTreeSet<String>| all.iter().cloned().collect::<Vec<_>>().join(", ");
         println!(
             "{name} is served with other settings by {} than by {}: {}; give all hosts the same configuration",
-            list("hosts"),
-            text(&differ["than"]),
-            list("keys")
+            list(&differ.hosts),
+            differ.than,
+            list(&differ.keys)
         );
     }
-    for one in handler["modules_not_taken"].as_array().into_iter().flatten() {
-        let (since, why) = (since(&one["since"]), text(&one["why"]));
+    for one in &status.modules_not_taken {
+        let (since, why) = (since(one["since"].as_str()), text(&one["why"]));
         println!("{name} is served with the module it had{since}; what its file has now is not taken up: {why}");
     }
-    if let Some(note) = handler["note"].as_str() {
+    if let Some(note) = &status.note {
         println!("{name}: {note}");
     }
 }
 
-fn ledger(ledger: &Value) {
-    let name = text(&ledger["ledger"]);
-    if let Some(why) = ledger["why"].as_str() {
-        println!(
-            "ledger {name} is {}{}: {why}",
-            text(&ledger["state"]),
-            since(&ledger["since"])
-        );
+fn ledger(status: &LedgerStatus) {
+    let name = &status.ledger;
+    if let Some(why) = &status.why {
+        let since = since(status.since.as_deref());
+        println!("ledger {name} is {}{since}: {why}", word(&status.state));
     }
-    let relay = &ledger["relay"];
-    if let Some(why) = relay["why"].as_str() {
-        let waits = match relay["waiting"].as_u64() {
+    let relay = &status.relay;
+    if let Some(why) = &relay.why {
+        let waits = match relay.waiting {
             None => String::new(),
-            Some(waiting) => format!(", {waiting} consequence message(s) wait{}", since(&relay["oldest"])),
+            Some(waiting) => format!(
+                ", {waiting} consequence message(s) wait{}",
+                since(relay.oldest.as_deref())
+            ),
         };
-        println!("relay of {name} is {}{waits}: {why}", text(&relay["state"]));
+        println!("relay of {name} is {}{waits}: {why}", word(&relay.state));
     }
-    let blocked = relay["blocked"].as_array().into_iter().flatten();
-    for one in blocked.filter(|one| one["waiting"] == 0) {
-        let (target, since, why) = (text(&one["target"]), since(&one["since"]), text(&one["why"]));
+    for one in relay.blocked.iter().filter(|one| one["waiting"] == 0) {
+        let (target, since, why) = (text(&one["target"]), since(one["since"].as_str()), text(&one["why"]));
         println!(
             "relay of {name}: {target} takes nothing{since}: {why}; {} event(s) became dead letters, and none waits now",
             text(&one["letters"])
         );
     }
-    if let Some(left_out) = relay["left_out"].as_object() {
+    if let Some(left_out) = &relay.left_out {
         let of = |key: &str| text(&left_out[key]);
         println!(
             "relay of {name} has left out {} message(s) of stream KV_{name} that cannot be parsed, and that the \
@@ -140,6 +145,44 @@ fn host(host: &Value) {
     }
 }
 
+fn orphan(orphan: &Orphan) {
+    let Orphan {
+        stream,
+        consumer,
+        handler,
+    } = orphan;
+    println!(
+        "orphan: consumer {consumer} on stream {stream} belongs to handler {handler}, which is not in the configuration; \
+         remove it with `nats consumer rm {stream} {consumer}`"
+    );
+}
+
+fn delayed(status: &DelayedStatus) {
+    if let Some(at) = status.late_since.as_deref().and_then(parse_rfc3339) {
+        println!(
+            "delayed events are late: one has been due since {}; no host publishes it, or its host's log says why not",
+            in_time(at, now_ms())
+        );
+    }
+    match (status.waiting, status.due) {
+        (0, 0) => {}
+        (waiting, 0) => println!("delayed events: {waiting} wait for their time"),
+        (waiting, due) => {
+            println!("delayed events: {waiting} wait for their time, {due} are due and not published yet");
+        }
+    }
+}
+
+/// The word that the JSON has for a state.
+fn word(state: &impl Serialize) -> String {
+    text(&serde_json::to_value(state).expect("a state serialises"))
+}
+
+fn known(value: Option<impl Display>) -> String {
+    value.map_or_else(|| "-".to_owned(), |value| value.to_string())
+}
+
+/// What a host has told.
 fn text(value: &Value) -> String {
     match value {
         Value::Null => "-".to_owned(),
@@ -149,18 +192,7 @@ fn text(value: &Value) -> String {
 }
 
 /// Since when, if that is known.
-fn since(at: &Value) -> String {
-    let at = at.as_str().and_then(parse_rfc3339);
+fn since(at: Option<&str>) -> String {
+    let at = at.and_then(parse_rfc3339);
     at.map_or_else(String::new, |at| format!(" (since {})", in_time(at, now_ms())))
-}
-
-pub fn print_orphans(orphans: &[Value]) {
-    for orphan in orphans {
-        let (stream, consumer) = (text(&orphan["stream"]), text(&orphan["consumer"]));
-        println!(
-            "orphan: consumer {consumer} on stream {stream} belongs to handler {}, which is not in the configuration; \
-             remove it with `nats consumer rm {stream} {consumer}`",
-            text(&orphan["handler"])
-        );
-    }
 }

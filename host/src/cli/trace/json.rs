@@ -1,11 +1,15 @@
-//! A trace as JSON; `jetmesh schema trace` says what it is made of.
+//! A trace as JSON: the types are also its schema.
 
-use serde_json::{Value, json};
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde_json::Value;
 
-use crate::cli::retrying;
+use crate::cli::retrying::RetryingJson;
 use crate::ledger::core::entry::DecisionKind;
 use crate::message::rfc3339;
-use crate::payload::{Payload, headers};
+use crate::micro::stats::HindranceJson;
+use crate::outcome::Cause;
+use crate::payload::{Header, Payload, headers};
 use crate::trace::follow::{Follow, Whereabouts};
 use crate::trace::ledger::{BeforeReset, TracedDecision, WrittenKey};
 use crate::trace::reading::Reading;
@@ -13,154 +17,362 @@ use crate::trace::search::Searched;
 use crate::trace::stand::{Stand, TracedLetter};
 use crate::trace::{Part, Traced, TracedMessage};
 
-pub fn all(events: &[Traced], searched: &[Searched], reading: &Reading<'_>) -> Value {
-    let searched = searched.iter().map(|one| {
-        json!({
-            "stream": one.stream,
-            "messages": one.messages,
-            "unreadable": one.unreadable,
-            "since": one.since,
-            "whole": one.whole,
-            "missing": one.missing,
-            "removed": one.removed.as_ref().map(|removed| json!({
-                "before": removed.before,
-                "oldest": removed.oldest,
-                "between": removed.between,
-                "by": removed.by,
-            })),
-        })
-    });
-    json!({
-        "events": events.iter().map(event).collect::<Vec<_>>(),
-        "searched": searched.collect::<Vec<_>>(),
-        "messages_read": reading.read,
-        "limit_reached": reading.stopped,
-    })
+/// Where events are.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(title = "Where events are, `jetmesh trace --json`", description = "")]
+pub struct TraceJson<'a> {
+    /// The event that was asked for; of --key those that were found, the newest first.
+    events: Vec<EventJson<'a>>,
+    /// What --key has searched; else empty.
+    searched: &'a [Searched],
+    /// For the whole trace, whatever came of them.
+    messages_read: u64,
+    /// Not everything was read: --max-messages and --max-time raise the limit.
+    limit_reached: bool,
 }
 
-fn event(traced: &Traced) -> Value {
-    json!({
-        "stream": traced.stream,
-        "sequence": traced.sequence,
-        "event": traced.event,
-        "former": traced.former,
-        "message": traced.message.as_ref().map(message),
-        "handlers": traced.handlers.iter().map(part).collect::<Vec<_>>(),
-        "note": traced.note,
-    })
+/// An event, and what has become of it.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "event")]
+struct EventJson<'a> {
+    stream: &'a str,
+    /// In its stream.
+    sequence: u64,
+    /// INCARNATION.SEQUENCE; null: no handler of the configuration has ever read its stream.
+    event: Option<&'a str>,
+    /// Its stream was deleted and created again since.
+    former: bool,
+    /// null: its stream does not hold it any more.
+    message: Option<MessageJson<'a>>,
+    /// How each handler that reads it stands to it; of one that is gone, each that reads its stream.
+    handlers: Vec<PartJson<'a>>,
+    /// Why it was not followed; null: it was.
+    note: Option<&'a str>,
 }
 
-fn message(message: &TracedMessage) -> Value {
-    json!({
-        "subject": message.subject,
-        "time": rfc3339(message.time_ms),
-        "headers": headers(&message.headers),
-        "payload": Payload::of(&message.payload),
-    })
+/// A message as its stream holds it.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "message")]
+struct MessageJson<'a> {
+    subject: &'a str,
+    /// When it was stored.
+    #[schemars(extend("format" = "date-time"))]
+    time: String,
+    headers: Vec<Header>,
+    payload: Payload,
 }
 
-fn part(part: &Part) -> Value {
-    json!({
-        "handler": part.handler,
-        "stand": stand(&part.stand),
-        "before_resets": part.before_resets.iter().map(before_reset).collect::<Vec<_>>(),
-        "follows": part.follows.iter().map(follow).collect::<Vec<_>>(),
-        "hindered": part.hindered,
-        "note": part.note,
-    })
+/// One handler's part.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "part")]
+struct PartJson<'a> {
+    handler: &'a str,
+    /// What it has made of the event.
+    stand: StandJson<'a>,
+    /// What it had decided before it was reset, the oldest first: that does not count any more. Not looked for where the record
+    /// of a death says how the event stands.
+    before_resets: Vec<BeforeResetJson<'a>>,
+    /// What it has emitted for the event.
+    follows: Vec<FollowJson<'a>>,
+    /// Why some events of the handler cannot continue, by reason, as its hosts report it; empty if this event does not wait for a
+    /// host.
+    #[schemars(with = "Vec<HindranceJson>")]
+    hindered: &'a [Value],
+    /// What of that could not be found out; null: all was.
+    note: Option<&'a str>,
 }
 
-fn stand(stand: &Stand) -> Value {
-    match stand {
-        Stand::Done { decided: how } => json!({ "state": "done", "decided": decided(how) }),
-        Stand::Dead {
-            decided: how,
-            letter: of,
-            replay,
-        } => json!({
-            "state": "dead",
-            "decided": how.as_deref().map(decided),
-            "letter": of.as_ref().map(letter),
-            "replay": replay,
-        }),
-        Stand::Retrying { record, max_attempts } => json!({
-            "state": "retrying",
-            "attempts": retrying::json_of(record, Some(*max_attempts)),
-        }),
-        Stand::Delivered { ledger } => json!({ "state": "delivered", "ledger": ledger }),
-        Stand::Waiting { delivered, held_up } => {
-            json!({ "state": "waiting", "delivered": delivered, "why": held_up })
+/// How an event stands with a handler.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(tag = "state", rename_all = "kebab-case")]
+#[schemars(rename = "stand")]
+enum StandJson<'a> {
+    /// It is done.
+    Done { decided: DecidedJson<'a> },
+    /// It is dead.
+    Dead {
+        /// null: its ledger does not know it, or there is none.
+        decided: Option<DecidedJson<'a>>,
+        /// null: it is not stored yet, or was removed.
+        letter: Option<&'a TracedLetter>,
+        /// A replay of it is asked for and not over.
+        replay: bool,
+    },
+    /// It failed and is tried again, or is being tried again now.
+    Retrying { attempts: RetryingJson<'a> },
+    /// A host has it, and it is not decided.
+    Delivered {
+        /// The handler has a ledger; without one it is not known whether it is answered already.
+        ledger: bool,
+    },
+    /// It was given to no host yet.
+    Waiting {
+        /// The sequence that the handler's consumer has come to.
+        delivered: u64,
+        /// Why the consumer gives nothing more for now; null: it does.
+        why: Option<&'a str>,
+    },
+    /// It is not this handler's, which began behind it.
+    BeforeStart {
+        /// The sequence at which it began.
+        start: u64,
+    },
+    /// The handler's consumer is not there; a running host makes it.
+    NoConsumer {},
+    /// It is decided, and the ledger has forgotten when and how.
+    Forgotten {
+        /// It is known to be done, by a replay.
+        done: bool,
+        /// It is known to have been this handler's.
+        was_its: bool,
+    },
+    /// The server is through with it; a handler without a ledger leaves nothing else behind.
+    Answered {},
+    /// The server is through with it, and the ledger does not have it: a host's sweep has it run again.
+    Lost {},
+    /// Its stream does not hold it, and nothing of this handler tells of it.
+    Unknown {},
+    /// Its decision was not found: the limit of what is read was reached.
+    NotFound {
+        /// That it is decided is known.
+        is_decided: bool,
+    },
+}
+
+/// A decision that does not count any more.
+#[derive(Debug, Serialize, JsonSchema)]
+struct BeforeResetJson<'a> {
+    /// When the handler was reset.
+    #[schemars(extend("format" = "date-time"))]
+    reset: String,
+    decided: DecidedJson<'a>,
+}
+
+/// A decision in the handler's ledger.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "decided")]
+struct DecidedJson<'a> {
+    #[schemars(extend("enum" = ["done", "dead"]), with = "String")]
+    verdict: DecisionKind,
+    /// When the decision was stored.
+    #[schemars(extend("format" = "date-time"))]
+    at: String,
+    /// The ledger's.
+    #[schemars(range(min = 1))]
+    entry: u64,
+    host: &'a str,
+    attempt: u32,
+    /// Digest of the module; empty if none was run.
+    module: &'a str,
+    /// Why it is dead.
+    cause: Option<Cause>,
+    code: Option<&'a str>,
+    error: Option<&'a str>,
+    /// The event that it repeats: nothing was run.
+    same_as: Option<&'a str>,
+    /// The entry of the death that this replay has overcome.
+    #[schemars(range(min = 1))]
+    follows_death: Option<u64>,
+    /// What it wrote.
+    writes: Vec<WriteJson<'a>>,
+}
+
+/// A key that a decision wrote.
+#[derive(Debug, Serialize, JsonSchema)]
+struct WriteJson<'a> {
+    key: &'a str,
+    /// null: deleted, or too large for the ledger.
+    value: Option<Payload>,
+    /// How many the value has; null: deleted.
+    bytes: Option<usize>,
+    /// The key's revision before; 0: it had none.
+    base: u64,
+    /// So many events that were committed together wrote this key; the value is the last one's.
+    #[schemars(range(min = 1))]
+    writers: usize,
+}
+
+/// An event that a handler emitted.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "follow")]
+struct FollowJson<'a> {
+    /// The emitted event's own, HANDLER.INCARNATION.SEQUENCE.INDEX.
+    id: &'a str,
+    subject: &'a str,
+    whereabouts: WhereaboutsJson<'a>,
+}
+
+/// Where an emitted event is.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(tag = "state", rename_all = "kebab-case")]
+enum WhereaboutsJson<'a> {
+    /// It is, or was, in its stream.
+    Published { traced: EventJson<'a> },
+    /// It waits for its time.
+    Delayed { due: &'a str },
+    /// Its time has come, and no host has published it yet.
+    Due { due: &'a str },
+    /// Its stream refused it, or there is none.
+    Undeliverable { letter: &'a TracedLetter },
+    /// Its stream does not hold it: not yet, or not any more.
+    Absent {
+        /// The stream that captures its subject; null: none does now.
+        stream: Option<&'a str>,
+        /// A relay has recorded that it was published.
+        published: bool,
+    },
+    /// It was not found: the limit of what is read was reached.
+    NotFound {},
+}
+
+impl<'a> TraceJson<'a> {
+    pub fn of(events: &'a [Traced], searched: &'a [Searched], reading: &Reading<'_>) -> TraceJson<'a> {
+        TraceJson {
+            events: events.iter().map(EventJson::from).collect(),
+            searched,
+            messages_read: reading.read,
+            limit_reached: reading.stopped,
         }
-        Stand::BeforeStart { start } => json!({ "state": "before-start", "start": start }),
-        Stand::NoConsumer => json!({ "state": "no-consumer" }),
-        Stand::Forgotten { done, was_its } => json!({ "state": "forgotten", "done": done, "was_its": was_its }),
-        Stand::Answered => json!({ "state": "answered" }),
-        Stand::Lost => json!({ "state": "lost" }),
-        Stand::Unknown => json!({ "state": "unknown" }),
-        Stand::NotFound { decided } => json!({ "state": "not-found", "is_decided": decided }),
     }
 }
 
-fn decided(decided: &TracedDecision) -> Value {
-    let decision = &decided.decision;
-    json!({
-        "verdict": match decision.verdict {
-            DecisionKind::Done => "done",
-            DecisionKind::Dead => "dead",
-        },
-        "at": rfc3339(decided.at_ms),
-        "entry": decided.entry,
-        "host": decided.host,
-        "attempt": decision.attempt,
-        "module": decision.module,
-        "cause": decision.cause.map(|cause| cause.name()),
-        "code": decision.code,
-        "error": decision.message,
-        "same_as": decision.same_as,
-        "follows_death": decision.follows_death,
-        "writes": decided.writes.iter().map(write).collect::<Vec<_>>(),
-    })
-}
-
-fn before_reset(before: &BeforeReset) -> Value {
-    json!({ "reset": rfc3339(before.reset_ms), "decided": decided(&before.decided) })
-}
-
-/// Without a value it is deleted, or, if it says how many bytes there were, too large for the ledger.
-fn write(written: &WrittenKey) -> Value {
-    let write = &written.write;
-    let value = write.value.as_ref().and_then(|value| value.bytes().ok());
-    json!({
-        "key": write.key,
-        "value": value.map(|value| Payload::of(&value)),
-        "bytes": write.bytes,
-        "base": write.base,
-        "writers": written.writers,
-    })
-}
-
-fn letter(letter: &TracedLetter) -> Value {
-    json!({
-        "id": letter.id,
-        "dead_since": letter.since,
-        "cause": letter.cause,
-        "code": letter.code,
-        "error": letter.error,
-        "attempts": letter.attempts,
-        "settled": letter.settled,
-    })
-}
-
-fn follow(follow: &Follow) -> Value {
-    let whereabouts = match &follow.whereabouts {
-        Whereabouts::Published { traced } => json!({ "state": "published", "traced": event(traced) }),
-        Whereabouts::Delayed { due } => json!({ "state": "delayed", "due": due }),
-        Whereabouts::Due { due } => json!({ "state": "due", "due": due }),
-        Whereabouts::Undeliverable { letter: of } => json!({ "state": "undeliverable", "letter": letter(of) }),
-        Whereabouts::Absent { stream, published } => {
-            json!({ "state": "absent", "stream": stream, "published": published })
+impl<'a> From<&'a Traced> for EventJson<'a> {
+    fn from(traced: &'a Traced) -> EventJson<'a> {
+        EventJson {
+            stream: &traced.stream,
+            sequence: traced.sequence,
+            event: traced.event.as_deref(),
+            former: traced.former,
+            message: traced.message.as_ref().map(MessageJson::from),
+            handlers: traced.handlers.iter().map(PartJson::from).collect(),
+            note: traced.note,
         }
-        Whereabouts::NotFound => json!({ "state": "not-found" }),
-    };
-    json!({ "id": follow.id, "subject": follow.subject, "whereabouts": whereabouts })
+    }
+}
+
+impl<'a> From<&'a TracedMessage> for MessageJson<'a> {
+    fn from(message: &'a TracedMessage) -> MessageJson<'a> {
+        MessageJson {
+            subject: &message.subject,
+            time: rfc3339(message.time_ms),
+            headers: headers(&message.headers),
+            payload: Payload::of(&message.payload),
+        }
+    }
+}
+
+impl<'a> From<&'a Part> for PartJson<'a> {
+    fn from(part: &'a Part) -> PartJson<'a> {
+        PartJson {
+            handler: &part.handler,
+            stand: StandJson::from(&part.stand),
+            before_resets: part.before_resets.iter().map(BeforeResetJson::from).collect(),
+            follows: part.follows.iter().map(FollowJson::from).collect(),
+            hindered: &part.hindered,
+            note: part.note,
+        }
+    }
+}
+
+impl<'a> From<&'a Stand> for StandJson<'a> {
+    fn from(stand: &'a Stand) -> StandJson<'a> {
+        match stand {
+            Stand::Done { decided } => StandJson::Done {
+                decided: DecidedJson::from(&**decided),
+            },
+            Stand::Dead {
+                decided,
+                letter,
+                replay,
+            } => StandJson::Dead {
+                decided: decided.as_deref().map(DecidedJson::from),
+                letter: letter.as_ref(),
+                replay: *replay,
+            },
+            Stand::Retrying { record, max_attempts } => StandJson::Retrying {
+                attempts: RetryingJson::of(record, Some(*max_attempts)),
+            },
+            Stand::Delivered { ledger } => StandJson::Delivered { ledger: *ledger },
+            Stand::Waiting { delivered, held_up } => StandJson::Waiting {
+                delivered: *delivered,
+                why: held_up.as_deref(),
+            },
+            Stand::BeforeStart { start } => StandJson::BeforeStart { start: *start },
+            Stand::NoConsumer => StandJson::NoConsumer {},
+            Stand::Forgotten { done, was_its } => StandJson::Forgotten {
+                done: *done,
+                was_its: *was_its,
+            },
+            Stand::Answered => StandJson::Answered {},
+            Stand::Lost => StandJson::Lost {},
+            Stand::Unknown => StandJson::Unknown {},
+            Stand::NotFound { decided } => StandJson::NotFound { is_decided: *decided },
+        }
+    }
+}
+
+impl<'a> From<&'a BeforeReset> for BeforeResetJson<'a> {
+    fn from(before: &'a BeforeReset) -> BeforeResetJson<'a> {
+        BeforeResetJson {
+            reset: rfc3339(before.reset_ms),
+            decided: DecidedJson::from(&before.decided),
+        }
+    }
+}
+
+impl<'a> From<&'a TracedDecision> for DecidedJson<'a> {
+    fn from(decided: &'a TracedDecision) -> DecidedJson<'a> {
+        let decision = &decided.decision;
+        DecidedJson {
+            verdict: decision.verdict,
+            at: rfc3339(decided.at_ms),
+            entry: decided.entry,
+            host: &decided.host,
+            attempt: decision.attempt,
+            module: &decision.module,
+            cause: decision.cause,
+            code: decision.code.as_deref(),
+            error: decision.message.as_deref(),
+            same_as: decision.same_as.as_deref(),
+            follows_death: decision.follows_death,
+            writes: decided.writes.iter().map(WriteJson::from).collect(),
+        }
+    }
+}
+
+impl<'a> From<&'a WrittenKey> for WriteJson<'a> {
+    fn from(written: &'a WrittenKey) -> WriteJson<'a> {
+        let write = &written.write;
+        let value = write.value.as_ref().and_then(|value| value.bytes().ok());
+        WriteJson {
+            key: &write.key,
+            value: value.map(|value| Payload::of(&value)),
+            bytes: write.bytes,
+            base: write.base,
+            writers: written.writers,
+        }
+    }
+}
+
+impl<'a> From<&'a Follow> for FollowJson<'a> {
+    fn from(follow: &'a Follow) -> FollowJson<'a> {
+        let whereabouts = match &follow.whereabouts {
+            Whereabouts::Published { traced } => WhereaboutsJson::Published {
+                traced: EventJson::from(&**traced),
+            },
+            Whereabouts::Delayed { due } => WhereaboutsJson::Delayed { due },
+            Whereabouts::Due { due } => WhereaboutsJson::Due { due },
+            Whereabouts::Undeliverable { letter } => WhereaboutsJson::Undeliverable { letter },
+            Whereabouts::Absent { stream, published } => WhereaboutsJson::Absent {
+                stream: stream.as_deref(),
+                published: *published,
+            },
+            Whereabouts::NotFound => WhereaboutsJson::NotFound {},
+        };
+        FollowJson {
+            id: &follow.id,
+            subject: &follow.subject,
+            whereabouts,
+        }
+    }
 }

@@ -6,8 +6,10 @@ mod tree;
 
 use std::time::Duration;
 
+pub use self::json::TraceJson;
 use super::dlq::time;
 use super::stop::Stop;
+use super::text::json_page;
 use super::{Args, Error, OK, table};
 use crate::broker::stream::StreamState;
 use crate::broker::{self, Connection};
@@ -96,8 +98,8 @@ pub async fn run(args: &Args, trace: &Trace, stop: &Stop) -> Result<u8, Error> {
         return Err(absent(id, event, held.as_ref()));
     }
     if trace.json {
-        let all = json::all(&events, &searched, &tracer.reading);
-        println!("{}", serde_json::to_string_pretty(&all).expect("it serialises"));
+        let all = TraceJson::of(&events, &searched, &tracer.reading);
+        println!("{}", json_page(&all));
         return Ok(stop.code().unwrap_or(OK));
     }
     print(&events, &searched);

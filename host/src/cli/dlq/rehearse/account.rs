@@ -2,9 +2,8 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use serde_json::{Value, json};
-
 use super::Came;
+use super::json::{FaultJson, SummaryJson};
 use super::show::{VERDICTS, verdict};
 use crate::cli::table;
 use crate::dlq::rehearse::Rehearsal;
@@ -119,27 +118,25 @@ impl Account {
         }
     }
 
-    pub fn json(&self, stages: &HashMap<&str, Rehearsal<'_>>) -> Value {
-        let fault = |(fault, alike): (&Fault, &Alike)| {
-            json!({
-                "handler": fault.handler,
-                "outcome": fault.outcome,
-                "code": fault.code,
-                "message": fault.message,
-                "count": alike.count,
-                "sample": alike.sample,
-                "error": alike.error,
-            })
-        };
-        json!({ "summary": {
-            "rehearsed": self.ran(),
-            "skipped": self.skipped,
-            "undelivered": self.undelivered,
-            "all_succeed": self.all_succeed(),
-            "verdicts": self.verdicts,
-            "faults": self.sorted().into_iter().map(fault).collect::<Vec<_>>(),
-            "modules": modules(stages),
-        }})
+    pub fn json(&self, stages: &HashMap<&str, Rehearsal<'_>>) -> SummaryJson<'_> {
+        let faults = self.sorted().into_iter().map(|(fault, alike)| FaultJson {
+            handler: &fault.handler,
+            outcome: fault.outcome,
+            code: &fault.code,
+            message: &fault.message,
+            count: alike.count,
+            sample: &alike.sample,
+            error: &alike.error,
+        });
+        SummaryJson {
+            rehearsed: self.ran(),
+            skipped: self.skipped,
+            undelivered: self.undelivered,
+            all_succeed: self.all_succeed(),
+            verdicts: &self.verdicts,
+            faults: faults.collect(),
+            modules: modules(stages),
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! `jetmesh dlq rehearse`: what would become of dead letters with a module, while nothing happens.
 
 mod account;
+mod json;
 mod show;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
@@ -9,10 +10,12 @@ use std::path::{Path, PathBuf};
 use futures_util::StreamExt as _;
 
 use self::account::Account;
+pub use self::json::RehearsalLine;
 use crate::app;
 use crate::broker::Connection;
 use crate::cli::dlq::selection::{Selected, Selection};
 use crate::cli::stop::Stop;
+use crate::cli::text::json_line;
 use crate::cli::{Error, FAILED, OK, table};
 use crate::dead_letter::{self, Letter};
 use crate::dlq::Filter;
@@ -71,14 +74,17 @@ pub async fn run(connection: &Connection, plan: &Plan, args: &Rehearse, stop: &S
         let (id, run) = run?;
         account.add(&id, &run);
         match args.json {
-            true => println!("{}", show::json_of(&id, &run)),
+            true => println!("{}", json_line(&RehearsalLine::of(&id, &run))),
             false => show::lines(&id, &run, table::terminal_columns())
                 .iter()
                 .for_each(|line| println!("{line}")),
         }
     }
     match args.json {
-        true => println!("{}", account.json(&stages)),
+        true => {
+            let summary = account.json(&stages);
+            println!("{}", json_line(&RehearsalLine::Summary { summary }));
+        }
         false => account.print(&stages),
     }
     if let Some(code) = stop.code() {

@@ -1,7 +1,6 @@
-//! One letter's rehearsal, for people and for scripts.
+//! One letter's rehearsal, for people.
 
 use bytes::Bytes;
-use serde_json::{Value, json};
 
 use super::Came;
 use crate::cli::table::cut;
@@ -10,7 +9,6 @@ use crate::dlq::rehearse::{Change, HeldEmit};
 use crate::message::clock::now_ms;
 use crate::message::rfc3339;
 use crate::outcome::Outcome;
-use crate::payload::{Payload, headers};
 
 /// How many of a failed run's last log lines are shown.
 const LOG_LINES: usize = 10;
@@ -94,37 +92,4 @@ fn emitted(held: &HeldEmit) -> String {
         format!("{}, at {}, ", in_time(due, now_ms()), rfc3339(due))
     });
     format!("  emit {when}{} {}", emit.subject, value(&emit.payload))
-}
-
-pub fn json_of(id: &str, came: &Came) -> Value {
-    let run = match came {
-        Came::Skipped(why) => return json!({ "id": id, "outcome": "skipped", "why": why }),
-        Came::Ran(run) => run,
-    };
-    let payload = |bytes: &Option<Bytes>| bytes.as_ref().map(|bytes| Payload::of(bytes));
-    let write = |c: &Change| json!({ "key": c.key, "old": payload(&c.old), "new": payload(&c.new) });
-    let emit = |held: &HeldEmit| {
-        let HeldEmit { emit, problem } = held;
-        json!({
-            "subject": emit.subject,
-            "headers": headers(&emit.headers),
-            "payload": Payload::of(&emit.payload),
-            "due": emit.due_ms.map(rfc3339),
-            "problem": problem,
-        })
-    };
-    let failure = run.outcome.failure();
-    let log = run.log.iter().map(|l| format!("{} {}", l.level, l.text));
-    json!({
-        "id": id,
-        "outcome": run.outcome.name(),
-        "succeeds": run.succeeds(),
-        "code": failure.as_ref().map(|f| &f.code),
-        "error": failure.as_ref().map(|f| &f.message),
-        "took_ms": run.took.as_millis(),
-        "writes": run.writes.iter().map(write).collect::<Vec<_>>(),
-        "emits": run.emits.iter().map(emit).collect::<Vec<_>>(),
-        "log": log.collect::<Vec<_>>(),
-        "backtrace": run.outcome.backtrace(),
-    })
 }

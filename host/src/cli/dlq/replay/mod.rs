@@ -6,19 +6,23 @@ mod unserved;
 
 use std::time::{Duration, Instant};
 
-use serde_json::json;
+use schemars::JsonSchema;
+use serde::Serialize;
 
+pub use self::account::AccountJson;
+use self::account::Ended;
 use self::unserved::Unserved;
 use crate::broker::Connection;
 use crate::broker::connection::token;
 use crate::cli::dlq::selection::{Selected, Selection};
 use crate::cli::stop::Stop;
-use crate::cli::text::letters;
+use crate::cli::text::{json_line, letters};
 use crate::cli::{Error, OK, ask, table};
 use crate::dlq::course::Course;
 use crate::dlq::pace::PaceLimits;
 use crate::dlq::watch::Watch;
 use crate::dlq::{replay, select};
+use crate::outcome::Cause;
 use crate::plan::Plan;
 
 /// More groups than a person reads before a yes.
@@ -61,7 +65,7 @@ pub async fn run(plan: &Plan, connection: &Connection, args: &ReplayCommand, sto
     let watch = Watch::start(connection, &name).await?;
     let mut course = meant(connection, &selected).await?;
     if args.dry_run && args.json {
-        println!("{}", would(&course));
+        println!("{}", json_line(&DryRunJson::from(&course)));
         return Ok(OK);
     }
     if course.is_empty() {
@@ -138,7 +142,8 @@ async fn meant(connection: &Connection, selected: &Selected) -> Result<Course, E
 
 fn nothing(course: &Course, as_json: bool) -> u8 {
     if as_json {
-        println!("{}", account::json_of(course, "over", Duration::ZERO));
+        let account = AccountJson::of(course, Ended::Over, Duration::ZERO);
+        println!("{}", json_line(&account));
     } else if course.lost == 0 {
         println!("no such dead letters: nothing to replay");
     } else {
@@ -190,19 +195,48 @@ fn print_lost(course: &Course) {
     );
 }
 
-/// The JSON output of a dry run.
-fn would(course: &Course) -> serde_json::Value {
-    let kinds = course.kinds();
-    let groups = kinds.iter().map(|kind| {
-        json!({
-            "group": kind.key.id(),
-            "count": kind.count,
-            "handler": kind.key.handler,
-            "cause": kind.key.cause,
-            "code": kind.key.code,
-        })
-    });
-    json!({ "would_replay": course.len(), "lost": course.lost, "groups": groups.collect::<Vec<_>>() })
+/// What a dry run prints for scripts.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(title = "What `jetmesh dlq replay --dry-run --json` would replay", description = "")]
+pub struct DryRunJson<'a> {
+    /// How many letters are meant and can be replayed.
+    would_replay: usize,
+    /// How many are left out because their events were lost with their payloads.
+    lost: usize,
+    /// What they have in common, by group.
+    groups: Vec<KindJson<'a>>,
+}
+
+/// Letters of one group.
+#[derive(Debug, Serialize, JsonSchema)]
+struct KindJson<'a> {
+    /// As `dlq ls --group` prints it.
+    group: String,
+    /// How many of its letters would be replayed.
+    #[schemars(range(min = 1))]
+    count: usize,
+    handler: &'a str,
+    /// Why the events are dead.
+    #[schemars(with = "Cause")]
+    cause: &'a str,
+    code: &'a str,
+}
+
+impl<'a> From<&'a Course> for DryRunJson<'a> {
+    fn from(course: &'a Course) -> DryRunJson<'a> {
+        let groups = course.kinds().into_iter().map(|kind| KindJson {
+            group: kind.key.id(),
+            count: kind.count,
+            handler: &kind.key.handler,
+            cause: &kind.key.cause,
+            code: &kind.key.code,
+        });
+        DryRunJson {
+            would_replay: course.len(),
+            lost: course.lost,
+            groups: groups.collect(),
+        }
+    }
 }
 
 /// Parses a rate: a number of letters in a second.
