@@ -104,7 +104,7 @@ struct RelayStats<'a> {
     full: bool,
     /// How often its consumer was created again since the host began, because the server left consequences lying.
     made_anew: u64,
-    /// Messages among its consequences that nobody can read, since the host began; null: none.
+    /// Messages among its consequences that cannot be parsed, since the host began; null: none.
     left_out: Option<LeftOutJson>,
     /// What broke it off; null: it works.
     error: Option<TroubleJson>,
@@ -112,7 +112,7 @@ struct RelayStats<'a> {
     blocked: Vec<BlockedJson>,
 }
 
-/// Messages among a relay's consequences that nobody can read and that the mesh has not written.
+/// Messages among a relay's consequences that cannot be parsed and that the mesh has not written.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct LeftOutJson {
     /// Of the last one, in the bucket's stream.

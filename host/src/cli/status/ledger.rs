@@ -51,7 +51,7 @@ pub struct RelayStatus {
     /// Targets that take nothing for now.
     #[schemars(with = "Vec<BlockedJson>")]
     pub blocked: Vec<Value>,
-    /// Messages among its consequences that nobody can read; null: none.
+    /// Messages among its consequences that cannot be parsed; null: none.
     #[schemars(with = "Option<LeftOutJson>")]
     pub left_out: Option<Value>,
 }
