@@ -7,29 +7,22 @@
 mod trouble;
 
 mod app;
-mod attempts;
 mod broker;
 pub mod cli;
 mod config;
-mod dead_letter;
-mod delayed;
 mod dlq;
-mod effects;
+mod event;
 mod failpoint;
 mod fit;
 mod handler_task;
-mod identity;
 #[cfg(test)]
 mod invariants;
 mod ledger;
-mod message;
+mod mesh_streams;
 mod micro;
-mod outcome;
-mod payload;
 mod plan;
 mod process;
 mod random;
-mod replay_queue;
 mod text;
 mod trace;
 mod wasm;
@@ -39,5 +32,5 @@ pub mod tested {
     pub use crate::broker::error::SERVER_MIN;
     pub use crate::broker::screen::Screen;
     pub use crate::broker::{Malformed, wire};
-    pub use crate::message::{Headers, headers_of};
+    pub use crate::event::{Headers, headers_of};
 }

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, MutexGuard};
 
-use crate::message::clock::wall_ms;
-use crate::message::rfc3339;
+use crate::event::clock::wall_ms;
+use crate::event::rfc3339;
 use crate::text::normalise::normalise;
 
 /// Logs a trouble that may come again, if it is new. `about`: what it concerns, such as a handler. Two are the same if they

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::denied::Denials;
 use super::error::{Code, Error, chain};
-use crate::message::clock;
+use crate::event::clock;
 use crate::plan::Nats;
 
 /// Before the subjects of JetStream's API, unless it is elsewhere.

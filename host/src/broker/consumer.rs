@@ -1,6 +1,6 @@
 //! Durable pull consumers: made or adopted at start, owned by one handler of one mesh, never taken over.
 
-use crate::message::subject::covers;
+use crate::event::subject::covers;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::connection::Connection;
 use super::error::{Code, Error, Remedy, remedy};
 use super::stream::StreamInfo;
-use crate::message::rfc3339;
+use crate::event::rfc3339;
 use crate::plan::{Handler, Plan, Start};
 
 /// Metadata of everything that a mesh makes: its name.

@@ -13,8 +13,8 @@ use super::connection::Connection;
 use super::consumer::{ConsumerInfo, nanos};
 use super::error::Error;
 use super::screen::Malformed;
-use crate::message::subject::subject_matches;
-use crate::message::{DeliveryInfo, rfc3339};
+use crate::event::subject::subject_matches;
+use crate::event::{DeliveryInfo, rfc3339};
 use crate::plan::Nats;
 
 const BATCH: usize = 500;

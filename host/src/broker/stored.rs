@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use super::connection::Connection;
 use super::error::{Code, Error};
 use super::wire;
-use crate::message::{Headers, parse_rfc3339};
+use crate::event::{Headers, parse_rfc3339};
 
 /// How long a replica may take to answer. A caller that must be certain asks the leader.
 const GLANCE: Duration = Duration::from_millis(500);

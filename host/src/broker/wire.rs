@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 
-use crate::message::Headers;
+use crate::event::Headers;
 
 /// The headers of a message (`NATS/1.0\r\n…`; empty: it has none), in the order of their names, or why the client refuses
 /// the message.

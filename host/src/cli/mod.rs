@@ -27,12 +27,13 @@ use std::process::ExitCode;
 use args::Args;
 use args::Command;
 
+use crate::app;
+use crate::broker;
 use crate::config;
 use crate::process::limits;
 use crate::text::display::shown;
 use crate::text::secret;
 use crate::wasm::compile::{self, Priority};
-use crate::{app, broker};
 
 /// Everything went well.
 const OK: u8 = 0;

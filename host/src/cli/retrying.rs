@@ -10,14 +10,14 @@ use super::dlq;
 use super::table::{self, Narrow};
 use super::text::{in_time, json_line};
 use super::{Args, Error, OK};
-use crate::attempts::{Attempt, AttemptRecord, RUNNING};
 use crate::broker::kv::key_subject;
 use crate::broker::kv::kv_stream;
 use crate::broker::provision::ATTEMPTS;
 use crate::broker::scan::{From, Scan};
 use crate::broker::{self, Connection};
-use crate::message::clock::now_ms;
-use crate::message::parse_rfc3339;
+use crate::event::clock::now_ms;
+use crate::event::parse_rfc3339;
+use crate::mesh_streams::attempts::{Attempt, AttemptRecord, RUNNING};
 use crate::micro::{self, told};
 use crate::plan::Plan;
 use crate::trace::over::Over;
@@ -241,7 +241,7 @@ pub fn next(record: &AttemptRecord, now: u64) -> String {
 
 /// A time without what is the same now: `14:03:22Z`, or with its date.
 fn of_day(at: u64, now: u64) -> String {
-    let (at, now) = (crate::message::rfc3339(at), crate::message::rfc3339(now));
+    let (at, now) = (crate::event::rfc3339(at), crate::event::rfc3339(now));
     let seconds = at.split('.').next().unwrap_or(&at).to_owned();
     match seconds.split_once('T') {
         Some((day, time)) if now.starts_with(day) => format!("{time}Z"),

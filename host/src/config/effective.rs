@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use super::values::{format_bytes, format_duration};
-use crate::message::rfc3339;
+use crate::event::rfc3339;
 use crate::plan::{Handler, Identity, Instance, LogFormat, Nats, Plan, Start, Stream};
 use crate::text::secret::{HIDDEN, hide, redact};
 

@@ -7,8 +7,8 @@ use std::time::{Duration, SystemTime};
 use super::names::{check_name, check_stream, check_subject};
 use super::narrow;
 use super::reader::{Reader, Section};
-use crate::message::parse_rfc3339;
-use crate::message::subject::overlap;
+use crate::event::parse_rfc3339;
+use crate::event::subject::overlap;
 use crate::plan::{Handler, Identity, Instance, Retention, RetryPolicy, Start, Stream};
 
 /// Buckets that are the mesh's own.

@@ -1,7 +1,7 @@
 //! What may be a name in NATS, and what a subject.
 
 use super::reader::Reader;
-use crate::message::subject::no_subject;
+use crate::event::subject::no_subject;
 
 /// What a name is.
 pub const NAME: &str = "1 to 64 characters of A-Z a-z 0-9 - and _";

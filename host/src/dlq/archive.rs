@@ -5,10 +5,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::select::is_id;
-use crate::dead_letter::{self, DEAD_SINCE, Letter, PARTS, SETTLED, id_of};
-use crate::message::{Headers, header_map, parse_rfc3339, rfc3339};
-use crate::outcome::Cause;
-use crate::payload::{Header, Payload, headers};
+use crate::dlq::payload::{Header, Payload, headers};
+use crate::event::outcome::Cause;
+use crate::event::{Headers, header_map, parse_rfc3339, rfc3339};
+use crate::mesh_streams::dead_letter::{self, DEAD_SINCE, Letter, PARTS, SETTLED, id_of};
 
 /// A line.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
@@ -94,7 +94,7 @@ pub fn parse(text: &str) -> Result<Restored, String> {
             headers.push((name, value));
         }
     }
-    let of = |name| crate::message::header(&headers, name).unwrap_or_default();
+    let of = |name| crate::event::header(&headers, name).unwrap_or_default();
     let handler = id_of(&line.subject).split('.').next();
     if Some(of(dead_letter::HANDLER)) != handler {
         return Err(format!("its header {} does not fit its subject", dead_letter::HANDLER));

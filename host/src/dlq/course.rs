@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use super::group;
-use crate::dead_letter::{self, Letter};
-use crate::outcome::Cause;
+use crate::event::outcome::Cause;
+use crate::mesh_streams::dead_letter::{self, Letter};
 
 /// A letter without a word is asked for once more at the first look, and given up at this one.
 const LOOKS_MAX: u8 = 3;

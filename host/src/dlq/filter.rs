@@ -1,9 +1,9 @@
 //! Which dead letters are meant.
 
 use super::group;
-use crate::dead_letter::{self, Letter};
-use crate::message::subject::subject_matches;
-use crate::outcome::Cause;
+use crate::event::outcome::Cause;
+use crate::event::subject::subject_matches;
+use crate::mesh_streams::dead_letter::{self, Letter};
 
 /// What a dead letter must be; what is not said does not matter.
 #[derive(Debug, Clone, Default, PartialEq)]

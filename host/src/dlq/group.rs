@@ -6,8 +6,8 @@ use std::collections::HashMap;
 
 use sha2::{Digest as _, Sha256};
 
-use crate::attempts::history;
-use crate::dead_letter::{self, Letter};
+use crate::mesh_streams::attempts::history;
+use crate::mesh_streams::dead_letter::{self, Letter};
 
 /// More different faults than a person can look at; the rest is counted together.
 const GROUPS_MAX: usize = 10_000;

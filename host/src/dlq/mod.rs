@@ -5,6 +5,7 @@ pub mod course;
 mod filter;
 pub mod group;
 pub mod pace;
+pub mod payload;
 pub mod rehearse;
 pub mod replay;
 pub mod retention;

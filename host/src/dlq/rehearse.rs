@@ -10,20 +10,21 @@ use futures_util::future::BoxFuture;
 use futures_util::{FutureExt as _, StreamExt as _, TryStreamExt as _};
 use tokio::sync::Mutex;
 
-use crate::attempts::history;
 use crate::broker::error::Code;
 use crate::broker::{Connection, Error};
-use crate::dead_letter::{self, Letter};
-use crate::effects::{Effects, Emit, Version};
+use crate::event::effects::State;
+use crate::event::effects::{Effects, Emit, Version};
+use crate::event::outcome::{Cause, Outcome, circles};
+use crate::event::{EventId, Message};
 use crate::handler_task::transaction;
-use crate::identity;
 use crate::ledger::core::append::{BatchTooLarge, fits_alone};
 use crate::ledger::core::entry::Head;
+use crate::ledger::identity;
 use crate::ledger::store::keys::fetch;
-use crate::message::{EventId, Message};
-use crate::outcome::{Cause, Outcome, circles};
+use crate::mesh_streams::attempts::history;
+use crate::mesh_streams::dead_letter::{self, Letter};
 use crate::plan::Handler;
-use crate::wasm::guest::{Facts, Line, State};
+use crate::wasm::guest::{Facts, Line};
 use crate::wasm::module::{Module, Run};
 
 /// How many letters run at a time: guests that wait for reads leave the processor to others.

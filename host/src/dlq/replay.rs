@@ -18,9 +18,9 @@ use super::pace::{Pace, PaceLimits};
 use super::watch::{Watch, fate};
 use crate::broker::provision::DEAD;
 use crate::broker::{By, Connection, Error};
-use crate::dead_letter::{self, Letter, REPLAYED};
-use crate::message::header_map;
-use crate::replay_queue::{self, LIST_MAX};
+use crate::event::header_map;
+use crate::mesh_streams::dead_letter::{self, Letter, REPLAYED};
+use crate::mesh_streams::replay_queue::{self, LIST_MAX};
 
 /// Answers that are awaited at a time.
 const ASKS_MAX: usize = 256;

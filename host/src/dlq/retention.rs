@@ -7,8 +7,8 @@ use serde_json::json;
 
 use crate::broker::StreamInfo;
 use crate::broker::provision::DEAD;
-use crate::message::clock::now_ms;
-use crate::message::parse_rfc3339;
+use crate::event::clock::now_ms;
+use crate::event::parse_rfc3339;
 
 /// Each limit of the stream, how much of it is used, and the command that lifts it; not the limit that the configuration
 /// asks for.

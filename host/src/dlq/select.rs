@@ -6,8 +6,8 @@ use super::Filter;
 use crate::broker::provision::DEAD;
 use crate::broker::scan::{CLOCKS_MS, From, Scan, Scanned, count, first_since};
 use crate::broker::{self, Connection};
-use crate::dead_letter::{self, Letter};
-use crate::message::{DeliveryInfo, headers_of};
+use crate::event::{DeliveryInfo, headers_of};
+use crate::mesh_streams::dead_letter::{self, Letter};
 
 /// Messages among the letters that no client can read: something else than the mesh has written them.
 #[derive(Debug, Default)]

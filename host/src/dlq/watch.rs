@@ -1,12 +1,12 @@
 //! What is written to dead letters from now on: how a replay's fate is known at once, and at the cost of one message.
 
-use crate::attempts::history;
 use crate::broker::provision::DEAD;
 use crate::broker::scan::{From, Scan};
 use crate::broker::{self, Connection};
-use crate::dead_letter::{self, ASKED_BY, REPLAYED, SETTLED};
 use crate::dlq::course::{Fate, Whose};
-use crate::message::{Headers, header, headers_of};
+use crate::event::{Headers, header, headers_of};
+use crate::mesh_streams::attempts::history;
+use crate::mesh_streams::dead_letter::{self, ASKED_BY, REPLAYED, SETTLED};
 
 pub struct Watch {
     connection: Connection,

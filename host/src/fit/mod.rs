@@ -10,9 +10,9 @@ use crate::broker::consumer::{Owner, check_owner, work_queue};
 use crate::broker::kv::kv_stream;
 use crate::broker::provision::{ADVISORIES, ATTEMPTS, DEAD, DELAYED, REPLAY, check_mesh_stream, transformed, wanted};
 use crate::broker::{self, Connection, StreamInfo};
+use crate::event::clock;
+use crate::event::subject::overlap;
 use crate::ledger::store::known::forgotten;
-use crate::message::clock;
-use crate::message::subject::overlap;
 use crate::plan::{Handler, Plan};
 
 mod rights;
@@ -255,7 +255,7 @@ fn stored_subjects(info: &StreamInfo) -> Vec<String> {
         return info.subjects();
     };
     let mut subjects = info.subjects();
-    subjects.retain(|subject| !crate::message::subject::covers(from, subject));
+    subjects.retain(|subject| !crate::event::subject::covers(from, subject));
     subjects.push(pattern(to));
     subjects
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::broker::kv::{kv_stream, state_subjects};
 use crate::broker::provision::{ATTEMPTS, DELAYED, MESH_BUCKET, REPLAY};
 use crate::broker::{self, Connection, Error};
-use crate::message::header_map;
+use crate::event::header_map;
 use crate::plan::Plan;
 
 /// Whether what is published reaches the mesh's streams, where JetStream is in another domain or account. `None`: it does,

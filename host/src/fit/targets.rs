@@ -2,7 +2,7 @@
 
 use super::Fit;
 use crate::broker::{self, Connection, StreamInfo};
-use crate::message::subject::overlap;
+use crate::event::subject::overlap;
 use crate::plan::{Handler, Plan};
 
 /// From this share of a limit on, a person is warned: in percent.

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
-use crate::attempts::Held;
+use crate::event::outcome::{Cause, Failure, Verdict};
 use crate::failpoint;
 use crate::handler_task::counters::Counters;
 use crate::handler_task::dead_lettering::{self, Dead};
@@ -15,7 +15,7 @@ use crate::handler_task::replay::letter;
 use crate::handler_task::report;
 use crate::handler_task::settle::{OWN_TERM, Settlement};
 use crate::ledger::{Committed, Decided};
-use crate::outcome::{Cause, Failure, Verdict};
+use crate::mesh_streams::attempts::Held;
 use crate::trouble::Weight;
 
 /// Ends a delivery by what came of its attempt.

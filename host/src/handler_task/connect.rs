@@ -5,6 +5,7 @@ use crate::broker::consumer::{ConsumerInfo, META_INCARNATION, META_LEDGER, Owner
 use crate::broker::kv::kv_stream;
 use crate::broker::provision::{MESH_BUCKET, REPLAY, again, kept, restore};
 use crate::broker::{Connection, Error, StreamInfo};
+use crate::event::parse_rfc3339;
 use crate::failpoint;
 use crate::handler_task::behind;
 use crate::handler_task::lane::Lane;
@@ -14,7 +15,6 @@ use crate::handler_task::sweep;
 use crate::ledger::core::entry::Incarnation;
 use crate::ledger::store::incarnation;
 use crate::ledger::store::known::{check_ledger, gone_bucket};
-use crate::message::parse_rfc3339;
 use crate::plan::{Handler, Plan};
 
 /// Binds a connection to a handler's consumer.

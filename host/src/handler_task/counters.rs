@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::Mutex;
 
 use crate::broker::Error;
-use crate::message::clock::now_ms;
+use crate::event::clock::now_ms;
 
 /// What this host has done for a handler since it started.
 #[derive(Default)]

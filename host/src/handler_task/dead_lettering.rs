@@ -6,18 +6,18 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::attempts::{Attempt, AttemptRecord, Held};
 use crate::broker::provision::{DEAD, kept};
 use crate::broker::{By, Error};
-use crate::dead_letter::{self, Body, DeadLetterFacts};
+use crate::event::outcome::{Cause, Failure};
+use crate::event::{EventId, Message, parse_rfc3339};
 use crate::failpoint;
 use crate::handler_task::links::Links;
-use crate::identity;
 use crate::ledger::core::entry::{Decision, DecisionKind};
 use crate::ledger::core::transaction::{Planned, Transaction};
+use crate::ledger::identity;
 use crate::ledger::{Bucket, CommitError, Committed};
-use crate::message::{EventId, Message, parse_rfc3339};
-use crate::outcome::{Cause, Failure};
+use crate::mesh_streams::attempts::{Attempt, AttemptRecord, Held};
+use crate::mesh_streams::dead_letter::{self, Body, DeadLetterFacts};
 use crate::plan::{Handler, Plan};
 
 /// What is known of an event's attempts.

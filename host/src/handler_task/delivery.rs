@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use crate::dead_letter::{DeathRef, Envelope};
+use crate::event::Message;
+use crate::event::outcome::{Outcome, Verdict};
 use crate::handler_task::settle::Acker;
 use crate::ledger::Committed;
-use crate::message::Message;
-use crate::outcome::{Outcome, Verdict};
+use crate::mesh_streams::dead_letter::{DeathRef, Envelope};
 use crate::random::Seed;
 use crate::wasm::guest::Line;
 use crate::wasm::source::ModuleDigest;

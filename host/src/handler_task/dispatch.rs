@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use async_nats::{Message as Wire, Subject};
 
-use crate::attempts;
+use crate::event::{DeliveryInfo, EventId, Message, headers_of};
 use crate::failpoint;
 use crate::handler_task::counters::Counters;
 use crate::handler_task::dead_lettering::{self, Buried};
@@ -17,7 +17,7 @@ use crate::handler_task::{attempt, conclude, duplicate, report};
 use crate::ledger::Bucket;
 use crate::ledger::core::transaction::moot;
 use crate::ledger::store::at_work::AtWork;
-use crate::message::{DeliveryInfo, EventId, Message, headers_of};
+use crate::mesh_streams::attempts;
 use crate::plan::Handler;
 
 /// Takes a delivery of the handler's own consumer.

@@ -2,16 +2,16 @@
 
 use std::time::Duration;
 
-use crate::effects::Effects;
+use crate::event::EventId;
+use crate::event::effects::Effects;
 use crate::handler_task::counters::Counters;
 use crate::handler_task::delivery::Delivery;
 use crate::handler_task::lane::Lane;
 use crate::handler_task::settle::Settlement;
 use crate::handler_task::{postpone, report, transaction};
-use crate::identity;
-use crate::identity::Mark;
+use crate::ledger::identity;
+use crate::ledger::identity::Mark;
 use crate::ledger::{Bucket, Committed};
-use crate::message::EventId;
 use crate::plan::Handler;
 
 /// The decided event that a delivery repeats.

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::broker::Error;
-use crate::message::EventId;
-use crate::message::clock::now_ms;
+use crate::event::EventId;
+use crate::event::clock::now_ms;
 use crate::text::normalise::normalise;
 
 /// What may pass by itself is reported when it has lasted for this time and was met again. An event that another host has taken

@@ -10,7 +10,7 @@ use parking_lot::{Mutex, MutexGuard};
 use slab::Slab;
 
 use crate::broker::Connection;
-use crate::message::EventId;
+use crate::event::EventId;
 use crate::plan::Handler;
 
 /// How long an event waits for its turn and for its commit at most, besides running.

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::broker::Connection;
+use crate::event::EventId;
 use crate::ledger::core::entry::Incarnation;
-use crate::message::EventId;
 
 /// A connection and the incarnation of the source stream that it leads to.
 #[derive(Debug)]

@@ -9,7 +9,7 @@ use tokio::sync::Semaphore;
 
 use crate::broker::Connection;
 use crate::broker::consumer::ConsumerInfo;
-use crate::message::DeliveryInfo;
+use crate::event::DeliveryInfo;
 use crate::plan;
 
 /// The most sequences that are looked through after one break: no lane asks for more at a time, but its messages may lie

@@ -8,7 +8,7 @@ use async_nats::Subject;
 
 use crate::broker::provision::REPLAY;
 use crate::broker::{Error, Malformed, wire};
-use crate::dead_letter::Body;
+use crate::event::{DeliveryInfo, EventId};
 use crate::handler_task::counters::Counters;
 use crate::handler_task::dead_lettering::{Buried, DeadLetters};
 use crate::handler_task::delivery::Inbound;
@@ -16,7 +16,7 @@ use crate::handler_task::hindered::{HinderedWork, Why};
 use crate::handler_task::lane::Lane;
 use crate::handler_task::links::Link;
 use crate::handler_task::settle::{Acker, Settlement};
-use crate::message::{DeliveryInfo, EventId};
+use crate::mesh_streams::dead_letter::Body;
 use crate::trouble::Weight;
 
 /// The time until one that could not be dead-lettered is tried again.

@@ -3,15 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::attempts::{self, Attempt, LOG_TAIL};
 use crate::broker::Error;
 use crate::broker::kv::kv_stream;
 use crate::broker::provision::{ATTEMPTS, kept};
+use crate::event::clock::now_ms;
+use crate::event::{EventId, Message, rfc3339};
 use crate::failpoint;
 use crate::handler_task::delivery::{Delivery, Ran};
 use crate::handler_task::links::{Link, Links};
-use crate::message::clock::now_ms;
-use crate::message::{EventId, Message, rfc3339};
+use crate::mesh_streams::attempts::{self, Attempt, LOG_TAIL};
 use crate::plan::{Handler, Plan};
 use crate::wasm::source::ModuleDigest;
 

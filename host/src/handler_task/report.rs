@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
+use crate::event::outcome::{Failure, Verdict};
+use crate::event::{EventId, Message};
 use crate::handler_task::counters::Counters;
 use crate::handler_task::delivery::{Delivery, Ran};
 use crate::ledger::Decided;
-use crate::message::{EventId, Message};
-use crate::outcome::{Failure, Verdict};
 use crate::wasm::guest::Line;
 
 /// One line for each attempt.

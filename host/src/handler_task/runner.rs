@@ -9,13 +9,14 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
+use crate::event::Message;
+use crate::event::clock::now_ms;
+use crate::event::effects::State;
 use crate::ledger::Bucket;
-use crate::message::Message;
-use crate::message::clock::now_ms;
 use crate::plan::{Handler, Instance};
 use crate::process::drain::Drain;
 use crate::random::Seed;
-use crate::wasm::guest::{Facts, State};
+use crate::wasm::guest::Facts;
 use crate::wasm::module::{Module, Run};
 use crate::wasm::source::ModuleDigest;
 

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use crate::event::EventId;
 use crate::ledger::Bucket;
 use crate::ledger::core::entry::Incarnation;
-use crate::message::EventId;
 
 /// What is remembered of a handler's stream; of a handler with a ledger, by that.
 pub struct SourceMemory {

@@ -1,12 +1,12 @@
 //! The transaction of an event that is done: its decision, its writes, and the events that follow from it.
 
-use crate::dead_letter::REPLAYED;
-use crate::effects::Effects;
+use crate::event::effects::Effects;
+use crate::event::{HOPS, Message};
 use crate::handler_task::delivery::Delivery;
-use crate::identity::{self, EVENT_ID, SEAL};
 use crate::ledger::core::entry::{Decision, DecisionKind};
 use crate::ledger::core::transaction::{Planned, Transaction};
-use crate::message::{HOPS, Message};
+use crate::ledger::identity::{self, EVENT_ID, SEAL};
+use crate::mesh_streams::dead_letter::REPLAYED;
 use crate::plan::Handler;
 use crate::wasm::source::ModuleDigest;
 

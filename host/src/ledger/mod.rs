@@ -2,6 +2,7 @@
 //! `decisions/0001-ledger.md` tells the protocol. `core` is pure; `store` and `relay` speak to NATS.
 
 pub mod core;
+pub mod identity;
 #[cfg(test)]
 mod model;
 pub mod relay;

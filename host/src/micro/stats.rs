@@ -6,12 +6,12 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{Host, service, settings, subject};
+use crate::event::clock;
+use crate::event::rfc3339;
 use crate::handler_task::hindered;
 use crate::handler_task::lane::Lane;
 use crate::ledger;
 use crate::ledger::relay::{RelayState, state};
-use crate::message::clock;
-use crate::message::rfc3339;
 use crate::process::telemetry;
 
 const TYPE: &str = "io.nats.micro.v1.stats_response";

@@ -10,8 +10,8 @@ use std::task::Poll;
 
 use parking_lot::Mutex;
 
-use crate::message::clock::now_ms;
-use crate::message::rfc3339;
+use crate::event::clock::now_ms;
+use crate::event::rfc3339;
 
 /// What a panic said, and where.
 #[derive(Debug, Clone)]

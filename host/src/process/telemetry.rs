@@ -151,7 +151,7 @@ struct LogClock {
 
 impl tracing_subscriber::fmt::time::FormatTime for LogClock {
     fn format_time(&self, w: &mut tracing_subscriber::fmt::format::Writer<'_>) -> std::fmt::Result {
-        let time = crate::message::rfc3339(crate::message::clock::wall_ms());
+        let time = crate::event::rfc3339(crate::event::clock::wall_ms());
         let short = time.split_once('T').map_or(time.as_str(), |(_, time)| time);
         w.write_str(if self.day { &time } else { short })
     }

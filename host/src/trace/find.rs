@@ -5,9 +5,9 @@ use crate::broker::Error;
 use crate::broker::error::Code;
 use crate::broker::kv::kv_stream;
 use crate::broker::provision::MESH_BUCKET;
+use crate::event::EventId;
 use crate::ledger::core::entry::{Head, Incarnation, Subjects};
 use crate::ledger::store::{incarnation, keys, read};
-use crate::message::EventId;
 use crate::plan::Handler;
 
 /// What a person calls an event by.

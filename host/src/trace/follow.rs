@@ -9,12 +9,12 @@ use super::{Part, Traced, TracedMessage, Tracer, takes};
 use crate::broker::kv::kv_stream;
 use crate::broker::provision::DELAYED;
 use crate::broker::{By, Error};
-use crate::dead_letter;
-use crate::delayed;
-use crate::identity::EVENT_ID;
+use crate::event::{EventId, header, parse_rfc3339};
 use crate::ledger::core::entry::{Consequence, DecisionKind};
+use crate::ledger::identity::EVENT_ID;
 use crate::ledger::relay::CONSUMER;
-use crate::message::{EventId, header, parse_rfc3339};
+use crate::mesh_streams::dead_letter;
+use crate::mesh_streams::delayed;
 use crate::plan::Handler;
 
 /// An event that followed, or is to follow.

@@ -7,10 +7,10 @@ use super::{TracedMessage, Tracer};
 use crate::broker::kv::kv_stream;
 use crate::broker::scan::CLOCKS_MS;
 use crate::broker::{By, Error};
-use crate::identity;
+use crate::event::{EventId, header, parse_rfc3339};
 use crate::ledger::core::entry::{Consequence, Death, Decision, DecisionKind, Entry, Out, PART, Subjects, Write};
+use crate::ledger::identity;
 use crate::ledger::store::read::{self, parse};
-use crate::message::{EventId, header, parse_rfc3339};
 use crate::plan::Handler;
 
 /// A decision, with the facts of its entry.

@@ -17,10 +17,10 @@ use futures_util::future::BoxFuture;
 use serde_json::Value;
 
 use crate::broker::{By, Error, StreamInfo};
+use crate::event::outcome::HOPS_MAX;
+use crate::event::subject::subject_matches;
+use crate::event::{EventId, Headers};
 use crate::ledger::core::entry::{Head, Incarnation};
-use crate::message::subject::subject_matches;
-use crate::message::{EventId, Headers};
-use crate::outcome::HOPS_MAX;
 use crate::plan::{Handler, Plan};
 
 use self::find::Place;

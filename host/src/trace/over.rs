@@ -4,9 +4,9 @@
 use crate::broker::consumer::META_INCARNATION;
 use crate::broker::kv::kv_stream;
 use crate::broker::{Connection, Error};
+use crate::event::EventId;
 use crate::ledger::core::entry::{Floor, Subjects};
 use crate::ledger::store::read;
-use crate::message::EventId;
 use crate::plan::Handler;
 
 /// What is over of one handler.

@@ -8,8 +8,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::broker::scan::{CLOCKS_MS, From, Scan, Scanned, first_since};
 use crate::broker::{self, Connection, Error, Stored, StreamInfo};
-use crate::message::subject::subject_matches;
-use crate::message::{DeliveryInfo, Headers, headers_of};
+use crate::event::subject::subject_matches;
+use crate::event::{DeliveryInfo, Headers, headers_of};
 use crate::plan::Nats;
 
 /// A message that was read.

@@ -11,9 +11,9 @@ use serde::Serialize;
 
 use crate::broker::stream::StreamState;
 use crate::broker::{Error, StreamInfo};
-use crate::message::clock::Moment;
-use crate::message::subject::subject_matches;
-use crate::message::{parse_rfc3339, rfc3339};
+use crate::event::clock::Moment;
+use crate::event::subject::subject_matches;
+use crate::event::{parse_rfc3339, rfc3339};
 
 /// How many sequences are read at a time, going back.
 const WINDOW: u64 = 10_000;

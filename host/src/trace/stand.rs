@@ -5,15 +5,15 @@ use serde::Serialize;
 
 use super::ledger::{Told, TracedDecision, Word};
 use super::{Part, TracedMessage, Tracer};
-use crate::attempts::{self, AttemptRecord};
 use crate::broker::Error;
 use crate::broker::consumer::META_INCARNATION;
 use crate::broker::error::Code;
-use crate::dead_letter;
+use crate::event::{EventId, rfc3339};
 use crate::ledger::core::entry::DecisionKind;
-use crate::message::{EventId, rfc3339};
+use crate::mesh_streams::attempts::{self, AttemptRecord};
+use crate::mesh_streams::dead_letter;
+use crate::mesh_streams::replay_queue;
 use crate::plan::Handler;
-use crate::replay_queue;
 
 /// What a handler has made of an event.
 #[derive(Debug)]

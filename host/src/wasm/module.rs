@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use wasmtime::{Store, UpdateDeadline};
 
-use crate::effects::Effects;
-use crate::message::Message;
-use crate::message::clock::now_ms;
-use crate::outcome::Outcome;
+use crate::event::Message;
+use crate::event::clock::now_ms;
+use crate::event::effects::Effects;
+use crate::event::outcome::Outcome;
 use crate::plan::Instance;
 use crate::random::Seed;
 use crate::text::display::clean;

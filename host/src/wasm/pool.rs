@@ -120,12 +120,13 @@ mod tests {
     use tokio::sync::Semaphore;
 
     use super::*;
-    use crate::effects::Version;
-    use crate::message::{EventId, Message};
-    use crate::outcome::Outcome;
+    use crate::event::effects::State;
+    use crate::event::effects::Version;
+    use crate::event::outcome::Outcome;
+    use crate::event::{EventId, Message};
     use crate::plan::Instance;
     use crate::wasm::engine::Runtime;
-    use crate::wasm::guest::{Facts, State};
+    use crate::wasm::guest::Facts;
     use crate::wasm::library::Compiled;
     use crate::wasm::module::{Module, Run};
 

@@ -8,7 +8,7 @@ use parking_lot::{Mutex, MutexGuard};
 use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
 use wasmtime_wasi::{HostMonotonicClock, HostWallClock};
 
-use crate::message::clock::now_ms;
+use crate::event::clock::now_ms;
 
 /// Most memories of one component.
 pub const MEMORIES_MAX: u32 = 4;

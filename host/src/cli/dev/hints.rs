@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use super::{ORDERS, SAMPLES, STOCK, server};
-use crate::message::subject::subject_matches;
+use crate::event::subject::subject_matches;
 use crate::plan::Plan;
 use crate::text::secret;
 

@@ -11,8 +11,8 @@ use crate::broker::Connection;
 use crate::cli::dlq::selection::{Selected, Selection};
 use crate::cli::stop::Stop;
 use crate::cli::{Error, FAILED, OK, ask, text};
-use crate::dead_letter::{self, Letter};
 use crate::dlq::select;
+use crate::mesh_streams::dead_letter::{self, Letter};
 
 /// How many requests are on their way at a time.
 const AT_ONCE: usize = 64;

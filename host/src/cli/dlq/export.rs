@@ -13,8 +13,8 @@ use crate::cli::dlq::selection::{Selected, Selection};
 use crate::cli::stop::Stop;
 use crate::cli::text::{json_line, letters};
 use crate::cli::{Error, FAILED, OK, UNREAD};
-use crate::dead_letter::{self, Letter};
 use crate::dlq::{archive, select};
+use crate::mesh_streams::dead_letter::{self, Letter};
 use crate::text::display::shown;
 
 /// How many letters are on their way at a time.

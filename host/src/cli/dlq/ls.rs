@@ -8,13 +8,13 @@ use crate::broker::Connection;
 use crate::cli::table::{self, Narrow};
 use crate::cli::text::{self, in_time, json_line};
 use crate::cli::{Error, OK};
-use crate::dead_letter::{self, Letter};
 use crate::dlq::group::LetterGroup;
 use crate::dlq::select::Newest;
 use crate::dlq::{Filter, Groups};
-use crate::message::clock::now_ms;
-use crate::message::rfc3339;
-use crate::outcome::Cause;
+use crate::event::clock::now_ms;
+use crate::event::outcome::Cause;
+use crate::event::rfc3339;
+use crate::mesh_streams::dead_letter::{self, Letter};
 
 #[derive(Debug, clap::Args)]
 pub struct Ls {

@@ -16,9 +16,9 @@ use super::stop::Stop;
 use super::{Args, Error};
 use crate::broker::provision::DEAD;
 use crate::broker::{self, Connection};
-use crate::dead_letter::Letter;
 use crate::dlq::Filter;
 use crate::dlq::select::{self, Newest};
+use crate::mesh_streams::dead_letter::Letter;
 
 pub async fn run(args: &Args, dlq: &Dlq, stop: &Stop) -> Result<u8, Error> {
     let loaded = args.look()?;

@@ -6,10 +6,10 @@ use crate::cli::Error;
 use crate::config::names::{NAME, is_name};
 use crate::dlq::Filter;
 use crate::dlq::select::is_id;
-use crate::message::clock::Moment;
-use crate::message::parse_rfc3339;
-use crate::message::subject::no_subject;
-use crate::outcome::Cause;
+use crate::event::clock::Moment;
+use crate::event::outcome::Cause;
+use crate::event::parse_rfc3339;
+use crate::event::subject::no_subject;
 
 /// Conditions on a dead letter; one that is not given does not matter.
 #[derive(Debug, Default, clap::Args)]

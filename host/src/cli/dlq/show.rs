@@ -9,19 +9,19 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::ls::LetterJson;
-use crate::attempts::history;
-use crate::attempts::{Attempt, RUNNING};
 use crate::broker::provision::DEAD;
 use crate::cli::pretty;
 use crate::cli::table::{self, terminal_columns};
 use crate::cli::text::json_page;
 use crate::cli::{Error, OK};
-use crate::dead_letter::{self, Letter};
 use crate::dlq::group;
-use crate::message::clock::now_ms;
-use crate::message::rfc3339;
-use crate::outcome::Cause;
-use crate::payload::{self, Header, Payload};
+use crate::dlq::payload::{self, Header, Payload};
+use crate::event::clock::now_ms;
+use crate::event::outcome::Cause;
+use crate::event::rfc3339;
+use crate::mesh_streams::attempts::history;
+use crate::mesh_streams::attempts::{Attempt, RUNNING};
+use crate::mesh_streams::dead_letter::{self, Letter};
 use crate::text::display::shown;
 
 /// A payload's lines beyond this are left to `--json`.

@@ -13,11 +13,11 @@ use crate::broker::provision::{ATTEMPTS, DEAD, MESH_BUCKET};
 use crate::broker::scan::{From, Scan};
 use crate::broker::{self, Connection, Connections};
 use crate::cli::{Error, OK, ask};
-use crate::dead_letter::SETTLED;
+use crate::event::EventId;
 use crate::ledger::Bucket;
 use crate::ledger::core::entry::Subjects;
 use crate::ledger::store::{incarnation, keys, read};
-use crate::message::EventId;
+use crate::mesh_streams::dead_letter::SETTLED;
 use crate::plan::{Handler, Plan};
 
 pub async fn run(connection: &Connection, plan: &Plan, handler: &Handler, yes: bool) -> Result<u8, Error> {

@@ -7,10 +7,10 @@ use serde_json::{Value, json};
 use super::handler::head;
 use crate::broker::kv::kv_stream;
 use crate::broker::{self, By, Connection};
+use crate::event::clock::now_ms;
+use crate::event::parse_rfc3339;
 use crate::ledger::core::entry::Subjects;
 use crate::ledger::relay;
-use crate::message::clock::now_ms;
-use crate::message::parse_rfc3339;
 use crate::micro::stats::{BlockedJson, LeftOutJson};
 use crate::plan::Plan;
 

@@ -16,16 +16,16 @@ use self::ledger::{LedgerState, LedgerStatus, RelayStanding};
 use super::args::Status;
 use super::text::json_page;
 use super::{Args, Error, OK, UNSERVED};
-use crate::attempts;
 use crate::broker::consumer::{META_HANDLER, META_MESH};
 use crate::broker::error::Code;
 use crate::broker::provision::DEAD;
 use crate::broker::{self, Connection, limits};
-use crate::delayed;
 use crate::dlq::select::{self, Unread};
 use crate::dlq::{Filter, retention};
-use crate::message::clock::now_ms;
-use crate::message::{EventId, rfc3339};
+use crate::event::clock::now_ms;
+use crate::event::{EventId, rfc3339};
+use crate::mesh_streams::attempts;
+use crate::mesh_streams::delayed;
 use crate::micro;
 use crate::micro::stats::Stats;
 use crate::plan::Plan;
@@ -207,7 +207,7 @@ fn or_warning<T>(asked: Result<T, broker::Error>, warnings: &mut Vec<String>) ->
 /// How many dead letters of each handler wait for a person.
 async fn letters(connection: &Connection) -> Result<(BTreeMap<String, u64>, Unread), broker::Error> {
     let mut counts = BTreeMap::new();
-    let count = |letter: crate::dead_letter::Letter| {
+    let count = |letter: crate::mesh_streams::dead_letter::Letter| {
         let handler = letter.id().split('.').next().unwrap_or_default().to_owned();
         *counts.entry(handler).or_insert(0) += 1;
     };

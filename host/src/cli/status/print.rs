@@ -10,8 +10,8 @@ use super::ledger::LedgerStatus;
 use super::{DelayedStatus, MeshStatus, Orphan};
 use crate::cli::table::{self, Narrow};
 use crate::cli::text::in_time;
-use crate::message::clock::{self, now_ms};
-use crate::message::parse_rfc3339;
+use crate::event::clock::{self, now_ms};
+use crate::event::parse_rfc3339;
 
 const NARROW: Narrow<'_> = Narrow {
     leave_out: &[4, 5],

@@ -5,11 +5,11 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::cli::retrying::RetryingJson;
+use crate::dlq::payload::{Header, Payload, headers};
+use crate::event::outcome::Cause;
+use crate::event::rfc3339;
 use crate::ledger::core::entry::DecisionKind;
-use crate::message::rfc3339;
 use crate::micro::stats::HindranceJson;
-use crate::outcome::Cause;
-use crate::payload::{Header, Payload, headers};
 use crate::trace::follow::{Follow, Whereabouts};
 use crate::trace::ledger::{BeforeReset, TracedDecision, WrittenKey};
 use crate::trace::reading::Reading;

@@ -13,7 +13,7 @@ use super::text::json_page;
 use super::{Args, Error, OK, table};
 use crate::broker::stream::StreamState;
 use crate::broker::{self, Connection};
-use crate::message::clock::Moment;
+use crate::event::clock::Moment;
 use crate::micro::{self, told};
 use crate::trace::find::{Named, Place};
 use crate::trace::reading::Reading;

@@ -1,12 +1,12 @@
 //! A trace in words.
 
 use super::tree::Node;
-use crate::attempts::AttemptRecord;
 use crate::cli::retrying::{degraded, next, state};
 use crate::cli::text::value;
+use crate::event::clock::now_ms;
+use crate::event::rfc3339;
 use crate::ledger::core::entry::{DecisionKind, Text};
-use crate::message::clock::now_ms;
-use crate::message::rfc3339;
+use crate::mesh_streams::attempts::AttemptRecord;
 use crate::trace::follow::{Follow, Whereabouts};
 use crate::trace::ledger::{BeforeReset, TracedDecision, WrittenKey};
 use crate::trace::stand::{Stand, TracedLetter};

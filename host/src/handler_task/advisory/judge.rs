@@ -4,12 +4,12 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use super::message::Advisory;
-use crate::attempts::AttemptRecord;
 use crate::broker::consumer::ConsumerInfo;
+use crate::event::outcome::{Cause, Failure};
+use crate::event::parse_rfc3339;
 use crate::handler_task::dead_lettering::{self, Dead};
 use crate::handler_task::settle::OWN_TERM;
-use crate::message::parse_rfc3339;
-use crate::outcome::{Cause, Failure};
+use crate::mesh_streams::attempts::AttemptRecord;
 use crate::plan::Handler;
 
 /// How soon an advisory is looked at again whose event may still be answered.
@@ -100,8 +100,8 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::attempts::Attempt;
-    use crate::message::rfc3339;
+    use crate::event::rfc3339;
+    use crate::mesh_streams::attempts::Attempt;
 
     const MAX_DELIVER: &str = "io.nats.jetstream.advisory.v1.max_deliver";
     const TERMINATED: &str = "io.nats.jetstream.advisory.v1.terminated";

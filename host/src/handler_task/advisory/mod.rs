@@ -7,8 +7,9 @@ use std::time::Duration;
 use self::judge::{Evidence, Finding, judge};
 use self::message::{Advisory, Routed};
 
-use crate::attempts;
 use crate::broker::Error;
+use crate::event::clock::now_ms;
+use crate::event::{EventId, parse_rfc3339};
 use crate::failpoint;
 use crate::handler_task::counters::Counters;
 use crate::handler_task::dead_lettering::{Buried, Dead};
@@ -16,9 +17,8 @@ use crate::handler_task::hindered::{HinderedWork, Why};
 use crate::handler_task::lane::Lane;
 use crate::handler_task::links::Link;
 use crate::handler_task::settle::{Acker, Settlement, ack_by_sequence};
-use crate::message::clock::now_ms;
-use crate::message::{EventId, parse_rfc3339};
-use crate::replay_queue;
+use crate::mesh_streams::attempts;
+use crate::mesh_streams::replay_queue;
 use crate::trouble::Weight;
 
 mod judge;

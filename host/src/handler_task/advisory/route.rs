@@ -15,9 +15,9 @@ use crate::broker::consumer::{ConsumerInfo, META_HANDLER, META_MESH, nanos};
 use crate::broker::provision::{ADVISORIES, REPLAY, restore};
 use crate::broker::pull::{Inlet, Pulled};
 use crate::broker::{self, Connection, Error};
+use crate::event::DeliveryInfo;
 use crate::handler_task::advisory::message::{Advisory, Routed};
 use crate::handler_task::lane::Lane;
-use crate::message::DeliveryInfo;
 use crate::plan::Plan;
 use crate::trouble::Weight;
 

@@ -1,7 +1,7 @@
 //! What an attempt asks of the ledger, and what it comes to after its commit. Pure: tables, without a server.
 
+use crate::event::outcome::{Failure, Outcome, Verdict};
 use crate::ledger::{CommitError, Committed};
-use crate::outcome::{Failure, Outcome, Verdict};
 
 /// How often an event is run again at once when what it read has changed.
 const RERUNS_MAX: u32 = 20;
@@ -86,8 +86,8 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::event::outcome::Cause;
     use crate::ledger::Decided;
-    use crate::outcome::Cause;
 
     const HERE: Committed = Committed::Here { entry: 4 };
     const BEFORE: Committed = Committed::Before(Decided::Done { entry: 2 });

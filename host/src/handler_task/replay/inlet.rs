@@ -12,8 +12,8 @@ use crate::broker::provision::REPLAY;
 use crate::broker::pull::{Inlet, Pulled};
 use crate::broker::{Connection, Error};
 use crate::handler_task::lost::{self, Door};
+use crate::mesh_streams::replay_queue::subject;
 use crate::plan::Handler;
-use crate::replay_queue::subject;
 
 /// How long after its last replay a lane keeps its consumer.
 const IDLE: Duration = Duration::from_secs(30);

@@ -1,14 +1,14 @@
 //! What becomes of the letter whose replay has ended.
 
-use crate::attempts::Attempt;
-use crate::attempts::history::{self, HISTORY};
 use crate::broker::{Connection, Error};
-use crate::dead_letter::{self, DEAD_SINCE, Envelope, REPLAYED};
+use crate::event::rfc3339;
 use crate::failpoint;
 use crate::handler_task::delivery::{Delivery, Ran};
 use crate::handler_task::links::Links;
 use crate::handler_task::record::AttemptRecords;
-use crate::message::rfc3339;
+use crate::mesh_streams::attempts::Attempt;
+use crate::mesh_streams::attempts::history::{self, HISTORY};
+use crate::mesh_streams::dead_letter::{self, DEAD_SINCE, Envelope, REPLAYED};
 use crate::trouble::Weight;
 
 /// The replay of a letter has failed for good: its letter gets one more attempt in its history, and stays as it is

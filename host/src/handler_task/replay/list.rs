@@ -8,12 +8,12 @@ use futures_util::StreamExt;
 use futures_util::stream::{self, FuturesUnordered};
 
 use super::{of_letter, run};
-use crate::dead_letter;
+use crate::event::EventId;
 use crate::handler_task::lane::Lane;
 use crate::handler_task::links::Link;
 use crate::handler_task::settle::{Acker, Answers, Settlement};
-use crate::message::EventId;
-use crate::replay_queue::{self, LIST_MAX};
+use crate::mesh_streams::dead_letter;
+use crate::mesh_streams::replay_queue::{self, LIST_MAX};
 use crate::trouble::Weight;
 
 /// Letters of one list that are read one by one at a time, when they could not be read together: they may be large.

@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Semaphore;
 
-use crate::message::EventId;
+use crate::event::EventId;
 
 /// Letters of lists that each handler works on at a time: they wait for their commits, which the fewer a second cost the
 /// less.

@@ -10,7 +10,7 @@ use serde_json::json;
 use crate::broker::consumer::{ConsumerInfo, META_HANDLER, META_MESH, nanos};
 use crate::broker::provision::REPLAY;
 use crate::broker::{Connection, Error};
-use crate::dead_letter::{self, ASKED_BY, Envelope};
+use crate::event::{DeliveryInfo, EventId, Message};
 use crate::handler_task::counters::Counters;
 use crate::handler_task::dead_lettering::{Attempts, DeadLetters};
 use crate::handler_task::delivery::{Delivery, Replay};
@@ -21,7 +21,7 @@ use crate::handler_task::links::Link;
 use crate::handler_task::malformed;
 use crate::handler_task::settle::{Acker, Settlement};
 use crate::ledger::Bucket;
-use crate::message::{DeliveryInfo, EventId, Message};
+use crate::mesh_streams::dead_letter::{self, ASKED_BY, Envelope};
 use crate::plan::Handler;
 use crate::trouble::Weight;
 
@@ -30,7 +30,7 @@ pub mod letter;
 mod list;
 pub mod lists;
 
-use crate::replay_queue::{self, LETTER, subject};
+use crate::mesh_streams::replay_queue::{self, LETTER, subject};
 pub use inlet::{Heard, Replays};
 
 /// When a replay that could not be begun is tried again.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::Settlement;
-use crate::message::EventId;
+use crate::event::EventId;
 
 /// An event that is here already, by another message, is soon settled.
 const ELSEWHERE: Duration = Duration::from_secs(1);

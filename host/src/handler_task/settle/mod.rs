@@ -8,9 +8,9 @@ use async_nats::Subject;
 use bytes::Bytes;
 
 use crate::broker::{Connection, Error};
+use crate::event::EventId;
 use crate::failpoint;
 use crate::handler_task::links::{Link, Links};
-use crate::message::EventId;
 
 mod answers;
 

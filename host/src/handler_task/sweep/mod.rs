@@ -10,12 +10,13 @@ use rand::RngExt as _;
 use tokio::sync::OwnedSemaphorePermit;
 
 use self::decide::{Leftover, SEQUENCES, is_quiet, leftover, never_given, next_width};
-use crate::attempts;
 use crate::broker::consumer::{ConsumerInfo, META_INCARNATION};
 use crate::broker::kv::kv_stream;
 use crate::broker::provision::{ATTEMPTS, kept};
 use crate::broker::scan::{From, Scanned, one_by_one, survey};
 use crate::broker::{Connections, Error, StreamInfo};
+use crate::event::clock::now_ms;
+use crate::event::{EventId, parse_rfc3339};
 use crate::failpoint;
 use crate::handler_task::behind;
 use crate::handler_task::counters::Counters;
@@ -26,11 +27,10 @@ use crate::handler_task::lane::Lane;
 use crate::handler_task::links::Link;
 use crate::handler_task::settle::ack_by_sequence;
 use crate::ledger::Bucket;
-use crate::message::clock::now_ms;
-use crate::message::{EventId, parse_rfc3339};
+use crate::mesh_streams::attempts;
+use crate::mesh_streams::replay_queue;
 use crate::plan::{Handler, Plan};
 use crate::process::panics::caught;
-use crate::replay_queue;
 use crate::trouble::Weight;
 
 mod decide;

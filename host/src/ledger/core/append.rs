@@ -13,7 +13,7 @@ use super::group::{Group, Member, room};
 use super::outs::outs;
 use crate::broker::error::{Code, Remedy, remedy};
 use crate::broker::kv::key_subject;
-use crate::effects::Version;
+use crate::event::effects::Version;
 
 /// What an entry contains besides its decisions and writes.
 #[derive(Debug, Clone, Default)]

@@ -12,7 +12,7 @@ use super::group::{Group, Member, TxId};
 use super::index::Index;
 use super::standing::Standing;
 use super::view::View;
-use crate::effects::Version;
+use crate::event::effects::Version;
 use crate::failpoint::mistake::{Mistake, Planted};
 
 /// What came of an entry that was read.

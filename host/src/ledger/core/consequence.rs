@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::entry::Text;
-use crate::message::Headers;
+use crate::event::Headers;
 
 /// What follows from an entry: the relay publishes it, once.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -13,8 +13,8 @@ use serde::{Deserialize, Serialize};
 pub use super::consequence::{Consequence, Out, PART, StoredBody};
 pub use super::id::{Hash, Id};
 pub use super::incarnation::Incarnation;
-use crate::message::EventId;
-use crate::outcome::Cause;
+use crate::event::EventId;
+use crate::event::outcome::Cause;
 
 /// The format that this host writes, and the newest that it can read.
 pub const READER: u32 = 2;

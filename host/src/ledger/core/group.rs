@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::entry::{DecisionKind, VALUE_IN_ENTRY_MAX};
 use super::outs::{BODY_HERE_MAX, OUT_BYTES, in_json};
-use crate::effects::Version;
+use crate::event::effects::Version;
 use crate::ledger::core::transaction::Planned;
 use crate::ledger::core::transaction::Transaction;
 

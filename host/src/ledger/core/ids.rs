@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::entry::{Floor, Hash, Id};
 use super::memory::{First, Memory};
-use crate::message::EventId;
+use crate::event::EventId;
 
 /// What an id takes of a host's memory, about, as measured with 400,000 and 1,000,000 of them, also while they are read
 /// (`opening::what_remembered_ids_cost_a_host_that_starts` measures it; `docs/benchmarks.md`).

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use super::entry::{DecisionKind, Entry, Floor, Head, Id};
 use super::ids::Ids;
 use super::replayed::Replayed;
-use crate::message::EventId;
+use crate::event::EventId;
 
 /// How an event stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

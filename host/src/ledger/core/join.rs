@@ -8,10 +8,10 @@ use super::entry::DecisionKind;
 use super::fate::{CommitError, CommitResult, Committed, Fates};
 use super::group::{Group, Member, TxId, room};
 use super::index::Decided;
-use crate::effects::Version;
+use crate::event::EventId;
+use crate::event::effects::Version;
 use crate::failpoint::mistake::Mistake;
 use crate::ledger::core::transaction::{Transaction, moot};
-use crate::message::EventId;
 
 /// What came of joining.
 #[derive(Debug)]

@@ -111,8 +111,8 @@ mod tests {
     use super::super::entry::{Decision, DecisionKind, Floor, Id};
     use super::super::index::Decided;
     use super::*;
+    use crate::event::EventId;
     use crate::failpoint::mistake::Planted;
-    use crate::message::EventId;
 
     const HANDLER: &str = "h";
 

@@ -4,9 +4,9 @@ use super::transaction::Planned;
 use bytes::Bytes;
 
 use super::entry::{Consequence, StoredBody, Subjects, Text};
-use crate::dead_letter::DEATH;
+use crate::event::rfc3339;
 use crate::ledger::core::record::{Expect, Record, RecordMark, json};
-use crate::message::rfc3339;
+use crate::mesh_streams::dead_letter::DEATH;
 
 /// Payloads above this are stored as parts.
 pub const BODY_HERE_MAX: usize = 64 * 1024;

@@ -3,7 +3,7 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use crate::message::EventId;
+use crate::event::EventId;
 
 /// More than a relay has in hand.
 const MAX: usize = 65_536;

@@ -3,8 +3,8 @@
 use std::collections::{HashMap, HashSet};
 
 use super::entry::{Hash, Id};
+use crate::event::EventId;
 use crate::ledger::core::transaction::Transaction;
-use crate::message::EventId;
 
 #[derive(Debug, Default, Clone)]
 pub struct Standing {

@@ -6,9 +6,9 @@ use bytes::Bytes;
 
 use super::entry::{Decision, DecisionKind};
 use super::index::Decided;
-use crate::dead_letter::DeathRef;
-use crate::effects::Version;
-use crate::message::EventId;
+use crate::event::EventId;
+use crate::event::effects::Version;
+use crate::mesh_streams::dead_letter::DeathRef;
 
 /// A decision that wants to be appended, with all that must happen together with it.
 #[derive(Debug, Clone, PartialEq)]
@@ -54,7 +54,7 @@ pub enum Planned {
     Event {
         id: String,
         subject: String,
-        headers: crate::message::Headers,
+        headers: crate::event::Headers,
         payload: Bytes,
     },
     Delayed {
@@ -62,12 +62,12 @@ pub enum Planned {
         /// In milliseconds since the Unix epoch.
         due_ms: u64,
         subject: String,
-        headers: crate::message::Headers,
+        headers: crate::event::Headers,
         payload: Bytes,
     },
     Letter {
         subject: String,
-        headers: crate::message::Headers,
+        headers: crate::event::Headers,
         payload: Bytes,
     },
     Settle {

@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::cache::{Cache, Cached};
 use super::group::TxId;
-use crate::effects::Version;
+use crate::event::effects::Version;
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct View {

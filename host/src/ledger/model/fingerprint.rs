@@ -7,11 +7,11 @@ use sha2::{Digest, Sha256};
 use super::program::KEYS;
 use super::server::Name;
 use super::world::{At, HANDLER, INCARNATION, LetterState, ModelHost, ModelWaiter, Stands, WorkKind, World, event_id};
-use crate::dead_letter::DeathRef;
-use crate::effects::Version;
+use crate::event::effects::Version;
 use crate::ledger::core::book::Book;
 use crate::ledger::core::group::{Group, TxId};
 use crate::ledger::core::index::Decided;
+use crate::mesh_streams::dead_letter::DeathRef;
 
 /// What is written of a state.
 #[derive(Default)]

@@ -4,8 +4,8 @@ use super::bounds::Bounds;
 use super::program::{KEYS, value};
 use super::server::{Laid, ModelServer};
 use super::world::{Broken, Event, HANDLER, INCARNATION, Stands, World, event_of};
+use crate::event::outcome::Cause;
 use crate::ledger::core::entry::{Decision, DecisionKind};
-use crate::outcome::Cause;
 
 /// Judges an append by running its transactions one after another on what the server held at that moment.
 pub fn append(

@@ -6,14 +6,14 @@ use std::collections::BTreeMap;
 use super::bounds::Bounds;
 use super::program::{KEYS, bytes, value};
 use super::world::{Broken, HANDLER, ModelRun, ModelWaiter, Stands, WorkKind, World, event_id};
-use crate::dead_letter::{DEATH, DeathRef};
+use crate::event::outcome::Cause;
 use crate::failpoint::mistake::Mistake;
 use crate::ledger::core::entry::{Decision, DecisionKind};
 use crate::ledger::core::fate::{CommitError, CommitResult, Committed, Fates};
 use crate::ledger::core::join::Join;
 use crate::ledger::core::transaction::Planned;
 use crate::ledger::core::transaction::{Transaction, moot};
-use crate::outcome::Cause;
+use crate::mesh_streams::dead_letter::{DEATH, DeathRef};
 
 /// How a run ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

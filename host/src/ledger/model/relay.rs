@@ -3,9 +3,9 @@
 
 use super::bounds::Bounds;
 use super::world::{Broken, Carrying, LetterState, Stands, World, event_of};
-use crate::dead_letter::{DEATH, DeathRef};
 use crate::failpoint::mistake::Mistake;
 use crate::ledger::core::entry::{Consequence, record_of_death};
+use crate::mesh_streams::dead_letter::{DEATH, DeathRef};
 
 impl World {
     /// The next message of consequences, if its entry is committed; one of another append than that entry's is left out.

@@ -9,10 +9,10 @@ use bytes::Bytes;
 
 use super::program::{KEYS, Values, bytes, value};
 use crate::broker::kv::key_subject;
-use crate::dead_letter::DeathRef;
 use crate::ledger::core::append::Batch;
 use crate::ledger::core::entry::{Death, DecisionKind, Entry, Head, Out, READER, Subjects};
 use crate::ledger::core::record::{Expect, Record, RecordMark};
+use crate::mesh_streams::dead_letter::DeathRef;
 
 pub const BUCKET: &str = "b";
 

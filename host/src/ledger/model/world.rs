@@ -6,12 +6,12 @@ use std::sync::Arc;
 
 use super::bounds::{Bounds, May};
 use super::server::{Laid, ModelServer, Name};
-use crate::dead_letter::DeathRef;
-use crate::effects::Version;
+use crate::event::EventId;
+use crate::event::effects::Version;
 use crate::ledger::core::book::Book;
 use crate::ledger::core::entry::Out;
 use crate::ledger::core::group::TxId;
-use crate::message::EventId;
+use crate::mesh_streams::dead_letter::DeathRef;
 
 pub const HANDLER: &str = "h";
 pub const INCARNATION: &str = "k";

@@ -8,8 +8,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::state;
-use crate::message::clock::now_ms;
-use crate::message::subject::subject_matches;
+use crate::event::clock::now_ms;
+use crate::event::subject::subject_matches;
 
 /// So much may wait; then the relay begins nothing more before something of it is done with.
 pub const WAITING_MAX: usize = 10_000;

@@ -15,7 +15,6 @@ use super::flight::Flight;
 use super::state::RelayState;
 use super::targets::Targets;
 use crate::broker::{By, Connection, Error};
-use crate::delayed::DelayedRoom;
 use crate::ledger::core::book::Appended;
 use crate::ledger::core::entry::{Consequence, Entry, Head, Out, Subjects};
 use crate::ledger::relay::asked::Asked;
@@ -23,6 +22,7 @@ use crate::ledger::relay::seen::Look;
 use crate::ledger::relay::task::Task;
 use crate::ledger::store::bucket::Bucket;
 use crate::ledger::store::read;
+use crate::mesh_streams::delayed::DelayedRoom;
 use crate::plan::Plan;
 
 /// A batch is stored message by message: its head comes a moment after its consequences.

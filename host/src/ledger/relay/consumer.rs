@@ -12,9 +12,9 @@ use crate::broker::consumer::{ConsumerInfo, differs, nanos};
 use crate::broker::error::Code;
 use crate::broker::kv::kv_stream;
 use crate::broker::{By, Connection, Error, StreamInfo};
+use crate::event::parse_rfc3339;
 use crate::failpoint;
 use crate::ledger::core::entry::Subjects;
-use crate::message::parse_rfc3339;
 
 /// Metadata of the consumer: consequences up to this sequence of the stream may have been published before it was created.
 const META_CARRIED: &str = "jetmesh.carried";

@@ -21,14 +21,15 @@ use crate::broker::consumer::{META_MESH, nanos};
 use crate::broker::provision::{DELAYED, restore};
 use crate::broker::pull::{Inlet, Pulled};
 use crate::broker::{self, Connection, Error};
-use crate::delayed::{self, Claim, DUE, LEDGER, TO};
+use crate::event::{DeliveryInfo, Headers, header, headers_of, writable};
+use crate::failpoint;
 use crate::ledger::relay::blocked::Manner;
 use crate::ledger::relay::look::holds;
 use crate::ledger::relay::targets::{Refusal, Targets, refusal};
-use crate::message::{DeliveryInfo, Headers, header, headers_of, writable};
+use crate::mesh_streams::dead_letter;
+use crate::mesh_streams::delayed::{self, Claim, DUE, LEDGER, TO};
 use crate::plan::{Nats, Plan};
 use crate::trouble::Weight;
-use crate::{dead_letter, failpoint};
 
 /// Durable name of the consumer on `MESH_DELAYED`.
 pub const CONSUMER: &str = "mesh-due";

@@ -12,10 +12,10 @@ use super::{BATCH, CONSUMER, GROUP, PIN_TTL, RelayState, ack, gone};
 use crate::broker::consumer::nanos;
 use crate::broker::kv::kv_stream;
 use crate::broker::{Connection, Error};
+use crate::event::DeliveryInfo;
 use crate::failpoint;
 use crate::failpoint::mistake::Mistake;
 use crate::ledger::core::entry::PART;
-use crate::message::DeliveryInfo;
 
 /// The consumer of a ledger's relay, over one connection.
 pub struct Hearing<'a> {

@@ -15,11 +15,11 @@ use crate::broker::error::Code;
 use crate::broker::provision::DEAD;
 use crate::broker::scan::{CLOCKS_MS, From, LOOKS, Scanned, survey};
 use crate::broker::{By, Connection, Error};
-use crate::dead_letter;
+use crate::event::{DeliveryInfo, Headers, header, headers_of};
 use crate::ledger::core::entry::PART;
 use crate::ledger::relay::asked::{Asked, TargetAnswer};
 use crate::ledger::relay::task::Task;
-use crate::message::{DeliveryInfo, Headers, header, headers_of};
+use crate::mesh_streams::dead_letter;
 use crate::plan::Nats;
 
 impl Relay {

@@ -12,12 +12,12 @@ use crate::broker::connection::{EXPECTED, token};
 use crate::broker::error::Code;
 use crate::broker::provision::{DEAD, DELAYED};
 use crate::broker::{By, Error};
-use crate::dead_letter::{self, DEATH_RECORD};
-use crate::delayed::{self, Delayed};
+use crate::event::{Headers, writable};
 use crate::failpoint;
 use crate::failpoint::mistake::Mistake;
 use crate::ledger::core::entry::{Consequence, StoredBody, record_of_death};
-use crate::message::{Headers, writable};
+use crate::mesh_streams::dead_letter::{self, DEATH_RECORD};
+use crate::mesh_streams::delayed::{self, Delayed};
 
 impl Relay {
     /// Begins to publish one consequence.

@@ -12,9 +12,9 @@ use super::targets::{Refusal, refusal};
 use crate::broker::error::Code;
 use crate::broker::provision::{DEAD, DELAYED, restore};
 use crate::broker::{Connection, Error};
+use crate::event::subject::subject_matches;
 use crate::failpoint;
 use crate::failpoint::mistake::Mistake;
-use crate::message::subject::subject_matches;
 use crate::plan::Plan;
 use crate::trouble::{self, Weight};
 

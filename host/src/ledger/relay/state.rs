@@ -3,7 +3,7 @@
 
 use parking_lot::{Mutex, MutexGuard};
 
-use crate::message::clock::now_ms;
+use crate::event::clock::now_ms;
 
 /// How many blocked targets are reported.
 pub const BLOCKED_MAX: usize = 100;

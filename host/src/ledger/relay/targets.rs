@@ -10,7 +10,7 @@ use super::PIN_TTL;
 use super::blocked::{AGAIN, Manner};
 use crate::broker::error::{Code, Remedy, remedy};
 use crate::broker::{Connection, Error};
-use crate::message::subject::subject_matches;
+use crate::event::subject::subject_matches;
 
 /// JetStream's default for a stream that sets none.
 const WINDOW_USUAL: Duration = Duration::from_secs(120);

@@ -1,7 +1,7 @@
 //! Events that are at work on this host: no floor decides them meanwhile, only an entry.
 
 use super::bucket::Bucket;
-use crate::message::EventId;
+use crate::event::EventId;
 
 impl Bucket {
     /// An undecided event is at work here, until the guard is dropped.

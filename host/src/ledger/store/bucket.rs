@@ -11,6 +11,7 @@ use tokio::time::timeout;
 
 use crate::broker::kv::kv_stream;
 use crate::broker::{Connection, Connections, Error};
+use crate::event::EventId;
 use crate::failpoint;
 use crate::failpoint::mistake::Mistake;
 use crate::ledger::core::append::Batch;
@@ -20,7 +21,6 @@ use crate::ledger::core::fate::{CommitError, CommitResult, Committed, Fates};
 use crate::ledger::core::index::Decided;
 use crate::ledger::core::join::Join;
 use crate::ledger::core::transaction::Transaction;
-use crate::message::EventId;
 
 /// Keys of one bucket that are kept at hand, in bytes at most: some hundred thousand small ones.
 const CACHE_BYTES_MAX: usize = 64 * 1024 * 1024;

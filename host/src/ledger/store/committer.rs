@@ -10,11 +10,11 @@ use super::send;
 use crate::broker::bucket::lost_settings;
 use crate::broker::connection::{redial_delay, token};
 use crate::broker::{self, Connection, Error};
+use crate::event::clock::now_ms;
+use crate::event::rfc3339;
 use crate::failpoint;
 use crate::ledger::core::append::{Author, Batch, BatchAnswer};
 use crate::ledger::core::book::Read;
-use crate::message::clock::now_ms;
-use crate::message::rfc3339;
 
 /// How long transactions wait for a bucket that is out of reach; then their events are handed back to the server.
 const PATIENCE: Duration = Duration::from_secs(20);

@@ -6,11 +6,11 @@ use super::bucket::Bucket;
 use super::keys::AT_ONCE;
 use super::read;
 use crate::broker::{By, Connection, Error};
-use crate::dead_letter::DeathRef;
+use crate::event::EventId;
 use crate::ledger::core::book::Following;
 use crate::ledger::core::entry::{Death, DecisionKind};
 use crate::ledger::core::group::TxId;
-use crate::message::EventId;
+use crate::mesh_streams::dead_letter::DeathRef;
 
 impl Bucket {
     /// The death of an event, if it is dead.

@@ -12,8 +12,8 @@ use crate::broker::connection::{redial_delay, token};
 use crate::broker::consumer::{ConsumerInfo, nanos};
 use crate::broker::pull::{Inlet, Pulled};
 use crate::broker::{Connection, Error};
+use crate::event::DeliveryInfo;
 use crate::ledger::core::book::Read;
-use crate::message::DeliveryInfo;
 
 /// After this time without an entry of another host, following ends.
 const QUIET: Duration = Duration::from_secs(60);

@@ -11,8 +11,8 @@ use super::bucket::Bucket;
 use crate::broker::kv::key_subject;
 use crate::broker::kv::kv_stream;
 use crate::broker::{By, Connection, Error};
-use crate::effects::Version;
-use crate::wasm::guest::State;
+use crate::event::effects::State;
+use crate::event::effects::Version;
 
 /// Reads that are on their way at a time.
 pub(super) const AT_ONCE: usize = 64;

@@ -4,10 +4,10 @@ use super::bucket::Bucket;
 use super::send;
 use crate::broker::connection::token;
 use crate::broker::{Connection, Error};
+use crate::event::clock::now_ms;
+use crate::event::rfc3339;
 use crate::ledger::core::append::{Author, BatchAnswer, EntryExtras, batch};
 use crate::ledger::core::group::Group;
-use crate::message::clock::now_ms;
-use crate::message::rfc3339;
 
 /// How often it is tried beside hosts that append.
 const TRIES_MAX: u32 = 100;

@@ -10,12 +10,12 @@ use super::read;
 use crate::broker::bucket::check_ledger_bucket;
 use crate::broker::error::Code;
 use crate::broker::{By, Connection, Error};
+use crate::event::clock::now_ms;
+use crate::event::rfc3339;
 use crate::ledger::core::book::Read;
 use crate::ledger::core::entry::{Entry, Head, READER};
 use crate::ledger::core::opening::Opening;
 use crate::ledger::relay;
-use crate::message::clock::now_ms;
-use crate::message::rfc3339;
 use crate::trouble::{self, Weight};
 
 /// From this number of entries on, the time that reading them took is logged: it is some seconds.

@@ -11,9 +11,9 @@ use super::bucket::{Bucket, Ends};
 use super::read;
 use super::send::{self, BATCH_ID};
 use crate::broker::{By, Connection, Error, Stored};
+use crate::event::header;
 use crate::ledger::core::append::{Batch, BatchAnswer};
 use crate::ledger::core::record::{Expect, Record};
-use crate::message::header;
 
 /// Between two tries while the server still has no room.
 const AGAIN: Duration = Duration::from_secs(1);

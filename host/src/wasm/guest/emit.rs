@@ -4,8 +4,8 @@ use std::sync::atomic::Ordering;
 
 use super::Guest;
 use super::jetmesh::handler::events::{Error, Header, Host};
-use crate::effects::{Emit, check_subject, due};
-use crate::message::subject::subject_matches;
+use crate::event::effects::{Emit, check_subject, due};
+use crate::event::subject::subject_matches;
 
 impl Host for Guest {
     fn emit(&mut self, subject: String, headers: Vec<Header>, payload: Vec<u8>) -> Result<(), Error> {

@@ -6,7 +6,6 @@ use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use futures_util::future::BoxFuture;
 use wasmtime::component::{HasSelf, Linker, ResourceTable};
 use wasmtime_wasi::p2::bindings::random as wasi_random;
 use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
@@ -14,9 +13,9 @@ use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 pub use self::death::explained;
 use self::jetmesh::handler::{context, log, settings, state, types};
 use self::random::Drawn;
-use crate::effects::{Effects, Version, check_key};
+use crate::event::effects::{Effects, State, check_key};
+use crate::event::{EventId, Message};
 use crate::failpoint;
-use crate::message::{EventId, Message};
 use crate::plan::Handler;
 use crate::random::{Seed, Seeds};
 use crate::text::display::clean;
@@ -37,12 +36,6 @@ wasmtime::component::bindgen!({
 /// Most that a guest may make the host allocate by one call.
 const HOSTCALL_BYTES_MAX: usize = 8 * 1024 * 1024;
 const RESOURCES_MAX: usize = 1000;
-
-/// Where `state.get` reads from.
-pub trait State: Send + Sync {
-    /// The value of a key, or nothing, and which one it is.
-    fn get<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<(Option<Bytes>, Version), String>>;
-}
 
 /// What is the same for every call of a handler.
 pub struct Facts {

@@ -7,10 +7,10 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::Came;
+use crate::dlq::payload::{Header, Payload, headers};
 use crate::dlq::rehearse::{Change, HeldEmit};
-use crate::message::rfc3339;
-use crate::outcome::Outcome;
-use crate::payload::{Header, Payload, headers};
+use crate::event::outcome::Outcome;
+use crate::event::rfc3339;
 
 /// A line.
 #[derive(Debug, Serialize, JsonSchema)]

@@ -6,9 +6,9 @@ use super::Came;
 use crate::cli::table::cut;
 use crate::cli::text::{fit, in_time, value};
 use crate::dlq::rehearse::{Change, HeldEmit};
-use crate::message::clock::now_ms;
-use crate::message::rfc3339;
-use crate::outcome::Outcome;
+use crate::event::clock::now_ms;
+use crate::event::outcome::Outcome;
+use crate::event::rfc3339;
 
 /// How many of a failed run's last log lines are shown.
 const LOG_LINES: usize = 10;

@@ -22,7 +22,7 @@ use crate::dlq::course::Course;
 use crate::dlq::pace::PaceLimits;
 use crate::dlq::watch::Watch;
 use crate::dlq::{replay, select};
-use crate::outcome::Cause;
+use crate::event::outcome::Cause;
 use crate::plan::Plan;
 
 /// More groups than a person reads before a yes.

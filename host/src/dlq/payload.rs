@@ -5,8 +5,8 @@ use bytes::Bytes;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::event::Headers;
 use crate::ledger::core::entry::Text;
-use crate::message::Headers;
 
 /// Bytes in JSON.
 #[derive(Debug, PartialEq, Serialize, Deserialize, JsonSchema)]

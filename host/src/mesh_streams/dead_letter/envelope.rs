@@ -9,7 +9,7 @@ use super::{DEATH, DEATH_RECORD, LEDGER, Letter, PARTS, SETTLED, SUBJECT, TIME, 
 use crate::broker::Connection;
 use crate::broker::provision::DEAD;
 use crate::broker::stored::Glanced;
-use crate::message::{EventId, Headers, Message, header, headers_as, parse_rfc3339};
+use crate::event::{EventId, Headers, Message, header, headers_as, parse_rfc3339};
 
 /// Which death of an event is meant: it can die, be replayed, and die again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

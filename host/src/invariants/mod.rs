@@ -2,7 +2,10 @@
 //! file to one, or removes one, gives its reason in the architecture.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+
+use self::source::sources;
+
+mod source;
 
 /// The longest that a file may be: beyond it, it holds two concepts.
 const LINES_MAX: usize = 400;
@@ -23,7 +26,7 @@ const OF_THEIR_MODULE: [&str; 1] = ["Error"];
 
 /// Files whose code names the NATS client.
 const NATS: [&str; 30] = [
-    "attempts/mod.rs",
+    "mesh_streams/attempts/mod.rs",
     "broker/connection.rs",
     "broker/dial.rs",
     "broker/error.rs",
@@ -33,8 +36,8 @@ const NATS: [&str; 30] = [
     "broker/scan.rs",
     "broker/stored.rs",
     "cli/dev.rs",
-    "dead_letter/mod.rs",
-    "delayed.rs",
+    "mesh_streams/dead_letter/mod.rs",
+    "mesh_streams/delayed.rs",
     "handler_task/advisory/message.rs",
     "handler_task/advisory/route.rs",
     "handler_task/dispatch.rs",
@@ -51,8 +54,8 @@ const NATS: [&str; 30] = [
     "ledger/store/incarnation.rs",
     "ledger/store/read.rs",
     "ledger/store/send.rs",
-    "message/mod.rs",
-    "replay_queue.rs",
+    "event/mod.rs",
+    "mesh_streams/replay_queue.rs",
 ];
 
 /// Files whose code names the WebAssembly engine.
@@ -70,14 +73,14 @@ const LEDGER_CORE: &str = "ledger/core/";
 
 /// Verdicts and effects are data.
 const DATA: [&str; 8] = [
-    "effects.rs",
+    "event/effects.rs",
     "failpoint/mistake.rs",
     "handler_task/advisory/judge.rs",
     "handler_task/attempt/next.rs",
     "handler_task/sweep/decide.rs",
-    "identity.rs",
-    "message/subject.rs",
-    "outcome.rs",
+    "ledger/identity.rs",
+    "event/subject.rs",
+    "event/outcome.rs",
 ];
 
 /// What a pure file has none of: waiting, a clock, chance, files, sockets, processes, threads.
@@ -97,7 +100,7 @@ const IMPURE: [&str; 12] = [
 ];
 
 /// The rooms, from the top down: a folder, or a file beside them. What is in one imports only from those below it.
-const ROOMS: [&str; 26] = [
+const ROOMS: [&str; 19] = [
     "cli",
     "app",
     "dlq",
@@ -105,132 +108,19 @@ const ROOMS: [&str; 26] = [
     "fit",
     "trace",
     "handler_task",
-    "identity",
-    "payload",
     "ledger",
-    "delayed",
-    "replay_queue",
-    "dead_letter",
-    "attempts",
+    "mesh_streams",
     "wasm",
     "process",
     "config",
     "broker",
-    "effects",
     "trouble",
-    "outcome",
-    "message",
+    "event",
     "text",
     "failpoint",
     "random",
     "plan",
 ];
-
-struct SourceFile {
-    /// Relative to `src`.
-    name: String,
-    text: String,
-}
-
-impl SourceFile {
-    /// The lines without comments, each with its number.
-    fn code(&self) -> impl Iterator<Item = (usize, &str)> {
-        let lines = self.text.lines().enumerate();
-        lines.map(|(i, line)| (i + 1, line.split("//").next().unwrap_or_default()))
-    }
-
-    fn names(&self, word: &str) -> bool {
-        self.code().any(|(_, line)| line.contains(word))
-    }
-}
-
-/// A function of a source file.
-struct Function<'a> {
-    name: &'a str,
-    lines: usize,
-    /// The comment above it says why it is long.
-    says_why: bool,
-}
-
-impl SourceFile {
-    /// The functions with a body. They are laid out by `rustfmt`: a body ends with the first brace as far in as its function.
-    fn functions(&self) -> impl Iterator<Item = Function<'_>> {
-        let lines: Vec<&str> = self.text.lines().collect();
-        let function = move |start: usize| {
-            let name = function_name(lines[start])?;
-            let indent = &lines[start][..lines[start].len() - lines[start].trim_start().len()];
-            let ends = |line: &&str| line.ends_with(['{', ';', '}']);
-            if !lines[start..].iter().find(|line| ends(line))?.ends_with('{') {
-                return None;
-            }
-            let end = |line: &&str| line.strip_prefix(indent) == Some("}");
-            let length = lines[start..].iter().position(end)? + 1;
-            let above = lines[..start].iter().rev();
-            let mut above = above.take_while(|line| line.trim_start().starts_with(['/', '#']));
-            Some(Function {
-                name,
-                lines: length,
-                says_why: above.any(|line| line.trim_start_matches(['/', ' ']).starts_with("Long: ")),
-            })
-        };
-        (0..self.text.lines().count()).filter_map(function)
-    }
-
-    /// The types that it defines; those inside others are left out.
-    fn types(&self) -> impl Iterator<Item = &str> {
-        self.code().filter_map(|(_, line)| {
-            let (kind, name) = after_visibility(line).split_once(' ')?;
-            let inside = line.starts_with(' ') && kind == "type";
-            let is_type = ["struct", "enum", "trait", "type"].contains(&kind) && !inside;
-            is_type.then(|| name.split(|c: char| !c.is_alphanumeric()).next())?
-        })
-    }
-}
-
-/// What stands in a line behind `pub` or `pub(…)`.
-fn after_visibility(line: &str) -> &str {
-    let line = line.trim_start();
-    let Some(rest) = line.strip_prefix("pub") else {
-        return line;
-    };
-    let inner = rest.strip_prefix('(').and_then(|inner| inner.split_once(')'));
-    inner.map_or(rest, |(_, rest)| rest).trim_start()
-}
-
-/// The name of the function that begins in this line.
-fn function_name(line: &str) -> Option<&str> {
-    let (before, after) = after_visibility(line).split_once("fn ")?;
-    let modifier = |word: &str| ["const", "async", "unsafe"].contains(&word);
-    let is_one = before.split_whitespace().all(modifier);
-    is_one.then(|| after.split(['(', '<']).next())?
-}
-
-/// Every source file but this one, which names everything.
-fn sources() -> Vec<SourceFile> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let mut folders = vec![root.clone()];
-    let mut files: Vec<PathBuf> = Vec::new();
-    while let Some(folder) = folders.pop() {
-        for entry in std::fs::read_dir(&folder).expect("a source folder can be read") {
-            let path = entry.expect("a source folder can be read").path();
-            if path.is_dir() {
-                folders.push(path);
-            } else if path.extension().is_some_and(|e| e == "rs") {
-                files.push(path);
-            }
-        }
-    }
-    let source = |path: PathBuf| SourceFile {
-        text: std::fs::read_to_string(&path).expect("a source file can be read"),
-        name: path.strip_prefix(&root).expect("it lies in src").display().to_string(),
-    };
-    let own = Path::new(file!()).file_name().expect("a file has a name");
-    files
-        .into_iter()
-        .filter(|path| path.file_name() != Some(own))
-        .map(source)
-        .collect()
-}
 
 fn naming(word: &str) -> BTreeSet<String> {
     sources()
@@ -379,36 +269,4 @@ fn each_type_has_a_name_of_its_own() {
     assert!(homes.len() > 300, "{}", homes.len());
     homes.retain(|_, files| files.len() > 1);
     assert_eq!(homes, BTreeMap::new());
-}
-
-#[test]
-fn the_rules_find_functions_and_types() {
-    let text = "\
-/// Long: it has a reason.
-pub async fn one(
-    x: u8,
-) -> u8
-where
-    u8: Copy,
-{
-    let fnord = 1;
-}
-
-impl A {
-    fn two(self) {
-    }
-    type Item = u8;
-    fn none(self);
-    pub(in crate::a) const fn three() {}
-}
-pub(super) enum B<T> {
-struct C;
-";
-    let source = SourceFile {
-        name: String::new(),
-        text: text.to_owned(),
-    };
-    let functions = source.functions().map(|f| (f.name, f.lines, f.says_why));
-    assert_eq!(functions.collect::<Vec<_>>(), [("one", 8, true), ("two", 2, false)]);
-    assert_eq!(source.types().collect::<Vec<_>>(), ["B", "C"]);
 }

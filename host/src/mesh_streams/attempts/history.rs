@@ -1,7 +1,7 @@
 //! The attempts that a dead letter tells of: one header, a JSON list of [`Attempt`]s, oldest first.
 
-use crate::attempts::Attempt;
-use crate::message::{Headers, header};
+use crate::event::{Headers, header};
+use crate::mesh_streams::attempts::Attempt;
 
 pub const HISTORY: &str = "Mesh-History";
 

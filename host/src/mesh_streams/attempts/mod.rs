@@ -12,9 +12,9 @@ use crate::broker::kv::key_subject;
 use crate::broker::kv::kv_stream;
 use crate::broker::provision::ATTEMPTS;
 use crate::broker::{By, Connection, Error};
-use crate::message::clock::now_ms;
-use crate::message::{EventId, parse_rfc3339, rfc3339};
-use crate::outcome::{Failure, Outcome};
+use crate::event::clock::now_ms;
+use crate::event::outcome::{Failure, Outcome};
+use crate::event::{EventId, parse_rfc3339, rfc3339};
 use crate::random::Seed;
 
 pub mod history;

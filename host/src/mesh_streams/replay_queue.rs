@@ -9,8 +9,8 @@ use bytes::Bytes;
 use crate::broker::connection::token;
 use crate::broker::provision::REPLAY;
 use crate::broker::{By, Connection, Error};
-use crate::dead_letter::{self, ASKED_BY};
-use crate::message::EventId;
+use crate::event::EventId;
+use crate::mesh_streams::dead_letter::{self, ASKED_BY};
 
 /// Header of a replay: the subject of the dead letter that it replays.
 pub const LETTER: &str = "Mesh-Letter";

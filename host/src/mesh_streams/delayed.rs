@@ -19,8 +19,8 @@ use crate::broker::connection::EXPECTED;
 use crate::broker::error::Code;
 use crate::broker::provision::DELAYED;
 use crate::broker::{By, Connection, Error, StreamInfo};
-use crate::dead_letter::{SETTLED, SETTLED_TTL};
-use crate::message::{Headers, header, writable};
+use crate::event::{Headers, header, writable};
+use crate::mesh_streams::dead_letter::{SETTLED, SETTLED_TTL};
 
 /// Headers of the waiting event that the published one does not have begin with this.
 const WAITING: &str = "Mesh-Delayed-";

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
 
+use crate::event::{HOPS, Headers, Message, header};
 use crate::ledger::core::entry::{Hash, Id};
-use crate::message::{HOPS, Headers, Message, header};
 use crate::plan::{Handler, Identity};
 
 /// Header of an emitted event: which it is, however often it is published.
@@ -192,7 +192,7 @@ mod tests {
                 ("Mesh-Event-Seal", &seal),
             ];
             hops(&Message {
-                event: crate::message::EventId::of_test(1),
+                event: crate::event::EventId::of_test(1),
                 subject: "s".to_owned(),
                 headers: headers.map(|(n, v)| (n.to_owned(), v.to_owned())).to_vec(),
                 payload: payload.into(),

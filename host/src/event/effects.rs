@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 
-use crate::message::{HEADER_BYTES_MAX, Headers, header_bytes, rfc3339};
+use crate::event::{HEADER_BYTES_MAX, Headers, header_bytes, rfc3339};
 
 /// Most that one value may be: it must fit a message with room for headers.
 pub const VALUE_BYTES_MAX: usize = 512 * 1024;
@@ -196,6 +197,12 @@ pub fn due(at_ms: u64, now_ms: u64) -> Result<Option<u64>, String> {
         ));
     }
     Ok(Some(at_ms))
+}
+
+/// Where `state.get` reads from.
+pub trait State: Send + Sync {
+    /// The value of a key, or nothing, and which one it is.
+    fn get<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<(Option<Bytes>, Version), String>>;
 }
 
 #[cfg(test)]

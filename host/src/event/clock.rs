@@ -11,8 +11,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
 
+use crate::event::parse_rfc3339;
 use crate::failpoint;
-use crate::message::parse_rfc3339;
 
 /// A difference that is warned of.
 const TOLD: Duration = Duration::from_secs(1);

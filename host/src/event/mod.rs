@@ -9,6 +9,8 @@ use async_nats::HeaderMap;
 use bytes::Bytes;
 
 pub mod clock;
+pub mod effects;
+pub mod outcome;
 
 /// Headers in the order of their names; the values of one name keep their order.
 pub type Headers = Vec<(String, String)>;

@@ -6,7 +6,7 @@ use serde_json::json;
 use super::{ASKED_BY, Letter, SETTLED, fitting};
 use crate::broker::provision::DEAD;
 use crate::broker::{Connection, Error};
-use crate::message::{Headers, writable};
+use crate::event::{Headers, writable};
 use crate::text::display::clean;
 
 /// Why a letter is settled: its replay has succeeded.

@@ -6,12 +6,12 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 
-use crate::attempts::Attempt;
-use crate::attempts::history::{self, HISTORY};
 use crate::broker::provision::DEAD;
 use crate::broker::{Connection, Error, Stored};
-use crate::message::{EventId, HEADER_BYTES_MAX, Headers, bytes_of, header_bytes, rfc3339, writable};
-use crate::outcome::{Cause, Failure};
+use crate::event::outcome::{Cause, Failure};
+use crate::event::{EventId, HEADER_BYTES_MAX, Headers, bytes_of, header_bytes, rfc3339, writable};
+use crate::mesh_streams::attempts::Attempt;
+use crate::mesh_streams::attempts::history::{self, HISTORY};
 use crate::text::display::clean;
 
 mod end;
@@ -286,7 +286,7 @@ async fn insert(connection: &Connection, subject: &str, headers: HeaderMap, body
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::message::header;
+    use crate::event::header;
 
     #[test]
     fn original_headers_come_back_as_they_were_and_control_headers_do_not_act() {

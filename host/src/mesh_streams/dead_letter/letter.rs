@@ -5,7 +5,7 @@ use bytes::{Bytes, BytesMut};
 use super::{DEAD_SINCE, PARTS, SETTLED};
 use crate::broker::provision::DEAD;
 use crate::broker::{By, Connection, Error};
-use crate::message::{Headers, header, parse_rfc3339};
+use crate::event::{Headers, header, parse_rfc3339};
 
 #[derive(Debug, Clone)]
 pub struct Letter {
