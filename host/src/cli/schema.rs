@@ -12,7 +12,7 @@ use super::dlq::rehearse::RehearsalLine;
 use super::dlq::replay::{AccountJson, DryRunJson};
 use super::dlq::show::ShowJson;
 use super::retrying::RetryingJson;
-use super::status::MeshStatus;
+use super::status::json::MeshStatus;
 use super::trace::TraceJson;
 use super::{Error, OK};
 use crate::dlq::archive::Archived;

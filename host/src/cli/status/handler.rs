@@ -2,92 +2,17 @@
 
 use std::collections::BTreeMap;
 
-use schemars::JsonSchema;
-use serde::Serialize;
 use serde_json::Value;
 
-use super::ledger::{LedgerState, LedgerStatus};
+use super::json::{HandlerState, HandlerStatus, LedgerState, LedgerStatus, ServedModule};
 use crate::broker::kv::kv_stream;
 use crate::broker::{self, By, Connection};
 use crate::event::EventId;
 use crate::ledger::core::entry::{Head, Subjects};
 use crate::micro::settings::Difference;
-use crate::micro::stats::{HindranceJson, NotTakenJson};
 use crate::micro::told;
 use crate::plan::Handler;
 use crate::trace::over::Over;
-
-/// A handler; what counts is absent while its consumer is not there.
-#[derive(Debug, Serialize, JsonSchema)]
-pub struct HandlerStatus {
-    pub handler: String,
-    /// Its source stream.
-    pub stream: String,
-    pub consumer: String,
-    /// Of the hosts that answer, the best: one that serves is enough.
-    pub state: HandlerState,
-    /// Since when it stands so.
-    #[schemars(extend("format" = "date-time"))]
-    pub since: Option<String>,
-    /// Why it does not serve, or why some of its events cannot go on.
-    pub why: Option<String>,
-    /// What keeps some of its events from going on, by reason.
-    #[schemars(with = "Vec<HindranceJson>")]
-    pub hindered: Vec<Value>,
-    /// Digest of the module that the hosts run, several with commas; null: no host answers.
-    pub module: Option<String>,
-    /// The modules that the hosts run; more than one outside of a rolling update is a mistake.
-    pub modules: Vec<ServedModule>,
-    /// Why hosts serve another module than their file has now; empty: they do not.
-    #[schemars(with = "Vec<NotTakenJson>")]
-    pub modules_not_taken: Vec<Value>,
-    /// What its hosts do not agree on; null: nothing.
-    pub settings_differ: Option<Difference>,
-    /// Not delivered yet.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "u64")]
-    pub pending: Option<u64>,
-    /// Delivered and not answered.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "u64")]
-    pub in_flight: Option<u64>,
-    /// Events that have failed and are not decided, as `jetmesh retrying` lists them; null: it cannot be known.
-    pub retrying: Option<usize>,
-    /// Done or dead, by the ledger; absent without a ledger, null if the ledger cannot be read.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub decided: Option<Option<u64>>,
-    /// Dead letters that wait for a person.
-    pub dead: u64,
-    /// What is out of the ordinary.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "String")]
-    pub note: Option<String>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum HandlerState {
-    Serving,
-    /// It serves, and some of its events cannot go on.
-    Degraded,
-    Connecting,
-    Starting,
-    Stopped,
-    Unserved,
-}
-
-/// The hosts that serve a handler with the same module.
-#[derive(Debug, Serialize, JsonSchema)]
-pub struct ServedModule {
-    /// Digest.
-    pub module: String,
-    /// How many hosts serve with it.
-    #[schemars(range(min = 1))]
-    pub hosts: u64,
-    /// When the last of them took it up.
-    #[schemars(extend("format" = "date-time"))]
-    pub since: Option<String>,
-}
 
 /// The hosts that answer.
 pub struct Hosts<'a> {

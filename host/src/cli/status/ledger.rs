@@ -1,71 +1,19 @@
 //! The state of one ledger, and which of its consequences wait to be published.
 
-use schemars::JsonSchema;
-use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::handler::head;
+use super::json::{LedgerState, LedgerStatus, RelayStanding, RelayStatus};
 use crate::broker::kv::kv_stream;
 use crate::broker::{self, By, Connection};
 use crate::event::clock::now_ms;
 use crate::event::parse_rfc3339;
 use crate::ledger::core::entry::Subjects;
 use crate::ledger::relay;
-use crate::micro::stats::{BlockedJson, LeftOutJson};
 use crate::plan::Plan;
 
 /// A consequence that has waited for this time is late.
 pub const LATE_MS: u64 = 15_000;
-
-/// A ledger.
-#[derive(Debug, Serialize, JsonSchema)]
-pub struct LedgerStatus {
-    /// Its bucket.
-    pub ledger: String,
-    pub state: LedgerState,
-    #[schemars(extend("format" = "date-time"))]
-    pub since: Option<String>,
-    /// Why it does not work.
-    pub why: Option<String>,
-    /// What carries its consequences out.
-    pub relay: RelayStatus,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum LedgerState {
-    Works,
-    Stopped,
-}
-
-/// The relay of a ledger.
-#[derive(Debug, Serialize, JsonSchema)]
-pub struct RelayStatus {
-    pub state: RelayStanding,
-    pub why: Option<String>,
-    /// Messages of consequences that are not confirmed; null: it cannot be known.
-    pub waiting: Option<u64>,
-    /// When the oldest of them was stored.
-    #[schemars(extend("format" = "date-time"))]
-    pub oldest: Option<String>,
-    /// Targets that take nothing for now.
-    #[schemars(with = "Vec<BlockedJson>")]
-    pub blocked: Vec<Value>,
-    /// Messages among its consequences that cannot be parsed; null: none.
-    #[schemars(with = "Option<LeftOutJson>")]
-    pub left_out: Option<Value>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum RelayStanding {
-    Works,
-    Late,
-    Blocked,
-    Stopped,
-    Unserved,
-    Unknown,
-}
 
 /// One ledger.
 pub async fn stand(connection: &Connection, plan: &Plan, name: &str, hosts: &[Value]) -> LedgerStatus {

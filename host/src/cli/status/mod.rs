@@ -2,17 +2,17 @@
 //! said where it belongs, and hides nothing else.
 
 mod handler;
+pub mod json;
 mod ledger;
 mod print;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use schemars::JsonSchema;
-use serde::Serialize;
 use serde_json::Value;
 
-use self::handler::{HandlerState, HandlerStatus};
-use self::ledger::{LedgerState, LedgerStatus, RelayStanding};
+use self::json::{
+    DelayedStatus, HandlerState, HandlerStatus, LedgerState, LedgerStatus, MeshStatus, Orphan, RelayStanding,
+};
 use super::args::Status;
 use super::text::json_page;
 use super::{Args, Error, OK, UNSERVED};
@@ -27,47 +27,7 @@ use crate::event::{EventId, rfc3339};
 use crate::mesh_streams::attempts;
 use crate::mesh_streams::delayed;
 use crate::micro;
-use crate::micro::stats::Stats;
 use crate::plan::Plan;
-
-/// How each handler stands.
-#[derive(Debug, Serialize, JsonSchema)]
-#[schemars(title = "How each handler stands, `jetmesh status --json`", description = "")]
-pub struct MeshStatus {
-    /// The mesh's name.
-    mesh: String,
-    /// Some host answers, and all handlers, ledgers and relays serve; if not, the command ends with 6.
-    serves: bool,
-    handlers: Vec<HandlerStatus>,
-    ledgers: Vec<LedgerStatus>,
-    delayed: DelayedStatus,
-    /// Consumers of this mesh whose handler is not in the configuration.
-    orphans: Vec<Orphan>,
-    /// Every host that answers, as `nats micro stats` has it.
-    #[schemars(with = "Vec<Stats>")]
-    hosts: Vec<Value>,
-    /// Limits that would remove dead letters, limits that are nearly reached, and what could not be asked.
-    warnings: Vec<String>,
-}
-
-/// Delayed events.
-#[derive(Debug, Serialize, JsonSchema)]
-struct DelayedStatus {
-    /// Delayed events that wait for their time.
-    waiting: u64,
-    /// Those whose time has come and that are not published yet.
-    due: u64,
-    /// Since when the oldest of those is due, if that is too long: something keeps it from being published.
-    #[schemars(extend("format" = "date-time"))]
-    late_since: Option<String>,
-}
-
-#[derive(Debug, Serialize, JsonSchema)]
-struct Orphan {
-    stream: String,
-    consumer: String,
-    handler: String,
-}
 
 pub async fn run(args: &Args, status: &Status) -> Result<u8, Error> {
     let loaded = args.look()?;

@@ -5,9 +5,7 @@ use std::fmt::Display;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::handler::HandlerStatus;
-use super::ledger::LedgerStatus;
-use super::{DelayedStatus, MeshStatus, Orphan};
+use super::json::{DelayedStatus, HandlerStatus, LedgerStatus, MeshStatus, Orphan};
 use crate::cli::table::{self, Narrow};
 use crate::cli::text::in_time;
 use crate::event::clock::{self, now_ms};
