@@ -224,7 +224,7 @@ async fn check_says_what_a_window_costs() {
     let (status, stdout, stderr) = cli::jetmesh_in(dir.path(), &["check", "--rate", "10"]).await;
     assert!(status.success(), "{stderr}");
     let line = stdout.lines().last().unwrap_or_default();
-    insta::assert_snapshot!(line, @"probe: identity window 1day: at 10 events/s about 864000 entries of its ledger, 191 MB of memory on each host and 605 MB of disk; a host that starts or connects again reads them");
+    insta::assert_snapshot!(line, @"probe: identity window 1day: at 10 events/s about 864000 entries of its ledger, 70 MB of memory on each host and 605 MB of disk; a host that starts or connects again reads them");
 }
 
 #[tokio::test]

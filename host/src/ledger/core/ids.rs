@@ -7,9 +7,9 @@ use super::entry::{Floor, Hash, Id};
 use super::memory::{First, Memory};
 use crate::event::EventId;
 
-/// What an id takes of a host's memory, about, as measured with 400,000 and 1,000,000 of them, also while they are read
+/// What an id takes of a host's memory, about, as measured with 1,000,000 and 10,000,000 of them, also while they are read
 /// (`opening::what_remembered_ids_cost_a_host_that_starts` measures it; `docs/benchmarks.md`).
-pub const ID_BYTES: u64 = 220;
+pub const ID_BYTES: u64 = 80;
 /// Of that, what is kept of it and its place in a table, which is never full.
 #[cfg(test)]
 const PLACE_BYTES: u64 = 50;
