@@ -227,7 +227,7 @@ async fn a_byte_order_mark_before_json_hides_nothing() {
     std::fs::write(&file, format!("\u{feff}{lines}")).expect("a writable folder");
     let account = mesh.jetmesh_ok(&["dlq", "import", file.to_str().expect("UTF-8")]).await;
     assert!(
-        account.contains("3 there already") && account.contains("0 malformed"),
+        account.contains("3 already there") && account.contains("0 malformed"),
         "{account}"
     );
 }
