@@ -31,7 +31,7 @@ pub const POINTS: [Point; 19] = [
     point("commit-sent", 5),
     point("commit-confirmed", 5),
     point("floor-written", 1),
-    point("burial-decided", 3),
+    point("death-decided", 3),
     point("before-ack", 30),
     point("ack-sent", 30),
     point("relay-published", 20),

@@ -7,7 +7,7 @@ use std::process::Command;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::audit::{judge, publish_work, work};
+use crate::audit::{judge, publish_work, publish_work_from, work};
 use crate::mesh::{Config, Mesh, PATIENT, says};
 use crate::support::server::Options;
 use crate::support::{Host, NatsServer, Signal, eventually};
@@ -27,6 +27,18 @@ impl Files {
         };
         let mesh = Mesh::over(NatsServer::start_with(&options).await, config).await;
         Files { mesh, store }
+    }
+
+    /// A mesh that has decided twenty orders, its host, and the messages that the stream had after ten of them.
+    async fn with_twenty(stream: &str) -> (Files, Host, TempDir) {
+        let mut files = Files::new(Config::probe()).await;
+        let host = files.mesh.host(&[]).await;
+        publish_work(&files.mesh, 10, 3).await;
+        judge(&files.mesh, 10, 3).await;
+        let kept = files.keep(stream).await;
+        publish_work_from(&files.mesh, 10, 20, 3).await;
+        judge(&files.mesh, 20, 3).await;
+        (files, host, kept)
     }
 
     fn of(&self, stream: &str) -> PathBuf {
@@ -69,10 +81,7 @@ pub async fn put_ahead(mesh: &Mesh, stream: &str, name: &str) {
     config["opt_start_seq"] = json!(start);
     let create = format!("CONSUMER.CREATE.{stream}.{name}");
     let body = json!({ "stream_name": stream, "config": config });
-    mesh.js
-        .delete_consumer_from_stream(name, stream)
-        .await
-        .expect("it goes");
+    mesh.remove_consumer(stream, name).await;
     let made: Value = mesh.js.request(create, &body).await.expect("an answer");
     assert!(made["error"].is_null(), "{made}");
 }
@@ -81,25 +90,15 @@ pub async fn put_ahead(mesh: &Mesh, stream: &str, name: &str) {
 /// where the consumer believes to have been.
 #[tokio::test]
 async fn a_relay_whose_consumer_is_ahead_of_its_stream_carries_everything_out_once() {
-    let mut files = Files::new(Config::probe()).await;
-    let _host = files.mesh.host(&[]).await;
-    publish_work(&files.mesh, 10, 3).await;
-    judge(&files.mesh, 10, 3).await;
-    let kept = files.keep("KV_probe").await;
-    for number in 10..20 {
-        files.mesh.order(work(number, 3)).await;
-    }
-    judge(&files.mesh, 20, 3).await;
+    let (mut files, _host, kept) = Files::with_twenty("KV_probe").await;
     files.lose_end("KV_probe", &kept).await;
     files.mesh.server.restart().await;
-    for number in 20..23 {
-        files.mesh.order(work(number, 3)).await;
-    }
+    publish_work_from(&files.mesh, 20, 23, 3).await;
     judge(&files.mesh, 23, 3).await;
 }
 
 #[tokio::test]
-async fn a_relay_makes_its_consumer_anew_when_it_is_ahead_and_says_so() {
+async fn a_relay_creates_its_consumer_again_when_it_is_ahead_and_says_so() {
     let (mesh, host) = Mesh::start(Config::probe()).await;
     publish_work(&mesh, 5, 3).await;
     judge(&mesh, 5, 3).await;
@@ -109,9 +108,7 @@ async fn a_relay_makes_its_consumer_anew_when_it_is_ahead_and_says_so() {
         PATIENT,
     )
     .await;
-    for number in 5..10 {
-        mesh.order(work(number, 3)).await;
-    }
+    publish_work_from(&mesh, 5, 10, 3).await;
     judge(&mesh, 10, 3).await;
 }
 
@@ -135,39 +132,24 @@ async fn a_relay_whose_consumer_is_removed_publishes_nothing_twice() {
     judge(&mesh, 40, 3).await;
     // Its target knows nothing of them any more.
     tokio::time::sleep(std::time::Duration::from_millis(1500)).await;
-    mesh.js
-        .delete_consumer_from_stream("mesh-relay", "KV_probe")
-        .await
-        .expect("it goes");
+    mesh.remove_consumer("KV_probe", "mesh-relay").await;
     eventually("another one that has come to the end", PATIENT, async || {
         let found = mesh.consumer("KV_probe", "mesh-relay").await;
         (found["num_pending"] == 0 && found["num_ack_pending"] == 0).then_some(())
     })
     .await;
     assert_eq!(mesh.emitted().await.len(), 40);
-    publish_work_from(&mesh, 40, 43).await;
+    publish_work_from(&mesh, 40, 43, 3).await;
     judge(&mesh, 43, 3).await;
-}
-
-pub async fn publish_work_from(mesh: &Mesh, from: usize, to: usize) {
-    for number in from..to {
-        mesh.order(work(number, 3)).await;
-    }
 }
 
 /// The source uses the sequences of what it has lost again: what comes there is new, whatever is decided under them.
 #[tokio::test]
 async fn a_source_that_has_lost_its_end_has_new_events_there_and_none_is_lost() {
-    let mut files = Files::new(Config::probe()).await;
-    let host = files.mesh.host(&[]).await;
-    publish_work(&files.mesh, 10, 3).await;
-    judge(&files.mesh, 10, 3).await;
-    let kept = files.keep("ORDERS").await;
-    publish_work_from(&files.mesh, 10, 20).await;
-    judge(&files.mesh, 20, 3).await;
+    let (mut files, host, kept) = Files::with_twenty("ORDERS").await;
     files.lose_end("ORDERS", &kept).await;
     files.mesh.server.restart().await;
-    publish_work_from(&files.mesh, 20, 23).await;
+    publish_work_from(&files.mesh, 20, 23, 3).await;
     judge(&files.mesh, 23, 3).await;
     host.wait_for_line(
         says(&["WARN", "the source stream has lost its last messages", "end=10"]),
@@ -179,23 +161,17 @@ async fn a_source_that_has_lost_its_end_has_new_events_there_and_none_is_lost() 
 /// The same when publishers were faster than any host: the stream is longer again than it was.
 #[tokio::test]
 async fn a_source_that_has_grown_again_before_a_host_comes_loses_none_of_its_events() {
-    let mut files = Files::new(Config::probe()).await;
-    let host = files.mesh.host(&[]).await;
-    publish_work(&files.mesh, 10, 3).await;
-    judge(&files.mesh, 10, 3).await;
-    let kept = files.keep("ORDERS").await;
-    publish_work_from(&files.mesh, 10, 20).await;
-    judge(&files.mesh, 20, 3).await;
+    let (mut files, host, kept) = Files::with_twenty("ORDERS").await;
     stop(host).await;
     files.lose_end("ORDERS", &kept).await;
     files.mesh.server.restart().await;
-    publish_work_from(&files.mesh, 20, 35).await;
+    publish_work_from(&files.mesh, 20, 35, 3).await;
     let host = files.mesh.host(&[]).await;
     judge(&files.mesh, 35, 3).await;
     // The next start finds it as it is.
     stop(host).await;
     let _host = files.mesh.host(&[]).await;
-    publish_work_from(&files.mesh, 35, 37).await;
+    publish_work_from(&files.mesh, 35, 37, 3).await;
     judge(&files.mesh, 37, 3).await;
 }
 
@@ -210,7 +186,7 @@ async fn a_handler_whose_consumer_is_ahead_of_its_stream_gets_every_event() {
         PATIENT,
     )
     .await;
-    publish_work_from(&mesh, 5, 10).await;
+    publish_work_from(&mesh, 5, 10, 3).await;
     judge(&mesh, 10, 3).await;
 }
 

@@ -18,7 +18,12 @@ pub fn work(number: usize, keys: usize) -> Value {
 
 /// Publishes the work `0..count`.
 pub async fn publish_work(mesh: &Mesh, count: usize, keys: usize) {
-    for number in 0..count {
+    publish_work_from(mesh, 0, count, keys).await;
+}
+
+/// The orders of numbers from `from` to before `to`.
+pub async fn publish_work_from(mesh: &Mesh, from: usize, to: usize, keys: usize) {
+    for number in from..to {
         mesh.order(work(number, keys)).await;
     }
 }
@@ -43,17 +48,17 @@ pub async fn judge_with_letters(mesh: &Mesh, count: usize, keys: usize, dead: us
     // A late duplicate would come before this.
     mesh.wait_settled("KV_probe", "mesh-relay").await;
     let mut decided: BTreeMap<String, u32> = BTreeMap::new();
-    let mut buried = 0;
+    let mut dead_lettered = 0;
     for decision in mesh.decisions("probe").await {
         if decision["verdict"] == "dead" {
-            buried += 1;
+            dead_lettered += 1;
             continue;
         }
         *decided
             .entry(decision["event"].as_str().expect("an event").to_owned())
             .or_default() += 1;
     }
-    assert_eq!((decided.len(), buried), (count, dead), "events done and dead");
+    assert_eq!((decided.len(), dead_lettered), (count, dead), "events done and dead");
     let twice: Vec<_> = decided.iter().filter(|(_, n)| **n != 1).collect();
     assert!(twice.is_empty(), "decided more than once: {twice:?}");
     for number in 0..count {

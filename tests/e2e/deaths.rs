@@ -2,12 +2,11 @@
 
 use std::os::unix::process::ExitStatusExt;
 
-use async_nats::jetstream::consumer::PullConsumer;
-use futures_util::StreamExt;
 use serde_json::{Value, json};
 
 use crate::mesh::{Config, Mesh, PATIENT};
-use crate::support::{Host, Signal, eventually};
+use crate::support::{Host, Signal};
+use crate::sweep::wait_given_up;
 
 /// An event that fails in both of its attempts, and as often as it is tried.
 async fn fails(mesh: &Mesh) {
@@ -27,17 +26,7 @@ async fn given_up(mesh: &Mesh, fault: &str) {
     let host = mesh.host_with_fault(&format!("host-verdict:off,{fault}")).await;
     fails(mesh).await;
     assert_eq!(host.wait_exit(PATIENT).await.signal(), Some(9));
-    let consumer: PullConsumer = mesh
-        .js
-        .get_consumer_from_stream("probe", "ORDERS")
-        .await
-        .expect("it is there");
-    eventually("the server to give up", PATIENT, async || {
-        let batch = consumer.fetch().max_messages(1).messages().await.expect("it answers");
-        assert_eq!(batch.count().await, 0, "the event has no delivery left");
-        (mesh.messages_left("MESH_ADVISORIES").await > 0).then_some(())
-    })
-    .await;
+    wait_given_up(mesh).await;
 }
 
 /// Then only the sweep finds it.

@@ -231,6 +231,12 @@ impl Mesh {
         if answer["error"].is_null() { answer } else { Value::Null }
     }
 
+    /// Removes a consumer, as a person does.
+    pub async fn remove_consumer(&self, stream: &str, name: &str) {
+        let removed = self.js.delete_consumer_from_stream(name, stream).await;
+        removed.expect("the consumer is there");
+    }
+
     /// Waits until a consumer has nothing to deliver and nothing to wait for.
     #[track_caller]
     pub fn wait_settled(&self, stream: &str, name: &str) -> impl Future<Output = Value> {

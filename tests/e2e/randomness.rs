@@ -20,7 +20,7 @@ async fn drawn(mesh: &Mesh, count: usize) -> (Vec<String>, Vec<String>) {
 }
 
 #[tokio::test]
-async fn no_two_handlers_streams_hosts_and_makings_of_a_stream_draw_the_same_random_numbers() {
+async fn no_two_handlers_streams_hosts_and_incarnations_of_a_stream_draw_the_same_random_numbers() {
     let probe = modules::handler("probe");
     let config = Config::new()
         .handler("first", &probe, "bucket = \"first\"\npublish = [\"events.>\"]")

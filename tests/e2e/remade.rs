@@ -18,10 +18,7 @@ async fn a_consumer_that_is_removed_is_made_again_and_nothing_is_done_twice() {
     publish_work(&mesh, 5, 2).await;
     mesh.wait_decisions("probe", 5).await;
     let mark = host.lines().len();
-    mesh.js
-        .delete_consumer_from_stream("probe", "ORDERS")
-        .await
-        .expect("it goes");
+    mesh.remove_consumer("ORDERS", "probe").await;
     host.wait_for_line_after(mark, says(&["serving", "handler=probe "]), PATIENT)
         .await;
     for number in 5..8 {
@@ -87,9 +84,9 @@ async fn a_stream_that_is_made_anew_is_told_of_once_with_the_name_that_it_has() 
 /// Each event that was decided, without its incarnation, and how many incarnations there are.
 fn decided(decisions: &[Value]) -> (Vec<&str>, usize) {
     let events = decisions.iter().filter_map(|d| d["event"].as_str()?.split_once('.'));
-    let (makings, mut sequences): (BTreeSet<&str>, Vec<&str>) = events.unzip();
+    let (incarnations, mut sequences): (BTreeSet<&str>, Vec<&str>) = events.unzip();
     sequences.sort_unstable();
-    (sequences, makings.len())
+    (sequences, incarnations.len())
 }
 
 #[tokio::test]
@@ -155,10 +152,7 @@ async fn a_consumer_that_counts_anew_is_bound_anew() {
     wait_at_work(&mesh, 1).await;
     // It is created again with everything that it contained: only its count shows it.
     let config = mesh.consumer("ORDERS", "probe").await["config"].clone();
-    mesh.js
-        .delete_consumer_from_stream("probe", "ORDERS")
-        .await
-        .expect("it goes");
+    mesh.remove_consumer("ORDERS", "probe").await;
     let body = json!({ "stream_name": "ORDERS", "config": config, "action": "create" });
     let made: Value = mesh
         .js
@@ -278,7 +272,11 @@ async fn a_bucket_that_goes_while_its_host_runs_leaves_its_events_undecided() {
     let consumer = mesh.consumer("ORDERS", "probe").await;
     assert_eq!(consumer["num_ack_pending"], 1, "what cannot be committed is not acked");
     assert!(mesh.letters().await.is_empty());
-    assert_eq!(mesh.value("probe", "n").await, None, "nobody has made the bucket anew");
+    assert_eq!(
+        mesh.value("probe", "n").await,
+        None,
+        "no host has created the bucket again"
+    );
 }
 
 #[tokio::test]
@@ -290,10 +288,7 @@ async fn the_mesh_bucket_can_go_and_no_event_is_taken_for_a_new_one() {
     host.wait_exit(PATIENT).await;
     // The incarnation of the stream is lost with it; the consumer has it too.
     mesh.js.delete_stream("KV_mesh").await.expect("it goes");
-    mesh.js
-        .delete_consumer_from_stream("probe", "ORDERS")
-        .await
-        .expect("it goes");
+    mesh.remove_consumer("ORDERS", "probe").await;
     // Everything is delivered again.
     let _host = mesh.host(&[]).await;
     mesh.order(work(4, 2)).await;

@@ -25,7 +25,7 @@ async fn ten_thousand_poison_events_die_once_under_every_fault_and_are_done_once
     let config = many.handler("other", &modules::handler("probe"), "");
     let mut mesh = Mesh::new(config).await;
     // It ends while it dead-letters.
-    let host = mesh.host(&[QUIET, ("MESH_FAULT", "burial-decided:kill:2000")]).await;
+    let host = mesh.host(&[QUIET, ("MESH_FAULT", "death-decided:kill:2000")]).await;
     publish(&mesh, 0, COUNT).await;
     host.wait_exit(PATIENT).await;
     let host = mesh.host(&[QUIET]).await;

@@ -11,13 +11,13 @@ use crate::mesh::{Config, Mesh, PATIENT, says};
 use crate::support::{Signal, eventually};
 
 /// A host that has bound its consumer and has ended.
-async fn bound_and_gone(mesh: &Mesh) {
+pub async fn bound_and_gone(mesh: &Mesh) {
     let host = mesh.host(&[]).await;
     host.signal(Signal::TERM);
     host.wait_exit(PATIENT).await;
 }
 
-async fn next_of(mesh: &Mesh) -> async_nats::jetstream::Message {
+pub async fn next_of(mesh: &Mesh) -> async_nats::jetstream::Message {
     let consumer: PullConsumer = mesh
         .js
         .get_consumer_from_stream("probe", "ORDERS")
@@ -25,6 +25,21 @@ async fn next_of(mesh: &Mesh) -> async_nats::jetstream::Message {
         .expect("it is there");
     let mut batch = consumer.fetch().max_messages(1).messages().await.expect("it answers");
     batch.next().await.expect("a message").expect("a message")
+}
+
+/// Waits until the server gives up on the event: it does so when it is asked for messages.
+pub async fn wait_given_up(mesh: &Mesh) {
+    let consumer: PullConsumer = mesh
+        .js
+        .get_consumer_from_stream("probe", "ORDERS")
+        .await
+        .expect("it is there");
+    eventually("the server to give up", PATIENT, async || {
+        let batch = consumer.fetch().max_messages(1).messages().await.expect("it answers");
+        assert_eq!(batch.count().await, 0, "the event has no delivery left");
+        (mesh.messages_left("MESH_ADVISORIES").await > 0).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -53,17 +68,7 @@ async fn an_exhausted_event_whose_advisory_was_lost_is_found() {
         .await;
     assert_eq!(host.wait_exit(PATIENT).await.signal(), Some(9));
     // The server gives up when it is asked for messages, and reports this while no subscriber is there.
-    let consumer: PullConsumer = mesh
-        .js
-        .get_consumer_from_stream("probe", "ORDERS")
-        .await
-        .expect("it is there");
-    eventually("the server to give up", PATIENT, async || {
-        let batch = consumer.fetch().max_messages(1).messages().await.expect("it answers");
-        assert_eq!(batch.count().await, 0, "the event has no delivery left");
-        (mesh.messages_left("MESH_ADVISORIES").await > 0).then_some(())
-    })
-    .await;
+    wait_given_up(&mesh).await;
     let advisories = mesh.js.get_stream("MESH_ADVISORIES").await.expect("it is there");
     advisories.purge().await.expect("purged");
     assert!(mesh.letters().await.is_empty());

@@ -2,16 +2,15 @@
 
 use std::time::Duration;
 
-use async_nats::jetstream::consumer::PullConsumer;
 use async_nats::jetstream::stream::{self, DiscardPolicy};
-use futures_util::StreamExt;
 use serde_json::{Value, json};
 
 use crate::mesh::{Config, Mesh, PATIENT};
 use crate::permissions::all_but;
 use crate::schemas::{assert_fits, object};
 use crate::support::wait::SOON;
-use crate::support::{NatsServer, Signal, eventually, modules};
+use crate::support::{NatsServer, eventually, modules};
+use crate::sweep::{bound_and_gone, next_of};
 
 /// Longer than a target is tried that nothing waits for any more: ten seconds, and as long again.
 const WELL_AFTER: Duration = Duration::from_secs(25);
@@ -123,18 +122,10 @@ async fn dead_letters_of_a_handler_without_a_ledger_wait_for_a_full_stream_and_t
 #[tokio::test]
 async fn events_that_were_lost_and_cannot_be_asked_for_again_are_told_of() {
     let mesh = Mesh::new(Config::probe()).await;
-    let host = mesh.host(&[]).await;
-    host.signal(Signal::TERM);
-    host.wait_exit(PATIENT).await;
+    bound_and_gone(&mesh).await;
     mesh.order(json!({ "op": "add", "key": "n", "by": 1 })).await;
     // Behind the mesh's back: acked, and nothing done.
-    let consumer: PullConsumer = mesh
-        .js
-        .get_consumer_from_stream("probe", "ORDERS")
-        .await
-        .expect("it is there");
-    let mut batch = consumer.fetch().max_messages(1).messages().await.expect("it answers");
-    let message = batch.next().await.expect("a message").expect("a message");
+    let message = next_of(&mesh).await;
     message.ack().await.expect("acked");
     mesh.client.flush().await.expect("flushed");
     fill(&mesh, "MESH_REPLAY").await;
@@ -202,9 +193,13 @@ async fn what_a_full_or_sealed_stream_of_dead_letters_does_not_take_is_counted_a
     assert!(stderr.contains("stream MESH_DEAD takes nothing"), "{stderr}");
     assert_eq!(mesh.letters().await.len(), letters.len());
     // Nor is a letter put back there, whose subject is free.
-    let making = letters[0].letter_id().split('.').nth(1).expect("an event's making");
+    let incarnation = letters[0]
+        .letter_id()
+        .split('.')
+        .nth(1)
+        .expect("an event's incarnation");
     let file = mesh.dir.path().join("letters.jsonl");
-    std::fs::write(&file, exported.replace(making, "another")).expect("the test's folder is writable");
+    std::fs::write(&file, exported.replace(incarnation, "another")).expect("the test's folder is writable");
     let file = file.to_str().expect("UTF-8");
     let (status, stdout, stderr) = mesh.jetmesh(&["dlq", "import", file]).await;
     assert_eq!(status.code(), Some(4), "{stdout}{stderr}");

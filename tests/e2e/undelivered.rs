@@ -3,10 +3,9 @@
 use serde_json::{Value, json};
 
 #[cfg(feature = "failpoints")]
-use crate::ahead::publish_work_from;
 use crate::ahead::{put_ahead, stop};
 #[cfg(feature = "failpoints")]
-use crate::audit::{judge, publish_work};
+use crate::audit::{judge, publish_work, publish_work_from};
 use crate::mesh::{Config, Mesh, PATIENT, says};
 
 fn emit() -> Value {
@@ -32,7 +31,7 @@ async fn an_idle_relay_finds_what_the_server_does_not_deliver_and_carries_it_out
     judge(&mesh, 3, 3).await;
     mesh.wait_settled("KV_probe", "mesh-relay").await;
     leave_lying(&mesh).await;
-    publish_work_from(&mesh, 3, 6).await;
+    publish_work_from(&mesh, 3, 6, 3).await;
     host.wait_for_line(says(&["WARN", "the server does not deliver consequences"]), PATIENT)
         .await;
     judge(&mesh, 6, 3).await;
@@ -91,7 +90,7 @@ async fn a_sweep_creates_a_handlers_consumer_again_that_is_ahead_of_its_stream()
     let host = mesh.host_with_fault("look-at-bind:off").await;
     let told = ["WARN", "the handler's consumer was ahead of it and is created again"];
     host.wait_for_line(says(&told), PATIENT).await;
-    publish_work_from(&mesh, 3, 6).await;
+    publish_work_from(&mesh, 3, 6, 3).await;
     judge(&mesh, 6, 3).await;
 }
 
@@ -111,13 +110,10 @@ async fn no_floor_passes_the_end_of_a_stream_whose_consumer_is_ahead_of_it() {
     crate::hosts::wait_frozen(&host).await;
     host.signal(crate::support::Signal::CONT);
     let mark = host.lines().len();
-    mesh.js
-        .delete_consumer_from_stream("probe", "ORDERS")
-        .await
-        .expect("it goes");
+    mesh.remove_consumer("ORDERS", "probe").await;
     host.wait_for_line_after(mark, says(&["serving", "handler=probe "]), PATIENT)
         .await;
-    publish_work_from(&mesh, 3, 6).await;
+    publish_work_from(&mesh, 3, 6, 3).await;
     judge(&mesh, 6, 3).await;
 }
 

@@ -1,6 +1,5 @@
 //! NATS: connections, the JetStream API, streams and consumers, and the pull loop.
 
-pub mod anew;
 mod api;
 pub mod bucket;
 pub mod connection;
@@ -15,6 +14,7 @@ pub mod limits;
 pub mod login;
 pub mod provision;
 pub mod pull;
+pub mod recreate;
 pub mod scan;
 pub mod screen;
 pub mod shared;

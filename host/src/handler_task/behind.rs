@@ -1,8 +1,8 @@
-//! A handler's consumer that is ahead of its stream (`broker/anew`): it is deleted and created again where it has to continue.
+//! A handler's consumer that is ahead of its stream (`broker/recreate`): it is deleted and created again where it has to continue.
 //! Events that are delivered twice by that are answered from the ledger.
 
-use crate::broker::anew::CERTAIN;
 use crate::broker::consumer::{ConsumerInfo, META_INCARNATION, Owner, check_owner};
+use crate::broker::recreate::CERTAIN;
 use crate::broker::{Connection, Error, StreamInfo};
 use crate::failpoint;
 use crate::ledger::core::entry::Incarnation;
@@ -31,16 +31,16 @@ pub async fn reconcile(
         },
     };
     check_owner(plan, found, owner)?;
-    anew(connection, plan, found, end).await
+    recreate(connection, plan, found, end).await
 }
 
 /// From where it had acked everything that the stream still has.
-async fn anew(connection: &Connection, plan: &Handler, found: &ConsumerInfo, end: u64) -> Result<(), Error> {
+async fn recreate(connection: &Connection, plan: &Handler, found: &ConsumerInfo, end: u64) -> Result<(), Error> {
     let delivered = found.delivered.stream_seq;
     tracing::warn!(handler = %plan.name, stream = %plan.stream, consumer = %plan.consumer, delivered, end,
         "the stream has lost its last messages: the handler's consumer was ahead of it and is created again");
     let from = found.ack_floor.stream_seq.min(end) + 1;
-    connection.make_anew(&plan.stream, found, (from, &[])).await.map(drop)
+    connection.recreate(&plan.stream, found, (from, &[])).await.map(drop)
 }
 
 /// Deletes and creates again a consumer that is ahead of its stream, or to which the server leaves something undelivered.
@@ -58,7 +58,7 @@ pub async fn look(
         && let Some(info) = connection.left_behind(&plan.stream, found).await?
     {
         // The lane binds it again, and finds out what the stream has lost.
-        anew(connection, plan, found, info.state.last_seq).await?;
+        recreate(connection, plan, found, info.state.last_seq).await?;
         return Ok(true);
     }
     let Some(passed) = connection.passed_over(info, found).await? else {
@@ -73,7 +73,7 @@ pub async fn look(
     tracing::warn!(handler = %plan.name, stream = %plan.stream, consumer = %plan.consumer, sequence = passed,
         "the server does not deliver an event: the handler's consumer is created again");
     connection
-        .make_anew(&plan.stream, &again, (again.settled_floor() + 1, &[]))
+        .recreate(&plan.stream, &again, (again.settled_floor() + 1, &[]))
         .await?;
     Ok(true)
 }

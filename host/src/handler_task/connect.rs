@@ -89,9 +89,9 @@ async fn identify(
     let (ledger, from_head) = match &lane.bucket {
         None => (None, None),
         Some(bucket) => {
-            let (making, known) = bucket.identity(&plan.stream).await?;
-            check_ledger(connection, plan, named(META_LEDGER), Some(&making)).await?;
-            (Some(making), known)
+            let (incarnation, known) = bucket.identity(&plan.stream).await?;
+            check_ledger(connection, plan, named(META_LEDGER), Some(&incarnation)).await?;
+            (Some(incarnation), known)
         }
     };
     let bound = named(META_INCARNATION);

@@ -40,7 +40,7 @@ pub struct Dead<'a> {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Buried {
+pub enum DeadLettered {
     Now,
     /// It was decided before, done or dead.
     Before,
@@ -161,19 +161,24 @@ impl DeadLetters {
 
     /// Dead-letters an event: through the ledger, if the handler has one. `body`: `None` if the event was removed from its
     /// stream.
-    pub async fn bury(&self, event: &EventId, dead: &Dead<'_>, body: Option<Body>) -> Result<Buried, Error> {
+    pub async fn dead_letter(
+        &self,
+        event: &EventId,
+        dead: &Dead<'_>,
+        body: Option<Body>,
+    ) -> Result<DeadLettered, Error> {
         let Some(bucket) = &self.bucket else {
-            return self.store(event, dead, body).await.map(|()| Buried::Now);
+            return self.store(event, dead, body).await.map(|()| DeadLettered::Now);
         };
         let tx = self.transaction(event, dead, body);
         match bucket.commit(tx).await {
             Ok(Committed::Here { .. }) => {
-                failpoint::point("burial-decided");
-                Ok(Buried::Now)
+                failpoint::point("death-decided");
+                Ok(DeadLettered::Now)
             }
-            Ok(Committed::Before(_)) => Ok(Buried::Before),
+            Ok(Committed::Before(_)) => Ok(DeadLettered::Before),
             Err(CommitError::Conflict) => Err(Error::Timeout {
-                what: "burying an event".to_owned(),
+                what: "writing a dead letter".to_owned(),
             }),
             Err(CommitError::TooLarge(why) | CommitError::Host(why)) => Err(Error::Refused(why)),
         }
@@ -181,7 +186,7 @@ impl DeadLetters {
 
     /// Stores the letter without a ledger.
     pub async fn store(&self, event: &EventId, dead: &Dead<'_>, body: Option<Body>) -> Result<(), Error> {
-        let link = self.links.needed("burying an event").await?;
+        let link = self.links.needed("writing a dead letter").await?;
         let headers = dead_letter::headers(&self.facts(event, dead, None), body.as_ref());
         let subject = dead_letter::subject(&self.plan.stream, &self.plan.name, event);
         let payload = body.map_or_else(Bytes::new, |b| b.payload);
@@ -200,7 +205,7 @@ impl DeadLetters {
     }
 
     /// Dead-letters an undecided event that its stream has removed.
-    pub async fn bury_lost(&self, event: &EventId, record: Attempts) -> Result<(), Error> {
+    pub async fn dead_letter_lost(&self, event: &EventId, record: Attempts) -> Result<(), Error> {
         let failure = Failure {
             code: "lost".to_owned(),
             message: format!("stream {} removed it before it was decided", self.plan.stream),
@@ -210,14 +215,14 @@ impl DeadLetters {
             failure: Cow::Owned(failure),
             record,
         };
-        if self.bury(event, &dead, None).await? == Buried::Now {
+        if self.dead_letter(event, &dead, None).await? == DeadLettered::Now {
             tracing::warn!(handler = %self.plan.name, %event, cause = %Cause::Lost, "dead");
         }
         Ok(())
     }
 
     /// Dead-letters an event whose message no client can read.
-    pub async fn bury_malformed(&self, event: &EventId, body: Body, why: &str) -> Result<Buried, Error> {
+    pub async fn dead_letter_malformed(&self, event: &EventId, body: Body, why: &str) -> Result<DeadLettered, Error> {
         let failure = Failure {
             code: "malformed-message".to_owned(),
             message: format!("no client can read this message: {why}"),
@@ -227,11 +232,11 @@ impl DeadLetters {
             failure: Cow::Owned(failure),
             record: Attempts::default(),
         };
-        let buried = self.bury(event, &dead, Some(body)).await?;
-        if buried == Buried::Now {
+        let dead_lettered = self.dead_letter(event, &dead, Some(body)).await?;
+        if dead_lettered == DeadLettered::Now {
             tracing::warn!(handler = %self.plan.name, %event, cause = %dead.cause, code = dead.failure.code,
                 error = dead.failure.message, "dead");
         }
-        Ok(buried)
+        Ok(dead_lettered)
     }
 }

@@ -7,7 +7,7 @@ use async_nats::{Message as Wire, Subject};
 use crate::event::{DeliveryInfo, EventId, Message, headers_of};
 use crate::failpoint;
 use crate::handler_task::counters::Counters;
-use crate::handler_task::dead_lettering::{self, Buried};
+use crate::handler_task::dead_lettering::{self, DeadLettered};
 use crate::handler_task::delivery::Delivery;
 use crate::handler_task::lane::Lane;
 use crate::handler_task::links::Link;
@@ -15,7 +15,7 @@ use crate::handler_task::postpone::{FAILED, put_off, unrecorded};
 use crate::handler_task::settle::{Acker, Settlement};
 use crate::handler_task::{attempt, conclude, duplicate, report};
 use crate::ledger::Bucket;
-use crate::ledger::core::transaction::moot;
+use crate::ledger::core::transaction::already_decided;
 use crate::ledger::store::at_work::AtWork;
 use crate::mesh_streams::attempts;
 use crate::plan::Handler;
@@ -112,7 +112,7 @@ enum KnownEvent<'a> {
 fn known<'a>(plan: &'a Handler, bucket: &'a Bucket, counters: &Counters, delivery: &Delivery) -> KnownEvent<'a> {
     let event = &delivery.message.event;
     let (decided, death) = (bucket.decided(&plan.name, event), delivery.death());
-    if moot(decided, death).is_some() {
+    if already_decided(decided, death).is_some() {
         return KnownEvent::Decided;
     }
     // Below the floor the index remembers what becomes of a replay only while it is at work.
@@ -129,14 +129,14 @@ async fn died_before(lane: &Lane, delivery: Delivery, record: Option<attempts::H
     let event = delivery.message.event.clone();
     let dead = dead_lettering::left_behind(&record.record, lane.plan.retry.max_attempts);
     let body = dead_lettering::body_of(&delivery.message);
-    match lane.dead_letters.bury(&event, &dead, Some(body)).await {
-        Ok(Buried::Now) => {
+    match lane.dead_letters.dead_letter(&event, &dead, Some(body)).await {
+        Ok(DeadLettered::Now) => {
             let attempt = dead.record.attempts;
             tracing::warn!(handler = %lane.plan.name, %event, subject = delivery.message.subject, attempt,
                 outcome = attempts::HOST_ENDED, cause = %dead.cause, code = dead.failure.code, error = dead.failure.message, "dead");
             Counters::add(&lane.counters.dead, 1);
         }
-        Ok(Buried::Before) => report::repeated(&lane.plan.name, &lane.counters, &event),
+        Ok(DeadLettered::Before) => report::repeated(&lane.plan.name, &lane.counters, &event),
         Err(error) => return put_off(&lane.links, &lane.hindered, delivery, (&error).into(), FAILED).await,
     }
     delivery.acker.settle(&lane.links, &Settlement::Ack).await;

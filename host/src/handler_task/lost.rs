@@ -88,9 +88,9 @@ impl Taken {
         }
     }
 
-    /// The consumer was bound again. Returns what was sent to the closed connection before and never arrived; with `whoever`
+    /// The consumer was bound again. Returns what was sent to the closed connection before and never arrived; with `shared`
     /// also if other hosts take part in the consumer, whose deliveries may then be among it.
-    fn bind(&self, consumer: &ConsumerInfo, whoever: bool) -> std::ops::RangeInclusive<u64> {
+    fn bind(&self, consumer: &ConsumerInfo, shared: bool) -> std::ops::RangeInclusive<u64> {
         let delivered = &consumer.delivered;
         let now = Had {
             newest: delivered.stream_seq,
@@ -99,7 +99,7 @@ impl Taken {
             count: 0,
         };
         let before = self.0.lock().replace(now);
-        let before = before.filter(|had| whoever || had.last == had.bound + had.count);
+        let before = before.filter(|had| shared || had.last == had.bound + had.count);
         let first = before.map_or(u64::MAX, |had| had.newest.saturating_add(1));
         let first = first.max(consumer.ack_floor.stream_seq + 1);
         first..=delivered.stream_seq.min(first.saturating_add(SEQUENCES_MAX - 1))

@@ -10,7 +10,7 @@ use crate::broker::provision::REPLAY;
 use crate::broker::{Error, Malformed, wire};
 use crate::event::{DeliveryInfo, EventId};
 use crate::handler_task::counters::Counters;
-use crate::handler_task::dead_lettering::{Buried, DeadLetters};
+use crate::handler_task::dead_lettering::{DeadLettered, DeadLetters};
 use crate::handler_task::delivery::Inbound;
 use crate::handler_task::hindered::{HinderedWork, Why};
 use crate::handler_task::lane::Lane;
@@ -61,7 +61,7 @@ async fn event(lane: &Lane, link: &Link, malformed: Malformed, acker: Acker, inf
         payload: malformed.payload,
         time_ms: info.time_ms,
     };
-    if let Err(error) = bury(&lane.dead_letters, &lane.counters, &event, body, &why).await {
+    if let Err(error) = dead_letter(&lane.dead_letters, &lane.counters, &event, body, &why).await {
         let handler = &lane.plan.name;
         trouble!(Weight::of(error.passes()), handler, error, { %handler, %event, %error, next_in = ?AGAIN },
             "a malformed message cannot become a dead letter yet");
@@ -84,17 +84,17 @@ pub async fn found(dead_letters: &DeadLetters, counters: &Counters, event: &Even
     let raw = body.headers.as_ref().err().cloned().unwrap_or_default();
     let why = wire::check(body.subject.as_bytes(), &raw).err();
     let why = why.unwrap_or_else(|| "its subject is not UTF-8".to_owned());
-    bury(dead_letters, counters, event, body, &why).await
+    dead_letter(dead_letters, counters, event, body, &why).await
 }
 
-async fn bury(
+async fn dead_letter(
     dead_letters: &DeadLetters,
     counters: &Counters,
     event: &EventId,
     body: Body,
     why: &str,
 ) -> Result<(), Error> {
-    if dead_letters.bury_malformed(event, body, why).await? == Buried::Now {
+    if dead_letters.dead_letter_malformed(event, body, why).await? == DeadLettered::Now {
         Counters::add(&counters.dead, 1);
     }
     Ok(())

@@ -103,7 +103,7 @@ struct RelayStats<'a> {
     /// So much waits for blocked targets that it takes up nothing more for now.
     full: bool,
     /// How often its consumer was created again since the host began, because the server left consequences lying.
-    made_anew: u64,
+    recreated: u64,
     /// Messages among its consequences that cannot be parsed, since the host began; null: none.
     left_out: Option<LeftOutJson>,
     /// What broke it off; null: it works.
@@ -298,7 +298,7 @@ impl<'a> RelayStats<'a> {
             unconfirmed: now.unconfirmed,
             oldest: now.oldest_ms.map(rfc3339),
             full: now.full,
-            made_anew: now.made_anew,
+            recreated: now.recreated,
             left_out: now.left_out.map(|left_out| LeftOutJson {
                 sequence: left_out.sequence,
                 why: left_out.why,

@@ -64,8 +64,8 @@ impl Tracer<'_> {
         };
         let plan = self.plan;
         for handler in &plan.handlers {
-            let making = self.making(&handler.stream).await?;
-            let former = making.is_none_or(|making| making.of(event.sequence) != &*event.incarnation);
+            let incarnation = self.incarnation(&handler.stream).await?;
+            let former = incarnation.is_none_or(|incarnation| incarnation.of(event.sequence) != &*event.incarnation);
             // A handler's floors name the incarnations that it has seen.
             let known = match &handler.ledger {
                 Some(ledger) if former => self.head(ledger).await?.is_some_and(|head| {
@@ -85,12 +85,12 @@ impl Tracer<'_> {
 
     /// The event at a place, in the current incarnation of the stream.
     pub async fn place(&mut self, stream: &str, sequence: u64) -> Result<Place, Error> {
-        let making = self.making(stream).await?;
+        let incarnation = self.incarnation(stream).await?;
         Ok(Place {
             stream: stream.to_owned(),
             sequence,
-            event: making.map(|making| EventId {
-                incarnation: making.of(sequence).into(),
+            event: incarnation.map(|incarnation| EventId {
+                incarnation: incarnation.of(sequence).into(),
                 sequence,
             }),
             former: false,
@@ -99,8 +99,8 @@ impl Tracer<'_> {
 
     /// An event of a handler's stream, in whichever incarnation of the stream.
     pub(super) async fn place_of(&mut self, handler: &Handler, event: EventId) -> Result<Place, Error> {
-        let making = self.making(&handler.stream).await?;
-        let former = making.is_none_or(|making| making.of(event.sequence) != &*event.incarnation);
+        let incarnation = self.incarnation(&handler.stream).await?;
+        let former = incarnation.is_none_or(|incarnation| incarnation.of(event.sequence) != &*event.incarnation);
         Ok(Place {
             stream: handler.stream.clone(),
             sequence: event.sequence,
@@ -109,8 +109,8 @@ impl Tracer<'_> {
         })
     }
 
-    async fn making(&mut self, stream: &str) -> Result<Option<Incarnation>, Error> {
-        if let Some(known) = self.makings.get(stream) {
+    async fn incarnation(&mut self, stream: &str) -> Result<Option<Incarnation>, Error> {
+        if let Some(known) = self.incarnations.get(stream) {
             return Ok(known.clone());
         }
         let key = incarnation::key(stream);
@@ -121,9 +121,9 @@ impl Tracer<'_> {
             }) => None,
             found => found?.1,
         };
-        let making = value.map(|value| incarnation::parse(stream, &value)).transpose()?;
-        self.makings.insert(stream.to_owned(), making.clone());
-        Ok(making)
+        let incarnation = value.map(|value| incarnation::parse(stream, &value)).transpose()?;
+        self.incarnations.insert(stream.to_owned(), incarnation.clone());
+        Ok(incarnation)
     }
 
     pub(super) async fn head(&mut self, ledger: &str) -> Result<Option<&Head>, Error> {

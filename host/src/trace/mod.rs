@@ -112,7 +112,7 @@ pub struct Tracer<'a> {
     /// By name; read once. `None`: there is none.
     streams: HashMap<String, Option<StreamInfo>>,
     /// By source stream, the token of its current incarnation.
-    makings: HashMap<String, Option<Incarnation>>,
+    incarnations: HashMap<String, Option<Incarnation>>,
     /// By handler, when its consumer was made.
     made: HashMap<String, Option<u64>>,
     seen: HashSet<(String, u64)>,
@@ -125,7 +125,7 @@ impl<'a> Tracer<'a> {
             reading,
             heads: HashMap::new(),
             streams: HashMap::new(),
-            makings: HashMap::new(),
+            incarnations: HashMap::new(),
             made: HashMap::new(),
             seen: HashSet::new(),
         }

@@ -72,10 +72,10 @@ async fn decided(
         ledger: None,
     };
     check_owner(handler, &consumer, &owner)?;
-    let (Some(ledger), Some(making)) = (&handler.ledger, consumer.metadata(META_LEDGER)) else {
+    let (Some(ledger), Some(incarnation)) = (&handler.ledger, consumer.metadata(META_LEDGER)) else {
         return Ok(None);
     };
-    let Some(former) = read::bucket_of(connection, making).await? else {
+    let Some(former) = read::bucket_of(connection, incarnation).await? else {
         return refused("the bucket of its old ledger does not exist any more, or was purged".to_owned());
     };
     if former == *ledger {

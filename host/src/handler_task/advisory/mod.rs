@@ -12,7 +12,7 @@ use crate::event::clock::now_ms;
 use crate::event::{EventId, parse_rfc3339};
 use crate::failpoint;
 use crate::handler_task::counters::Counters;
-use crate::handler_task::dead_lettering::{Buried, Dead};
+use crate::handler_task::dead_lettering::{Dead, DeadLettered};
 use crate::handler_task::hindered::{HinderedWork, Why};
 use crate::handler_task::lane::Lane;
 use crate::handler_task::links::Link;
@@ -131,11 +131,11 @@ async fn act(lane: &Lane, link: &Link, advisory: &Advisory, event: &EventId) -> 
 async fn dead_letter(lane: &Lane, link: &Link, event: &EventId, dead: Dead<'_>, at_ms: u64) -> Result<(), Error> {
     let (plan, dead_letters) = (&lane.plan, &lane.dead_letters);
     match dead_letters.body_in_stream(event).await? {
-        None => dead_letters.bury_lost(event, dead.record).await?,
+        None => dead_letters.dead_letter_lost(event, dead.record).await?,
         // It speaks of what the stream had in this place before it lost its end.
         Some(body) if body.time_ms > at_ms => return Ok(()),
         Some(body) => {
-            if dead_letters.bury(event, &dead, Some(body)).await? == Buried::Now {
+            if dead_letters.dead_letter(event, &dead, Some(body)).await? == DeadLettered::Now {
                 Counters::add(&lane.counters.dead, 1);
                 tracing::warn!(handler = %plan.name, %event, attempt = dead.record.attempts, cause = %dead.cause,
                     code = dead.failure.code, error = dead.failure.message, module = dead.record.module, "dead");

@@ -78,7 +78,7 @@ pub async fn run(
         match next(result, &ran.verdict, so_far) {
             Next::Stands(committed) => {
                 if committed.is_some() && ran.verdict != Verdict::Done {
-                    failpoint::point("burial-decided");
+                    failpoint::point("death-decided");
                 }
                 ran.committed = committed;
                 return ran;

@@ -189,7 +189,7 @@ async fn of_stream(
         return Ok(None);
     }
     let Some(body) = dead_letters.body_in_stream(event).await? else {
-        dead_letters.bury_lost(event, Attempts::default()).await?;
+        dead_letters.dead_letter_lost(event, Attempts::default()).await?;
         return Ok(None);
     };
     if body.headers.is_err() {

@@ -20,7 +20,7 @@ use crate::event::{EventId, parse_rfc3339};
 use crate::failpoint;
 use crate::handler_task::behind;
 use crate::handler_task::counters::Counters;
-use crate::handler_task::dead_lettering::{self, Buried, DeadLetters};
+use crate::handler_task::dead_lettering::{self, DeadLettered, DeadLetters};
 use crate::handler_task::hindered::{Hindered, HinderedWork, Why};
 use crate::handler_task::in_flight::InFlight;
 use crate::handler_task::lane::Lane;
@@ -156,7 +156,7 @@ impl Sweep<'_> {
             Leftover::Kept => Ok(()),
             Leftover::Forgotten => attempts::remove(connection, &plan.name, event).await,
             Leftover::Lost => {
-                self.dead_letters.bury_lost(event, attempts).await?;
+                self.dead_letters.dead_letter_lost(event, attempts).await?;
                 attempts::remove(connection, &plan.name, event).await
             }
             Leftover::Exhausted => self.exhausted(event, &held.record).await,
@@ -290,9 +290,9 @@ impl Sweep<'_> {
         let (plan, connection) = (self.plan, &self.link.connection);
         let dead = dead_lettering::left_behind(record, plan.retry.max_attempts);
         match self.dead_letters.body_in_stream(event).await? {
-            None => self.dead_letters.bury_lost(event, dead.record).await?,
+            None => self.dead_letters.dead_letter_lost(event, dead.record).await?,
             Some(body) => {
-                if self.dead_letters.bury(event, &dead, Some(body)).await? == Buried::Now {
+                if self.dead_letters.dead_letter(event, &dead, Some(body)).await? == DeadLettered::Now {
                     tracing::warn!(handler = %plan.name, %event, attempt = dead.record.attempts, cause = %dead.cause,
                         code = dead.failure.code, error = dead.failure.message, "dead");
                 }

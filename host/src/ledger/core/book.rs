@@ -260,8 +260,8 @@ impl<W> Book<W> {
     }
 
     /// The batch on its way was refused, and everything that has to be known was read since. Transactions that are still valid
-    /// are sent again, upon the new head. `astray`: replays whose death has no record at the sequence that they expect.
-    pub fn refused(&mut self, astray: &[TxId]) -> Fates<W> {
+    /// are sent again, upon the new head. `stale`: replays whose death has no record at the sequence that they expect.
+    pub fn refused(&mut self, stale: &[TxId]) -> Fates<W> {
         if self.planted.is(Mistake::RefusedIsDone)
             && let Some(sent) = self.sent.take()
         {
@@ -269,9 +269,9 @@ impl<W> Book<W> {
             let members = sent.group.members.into_iter();
             return members.map(|m| (m.waiter, Ok(Committed::Here { entry }))).collect();
         }
-        let (astray, rest): (Vec<_>, Vec<_>) = self.withdraw_all().into_iter().partition(|m| astray.contains(&m.id));
+        let (stale, rest): (Vec<_>, Vec<_>) = self.withdraw_all().into_iter().partition(|m| stale.contains(&m.id));
         let why = || CommitError::Host("the record of its death is not at the sequence in its dead letter".to_owned());
-        let mut fates: Fates<W> = astray.into_iter().map(|m| (m.waiter, Err(why()))).collect();
+        let mut fates: Fates<W> = stale.into_iter().map(|m| (m.waiter, Err(why()))).collect();
         fates.extend(self.place_anew(rest));
         fates
     }

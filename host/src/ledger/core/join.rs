@@ -11,7 +11,7 @@ use super::index::Decided;
 use crate::event::EventId;
 use crate::event::effects::Version;
 use crate::failpoint::mistake::Mistake;
-use crate::ledger::core::transaction::{Transaction, moot};
+use crate::ledger::core::transaction::{Transaction, already_decided};
 
 /// What came of joining.
 #[derive(Debug)]
@@ -38,7 +38,7 @@ impl<W> Book<W> {
             tx.reads.clear();
         }
         if tx.decision.is_some() {
-            if let Some(decided) = moot(self.index.decided(&tx.handler, &tx.event), tx.death) {
+            if let Some(decided) = already_decided(self.index.decided(&tx.handler, &tx.event), tx.death) {
                 return Join::Over(waiter, Ok(Committed::Before(decided)));
             }
             if self.standing.contains(&tx.handler, &tx.event) {

@@ -78,9 +78,9 @@ pub enum Planned {
     },
 }
 
-/// The decision in the index that makes this transaction superfluous, if there is one. A replay's `done` follows exactly its
+/// The decision in the index because of which this transaction does not run, if there is one. A replay's `done` follows exactly its
 /// own death.
-pub fn moot(decided: Option<Decided>, death: Option<DeathRef>) -> Option<Decided> {
+pub fn already_decided(decided: Option<Decided>, death: Option<DeathRef>) -> Option<Decided> {
     match (decided, death) {
         (Some(Decided::Dead { entry }), Some(death)) if entry == death.entry => None,
         // Below the floor the death's own record, which the batch expects unchanged, is the witness.

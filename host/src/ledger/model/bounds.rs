@@ -14,7 +14,7 @@ pub struct Bounds {
     /// How often the server delivers an event before it gives up.
     pub deliveries: u8,
     /// The server's word that it has given up is heard, at any time and by any host.
-    pub burial: bool,
+    pub dead_letter: bool,
     /// Keys are read one by one, and something may happen in between.
     pub reads_apart: bool,
     /// Consequences are published and checked.
@@ -68,7 +68,7 @@ pub fn bounds(name: &'static str) -> Bounds {
         start: [Some(1), Some(0)],
         hosts: 2,
         deliveries: 1,
-        burial: true,
+        dead_letter: true,
         reads_apart: false,
         relay: false,
         cache_bytes: 1 << 20,

@@ -186,10 +186,10 @@ impl World {
         });
         let keys = keys.collect();
         let following = self.book(host).deaths_on_their_way();
-        let astray = |one: &Following| self.server.last_of(&one.subject) != one.sequence;
-        let astray = following.iter().filter(|one| astray(one)).map(|one| one.id);
-        let astray = astray.collect();
-        self.at(host, At::Fetched(keys, astray));
+        let stale = |one: &Following| self.server.last_of(&one.subject) != one.sequence;
+        let stale = following.iter().filter(|one| stale(one)).map(|one| one.id);
+        let stale = stale.collect();
+        self.at(host, At::Fetched(keys, stale));
     }
 
     pub fn relearn(
@@ -197,18 +197,18 @@ impl World {
         bounds: &Bounds,
         host: usize,
         keys: Vec<(String, u64, Option<bytes::Bytes>)>,
-        astray: &[TxId],
+        stale: &[TxId],
     ) {
-        if self.book(host).relearn(keys) || !astray.is_empty() {
-            self.refused(bounds, host, astray);
+        if self.book(host).relearn(keys) || !stale.is_empty() {
+            self.refused(bounds, host, stale);
         } else {
             self.at(host, At::Again);
         }
     }
 
-    fn refused(&mut self, bounds: &Bounds, host: usize, astray: &[TxId]) {
+    fn refused(&mut self, bounds: &Bounds, host: usize, stale: &[TxId]) {
         self.host(host).flight = None;
-        let fates = self.book(host).refused(astray);
+        let fates = self.book(host).refused(stale);
         self.tell(bounds, host, fates);
     }
 

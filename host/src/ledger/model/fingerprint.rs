@@ -141,7 +141,7 @@ impl Ink {
     fn kind(&mut self, kind: WorkKind) {
         match kind {
             WorkKind::Delivery => self.short(0),
-            WorkKind::Burial => self.short(1),
+            WorkKind::DeadLetter => self.short(1),
             WorkKind::Replay(DeathRef {
                 entry,
                 record: sequence,
@@ -192,10 +192,10 @@ impl Ink {
                 At::Refused => self.short(2),
                 At::Read => self.short(3),
                 At::Again => self.short(4),
-                At::Fetched(keys, astray) => {
+                At::Fetched(keys, stale) => {
                     keys.iter().for_each(|(_, revision, _)| self.number(*revision));
                     self.short(245);
-                    astray.iter().for_each(|id| self.id(*id));
+                    stale.iter().for_each(|id| self.id(*id));
                 }
             }
         }

@@ -12,7 +12,7 @@ use crate::ledger::core::entry::{Decision, DecisionKind};
 use crate::ledger::core::fate::{CommitError, CommitResult, Committed, Fates};
 use crate::ledger::core::join::Join;
 use crate::ledger::core::transaction::Planned;
-use crate::ledger::core::transaction::{Transaction, moot};
+use crate::ledger::core::transaction::{Transaction, already_decided};
 use crate::mesh_streams::dead_letter::{DEATH, DeathRef};
 
 /// How a run ends.
@@ -62,10 +62,10 @@ impl World {
         let id = event_id(event);
         let death = match kind {
             WorkKind::Replay(death) => Some(death),
-            WorkKind::Delivery | WorkKind::Burial => None,
+            WorkKind::Delivery | WorkKind::DeadLetter => None,
         };
         let decided = self.book(host).index.decided(HANDLER, &id);
-        if moot(decided, death).is_some() {
+        if already_decided(decided, death).is_some() {
             return self.answer(bounds, event, kind);
         }
         if decided.is_none() || death.is_some() {
@@ -166,14 +166,14 @@ impl World {
     }
 
     /// The server has given up on an event, or a sweep has found it.
-    pub fn bury(&mut self, bounds: &Bounds, host: usize, event: usize) {
+    pub fn dead_letter(&mut self, bounds: &Bounds, host: usize, event: usize) {
         if self.book(host).index.decided(HANDLER, &event_id(event)).is_some() {
-            return self.answer(bounds, event, WorkKind::Burial);
+            return self.answer(bounds, event, WorkKind::DeadLetter);
         }
         let tx = transaction(
             bounds,
             event,
-            WorkKind::Burial,
+            WorkKind::DeadLetter,
             Some(DecisionKind::Dead),
             Cause::Exhausted,
         );
@@ -183,7 +183,7 @@ impl World {
             tx,
             ModelWaiter {
                 event,
-                kind: WorkKind::Burial,
+                kind: WorkKind::DeadLetter,
                 decides: true,
                 answered: false,
             },
@@ -236,7 +236,7 @@ impl World {
                 self.answer(bounds, waiter.event, waiter.kind);
                 self.release(host, &waiter);
             }
-            Err(CommitError::Conflict) if waiter.kind != WorkKind::Burial => {
+            Err(CommitError::Conflict) if waiter.kind != WorkKind::DeadLetter => {
                 self.begin(bounds, host, waiter.event, waiter.kind);
             }
             Err(CommitError::Conflict | CommitError::Host(_)) => self.put_off(bounds, host, waiter),
@@ -257,7 +257,7 @@ impl World {
     }
 
     fn release(&mut self, host: usize, waiter: &ModelWaiter) {
-        if waiter.kind != WorkKind::Burial {
+        if waiter.kind != WorkKind::DeadLetter {
             self.book(host).index.close(HANDLER, &event_id(waiter.event));
             self.host(host).held.retain(|held| *held != waiter.event);
         }
@@ -266,7 +266,7 @@ impl World {
     /// The event is decided, as far as the host knows. It may not know of a lost tail yet: that a sweep must heal.
     fn answer(&mut self, bounds: &Bounds, event: usize, kind: WorkKind) {
         match kind {
-            WorkKind::Delivery | WorkKind::Burial => {
+            WorkKind::Delivery | WorkKind::DeadLetter => {
                 if self.events[event].stands == Stands::Open && bounds.may.lose_tail == 0 {
                     self.breaks(Broken::AckedUndecided);
                 }

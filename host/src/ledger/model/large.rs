@@ -9,11 +9,11 @@ use super::search::{holds, with};
 #[test]
 #[ignore = "minutes long: make chaos"]
 fn large_bounds_hold() {
-    holds(with("two events, a burial", |_| {}));
-    holds(with("a burial, a crash", |bounds| bounds.may.crash = 1));
+    holds(with("two events, a dead letter", |_| {}));
+    holds(with("a dead letter, a crash", |bounds| bounds.may.crash = 1));
     holds(with("skew, a crash", |bounds| {
         bounds.programs = vec![Program::SkewFirst, Program::SkewSecond];
-        (bounds.start, bounds.burial) = ([Some(1), Some(1)], true);
+        (bounds.start, bounds.dead_letter) = ([Some(1), Some(1)], true);
         bounds.may.crash = 1;
     }));
     holds(with("order, lost answers", |bounds| {
@@ -26,22 +26,22 @@ fn large_bounds_hold() {
     }));
     holds(with("a person puts", |bounds| {
         bounds.programs = vec![Program::Copy, Program::Take];
-        (bounds.start, bounds.reads_apart, bounds.burial) = ([Some(1), Some(1)], true, false);
+        (bounds.start, bounds.reads_apart, bounds.dead_letter) = ([Some(1), Some(1)], true, false);
         bounds.puts = vec![("b", 3), ("a", 4)];
     }));
     holds(with("a key that is forgotten", |bounds| {
-        (bounds.hosts, bounds.deliveries, bounds.burial) = (1, 2, false);
+        (bounds.hosts, bounds.deliveries, bounds.dead_letter) = (1, 2, false);
         bounds.programs = vec![Program::Copy, Program::Need, Program::Need];
         (bounds.start, bounds.puts) = ([Some(1), Some(1)], vec![("b", 2)]);
         bounds.may.fail = 2;
     }));
     holds(with("three events", |bounds| {
         bounds.programs = vec![Program::Take, Program::Add, Program::Mix];
-        bounds.burial = false;
+        bounds.dead_letter = false;
     }));
     holds(with("reconnects, lost answers", |bounds| {
         bounds.programs = vec![Program::Add, Program::Need];
-        (bounds.start, bounds.burial) = ([Some(1), Some(1)], false);
+        (bounds.start, bounds.dead_letter) = ([Some(1), Some(1)], false);
         bounds.may = May {
             lose_answer: 1,
             disconnect: 1,
@@ -83,7 +83,7 @@ fn large_bounds_hold() {
     }));
     holds(with("a lost tail", |bounds| {
         bounds.programs = vec![Program::Mix, Program::Add];
-        bounds.burial = false;
+        bounds.dead_letter = false;
         bounds.may.lose_tail = 1;
     }));
 }

@@ -7,7 +7,7 @@ use crate::failpoint::mistake::Mistake;
 
 /// A replay is asked for twice, and between the two everything of the first is forgotten but the death's record.
 pub fn forgotten(bounds: &mut Bounds) {
-    (bounds.hosts, bounds.burial, bounds.relay) = (1, false, true);
+    (bounds.hosts, bounds.dead_letter, bounds.relay) = (1, false, true);
     bounds.start = [None, Some(1)];
     bounds.may = May {
         fail: 1,

@@ -86,7 +86,7 @@ impl ModelServer {
     pub fn new(start: Values) -> ModelServer {
         let head = Head {
             min_reader: READER,
-            bucket: "making".to_owned(),
+            bucket: "incarnation".to_owned(),
             index_from: 1,
             ..Head::default()
         };

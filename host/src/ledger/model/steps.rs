@@ -20,7 +20,7 @@ pub enum Step {
     Read { host: usize, run: usize },
     Finish { host: usize, run: usize },
     Fail { host: usize, run: usize },
-    Bury { event: usize, host: usize },
+    DeadLetter { event: usize, host: usize },
     Ask { event: usize },
     TakeReplay { replay: usize, host: usize },
     LoseAck { event: usize },
@@ -153,8 +153,8 @@ impl World {
                 steps.push(Step::Sweep { event, host });
             }
             let stands = book.standing.contains(HANDLER, &id);
-            if bounds.burial && !is.acked && is.deliveries >= bounds.deliveries && !stands {
-                steps.push(Step::Bury { event, host });
+            if bounds.dead_letter && !is.acked && is.deliveries >= bounds.deliveries && !stands {
+                steps.push(Step::DeadLetter { event, host });
             }
         }
         for (replay, is) in self.replays.iter().enumerate() {
@@ -235,7 +235,7 @@ impl World {
                 self.left.fail -= 1;
                 self.finish(bounds, host, run, RunEnds::Failing);
             }
-            Step::Bury { event, host } => self.bury(bounds, host, event),
+            Step::DeadLetter { event, host } => self.dead_letter(bounds, host, event),
             Step::Ask { event } => {
                 self.left.replay -= 1;
                 if let LetterState::Stored(death) = self.events[event].letter {
@@ -266,8 +266,8 @@ impl World {
             Step::Fetch { host } => self.fetch(host),
             Step::Relearn { host } => {
                 let at = self.hosts[host].flight.as_ref().map(|flight| flight.at.clone());
-                if let Some(At::Fetched(keys, astray)) = at {
-                    self.relearn(bounds, host, keys, &astray);
+                if let Some(At::Fetched(keys, stale)) = at {
+                    self.relearn(bounds, host, keys, &stale);
                 }
             }
             Step::Follow { host } => self.catch_up(bounds, host),

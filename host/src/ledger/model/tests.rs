@@ -12,7 +12,7 @@ fn two(name: &'static str, programs: [Program; 2], start: [u8; 2], change: impl 
     with(name, |bounds| {
         bounds.programs = programs.to_vec();
         bounds.start = start.map(Some);
-        bounds.burial = false;
+        bounds.dead_letter = false;
         change(bounds);
     })
 }
@@ -36,8 +36,8 @@ fn there_is_no_write_skew() {
 }
 
 #[test]
-fn a_burial_and_a_slow_attempt_meet_at_the_head() {
-    holds(with("burial", |bounds| {
+fn a_dead_letter_and_a_slow_attempt_meet_at_the_head() {
+    holds(with("a dead letter", |bounds| {
         bounds.programs = vec![Program::Take];
         bounds.deliveries = 2;
         bounds.may = May {
@@ -93,7 +93,7 @@ fn a_key_that_was_never_read_is_written_and_deleted() {
 fn every_consequence_is_carried_out_once() {
     holds(one("relay", Program::Add, |bounds| {
         bounds.hosts = 2;
-        bounds.burial = false;
+        bounds.dead_letter = false;
         bounds.relay = true;
         bounds.may = May {
             window: 1,
@@ -222,7 +222,7 @@ proptest! {
 #[test]
 fn a_replay_below_a_floor_is_done_once() {
     holds(one("replay below a floor", Program::Need, |bounds| {
-        (bounds.hosts, bounds.burial) = (2, false);
+        (bounds.hosts, bounds.dead_letter) = (2, false);
         (bounds.start, bounds.relay) = ([None, Some(1)], true);
         bounds.may = May {
             fail: 1,

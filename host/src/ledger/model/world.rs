@@ -55,7 +55,7 @@ pub enum WorkKind {
     Delivery,
     /// Of a letter that tells of this death.
     Replay(DeathRef),
-    Burial,
+    DeadLetter,
 }
 
 /// Who waits for a transaction.

@@ -109,7 +109,7 @@ pub async fn reconcile(
     let since = info.state.last_ts.as_deref().and_then(parse_rfc3339).unwrap_or(0);
     let told = [(META_CARRIED, until.to_string()), (META_LOST_SINCE, since.to_string())];
     let from = found.ack_floor.stream_seq.min(last) + 1;
-    connection.make_anew(&stream, &found, (from, &told)).await.map(Some)
+    connection.recreate(&stream, &found, (from, &told)).await.map(Some)
 }
 
 /// Whether the server leaves consequences lying: it has nothing to give and waits for nothing, and one is stored that was
@@ -140,7 +140,7 @@ async fn begin_anew(connection: &Connection, ledger: &str) -> Result<(), Error> 
     }
     let told = [(META_CARRIED, info.state.last_seq.to_string())];
     let from = found.ack_floor.stream_seq + 1;
-    connection.make_anew(&stream, &found, (from, &told)).await.map(drop)
+    connection.recreate(&stream, &found, (from, &told)).await.map(drop)
 }
 
 /// How often an idle relay looks whether the server leaves something lying: two requests.

@@ -203,7 +203,7 @@ impl Carrier {
             Come::Published => "fired",
             Come::Later(why) => return Ok(Some(why)),
             Come::Dead(why) => {
-                self.bury(id, to, (header(headers, LEDGER), &event), &why, payload)
+                self.dead_letter(id, to, (header(headers, LEDGER), &event), &why, payload)
                     .await?;
                 "undeliverable"
             }
@@ -261,7 +261,7 @@ impl Carrier {
     }
 
     /// An event that its target refuses for good becomes a dead letter, as one that was never delayed.
-    async fn bury(
+    async fn dead_letter(
         &self,
         id: &str,
         to: &str,

@@ -205,7 +205,7 @@ async fn serve(
                 confirm(reading, &mut relay).await?;
                 hearing.check()?;
                 if relay.is_idle() && watch.finds(connection, ledger).await? {
-                    state.made_anew();
+                    state.recreated();
                     return Ok(());
                 }
                 continue;

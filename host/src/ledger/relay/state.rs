@@ -38,7 +38,7 @@ pub struct Snapshot {
     pub only_waits: bool,
     /// How often its consumer was deleted and created again since the host began, because the server had left consequences
     /// undelivered.
-    pub made_anew: u64,
+    pub recreated: u64,
 }
 
 /// An error that the relay has begun again after.
@@ -137,8 +137,8 @@ impl RelayState {
     }
 
     /// Its consumer was deleted and created again.
-    pub(super) fn made_anew(&self) {
-        self.lock().made_anew += 1;
+    pub(super) fn recreated(&self) {
+        self.lock().recreated += 1;
     }
 
     /// It works.

@@ -56,7 +56,7 @@ pub struct Bucket {
     pub(super) their_turn: Notify,
     heard: Mutex<Option<Instant>>,
     /// The incarnation of the bucket that this host has seen first; another one does not contain what was decided.
-    pub(super) making: Mutex<Option<String>>,
+    pub(super) incarnation: Mutex<Option<String>>,
     /// The last batch that was sent, as long as it is not certain that the server has kept all of it, or nothing.
     pub(super) doubtful: Mutex<Option<Batch>>,
     /// The sequence of the last message of the last confirmed commit; the stream had at least this last sequence then.
@@ -122,7 +122,7 @@ impl Bucket {
             others: Notify::new(),
             their_turn: Notify::new(),
             heard: Mutex::new(None),
-            making: Mutex::new(None),
+            incarnation: Mutex::new(None),
             doubtful: Mutex::new(None),
             end: Mutex::new(0),
             collected: Mutex::new(None),

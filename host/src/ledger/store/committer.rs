@@ -288,16 +288,16 @@ async fn give_way(bucket: &Bucket, took: Duration) {
 /// the deaths that it follows. `false`: nothing at all has moved, so another copy of the batch may still be on its way.
 async fn resolve(bucket: &Bucket, connection: &Connection, batch: &Batch) -> Result<bool, Error> {
     bucket.sync(connection).await?;
-    let mut astray = Vec::new();
+    let mut stale = Vec::new();
     if bucket.book().head.n < batch.entry.n {
         let keys = bucket.book().keys_on_their_way();
-        let (keys, found) = futures_util::try_join!(bucket.fetch(connection, keys), bucket.astray(connection))?;
-        astray = found;
-        if !bucket.book().relearn(keys) && astray.is_empty() {
+        let (keys, found) = futures_util::try_join!(bucket.fetch(connection, keys), bucket.stale_replays(connection))?;
+        stale = found;
+        if !bucket.book().relearn(keys) && stale.is_empty() {
             return Ok(false);
         }
     }
-    tell(bucket.book().refused(&astray));
+    tell(bucket.book().refused(&stale));
     Ok(true)
 }
 

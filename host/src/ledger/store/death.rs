@@ -26,7 +26,7 @@ impl Bucket {
     }
 
     /// Which of the replays in the batch on its way follow a death whose record is not where they say.
-    pub(super) async fn astray(&self, connection: &Connection) -> Result<Vec<TxId>, Error> {
+    pub(super) async fn stale_replays(&self, connection: &Connection) -> Result<Vec<TxId>, Error> {
         let following = self.book().deaths_on_their_way();
         let one = |Following { id, subject, sequence }| async move {
             let stored = connection.stored(&self.stream, By::Last(&subject)).await?;
@@ -35,7 +35,7 @@ impl Bucket {
         futures_util::stream::iter(following)
             .map(one)
             .buffer_unordered(AT_ONCE)
-            .try_filter_map(|astray| std::future::ready(Ok(astray)))
+            .try_filter_map(|stale| std::future::ready(Ok(stale)))
             .try_collect()
             .await
     }

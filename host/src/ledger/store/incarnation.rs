@@ -51,12 +51,10 @@ pub fn parse(stream: &str, value: &[u8]) -> Result<Incarnation, Error> {
 
 /// Why a source stream needs another name.
 enum Renamed {
-    Anew,
+    /// The stream was deleted and created again.
+    Recreated,
     /// It ends at a message before the one that it had.
-    Cut {
-        end: u64,
-        had: u64,
-    },
+    Cut { end: u64, had: u64 },
 }
 
 /// The current incarnation of a source stream. `from_head`: the one in the handler's ledger, also for the case that the mesh's
@@ -124,7 +122,7 @@ pub async fn resolve(
 fn tell(stream: &str, known: &Incarnation, next: &Incarnation, found: &Renamed) {
     let (was, now) = (&known.token, &next.token);
     match found {
-        Renamed::Anew => {
+        Renamed::Recreated => {
             tracing::warn!(stream, %was, %now, "the source stream was deleted and created again: its events are new ones")
         }
         Renamed::Cut { end, had } => tracing::warn!(stream, end, lost_from = end + 1, had, %was, %now,
@@ -156,7 +154,7 @@ async fn follow(
         recognised = time_at(connection, stream, known.sequence).await? == Some(known.time_ms);
     }
     if compare(known, &info.created, recognised, bound) == StreamSeen::New {
-        return Ok((present(new_token()), Some(Renamed::Anew)));
+        return Ok((present(new_token()), Some(Renamed::Recreated)));
     }
     let end = match at {
         Some(at) if at == witness.time_ms => None,

@@ -9,18 +9,18 @@ use crate::ledger::core::entry::Subjects;
 use crate::plan::{Handler, Plan};
 
 /// Refuses a ledger that does not contain this handler's decisions: to continue would repeat them. `bound`: the incarnation
-/// that its consumer names; `making`: the current one, `None` if there is no bucket.
+/// that its consumer names; `incarnation`: the current one, `None` if there is no bucket.
 pub async fn check_ledger(
     connection: &Connection,
     handler: &Handler,
     bound: Option<&str>,
-    making: Option<&str>,
+    incarnation: Option<&str>,
 ) -> Result<(), Error> {
-    let Some(bound) = bound.filter(|bound| making != Some(*bound)) else {
+    let Some(bound) = bound.filter(|bound| incarnation != Some(*bound)) else {
         return Ok(());
     };
     let (name, ledger) = (&handler.name, handler.ledger.as_deref().unwrap_or("?"));
-    let why = match (read::bucket_of(connection, bound).await?, making) {
+    let why = match (read::bucket_of(connection, bound).await?, incarnation) {
         (Some(former), _) => format!(
             "handler {name}: its decisions are in the ledger of bucket {former}, and its configuration here has \
              bucket {ledger}. If other hosts still serve it from {former}, give this host the same configuration. If \
@@ -59,7 +59,7 @@ pub async fn forgotten(
         return Ok(None);
     };
     let stream = kv_stream(bucket);
-    let making = match connection.stream(&stream).await? {
+    let incarnation = match connection.stream(&stream).await? {
         // Without a head, a host would begin another one, under another name.
         Some(_) => {
             let head = read::head(connection, &stream, &Subjects::new(bucket)).await?;
@@ -67,7 +67,7 @@ pub async fn forgotten(
         }
         None => None,
     };
-    match check_ledger(connection, handler, Some(bound), making.as_deref()).await {
+    match check_ledger(connection, handler, Some(bound), incarnation.as_deref()).await {
         Err(Error::Refused(why)) => Ok(Some(why)),
         checked => checked.map(|()| None),
     }

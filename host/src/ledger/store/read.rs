@@ -23,13 +23,13 @@ pub async fn head(connection: &Connection, stream: &str, subjects: &Subjects) ->
 }
 
 /// The bucket whose current incarnation has this token.
-pub async fn bucket_of(connection: &Connection, making: &str) -> Result<Option<String>, Error> {
+pub async fn bucket_of(connection: &Connection, incarnation: &str) -> Result<Option<String>, Error> {
     for stream in connection.streams_of("$MESH.state.*.head").await? {
         let Some(bucket) = stream.strip_prefix("KV_") else {
             continue;
         };
         let head = head(connection, &stream, &Subjects::new(bucket)).await?;
-        if head.is_some_and(|(head, _)| head.bucket == making) {
+        if head.is_some_and(|(head, _)| head.bucket == incarnation) {
             return Ok(Some(bucket.to_owned()));
         }
     }

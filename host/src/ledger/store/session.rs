@@ -131,7 +131,7 @@ impl Bucket {
         check_ledger_bucket(&self.name, &info)?;
         relay::consumer::reconcile(&connection, &self.name, &info).await?;
         self.complete_own(&connection).await?;
-        let known = self.making.lock().clone();
+        let known = self.incarnation.lock().clone();
         let (head, sequence) = match read::head(&connection, &self.stream, &self.subjects).await? {
             Some(found) => found,
             None if known.is_some() => return Err(self.forgotten()),
@@ -157,7 +157,7 @@ impl Bucket {
             let took = began.elapsed();
             tracing::info!(bucket = %self.name, entries, ?took, "the ledger has been read");
         }
-        *self.making.lock() = Some(bucket);
+        *self.incarnation.lock() = Some(bucket);
         let fates = self.book().finish(opening, payload_max);
         tell(fates);
         Ok(connection)

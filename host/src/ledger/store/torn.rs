@@ -114,11 +114,11 @@ impl Bucket {
             return Ok(Vec::new());
         }
         // The sequences of an entry and of what comes after it are contiguous: if the entry is missing, all are written again.
-        let anew = matches!(entry, Some(Lies::Missing));
+        let all = matches!(entry, Some(Lies::Missing));
         let missing = found.into_iter().filter_map(|(_, record, lies)| {
             let expect = match lies {
                 Lies::Missing => record.expect.clone(),
-                Lies::Ours(_) if !anew => return None,
+                Lies::Ours(_) if !all => return None,
                 Lies::Ours(_) if record.expect == Expect::Nothing => Expect::Nothing,
                 Lies::Ours(sequence) => Expect::Last(sequence),
                 Lies::Superseded => return None,

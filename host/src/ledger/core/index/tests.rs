@@ -92,12 +92,12 @@ fn a_replay_below_the_floor_is_decided_and_its_done_is_seen() {
     index.raise("h", "k", 9);
     index.open("h", &event(5));
     assert_eq!(index.decided("h", &event(5)), Some(Decided::Below));
-    let mut anew = Index::default();
-    anew.raise("h", "k", 9);
-    anew.keep_open(&index);
-    assert_eq!(anew.decided("h", &event(5)), Some(Decided::Below));
-    anew.apply(&entry(2, 5, DecisionKind::Done));
-    assert_eq!(anew.decided("h", &event(5)), Some(Decided::Done { entry: 2 }));
+    let mut reopened = Index::default();
+    reopened.raise("h", "k", 9);
+    reopened.keep_open(&index);
+    assert_eq!(reopened.decided("h", &event(5)), Some(Decided::Below));
+    reopened.apply(&entry(2, 5, DecisionKind::Done));
+    assert_eq!(reopened.decided("h", &event(5)), Some(Decided::Done { entry: 2 }));
 }
 
 #[test]
@@ -113,9 +113,9 @@ fn a_decision_of_what_is_at_work_outlives_a_reconnect() {
         floors: BTreeMap::from([("h".to_owned(), floor)]),
         ..Head::default()
     };
-    let mut anew = Index::new(&head);
-    anew.keep_open(&index);
-    assert_eq!(anew.decided("h", &event(5)), Some(Decided::Dead { entry: 1 }));
+    let mut reopened = Index::new(&head);
+    reopened.keep_open(&index);
+    assert_eq!(reopened.decided("h", &event(5)), Some(Decided::Dead { entry: 1 }));
 }
 
 #[test]
@@ -133,7 +133,7 @@ fn an_id_keeps_its_entry_until_the_floor_is_past_its_window() {
     assert_eq!(index.first_of("h", &id(7, 110), &event(9)), Some((event(1), 1)));
     assert_eq!(index.first_of("other", &id(7, 110), &event(9)), None);
     index.raise("h", "k", 2);
-    assert_eq!(index.reads_from(), 1, "whoever starts must learn the id");
+    assert_eq!(index.reads_from(), 1, "a host that starts must learn the id");
     index.raise("h", "k", 3);
     assert_eq!(index.reads_from(), 3);
     assert_eq!(index.first_of("h", &id(7, 110), &event(9)), None);

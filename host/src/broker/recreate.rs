@@ -78,7 +78,7 @@ impl Connection {
 
     /// Deletes a consumer and creates it again with the same settings and metadata, so that the server delivers what is stored
     /// from a sequence on. `metadata`: entries to add.
-    pub async fn make_anew(
+    pub async fn recreate(
         &self,
         stream: &str,
         found: &ConsumerInfo,
