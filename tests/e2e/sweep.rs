@@ -6,7 +6,7 @@ use async_nats::jetstream::consumer::PullConsumer;
 use futures_util::{StreamExt, TryStreamExt};
 use serde_json::{Value, json};
 
-use crate::audit::{judge, publish_work, work};
+use crate::audit::{judge, publish_work, publish_work_from, work};
 use crate::mesh::{Config, Mesh, PATIENT, says};
 use crate::support::{Signal, eventually};
 
@@ -131,6 +131,44 @@ async fn the_floor_moves_and_a_host_that_starts_reads_the_ledger_only_from_there
     let names: Vec<String> = stream.consumer_names().try_collect().await.expect("they are told");
     assert_eq!(names, ["probe"]);
     judge(&mesh, number, 1).await;
+}
+
+/// Before its first ack a consumer has no floor of its own, on some servers: the sweep must know its start nevertheless.
+#[tokio::test]
+async fn no_event_before_a_handlers_start_ever_runs() {
+    for (start, expected) in [("\"new\"", 2), ("4", 4)] {
+        let mesh = Mesh::new(Config::probe_with(&format!("start = {start}"))).await;
+        let orders = async_nats::jetstream::stream::Config {
+            name: "ORDERS".to_owned(),
+            subjects: vec!["orders.>".to_owned()],
+            ..Default::default()
+        };
+        mesh.js.create_stream(orders).await.expect("the stream can be made");
+        publish_work(&mesh, 5, 1).await;
+        bound_and_gone(&mesh).await;
+        let host = mesh.host(&[]).await;
+        publish_work_from(&mesh, 5, 7, 1).await;
+        mesh.wait_decisions("probe", expected).await;
+        mesh.wait_settled("ORDERS", "probe").await;
+        host.signal(Signal::TERM);
+        host.wait_exit(PATIENT).await;
+        // This host sweeps as soon as it starts.
+        let _again = mesh.host(&[]).await;
+        mesh.order(work(7, 1)).await;
+        mesh.wait_decisions("probe", expected + 1).await;
+        mesh.wait_settled("ORDERS", "probe").await;
+        let first = mesh.decisions("probe").await;
+        let first = first
+            .iter()
+            .map(|d| d["event"].as_str().expect("an event").to_owned())
+            .min();
+        let first = first.expect("some are decided");
+        let before = format!(".{}", 8 - expected);
+        assert!(
+            first.ends_with(&before),
+            "start = {start}: the first event that ran is {first}"
+        );
+    }
 }
 
 #[tokio::test]

@@ -70,6 +70,19 @@ impl ConsumerInfo {
         self.config["metadata"][key].as_str()
     }
 
+    /// Before the first ack, the ack floor of a consumer lies just before its start: nats-server 2.15 says so. 2.12 says 0,
+    /// wherever the consumer starts; the handler would then be given again what was acked before.
+    fn with_floor(mut self) -> ConsumerInfo {
+        if self.ack_floor.consumer_seq == 0 {
+            let before_start = match self.delivered.consumer_seq {
+                0 => self.delivered.stream_seq,
+                _ => self.config["opt_start_seq"].as_u64().unwrap_or(0).saturating_sub(1),
+            };
+            self.ack_floor.stream_seq = self.ack_floor.stream_seq.max(before_start);
+        }
+        self
+    }
+
     /// Up to here the server has nothing left to deliver or to wait for.
     pub fn settled_floor(&self) -> u64 {
         if self.num_ack_pending == 0 {
@@ -100,7 +113,8 @@ impl ConsumerInfo {
 impl Connection {
     /// `None`: there is no such consumer.
     pub async fn consumer(&self, stream: &str, name: &str) -> Result<Option<ConsumerInfo>, Error> {
-        match self.api(&format!("CONSUMER.INFO.{stream}.{name}"), &json!({})).await {
+        let info = self.api(&format!("CONSUMER.INFO.{stream}.{name}"), &json!({})).await;
+        match info.map(ConsumerInfo::with_floor) {
             Ok(info) => Ok(Some(info)),
             Err(Error::Api {
                 code: Code::CONSUMER_NOT_FOUND,
@@ -132,7 +146,8 @@ impl Connection {
             .or(config["name"].as_str())
             .unwrap_or_default();
         let body = json!({ "stream_name": stream, "config": config, "action": action });
-        self.api(&format!("CONSUMER.CREATE.{stream}.{name}"), &body).await
+        let info = self.api(&format!("CONSUMER.CREATE.{stream}.{name}"), &body).await;
+        info.map(ConsumerInfo::with_floor)
     }
 }
 
