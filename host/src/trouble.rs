@@ -7,8 +7,6 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, MutexGuard};
 
-use crate::event::clock::wall_ms;
-use crate::event::rfc3339;
 use crate::text::normalise::normalise;
 
 /// Logs a trouble that may come again, if it is new. `about`: what it concerns, such as a handler. Two are the same if they
@@ -80,7 +78,7 @@ pub fn tell_all() {
 fn log(lines: Vec<TroubleLine>) {
     for TroubleLine { what, about, met, now } in lines {
         let TroubleMet { why, times, .. } = met;
-        let since = rfc3339(met.since_ms);
+        let since = format!("{:.3}", met.since);
         match (now, met.weight) {
             (TroubleNow::Lasts, Weight::Delay | Weight::Person) => {
                 tracing::error!(about, why, times, since, "it continues: {what}");
@@ -102,7 +100,7 @@ struct TroubleMet {
     weight: Weight,
     /// What was said last.
     why: String,
-    since_ms: u64,
+    since: jiff::Timestamp,
     /// How often it came, and how often when it was last told of.
     times: u64,
     told: u64,
@@ -147,7 +145,7 @@ impl Troubles {
             weight,
             why,
             // On lines of the log, whose own time is the host's.
-            since_ms: wall_ms(),
+            since: jiff::Timestamp::now(),
             times: 1,
             told: 1,
             told_at: now,
