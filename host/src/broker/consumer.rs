@@ -168,6 +168,11 @@ impl Connection {
     }
 }
 
+/// The answer that has the server deliver a message again after a delay (`ConsumerNakOptions` of nats-server: nanoseconds).
+pub fn nak(after: Duration) -> String {
+    format!("-NAK {{\"delay\":{}}}", nanos(after))
+}
+
 /// Durations on JetStream's API are nanoseconds.
 pub fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)

@@ -10,9 +10,10 @@ use crate::handler_task::dead_lettering::{self, Dead};
 use crate::handler_task::delivery::{Delivery, Ran};
 use crate::handler_task::hindered::{HinderedWork, Why};
 use crate::handler_task::lane::Lane;
-use crate::handler_task::postpone::{FAILED, put_off, put_off_for_now};
+use crate::handler_task::postpone::{put_off, put_off_for_now};
 use crate::handler_task::replay::letter;
 use crate::handler_task::report;
+use crate::handler_task::settle::delays::AFTER_FAULT;
 use crate::handler_task::settle::{OWN_TERM, Settlement};
 use crate::ledger::{Committed, Decided};
 use crate::mesh_streams::attempts::Held;
@@ -39,7 +40,7 @@ pub async fn conclude(lane: &Lane, delivery: Delivery, record: Option<Held>, att
         }
         Ending::Uncommitted => {
             let why = "its decision was not committed".to_owned();
-            Box::pin(put_off_for_now(&lane.links, &lane.hindered, delivery, why, FAILED)).await;
+            Box::pin(put_off_for_now(&lane.links, &lane.hindered, delivery, why, AFTER_FAULT)).await;
         }
         Ending::Done { resolve } => {
             Counters::add(&lane.counters.done, 1);
@@ -101,7 +102,7 @@ async fn dead(
         };
         let body = dead_lettering::body_of(&delivery.message);
         if let Err(error) = lane.dead_letters.store(event, &dead, Some(body)).await {
-            put_off(&lane.links, &lane.hindered, delivery, (&error).into(), FAILED).await;
+            put_off(&lane.links, &lane.hindered, delivery, (&error).into(), AFTER_FAULT).await;
             return false;
         }
         failpoint::point("letter-stored");

@@ -11,7 +11,8 @@ use crate::handler_task::dead_lettering::{self, DeadLettered};
 use crate::handler_task::delivery::Delivery;
 use crate::handler_task::lane::Lane;
 use crate::handler_task::links::Link;
-use crate::handler_task::postpone::{FAILED, put_off, unrecorded};
+use crate::handler_task::postpone::{put_off, unrecorded};
+use crate::handler_task::settle::delays::AFTER_FAULT;
 use crate::handler_task::settle::{Acker, Settlement};
 use crate::handler_task::{attempt, conclude, duplicate, report};
 use crate::ledger::Bucket;
@@ -137,7 +138,7 @@ async fn died_before(lane: &Lane, delivery: Delivery, record: Option<attempts::H
             Counters::add(&lane.counters.dead, 1);
         }
         Ok(DeadLettered::Before) => report::repeated(&lane.plan.name, &lane.counters, &event),
-        Err(error) => return put_off(&lane.links, &lane.hindered, delivery, (&error).into(), FAILED).await,
+        Err(error) => return put_off(&lane.links, &lane.hindered, delivery, (&error).into(), AFTER_FAULT).await,
     }
     delivery.acker.settle(&lane.links, &Settlement::Ack).await;
     lane.records.forget(&event).await;

@@ -1,13 +1,12 @@
 //! An event that repeats another one, known by its id: decided without running, by an entry that names the first.
 
-use std::time::Duration;
-
 use crate::event::EventId;
 use crate::event::effects::Effects;
 use crate::handler_task::counters::Counters;
 use crate::handler_task::delivery::Delivery;
 use crate::handler_task::lane::Lane;
 use crate::handler_task::settle::Settlement;
+use crate::handler_task::settle::delays::SOON;
 use crate::handler_task::{postpone, report, transaction};
 use crate::ledger::identity;
 use crate::ledger::identity::Mark;
@@ -46,7 +45,7 @@ pub async fn answer(lane: &Lane, bucket: &Bucket, delivery: Delivery, first: Eve
         }
         Err(fault) => {
             let why = format!("it repeats {first}, and that could not be noted down: {fault:?}");
-            return postpone::put_off_for_now(&lane.links, &lane.hindered, delivery, why, Duration::from_secs(1)).await;
+            return postpone::put_off_for_now(&lane.links, &lane.hindered, delivery, why, SOON).await;
         }
     }
     delivery.acker.settle(&lane.links, &Settlement::Ack).await;

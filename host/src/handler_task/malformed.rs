@@ -2,7 +2,6 @@
 //! next connection is guarded for a while (`broker/guard`): over it such a message arrives as raw bytes, and is dead-lettered.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_nats::Subject;
 
@@ -15,12 +14,10 @@ use crate::handler_task::delivery::Inbound;
 use crate::handler_task::hindered::{HinderedWork, Why};
 use crate::handler_task::lane::Lane;
 use crate::handler_task::links::Link;
+use crate::handler_task::settle::delays::AFTER_FAULT;
 use crate::handler_task::settle::{Acker, Settlement};
 use crate::mesh_streams::dead_letter::Body;
 use crate::trouble::Weight;
-
-/// The time until one that could not be dead-lettered is tried again.
-const AGAIN: Duration = Duration::from_secs(5);
 
 /// Takes one that was delivered. An event is dead-lettered. A replay only names an event and can be requested again, so it is
 /// removed.
@@ -63,11 +60,11 @@ async fn event(lane: &Lane, link: &Link, malformed: Malformed, acker: Acker, inf
     };
     if let Err(error) = dead_letter(&lane.dead_letters, &lane.counters, &event, body, &why).await {
         let handler = &lane.plan.name;
-        trouble!(Weight::of(error.passes()), handler, error, { %handler, %event, %error, next_in = ?AGAIN },
+        trouble!(Weight::of(error.passes()), handler, error, { %handler, %event, %error, next_in = ?AFTER_FAULT },
             "a malformed message cannot become a dead letter yet");
         lane.hindered
-            .met(HinderedWork::Event(event.clone()), Why::from(&error), AGAIN);
-        return acker.settle(&lane.links, &Settlement::Nak(AGAIN)).await;
+            .met(HinderedWork::Event(event.clone()), Why::from(&error), AFTER_FAULT);
+        return acker.settle(&lane.links, &Settlement::Nak(AFTER_FAULT)).await;
     }
     lane.hindered.over(&HinderedWork::Event(event.clone()));
     if lane.bucket.is_some() {

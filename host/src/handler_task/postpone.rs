@@ -7,14 +7,8 @@ use crate::handler_task::delivery::Delivery;
 use crate::handler_task::hindered::{Hindered, HinderedWork, Why};
 use crate::handler_task::links::Links;
 use crate::handler_task::settle::Settlement;
+use crate::handler_task::settle::delays::{FOR_PERSON, SOON};
 use crate::trouble::Weight;
-
-/// When an event is tried again that the host could not bring to its end.
-pub const FAILED: Duration = Duration::from_secs(5);
-/// When an event is looked at again that waits for a person.
-const UNMENDED: Duration = Duration::from_secs(10);
-/// When an event is looked at again whose attempt could not be counted.
-const UNRECORDED: Duration = Duration::from_secs(1);
 
 /// Our fault, not the event's: later.
 pub async fn put_off(links: &Links, hindered: &Hindered, delivery: Delivery, why: Why, delay: Duration) {
@@ -34,11 +28,11 @@ pub async fn put_off_for_now(links: &Links, hindered: &Hindered, delivery: Deliv
 pub async fn unrecorded(links: &Links, hindered: &Hindered, delivery: Delivery, error: Error) {
     let why = Why::from(&error);
     if error.passes() {
-        return put_off(links, hindered, delivery, why, UNRECORDED).await;
+        return put_off(links, hindered, delivery, why, SOON).await;
     }
     let (handler, event) = (links.handler(), &delivery.message.event);
     trouble!(Weight::Person, handler, error, { %handler, %event, %error }, "an event waits until this is corrected");
-    later(links, hindered, delivery, why, UNMENDED).await;
+    later(links, hindered, delivery, why, FOR_PERSON).await;
 }
 
 async fn later(links: &Links, hindered: &Hindered, delivery: Delivery, why: Why, delay: Duration) {

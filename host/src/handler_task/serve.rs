@@ -23,14 +23,13 @@ use crate::handler_task::lane::Lane;
 use crate::handler_task::links::Link;
 use crate::handler_task::lost::{Door, request_expires};
 use crate::handler_task::replay::{Heard, Replays};
+use crate::handler_task::settle::delays::AFTER_FAULT;
 use crate::handler_task::settle::{Acker, Settlement};
 use crate::handler_task::{advisory, dispatch, malformed, replay, sweep};
 use crate::plan::Handler;
 use crate::process::panics::{Panic, caught};
 use crate::trouble::{self, Weight};
 
-/// An event whose work has panicked is delivered again after this.
-const PANICKED_AGAIN: Duration = Duration::from_secs(5);
 /// How long the task may be without an open request before it checks the consumer again: deleting and creating one takes
 /// longer.
 const UNHEARD_MAX: Duration = Duration::from_millis(500);
@@ -301,9 +300,9 @@ async fn take(
 async fn put_off_panicked(lane: &Lane, acker: Acker, panic: &Panic) {
     let handler = &lane.plan.name;
     let count = lane.drain.panics.note(&format!("event of {handler}"), panic);
-    trouble!(Weight::Person, handler, panic, { handler, reply = %acker.reply, %panic, count, again_in = ?PANICKED_AGAIN },
+    trouble!(Weight::Person, handler, panic, { handler, reply = %acker.reply, %panic, count, again_in = ?AFTER_FAULT },
         "the work on an event has panicked: it is put off");
-    acker.settle(&lane.links, &Settlement::Nak(PANICKED_AGAIN)).await;
+    acker.settle(&lane.links, &Settlement::Nak(AFTER_FAULT)).await;
 }
 
 /// Whether the consumer is still the one that was bound. One that was deleted and created again with its stream counts other

@@ -16,6 +16,7 @@ use crate::handler_task::dead_lettering::{Dead, DeadLettered};
 use crate::handler_task::hindered::{HinderedWork, Why};
 use crate::handler_task::lane::Lane;
 use crate::handler_task::links::Link;
+use crate::handler_task::settle::delays::{ADVISORY_AT_WORK, ADVISORY_FOR_PERSON, AFTER_FAULT};
 use crate::handler_task::settle::{Acker, Settlement, ack_by_sequence};
 use crate::mesh_streams::attempts;
 use crate::mesh_streams::replay_queue;
@@ -24,13 +25,6 @@ use crate::trouble::Weight;
 mod judge;
 pub mod message;
 pub mod route;
-
-/// When an advisory is looked at again whose event is at work here.
-const AT_WORK: Duration = Duration::from_secs(2);
-/// When one that could not be dealt with is looked at again.
-const FAILED: Duration = Duration::from_secs(5);
-/// The same if it waits for a person.
-const UNMENDED: Duration = Duration::from_secs(30);
 
 /// What follows for the advisory.
 enum AdvisoryAnswer {
@@ -57,12 +51,12 @@ pub async fn take(lane: &Arc<Lane>, link: Arc<Link>, (advisory, reply): Routed) 
                 Error::Unreadable { .. } => {
                     trouble!(Weight::Person, handler, error, { %handler, %event, %error },
                         "an event waits until this is corrected");
-                    UNMENDED
+                    ADVISORY_FOR_PERSON
                 }
                 _ => {
                     trouble!(Weight::of(error.passes()), handler, error, { %handler, %event, %error },
                         "an advisory is put off");
-                    FAILED
+                    AFTER_FAULT
                 }
             };
             lane.hindered.met(what, Why::from(&error), again_in);
@@ -93,7 +87,7 @@ async fn act(lane: &Lane, link: &Link, advisory: &Advisory, event: &EventId) -> 
         }
     }
     if lane.in_flight.contains(event) {
-        return Ok(AdvisoryAnswer::Later(AT_WORK));
+        return Ok(AdvisoryAnswer::Later(ADVISORY_AT_WORK));
     }
     let held = lane.records.load(link, event).await?;
     let Some(consumer) = link.connection.consumer(&plan.stream, &plan.consumer).await? else {

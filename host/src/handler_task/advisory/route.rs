@@ -11,13 +11,14 @@ use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 
 use crate::broker::connection::redial_delay;
-use crate::broker::consumer::{ConsumerInfo, META_HANDLER, META_MESH, nanos};
+use crate::broker::consumer::{ConsumerInfo, META_HANDLER, META_MESH, nak, nanos};
 use crate::broker::provision::{ADVISORIES, REPLAY, restore};
 use crate::broker::pull::{Inlet, Pulled};
 use crate::broker::{self, Connection, Error};
 use crate::event::DeliveryInfo;
 use crate::handler_task::advisory::message::{Advisory, Routed};
 use crate::handler_task::lane::Lane;
+use crate::handler_task::settle::delays::AFTER_FAULT;
 use crate::plan::Plan;
 use crate::trouble::Weight;
 
@@ -30,8 +31,6 @@ const CHECK_EVERY: Duration = Duration::from_secs(2);
 const BATCH: usize = 256;
 /// Delivered and not answered, over all hosts; what waits for a handler with more than it can take is among them.
 const ACK_PENDING_MAX: usize = 10_000;
-/// When an advisory is delivered again that its handler could not take.
-const LATER: Duration = Duration::from_secs(5);
 /// After this number of deliveries no host serves the handler. When a host does again, its sweep finds the event.
 const DELIVERIES_MAX: u64 = 12;
 
@@ -101,7 +100,7 @@ async fn serve(plan: &Plan, handlers: &Handlers<'_>, attempt: &mut u32) -> Resul
 /// Hands an advisory to its handler; else, where and what is to be answered.
 fn route(handlers: &Handlers<'_>, wire: Wire) -> Option<(Subject, String)> {
     let reply = wire.reply?;
-    let later = || format!("-NAK {{\"delay\":{}}}", nanos(LATER));
+    let later = || nak(AFTER_FAULT);
     let advisory: Advisory = match serde_json::from_slice(&wire.payload) {
         Ok(advisory) => advisory,
         Err(error) => {

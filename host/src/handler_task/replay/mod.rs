@@ -2,7 +2,6 @@
 //! lost. A message of `MESH_REPLAY` only names the event, or several; their bytes are read from where they are stored.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_nats::{Message as Wire, Subject};
 use serde_json::json;
@@ -19,6 +18,7 @@ use crate::handler_task::hindered::{HinderedWork, Why};
 use crate::handler_task::lane::Lane;
 use crate::handler_task::links::Link;
 use crate::handler_task::malformed;
+use crate::handler_task::settle::delays::AFTER_FAULT;
 use crate::handler_task::settle::{Acker, Settlement};
 use crate::ledger::Bucket;
 use crate::mesh_streams::dead_letter::{self, ASKED_BY, Envelope};
@@ -32,9 +32,6 @@ pub mod lists;
 
 use crate::mesh_streams::replay_queue::{self, LETTER, subject};
 pub use inlet::{Heard, Replays};
-
-/// When a replay that could not be begun is tried again.
-const AGAIN: Duration = Duration::from_secs(5);
 
 /// The durable name of a handler's consumer on `MESH_REPLAY`.
 fn consumer(plan: &Handler) -> &str {
@@ -125,8 +122,8 @@ async fn run(
             let handler = &lane.plan.name;
             trouble!(Weight::Delay, handler, error, { %handler, %event, %error }, "a replay is put off");
             lane.hindered
-                .met(HinderedWork::Event(event.clone()), Why::from(&error), AGAIN);
-            acker.settle(&lane.links, &Settlement::Nak(AGAIN)).await;
+                .met(HinderedWork::Event(event.clone()), Why::from(&error), AFTER_FAULT);
+            acker.settle(&lane.links, &Settlement::Nak(AFTER_FAULT)).await;
         }
     }
 }

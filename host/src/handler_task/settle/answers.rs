@@ -6,10 +6,8 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::Settlement;
+use super::delays::SOON;
 use crate::event::EventId;
-
-/// An event that is here already, by another message, is soon settled.
-const ELSEWHERE: Duration = Duration::from_secs(1);
 
 /// How the events were answered that one message names.
 #[derive(Debug, Default)]
@@ -53,7 +51,7 @@ impl AnswersTold {
             (0, 0) => Settlement::Ack,
             _ if drains => Settlement::HandBack,
             (_, 0) => Settlement::Nak(self.wait),
-            _ => Settlement::Nak(self.wait.max(ELSEWHERE)),
+            _ => Settlement::Nak(self.wait.max(SOON)),
         }
     }
 }
@@ -98,7 +96,7 @@ mod tests {
     #[test]
     fn a_letter_that_is_not_answered_here_is_looked_at_again_soon() {
         let one = told(&[(1, Settlement::Ack)]);
-        assert_eq!(one.settlement(2, false), Settlement::Nak(ELSEWHERE));
+        assert_eq!(one.settlement(2, false), Settlement::Nak(SOON));
         let other = told(&[(1, Settlement::Nak(LATER))]);
         assert_eq!(other.settlement(2, false), Settlement::Nak(LATER));
     }

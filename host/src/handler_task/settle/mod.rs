@@ -7,12 +7,14 @@ use std::time::Duration;
 use async_nats::Subject;
 use bytes::Bytes;
 
+use crate::broker::consumer::nak;
 use crate::broker::{Connection, Error};
 use crate::event::EventId;
 use crate::failpoint;
 use crate::handler_task::links::{Link, Links};
 
 mod answers;
+pub mod delays;
 
 pub use answers::Answers;
 
@@ -101,7 +103,7 @@ fn payload(settlement: &Settlement) -> Bytes {
     match settlement {
         Settlement::Ack => Bytes::from_static(b"+ACK"),
         Settlement::Term(reason) => format!("+TERM {reason}").into(),
-        Settlement::Nak(delay) => format!("-NAK {{\"delay\":{}}}", delay.as_nanos()).into(),
+        Settlement::Nak(delay) => nak(*delay).into(),
         Settlement::HandBack => Bytes::from_static(b"-NAK"),
     }
 }

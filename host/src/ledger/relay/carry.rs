@@ -18,7 +18,7 @@ use crate::broker::{By, Connection, Error};
 use crate::ledger::core::book::Appended;
 use crate::ledger::core::entry::{Consequence, Entry, Head, Out, Subjects};
 use crate::ledger::relay::asked::Asked;
-use crate::ledger::relay::seen::Look;
+use crate::ledger::relay::seen::Lookback;
 use crate::ledger::relay::task::Task;
 use crate::ledger::store::bucket::Bucket;
 use crate::ledger::store::read;
@@ -55,7 +55,7 @@ pub struct Relay {
     head: u64,
     pub(super) targets: Targets,
     pub(super) room: DelayedRoom,
-    pub(super) look: Look,
+    pub(super) lookback: Lookback,
 }
 
 /// A message of consequences.
@@ -105,7 +105,7 @@ impl Relay {
             head: 0,
             targets: Targets::default(),
             room: DelayedRoom::default(),
-            look: Look::default(),
+            lookback: Lookback::default(),
         })
     }
 

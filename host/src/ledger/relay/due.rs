@@ -17,14 +17,14 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use crate::broker::connection::redial_delay;
-use crate::broker::consumer::{META_MESH, nanos};
+use crate::broker::consumer::{META_MESH, nak, nanos};
 use crate::broker::provision::{DELAYED, restore};
 use crate::broker::pull::{Inlet, Pulled};
 use crate::broker::{self, Connection, Error};
 use crate::event::{DeliveryInfo, Headers, header, headers_of, writable};
 use crate::failpoint;
 use crate::ledger::relay::blocked::Manner;
-use crate::ledger::relay::look::holds;
+use crate::ledger::relay::lookback::holds;
 use crate::ledger::relay::targets::{Refusal, Targets, refusal};
 use crate::mesh_streams::dead_letter;
 use crate::mesh_streams::delayed::{self, Claim, DUE, LEDGER, TO};
@@ -172,8 +172,7 @@ impl Carrier {
             "a delayed event is not taken and tried again"
         );
         let at = usize::try_from(tries - 1).unwrap_or(usize::MAX).min(AGAIN.len() - 1);
-        let nak = format!("-NAK {{\"delay\":{}}}", nanos(AGAIN[at]));
-        self.answer(reply, &nak).await
+        self.answer(reply, &nak(AGAIN[at])).await
     }
 
     /// `None`: all is done. Else why it is to come again.

@@ -30,7 +30,7 @@ pub mod consumer;
 pub mod due;
 mod flight;
 mod hearing;
-mod look;
+mod lookback;
 mod publish;
 mod refused;
 mod seen;

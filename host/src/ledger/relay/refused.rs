@@ -79,7 +79,7 @@ impl Relay {
         };
         if manner == Manner::Mute && matches!(cargo.what, What::Event(_)) {
             waiting.unsure = true;
-            self.look.forget(&cargo.subject);
+            self.lookback.forget(&cargo.subject);
         }
         self.blocked
             .refused((&target, manner, &why), (cargo.place, waiting), mortal, now);
@@ -136,7 +136,7 @@ impl Relay {
                 let why = format!("stream {stream} has no leader for the moment");
                 self.blocked.explain(&target, Manner::Silent, why);
             }
-            TargetAnswer::Seen(Ok(found)) => self.look.saw(subject, found),
+            TargetAnswer::Seen(Ok(found)) => self.lookback.saw(subject, found),
             // It is asked again at the next try.
             TargetAnswer::Stream(_, Err(error)) | TargetAnswer::Seen(Err(error)) => {
                 tracing::debug!(subject, %error, "why a target takes nothing cannot be found out");

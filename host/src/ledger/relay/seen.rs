@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 /// What a relay that begins must not take for unpublished.
 #[derive(Default)]
-pub struct Look {
+pub struct Lookback {
     /// Consequences up to this sequence may have been published before.
     pub until: u64,
     /// When the oldest of them was stored.
@@ -26,7 +26,7 @@ pub struct Looked {
     pub whole: Option<String>,
 }
 
-impl Look {
+impl Lookback {
     /// What was seen there is no longer all that may be there.
     pub fn forget(&mut self, subject: &str) {
         self.subjects.remove(subject);

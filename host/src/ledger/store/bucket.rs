@@ -284,7 +284,8 @@ impl Bucket {
         self.turn.write().await
     }
 
-    /// Appends a decision with its writes and consequences, once; returns when it is known what has become of it.
+    /// Appends a decision with its writes and consequences, once; returns when it is known what has become of it. The
+    /// transaction joins a group here; the ledger's own task, [`committer`](super::committer), sends the group and tells.
     ///
     /// # Cancel safety
     /// Dropped half-way, the transaction may be committed anyway.

@@ -156,7 +156,7 @@ fn stored(bucket: &Bucket, batch: &Batch, last: u64) {
     if !batch.entry.floors.is_empty() {
         failpoint::point("floor-written");
     }
-    bucket.mended(Ends::Stored);
+    bucket.works_again(Ends::Stored);
     let sequence = last - (batch.records.len() - 1 - batch.entry_at) as u64;
     if let Read::Applied(fates) = bucket.apply(&batch.entry, sequence) {
         tell(fates);

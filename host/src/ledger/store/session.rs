@@ -34,7 +34,7 @@ impl Bucket {
         // Boxed: a task that waits for an event would contain its many kilobytes, and it runs once a connection.
         match Box::pin(self.open()).await {
             Ok(connection) => {
-                self.mended(Ends::Opened);
+                self.works_again(Ends::Opened);
                 self.refused.store(false, Ordering::Relaxed);
                 *self.link.lock() = Some(connection.clone());
                 Ok(connection)
@@ -146,7 +146,7 @@ impl Bucket {
                 self.name, head.min_reader
             )));
         }
-        let (head, sequence) = self.mend(&connection, head, sequence).await?;
+        let (head, sequence) = self.repair(&connection, head, sequence).await?;
         *self.end.lock() = sequence;
         let payload_max = connection.client.max_payload();
         let bucket = head.bucket.clone();
@@ -249,7 +249,7 @@ impl Bucket {
     }
 
     /// It works, as far as this shows.
-    pub(super) fn mended(&self, shown: Ends) {
+    pub(super) fn works_again(&self, shown: Ends) {
         let mut trouble = self.trouble.lock();
         let trouble = trouble.take_if(|trouble| shown == Ends::Stored || trouble.ends == shown);
         if let Some(Trouble { since_ms, count, .. }) = trouble

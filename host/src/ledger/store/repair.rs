@@ -13,7 +13,12 @@ use crate::ledger::core::record::{Expect, Record, RecordMark, json};
 
 impl Bucket {
     /// The head of a whole ledger, after what is torn has been completed. Before the first append over a connection.
-    pub(super) async fn mend(&self, connection: &Connection, head: Head, sequence: u64) -> Result<(Head, u64), Error> {
+    pub(super) async fn repair(
+        &self,
+        connection: &Connection,
+        head: Head,
+        sequence: u64,
+    ) -> Result<(Head, u64), Error> {
         if let Some((entry, at)) = self.entry_stored(connection, head.n + 1, head.n).await? {
             let whole = head.after(&entry);
             let missing = self.missing(connection, &entry, at).await?;
@@ -129,7 +134,7 @@ impl Bucket {
         let upon = Expect::Last(sequence);
         let mut records = vec![record_of(self.subjects.head(), upon, RecordMark::Plain, json(&head))];
         records.extend(missing);
-        match send::send(connection, ("mend", &records), false).await {
+        match send::send(connection, ("repair", &records), false).await {
             BatchAnswer::Committed(last) => {
                 tracing::warn!(bucket = %self.name, entry, messages,
                     "a batch of which the server had kept only a part is completed");

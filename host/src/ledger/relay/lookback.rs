@@ -1,7 +1,7 @@
 //! What a relay that begins must not publish twice. Consequences that were fetched before and not confirmed may have been
 //! published, so it looks into the targets first.
 
-use super::seen::{Look, Looked};
+use super::seen::{Lookback, Looked};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -33,11 +33,11 @@ impl Relay {
         };
         let until = info.delivered.stream_seq.max(here.stream_sequence);
         let carried = Carried::of(&info);
-        self.look = Look {
+        self.lookback = Lookback {
             until: until.max(carried.until),
             from_ms: carried.lost_since_ms.unwrap_or(u64::MAX).min(here.time_ms),
             by_any_entry: carried.lost_since_ms.is_some(),
-            ..Look::default()
+            ..Lookback::default()
         };
         let mut next = info.ack_floor.stream_seq + 1;
         let outs = self.subjects.outs();
@@ -48,7 +48,7 @@ impl Relay {
                 break;
             };
             next = stored.sequence + 1;
-            self.look.from_ms = self.look.from_ms.min(stored.time_ms);
+            self.lookback.from_ms = self.lookback.from_ms.min(stored.time_ms);
             match stored.headers() {
                 Ok(headers) if header(&headers, PART).is_some() => continue,
                 Ok(_) => {}
@@ -73,7 +73,7 @@ impl Relay {
 
     /// Whether it may have been published by a relay that broke off: then it is looked for first.
     pub(super) fn is_again(&self, task: &Task) -> bool {
-        task.before.is_none() && task.place.sequence <= self.look.until
+        task.before.is_none() && task.place.sequence <= self.lookback.until
     }
 
     /// Whether an event is to be published now: it is not in its target yet, and no letter of it is stored. What cannot be
@@ -91,9 +91,9 @@ impl Relay {
             self.wait(task, &name, unsure, "nothing is answered there");
             return Ok(false);
         }
-        if unsure && self.look.ids(subject, target).is_none() {
+        if unsure && self.lookback.ids(subject, target).is_none() {
             if !again {
-                self.look_aside(subject);
+                self.look_back_aside(subject);
                 self.wait(
                     task,
                     &name,
@@ -102,14 +102,14 @@ impl Relay {
                 );
                 return Ok(false);
             }
-            let entry = if self.look.by_any_entry {
+            let entry = if self.lookback.by_any_entry {
                 0
             } else {
                 self.flight.first_entry()
             };
-            let from = (self.look.from_ms, entry);
+            let from = (self.lookback.from_ms, entry);
             match ids_since(&self.plan.nats, &self.connection, subject, from).await {
-                Ok(found) => self.look.saw(subject.to_owned(), found),
+                Ok(found) => self.lookback.saw(subject.to_owned(), found),
                 Err(error @ Error::Gone { .. }) => return Err(error),
                 Err(error) => {
                     self.wait(task, &name, true, &error.to_string());
@@ -117,7 +117,7 @@ impl Relay {
                 }
             }
         }
-        let seen = || self.look.ids(subject, target).is_some_and(|ids| ids.contains(id));
+        let seen = || self.lookback.ids(subject, target).is_some_and(|ids| ids.contains(id));
         if unsure && seen() {
             self.blocked.took(&name, Instant::now());
             return Ok(false);
@@ -136,7 +136,7 @@ impl Relay {
     }
 
     /// Looks into the target of a subject, without waiting for it.
-    fn look_aside(&mut self, subject: &str) {
+    fn look_back_aside(&mut self, subject: &str) {
         if !self.may_ask(subject, Instant::now()) {
             return;
         }
