@@ -22,7 +22,7 @@ use crate::mesh_streams::attempts;
 use crate::plan::Handler;
 
 /// Takes a delivery of the handler's own consumer.
-pub async fn source(lane: &Lane, link: Arc<Link>, wire: Wire, reply: Subject, info: DeliveryInfo) {
+pub async fn source(lane: &Lane, link: &Arc<Link>, wire: Wire, reply: Subject, info: DeliveryInfo) {
     // Parse it: its incarnation and its sequence are its identity.
     let event = link.event(info.stream_sequence);
     let message = Message {
@@ -34,7 +34,7 @@ pub async fn source(lane: &Lane, link: Arc<Link>, wire: Wire, reply: Subject, in
     };
     let delivery = Delivery {
         message,
-        acker: Acker::of(reply, &link),
+        acker: Acker::of(reply, link),
         delivered: info.delivered,
         replay: None,
     };

@@ -1,11 +1,10 @@
 //! Deliveries that were lost with a broken connection: the server had sent them, and no host has received them. They are handed
 //! back by their sequences, so that they come again at once, and not only after their ack wait.
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::sync::Semaphore;
 
 use crate::broker::Connection;
 use crate::broker::consumer::ConsumerInfo;
@@ -40,21 +39,39 @@ impl Doors {
 }
 
 pub struct Door {
-    /// How many messages may still be taken; those that a lost connection has left at work count as well.
-    pub places: Arc<Semaphore>,
+    /// How many messages are worked on at most; those that a lost connection has left at work count as well.
+    places: usize,
+    at_work: AtomicUsize,
     pub taken: Taken,
+}
+
+/// Held while a message is worked on.
+pub struct Place<'a>(&'a AtomicUsize);
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Door {
     fn of(places: usize) -> Door {
         Door {
-            places: Arc::new(Semaphore::new(places)),
+            places,
+            at_work: AtomicUsize::new(0),
             taken: Taken::default(),
         }
     }
 
+    /// The place of a message that has come: no more were asked for than are [free](Self::free).
+    pub fn place(&self) -> Place<'_> {
+        self.at_work.fetch_add(1, Ordering::Relaxed);
+        Place(&self.at_work)
+    }
+
+    /// How many messages may still be taken.
     pub fn free(&self) -> usize {
-        self.places.available_permits()
+        self.places.saturating_sub(self.at_work.load(Ordering::Relaxed))
     }
 }
 

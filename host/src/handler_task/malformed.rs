@@ -26,16 +26,16 @@ use crate::trouble::Weight;
 /// Dropped half-way, it is delivered again.
 pub async fn take(
     lane: &Lane,
-    link: Arc<Link>,
+    link: &Arc<Link>,
     malformed: Malformed,
     reply: Subject,
     info: DeliveryInfo,
     inbound: Inbound,
 ) {
     lane.suspicion.met();
-    let acker = Acker::of(reply, &link);
+    let acker = Acker::of(reply, link);
     if matches!(inbound, Inbound::Source) {
-        return event(lane, &link, malformed, acker, info).await;
+        return event(lane, link, malformed, acker, info).await;
     }
     let (handler, why, sequence) = (&lane.plan.name, malformed.why(), info.stream_sequence);
     trouble!(Weight::Aside, handler, why, { %handler, stream = REPLAY, sequence, why },

@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 use tokio::time::{Interval, MissedTickBehavior};
 
 use crate::broker::connection::redial_delay;
@@ -21,7 +21,7 @@ use crate::handler_task::counters::ServingState;
 use crate::handler_task::delivery::Inbound;
 use crate::handler_task::lane::Lane;
 use crate::handler_task::links::Link;
-use crate::handler_task::lost::{Door, request_expires};
+use crate::handler_task::lost::request_expires;
 use crate::handler_task::replay::{Heard, Replays};
 use crate::handler_task::settle::delays::AFTER_FAULT;
 use crate::handler_task::settle::{Acker, Settlement};
@@ -175,14 +175,13 @@ async fn take_all(
             Some(()) = work.next() => {}
             // They are bounded: a backlog of the source must not keep them waiting.
             heard = replays.next() => match heard? {
-                Heard::Pulled(pulled) => take(lane, link, pulled, work, Inbound::Replay, &doors.replays).await?,
+                Heard::Pulled(pulled) => take(lane, link, pulled, work, Inbound::Replay).await?,
                 Heard::Asked => beside(work, replays.bind()).await?,
             },
             Some(advisory) = advisories.recv(), if doors.advisories.free() > 0 => {
-                let place = Arc::clone(&doors.advisories.places).try_acquire_owned().ok();
-                work.push(act(Arc::clone(lane), Arc::clone(link), advisory, place).boxed());
+                work.push(act(Arc::clone(lane), Arc::clone(link), advisory).boxed());
             }
-            pulled = source.next() => take(lane, link, pulled?, work, Inbound::Source, &doors.source).await?,
+            pulled = source.next() => take(lane, link, pulled?, work, Inbound::Source).await?,
         }
     }
 }
@@ -222,13 +221,13 @@ async fn finish(lane: &Lane, connection: &Connection, work: &mut Work) {
     }
 }
 
-/// Acts on an advisory. `place`: among those that are acted on at a time.
-async fn act(lane: Arc<Lane>, link: Arc<Link>, advisory: Routed, place: Option<OwnedSemaphorePermit>) {
+/// Acts on an advisory.
+async fn act(lane: Arc<Lane>, link: Arc<Link>, advisory: Routed) {
+    let _place = lane.doors.advisories.place();
     let acker = Acker::of(advisory.1.clone(), &link);
     if let Err(panic) = caught(std::pin::pin!(advisory::take(&lane, link, advisory))).await {
         put_off_panicked(&lane, acker, &panic).await;
     }
-    drop(place);
 }
 
 async fn beside<T>(work: &mut Work, future: impl Future<Output = T>) -> T {
@@ -248,7 +247,6 @@ async fn take(
     pulled: Pulled,
     work: &mut Work,
     inbound: Inbound,
-    door: &Door,
 ) -> Result<(), Error> {
     let (message, reply) = match pulled {
         Pulled::Ended => return Ok(()),
@@ -268,26 +266,28 @@ async fn take(
         // Not begun, it is delivered again.
         return Err(gone(&lane.plan));
     }
-    door.taken.take(&info);
     let (lane, link) = (Arc::clone(lane), Arc::clone(link));
-    // Asked for no more than there are; travels with the work.
-    let place = Arc::clone(&door.places).try_acquire_owned().ok();
     // What is not the source's is boxed: the future of each event stays small.
     let mut task = async move {
-        let acker = Acker::of(reply.clone(), &link);
+        let door = match inbound {
+            Inbound::Source => &lane.doors.source,
+            Inbound::Replay => &lane.doors.replays,
+        };
+        door.taken.take(&info);
+        let _place = door.place();
+        let again = reply.clone();
         let work = std::pin::pin!(async {
             match (inbound, message) {
-                (Inbound::Source, Ok(message)) => dispatch::source(&lane, link, message, reply, info).await,
-                (Inbound::Replay, Ok(message)) => Box::pin(replay::take(&lane, link, message, reply, info)).await,
+                (Inbound::Source, Ok(message)) => dispatch::source(&lane, &link, message, reply, info).await,
+                (Inbound::Replay, Ok(message)) => Box::pin(replay::take(&lane, &link, message, reply, info)).await,
                 (inbound, Err(malformed)) => {
-                    Box::pin(malformed::take(&lane, link, malformed, reply, info, inbound)).await;
+                    Box::pin(malformed::take(&lane, &link, malformed, reply, info, inbound)).await;
                 }
             }
         });
         if let Err(panic) = caught(work).await {
-            Box::pin(put_off_panicked(&lane, acker, &panic)).await;
+            Box::pin(put_off_panicked(&lane, Acker::of(again, &link), &panic)).await;
         }
-        drop(place);
     }
     .boxed();
     if futures_util::poll!(&mut task).is_pending() {

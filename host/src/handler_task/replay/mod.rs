@@ -55,14 +55,14 @@ async fn bind(connection: &Connection, plan: &Handler, mesh: &str) -> Result<Con
 }
 
 /// Handles one message: the replay of an event, or of a list of letters.
-pub async fn take(lane: &Arc<Lane>, link: Arc<Link>, wire: Wire, reply: Subject, info: DeliveryInfo) {
-    let acker = Acker::of(reply, &link);
+pub async fn take(lane: &Arc<Lane>, link: &Arc<Link>, wire: Wire, reply: Subject, info: DeliveryInfo) {
+    let acker = Acker::of(reply, link);
     let named = wire.subject.strip_prefix(subject(&lane.plan.name).as_str());
     let named = named.and_then(|rest| rest.strip_prefix('.')).unwrap_or_default();
     let header = |name| Some(wire.headers.as_ref()?.get(name)?.as_str().to_owned());
     let asked_by = header(ASKED_BY).filter(|run| replay_queue::is_run(run));
     if let Some(list) = replay_queue::list_of(named) {
-        return list::take(lane, &link, (list, &wire.payload), asked_by, acker, info.delivered).await;
+        return list::take(lane, link, (list, &wire.payload), asked_by, acker, info.delivered).await;
     }
     let Some(event) = EventId::parse(named) else {
         let (handler, subject) = (&lane.plan.name, &wire.subject);
@@ -80,7 +80,7 @@ pub async fn take(lane: &Arc<Lane>, link: Arc<Link>, wire: Wire, reply: Subject,
             of_letter(
                 &lane.plan.name,
                 lane.bucket.as_ref(),
-                &link,
+                link,
                 &event,
                 subject,
                 glanced,
@@ -88,7 +88,7 @@ pub async fn take(lane: &Arc<Lane>, link: Arc<Link>, wire: Wire, reply: Subject,
             )
             .await
         }
-        None => of_stream(&lane.dead_letters, &lane.counters, &link, &event).await,
+        None => of_stream(&lane.dead_letters, &lane.counters, link, &event).await,
     };
     run(lane, &event, found, acker, info.delivered).await;
 }
