@@ -46,9 +46,9 @@ pub struct Door {
 }
 
 /// Held while a message is worked on.
-pub struct Place<'a>(&'a AtomicUsize);
+pub struct DoorPlace<'a>(&'a AtomicUsize);
 
-impl Drop for Place<'_> {
+impl Drop for DoorPlace<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
@@ -64,9 +64,9 @@ impl Door {
     }
 
     /// The place of a message that has come: no more were asked for than are [free](Self::free).
-    pub fn place(&self) -> Place<'_> {
+    pub fn place(&self) -> DoorPlace<'_> {
         self.at_work.fetch_add(1, Ordering::Relaxed);
-        Place(&self.at_work)
+        DoorPlace(&self.at_work)
     }
 
     /// How many messages may still be taken.
