@@ -1,11 +1,13 @@
 //! The composition root: from a plan to a running host, and to its end.
 
+mod threads;
+
 use std::collections::BTreeMap;
-use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc;
 
 use crate::broker::connection::{redial_delay, token};
 use crate::broker::provision::{MESH_BUCKET, provision};
@@ -15,10 +17,10 @@ use crate::event::clock::now_ms;
 use crate::event::rfc3339;
 use crate::fit;
 use crate::handler_task::lane::Lane;
-use crate::handler_task::{advisory, reload, serve};
+use crate::handler_task::{advisory, reload};
 use crate::ledger::relay::RelayState;
-use crate::ledger::relay::due;
-use crate::ledger::store::{committer, follow, known};
+use crate::ledger::relay::due::{self, TimerDue};
+use crate::ledger::store::known;
 use crate::ledger::{Bucket, relay};
 use crate::micro;
 use crate::plan::{Handler, Plan};
@@ -37,6 +39,9 @@ use crate::wasm::module::Module;
 const CACHES_BYTES_MAX: usize = 512 * 1024 * 1024;
 /// Instances beyond the configured ones, besides one for each ledger: reused ones that are kept while fresh ones start.
 const SPARE_INSTANCES: usize = 8;
+
+/// Timers of schedules that wait to be taken in; what finds no room waits at the server.
+const TIMERS_MAX: usize = 64;
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -186,10 +191,13 @@ pub async fn run(plan: Plan, drain: Drain) -> Result<bool, Error> {
     if prepare(&plan, &drain).await?.is_none() {
         return Ok(true);
     }
-    let places = places(&plan);
+    let places = threads::places(&plan);
     let lanes = lanes(&plan, &host, modules, &places, &drain);
-    let threads = threads(&plan, &lanes, &places, &drain).map_err(|error| Error::Thread(limits::no_thread(&error)))?;
-    let relays = relays(&plan, &host, &lanes, &drain);
+    let (fired, timers) = mpsc::channel(TIMERS_MAX);
+    let schedules = threads::Schedules::new(&plan, &host, &lanes, &places, timers);
+    let threads = threads::start(&plan, &lanes, &places, schedules, &drain);
+    let threads = threads.map_err(|error| Error::Thread(limits::no_thread(&error)))?;
+    let relays = relays(&plan, &host, &lanes, fired, &drain);
     let runners: Vec<_> = lanes.iter().map(|lane| Arc::clone(&lane.runner)).collect();
     drain.spawn_until("module files", move || {
         reload::follow(Arc::clone(&library), runners.clone())
@@ -225,12 +233,19 @@ pub async fn run(plan: Plan, drain: Drain) -> Result<bool, Error> {
 }
 
 /// Starts the relays of the ledgers, if this host has relays.
-fn relays(plan: &Arc<Plan>, host: &str, lanes: &[Arc<Lane>], drain: &Drain) -> Vec<Arc<RelayState>> {
+fn relays(
+    plan: &Arc<Plan>,
+    host: &str,
+    lanes: &[Arc<Lane>],
+    fired: mpsc::Sender<TimerDue>,
+    drain: &Drain,
+) -> Vec<Arc<RelayState>> {
     if !plan.relay {
         return Vec::new();
     }
     let mut ledgers: Vec<String> = plan.ledgers().into_iter().map(str::to_owned).collect();
-    if ledgers.is_empty() {
+    // A schedule that any host of the mesh has armed may fire here.
+    if !ledgers.iter().any(|ledger| ledger == MESH_BUCKET) {
         ledgers.push(MESH_BUCKET.to_owned());
     }
     let connections = Arc::new(relay::RelayConnections::new(&plan.nats, host));
@@ -255,7 +270,7 @@ fn relays(plan: &Arc<Plan>, host: &str, lanes: &[Arc<Lane>], drain: &Drain) -> V
     }
     // An event that this host leaves is delivered to another one, and still published once.
     let whole = Arc::clone(plan);
-    drain.spawn_until("due events", move || due::run(Arc::clone(&whole)));
+    drain.spawn_until("due events", move || due::run(Arc::clone(&whole), fired.clone()));
     states
 }
 
@@ -303,26 +318,16 @@ async fn caught_up(
     caught_up
 }
 
-/// On which thread each handler runs. All handlers of a ledger are on one, so nothing of an event crosses threads.
-fn places(plan: &Plan) -> Vec<usize> {
-    let mut of_ledger: BTreeMap<&str, usize> = BTreeMap::new();
-    let mut threads = (0..plan.threads.max(1)).cycle();
-    let mut next = || threads.next().unwrap_or_default();
-    let mut places = Vec::with_capacity(plan.handlers.len());
-    for handler in &plan.handlers {
-        places.push(match &handler.ledger {
-            Some(ledger) => *of_ledger.entry(ledger).or_insert_with(&mut next),
-            None => next(),
-        });
-    }
-    places
+/// How much of its keys each ledger keeps at hand.
+fn cache_bytes(plan: &Plan) -> usize {
+    CACHES_BYTES_MAX / plan.ledgers().len().max(1)
 }
 
 fn lanes(plan: &Arc<Plan>, host: &str, modules: Vec<Module>, places: &[usize], drain: &Drain) -> Vec<Arc<Lane>> {
     let connections: Vec<Arc<Connections>> = (0..plan.threads.max(1))
         .map(|thread| Arc::new(Connections::new(&plan.nats, &format!("{host} {thread}"))))
         .collect();
-    let cache_bytes = CACHES_BYTES_MAX / plan.ledgers().len().max(1);
+    let cache_bytes = cache_bytes(plan);
     let mut buckets: BTreeMap<String, Arc<Bucket>> = BTreeMap::new();
     let lane = |((handler, module), place): ((&Handler, Module), &usize)| {
         let connections = &connections[*place];
@@ -341,44 +346,4 @@ fn lanes(plan: &Arc<Plan>, host: &str, modules: Vec<Module>, places: &[usize], d
         ))
     };
     plan.handlers.iter().zip(modules).zip(places).map(lane).collect()
-}
-
-/// The threads that handlers run on.
-fn threads(plan: &Plan, lanes: &[Arc<Lane>], places: &[usize], drain: &Drain) -> io::Result<Vec<JoinHandle<()>>> {
-    let mut shares: BTreeMap<usize, Vec<Arc<Lane>>> = BTreeMap::new();
-    for (lane, place) in lanes.iter().zip(places) {
-        shares.entry(*place).or_default().push(Arc::clone(lane));
-    }
-    shares
-        .into_iter()
-        .map(|(i, share)| thread(i, share, drain.clone(), plan.drain_timeout))
-        .collect()
-}
-
-fn thread(number: usize, lanes: Vec<Arc<Lane>>, drain: Drain, grace: Duration) -> io::Result<JoinHandle<()>> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let work = move || {
-        runtime.block_on(async {
-            let buckets: BTreeMap<&str, &Arc<Bucket>> = lanes
-                .iter()
-                .filter_map(|l| l.bucket.as_ref())
-                .map(|b| (b.name.as_str(), b))
-                .collect();
-            for (name, bucket) in buckets {
-                let own = Arc::clone(bucket);
-                drain.spawn_beside(format!("committer of {name}"), move || committer::run(Arc::clone(&own)));
-                let own = Arc::clone(bucket);
-                drain.spawn_beside(format!("follower of {name}"), move || follow::run(Arc::clone(&own)));
-            }
-            for lane in &lanes {
-                let own = Arc::clone(lane);
-                drain.spawn_lane(format!("lane of {}", lane.plan.name), move || {
-                    serve::run(Arc::clone(&own))
-                });
-            }
-            drain.begun().await;
-            drain.finished(grace).await;
-        });
-    };
-    thread::Builder::new().name(format!("lanes-{number}")).spawn(work)
 }

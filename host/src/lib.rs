@@ -8,6 +8,7 @@ mod trouble;
 
 mod app;
 mod broker;
+mod calendar;
 pub mod cli;
 mod config;
 mod dlq;
@@ -23,6 +24,7 @@ mod micro;
 mod plan;
 mod process;
 mod random;
+mod schedule;
 mod text;
 mod trace;
 mod wasm;

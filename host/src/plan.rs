@@ -6,7 +6,10 @@ use std::fmt::Debug;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
+use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
+
+use crate::calendar::Timetable;
 
 /// What one host does: how it reaches NATS, which streams it provides, which handlers it runs.
 #[derive(Debug, Clone, PartialEq)]
@@ -33,6 +36,9 @@ pub struct Plan {
     pub streams: Vec<Stream>,
     /// In the order of their names.
     pub handlers: Vec<Handler>,
+    /// In the order of their names. `None`: the configuration says nothing of schedules, and this host leaves those alone that
+    /// other hosts have armed.
+    pub schedules: Option<Vec<Schedule>>,
 }
 
 /// How to reach NATS.
@@ -186,6 +192,36 @@ pub struct Handler {
     pub settings: BTreeMap<String, String>,
 }
 
+/// An event that the mesh emits by itself at certain times. This is also what is stored of it, so that every host of the mesh can
+/// fire it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Schedule {
+    pub name: String,
+    pub timetable: Timetable,
+    /// It fires later than it is due by a part of this, which depends on its name only.
+    pub jitter_ms: u64,
+    pub subject: String,
+    /// `{due}` in it stands for the due time.
+    pub payload: String,
+    pub headers: Vec<(String, String)>,
+    pub catch_up: CatchUp,
+    /// What has been due for longer than this has no event any more.
+    pub catch_up_window_ms: u64,
+    /// After this number of events it is over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_runs: Option<u64>,
+}
+
+/// Which of the due times that have passed unheeded, with no host or no server up, still have an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CatchUp {
+    /// The last one.
+    Last,
+    All,
+    None,
+}
+
 /// When a failed event is tried again, and how often.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct RetryPolicy {
@@ -293,9 +329,12 @@ impl Handler {
 }
 
 impl Plan {
-    /// The ledgers that this host's handlers write to, each once.
+    /// The ledgers that this host's handlers and schedules write to, each once.
     pub fn ledgers(&self) -> Vec<&str> {
         let mut names: Vec<&str> = self.handlers.iter().filter_map(|h| h.ledger.as_deref()).collect();
+        if self.schedules.as_ref().is_some_and(|schedules| !schedules.is_empty()) {
+            names.push("mesh");
+        }
         names.sort_unstable();
         names.dedup();
         names

@@ -72,6 +72,7 @@ async fn the_help_names_every_command_and_every_exit_code() {
                 error, time of the next attempt
       trace     Show what each handler has made of an event, and what followed from
                 it, as a tree
+      schedule  List, pause, resume and run the schedules of the mesh
       schema    Print the JSON schema of the output of a command with --json
       reset     Let a handler process its events again from its start; asks before
                 it deletes anything

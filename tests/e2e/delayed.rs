@@ -22,7 +22,7 @@ fn now_ms() -> u64 {
 }
 
 /// The subjects of `MESH_DELAYED` with this first word: `delay`, `due` or `fired`.
-async fn lie_there(mesh: &Mesh, word: &str) -> Vec<String> {
+pub async fn lie_there(mesh: &Mesh, word: &str) -> Vec<String> {
     let filter = json!({ "subjects_filter": format!("$MESH.{word}.>") });
     let info: Value = mesh
         .js

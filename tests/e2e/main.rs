@@ -64,6 +64,7 @@ mod replay_told;
 mod reset;
 mod retry;
 mod retrying;
+mod schedules;
 mod schemas;
 mod secrets;
 mod status;

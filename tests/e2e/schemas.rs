@@ -55,7 +55,10 @@ async fn status(mesh: &Mesh) -> String {
 #[tokio::test]
 async fn what_is_printed_as_json_is_as_the_published_schemas_say() {
     let lines = "bucket = \"probe\"\npublish = [\"events.>\", \"nowhere.*\"]\nmax_attempts = 2";
-    let config = Config::new().handler("probe", &modules::handler("probe"), lines);
+    let schedule = "[schedules.tick]\nsubject = \"events.tick\"\nevery = \"1h\"";
+    let config = Config::new()
+        .handler("probe", &modules::handler("probe"), lines)
+        .table(schedule);
     let (mesh, host) = Mesh::start(config).await;
     let reject = json!({ "op": "reject", "code": "a", "message": "never" });
     mesh.order(reject.clone()).await;
@@ -127,6 +130,11 @@ async fn what_is_printed_as_json_is_as_the_published_schemas_say() {
         .jetmesh(&["dlq", "discard", letters[0].letter_id(), "probe.k.9", "--yes", "--json"])
         .await;
     outputs.push(("discard", discard.1));
+    outputs.push(("schedule", mesh.jetmesh_ok(&["schedule", "ls", "--json"]).await));
+    outputs.push((
+        "schedule-next",
+        mesh.jetmesh_ok(&["schedule", "next", "tick", "--json"]).await,
+    ));
     outputs.push(("status", status(&mesh).await));
     outputs.push(("trace", object(&mesh, &["trace", "--key", "op=retry", "--json"]).await));
     host.signal(Signal::KILL);

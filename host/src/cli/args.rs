@@ -7,6 +7,7 @@ use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use super::dlq::Dlq;
 use super::retrying::Retrying;
+use super::schedule::ScheduleCommand;
 use super::schema::Schema;
 use super::table;
 use super::trace::Trace;
@@ -90,6 +91,9 @@ pub enum Command {
     Retrying(Retrying),
     // So is this one's.
     Trace(Box<Trace>),
+    /// List, pause, resume and run the schedules of the mesh
+    #[command(subcommand)]
+    Schedule(ScheduleCommand),
     /// Print the JSON schema of the output of a command with --json
     Schema(Schema),
     /// Let a handler process its events again from its start; asks before it deletes anything

@@ -4,16 +4,19 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::args::Check;
+use super::schedule::json::when;
 use super::{Args, Error, OK, REFUSED};
 use crate::app;
 use crate::broker::provision::DEAD;
 use crate::broker::{self, Connection, limits};
 use crate::config;
 use crate::dlq::retention;
+use crate::event::clock::now_ms;
+use crate::event::rfc3339;
 use crate::event::subject::covers;
 use crate::fit;
 use crate::ledger::core::ids::{ENTRY_BYTES, ID_BYTES};
-use crate::plan::{Handler, Identity, Plan, Stream};
+use crate::plan::{Handler, Identity, Plan, Schedule, Stream};
 use crate::process::limits as system;
 use crate::wasm::engine::INSTANCES_MAX;
 use crate::wasm::library::Library;
@@ -47,6 +50,9 @@ pub async fn run(args: &Args, check: &Check) -> Result<u8, Error> {
             handler.in_flight,
             handler.ledger.as_deref().unwrap_or("none: its events are only acked")
         );
+    }
+    for line in plan.schedules.iter().flatten().map(due_next) {
+        println!("{line}");
     }
     let wanted: usize = plan.handlers.iter().map(|h| h.concurrency).sum();
     if wanted > INSTANCES_MAX {
@@ -87,6 +93,18 @@ pub async fn run(args: &Args, check: &Check) -> Result<u8, Error> {
         println!("error: {problem}");
     }
     Ok(REFUSED)
+}
+
+/// When a schedule is due next.
+fn due_next(schedule: &Schedule) -> String {
+    let calendar = schedule.timetable.calendar().into_iter();
+    let dues = calendar.flat_map(|calendar| calendar.between(now_ms(), u64::MAX).take(3).collect::<Vec<_>>());
+    let dues: Vec<String> = dues.map(|due| rfc3339(due).replace(".000Z", "Z")).collect();
+    let next = match dues.as_slice() {
+        [] => "never any more".to_owned(),
+        dues => dues.join(", "),
+    };
+    format!("{}: a schedule; {}, due next: {next}", schedule.name, when(schedule))
 }
 
 /// What it costs to know message ids again.

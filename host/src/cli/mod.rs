@@ -14,6 +14,7 @@ mod pretty;
 mod reset;
 mod retrying;
 mod run;
+mod schedule;
 mod schema;
 mod status;
 mod stop;
@@ -192,6 +193,7 @@ fn command(args: &Args) -> ExitCode {
             Command::Trace(trace) => trace::run(args, trace, &stop).await,
             Command::Schema(schema) => schema::run(schema),
             Command::Reset(reset) => reset::run(args, reset).await,
+            Command::Schedule(schedule) => schedule::run(args, schedule).await,
         }
     });
     text::flush();

@@ -4,8 +4,9 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use super::values::{format_bytes, format_duration};
+use crate::calendar::{Dst, When};
 use crate::event::rfc3339;
-use crate::plan::{Handler, Identity, Instance, LogFormat, Nats, Plan, Start, Stream};
+use crate::plan::{CatchUp, Handler, Identity, Instance, LogFormat, Nats, Plan, Schedule, Start, Stream};
 use crate::text::secret::{HIDDEN, hide, redact};
 
 /// The effective configuration as TOML; secrets are hidden.
@@ -39,6 +40,12 @@ pub fn effective(plan: &Plan) -> String {
     }
     for one in &plan.handlers {
         handler(&mut out, one);
+    }
+    if plan.schedules.as_ref().is_some_and(Vec::is_empty) {
+        out.table("schedules");
+    }
+    for one in plan.schedules.iter().flatten() {
+        schedule(&mut out, one);
     }
     text
 }
@@ -181,6 +188,48 @@ fn handler(out: &mut EffectiveText<'_>, handler: &Handler) {
         out.table(&format!("handlers.{}.settings", handler.name));
         for (key, value) in &handler.settings {
             out.text(&quote_key(key), value);
+        }
+    }
+}
+
+fn schedule(out: &mut EffectiveText<'_>, schedule: &Schedule) {
+    out.table(&format!("schedules.{}", schedule.name));
+    match &schedule.timetable.when {
+        When::Cron { expression, zone, dst } => {
+            out.text("cron", expression);
+            out.text("zone", zone);
+            out.text(
+                "dst",
+                match dst {
+                    Dst::Once => "once",
+                    Dst::Clock => "clock",
+                },
+            );
+        }
+        When::Every(seconds) => out.duration("every", Duration::from_secs(*seconds)),
+        When::At(ms) => out.text("at", &rfc3339(*ms)),
+    }
+    out.optional("start", schedule.timetable.start_ms.map(rfc3339).as_deref());
+    out.optional("end", schedule.timetable.end_ms.map(rfc3339).as_deref());
+    out.duration("jitter", Duration::from_millis(schedule.jitter_ms));
+    out.text("subject", &schedule.subject);
+    out.text("payload", &schedule.payload);
+    out.text(
+        "catch_up",
+        match schedule.catch_up {
+            CatchUp::Last => "last",
+            CatchUp::All => "all",
+            CatchUp::None => "none",
+        },
+    );
+    out.duration("catch_up_window", Duration::from_millis(schedule.catch_up_window_ms));
+    if let Some(most) = schedule.max_runs {
+        out.raw("max_runs", &most);
+    }
+    if !schedule.headers.is_empty() {
+        out.table(&format!("schedules.{}.headers", schedule.name));
+        for (name, value) in &schedule.headers {
+            out.text(&quote_key(name), value);
         }
     }
 }

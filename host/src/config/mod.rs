@@ -7,6 +7,7 @@ mod layers;
 pub mod names;
 mod nats;
 mod reader;
+mod schedules;
 #[cfg(test)]
 mod tests;
 mod values;
@@ -228,6 +229,7 @@ fn plan(values: Dict, base: &Path, reader: &mut Reader) -> Plan {
     let mut nats = nats::read(root.section(reader, "nats"), reader);
     let streams = handlers::streams(&mut root, reader);
     let handlers = handlers::read(&mut root, base, &streams, reader);
+    let schedules = schedules::read(&mut root, reader);
     root.finish(reader);
     let cores = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let threads = if threads == 0 { cores() } else { narrow(threads) };
@@ -245,6 +247,7 @@ fn plan(values: Dict, base: &Path, reader: &mut Reader) -> Plan {
         ledger_bytes_max,
         streams,
         handlers,
+        schedules,
     }
 }
 

@@ -116,6 +116,11 @@ impl Section {
         }
     }
 
+    /// Whether a key is there.
+    pub fn has(&self, name: &str) -> bool {
+        self.values.contains_key(name)
+    }
+
     /// A table of tables: their names, in order.
     pub fn sections(&mut self, reader: &mut Reader, name: &'static str) -> Vec<(String, Section)> {
         let outer = self.section(reader, name);

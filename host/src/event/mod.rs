@@ -106,6 +106,27 @@ pub fn bytes_of((name, value): &(String, String)) -> usize {
     name.len() + value.len() + ": \r\n".len()
 }
 
+/// Checks a header of an emitted event: the server and every client must be able to read it, and it must not look like one of the server's or the
+/// mesh's.
+pub fn check_header(name: &str, value: &str) -> Result<(), String> {
+    if name.is_empty() || !name.bytes().all(|b| b.is_ascii_graphic() && b != b':') {
+        return Err(format!(
+            "`{}`: a header's name is printable ASCII without spaces and colons",
+            name.escape_debug()
+        ));
+    }
+    let prefix = name.get(..5).unwrap_or_default();
+    if prefix.eq_ignore_ascii_case("nats-") || prefix.eq_ignore_ascii_case("mesh-") {
+        return Err(format!(
+            "`{name}`: headers that begin with Nats- or Mesh- are the server's and the mesh's"
+        ));
+    }
+    if value.chars().any(|c| c == '\r' || c == '\n' || c == '\0') {
+        return Err(format!("`{name}`: a header's value is one line"));
+    }
+    Ok(())
+}
+
 /// Headers for the client library. `Err` names the one that it refuses.
 pub fn header_map(headers: &Headers) -> Result<HeaderMap, String> {
     let mut map = HeaderMap::new();

@@ -47,7 +47,12 @@ pub async fn look(connection: &Connection, plan: &Plan) -> Result<Fit, broker::E
     }
     for handler in &plan.handlers {
         source(connection, plan, handler, &mut fit).await?;
-        targets::look(connection, plan, handler, &mut fit).await?;
+        let who = format!("handler {}", handler.name);
+        targets::look(connection, plan, (&who, &handler.publish), &mut fit).await?;
+    }
+    for schedule in plan.schedules.iter().flatten() {
+        let (who, subject) = (format!("schedule {}", schedule.name), schedule.subject.clone());
+        targets::look(connection, plan, (&who, &[subject]), &mut fit).await?;
     }
     // Handlers share streams and ledgers.
     let mut said = BTreeSet::new();

@@ -1,18 +1,23 @@
-//! Whether what handlers may publish goes anywhere, and is taken there.
+//! Whether what handlers and schedules may publish goes anywhere, and is taken there.
 
 use super::Fit;
 use crate::broker::{self, Connection, StreamInfo};
 use crate::event::subject::overlap;
-use crate::plan::{Handler, Plan};
+use crate::plan::Plan;
 
 /// From this share of a limit on, a person is warned: in percent.
 const NEAR: u64 = 80;
 /// From this share on, little or nothing is taken.
 const FULL: u64 = 99;
 
-/// Whether what a handler may publish goes anywhere.
-pub async fn look(connection: &Connection, plan: &Plan, handler: &Handler, fit: &mut Fit) -> Result<(), broker::Error> {
-    for subject in &handler.publish {
+/// Whether what one publishes goes anywhere. `who`: a handler or a schedule, with its name; `subjects`: those that it may publish.
+pub async fn look(
+    connection: &Connection,
+    plan: &Plan,
+    (who, subjects): (&str, &[String]),
+    fit: &mut Fit,
+) -> Result<(), broker::Error> {
+    for subject in subjects {
         let made = || {
             plan.streams
                 .iter()
@@ -22,15 +27,14 @@ pub async fn look(connection: &Connection, plan: &Plan, handler: &Handler, fit: 
         let streams = connection.streams_of(subject).await?;
         for stream in &streams {
             if let Some(info) = connection.stream(stream).await? {
-                takes(handler, subject, stream, &info, fit);
+                takes(who, subject, stream, &info, fit);
             }
         }
         if !made() && streams.is_empty() {
             fit.problems.push(format!(
-                "handler {}: no stream captures `{subject}`, which it may publish: such an event would become a dead \
+                "{who}: no stream captures `{subject}`, which it may publish: such an event would become a dead \
                  letter, cause undeliverable; describe a stream for it under [streams.NAME], or create one with \
-                 `nats stream add NAME --subjects '{subject}' --defaults`",
-                handler.name
+                 `nats stream add NAME --subjects '{subject}' --defaults`"
             ));
         }
     }
@@ -38,12 +42,11 @@ pub async fn look(connection: &Connection, plan: &Plan, handler: &Handler, fit: 
 }
 
 /// Whether a target takes what is published.
-fn takes(handler: &Handler, subject: &str, stream: &str, info: &StreamInfo, fit: &mut Fit) {
+fn takes(who: &str, subject: &str, stream: &str, info: &StreamInfo, fit: &mut Fit) {
     let dead = "such an event becomes a dead letter, cause undeliverable";
-    let name = &handler.name;
     if info.config["sealed"] == true {
         fit.problems.push(format!(
-            "handler {name}: stream {stream}, which captures `{subject}`, is sealed and takes nothing: {dead}; create the stream again"
+            "{who}: stream {stream}, which captures `{subject}`, is sealed and takes nothing: {dead}; create the stream again"
         ));
     }
     // Another one removes its oldest messages instead.
@@ -60,7 +63,7 @@ fn takes(handler: &Handler, subject: &str, stream: &str, info: &StreamInfo, fit:
         };
         let percent = used.saturating_mul(100) / most;
         let told = format!(
-            "handler {name}: stream {stream}, which captures `{subject}`, may hold {most} {unit} and holds {used}: full, it \
+            "{who}: stream {stream}, which captures `{subject}`, may hold {most} {unit} and holds {used}: full, it \
              refuses what is published, and {dead}; raise it with `nats stream edit {stream} --{flag}=...`"
         );
         match percent {

@@ -31,6 +31,10 @@ const UNTIL: &str = "Mesh-Delayed-Until";
 /// Stream of the ledger that it follows from.
 pub const LEDGER: &str = "Mesh-Delayed-Ledger";
 
+/// What a timer of a schedule has as [`TO`], and then the schedule's name. Nothing is published there: the timer itself is what is
+/// wanted (`schedule`).
+pub const TIMER_TO: &str = "$MESH.schedule.";
+
 /// Before the id of an event that waits for its time.
 pub const WAITS: &str = "$MESH.delay.";
 /// Where the server puts what is due.

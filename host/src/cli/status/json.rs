@@ -1,5 +1,6 @@
 //! What `jetmesh status --json` prints.
 
+use crate::cli::schedule::json::ScheduleJson;
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
@@ -18,6 +19,8 @@ pub struct MeshStatus {
     pub handlers: Vec<HandlerStatus>,
     pub ledgers: Vec<LedgerStatus>,
     pub delayed: DelayedStatus,
+    /// What the mesh emits by itself at certain times.
+    pub schedules: Vec<ScheduleJson>,
     /// Consumers of this mesh whose handler is not in the configuration.
     pub orphans: Vec<Orphan>,
     /// Every host that answers, as `nats micro stats` has it.

@@ -14,6 +14,7 @@ use self::json::{
     DelayedStatus, HandlerState, HandlerStatus, LedgerState, LedgerStatus, MeshStatus, Orphan, RelayStanding,
 };
 use super::args::Status;
+use super::schedule::{self, json::ScheduleStanding};
 use super::text::json_page;
 use super::{Args, Error, OK, UNSERVED};
 use crate::broker::consumer::{META_HANDLER, META_MESH};
@@ -52,10 +53,14 @@ pub async fn run(args: &Args, status: &Status) -> Result<u8, Error> {
     warnings.extend(near.unwrap_or_default());
     let orphans = orphans_without_host(&connection, plan, &hosts, &mut warnings).await;
     let delayed = delayed_events(&connection, &mut warnings).await;
+    let (schedules, unread) = or_warning(schedule::all(&connection, plan).await, &mut warnings).unwrap_or_default();
+    let late = schedules.iter().any(|one| one.state == ScheduleStanding::Late);
+    warnings.extend(unread);
     let works =
         |ledger: &LedgerStatus| ledger.state == LedgerState::Works && ledger.relay.state == RelayStanding::Works;
     let serves = !hosts.is_empty()
         && delayed.late_since.is_none()
+        && !late
         && handlers.iter().all(|handler| handler.state == HandlerState::Serving)
         && ledgers.iter().all(works);
     let whole = MeshStatus {
@@ -64,6 +69,7 @@ pub async fn run(args: &Args, status: &Status) -> Result<u8, Error> {
         handlers,
         ledgers,
         delayed,
+        schedules,
         orphans,
         hosts,
         warnings,

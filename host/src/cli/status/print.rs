@@ -6,6 +6,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::json::{DelayedStatus, HandlerStatus, LedgerStatus, MeshStatus, Orphan};
+use crate::cli::schedule::json::ScheduleJson;
 use crate::cli::table::{self, Narrow};
 use crate::cli::text::in_time;
 use crate::event::clock::{self, now_ms};
@@ -43,6 +44,26 @@ pub fn print(status: &MeshStatus) {
         .iter()
         .for_each(|warning| println!("warning: {warning}"));
     delayed(&status.delayed);
+    schedules(&status.schedules);
+}
+
+/// One line for those that are as they should be, and one for each other.
+fn schedules(all: &[ScheduleJson]) {
+    let usual = |one: &&ScheduleJson| one.why.is_none();
+    let next = all.iter().filter(usual).filter_map(|one| one.next.as_deref());
+    match (all.iter().filter(usual).count(), next.min()) {
+        (0, _) => {}
+        (count, None) => println!("schedules: {count} over"),
+        (count, Some(next)) => {
+            let at = parse_rfc3339(next).map_or_else(String::new, |at| format!(" ({})", in_time(at, now_ms())));
+            println!("schedules: {count}; the next one is due at {next}{at}");
+        }
+    }
+    for one in all {
+        if let Some(why) = &one.why {
+            println!("schedule {} is {}: {why}", one.schedule, one.state.word());
+        }
+    }
 }
 
 fn row(status: &HandlerStatus) -> Vec<String> {

@@ -8,8 +8,9 @@ use super::*;
 const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/configuration.md");
 
 /// Keys of streams and handlers whose values in the sample are not defaults.
-const OF_THE_SAMPLE: [&str; 8] = [
-    "module", "stream", "subjects", "start", "bucket", "publish", "consumer", "settings",
+const OF_THE_SAMPLE: [&str; 12] = [
+    "module", "stream", "subjects", "start", "bucket", "publish", "consumer", "settings", "cron", "zone", "subject",
+    "payload",
 ];
 
 /// A key as the sample has it.
@@ -41,23 +42,20 @@ fn keys() -> Vec<SampleKey> {
     let (mut table, mut comment) = (String::new(), Vec::new());
     for line in DEFAULT.lines() {
         let said = line.trim_start_matches("# ");
-        let is_key = |key: &str| {
-            !key.is_empty()
-                && key
-                    .bytes()
-                    .all(|b| b.is_ascii_lowercase() || b"_0123456789".contains(&b))
-        };
+        let is_key =
+            |key: &str| !key.is_empty() && key.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-".contains(&b));
         let key = match (line.strip_prefix('['), said.split_once(" = ")) {
             (Some(_), _) => {
                 let mut parts: Vec<&str> = line.trim_matches(['[', ']']).split('.').collect();
-                if let ("streams" | "handlers", Some(name)) = (parts[0], parts.get_mut(1)) {
+                if let ("streams" | "handlers" | "schedules", Some(name)) = (parts[0], parts.get_mut(1)) {
                     *name = "*";
                 }
                 table = parts.join(".");
                 Some((table.clone(), None))
             }
             (None, Some((key, value))) if is_key(key) => {
-                let key = if table.ends_with("settings") { "*" } else { key };
+                let free = table.ends_with("settings") || table.ends_with("headers");
+                let key = if free { "*" } else { key };
                 let name = [table.as_str(), key].join(".").trim_start_matches('.').to_owned();
                 Some((name, (said == line).then(|| value.to_owned())))
             }
@@ -119,8 +117,10 @@ fn what_the_sample_says_as_defaults_are_the_defaults() {
     let (mut keep, mut settings) = (false, false);
     for line in DEFAULT.lines() {
         if line.starts_with('[') {
-            keep = line.starts_with("[streams") || line.starts_with("[handlers");
-            settings = line.ends_with("settings]");
+            keep = ["[streams", "[handlers", "[schedules"]
+                .iter()
+                .any(|table| line.starts_with(table));
+            settings = line.ends_with("settings]") || line.ends_with("headers]");
         }
         let key = line.split(" = ").next().unwrap_or_default();
         let is_key = line.contains(" = ") && !line.starts_with('#');
@@ -166,7 +166,10 @@ fn the_tables_of_the_reference_are_those_of_the_code() {
         rest = &after[old..];
     }
     made += rest;
-    assert_eq!(sections, ["-", "log", "nats", "streams.*", "handlers.*", "defaults"]);
+    assert_eq!(
+        sections,
+        ["-", "log", "nats", "streams.*", "handlers.*", "defaults", "schedules.*"]
+    );
     if std::env::var_os("UPDATE_DOCS").is_some() {
         std::fs::write(PAGE, &made).expect("the page can be written");
     } else {

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use serde_json::json;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::time::Instant;
 
 use crate::broker::connection::redial_delay;
@@ -27,7 +27,7 @@ use crate::ledger::relay::blocked::Manner;
 use crate::ledger::relay::lookback::holds;
 use crate::ledger::relay::targets::{Refusal, Targets, refusal};
 use crate::mesh_streams::dead_letter;
-use crate::mesh_streams::delayed::{self, Claim, DUE, LEDGER, TO};
+use crate::mesh_streams::delayed::{self, Claim, DUE, LEDGER, TIMER_TO, TO};
 use crate::plan::{Nats, Plan};
 use crate::trouble::Weight;
 
@@ -46,14 +46,23 @@ const AGAIN: [Duration; 4] = [
     Duration::from_secs(10),
 ];
 
-/// Publishes what is due, for as long as it is polled.
+/// A timer of a schedule that the server has fired. It is no event yet: what comes of it is a transaction.
+#[derive(Debug)]
+pub struct TimerDue {
+    pub schedule: String,
+    pub timer: String,
+    /// To be told when it is taken in. An error: it comes again.
+    pub done: oneshot::Sender<Result<(), String>>,
+}
+
+/// Publishes what is due, for as long as it is polled. `timers`: takes those of schedules in.
 ///
 /// # Cancel safety
 /// What is dropped half-way is delivered again, here or elsewhere, and published once.
-pub async fn run(plan: Arc<Plan>) {
+pub async fn run(plan: Arc<Plan>, timers: mpsc::Sender<TimerDue>) {
     let mut attempt = 0;
     loop {
-        let Err(error) = serve(&plan, &mut attempt).await;
+        let Err(error) = serve(&plan, &timers, &mut attempt).await;
         attempt += 1;
         if !error.passes() || attempt == 5 {
             trouble!(Weight::Person, "", error, { %error }, "delayed events that are due cannot be published");
@@ -62,7 +71,11 @@ pub async fn run(plan: Arc<Plan>) {
     }
 }
 
-async fn serve(plan: &Plan, attempt: &mut u32) -> Result<std::convert::Infallible, Error> {
+async fn serve(
+    plan: &Plan,
+    timers: &mpsc::Sender<TimerDue>,
+    attempt: &mut u32,
+) -> Result<std::convert::Infallible, Error> {
     let nats = &plan.nats;
     let connection = broker::open_guarded(nats, "jetmesh due").await?;
     restore(&connection, plan, DELAYED).await?;
@@ -83,6 +96,7 @@ async fn serve(plan: &Plan, attempt: &mut u32) -> Result<std::convert::Infallibl
     let carrier = Carrier {
         nats: nats.clone(),
         connection: connection.clone(),
+        timers: timers.clone(),
         targets: Mutex::default(),
         mute: Mutex::default(),
     };
@@ -130,6 +144,7 @@ fn waited(tries: u64) -> Duration {
 struct Carrier {
     nats: Nats,
     connection: Connection,
+    timers: mpsc::Sender<TimerDue>,
     targets: Mutex<Targets>,
     /// Targets that did not answer, and when: nothing else waits there meanwhile, so that what is for others has room.
     mute: Mutex<HashMap<Arc<str>, Instant>>,
@@ -158,7 +173,11 @@ impl Carrier {
         };
         failpoint::point("event-due");
         let tries = DeliveryInfo::parse(&reply).map_or(1, |info| info.delivered.max(1));
-        let why = match self.bring(id, to, (&headers, wire.payload), tries).await {
+        let come = match to.strip_prefix(TIMER_TO) {
+            Some(schedule) => Ok(self.timer(schedule, id).await),
+            None => self.bring(id, to, (&headers, wire.payload), tries).await,
+        };
+        let why = match come {
             Ok(None) => return self.answer(reply, "+ACK").await,
             Ok(Some(why)) => why,
             Err(error @ Error::Gone { .. }) => return Err(error),
@@ -173,6 +192,24 @@ impl Carrier {
         );
         let at = usize::try_from(tries - 1).unwrap_or(usize::MAX).min(AGAIN.len() - 1);
         self.answer(reply, &nak(AGAIN[at])).await
+    }
+
+    /// A timer needs no note that it is taken in: a schedule knows which one it waits for. `None`: it is. Else why it is to come
+    /// again.
+    async fn timer(&self, schedule: &str, id: &str) -> Option<String> {
+        let (done, told) = oneshot::channel();
+        let due = TimerDue {
+            schedule: schedule.to_owned(),
+            timer: id.to_owned(),
+            done,
+        };
+        if self.timers.send(due).await.is_err() {
+            return Some("this host is ending".to_owned());
+        }
+        match told.await {
+            Ok(taken) => taken.err(),
+            Err(_) => Some("what takes it in has ended".to_owned()),
+        }
     }
 
     /// `None`: all is done. Else why it is to come again.

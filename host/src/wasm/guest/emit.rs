@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering;
 
 use super::Guest;
 use super::jetmesh::handler::events::{Error, Header, Host};
+use crate::event::check_header;
 use crate::event::effects::{Emit, check_subject, due};
 use crate::event::subject::subject_matches;
 
@@ -71,25 +72,4 @@ impl Guest {
         fits.and_then(|()| self.call.effects.emit(emit))
             .map_err(|e| Error::TooLarge(e.to_string()))
     }
-}
-
-/// Checks a header: the server and every client must be able to read it, and it must not look like one of the server's or the
-/// mesh's.
-fn check_header(name: &str, value: &str) -> Result<(), String> {
-    if name.is_empty() || !name.bytes().all(|b| b.is_ascii_graphic() && b != b':') {
-        return Err(format!(
-            "`{}`: a header's name is printable ASCII without spaces and colons",
-            name.escape_debug()
-        ));
-    }
-    let prefix = name.get(..5).unwrap_or_default();
-    if prefix.eq_ignore_ascii_case("nats-") || prefix.eq_ignore_ascii_case("mesh-") {
-        return Err(format!(
-            "`{name}`: headers that begin with Nats- or Mesh- are the server's and the mesh's"
-        ));
-    }
-    if value.chars().any(|c| c == '\r' || c == '\n' || c == '\0') {
-        return Err(format!("`{name}`: a header's value is one line"));
-    }
-    Ok(())
 }

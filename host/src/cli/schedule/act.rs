@@ -1,0 +1,100 @@
+//! `jetmesh schedule pause`, `resume`, `run` and `backfill`: steps of a schedule, as transactions of the mesh's ledger.
+
+use std::sync::Arc;
+
+use super::{ScheduleBackfill, ScheduleRun, stored, unarmed};
+use crate::broker::connection::token;
+use crate::broker::provision::MESH_BUCKET;
+use crate::broker::{Connection, Connections};
+use crate::cli::ask::confirmed;
+use crate::cli::{Error, OK};
+use crate::event::clock::now_ms;
+use crate::event::rfc3339;
+use crate::ledger::Bucket;
+use crate::ledger::store::committer;
+use crate::plan::Plan;
+use crate::schedule::state::{ActedBy, EVENTS_MAX, ScheduleState, ScheduleStep};
+use crate::schedule::store::{self, Stepped};
+
+/// Most events that one backfill emits.
+const BACKFILL_MAX: usize = 10_000;
+
+pub async fn pause(plan: &Plan, name: &str) -> Result<u8, Error> {
+    match step(plan, name, |state, by| state.pause(by)).await? {
+        Stepped::Taken(_) => println!("schedule {name} is paused; `jetmesh schedule resume {name}` resumes it"),
+        Stepped::Nothing => println!("schedule {name} is paused already"),
+    }
+    Ok(OK)
+}
+
+pub async fn resume(plan: &Plan, name: &str) -> Result<u8, Error> {
+    match step(plan, name, |state, by| state.resume(by.at)).await? {
+        Stepped::Taken(taken) => match &taken.state.next {
+            Some(next) => println!("schedule {name} is resumed; it is due next at {}", rfc3339(next.due)),
+            None => println!("schedule {name} is resumed; it is not due any more"),
+        },
+        Stepped::Nothing => println!("schedule {name} is not paused"),
+    }
+    Ok(OK)
+}
+
+pub async fn run(plan: &Plan, run: &ScheduleRun) -> Result<u8, Error> {
+    let due = run.at.unwrap_or_else(|| now_ms() / 1000 * 1000);
+    extra(plan, &run.name, &[due]).await?;
+    Ok(OK)
+}
+
+pub async fn backfill(connection: &Connection, plan: &Plan, backfill: &ScheduleBackfill) -> Result<u8, Error> {
+    let name = &backfill.name;
+    let state = stored(connection, name).await?.ok_or_else(|| unarmed(plan, name))?;
+    let calendar = state.calendar();
+    let calendar = calendar.ok_or_else(|| Error::Failed(format!("schedule {name}: its times cannot be read")))?;
+    let dues = calendar.between(backfill.from.saturating_sub(1), backfill.to);
+    let dues: Vec<u64> = dues.take(BACKFILL_MAX + 1).collect();
+    let (Some(first), Some(last)) = (dues.first(), dues.last()) else {
+        println!("schedule {name} is not due in this period");
+        return Ok(OK);
+    };
+    if dues.len() > BACKFILL_MAX {
+        return Err(Error::Usage(format!(
+            "schedule {name} is due more than {BACKFILL_MAX} times in this period: backfill it in shorter ones"
+        )));
+    }
+    let (count, first, last) = (dues.len(), rfc3339(*first), rfc3339(*last));
+    if !backfill.yes {
+        let question = format!("emit {count} events of schedule {name}, due from {first} to {last}?");
+        confirmed(&question, "nothing is emitted")?;
+    }
+    for part in dues.chunks(EVENTS_MAX) {
+        extra(plan, name, part).await?;
+    }
+    Ok(OK)
+}
+
+/// Emits events that are not of the schedule's own pace.
+async fn extra(plan: &Plan, name: &str, dues: &[u64]) -> Result<(), Error> {
+    if let Stepped::Taken(taken) = step(plan, name, |state, by| Some(state.extra(dues, by.at))).await? {
+        taken.events.iter().for_each(|event| println!("emitted {}", event.id));
+    }
+    Ok(())
+}
+
+/// Takes a step of a schedule that is armed.
+async fn step(
+    plan: &Plan,
+    name: &str,
+    take: impl Fn(&ScheduleState, ActedBy) -> Option<ScheduleStep>,
+) -> Result<Stepped, Error> {
+    let connections = Arc::new(Connections::new(&plan.nats, "schedule"));
+    let by = format!("command-{}", token());
+    let bucket = Arc::new(Bucket::new(MESH_BUCKET, &by, connections, usize::MAX));
+    bucket.ready().await?;
+    if store::read(&bucket, name).await?.is_none() {
+        return Err(unarmed(plan, name));
+    }
+    let taken = store::step(&bucket, name, &by, |found, by| take(found?, by));
+    tokio::select! {
+        stepped = taken => Ok(stepped?),
+        () = committer::run(Arc::clone(&bucket)) => Err(Error::Failed(format!("schedule {name}: nothing was committed"))),
+    }
+}

@@ -1,0 +1,170 @@
+//! What is printed of schedules as JSON.
+
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use crate::calendar::When;
+use crate::event::rfc3339;
+use crate::plan::{Plan, Schedule};
+use crate::schedule::state::ScheduleState;
+
+/// A schedule. `schedule ls`, `schedule show` and `status` print it.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+#[schemars(title = "A schedule")]
+pub struct ScheduleJson {
+    pub schedule: String,
+    pub state: ScheduleStanding,
+    /// Why it is not simply armed.
+    pub why: Option<String>,
+    /// What it is due by: a cron expression with its zone, a period, or a time.
+    pub when: String,
+    pub subject: String,
+    /// The next due time that it waits for.
+    #[schemars(extend("format" = "date-time"))]
+    pub next: Option<String>,
+    /// The due time of the last event.
+    #[schemars(extend("format" = "date-time"))]
+    pub last: Option<String>,
+    /// When the last event was emitted.
+    #[schemars(extend("format" = "date-time"))]
+    pub last_emitted: Option<String>,
+    /// The id of the last event.
+    pub last_event: Option<String>,
+    /// Events at its own due times.
+    pub runs: u64,
+    /// Due times that passed without an event while no host or no server was up.
+    pub missed: u64,
+    /// The host that armed it as it is.
+    pub armed_by: Option<String>,
+    #[schemars(extend("format" = "date-time"))]
+    pub armed_at: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ScheduleStanding {
+    /// It waits for its next due time.
+    Armed,
+    /// It is due, and has not fired for a minute.
+    Late,
+    Paused,
+    /// It is not due any more.
+    Over,
+    /// The configuration of the host that started last does not have it.
+    Disarmed,
+    /// No host has armed it.
+    Unarmed,
+}
+
+/// A due time. `schedule next` prints it.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(title = "A due time of a schedule")]
+pub struct ScheduleDue {
+    /// The name of the schedule.
+    pub schedule: String,
+    /// When it is due.
+    #[schemars(extend("format" = "date-time"))]
+    pub due: String,
+    /// When the event comes: later by the jitter.
+    #[schemars(extend("format" = "date-time"))]
+    pub fires: String,
+}
+
+/// Later than this, something keeps a schedule from firing.
+const LATE_MS: u64 = 60_000;
+
+impl ScheduleStanding {
+    pub fn word(self) -> &'static str {
+        match self {
+            ScheduleStanding::Armed => "armed",
+            ScheduleStanding::Late => "late",
+            ScheduleStanding::Paused => "paused",
+            ScheduleStanding::Over => "over",
+            ScheduleStanding::Disarmed => "disarmed",
+            ScheduleStanding::Unarmed => "unarmed",
+        }
+    }
+}
+
+impl ScheduleJson {
+    /// Of one that is only in the configuration.
+    pub fn unarmed(spec: &Schedule) -> ScheduleJson {
+        ScheduleJson {
+            schedule: spec.name.clone(),
+            state: ScheduleStanding::Unarmed,
+            why: Some("no host with this configuration has started".to_owned()),
+            when: when(spec),
+            subject: spec.subject.clone(),
+            next: None,
+            last: None,
+            last_emitted: None,
+            last_event: None,
+            runs: 0,
+            missed: 0,
+            armed_by: None,
+            armed_at: None,
+        }
+    }
+
+    pub fn of(state: &ScheduleState, plan: &Plan, now: u64) -> ScheduleJson {
+        let (standing, why) = standing(state, plan, now);
+        let last = state.last.as_ref();
+        ScheduleJson {
+            state: standing,
+            why,
+            next: state.next.as_ref().map(|next| rfc3339(next.due)),
+            last: last.map(|last| rfc3339(last.due)),
+            last_emitted: last.map(|last| rfc3339(last.at)),
+            last_event: last.map(|last| last.id.clone()),
+            runs: state.runs,
+            missed: state.missed,
+            armed_by: Some(state.armed.by.clone()),
+            armed_at: Some(rfc3339(state.armed.at)),
+            ..ScheduleJson::unarmed(&state.spec)
+        }
+    }
+}
+
+fn standing(state: &ScheduleState, plan: &Plan, now: u64) -> (ScheduleStanding, Option<String>) {
+    let since = |at: u64, by: &str| format!("since {} by {by}", rfc3339(at));
+    if let Some(gone) = &state.disarmed {
+        let why = format!("{}, whose configuration does not have it", since(gone.at, &gone.by));
+        return (ScheduleStanding::Disarmed, Some(why));
+    }
+    if let Some(paused) = &state.paused {
+        return (ScheduleStanding::Paused, Some(since(paused.at, &paused.by)));
+    }
+    let own = plan.schedules.iter().flatten().find(|own| own.name == state.spec.name);
+    let differs = match own {
+        None => Some(format!(
+            "this configuration does not have it; host {} has armed it",
+            state.armed.by
+        )),
+        Some(own) if *own != state.spec => Some(format!(
+            "this configuration has it otherwise than host {}, which has armed it; the next host that starts arms it \
+             as its own configuration says",
+            state.armed.by
+        )),
+        Some(_) => None,
+    };
+    match &state.next {
+        None => (ScheduleStanding::Over, differs),
+        Some(next) if now > next.at.saturating_add(LATE_MS) => {
+            let why = format!("it was to fire at {}, and no host has taken it in", rfc3339(next.at));
+            (ScheduleStanding::Late, Some(why))
+        }
+        Some(_) => (ScheduleStanding::Armed, differs),
+    }
+}
+
+/// What a schedule is due by, in words.
+pub fn when(spec: &Schedule) -> String {
+    match &spec.timetable.when {
+        When::Cron { expression, zone, .. } => format!("{expression} ({zone})"),
+        When::Every(seconds) => {
+            let period = std::time::Duration::from_secs(*seconds);
+            format!("every {}", humantime::format_duration(period))
+        }
+        When::At(ms) => format!("at {}", rfc3339(*ms)),
+    }
+}

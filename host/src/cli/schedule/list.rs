@@ -1,0 +1,165 @@
+//! `jetmesh schedule ls`, `show` and `next`: nothing is changed.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use super::json::{ScheduleDue, ScheduleJson};
+use super::{ScheduleLs, ScheduleNext, ScheduleShow, of_plan, stored, unknown};
+use crate::broker::kv::kv_stream;
+use crate::broker::provision::MESH_BUCKET;
+use crate::broker::{self, Connection};
+use crate::calendar::delay_of;
+use crate::cli::table::{self, Narrow};
+use crate::cli::text::{in_time, json_line, json_page};
+use crate::cli::{Error, OK};
+use crate::event::clock::now_ms;
+use crate::event::{parse_rfc3339, rfc3339};
+use crate::plan::Plan;
+use crate::schedule::store;
+
+const NARROW: Narrow<'_> = Narrow {
+    leave_out: &[2],
+    cut: &[0, 2],
+};
+
+pub async fn ls(connection: &Connection, plan: &Plan, ls: &ScheduleLs) -> Result<u8, Error> {
+    let (all, unread) = all(connection, plan).await?;
+    unread.iter().for_each(|why| note!("warning: {why}"));
+    if ls.json {
+        all.iter().for_each(|one| println!("{}", json_line(one)));
+        return Ok(OK);
+    }
+    if all.is_empty() {
+        println!("there is no schedule: [schedules.NAME] in the configuration describes one");
+        return Ok(OK);
+    }
+    let now = now_ms();
+    let told = |time: &Option<String>| {
+        let ms = time.as_deref().and_then(parse_rfc3339);
+        ms.map_or_else(
+            || "-".to_owned(),
+            |ms| format!("{} ({})", rfc3339(ms).replace(".000Z", "Z"), in_time(ms, now)),
+        )
+    };
+    let row = |one: &ScheduleJson| {
+        vec![
+            one.schedule.clone(),
+            one.state.word().to_owned(),
+            one.when.clone(),
+            told(&one.next),
+            told(&one.last),
+            one.runs.to_string(),
+            one.missed.to_string(),
+        ]
+    };
+    let rows: Vec<Vec<String>> = all.iter().map(row).collect();
+    let header = ["SCHEDULE", "STATE", "WHEN", "NEXT", "LAST", "RUNS", "MISSED"];
+    table::print_narrow(&header, &rows, &NARROW);
+    for one in &all {
+        if let Some(why) = &one.why {
+            println!("{} is {}: {why}", one.schedule, one.state.word());
+        }
+    }
+    Ok(OK)
+}
+
+/// Every schedule that is stored or in the configuration, by name; and why some cannot be read.
+pub async fn all(connection: &Connection, plan: &Plan) -> Result<(Vec<ScheduleJson>, Vec<String>), broker::Error> {
+    let own = plan.schedules.iter().flatten().map(|spec| spec.name.clone());
+    let mut names: BTreeSet<String> = own.collect();
+    if connection.stream(&kv_stream(MESH_BUCKET)).await?.is_some() {
+        names.extend(store::names(connection).await?);
+    }
+    let (mut all, mut unread) = (Vec::new(), Vec::new());
+    for name in names {
+        match (stored(connection, &name).await, of_plan(plan, &name)) {
+            (Ok(Some(state)), _) => all.push(ScheduleJson::of(&state, plan, now_ms())),
+            (Ok(None), Some(spec)) => all.push(ScheduleJson::unarmed(spec)),
+            (Ok(None), None) => {}
+            (Err(Error::Broker(error)), _) => return Err(error),
+            (Err(error), _) => unread.push(error.to_string()),
+        }
+    }
+    Ok((all, unread))
+}
+
+pub async fn show(connection: &Connection, plan: &Plan, show: &ScheduleShow) -> Result<u8, Error> {
+    let name = &show.name;
+    let one = match (stored(connection, name).await?, of_plan(plan, name)) {
+        (Some(state), _) => ScheduleJson::of(&state, plan, now_ms()),
+        (None, Some(spec)) => ScheduleJson::unarmed(spec),
+        (None, None) => return Err(unknown(plan, name)),
+    };
+    if show.json {
+        println!("{}", json_page(&one));
+        return Ok(OK);
+    }
+    let now = now_ms();
+    let told = |time: &Option<String>| {
+        let ms = time.as_deref().and_then(parse_rfc3339);
+        ms.map(|ms| format!("{} ({})", rfc3339(ms), in_time(ms, now)))
+    };
+    let state = match &one.why {
+        Some(why) => format!("{}: {why}", one.state.word()),
+        None => one.state.word().to_owned(),
+    };
+    let armed = one
+        .armed_by
+        .as_ref()
+        .map(|by| format!("by host {by}, {}", told(&one.armed_at).unwrap_or_default()));
+    for (what, value) in [
+        ("schedule", Some(one.schedule.clone())),
+        ("state", Some(state)),
+        ("when", Some(one.when.clone())),
+        ("subject", Some(one.subject.clone())),
+        ("next", told(&one.next)),
+        ("last", told(&one.last)),
+        ("emitted", told(&one.last_emitted)),
+        ("event", one.last_event.clone()),
+        ("runs", Some(one.runs.to_string())),
+        ("missed", Some(one.missed.to_string())),
+        ("armed", armed),
+    ] {
+        if let Some(value) = value {
+            println!("{what:10}{value}");
+        }
+    }
+    Ok(OK)
+}
+
+pub async fn next(connection: &Connection, plan: &Plan, next: &ScheduleNext) -> Result<u8, Error> {
+    let name = &next.name;
+    let state = stored(connection, name).await?;
+    let spec = state.as_ref().map(|state| &state.spec).or_else(|| of_plan(plan, name));
+    let spec = spec.ok_or_else(|| unknown(plan, name))?;
+    let calendar = spec.timetable.calendar();
+    let calendar = calendar.map_err(|_| Error::Failed(format!("schedule {name}: its times cannot be read")))?;
+    let delay = delay_of(name, Duration::from_millis(spec.jitter_ms));
+    let delay = u64::try_from(delay.as_millis()).unwrap_or(0);
+    let now = now_ms();
+    let mut dues = calendar
+        .between(now, u64::MAX)
+        .take(usize::from(next.number))
+        .peekable();
+    if dues.peek().is_none() && !next.json {
+        println!("schedule {name} is not due any more");
+    }
+    for due in dues {
+        let line = ScheduleDue {
+            schedule: name.clone(),
+            due: rfc3339(due),
+            fires: rfc3339(due + delay),
+        };
+        match next.json {
+            true => println!("{}", json_line(&line)),
+            false => println!("{} ({})", line.due.replace(".000Z", "Z"), in_time(due, now)),
+        }
+    }
+    if let (false, Some(why)) = (
+        next.json,
+        state.and_then(|state| ScheduleJson::of(&state, plan, now).why),
+    ) {
+        println!("note: {why}");
+    }
+    Ok(OK)
+}

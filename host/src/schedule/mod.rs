@@ -1,0 +1,16 @@
+//! Schedules: events that the mesh emits by itself, each due time once, whichever hosts run. What is known of a schedule is a key of
+//! the mesh's own bucket, written by transactions of its ledger only; the transaction that takes a due time in also arms the next
+//! one, as a delayed event that the server fires with no host up. `decisions/0019-schedules.md` says why.
+
+pub mod keeper;
+pub mod state;
+pub mod store;
+mod transaction;
+
+/// Before the name of a schedule: the key of its state, and the handler that its decisions name.
+pub const PREFIX: &str = "schedule.";
+
+/// The key of a schedule's state in the mesh's own bucket.
+pub fn key(name: &str) -> String {
+    format!("{PREFIX}{name}")
+}
