@@ -13,13 +13,13 @@ use crate::support::server::Options;
 use crate::support::{Host, NatsServer, Signal, eventually};
 
 /// A mesh whose streams can lose their end: their files lie here.
-struct Files {
-    mesh: Mesh,
+pub struct Files {
+    pub mesh: Mesh,
     store: TempDir,
 }
 
 impl Files {
-    async fn new(config: Config) -> Files {
+    pub async fn new(config: Config) -> Files {
         let store = TempDir::with_prefix("jetmesh-store-").expect("a temporary folder");
         let options = Options {
             store: Some(store.path().to_owned()),
@@ -46,7 +46,7 @@ impl Files {
     }
 
     /// The messages of a stream as they are now.
-    async fn keep(&mut self, stream: &str) -> TempDir {
+    pub async fn keep(&mut self, stream: &str) -> TempDir {
         self.mesh.server.stop().await;
         let kept = TempDir::with_prefix("jetmesh-kept-").expect("a temporary folder");
         copy(&self.of(stream), kept.path());
@@ -55,7 +55,7 @@ impl Files {
     }
 
     /// The stream has its messages of then; its consumers stay as they are. The server does not run.
-    async fn lose_end(&self, stream: &str, kept: &TempDir) {
+    pub async fn lose_end(&self, stream: &str, kept: &TempDir) {
         self.mesh.server.stop().await;
         fs::remove_dir_all(self.of(stream)).expect("they are there");
         copy(&kept.path().join("msgs"), self.of(stream).parent().expect("a folder"));

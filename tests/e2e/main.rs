@@ -19,6 +19,7 @@ mod compile;
 mod config;
 mod corrupt;
 mod crowded;
+mod cut;
 mod dead_letters;
 mod deaths;
 mod delayed;

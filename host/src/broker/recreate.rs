@@ -121,22 +121,65 @@ impl Connection {
         }
     }
 
-    /// Makes or changes a consumer that may be given anything twice: one that is ahead of its stream begins from the start.
+    /// The first message of a work queue that counts as acked, so that the server never delivers it: its sequence was that of a
+    /// message which the stream has lost. `None`: there is none, for certain or because the stream is no work queue.
+    ///
+    /// Takes one request for each of the consumer's filters if there is none; otherwise also a second.
+    async fn counts_as_acked(&self, info: &StreamInfo, consumer: &ConsumerInfo) -> Result<Option<u64>, Error> {
+        if info.retention() != "workqueue" {
+            return Ok(None);
+        }
+        let stream = info.config["name"].as_str().unwrap_or_default();
+        let floor = consumer.ack_floor.stream_seq;
+        for filter in filters(&consumer.config) {
+            let Some(first) = self.stored_up_to(stream, &filter, floor).await? else {
+                continue;
+            };
+            // Between an ack and the removal of the message, it may be so.
+            tokio::time::sleep(CERTAIN).await;
+            if self.stored_up_to(stream, &filter, floor).await? == Some(first) {
+                return Ok(Some(first));
+            }
+        }
+        Ok(None)
+    }
+
+    async fn stored_up_to(&self, stream: &str, filter: &str, last: u64) -> Result<Option<u64>, Error> {
+        let first = self.stored_next(stream, 1, filter).await?;
+        Ok(first.map(|first| first.sequence).filter(|first| *first <= last))
+    }
+
+    /// Makes or changes a consumer that may be given anything twice: one that is ahead of its stream, or was so before the stream
+    /// grew again, begins from the start.
     pub async fn put_whole(&self, stream: &str, config: &Value) -> Result<ConsumerInfo, Error> {
         let found = self.put_consumer(stream, config, "").await?;
-        let Some(info) = self.left_behind(stream, &found).await? else {
+        // Asked for later than the consumer: what has been stored in between makes no difference.
+        let Some(info) = self.stream(stream).await? else {
             return Ok(found);
         };
-        let (consumer, last) = (&found.name, info.state.last_seq);
-        tracing::warn!(
-            stream,
-            consumer,
-            delivered = found.delivered.stream_seq,
-            last,
-            "a stream has lost its last messages: its consumer was ahead of it and is created again"
-        );
-        self.remove_consumer(stream, consumer).await?;
-        self.put_consumer(stream, config, "").await
+        let (consumer, delivered) = (&found.name, found.delivered.stream_seq);
+        if let Some(info) = self.ends_before(stream, delivered, &info).await? {
+            let last = info.state.last_seq;
+            tracing::warn!(
+                stream,
+                consumer,
+                delivered,
+                last,
+                "a stream has lost its last messages: its consumer was ahead of it and is created again"
+            );
+        } else if let Some(sequence) = self.counts_as_acked(&info, &found).await? {
+            tracing::warn!(
+                stream,
+                consumer,
+                delivered,
+                sequence,
+                "a stream has lost its last messages: the server does not deliver those that took their sequences, and its \
+                 consumer is created again"
+            );
+        } else {
+            return Ok(found);
+        }
+        self.recreate(stream, &found, (1, &[])).await
     }
 }
 

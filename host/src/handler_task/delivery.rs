@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use crate::event::Message;
 use crate::event::outcome::{Outcome, Verdict};
-use crate::handler_task::settle::Acker;
+use crate::handler_task::settle::delays::LETTER_LEFT;
+use crate::handler_task::settle::{Acker, Settlement};
 use crate::ledger::Committed;
 use crate::mesh_streams::dead_letter::{DeathRef, Envelope};
 use crate::random::Seed;
@@ -39,6 +40,15 @@ impl Delivery {
     /// The death that its `done` follows.
     pub fn death(&self) -> Option<DeathRef> {
         self.replay.as_ref()?.death
+    }
+
+    /// How it is answered when its event is decided already. A replay may have been begun upon what a replica had: it comes again
+    /// and finds out whether its letter is still there.
+    pub fn when_decided(&self) -> Settlement {
+        match self.is_of_letter() && self.delivered == 1 {
+            true => Settlement::Nak(LETTER_LEFT),
+            false => Settlement::Ack,
+        }
     }
 
     /// Which turn of its event it is.

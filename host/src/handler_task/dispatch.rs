@@ -68,7 +68,8 @@ pub async fn handle(lane: &Lane, delivery: Delivery) {
         match known {
             KnownEvent::Decided => {
                 report::repeated(&lane.plan.name, &lane.counters, &event);
-                return delivery.acker.settle(&lane.links, &Settlement::Ack).await;
+                let answer = delivery.when_decided();
+                return delivery.acker.settle(&lane.links, &answer).await;
             }
             KnownEvent::Duplicate(first, _at_work) => {
                 return Box::pin(duplicate::answer(lane, bucket, delivery, first)).await;

@@ -1,14 +1,16 @@
 //! What becomes of the letter whose replay has ended.
 
+use super::{LetterAsked, ReplayFound};
 use crate::broker::{Connection, Error};
 use crate::event::rfc3339;
 use crate::failpoint;
 use crate::handler_task::delivery::{Delivery, Ran};
-use crate::handler_task::links::Links;
+use crate::handler_task::links::{Link, Links};
 use crate::handler_task::record::AttemptRecords;
+use crate::ledger::Bucket;
 use crate::mesh_streams::attempts::Attempt;
 use crate::mesh_streams::attempts::history::{self, HISTORY};
-use crate::mesh_streams::dead_letter::{self, DEAD_SINCE, Envelope, REPLAYED};
+use crate::mesh_streams::dead_letter::{self, DEAD_SINCE, Envelope, LEDGER, REPLAYED};
 use crate::trouble::Weight;
 
 /// The replay of a letter has failed for good: its letter gets one more attempt in its history, and stays as it is
@@ -45,6 +47,30 @@ async fn add_to_history(connection: &Connection, replayed: &Envelope, attempt: A
     failpoint::point("before-history");
     let payload = letter.payload.clone();
     dead_letter::rewrite(connection, &letter, headers, payload).await
+}
+
+/// How often the replay of an event that is done is delivered before its letter is resolved here: until then the relay may be
+/// about to do that, and the first delivery may have been answered from what a replica had.
+const LEFT_OVER_AFTER: u64 = 3;
+
+/// The letter of an event that is not dead. If the event is done, the letter is one too many, and is resolved: its stream has lost
+/// the message that resolved it, or the letter was restored from an export after that message had expired.
+pub(super) async fn left_over(bucket: &Bucket, link: &Link, asked: &LetterAsked<'_>) -> Result<ReplayFound, Error> {
+    let Some(letter) = dead_letter::read(&link.connection, asked.letter).await? else {
+        return Ok(ReplayFound::Over);
+    };
+    bucket.catch_up().await?;
+    if letter.header(LEDGER) != bucket.name || bucket.decided(asked.handler, asked.event).is_none() {
+        return Ok(ReplayFound::Over);
+    }
+    if asked.delivered < LEFT_OVER_AFTER {
+        return Ok(ReplayFound::Later);
+    }
+    let (handler, event) = (asked.handler, asked.event);
+    if dead_letter::resolve(&link.connection, &letter, REPLAYED, asked.by.as_deref()).await? {
+        tracing::warn!(handler, %event, "the dead letter of an event that is done was still there and is resolved");
+    }
+    Ok(ReplayFound::Over)
 }
 
 /// The replay of a handler without a ledger is done: its letter goes.

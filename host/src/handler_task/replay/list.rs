@@ -7,7 +7,7 @@ use std::sync::Arc;
 use futures_util::StreamExt;
 use futures_util::stream::{self, FuturesUnordered};
 
-use super::{of_letter, run};
+use super::{LetterAsked, of_letter, run};
 use crate::event::EventId;
 use crate::handler_task::lane::Lane;
 use crate::handler_task::links::Link;
@@ -74,16 +74,14 @@ async fn work_on(
         let (acker, glanced, place) = (one_of(event), glanced.remove(event), places.split(1));
         let read = glanced.is_some();
         let work = async move {
-            let found = of_letter(
-                &lane.plan.name,
-                lane.bucket.as_ref(),
-                link,
+            let asked = LetterAsked {
+                handler: &lane.plan.name,
                 event,
-                subject,
-                glanced,
-                asked_by.cloned(),
-            )
-            .await;
+                letter: subject,
+                by: asked_by.cloned(),
+                delivered,
+            };
+            let found = of_letter(lane.bucket.as_ref(), link, asked, glanced).await;
             run(lane, event, found, acker, delivered).await;
             drop(place);
         };

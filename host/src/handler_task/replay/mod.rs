@@ -18,7 +18,7 @@ use crate::handler_task::hindered::{HinderedWork, Why};
 use crate::handler_task::lane::Lane;
 use crate::handler_task::links::Link;
 use crate::handler_task::malformed;
-use crate::handler_task::settle::delays::AFTER_FAULT;
+use crate::handler_task::settle::delays::{AFTER_FAULT, LETTER_LEFT};
 use crate::handler_task::settle::{Acker, Settlement};
 use crate::ledger::Bucket;
 use crate::mesh_streams::dead_letter::{self, ASKED_BY, Envelope};
@@ -77,32 +77,44 @@ pub async fn take(lane: &Arc<Lane>, link: &Arc<Link>, wire: Wire, reply: Subject
                 1 if lane.bucket.is_some() => dead_letter::glance(&link.connection, subject, &event).await,
                 _ => None,
             };
-            of_letter(
-                &lane.plan.name,
-                lane.bucket.as_ref(),
-                link,
-                &event,
-                subject,
-                glanced,
-                asked_by,
-            )
-            .await
+            let asked = LetterAsked {
+                handler: &lane.plan.name,
+                event: &event,
+                letter: subject,
+                by: asked_by,
+                delivered: info.delivered,
+            };
+            of_letter(lane.bucket.as_ref(), link, asked, glanced).await
         }
         None => of_stream(&lane.dead_letters, &lane.counters, link, &event).await,
     };
     run(lane, &event, found, acker, info.delivered).await;
 }
 
-/// Runs what was found to be run once more, and answers.
-async fn run(
-    lane: &Lane,
-    event: &EventId,
-    found: Result<Option<(Message, Replay)>, Error>,
-    acker: Acker,
+/// What is asked for with a dead letter.
+struct LetterAsked<'a> {
+    handler: &'a str,
+    event: &'a EventId,
+    /// Where it lies.
+    letter: &'a str,
+    by: Option<String>,
     delivered: u64,
-) {
+}
+
+/// What is found where a replay points.
+enum ReplayFound {
+    ToRun(Box<(Message, Replay)>),
+    /// The event is decided otherwise, or its letter is resolved.
+    Over,
+    /// The event is done, and its letter is still there: the relay may be about to resolve it.
+    Later,
+}
+
+/// Runs what was found to be run once more, and answers.
+async fn run(lane: &Lane, event: &EventId, found: Result<ReplayFound, Error>, acker: Acker, delivered: u64) {
     match found {
-        Ok(Some((message, replay))) => {
+        Ok(ReplayFound::ToRun(found)) => {
+            let (message, replay) = *found;
             dispatch::handle(
                 lane,
                 Delivery {
@@ -114,7 +126,8 @@ async fn run(
             )
             .await;
         }
-        Ok(None) => {
+        Ok(ReplayFound::Later) => acker.settle(&lane.links, &Settlement::Nak(LETTER_LEFT)).await,
+        Ok(ReplayFound::Over) => {
             lane.hindered.over(&HinderedWork::Event(event.clone()));
             acker.settle(&lane.links, &Settlement::Ack).await;
         }
@@ -128,16 +141,19 @@ async fn run(
     }
 }
 
-/// A dead letter's event. `None`: it is settled, or decided otherwise. `glanced`: the letter as some replica has it.
+/// A dead letter's event. `glanced`: the letter as some replica has it.
 async fn of_letter(
-    handler: &str,
     bucket: Option<&Arc<Bucket>>,
     link: &Link,
-    event: &EventId,
-    subject: &str,
+    asked: LetterAsked<'_>,
     glanced: Option<(Envelope, Message)>,
-    asked_by: Option<String>,
-) -> Result<Option<(Message, Replay)>, Error> {
+) -> Result<ReplayFound, Error> {
+    let LetterAsked {
+        handler,
+        event,
+        letter: subject,
+        ..
+    } = asked;
     let read = async || {
         let letter = dead_letter::read(&link.connection, subject).await?;
         Ok::<_, Error>(letter.map(|letter| letter.open(event.clone())))
@@ -150,7 +166,7 @@ async fn of_letter(
                 Some(death) => death,
                 None => match bucket.death(handler, event).await? {
                     Some(death) => death,
-                    None => return Ok(None),
+                    None => return letter::left_over(bucket, link, &asked).await,
                 },
             };
             let found = match glanced.filter(|(letter, _)| letter.tells_of(death.entry)) {
@@ -164,34 +180,33 @@ async fn of_letter(
             (found, Some(death))
         }
     };
-    Ok(found.map(|(letter, message)| {
-        let letter = Some(letter);
+    Ok(found.map_or(ReplayFound::Over, |(letter, message)| {
         let replay = Replay {
             death,
-            letter,
-            asked_by,
+            letter: Some(letter),
+            asked_by: asked.by,
         };
-        (message, replay)
+        ReplayFound::ToRun(Box::new((message, replay)))
     }))
 }
 
-/// An event that is still in its stream. `None`: it is not, and was dead-lettered.
+/// An event that is still in its stream; one that is not is dead-lettered.
 async fn of_stream(
     dead_letters: &DeadLetters,
     counters: &Counters,
     link: &Link,
     event: &EventId,
-) -> Result<Option<(Message, Replay)>, Error> {
+) -> Result<ReplayFound, Error> {
     if !link.has(event) {
-        return Ok(None);
+        return Ok(ReplayFound::Over);
     }
     let Some(body) = dead_letters.body_in_stream(event).await? else {
         dead_letters.dead_letter_lost(event, Attempts::default()).await?;
-        return Ok(None);
+        return Ok(ReplayFound::Over);
     };
     if body.headers.is_err() {
         malformed::found(dead_letters, counters, event, body).await?;
-        return Ok(None);
+        return Ok(ReplayFound::Over);
     }
     let message = Message {
         event: event.clone(),
@@ -200,12 +215,10 @@ async fn of_stream(
         payload: body.payload,
         time_ms: body.time_ms,
     };
-    Ok(Some((
-        message,
-        Replay {
-            death: None,
-            letter: None,
-            asked_by: None,
-        },
-    )))
+    let replay = Replay {
+        death: None,
+        letter: None,
+        asked_by: None,
+    };
+    Ok(ReplayFound::ToRun(Box::new((message, replay))))
 }

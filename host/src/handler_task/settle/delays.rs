@@ -8,6 +8,8 @@ use std::time::Duration;
 pub const SOON: Duration = Duration::from_secs(1);
 /// The host could not bring it to its end: a fault, or a panic.
 pub const AFTER_FAULT: Duration = Duration::from_secs(5);
+/// A replay of an event that is done: by then the relay has resolved its letter.
+pub const LETTER_LEFT: Duration = Duration::from_secs(5);
 /// It waits until a person corrects something.
 pub const FOR_PERSON: Duration = Duration::from_secs(10);
 /// An advisory of an event that is being worked on here.

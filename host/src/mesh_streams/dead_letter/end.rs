@@ -66,9 +66,19 @@ async fn purge_parts(connection: &Connection, subject: &str) -> Result<(), Error
     Ok(())
 }
 
-/// Settles a letter that is still the one that was read. `false`: it has changed since.
+/// Discards a letter that is still the one that was read. `false`: it has changed since.
 pub async fn discard(connection: &Connection, letter: &Letter, reason: &str) -> Result<bool, Error> {
-    let headers = writable(&settled(&clean(reason), None));
+    resolve(connection, letter, &clean(reason), None).await
+}
+
+/// Settles a letter that is still the one that was read. `false`: it has changed since.
+pub async fn resolve(
+    connection: &Connection,
+    letter: &Letter,
+    reason: &str,
+    asked_by: Option<&str>,
+) -> Result<bool, Error> {
+    let headers = writable(&settled(reason, asked_by));
     let stored = connection
         .publish_upon(&letter.subject, letter.sequence, headers, Bytes::new())
         .await

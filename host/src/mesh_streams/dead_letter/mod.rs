@@ -18,7 +18,7 @@ mod end;
 mod envelope;
 mod letter;
 
-pub use end::{REPLAYED, SETTLED_TTL, discard, rewrite, settle, settled};
+pub use end::{REPLAYED, SETTLED_TTL, discard, resolve, rewrite, settle, settled};
 pub use envelope::{DeathRef, Envelope, glance, glance_all};
 pub use letter::{Letter, id_of, read, stored};
 
