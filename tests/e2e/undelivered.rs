@@ -94,6 +94,28 @@ async fn a_sweep_creates_a_handlers_consumer_again_that_is_ahead_of_its_stream()
     judge(&mesh, 6, 3).await;
 }
 
+/// The server has something to deliver, and does not say so: as long as the first event is at work, it delivers no second one.
+#[cfg(feature = "failpoints")]
+#[tokio::test]
+async fn a_sweep_finds_an_event_that_the_server_does_not_deliver_and_has_it_delivered_once() {
+    let mesh = Mesh::new(Config::probe_with(
+        "concurrency = 1\nin_flight = 1\nack_pending_max = 1",
+    ))
+    .await;
+    let host = mesh.host_with_fault("sweep-ms:200,pending-told:off").await;
+    let add = |key: &str| json!({ "op": "add", "key": key, "by": 1 });
+    mesh.order(json!([{ "op": "sleep", "ms": 4000 }, add("first")])).await;
+    let second = mesh.order(add("second")).await;
+    let sequence = format!("sequence={second}");
+    let told = ["WARN", "the server does not deliver an event", &sequence];
+    host.wait_for_line(says(&told), PATIENT).await;
+    mesh.wait_decisions("probe", 2).await;
+    mesh.wait_settled("ORDERS", "probe").await;
+    mesh.wait_value("probe", "first", "1").await;
+    mesh.wait_value("probe", "second", "1").await;
+    assert_eq!(mesh.decisions("probe").await.len(), 2);
+}
+
 /// It does not show that the consumer is ahead, and yet no event that comes counts as decided.
 #[cfg(feature = "failpoints")]
 #[tokio::test]

@@ -40,7 +40,8 @@ pub const EVERY: Duration = Duration::from_secs(60);
 
 /// How long until the next sweep of a handler: those of thousands do not come at the same moment.
 pub fn pause() -> Duration {
-    EVERY.mul_f64(rand::rng().random_range(0.75..1.0))
+    let usual = || EVERY.mul_f64(rand::rng().random_range(0.75..1.0));
+    failpoint::number("sweep-ms").map_or_else(usual, Duration::from_millis)
 }
 
 /// One sweep of a handler, until the drain begins. `only`: the handler's right to sweep.
