@@ -200,6 +200,10 @@ async fn what_a_streams_limits_remove_before_it_is_delivered_is_warned_of_and_co
     let status: Value = serde_json::from_str(&status).expect("it is JSON");
     let endpoint = &status["hosts"][0]["endpoints"][0];
     assert_eq!(endpoint["data"]["removed"], 6, "{status:#}");
+    assert_eq!(status["handlers"][0]["removed"], 6, "{status:#}");
+    let text = mesh.jetmesh_ok(&["status"]).await;
+    let told = "probe: stream ORDERS has removed 6 message(s) before they were delivered, by its limits or by a person";
+    assert!(text.contains(told), "{text}");
     let warned = |line: &&String| says(&removed[..2])(line);
     assert_eq!(host.lines().iter().filter(warned).count(), 1, "once");
 }

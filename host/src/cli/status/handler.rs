@@ -62,6 +62,7 @@ pub async fn stand(connection: &Connection, handler: &Handler, hosts: &Hosts<'_>
         settings_differ: known.differs,
         pending: None,
         in_flight: None,
+        removed: removed(hosts.endpoints),
         retrying: known.tried.map(|tried| tried.iter().filter(waits).count()),
         decided: handler.ledger.is_some().then(decided),
         dead: known.dead,
@@ -124,6 +125,14 @@ fn best<'a>(hosts: &Hosts<'a>) -> HandlerTold<'a> {
         }
     };
     HandlerTold { state, why, since }
+}
+
+/// What the stream has removed before it was delivered. Each host sees all of it, but only since it started.
+fn removed(endpoints: &[&Value]) -> u64 {
+    let counts = endpoints
+        .iter()
+        .filter_map(|endpoint| endpoint["data"]["removed"].as_u64());
+    counts.max().unwrap_or(0)
 }
 
 /// The modules that hosts serve it with: how many do, and since when all of these.

@@ -64,6 +64,9 @@ pub struct HandlerStatus {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "u64")]
     pub in_flight: Option<u64>,
+    /// Messages that its stream has removed before they were delivered, as far as the hosts that answer have seen since they
+    /// started.
+    pub removed: u64,
     /// Events that have failed and are not decided, as `jetmesh retrying` lists them; null: it cannot be known.
     pub retrying: Option<usize>,
     /// Done or dead, by the ledger; absent without a ledger, null if the ledger cannot be read.

@@ -106,6 +106,13 @@ fn handler(status: &HandlerStatus) {
         let (since, why) = (since(one["since"].as_str()), text(&one["why"]));
         println!("{name} is served with the module it had{since}; what its file has now is not taken up: {why}");
     }
+    if status.removed > 0 {
+        println!(
+            "{name}: stream {} has removed {} message(s) before they were delivered, by its limits or by a person; they are \
+             lost without a dead letter",
+            status.stream, status.removed
+        );
+    }
     if let Some(note) = &status.note {
         println!("{name}: {note}");
     }
