@@ -130,8 +130,7 @@ async fn a_relay_whose_consumer_is_removed_publishes_nothing_twice() {
         mesh.wait_decisions("probe", number + 1).await;
     }
     judge(&mesh, 40, 3).await;
-    // Its target knows nothing of them any more.
-    tokio::time::sleep(std::time::Duration::from_millis(1500)).await;
+    crate::hosts::wait_forgotten(&mesh).await;
     mesh.remove_consumer("KV_probe", "mesh-relay").await;
     eventually("another one that has come to the end", PATIENT, async || {
         let found = mesh.consumer("KV_probe", "mesh-relay").await;

@@ -171,6 +171,22 @@ pub async fn wait_frozen(host: &Host) {
     .await;
 }
 
+/// Waits until the stream `EVENTS` no longer recognises the ids of what it holds.
+pub async fn wait_forgotten(mesh: &Mesh) {
+    // What was published before is forgotten when this is.
+    let forgotten = async || {
+        let map =
+            async_nats::HeaderMap::from_iter([("Nats-Msg-Id".parse().expect("a name"), "a".parse().expect("a value"))]);
+        let ack = mesh.js.publish_with_headers("events.window", map, "".into()).await;
+        let ack = ack.expect("the server takes it").await.expect("a stream takes it");
+        (!ack.duplicate).then_some(())
+    };
+    forgotten().await.expect("it is the first");
+    eventually("the target to forget", SOON, forgotten).await;
+    let target = mesh.js.get_stream("EVENTS").await.expect("it is there");
+    target.purge().filter("*.window").await.expect("it is purged");
+}
+
 /// A relay freezes half-way through what it has fetched; another one carries all of it out; the target forgets the ids.
 #[cfg(feature = "failpoints")]
 #[tokio::test]
@@ -193,16 +209,7 @@ async fn a_relay_that_wakes_after_its_targets_duplicate_window_repeats_nothing()
         (many().await == 5).then_some(())
     })
     .await;
-    // What was published before is forgotten when this is.
-    let forgotten = async || {
-        let map =
-            async_nats::HeaderMap::from_iter([("Nats-Msg-Id".parse().expect("a name"), "a".parse().expect("a value"))]);
-        let ack = mesh.js.publish_with_headers("events.window", map, "".into()).await;
-        let ack = ack.expect("the server takes it").await.expect("a stream takes it");
-        (!ack.duplicate).then_some(())
-    };
-    forgotten().await.expect("it is the first");
-    eventually("the target to forget", SOON, forgotten).await;
+    wait_forgotten(&mesh).await;
     frozen.signal(Signal::CONT);
     eventually("both hosts to be awake", SOON, async || {
         (hosts(&mesh).await.len() == 2).then_some(())

@@ -1,12 +1,14 @@
 //! A relay that begins looks into the targets for what may have been published before it.
 
 #[cfg(feature = "failpoints")]
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 #[cfg(feature = "failpoints")]
 use async_nats::jetstream::stream::{self, SubjectTransform};
 use serde_json::json;
 
+#[cfg(feature = "failpoints")]
+use crate::hosts::wait_forgotten;
 use crate::mesh::{Config, Mesh, PATIENT};
 use crate::support::wait::SOON;
 use crate::support::{Host, Raw, eventually};
@@ -84,15 +86,6 @@ async fn transformed() -> Mesh {
 }
 
 #[cfg(feature = "failpoints")]
-async fn forgotten() {
-    let since = Instant::now();
-    eventually("the target to forget", SOON, async || {
-        (since.elapsed() > WINDOW * 2).then_some(())
-    })
-    .await;
-}
-
-#[cfg(feature = "failpoints")]
 #[tokio::test]
 async fn a_relay_that_takes_over_repeats_nothing_in_a_target_that_stores_events_under_other_subjects() {
     let mesh = transformed().await;
@@ -104,7 +97,7 @@ async fn a_relay_that_takes_over_repeats_nothing_in_a_target_that_stores_events_
     mesh.order(json!(all)).await;
     killed.wait_exit(SOON).await;
     assert_eq!(mesh.emitted().await.len(), 4);
-    forgotten().await;
+    wait_forgotten(&mesh).await;
     let _next = mesh.host(&[]).await;
     mesh.wait_settled("KV_probe", "mesh-relay").await;
     let mut stored: Vec<String> = mesh.emitted().await.into_iter().map(|found| found.subject).collect();
@@ -121,7 +114,7 @@ async fn a_due_event_is_published_once_in_a_target_that_stores_it_under_another_
         .await;
     killed.wait_exit(PATIENT).await;
     assert_eq!(mesh.emitted().await.len(), 1);
-    forgotten().await;
+    wait_forgotten(&mesh).await;
     let _next = mesh.host(&[]).await;
     mesh.wait_settled("MESH_DELAYED", "mesh-due").await;
     assert_eq!(mesh.emitted().await.len(), 1);
