@@ -45,6 +45,7 @@ mod listing;
 mod log;
 mod login;
 mod malformed;
+mod mapped;
 mod mesh;
 mod modules;
 mod opening;

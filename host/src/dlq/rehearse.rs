@@ -200,7 +200,7 @@ impl<'a> Rehearsal<'a> {
         let taken = match taken.get(&emit.subject) {
             Some(taken) => *taken,
             None => {
-                let found = self.connection.stream_of(&emit.subject).await?.is_some();
+                let found = self.connection.captured(&emit.subject).await?.is_some();
                 if taken.len() >= TARGETS_MAX {
                     taken.clear();
                 }

@@ -24,7 +24,16 @@ pub async fn look(
                 .flat_map(|s| &s.subjects)
                 .any(|s| overlap(s, subject))
         };
-        let streams = connection.streams_of(subject).await?;
+        let mut streams = connection.streams_of(subject).await?;
+        if streams.is_empty() {
+            // The account may map the subject.
+            streams.extend(
+                connection
+                    .captured(&some_of(subject))
+                    .await?
+                    .map(|target| target.stream),
+            );
+        }
         for stream in &streams {
             if let Some(info) = connection.stream(stream).await? {
                 takes(who, subject, stream, &info, fit);
@@ -39,6 +48,12 @@ pub async fn look(
         }
     }
     Ok(())
+}
+
+/// Some subject of a pattern.
+fn some_of(pattern: &str) -> String {
+    let token = |part| if matches!(part, "*" | ">") { "any" } else { part };
+    pattern.split('.').map(token).collect::<Vec<_>>().join(".")
 }
 
 /// Whether a target takes what is published.

@@ -25,13 +25,14 @@ const LONG: [&str; 4] = [
 const OF_THEIR_MODULE: [&str; 1] = ["Error"];
 
 /// Files whose code names the NATS client.
-const NATS: [&str; 30] = [
+const NATS: [&str; 31] = [
     "mesh_streams/attempts/mod.rs",
     "broker/connection.rs",
     "broker/dial.rs",
     "broker/error.rs",
     "broker/guard.rs",
     "broker/login.rs",
+    "broker/mapped.rs",
     "broker/pull.rs",
     "broker/scan.rs",
     "broker/stored.rs",

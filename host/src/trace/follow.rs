@@ -8,7 +8,7 @@ use super::stand::{Stand, TracedLetter};
 use super::{Part, Traced, TracedMessage, Tracer, takes};
 use crate::broker::kv::kv_stream;
 use crate::broker::provision::DELAYED;
-use crate::broker::{By, Error};
+use crate::broker::{By, Captured, Error};
 use crate::event::{EventId, header, parse_rfc3339};
 use crate::ledger::core::entry::{Consequence, DecisionKind};
 use crate::ledger::identity::EVENT_ID;
@@ -118,16 +118,21 @@ impl<'a> Tracer<'a> {
         wanted: &[Wanted],
         since_ms: u64,
     ) -> Result<(BTreeMap<String, (String, u64)>, Extent), Error> {
-        let mut targets: BTreeMap<String, Vec<&Wanted>> = BTreeMap::new();
+        let mut by_subject: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
         for one in wanted {
-            if let Some(stream) = self.reading.connection.stream_of(&one.subject).await? {
-                targets.entry(stream).or_default().push(one);
+            by_subject.entry(&one.subject).or_default().insert(&one.id);
+        }
+        // By stream: the subjects there, and the ids.
+        let mut targets: BTreeMap<String, (Vec<String>, BTreeSet<&str>)> = BTreeMap::new();
+        for (subject, wanted) in by_subject {
+            if let Some(Captured { stream, subject }) = self.reading.connection.captured(subject).await? {
+                let (subjects, ids) = targets.entry(stream).or_default();
+                subjects.push(subject);
+                ids.extend(wanted);
             }
         }
         let (mut found, mut all) = (BTreeMap::new(), Extent::Whole);
-        for (stream, wanted) in targets {
-            let ids: BTreeSet<&str> = wanted.iter().map(|one| one.id.as_str()).collect();
-            let mut subjects: Vec<String> = wanted.iter().map(|one| one.subject.clone()).collect();
+        for (stream, (mut subjects, ids)) in targets {
             subjects.sort_unstable();
             subjects.dedup();
             let mut missing = ids.len();
@@ -197,10 +202,9 @@ impl<'a> Tracer<'a> {
         if let Some(letter) = self.letter_on(&subject).await? {
             return Ok(Whereabouts::Undeliverable { letter });
         }
-        for handler in self.readers(wanted).await? {
-            let (found, read) = self
-                .decided_by_id(handler, &wanted.subject, &wanted.id, since_ms)
-                .await?;
+        let target = self.reading.connection.captured(&wanted.subject).await?;
+        for (handler, subject) in self.readers(target.as_ref()) {
+            let (found, read) = self.decided_by_id(handler, subject, &wanted.id, since_ms).await?;
             if let Some(event) = found {
                 let place = self.place_of(handler, event).await?;
                 let traced = Box::new(self.trace(place, depth + 1).await?);
@@ -213,7 +217,7 @@ impl<'a> Tracer<'a> {
         Ok(match extent {
             Extent::Bound => Whereabouts::NotFound,
             Extent::Whole | Extent::Enough => Whereabouts::Absent {
-                stream: self.reading.connection.stream_of(&wanted.subject).await?,
+                stream: target.map(|target| target.stream),
                 published: self.is_carried_out(ledger, wanted.out).await?,
             },
         })
@@ -225,14 +229,15 @@ impl<'a> Tracer<'a> {
         Ok(relay.is_some_and(|relay| relay.ack_floor.stream_seq >= out))
     }
 
-    /// The handlers whose ledgers may know an event that its stream does not hold any more.
-    async fn readers(&self, wanted: &Wanted) -> Result<Vec<&'a Handler>, Error> {
+    /// The handlers whose ledgers may know an event that its stream does not hold any more, and the subject by which they do.
+    fn readers<'t>(&self, target: Option<&'t Captured>) -> Vec<(&'a Handler, &'t str)> {
         let plan = self.plan;
-        let Some(stream) = self.reading.connection.stream_of(&wanted.subject).await? else {
-            return Ok(Vec::new());
+        let reads = |target: &'t Captured| {
+            let handlers = plan.handlers.iter();
+            let takes = handlers.filter(|handler| takes(handler, &target.stream, Some(&target.subject)));
+            takes.map(|handler| (handler, target.subject.as_str()))
         };
-        let reads = |h: &&Handler| takes(h, &stream, Some(&wanted.subject));
-        Ok(plan.handlers.iter().filter(reads).collect())
+        target.into_iter().flat_map(reads).collect()
     }
 
     /// The ledger has forgotten what followed: whatever the targets hold that names this event as its cause.

@@ -218,8 +218,7 @@ fn absent(stream: Option<&str>, published: bool) -> String {
         (false, _) => "not published yet, as far as the relay of its ledger has recorded".to_owned(),
         (true, Some(stream)) => format!("published; stream {stream} does not hold it any more"),
         (true, None) => {
-            "published; where it is stored is not known, because no stream captures this subject now: its stream \
-                         was removed, or the account maps the subject to another one"
+            "published; where it is stored is not known, because no stream captures this subject now: its stream was removed"
                 .to_owned()
         }
     }

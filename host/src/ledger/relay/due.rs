@@ -287,7 +287,7 @@ impl Carrier {
         if let (Manner::Mute, Some(target)) = (manner, target) {
             self.mute.lock().await.insert(target, Instant::now());
         }
-        let (manner, why) = match silence && self.connection.stream_of(to).await?.is_none() {
+        let (manner, why) = match silence && self.connection.captured(to).await?.is_none() {
             true => (Manner::Refuses, format!("no stream captures {to}")),
             false => (manner, why),
         };

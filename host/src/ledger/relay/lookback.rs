@@ -211,9 +211,10 @@ async fn each_since(
     from_ms: u64,
     mut see: impl FnMut(&str, &Headers) -> ControlFlow<()>,
 ) -> Result<Option<String>, Error> {
-    let Some(stream) = connection.stream_of(subject).await? else {
+    let Some(target) = connection.captured(subject).await? else {
         return Ok(None);
     };
+    let stream = target.stream;
     let Some(info) = connection.stream(&stream).await? else {
         return Ok(None);
     };
@@ -223,7 +224,7 @@ async fn each_since(
     }
     let filters = match info.transforms() {
         true => Vec::new(),
-        false => vec![subject.to_owned()],
+        false => vec![target.subject],
     };
     let from = From::Time(from_ms.saturating_sub(CLOCKS_MS));
     let see = |scanned: Scanned| {

@@ -171,7 +171,7 @@ impl Relay {
 const ASKS_MAX: usize = 16;
 
 async fn find(connection: &Connection, plan: &Plan, subject: &str, target: &str) -> Result<Option<String>, Error> {
-    let found = connection.stream_of(subject).await?;
+    let found = connection.captured(subject).await?.map(|target| target.stream);
     if found.is_none() && matches!(target, DEAD | DELAYED) {
         restore(connection, plan, target).await?;
     }
