@@ -204,12 +204,25 @@ pub struct Schedule {
     /// `{due}` in it stands for the due time.
     pub payload: String,
     pub headers: Vec<(String, String)>,
+    pub overlap: Overlap,
     pub catch_up: CatchUp,
     /// What has been due for longer than this has no event any more.
     pub catch_up_window_ms: u64,
     /// After this number of events it is over.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_runs: Option<u64>,
+}
+
+/// What becomes of a due time while the event before is not decided.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Overlap {
+    /// It has its event.
+    All,
+    /// It has none.
+    Skip,
+    /// Its event waits until the one before is decided.
+    One,
 }
 
 /// Which of the due times that have passed unheeded, with no host or no server up, still have an event.

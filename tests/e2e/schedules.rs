@@ -70,6 +70,29 @@ fn assert_whole(dues: &[u64], period: u64) {
     assert!(dues.windows(2).all(|pair| pair[1] - pair[0] == period), "{dues:?}");
 }
 
+/// What is wrong with the events of a schedule: each due time from the first to the last, this far apart in seconds, must have one,
+/// in order, and none before its time.
+async fn audit(mesh: &Mesh, subject: &str, period: u64) -> Vec<String> {
+    let events = mesh.messages("EVENTS", subject).await;
+    let mut problems = Vec::new();
+    for event in &events {
+        let due = due(event);
+        if event.time_ms < i128::from(due) * 1000 {
+            problems.push(format!(
+                "{due} came {} ms early",
+                i128::from(due) * 1000 - event.time_ms
+            ));
+        }
+    }
+    let dues: Vec<u64> = events.iter().map(due).collect();
+    for pair in dues.windows(2) {
+        if pair[1] != pair[0] + period {
+            problems.push(format!("{} comes after {}", pair[1], pair[0]));
+        }
+    }
+    problems
+}
+
 async fn stop(host: &Host) {
     host.signal(Signal::TERM);
     assert_eq!(host.wait_exit(SOON).await.code(), Some(0));
@@ -171,6 +194,36 @@ async fn after_a_time_without_hosts_each_schedule_catches_up_as_it_says() {
 }
 
 #[tokio::test]
+async fn events_of_a_schedule_do_not_overlap_if_they_must_not() {
+    for (overlap, passed) in [("skip", "skipped"), ("one", "skipped")] {
+        // Each is decided after two attempts: it is dead then.
+        let lines = "backoff = \"4s\"\nmax_attempts = 2\nbucket = \"probe\"";
+        let config = Config::new()
+            .handler("probe", &modules::handler("probe"), lines)
+            .table(&format!(
+                "[schedules.slow]\nsubject = \"orders.slow\"\nevery = \"1s\"\noverlap = \"{overlap}\"\n\
+             payload = '{{\"do\":[{{\"op\":\"retry\",\"code\":\"later\",\"message\":\"not yet\"}}]}}'"
+            ));
+        let (mesh, _host) = Mesh::start(config).await;
+        if overlap == "one" {
+            wait_state(&mesh, "slow", |state| state["held"].is_string()).await;
+            let shown = mesh.jetmesh_ok(&["schedule", "ls"]).await;
+            assert!(shown.contains("slow is held: since "), "{shown}");
+        }
+        let state = wait_state(&mesh, "slow", |state| state["runs"].as_u64() >= Some(3)).await;
+        assert!(state[passed].as_u64() >= Some(2), "{state}");
+        let events = mesh.messages("ORDERS", "orders.slow").await;
+        let dues: Vec<u64> = events.iter().map(due).collect();
+        assert!(
+            dues.windows(2).all(|pair| pair[1] - pair[0] >= 2),
+            "{overlap}: {dues:?}"
+        );
+        let letters = mesh.letters().await;
+        assert!(letters.len() + 1 >= events.len(), "at most one is open");
+    }
+}
+
+#[tokio::test]
 async fn two_hosts_fire_each_due_time_once() {
     let (mesh, _host) = Mesh::start(ticking("every = \"1s\"\ncatch_up = \"all\"")).await;
     let _other = mesh.host(&[]).await;
@@ -182,7 +235,7 @@ async fn two_hosts_fire_each_due_time_once() {
 #[cfg(feature = "failpoints")]
 #[tokio::test]
 async fn a_host_killed_at_any_step_of_a_schedule_neither_loses_a_due_time_nor_doubles_one() {
-    for point in [
+    let points = [
         "schedule-armed:kill",
         "schedule-due:kill:2",
         "committer:kill:3",
@@ -192,21 +245,38 @@ async fn a_host_killed_at_any_step_of_a_schedule_neither_loses_a_due_time_nor_do
         "event-scheduled:kill:2",
         "relay-confirmed:kill:2",
         "batch-half-sent:kill:2",
-    ] {
-        let mesh = Mesh::new(ticking("every = \"1s\"\ncatch_up = \"all\"")).await;
-        let killed = Host::start(
-            &mesh.config.text(&mesh.server.url()),
-            mesh.dir.path(),
-            &[("MESH_FAULT", point)],
-        );
-        let ended = eventually("the host to be killed", PATIENT, async || killed.ended()).await;
-        assert_eq!(ended.signal(), Some(9), "{point}");
-        let _host = mesh.host(&[]).await;
-        let before = dues(&mesh, "events.tick").await.len();
-        let dues = wait_dues(&mesh, "events.tick", before + 4).await;
-        assert_whole(&dues, 1);
-        assert_eq!(state(&mesh, "tick").await["missed"], 0, "{point}");
+    ];
+    for three in points.chunks(3) {
+        futures_util::future::join_all(three.iter().map(|point| killed_at(point))).await;
     }
+}
+
+#[cfg(feature = "failpoints")]
+async fn killed_at(point: &str) {
+    let mesh = Mesh::new(ticking("every = \"1s\"\ncatch_up = \"all\"")).await;
+    let config = mesh.config.text(&mesh.server.url());
+    let killed = Host::start(&config, mesh.dir.path(), &[("MESH_FAULT", point)]);
+    let ended = eventually("the host to be killed", PATIENT, async || killed.ended()).await;
+    assert_eq!(ended.signal(), Some(9), "{point}");
+    let _host = mesh.host(&[]).await;
+    let before = dues(&mesh, "events.tick").await.len();
+    // What the killed host had in hand comes again by then.
+    wait_dues(&mesh, "events.tick", before + 12).await;
+    assert_eq!(audit(&mesh, "events.tick", 1).await, Vec::<String>::new(), "{point}");
+    assert_eq!(state(&mesh, "tick").await["missed"], 0, "{point}");
+}
+
+#[cfg(feature = "failpoints")]
+#[tokio::test]
+async fn the_audit_finds_a_timer_that_is_taken_for_another_one() {
+    let mesh = Mesh::new(ticking("every = \"1s\"\ncatch_up = \"all\"")).await;
+    let killed = mesh.host_with_fault("schedule-fired:kill:3").await;
+    assert_eq!(killed.wait_exit(PATIENT).await.signal(), Some(9));
+    let _host = mesh.host(&[("MESH_MISTAKE", "armed-twice")]).await;
+    eventually("the mistake to be found", PATIENT, async || {
+        (!audit(&mesh, "events.tick", 1).await.is_empty()).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -307,6 +377,36 @@ async fn a_server_killed_while_a_schedule_waits_still_fires_each_due_time_once()
     mesh.server.restart().await;
     let dues = wait_dues(&mesh, "events.tick", 4).await;
     assert_whole(&dues, 2);
+}
+
+#[tokio::test]
+async fn an_event_of_a_schedule_that_no_stream_takes_becomes_a_dead_letter_that_can_be_replayed() {
+    let lines = format!(
+        "[schedules.lost]\nsubject = \"nowhere.x\"\npayload = \"p\"\nat = \"{}\"",
+        at(8)
+    );
+    let (mesh, _host) = Mesh::start(Config::probe().table(&lines)).await;
+    let letters = mesh.wait_letters(1).await;
+    let header = |name| letters[0].header(name);
+    assert_eq!(
+        (header("Mesh-Cause"), header("Mesh-Subject"), header("Mesh-Stream")),
+        (Some("undeliverable"), Some("nowhere.x"), Some("KV_mesh"))
+    );
+    let said = mesh.jetmesh(&["check", "--connect"]).await.1;
+    assert!(said.contains("schedule lost: no stream captures `nowhere.x`"), "{said}");
+    mesh.add_stream(
+        "NOWHERE",
+        &["nowhere.>"],
+        async_nats::jetstream::stream::RetentionPolicy::Limits,
+    )
+    .await;
+    let (_, id) = letters[0]
+        .subject
+        .split_once("KV_mesh.")
+        .expect("it lies under its ledger");
+    mesh.jetmesh_ok(&["dlq", "replay", id]).await;
+    let found = mesh.messages("NOWHERE", ">").await;
+    assert_eq!((found.len(), &found[0].payload[..]), (1, &b"p"[..]));
 }
 
 #[tokio::test]

@@ -29,7 +29,7 @@ pub struct Schedules {
 impl Schedules {
     /// `None`: this host has no relays, and so is given no timers.
     pub fn new(
-        plan: &Plan,
+        plan: &Arc<Plan>,
         host: &str,
         lanes: &[Arc<Lane>],
         places: &[usize],
@@ -49,7 +49,7 @@ impl Schedules {
             }
         };
         let connections = Arc::clone(&lane.connections);
-        let keeper = Keeper::new(plan.schedules.clone(), host, bucket, connections, timers);
+        let keeper = Keeper::new(Arc::clone(plan), host, bucket, connections, timers);
         plan.relay.then(|| Schedules {
             keeper: Arc::new(keeper),
             place,

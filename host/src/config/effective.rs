@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::values::{format_bytes, format_duration};
 use crate::calendar::{Dst, When};
 use crate::event::rfc3339;
-use crate::plan::{CatchUp, Handler, Identity, Instance, LogFormat, Nats, Plan, Schedule, Start, Stream};
+use crate::plan::{CatchUp, Handler, Identity, Instance, LogFormat, Nats, Overlap, Plan, Schedule, Start, Stream};
 use crate::text::secret::{HIDDEN, hide, redact};
 
 /// The effective configuration as TOML; secrets are hidden.
@@ -214,6 +214,14 @@ fn schedule(out: &mut EffectiveText<'_>, schedule: &Schedule) {
     out.duration("jitter", Duration::from_millis(schedule.jitter_ms));
     out.text("subject", &schedule.subject);
     out.text("payload", &schedule.payload);
+    out.text(
+        "overlap",
+        match schedule.overlap {
+            Overlap::All => "all",
+            Overlap::Skip => "skip",
+            Overlap::One => "one",
+        },
+    );
     out.text(
         "catch_up",
         match schedule.catch_up {

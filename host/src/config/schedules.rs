@@ -9,7 +9,7 @@ use crate::calendar::{Dst, Timetable, When, Wrong};
 use crate::event::clock::now_ms;
 use crate::event::effects::check_subject;
 use crate::event::{parse_rfc3339, rfc3339};
-use crate::plan::{CatchUp, Schedule};
+use crate::plan::{CatchUp, Overlap, Schedule};
 
 /// Most that a payload may be: it is stored with the schedule, and read with it.
 const PAYLOAD_BYTES_MAX: usize = 64 * 1024;
@@ -54,6 +54,8 @@ fn one(name: String, mut section: Section, reader: &mut Reader) -> Schedule {
         );
     }
     let headers = headers(&mut section, reader);
+    let words = [("all", Overlap::All), ("skip", Overlap::Skip), ("one", Overlap::One)];
+    let overlap = section.word(reader, "overlap", &words, Overlap::All);
     let words = [("last", CatchUp::Last), ("all", CatchUp::All), ("none", CatchUp::None)];
     let catch_up = section.word(reader, "catch_up", &words, CatchUp::Last);
     let window = section.duration(reader, "catch_up_window", Duration::from_secs(1), CATCH_UP_WINDOW);
@@ -67,6 +69,7 @@ fn one(name: String, mut section: Section, reader: &mut Reader) -> Schedule {
         subject,
         payload,
         headers,
+        overlap,
         catch_up,
         catch_up_window_ms: ms(window),
         max_runs,

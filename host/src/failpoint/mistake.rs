@@ -42,12 +42,14 @@ pub enum Mistake {
     FloorFromOverlay,
     /// Entries are collected above the floor.
     CollectAbove,
+    /// Whichever timer of a schedule comes is taken for the one that it waits for: one that comes again counts as armed twice.
+    ArmedTwice,
 }
 
 #[cfg(feature = "failpoints")]
 impl Mistake {
     /// Every mistake with the name by which a test asks for it.
-    pub const ALL: [(&'static str, Mistake); 16] = [
+    pub const ALL: [(&'static str, Mistake); 17] = [
         ("ack-before-commit", Mistake::AckBeforeCommit),
         ("head-blind", Mistake::HeadBlind),
         ("head-and-entry-blind", Mistake::HeadAndEntryBlind),
@@ -64,6 +66,7 @@ impl Mistake {
         ("blocked-is-published", Mistake::BlockedIsPublished),
         ("floor-from-overlay", Mistake::FloorFromOverlay),
         ("collect-above", Mistake::CollectAbove),
+        ("armed-twice", Mistake::ArmedTwice),
     ];
 }
 

@@ -7,17 +7,21 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc};
 
-use super::state::{ActedBy, ScheduleState, ScheduleStep};
+use super::key;
+use super::open::is_open;
+use super::state::{ActedBy, ConsumerName, ScheduleState, ScheduleStep};
 use super::store::{self, Error, Stepped};
 use crate::broker::Connections;
 use crate::broker::connection::{redial_delay, token};
 use crate::event::clock::now_ms;
 use crate::event::rfc3339;
+use crate::event::subject::subject_matches;
 use crate::failpoint;
+use crate::failpoint::mistake::Mistake;
 use crate::ledger::Bucket;
 use crate::ledger::relay::due::TimerDue;
 use crate::ledger::store::committer;
-use crate::plan::Schedule;
+use crate::plan::{Handler, Overlap, Plan};
 use crate::trouble::Weight;
 
 /// How often the timers are looked for.
@@ -30,8 +34,7 @@ fn look_every() -> Duration {
 
 /// The schedules of the mesh, on this host.
 pub struct Keeper {
-    /// Those of the configuration; `None`: it says nothing of schedules.
-    schedules: Option<Vec<Schedule>>,
+    plan: Arc<Plan>,
     host: String,
     /// The mesh's own.
     bucket: Arc<Bucket>,
@@ -47,14 +50,14 @@ pub struct Keeper {
 
 impl Keeper {
     pub fn new(
-        schedules: Option<Vec<Schedule>>,
+        plan: Arc<Plan>,
         host: &str,
         (bucket, is_alone): (Arc<Bucket>, bool),
         connections: Arc<Connections>,
         fired: mpsc::Receiver<TimerDue>,
     ) -> Keeper {
         Keeper {
-            schedules,
+            plan,
             host: host.to_owned(),
             bucket,
             is_alone,
@@ -109,11 +112,14 @@ impl Keeper {
 
     /// Arms what the configuration has, and disarms what it has no more: once.
     async fn arm_all(&self) -> Result<(), Error> {
-        let Some(schedules) = self.schedules.as_ref().filter(|_| !*self.armed.lock()) else {
+        let Some(schedules) = self.plan.schedules.as_ref().filter(|_| !*self.armed.lock()) else {
             return Ok(());
         };
         for spec in schedules {
-            let arm = |found: Option<&ScheduleState>, by: ActedBy| ScheduleState::arm(found, spec, by, &token());
+            let consumers = self.consumers(&spec.subject);
+            let arm = |found: Option<&ScheduleState>, by: ActedBy| {
+                ScheduleState::arm(found, (spec, &consumers), by, &token())
+            };
             if let Stepped::Taken(taken) = self.step(&spec.name, arm).await? {
                 failpoint::point("schedule-armed");
                 let next = taken.state.next.as_ref().map(|next| rfc3339(next.due));
@@ -134,6 +140,18 @@ impl Keeper {
         Ok(())
     }
 
+    /// The consumers of this host's handlers that are given what is published on a subject.
+    fn consumers(&self, subject: &str) -> Vec<ConsumerName> {
+        let given = |handler: &&Handler| {
+            handler.subjects.is_empty() || handler.subjects.iter().any(|filter| subject_matches(filter, subject))
+        };
+        let name = |handler: &Handler| ConsumerName {
+            stream: handler.stream.clone(),
+            name: handler.consumer.clone(),
+        };
+        self.plan.handlers.iter().filter(given).map(name).collect()
+    }
+
     /// Takes a step of a schedule.
     async fn step(
         &self,
@@ -148,8 +166,7 @@ impl Keeper {
     async fn fire(&self, due: TimerDue) {
         failpoint::point("schedule-due");
         let TimerDue { schedule, timer, done } = due;
-        let fire = |found: Option<&ScheduleState>, by: ActedBy| found?.fire(&timer, by.at);
-        let fired = match self.step(&schedule, fire).await {
+        let fired = match self.taken_in(&schedule, &timer).await {
             Ok(Stepped::Taken(taken)) => {
                 failpoint::point("schedule-fired");
                 let (events, missed) = (taken.events.len(), taken.state.missed);
@@ -170,9 +187,27 @@ impl Keeper {
         let _ = done.send(fired);
     }
 
+    async fn taken_in(&self, schedule: &str, timer: &str) -> Result<Stepped, Error> {
+        self.bucket.catch_up().await?;
+        let state = store::read(&self.bucket, schedule).await?;
+        // Each event comes with a timer: as long as the schedule waits for this one, its last event is the same.
+        let waits = |state: &ScheduleState| state.next.as_ref().is_some_and(|next| next.id == timer);
+        let is_open = match state.filter(|state| state.spec.overlap != Overlap::All && waits(state)) {
+            Some(state) => is_open(&self.connections.ledgers.connection(None).await?, &state).await?,
+            None => false,
+        };
+        let blind = failpoint::planted().is(Mistake::ArmedTwice);
+        let fire = |found: Option<&ScheduleState>, by: ActedBy| {
+            let found = found?;
+            let awaited = found.next.as_ref().filter(|_| blind).map_or(timer, |next| &next.id);
+            found.fire(awaited, by.at, is_open)
+        };
+        self.step(schedule, fire).await
+    }
+
     /// Looks after all schedules, if this host's configuration has a part in them.
     async fn look(&self) {
-        if self.schedules.is_some()
+        if self.plan.schedules.is_some()
             && *self.armed.lock()
             && let Err(error) = self.look_at_all().await
         {
@@ -187,6 +222,8 @@ impl Keeper {
             let Some(state) = store::read(&self.bucket, &name).await? else {
                 continue;
             };
+            // A host that ended after its last step has not said so, and the ledger would keep that entry.
+            self.bucket.raise_floor(&key(&name), &state.token, state.n);
             self.compare(&state);
             let Some(timer) = &state.next else { continue };
             // One that was armed just now is perhaps not published yet.
@@ -205,7 +242,7 @@ impl Keeper {
     /// Another host may have another configuration: the one that has started last is right.
     fn compare(&self, state: &ScheduleState) {
         let name = &state.spec.name;
-        let mut own = self.schedules.iter().flatten();
+        let mut own = self.plan.schedules.iter().flatten();
         let own = own.find(|spec| spec.name == *name);
         let why = match (own, &state.disarmed) {
             (Some(_), Some(by)) => format!("host {}, whose configuration does not have it, has disarmed it", by.by),

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::calendar::{Calendar, delay_of, time_text};
-use crate::plan::{CatchUp, Schedule};
+use crate::plan::{CatchUp, Overlap, Schedule};
 
 /// The format that this host writes, and the newest that it can read.
 pub const FORMAT: u32 = 1;
@@ -13,6 +13,8 @@ pub const FORMAT: u32 = 1;
 pub const EVENTS_MAX: usize = 100;
 /// Due times that one transaction takes in at most.
 const DUES_MAX: usize = 50_000;
+/// After this time a schedule looks again whether its last event is decided.
+const HELD_MS: u64 = 5_000;
 /// How late an event of a schedule may come that catches nothing up.
 const PUNCTUAL_MS: u64 = 60_000;
 
@@ -38,16 +40,32 @@ pub struct ScheduleState {
     pub next: Option<Timer>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last: Option<LastEvent>,
+    /// Since when it waits until its last event is decided.
+    #[serde(default, with = "time_text::option", skip_serializing_if = "Option::is_none")]
+    pub held: Option<u64>,
+    /// The consumers whose handlers decide its events.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub consumers: Vec<ConsumerName>,
     /// How many events it has had at due times of its own.
     pub runs: u64,
     /// How many due times have passed without an event, because no host or no server was up.
     pub missed: u64,
+    /// How many have passed without an event, because the one before was not decided.
+    #[serde(default)]
+    pub skipped: u64,
     /// Since when it is paused, and by whom.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub paused: Option<ActedBy>,
     /// Since when no configuration has it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disarmed: Option<ActedBy>,
+}
+
+/// A consumer of a stream.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConsumerName {
+    pub stream: String,
+    pub name: String,
 }
 
 /// Who has done something, and when.
@@ -97,8 +115,14 @@ pub struct DueEvent {
 }
 
 impl ScheduleState {
-    /// The configuration of a host has this schedule. `None`: it is armed so already. `token`: for a key that is new.
-    pub fn arm(found: Option<&ScheduleState>, spec: &Schedule, by: ActedBy, token: &str) -> Option<ScheduleStep> {
+    /// The configuration of a host has this schedule, and handlers with these consumers that are given its events. `None`: it is
+    /// armed so already. `token`: for a key that is new.
+    pub fn arm(
+        found: Option<&ScheduleState>,
+        (spec, consumers): (&Schedule, &[ConsumerName]),
+        by: ActedBy,
+        token: &str,
+    ) -> Option<ScheduleStep> {
         let now = by.at;
         let Some(found) = found else {
             let state = ScheduleState {
@@ -111,18 +135,29 @@ impl ScheduleState {
                 through: now,
                 next: None,
                 last: None,
+                held: None,
+                consumers: consumers.to_vec(),
                 runs: 0,
                 missed: 0,
+                skipped: 0,
                 paused: None,
                 disarmed: None,
             };
             return Some(ScheduleStep::of(state, now));
         };
+        // Hosts with the same schedule may run different handlers.
+        let mut all = found.consumers.clone();
+        all.extend(consumers.iter().filter(|one| !found.consumers.contains(one)).cloned());
         if found.spec == *spec && found.disarmed.is_none() {
-            return None;
+            let more = all.len() > found.consumers.len();
+            return more.then(|| {
+                let mut state = found.step(now);
+                state.consumers = all;
+                ScheduleStep::quiet(state)
+            });
         }
         // What is due and has not been taken in yet is still the former schedule's.
-        let mut taken = found.take_in(now, now);
+        let mut taken = found.take_in(now, now, false);
         if let (Some(_), Some(calendar)) = (&found.next, found.calendar()) {
             let left = calendar.between(taken.state.through, now).take(DUES_MAX);
             taken.state.missed += left.count() as u64;
@@ -130,18 +165,32 @@ impl ScheduleState {
         taken.state.spec = spec.clone();
         taken.state.armed = by;
         taken.state.disarmed = None;
+        taken.state.held = None;
+        taken.state.consumers = all;
         taken.state.through = taken.state.through.max(now);
         taken.state.wait(now);
         Some(taken)
     }
 
-    /// The server has fired a timer. `None`: it is not the one that the schedule waits for.
-    pub fn fire(&self, timer: &str, now: u64) -> Option<ScheduleStep> {
+    /// The server has fired a timer. `is_open`: its last event is not decided. `None`: it is not the timer that the schedule waits
+    /// for.
+    pub fn fire(&self, timer: &str, now: u64, is_open: bool) -> Option<ScheduleStep> {
         let next = self.next.as_ref().filter(|next| next.id == timer)?;
         // The server has fired it, whatever the time is here.
         let now = now.max(next.at);
+        if is_open && self.spec.overlap == Overlap::One {
+            let mut state = self.step(now);
+            state.held.get_or_insert(now);
+            state.next = Some(Timer {
+                due: next.due,
+                at: now + HELD_MS,
+                id: state.timer_id(),
+            });
+            return Some(ScheduleStep::quiet(state));
+        }
         let until = now.saturating_sub(delay_ms(&self.spec)).max(next.due);
-        let mut taken = self.take_in(until, now);
+        let mut taken = self.take_in(until, now, is_open);
+        taken.state.held = None;
         taken.state.wait(now);
         Some(taken)
     }
@@ -162,6 +211,7 @@ impl ScheduleState {
         let now = by.at;
         let mut state = self.step(now);
         state.disarmed = Some(by);
+        state.held = None;
         state.wait(now);
         Some(ScheduleStep::quiet(state))
     }
@@ -174,6 +224,7 @@ impl ScheduleState {
         let now = by.at;
         let mut state = self.step(now);
         state.paused = Some(by);
+        state.held = None;
         state.wait(now);
         Some(ScheduleStep::quiet(state))
     }
@@ -212,8 +263,9 @@ impl ScheduleState {
         state
     }
 
-    /// Takes in all that is due up to a time.
-    fn take_in(&self, until: u64, now: u64) -> ScheduleStep {
+    /// Takes in all that is due up to a time. `is_open`: the last event is not decided, and prevents another one if they must not
+    /// overlap.
+    fn take_in(&self, until: u64, now: u64, is_open: bool) -> ScheduleStep {
         let mut step = ScheduleStep::quiet(self.step(now));
         let Some(calendar) = self.next.as_ref().and_then(|_| self.calendar()) else {
             return step;
@@ -222,6 +274,8 @@ impl ScheduleState {
         let dues: Vec<u64> = calendar.between(self.through, until).take(DUES_MAX).collect();
         let whole = dues.len() < DUES_MAX;
         let (wide, most) = match self.spec.catch_up {
+            // Two at once would overlap.
+            CatchUp::All if self.spec.overlap != Overlap::All => (self.spec.catch_up_window_ms, 1),
             CatchUp::All => (self.spec.catch_up_window_ms, EVENTS_MAX),
             CatchUp::Last => (self.spec.catch_up_window_ms, usize::from(whole)),
             CatchUp::None => (PUNCTUAL_MS, usize::from(whole)),
@@ -244,7 +298,14 @@ impl ScheduleState {
             _ => dues.last().copied(),
         };
         state.through = state.through.max(taken.unwrap_or(0));
-        state.missed += missed as u64;
+        if is_open && self.spec.overlap == Overlap::Skip {
+            state.skipped += kept.len() as u64;
+            kept.clear();
+        }
+        match self.held {
+            Some(_) => state.skipped += missed as u64,
+            None => state.missed += missed as u64,
+        }
         state.runs += kept.len() as u64;
         step.events = kept
             .iter()
@@ -274,8 +335,12 @@ impl ScheduleState {
         self.next = due.map(|due| Timer {
             due,
             at: due.saturating_add(delay_ms(&self.spec)).max(now.saturating_add(1)),
-            id: format!("schedule.{}.{}.{}", self.spec.name, self.token, self.n),
+            id: self.timer_id(),
         });
+    }
+
+    fn timer_id(&self) -> String {
+        format!("schedule.{}.{}.{}", self.spec.name, self.token, self.n)
     }
 
     /// `which`: 0 for the one of a due time; else the step in which a person has asked for it.

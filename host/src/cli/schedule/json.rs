@@ -34,6 +34,8 @@ pub struct ScheduleJson {
     pub runs: u64,
     /// Due times that passed without an event while no host or no server was up.
     pub missed: u64,
+    /// Due times that passed without an event because the event before was not decided.
+    pub skipped: u64,
     /// The host that armed it as it is.
     pub armed_by: Option<String>,
     #[schemars(extend("format" = "date-time"))]
@@ -48,6 +50,8 @@ pub enum ScheduleStanding {
     /// It is due, and has not fired for a minute.
     Late,
     Paused,
+    /// It is due, and waits until its last event is decided.
+    Held,
     /// It is not due any more.
     Over,
     /// The configuration of the host that started last does not have it.
@@ -79,6 +83,7 @@ impl ScheduleStanding {
             ScheduleStanding::Armed => "armed",
             ScheduleStanding::Late => "late",
             ScheduleStanding::Paused => "paused",
+            ScheduleStanding::Held => "held",
             ScheduleStanding::Over => "over",
             ScheduleStanding::Disarmed => "disarmed",
             ScheduleStanding::Unarmed => "unarmed",
@@ -101,6 +106,7 @@ impl ScheduleJson {
             last_event: None,
             runs: 0,
             missed: 0,
+            skipped: 0,
             armed_by: None,
             armed_at: None,
         }
@@ -118,6 +124,7 @@ impl ScheduleJson {
             last_event: last.map(|last| last.id.clone()),
             runs: state.runs,
             missed: state.missed,
+            skipped: state.skipped,
             armed_by: Some(state.armed.by.clone()),
             armed_at: Some(rfc3339(state.armed.at)),
             ..ScheduleJson::unarmed(&state.spec)
@@ -147,6 +154,11 @@ fn standing(state: &ScheduleState, plan: &Plan, now: u64) -> (ScheduleStanding, 
         )),
         Some(_) => None,
     };
+    if let Some(since) = state.held {
+        let last = state.last.as_ref().map_or("", |last| &last.id);
+        let why = format!("since {}: event {last} is not decided by every handler", rfc3339(since));
+        return (ScheduleStanding::Held, Some(why));
+    }
     match &state.next {
         None => (ScheduleStanding::Over, differs),
         Some(next) if now > next.at.saturating_add(LATE_MS) => {

@@ -50,10 +50,11 @@ pub async fn ls(connection: &Connection, plan: &Plan, ls: &ScheduleLs) -> Result
             told(&one.last),
             one.runs.to_string(),
             one.missed.to_string(),
+            one.skipped.to_string(),
         ]
     };
     let rows: Vec<Vec<String>> = all.iter().map(row).collect();
-    let header = ["SCHEDULE", "STATE", "WHEN", "NEXT", "LAST", "RUNS", "MISSED"];
+    let header = ["SCHEDULE", "STATE", "WHEN", "NEXT", "LAST", "RUNS", "MISSED", "SKIPPED"];
     table::print_narrow(&header, &rows, &NARROW);
     for one in &all {
         if let Some(why) = &one.why {
@@ -118,6 +119,7 @@ pub async fn show(connection: &Connection, plan: &Plan, show: &ScheduleShow) -> 
         ("event", one.last_event.clone()),
         ("runs", Some(one.runs.to_string())),
         ("missed", Some(one.missed.to_string())),
+        ("skipped", Some(one.skipped.to_string())),
         ("armed", armed),
     ] {
         if let Some(value) = value {

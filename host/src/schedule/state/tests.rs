@@ -19,6 +19,7 @@ fn every(seconds: u64, catch_up: CatchUp) -> Schedule {
         subject: "s".to_owned(),
         payload: String::new(),
         headers: Vec::new(),
+        overlap: Overlap::All,
         catch_up,
         catch_up_window_ms: 365 * 86_400_000,
         max_runs: None,
@@ -30,13 +31,15 @@ fn by(at: u64) -> ActedBy {
 }
 
 fn armed(spec: &Schedule, now: u64) -> ScheduleState {
-    ScheduleState::arm(None, spec, by(now), "k").expect("it is new").state
+    ScheduleState::arm(None, (spec, &[]), by(now), "k")
+        .expect("it is new")
+        .state
 }
 
 /// Fires whatever it waits for, if the server would have by now.
 fn fire(state: &ScheduleState, now: u64) -> ScheduleStep {
     let timer = state.next.as_ref().expect("it waits").id.clone();
-    state.fire(&timer, now).expect("it is the timer")
+    state.fire(&timer, now, false).expect("it is the timer")
 }
 
 fn dues(taken: &ScheduleStep) -> Vec<u64> {
@@ -48,10 +51,10 @@ fn a_timer_is_taken_in_once() {
     let state = armed(&every(10, CatchUp::Last), START);
     let timer = state.next.clone().expect("it waits");
     assert_eq!((timer.due, timer.at), (START + 10_000, START + 10_000));
-    let taken = state.fire(&timer.id, START + 10_100).expect("it is due");
+    let taken = state.fire(&timer.id, START + 10_100, false).expect("it is due");
     assert_eq!((dues(&taken), taken.state.runs, taken.state.n), (vec![10], 1, 2));
     assert_eq!(taken.events[0].id, "schedule.nightly.20231114T221330Z.0");
-    assert_eq!(taken.state.fire(&timer.id, START + 10_200), None);
+    assert_eq!(taken.state.fire(&timer.id, START + 10_200, false), None);
     assert_eq!(taken.state.next.as_ref().map(|next| next.due), Some(START + 20_000));
 }
 
@@ -110,7 +113,7 @@ fn a_jitter_moves_when_it_fires_and_not_when_it_is_due() {
     let timer = state.next.clone().expect("it waits");
     let delay = timer.at - timer.due;
     assert!(0 < delay && delay < 50_000, "{delay}");
-    let taken = state.fire(&timer.id, timer.at).expect("it is due");
+    let taken = state.fire(&timer.id, timer.at, false).expect("it is due");
     assert_eq!((dues(&taken), taken.state.missed), (vec![100], 0));
     let next = taken.state.next.expect("it waits again");
     assert_eq!(next.at, START + 200_000 + delay);
@@ -144,18 +147,36 @@ fn one_that_is_edited_fires_what_was_due_and_goes_on_from_now() {
     let spec = every(100, CatchUp::Last);
     let state = armed(&spec, START);
     assert_eq!(
-        ScheduleState::arm(Some(&state), &spec, by(START + 5), "x"),
+        ScheduleState::arm(Some(&state), (&spec, &[]), by(START + 5), "x"),
         None,
         "it is armed so"
     );
     let edited = every(10, CatchUp::Last);
-    let taken = ScheduleState::arm(Some(&state), &edited, by(START + 105_000), "x").expect("it is edited");
+    let taken = ScheduleState::arm(Some(&state), (&edited, &[]), by(START + 105_000), "x").expect("it is edited");
     assert_eq!((dues(&taken), taken.state.token.as_str()), (vec![100], "k"));
     assert_eq!(taken.state.next.as_ref().map(|next| next.due), Some(START + 110_000));
     assert_eq!((taken.state.missed, taken.state.runs), (0, 1));
     // The timer that was armed before means nothing any more.
     let former = state.next.expect("it waited").id;
-    assert_eq!(taken.state.fire(&former, START + 106_000), None);
+    assert_eq!(taken.state.fire(&former, START + 106_000, false), None);
+}
+
+#[test]
+fn a_host_with_more_handlers_adds_their_consumers() {
+    let spec = every(10, CatchUp::Last);
+    let consumer = |name: &str| ConsumerName {
+        stream: "S".to_owned(),
+        name: name.to_owned(),
+    };
+    let arm = |found: Option<&ScheduleState>, names: &[&str]| {
+        let consumers: Vec<ConsumerName> = names.iter().map(|name| consumer(name)).collect();
+        ScheduleState::arm(found, (&spec, &consumers), by(START), "k").map(|step| step.state)
+    };
+    let first = arm(None, &["a"]).expect("it is new");
+    let second = arm(Some(&first), &["b"]).expect("there is one more");
+    assert_eq!(second.consumers, [consumer("a"), consumer("b")]);
+    assert_eq!(second.next, first.next, "the same timer");
+    assert_eq!(arm(Some(&second), &["a"]), None);
 }
 
 #[test]
@@ -164,9 +185,58 @@ fn a_disarmed_one_is_armed_again_as_a_new_one_that_keeps_its_count() {
     let fired = fire(&armed(&spec, START), START + 10_000).state;
     let gone = fired.disarm(by(START + 15_000)).expect("it was armed").state;
     assert_eq!((gone.next.clone(), gone.disarm(by(START + 16_000))), (None, None));
-    let back = ScheduleState::arm(Some(&gone), &spec, by(START + 55_000), "x").expect("it was disarmed");
+    let back = ScheduleState::arm(Some(&gone), (&spec, &[]), by(START + 55_000), "x").expect("it was disarmed");
     assert_eq!((dues(&back), back.state.missed, back.state.runs), (vec![], 0, 1));
     assert_eq!(back.state.next.map(|next| next.due), Some(START + 60_000));
+}
+
+fn overlapping(overlap: Overlap, catch_up: CatchUp) -> ScheduleState {
+    let spec = Schedule {
+        overlap,
+        ..every(10, catch_up)
+    };
+    fire(&armed(&spec, START), START + 10_000).state
+}
+
+/// The same as [`fire`], while the last event is not decided.
+fn fire_while_open(state: &ScheduleState, now: u64) -> ScheduleStep {
+    let timer = state.next.as_ref().expect("it waits").id.clone();
+    state.fire(&timer, now, true).expect("it is the timer")
+}
+
+#[test]
+fn what_is_due_while_the_event_before_is_open_has_none_if_it_is_to_be_skipped() {
+    for catch_up in [CatchUp::Last, CatchUp::All] {
+        let state = overlapping(Overlap::Skip, catch_up);
+        let taken = fire_while_open(&state, START + 20_000);
+        assert_eq!((dues(&taken), taken.state.skipped, taken.state.missed), (vec![], 1, 0));
+        assert_eq!(dues(&fire(&taken.state, START + 30_000)), [30], "{catch_up:?}");
+    }
+    let all = fire_while_open(&overlapping(Overlap::All, CatchUp::Last), START + 20_000);
+    assert_eq!(dues(&all), [20]);
+}
+
+#[test]
+fn what_is_due_while_the_event_before_is_open_waits_for_it_if_there_may_be_one() {
+    let state = overlapping(Overlap::One, CatchUp::Last);
+    let held = fire_while_open(&state, START + 20_000);
+    let timer = held.state.next.clone().expect("it looks again");
+    assert_eq!(
+        (dues(&held), timer.due, timer.at),
+        (vec![], START + 20_000, START + 25_000)
+    );
+    assert_eq!(held.state.held, Some(START + 20_000));
+    let held = fire_while_open(&held.state, START + 41_000).state;
+    assert_eq!(held.held, Some(START + 20_000));
+    let taken = fire(&held, START + 46_000);
+    assert_eq!((dues(&taken), taken.state.held), (vec![40], None));
+    assert_eq!((taken.state.skipped, taken.state.missed), (2, 0));
+    // With each due time caught up, they come one after another.
+    let held = fire_while_open(&overlapping(Overlap::One, CatchUp::All), START + 41_000).state;
+    let first = fire(&held, START + 46_000);
+    assert_eq!(dues(&first), [20]);
+    let second = fire(&fire_while_open(&first.state, START + 46_100).state, START + 52_000);
+    assert_eq!((dues(&second), second.state.skipped), (vec![30], 0));
 }
 
 #[test]
@@ -177,7 +247,7 @@ fn a_lost_timer_is_armed_again_for_the_same_due_time() {
     let next = taken.state.next.clone().expect("it waits again");
     assert_eq!((next.due, taken.events.len()), (lost.due, 0));
     assert!(next.id != lost.id && next.at > START + 70_000, "{next:?}");
-    assert_eq!(taken.state.fire(&lost.id, START + 80_000), None);
+    assert_eq!(taken.state.fire(&lost.id, START + 80_000, false), None);
     assert_eq!(dues(&fire(&taken.state, START + 70_500)), [70]);
     assert_eq!(
         taken.state.again(&lost.id, START + 80_000),
@@ -236,7 +306,7 @@ proptest! {
                     let timer = &timers[timers.len().saturating_sub(1 + back)];
                     // The server fires none before its time.
                     now = now.max(timer.at);
-                    state.fire(&timer.id, now)
+                    state.fire(&timer.id, now, false)
                 }
                 Happens::Lost => {
                     let id = state.next.as_ref().expect("it waits").id.clone();
