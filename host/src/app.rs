@@ -23,6 +23,7 @@ use crate::ledger::relay::due::{self, TimerDue};
 use crate::ledger::store::known;
 use crate::ledger::{Bucket, relay};
 use crate::micro;
+use crate::outbox::{self, OutboxState};
 use crate::plan::{Handler, Plan};
 use crate::process::drain::Drain;
 use crate::process::{limits, telemetry};
@@ -198,6 +199,7 @@ pub async fn run(plan: Plan, drain: Drain) -> Result<bool, Error> {
     let threads = threads::start(&plan, &lanes, &places, schedules, &drain);
     let threads = threads.map_err(|error| Error::Thread(limits::no_thread(&error)))?;
     let relays = relays(&plan, &host, &lanes, fired, &drain);
+    let outboxes = outboxes(&plan, &host, &drain);
     let runners: Vec<_> = lanes.iter().map(|lane| Arc::clone(&lane.runner)).collect();
     drain.spawn_until("module files", move || {
         reload::follow(Arc::clone(&library), runners.clone())
@@ -213,6 +215,7 @@ pub async fn run(plan: Plan, drain: Drain) -> Result<bool, Error> {
         started: rfc3339(now_ms()),
         lanes,
         relays,
+        outboxes,
         panics: Arc::clone(&drain.panics),
     });
     drain.spawn_until("micro service", move || micro::run(Arc::clone(&told)));
@@ -271,6 +274,30 @@ fn relays(
     // An event that this host leaves is delivered to another one, and still published once.
     let whole = Arc::clone(plan);
     drain.spawn_until("due events", move || due::run(Arc::clone(&whole), fired.clone()));
+    states
+}
+
+/// Starts the relays of the outboxes, if this host has relays. What they leave is published by the next one.
+fn outboxes(plan: &Arc<Plan>, host: &str, drain: &Drain) -> Vec<Arc<OutboxState>> {
+    let connections = Arc::new(Shared::new(&plan.nats, format!("jetmesh outboxes {host}")));
+    let mut states = Vec::new();
+    for outbox in plan.outboxes.iter().filter(|_| plan.relay) {
+        let state = Arc::new(OutboxState::new(&outbox.name));
+        states.push(Arc::clone(&state));
+        let (outbox, whole, host) = (outbox.clone(), Arc::clone(plan), host.to_owned());
+        let (connections, end) = (Arc::clone(&connections), drain.clone());
+        drain.spawn(format!("outbox {}", outbox.name), move || {
+            let (outbox, plan, host) = (outbox.clone(), Arc::clone(&whole), host.clone());
+            outbox::run(
+                outbox,
+                plan,
+                host,
+                Arc::clone(&connections),
+                Arc::clone(&state),
+                end.clone(),
+            )
+        });
+    }
     states
 }
 

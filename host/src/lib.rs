@@ -21,6 +21,7 @@ mod invariants;
 mod ledger;
 mod mesh_streams;
 mod micro;
+mod outbox;
 mod plan;
 mod process;
 mod random;

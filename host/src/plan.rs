@@ -39,6 +39,8 @@ pub struct Plan {
     /// In the order of their names. `None`: the configuration says nothing of schedules, and this host leaves those alone that
     /// other hosts have armed.
     pub schedules: Option<Vec<Schedule>>,
+    /// In the order of their names.
+    pub outboxes: Vec<Outbox>,
 }
 
 /// How to reach NATS.
@@ -124,6 +126,26 @@ pub struct Stream {
     /// Most bytes that it holds; a full one refuses what is published, and removes nothing.
     pub max_bytes: Option<u64>,
     pub duplicate_window: Duration,
+    /// Subjects of the outboxes that publish into it. It captures them as well.
+    pub markers: Vec<String>,
+}
+
+/// A table of a service's own database whose rows become events of a stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outbox {
+    pub name: String,
+    /// A file of SQLite, absolute or relative to the working directory.
+    pub file: PathBuf,
+    pub table: String,
+    /// The stream that captures the subjects of its rows.
+    pub stream: String,
+}
+
+impl Outbox {
+    /// The subject on which the stream holds what is published of it.
+    pub fn marker(&self) -> String {
+        format!("$MESH.outbox.{}", self.name)
+    }
 }
 
 /// Where a new consumer starts reading.

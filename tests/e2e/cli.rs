@@ -65,9 +65,11 @@ async fn the_help_names_every_command_and_every_exit_code() {
       check     Validate the configuration and the modules; with --connect, also
                 what is in NATS
       config    Print the effective configuration; secrets are hidden
-      status    Show whether each handler, ledger and relay serves, and how many
-                events wait
+      status    Show whether each handler, ledger, relay and outbox serves, and how
+                many events wait
       dlq       Find, inspect, replay and discard dead letters
+      outbox    Make, show, pause and resume outboxes, which carry rows of a
+                database into NATS
       retrying  List the events that failed and will be tried again: attempt, last
                 error, time of the next attempt
       trace     Show what each handler has made of an event, and what followed from
@@ -105,7 +107,7 @@ async fn the_help_names_every_command_and_every_exit_code() {
         3  NATS not reached in time
         4  NATS cannot be used as it is
         5  a shutdown left work unfinished; the server delivers it again
-        6  a handler, ledger or relay does not serve (`status`, `dlq replay`)
+        6  handler, ledger, relay or outbox does not serve (`status`, `dlq replay`)
       130  ended by Ctrl-C (SIGINT); a host only by a second signal
       141  the reader of its output closed the pipe
       143  ended by SIGTERM; a host shuts down instead

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::mesh::{Config, Mesh};
+use crate::shop::OUTBOX;
 use crate::support::wait::SOON;
 use crate::support::{Signal, eventually, modules};
 
@@ -59,7 +60,7 @@ async fn what_is_printed_as_json_is_as_the_published_schemas_say() {
     let config = Config::new()
         .handler("probe", &modules::handler("probe"), lines)
         .table(schedule);
-    let (mesh, host) = Mesh::start(config).await;
+    let (mut mesh, host) = Mesh::start(config).await;
     let reject = json!({ "op": "reject", "code": "a", "message": "never" });
     mesh.order(reject.clone()).await;
     mesh.order(json!({ "op": "panic", "message": "no price" })).await;
@@ -136,6 +137,8 @@ async fn what_is_printed_as_json_is_as_the_published_schemas_say() {
         mesh.jetmesh_ok(&["schedule", "next", "tick", "--json"]).await,
     ));
     outputs.push(("status", status(&mesh).await));
+    mesh.config = mesh.config.clone().table(OUTBOX);
+    outputs.push(("outbox", mesh.jetmesh(&["outbox", "status", "--json"]).await.1));
     outputs.push(("trace", object(&mesh, &["trace", "--key", "op=retry", "--json"]).await));
     host.signal(Signal::KILL);
     let waits = mesh.order(json!({ "op": "ok" })).await;

@@ -1,6 +1,7 @@
 //! NATS: connections, the JetStream API, streams and consumers, and the pull loop.
 
 mod api;
+pub mod batch;
 pub mod bucket;
 pub mod connection;
 pub mod consumer;

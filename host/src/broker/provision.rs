@@ -9,6 +9,7 @@ use super::connection::Connection;
 use super::consumer::{META_MESH, nanos};
 use super::error::{Code, Error, Remedy, remedy};
 use super::stream::StreamInfo;
+use crate::event::subject::subject_matches;
 use crate::plan::{Plan, Stream};
 
 /// Buckets that are looked at, or made, at a time.
@@ -197,8 +198,14 @@ fn mesh_streams(plan: &Plan) -> [(String, Value); 5] {
 
 fn source_config(stream: &Stream) -> Value {
     let max_bytes = stream.max_bytes.and_then(|bytes| i64::try_from(bytes).ok());
-    json!({
-        "subjects": stream.subjects,
+    let own = |marker: &&String| !stream.subjects.iter().any(|subject| subject_matches(subject, marker));
+    let subjects: Vec<&String> = stream
+        .subjects
+        .iter()
+        .chain(stream.markers.iter().filter(own))
+        .collect();
+    let mut config = json!({
+        "subjects": subjects,
         "max_bytes": max_bytes.unwrap_or(-1),
         // A full stream tells its publishers, instead of losing what was not delivered yet.
         "discard": if max_bytes.is_some() { "new" } else { "old" },
@@ -207,7 +214,12 @@ fn source_config(stream: &Stream) -> Value {
         "max_age": stream.max_age.map_or(0, nanos),
         "duplicate_window": nanos(stream.duplicate_window),
         "allow_direct": true,
-    })
+    });
+    if !stream.markers.is_empty() {
+        // What an outbox publishes is a batch.
+        config["allow_atomic"] = json!(true);
+    }
+    config
 }
 
 /// What `nats kv add` would make.

@@ -115,10 +115,14 @@ const SWEEPS_MAX: usize = 32;
 /// Sweeps of a thread that read at a time.
 const SURVEYS_MAX: usize = 2;
 
-/// How many connections a host with this number of threads has. `relay`: it has relays.
-pub fn wanted(threads: usize, relay: bool) -> ConnectionsWanted {
+/// How many connections a host with this number of threads has. `relay`: it has relays, and `outboxes`: also those of
+/// outboxes.
+pub fn wanted(threads: usize, relay: bool, outboxes: bool) -> ConnectionsWanted {
     // Advisories and the micro service; what relays publish and what they fetch, and delayed events that are due.
-    let usual = 2 * threads.max(1) + 2 + if relay { 3 } else { 0 };
+    let relays = if relay { 3 } else { 0 };
+    // All outboxes share one.
+    let of_outboxes = usize::from(relay && outboxes);
+    let usual = 2 * threads.max(1) + 2 + relays + of_outboxes;
     // Guarded handlers, with ledgers that are read, and sweeps; what relays look for, and their end, or the start.
     let at_times = (1 + SURVEYS_MAX) * threads.max(1) + if relay { LOOKS_MAX + 1 } else { 1 };
     ConnectionsWanted {

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use super::dlq::Dlq;
+use super::outbox::OutboxCommand;
 use super::retrying::Retrying;
 use super::schedule::ScheduleCommand;
 use super::schema::Schema;
@@ -20,7 +21,7 @@ const EXIT_CODES: &str = "Exit codes:
     3  NATS not reached in time
     4  NATS cannot be used as it is
     5  a shutdown left work unfinished; the server delivers it again
-    6  a handler, ledger or relay does not serve (`status`, `dlq replay`)
+    6  handler, ledger, relay or outbox does not serve (`status`, `dlq replay`)
   130  ended by Ctrl-C (SIGINT); a host only by a second signal
   141  the reader of its output closed the pipe
   143  ended by SIGTERM; a host shuts down instead";
@@ -82,11 +83,14 @@ pub enum Command {
     Check(Check),
     /// Print the effective configuration; secrets are hidden
     Config,
-    /// Show whether each handler, ledger and relay serves, and how many events wait
+    /// Show whether each handler, ledger, relay and outbox serves, and how many events wait
     Status(Status),
     /// Find, inspect, replay and discard dead letters
     #[command(subcommand)]
     Dlq(Box<Dlq>),
+    /// Make, show, pause and resume outboxes, which carry rows of a database into NATS
+    #[command(subcommand)]
+    Outbox(OutboxCommand),
     // Its help is with its arguments.
     Retrying(Retrying),
     // So is this one's.

@@ -16,6 +16,7 @@ use crate::event::rfc3339;
 use crate::event::subject::covers;
 use crate::fit;
 use crate::ledger::core::ids::{ENTRY_BYTES, ID_BYTES};
+use crate::outbox;
 use crate::plan::{Handler, Identity, Plan, Schedule, Stream};
 use crate::process::limits as system;
 use crate::wasm::engine::INSTANCES_MAX;
@@ -54,6 +55,7 @@ pub async fn run(args: &Args, check: &Check) -> Result<u8, Error> {
     for line in plan.schedules.iter().flatten().map(due_next) {
         println!("{line}");
     }
+    outboxes(plan).await;
     let wanted: usize = plan.handlers.iter().map(|h| h.concurrency).sum();
     if wanted > INSTANCES_MAX {
         println!(
@@ -105,6 +107,20 @@ fn due_next(schedule: &Schedule) -> String {
         dues => dues.join(", "),
     };
     format!("{}: a schedule; {}, due next: {next}", schedule.name, when(schedule))
+}
+
+/// What each outbox publishes, and whether its database can be read.
+async fn outboxes(plan: &Plan) {
+    for outbox in &plan.outboxes {
+        let (name, file, table) = (&outbox.name, outbox.file.display(), &outbox.table);
+        println!(
+            "outbox {name}: rows of table {table} in {file} become events of stream {}",
+            outbox.stream
+        );
+        if let Err(error) = outbox::database_fits(outbox).await {
+            println!("warning: outbox {name}: {error}");
+        }
+    }
 }
 
 /// What it costs to know message ids again.

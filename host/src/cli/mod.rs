@@ -10,6 +10,7 @@ mod dev;
 mod dlq;
 #[cfg(test)]
 mod documented;
+mod outbox;
 mod pretty;
 mod reset;
 mod retrying;
@@ -48,7 +49,7 @@ const UNREACHABLE: u8 = 3;
 const REFUSED: u8 = 4;
 /// A shutdown had to leave work unfinished; the server will deliver it again.
 const UNFINISHED: u8 = 5;
-/// No host answers, or a handler, ledger or relay does not serve.
+/// No host answers, or a handler, ledger, relay or outbox does not serve.
 const UNSERVED: u8 = 6;
 
 /// Why a command ends with another code than 0.
@@ -60,6 +61,8 @@ enum Error {
     App(#[from] app::Error),
     #[error(transparent)]
     Broker(#[from] broker::Error),
+    #[error(transparent)]
+    Outbox(#[from] crate::outbox::Error),
     #[error("{0}")]
     Usage(String),
     #[error("{0}")]
@@ -73,6 +76,9 @@ impl Error {
         match self {
             Error::Config(_) | Error::Usage(_) | Error::App(app::Error::Modules(_)) => USAGE,
             Error::Broker(error) | Error::App(app::Error::Broker(error)) => code_of(error),
+            Error::Outbox(crate::outbox::Error::Broker(error)) => code_of(error),
+            Error::Outbox(crate::outbox::Error::Person(_)) => REFUSED,
+            Error::Outbox(crate::outbox::Error::Database { .. } | crate::outbox::Error::Moved) => FAILED,
             Error::Unserved(_) => UNSERVED,
             Error::App(app::Error::Engine(_) | app::Error::Thread(_)) | Error::Failed(_) => FAILED,
         }
@@ -191,6 +197,7 @@ fn command(args: &Args) -> ExitCode {
             Command::Dlq(dlq) => dlq::run(args, dlq, &stop).await,
             Command::Retrying(retrying) => retrying::run(args, retrying).await,
             Command::Trace(trace) => trace::run(args, trace, &stop).await,
+            Command::Outbox(command) => outbox::run(args, command).await,
             Command::Schema(schema) => schema::run(schema),
             Command::Reset(reset) => reset::run(args, reset).await,
             Command::Schedule(schedule) => schedule::run(args, schedule).await,

@@ -14,6 +14,7 @@ use super::dlq::show::ShowJson;
 use super::retrying::RetryingJson;
 use super::schedule::json::{ScheduleDue, ScheduleJson};
 use super::status::json::MeshStatus;
+use super::status::outbox::OutboxStatus;
 use super::trace::TraceJson;
 use super::{Error, OK};
 use crate::dlq::archive::Archived;
@@ -40,12 +41,13 @@ impl Published {
     }
 }
 
-pub static SCHEMAS: [Published; 14] = [
+pub static SCHEMAS: [Published; 15] = [
     Published::of::<MeshStatus>("status", "`status --json`"),
     Published::of::<TraceJson>("trace", "`trace --json`"),
     Published::of::<RetryingJson>("retrying", "a line of `retrying --json`"),
     Published::of::<ScheduleJson>("schedule", "`schedule show --json`, a line of `schedule ls --json`"),
     Published::of::<ScheduleDue>("schedule-next", "a line of `schedule next --json`"),
+    Published::of::<OutboxStatus>("outbox", "a line of `outbox status --json`"),
     Published::of::<LetterJson>("ls", "a line of `dlq ls --json`"),
     Published::of::<GroupJson>("group", "a line of `dlq ls --group --json`"),
     Published::of::<ShowJson>("show", "`dlq show --json`"),

@@ -47,6 +47,13 @@ pub fn effective(plan: &Plan) -> String {
     for one in plan.schedules.iter().flatten() {
         schedule(&mut out, one);
     }
+    for one in &plan.outboxes {
+        out.table(&format!("outbox.{}", one.name));
+        out.text("url", &format!("sqlite:{}", one.file.display()));
+        out.text("source", "table");
+        out.text("table", &one.table);
+        out.text("stream", &one.stream);
+    }
     text
 }
 

@@ -71,6 +71,7 @@ pub fn streams(root: &mut Section, reader: &mut Reader) -> Vec<Stream> {
             max_age,
             max_bytes,
             duplicate_window,
+            markers: Vec::new(),
         });
     }
     found
@@ -239,7 +240,8 @@ fn one(name: String, mut section: Section, base: &Path, defaults: &Tuning, reade
     let key = format!("handlers.{name}");
     check_name(reader, &key, &name);
     let tuning = Tuning::read(&mut section, defaults, reader);
-    let (module, stream) = (module(&mut section, &key, reader), stream(&mut section, &key, reader));
+    let module = section.needed(reader, "module", "the component file, relative to this configuration");
+    let stream = stream(&mut section, &key, reader);
     let subjects = subjects(&mut section, &key, reader);
     let consumer = match section.text(reader, "consumer") {
         None => name.clone(),
@@ -298,23 +300,8 @@ fn one(name: String, mut section: Section, base: &Path, defaults: &Tuning, reade
     }
 }
 
-/// A text that must be there.
-fn needed(section: &mut Section, key: &str, of: &'static str, hint: &str, reader: &mut Reader) -> String {
-    let text = section.text(reader, of).filter(|text| !text.is_empty());
-    text.unwrap_or_else(|| {
-        reader.problem(format!("{key}.{of}"), "it is missing", hint);
-        String::new()
-    })
-}
-
-fn module(section: &mut Section, key: &str, reader: &mut Reader) -> String {
-    let hint = "the component file, relative to this configuration";
-    needed(section, key, "module", hint, reader)
-}
-
 fn stream(section: &mut Section, key: &str, reader: &mut Reader) -> String {
-    let hint = "the stream that it consumes, e.g. \"ORDERS\"";
-    let stream = needed(section, key, "stream", hint, reader);
+    let stream = section.needed(reader, "stream", "the stream that it consumes, e.g. \"ORDERS\"");
     let key = format!("{key}.stream");
     if !stream.is_empty() {
         check_stream(reader, &key, &stream);

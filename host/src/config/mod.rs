@@ -6,6 +6,7 @@ mod handlers;
 mod layers;
 pub mod names;
 mod nats;
+mod outboxes;
 mod reader;
 mod schedules;
 #[cfg(test)]
@@ -123,6 +124,11 @@ pub fn look(path: Option<&Path>, overrides: &Overrides) -> Result<Loaded, Error>
         let names = ["", ".stream", ".consumer", ".bucket"].map(|of| format!("{key}{of}"));
         !problems.iter().any(|problem| names.contains(&problem.key))
     });
+    plan.outboxes.retain(|outbox| {
+        let key = format!("outbox.{}", outbox.name);
+        let names = ["", ".url", ".table", ".stream"].map(|of| format!("{key}{of}"));
+        !problems.iter().any(|problem| names.contains(&problem.key))
+    });
     Ok(Loaded {
         plan,
         path,
@@ -227,13 +233,15 @@ fn plan(values: Dict, base: &Path, reader: &mut Reader) -> Plan {
     let ledger_bytes_max = root.bytes_or(reader, "ledger_max_bytes", 1 << 20..=1 << 50);
     let log = log(root.section(reader, "log"), reader);
     let mut nats = nats::read(root.section(reader, "nats"), reader);
-    let streams = handlers::streams(&mut root, reader);
+    let mut streams = handlers::streams(&mut root, reader);
     let handlers = handlers::read(&mut root, base, &streams, reader);
     let schedules = schedules::read(&mut root, reader);
+    let outboxes = outboxes::read(&mut root, base, &handlers, reader);
+    outboxes::mark(&mut streams, &outboxes);
     root.finish(reader);
     let cores = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let threads = if threads == 0 { cores() } else { narrow(threads) };
-    nats.connections = crate::broker::shared::wanted(threads, relay);
+    nats.connections = crate::broker::shared::wanted(threads, relay, !outboxes.is_empty());
     Plan {
         mesh,
         nats,
@@ -248,6 +256,7 @@ fn plan(values: Dict, base: &Path, reader: &mut Reader) -> Plan {
         streams,
         handlers,
         schedules,
+        outboxes,
     }
 }
 

@@ -74,11 +74,16 @@ pub struct Section {
 
 impl Section {
     pub fn root(values: Dict) -> Section {
+        Section::at(String::new(), String::new(), values)
+    }
+
+    fn at(path: String, kind: String, values: Dict) -> Section {
+        let asked = Vec::new();
         Section {
-            path: String::new(),
-            kind: String::new(),
+            path,
+            kind,
             values,
-            asked: Vec::new(),
+            asked,
         }
     }
 
@@ -108,12 +113,7 @@ impl Section {
                 Dict::new()
             }
         };
-        Section {
-            path,
-            kind,
-            values,
-            asked: Vec::new(),
-        }
+        Section::at(path, kind, values)
     }
 
     /// Whether a key is there.
@@ -128,15 +128,7 @@ impl Section {
         for (name, value) in outer.values {
             let (path, kind) = (join(&outer.path, &name), join(&outer.kind, "*"));
             match value {
-                Value::Dict(_, values) => found.push((
-                    name,
-                    Section {
-                        path,
-                        kind,
-                        values,
-                        asked: Vec::new(),
-                    },
-                )),
+                Value::Dict(_, values) => found.push((name, Section::at(path, kind, values))),
                 other => {
                     reader.problem(
                         &path,
@@ -178,6 +170,15 @@ impl Section {
                 None
             }
         }
+    }
+
+    /// A text that must be there.
+    pub fn needed(&mut self, reader: &mut Reader, name: &'static str, hint: &str) -> String {
+        let text = self.text(reader, name).filter(|text| !text.is_empty());
+        text.unwrap_or_else(|| {
+            reader.problem(self.key(name), "it is missing", hint);
+            String::new()
+        })
     }
 
     pub fn boolean(&mut self, reader: &mut Reader, name: &'static str, default: bool) -> bool {

@@ -13,7 +13,8 @@ use crate::broker::{self, Connection, StreamInfo};
 use crate::event::clock;
 use crate::event::subject::overlap;
 use crate::ledger::store::known::forgotten;
-use crate::plan::{Handler, Plan};
+use crate::outbox::unfit;
+use crate::plan::{Handler, Outbox, Plan};
 
 mod rights;
 mod targets;
@@ -53,6 +54,9 @@ pub async fn look(connection: &Connection, plan: &Plan) -> Result<Fit, broker::E
     for schedule in plan.schedules.iter().flatten() {
         let (who, subject) = (format!("schedule {}", schedule.name), schedule.subject.clone());
         targets::look(connection, plan, (&who, &[subject]), &mut fit).await?;
+    }
+    for outbox in &plan.outboxes {
+        self::outbox(connection, plan, outbox, &mut fit).await?;
     }
     // Handlers share streams and ledgers.
     let mut said = BTreeSet::new();
@@ -248,6 +252,23 @@ async fn source(connection: &Connection, plan: &Plan, handler: &Handler, fit: &m
             handler.name, handler.stream, info.state.messages
         )),
         None => {}
+    }
+    Ok(())
+}
+
+/// The stream of an outbox.
+async fn outbox(connection: &Connection, plan: &Plan, outbox: &Outbox, fit: &mut Fit) -> Result<(), broker::Error> {
+    let (name, stream) = (&outbox.name, &outbox.stream);
+    match connection.stream(stream).await? {
+        Some(info) => {
+            let wrong = unfit(outbox, &info).into_iter();
+            fit.problems.extend(wrong.map(|why| format!("outbox {name}: {why}")));
+        }
+        None if plan.streams.iter().any(|s| s.name == *stream) => {}
+        None => fit.problems.push(format!(
+            "outbox {name}: there is no stream {stream}: describe it under [streams.{stream}], and a host makes it with all that \
+             the outbox needs"
+        )),
     }
     Ok(())
 }

@@ -16,9 +16,11 @@ use crate::ledger::relay::RelayState;
 use crate::micro::peers::Apart;
 use crate::micro::settings::Unlike;
 use crate::micro::stats::{EndpointMetadata, Stats};
+use crate::outbox::OutboxState;
 use crate::plan::Plan;
 use crate::process::panics::Panics;
 
+mod outboxes;
 mod peers;
 pub mod settings;
 pub mod stats;
@@ -47,6 +49,7 @@ pub struct Host {
     pub started: String,
     pub lanes: Vec<Arc<Lane>>,
     pub relays: Vec<Arc<RelayState>>,
+    pub outboxes: Vec<Arc<OutboxState>>,
     pub panics: Arc<Panics>,
 }
 
@@ -154,7 +157,7 @@ async fn answer(connection: &Connection, host: &Host) -> Result<(), Error> {
 /// Of an answer's largest message, left for its protocol line.
 const ENVELOPE_BYTES: usize = 1024;
 /// Where an answer has lists that grow with the number of handlers.
-const LISTS: [&str; 3] = ["/endpoints", "/relays", "/data/ledgers"];
+const LISTS: [&str; 4] = ["/endpoints", "/relays", "/outboxes", "/data/ledgers"];
 
 /// An answer in as many messages as the server's limit makes of it: each has the host's name and a share of the lists.
 fn parts(mut body: Value, bytes_max: usize) -> Vec<String> {

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use super::outboxes::OutboxStats;
 use super::{Host, service, settings, subject};
 use crate::event::clock;
 use crate::event::rfc3339;
@@ -36,6 +37,8 @@ pub struct Stats<'a> {
     data: HostData<'a>,
     /// The relays that run on this host.
     relays: Vec<RelayStats<'a>>,
+    /// The outboxes that this host relays.
+    outboxes: Vec<OutboxStats<'a>>,
     endpoints: Vec<Endpoint<'a>>,
 }
 
@@ -238,6 +241,7 @@ impl<'a> Stats<'a> {
             started: &host.started,
             data: HostData::of(host),
             relays: host.relays.iter().map(|relay| RelayStats::of(relay)).collect(),
+            outboxes: host.outboxes.iter().map(|outbox| OutboxStats::of(outbox)).collect(),
             endpoints: host.lanes.iter().map(|lane| Endpoint::of(lane)).collect(),
         }
     }

@@ -5,6 +5,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
 
+use super::outbox::OutboxStatus;
 use crate::micro::settings::Difference;
 use crate::micro::stats::{BlockedJson, HindranceJson, LeftOutJson, NotTakenJson, Stats};
 
@@ -14,10 +15,11 @@ use crate::micro::stats::{BlockedJson, HindranceJson, LeftOutJson, NotTakenJson,
 pub struct MeshStatus {
     /// The mesh's name.
     pub mesh: String,
-    /// Some host answers, and all handlers, ledgers and relays serve; if not, the command ends with 6.
+    /// Some host answers, and all handlers, ledgers, relays and outboxes serve; if not, the command ends with 6.
     pub serves: bool,
     pub handlers: Vec<HandlerStatus>,
     pub ledgers: Vec<LedgerStatus>,
+    pub outboxes: Vec<OutboxStatus>,
     pub delayed: DelayedStatus,
     /// What the mesh emits by itself at certain times.
     pub schedules: Vec<ScheduleJson>,

@@ -4,6 +4,7 @@
 mod handler;
 pub mod json;
 mod ledger;
+pub mod outbox;
 mod print;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -13,6 +14,7 @@ use serde_json::Value;
 use self::json::{
     DelayedStatus, HandlerState, HandlerStatus, LedgerState, LedgerStatus, MeshStatus, Orphan, RelayStanding,
 };
+use self::outbox::OutboxStatus;
 use super::args::Status;
 use super::schedule::{self, json::ScheduleStanding};
 use super::text::json_page;
@@ -52,6 +54,10 @@ pub async fn run(args: &Args, status: &Status) -> Result<u8, Error> {
     let near = or_warning(limits::near(&connection, plan).await, &mut warnings);
     warnings.extend(near.unwrap_or_default());
     let orphans = orphans_without_host(&connection, plan, &hosts, &mut warnings).await;
+    let mut outboxes = Vec::new();
+    for one in &plan.outboxes {
+        outboxes.push(outbox::stand(&connection, one, &hosts).await);
+    }
     let delayed = delayed_events(&connection, &mut warnings).await;
     let (schedules, unread) = or_warning(schedule::all(&connection, plan).await, &mut warnings).unwrap_or_default();
     let late = schedules.iter().any(|one| one.state == ScheduleStanding::Late);
@@ -62,12 +68,14 @@ pub async fn run(args: &Args, status: &Status) -> Result<u8, Error> {
         && delayed.late_since.is_none()
         && !late
         && handlers.iter().all(|handler| handler.state == HandlerState::Serving)
-        && ledgers.iter().all(works);
+        && ledgers.iter().all(works)
+        && outboxes.iter().all(OutboxStatus::serves);
     let whole = MeshStatus {
         mesh: plan.mesh.clone(),
         serves,
         handlers,
         ledgers,
+        outboxes,
         delayed,
         schedules,
         orphans,

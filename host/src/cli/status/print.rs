@@ -37,6 +37,7 @@ pub fn print(status: &MeshStatus) {
     table::print_narrow(&header, &rows, &NARROW);
     status.handlers.iter().for_each(handler);
     status.ledgers.iter().for_each(ledger);
+    super::outbox::print(&status.outboxes);
     status.hosts.iter().for_each(host);
     status.orphans.iter().for_each(orphan);
     status

@@ -8,10 +8,22 @@ use super::*;
 const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/configuration.md");
 
 /// Keys of streams and handlers whose values in the sample are not defaults.
-const OF_THE_SAMPLE: [&str; 12] = [
+const OF_THE_SAMPLE: [&str; 13] = [
     "module", "stream", "subjects", "start", "bucket", "publish", "consumer", "settings", "cron", "zone", "subject",
-    "payload",
+    "payload", "url",
 ];
+
+/// The sample with the table that it has as a comment, because no service of the sample writes an outbox.
+fn whole() -> String {
+    let (before, outbox) = DEFAULT.split_once("# [outbox.orders]\n").expect("the sample has it");
+    let mut text = format!("{before}[outbox.orders]\n");
+    for line in outbox.lines() {
+        let said = line.trim_start_matches("# ");
+        let is_key = said.split_once(" = ").is_some_and(|(key, _)| !key.contains(' '));
+        text += &format!("{}\n", if is_key { said } else { line });
+    }
+    text
+}
 
 /// A key as the sample has it.
 struct SampleKey {
@@ -40,14 +52,15 @@ impl SampleKey {
 fn keys() -> Vec<SampleKey> {
     let mut found: Vec<SampleKey> = Vec::new();
     let (mut table, mut comment) = (String::new(), Vec::new());
-    for line in DEFAULT.lines() {
+    for line in whole().lines() {
         let said = line.trim_start_matches("# ");
         let is_key =
             |key: &str| !key.is_empty() && key.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-".contains(&b));
         let key = match (line.strip_prefix('['), said.split_once(" = ")) {
             (Some(_), _) => {
                 let mut parts: Vec<&str> = line.trim_matches(['[', ']']).split('.').collect();
-                if let ("streams" | "handlers" | "schedules", Some(name)) = (parts[0], parts.get_mut(1)) {
+                let named = ["streams", "handlers", "schedules", "outbox"].contains(&parts[0]);
+                if let (true, Some(name)) = (named, parts.get_mut(1)) {
                     *name = "*";
                 }
                 table = parts.join(".");
@@ -68,7 +81,7 @@ fn keys() -> Vec<SampleKey> {
                     found.push(SampleKey { name, value, meaning });
                 }
             }
-            None if line.starts_with("# ") => comment.push(said),
+            None if line.starts_with("# ") => comment.push(said.to_owned()),
             None => comment.clear(),
         }
     }
@@ -77,7 +90,7 @@ fn keys() -> Vec<SampleKey> {
 
 /// What the code takes, by key.
 fn known() -> BTreeMap<String, String> {
-    let figment = Figment::from(Toml::string(DEFAULT));
+    let figment = Figment::from(Toml::string(&whole()));
     let mut reader = Reader::default();
     plan(figment.extract().unwrap(), base(), &mut reader);
     assert_eq!(reader.problems, []);
@@ -168,7 +181,16 @@ fn the_tables_of_the_reference_are_those_of_the_code() {
     made += rest;
     assert_eq!(
         sections,
-        ["-", "log", "nats", "streams.*", "handlers.*", "defaults", "schedules.*"]
+        [
+            "-",
+            "log",
+            "nats",
+            "streams.*",
+            "handlers.*",
+            "outbox.*",
+            "defaults",
+            "schedules.*"
+        ]
     );
     if std::env::var_os("UPDATE_DOCS").is_some() {
         std::fs::write(PAGE, &made).expect("the page can be written");

@@ -1,0 +1,183 @@
+//! `jetmesh outbox`: the tables of outboxes, and what a person does with them.
+
+use clap::Subcommand;
+
+use super::status::outbox::{print, stand};
+use super::text::json_line;
+use super::{Args, Error, OK, UNSERVED, ask};
+use crate::broker::{self, Connection};
+use crate::micro;
+use crate::outbox::{self, Skipped};
+use crate::plan::{Outbox, Plan};
+
+#[derive(Debug, Subcommand)]
+pub enum OutboxCommand {
+    /// Print the SQL that makes the tables of an outbox; with --yes, run it
+    Init(Init),
+    /// Show how each outbox stands, and how many rows wait
+    Status(OutboxStatusArgs),
+    /// Publish nothing more of an outbox, on any host, until it is resumed
+    Pause(PauseArgs),
+    /// Publish again what a paused outbox holds
+    Resume(Resume),
+    /// Make a row a dead letter, so that the rows behind it continue
+    Skip(Skip),
+}
+
+#[derive(Debug, clap::Args)]
+pub struct Init {
+    /// Name of the outbox in the configuration
+    pub name: String,
+    /// Run the SQL, and make the file if it is not there
+    #[arg(long)]
+    pub yes: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct OutboxStatusArgs {
+    /// Name of the outbox; without a name, all
+    pub name: Option<String>,
+    /// Print JSON, one object per line
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct PauseArgs {
+    /// Name of the outbox in the configuration
+    pub name: String,
+    /// Why, for people who look at the status
+    #[arg(long, value_name = "TEXT", default_value = "by a person")]
+    pub reason: String,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct Resume {
+    /// Name of the outbox in the configuration
+    pub name: String,
+    /// The database is another one than before, and takes its place
+    #[arg(long)]
+    pub new_database: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct Skip {
+    /// Name of the outbox in the configuration
+    pub name: String,
+    /// The row's id
+    #[arg(allow_hyphen_values = true)]
+    pub id: i64,
+    /// Why, for the dead letter
+    #[arg(long, value_name = "TEXT", default_value = "skipped by a person")]
+    pub reason: String,
+    /// Do not ask for confirmation
+    #[arg(long)]
+    pub yes: bool,
+}
+
+/// How markers name who has written them.
+const PERSON: &str = "jetmesh outbox";
+
+pub async fn run(args: &Args, command: &OutboxCommand) -> Result<u8, Error> {
+    match command {
+        OutboxCommand::Status(status) => return show(args, status).await,
+        OutboxCommand::Init(init) => return make(args, init).await,
+        OutboxCommand::Pause(_) | OutboxCommand::Resume(_) | OutboxCommand::Skip(_) => {}
+    }
+    let loaded = args.load()?;
+    let plan = &loaded.plan;
+    match command {
+        OutboxCommand::Init(_) | OutboxCommand::Status(_) => Ok(OK),
+        OutboxCommand::Pause(pause) => {
+            let outbox = named(plan, &pause.name)?;
+            let connection = connect(plan).await?;
+            match outbox::pause(&connection, outbox, PERSON, &pause.reason).await? {
+                true => println!("outbox {} is paused: its rows wait in the table", outbox.name),
+                false => println!("outbox {} is paused already", outbox.name),
+            }
+            Ok(OK)
+        }
+        OutboxCommand::Resume(resume) => {
+            let outbox = named(plan, &resume.name)?;
+            let connection = connect(plan).await?;
+            match outbox::resume(&connection, outbox, PERSON, resume.new_database).await? {
+                true => println!("outbox {} publishes again, within a second", outbox.name),
+                false => println!("outbox {} is not paused", outbox.name),
+            }
+            Ok(OK)
+        }
+        OutboxCommand::Skip(skip) => {
+            let outbox = named(plan, &skip.name)?;
+            if !skip.yes {
+                let question = format!("Make row {} of outbox {} a dead letter?", skip.id, outbox.name);
+                ask::confirmed(&question, "nothing is changed")?;
+            }
+            let connection = connect(plan).await?;
+            let what = (PERSON, skip.id, skip.reason.as_str());
+            match outbox::skip(&connection, plan, outbox, what).await? {
+                Skipped::Dead => {
+                    println!(
+                        "row {} is a dead letter: `jetmesh dlq ls --handler {}`",
+                        skip.id, outbox.name
+                    );
+                    Ok(OK)
+                }
+                Skipped::Gone => Err(Error::Failed(format!(
+                    "table {} has no row {}: it is published, or was never there",
+                    outbox.table, skip.id
+                ))),
+            }
+        }
+    }
+}
+
+async fn connect(plan: &Plan) -> Result<Connection, Error> {
+    Ok(broker::open_guarded(&plan.nats, "jetmesh outbox").await?)
+}
+
+fn named<'a>(plan: &'a Plan, name: &str) -> Result<&'a Outbox, Error> {
+    plan.outboxes.iter().find(|outbox| outbox.name == name).ok_or_else(|| {
+        let names: Vec<&str> = plan.outboxes.iter().map(|outbox| outbox.name.as_str()).collect();
+        let known = match names.as_slice() {
+            [] => "the configuration has no [outbox.NAME]".to_owned(),
+            names => format!("there are {}", names.join(", ")),
+        };
+        Error::Usage(format!("there is no outbox {name}; {known}"))
+    })
+}
+
+async fn make(args: &Args, init: &Init) -> Result<u8, Error> {
+    let loaded = args.load()?;
+    let outbox = named(&loaded.plan, &init.name)?;
+    if !init.yes {
+        print!("{}", outbox::sql(&outbox.table));
+        return Ok(OK);
+    }
+    outbox::init(outbox).await?;
+    println!("{}: table {} is there", outbox.file.display(), outbox.table);
+    Ok(OK)
+}
+
+async fn show(args: &Args, status: &OutboxStatusArgs) -> Result<u8, Error> {
+    let loaded = args.look()?;
+    let plan = &loaded.plan;
+    let outboxes: Vec<&Outbox> = match &status.name {
+        Some(name) => vec![named(plan, name)?],
+        None => plan.outboxes.iter().collect(),
+    };
+    let connection = connect(plan).await?;
+    let hosts = micro::hosts(&connection, &plan.mesh, "STATS").await;
+    let mut all = Vec::new();
+    for outbox in outboxes {
+        all.push(stand(&connection, outbox, &hosts).await);
+    }
+    match status.json {
+        true => all.iter().for_each(|one| println!("{}", json_line(one))),
+        false => print(&all),
+    }
+    Ok(if all.iter().all(|one| one.serves()) {
+        OK
+    } else {
+        UNSERVED
+    })
+}

@@ -1,0 +1,236 @@
+//! How database and stream agree on what is published. The stream's marker decides; the database follows it by deleting rows. They
+//! differ after a crash between the two, and after one of them was restored from a backup: then the stream is read from where
+//! the database stands.
+
+use std::collections::BTreeSet;
+use std::ops::ControlFlow;
+
+use super::database::Database;
+use super::error::Error;
+use super::letter;
+use super::marker::{MESSAGE_ID, Marker, Pause, RowRef, row_of};
+use super::sqlite::TablePosition;
+use super::stream::{self, Marked, OutboxStream};
+use crate::broker::scan::{From, LOOKS, survey};
+use crate::broker::{Connection, provision};
+use crate::event::{header, rfc3339};
+use crate::plan::{Outbox, Plan};
+
+/// What database and stream agree on.
+#[derive(Debug, Clone)]
+pub struct Agreement {
+    pub position: TablePosition,
+    /// The sequence of the newest marker; 0: there is none.
+    pub marker: u64,
+    pub marked_ms: u64,
+    pub paused: Option<Pause>,
+    /// What was found, if one of the two was an older copy.
+    pub restored: Option<String>,
+}
+
+/// An outbox, its database and its stream.
+pub struct Sides<'a> {
+    pub plan: &'a Plan,
+    pub outbox: &'a Outbox,
+    pub connection: &'a Connection,
+    pub database: &'a Database,
+    pub target: &'a OutboxStream,
+}
+
+impl Sides<'_> {
+    /// Whether both agree, without changing anything. `Err`: how they stand.
+    pub async fn agreed(&self) -> Result<Result<Agreement, (TablePosition, Option<Marked>)>, Error> {
+        let position = self.database.ask(|table| table.look(0, 0)).await?.position;
+        let marked = stream::newest(self.connection, self.outbox).await?;
+        if let Some(marked) = &marked {
+            self.check_database(&position, &marked.marker, marked.time_ms)?;
+        }
+        let (batch, sequence) = marked.as_ref().map_or((0, 0), |m| (m.marker.batch, m.sequence));
+        // After its stream has lost its end, the database is ahead until the next batch.
+        let known = position.sequence == sequence && position.created == self.target.created;
+        let same = (known && batch <= position.batch) || (position.batch == 0 && marked.is_none());
+        Ok(match same {
+            true => Ok(standing(position, marked.as_ref(), None)),
+            false => Err((position, marked)),
+        })
+    }
+
+    /// The same; where they differ, the database follows the stream.
+    ///
+    /// # Cancel safety
+    /// Dropped half-way, the next call does the rest.
+    pub async fn agree(&self, position: TablePosition, marked: Option<Marked>) -> Result<Agreement, Error> {
+        let published = self.published(&position, marked.as_ref()).await?;
+        let count = published.len();
+        let missing = self.database.ask(move |table| table.delete(&published)).await?;
+        let (batch, sequence) = marked.as_ref().map_or((0, 0), |m| (m.marker.batch, m.sequence));
+        let mut settled = Vec::new();
+        if let Some(marked) = &marked {
+            settled.extend(&marked.marker.rows);
+            for dead in &marked.marker.dead {
+                let at = dead.row;
+                if let Some(row) = self.database.ask(move |table| table.find(at)).await? {
+                    letter::store(self, &position.database, &row, &dead.why).await?;
+                    settled.push(at);
+                }
+            }
+        }
+        let next = TablePosition {
+            batch: batch.max(position.batch),
+            sequence,
+            created: self.target.created.clone(),
+            ..position.clone()
+        };
+        let (from, to) = (position.clone(), next.clone());
+        if !self
+            .database
+            .ask(move |table| table.confirm(&from, &to, &settled))
+            .await?
+        {
+            return Err(Error::Moved);
+        }
+        let found = Differing {
+            outbox: &self.outbox.name,
+            had: position.batch,
+            marked: batch,
+            events: count,
+            missing: &missing,
+        };
+        let restored = found.told();
+        match &restored {
+            Some(what) => tracing::warn!(outbox = self.outbox.name, "{what}"),
+            None if count > missing.len() => {
+                let rows = count - missing.len();
+                tracing::info!(
+                    outbox = self.outbox.name,
+                    rows,
+                    "rows that were published before are deleted"
+                );
+            }
+            None => {}
+        }
+        Ok(standing(next, marked.as_ref(), restored))
+    }
+
+    /// The rows that lie in the stream as events, beyond what the database has confirmed.
+    async fn published(&self, position: &TablePosition, marked: Option<&Marked>) -> Result<Vec<RowRef>, Error> {
+        let (stream, name) = (&self.outbox.stream, &self.outbox.name);
+        let info = self.connection.stream(stream).await?;
+        let last = info.as_ref().map_or(0, |info| info.state.last_seq);
+        let until = marked.map_or(last, |marked| marked.sequence);
+        let same = position.created == self.target.created && position.sequence <= last;
+        let first = if same { position.sequence + 1 } else { 1 };
+        let mut found = BTreeSet::new();
+        if first > until {
+            return Ok(Vec::new());
+        }
+        if info.is_some_and(|info| info.retention() == "workqueue") {
+            // It has no further consumer.
+            let mut next = first;
+            while let Some(stored) = self.connection.stored_next(stream, next, ">").await? {
+                if stored.sequence > until {
+                    break;
+                }
+                next = stored.sequence + 1;
+                let headers = stored.headers().unwrap_or_default();
+                found.extend(header(&headers, MESSAGE_ID).and_then(|id| row_of(name, id)));
+            }
+            return Ok(found.into_iter().collect());
+        }
+        // The semaphore is never closed.
+        let _place = LOOKS.acquire().await.ok();
+        let range = (From::Sequence(first), until);
+        survey(&self.plan.nats, stream, &[], range, |scanned| {
+            let id = scanned
+                .message
+                .headers
+                .as_ref()
+                .and_then(|headers| headers.get(MESSAGE_ID));
+            found.extend(id.and_then(|id| row_of(name, id.as_str())));
+            ControlFlow::Continue(())
+        })
+        .await?;
+        Ok(found.into_iter().collect())
+    }
+
+    /// A stream holds the rows of one database.
+    fn check_database(&self, position: &TablePosition, marker: &Marker, time_ms: u64) -> Result<(), Error> {
+        // A marker that was written to pause the outbox before anything was published names none.
+        if marker.database.is_empty() || marker.database == position.database {
+            return Ok(());
+        }
+        let (name, stream) = (&self.outbox.name, &self.outbox.stream);
+        Err(Error::Person(format!(
+            "stream {stream} has events of outbox {name} from another database than {}: host {} published the last at {}. Name the \
+             same database on all hosts, or give the outbox another name. If this database takes the place of that one: \
+             `jetmesh outbox resume {name} --new-database`",
+            self.outbox.file.display(),
+            marker.host,
+            rfc3339(time_ms)
+        )))
+    }
+
+    /// Makes the stream of dead letters again if it is gone.
+    pub async fn kept<T>(&self, step: impl Future<Output = Result<T, crate::broker::Error>>) -> Result<T, Error> {
+        let done = provision::kept(self.connection, self.plan, provision::DEAD, step).await;
+        Ok(done?)
+    }
+}
+
+fn standing(position: TablePosition, marked: Option<&Marked>, restored: Option<String>) -> Agreement {
+    Agreement {
+        position,
+        marker: marked.map_or(0, |marked| marked.sequence),
+        marked_ms: marked.map_or(0, |marked| marked.time_ms),
+        paused: marked.and_then(|marked| marked.marker.paused.clone()),
+        restored,
+    }
+}
+
+/// How far database and stream were apart.
+struct Differing<'a> {
+    outbox: &'a str,
+    /// The number of the marker that the database had confirmed, and of the newest in the stream.
+    had: u64,
+    marked: u64,
+    /// Events of the outbox that the stream holds beyond what the database had confirmed.
+    events: usize,
+    /// Those without a row.
+    missing: &'a [RowRef],
+}
+
+impl Differing<'_> {
+    /// What a person should know. `None`: nothing but a relay that ended between publishing and deleting.
+    fn told(&self) -> Option<String> {
+        let Differing {
+            outbox,
+            had,
+            marked,
+            events,
+            missing,
+        } = self;
+        if marked < had {
+            return Some(format!(
+                "the stream of outbox {outbox} is older than its database: it ends at batch {marked}, and {had} batches were \
+                 published; what those held is gone from both"
+            ));
+        }
+        let (Some(first), Some(last)) = (missing.first(), missing.last()) else {
+            return (marked - had > 1).then(|| {
+                format!(
+                    "the database of outbox {outbox} is older than its stream, by {} batches; none of their {events} events is \
+                     published again",
+                    marked - had
+                )
+            });
+        };
+        Some(format!(
+            "the database of outbox {outbox} is older than its stream, by {} batches: {} events of the stream, ids {} to {}, have no \
+             row any more, so their transactions are undone in the database and not in the stream; no event is published again",
+            marked - had,
+            missing.len(),
+            first.0,
+            last.0
+        ))
+    }
+}

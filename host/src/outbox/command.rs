@@ -1,0 +1,186 @@
+//! What a person does with an outbox: its tables are made, it is paused and resumed, a row is made a dead letter. Each but the
+//! first writes a marker, so no relay publishes past it without having seen it.
+
+use super::agree::{Agreement, Sides};
+use super::database::Database;
+use super::error::Error;
+use super::letter;
+use super::marker::{DeadRow, Marker, Pause, RowRef};
+use super::relay::marker_message;
+use super::row::OutboxRow;
+use super::sqlite::TablePosition;
+use super::stream::{self, BatchRefusal, Marked, refusal};
+use crate::broker::Connection;
+use crate::event::clock::now_ms;
+use crate::event::rfc3339;
+use crate::plan::{Outbox, Plan};
+
+/// How often a command tries while relays publish.
+const TRIES: u32 = 20;
+
+/// Makes the tables of an outbox, and the file if it is not there.
+pub async fn init(outbox: &Outbox) -> Result<(), Error> {
+    Database::open(outbox)?.ask(super::sqlite::Table::init).await
+}
+
+/// Whether the database can be read, and has the tables.
+pub async fn database_fits(outbox: &Outbox) -> Result<(), Error> {
+    Database::open(outbox)?.ask(|table| table.look(1, 0)).await.map(|_| ())
+}
+
+/// From now on nothing is published, on no host. `false`: it is paused already.
+pub async fn pause(connection: &Connection, outbox: &Outbox, host: &str, reason: &str) -> Result<bool, Error> {
+    let paused = Pause {
+        reason: reason.to_owned(),
+        since: rfc3339(now_ms()),
+    };
+    mark(connection, outbox, host, |marker| {
+        let before = marker.paused.replace(paused.clone());
+        before.is_none()
+    })
+    .await
+}
+
+/// Publishes again. `false`: it is not paused. `new_database`: the stream follows the database of this configuration from now on.
+pub async fn resume(connection: &Connection, outbox: &Outbox, host: &str, new_database: bool) -> Result<bool, Error> {
+    let database = match new_database {
+        true => Some(
+            Database::open(outbox)?
+                .ask(|table| table.look(0, 0))
+                .await?
+                .position
+                .database,
+        ),
+        false => None,
+    };
+    mark(connection, outbox, host, |marker| {
+        let other = database.as_ref().filter(|database| **database != marker.database);
+        if let Some(database) = other {
+            (marker.database, marker.batch) = (database.clone(), 0);
+        }
+        marker.paused.take().is_some() || other.is_some()
+    })
+    .await
+}
+
+/// Writes a marker that says what the newest one says, but for a change. `false`: there is nothing to change.
+async fn mark(
+    connection: &Connection,
+    outbox: &Outbox,
+    host: &str,
+    change: impl Fn(&mut Marker) -> bool,
+) -> Result<bool, Error> {
+    stream::target(connection, outbox).await?;
+    for _ in 0..TRIES {
+        let newest = stream::newest(connection, outbox).await?;
+        let (mut marker, follows) = match newest {
+            Some(Marked { marker, sequence, .. }) => (marker, sequence),
+            None => (Marker::default(), 0),
+        };
+        if !change(&mut marker) {
+            return Ok(false);
+        }
+        marker.batch += 1;
+        host.clone_into(&mut marker.host);
+        if written(connection, outbox, &marker, follows).await?.is_some() {
+            return Ok(true);
+        }
+    }
+    Err(Error::Moved)
+}
+
+/// Writes a marker; its sequence. `None`: another one was faster.
+async fn written(
+    connection: &Connection,
+    outbox: &Outbox,
+    marker: &Marker,
+    follows: u64,
+) -> Result<Option<u64>, Error> {
+    let message = marker_message(outbox, marker, follows);
+    let sent = connection.publish_batch(vec![message]).await;
+    match sent.map_err(|error| refusal(outbox, error)) {
+        Ok(ack) => Ok(Some(ack.seq)),
+        Err(BatchRefusal::Fenced) => Ok(None),
+        Err(BatchRefusal::Broken(error)) => Err(error),
+        Err(BatchRefusal::Event(why)) => Err(Error::Person(format!("the marker is refused: {why}"))),
+        Err(BatchRefusal::Known) => Err(Error::Person("the marker is refused as a duplicate".to_owned())),
+    }
+}
+
+/// What became of a row that is skipped.
+#[derive(Debug)]
+pub enum Skipped {
+    /// It is a dead letter.
+    Dead,
+    /// It is not in the table.
+    Gone,
+}
+
+/// Makes a row a dead letter, whatever it is.
+pub async fn skip(
+    connection: &Connection,
+    plan: &Plan,
+    outbox: &Outbox,
+    (host, id, reason): (&str, i64, &str),
+) -> Result<Skipped, Error> {
+    let target = stream::target(connection, outbox).await?;
+    let database = Database::open(outbox)?;
+    let sides = Sides {
+        plan,
+        outbox,
+        connection,
+        database: &database,
+        target: &target,
+    };
+    for _ in 0..TRIES {
+        let standing = match sides.agreed().await? {
+            Ok(standing) => standing,
+            Err((position, marked)) => match sides.agree(position, marked).await {
+                Ok(standing) => standing,
+                Err(Error::Moved) => continue,
+                Err(error) => return Err(error),
+            },
+        };
+        let Some(row) = database.ask(move |table| table.of_id(id)).await? else {
+            return Ok(Skipped::Gone);
+        };
+        if bury(&sides, &standing, host, (&row, reason)).await? {
+            return Ok(Skipped::Dead);
+        }
+    }
+    Err(Error::Moved)
+}
+
+async fn bury(
+    sides: &Sides<'_>,
+    standing: &Agreement,
+    host: &str,
+    (row, why): (&OutboxRow, &str),
+) -> Result<bool, Error> {
+    let dead = DeadRow::new(row.at, why);
+    let marker = Marker {
+        database: standing.position.database.clone(),
+        batch: standing.position.batch + 1,
+        host: host.to_owned(),
+        rows: Vec::new(),
+        dead: vec![dead.clone()],
+        paused: standing.paused.clone(),
+    };
+    let Some(sequence) = written(sides.connection, sides.outbox, &marker, standing.marker).await? else {
+        return Ok(false);
+    };
+    letter::store(sides, &standing.position.database, row, &dead.why).await?;
+    let to = TablePosition {
+        batch: marker.batch,
+        sequence,
+        created: sides.target.created.clone(),
+        database: standing.position.database.clone(),
+    };
+    let (from, rows): (_, [RowRef; 1]) = (standing.position.clone(), [row.at]);
+    // If it has moved, a relay that has seen the marker has deleted the row.
+    sides
+        .database
+        .ask(move |table| table.confirm(&from, &to, &rows))
+        .await?;
+    Ok(true)
+}

@@ -1,0 +1,29 @@
+//! What keeps an outbox from publishing.
+
+use crate::broker;
+
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum Error {
+    #[error(transparent)]
+    Broker(#[from] broker::Error),
+    /// The database cannot be used for now.
+    #[error("database {file}: {why}")]
+    Database { file: String, why: String },
+    /// A person must act; says how.
+    #[error("{0}")]
+    Person(String),
+    /// What was agreed on with the stream is no longer so: it is looked at again.
+    #[error("another relay, a person or a restored database has changed how the outbox stands")]
+    Moved,
+}
+
+impl Error {
+    /// Whether it may go without a person.
+    pub fn passes(&self) -> bool {
+        match self {
+            Error::Broker(error) => error.passes(),
+            Error::Database { .. } | Error::Moved => true,
+            Error::Person(_) => false,
+        }
+    }
+}

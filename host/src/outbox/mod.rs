@@ -1,0 +1,103 @@
+//! Outboxes: rows of a table that a service writes in the same transaction as its own data become events of a stream, each exactly
+//! once and in the order of their ids. See `decisions/0020-outbox.md`.
+
+mod agree;
+mod command;
+mod database;
+mod error;
+mod group;
+mod letter;
+mod marker;
+mod relay;
+mod row;
+mod sqlite;
+mod state;
+mod stream;
+
+use std::sync::Arc;
+
+use crate::broker::shared::Shared;
+use crate::broker::{self, Connection};
+use crate::plan::{Outbox, Plan};
+use crate::process::drain::Drain;
+use crate::trouble::{self, Weight};
+
+pub use command::{Skipped, database_fits, init, pause, resume, skip};
+pub use error::Error;
+pub use sqlite::{COUNT_MAX, sql};
+pub use state::{OutboxStanding, OutboxState};
+pub use stream::{newest, unfit};
+
+use database::Database;
+use group::rows_max;
+use relay::OutboxRelay;
+
+/// What is told of an outbox that does not publish.
+const STOPPED: &str = "an outbox does not publish; its rows wait";
+
+/// Relays an outbox until the drain begins.
+pub async fn run(
+    outbox: Outbox,
+    plan: Arc<Plan>,
+    host: String,
+    connections: Arc<Shared>,
+    state: Arc<OutboxState>,
+    drain: Drain,
+) {
+    let mut unanswered: Option<Connection> = None;
+    while !drain.has_begun() {
+        let failed = unanswered.take();
+        let connection = tokio::select! {
+            connection = connections.connection(failed.as_ref()) => connection,
+            () = drain.begun() => return,
+        };
+        let served = match connection {
+            Err(error) => Err(error.into()),
+            Ok(connection) => {
+                let parts = (outbox.clone(), Arc::clone(&plan), host.clone());
+                let served = serve(parts, connection.clone(), &state, &drain).await;
+                if matches!(served, Err(Error::Broker(broker::Error::Timeout { .. }))) {
+                    unanswered = Some(connection);
+                }
+                served
+            }
+        };
+        let Err(error) = served else { return };
+        state.stands(OutboxStanding::Stopped, Some(error.to_string()));
+        let name = &outbox.name;
+        trouble!(Weight::of(error.passes()), name, error, { outbox = name, %error }, "an outbox does not publish; its rows wait");
+        tokio::select! {
+            () = tokio::time::sleep(relay::IDLE) => {}
+            () = drain.begun() => {}
+        }
+    }
+}
+
+async fn serve(
+    (outbox, plan, host): (Outbox, Arc<Plan>, String),
+    connection: Connection,
+    state: &Arc<OutboxState>,
+    drain: &Drain,
+) -> Result<(), Error> {
+    let target = stream::target(&connection, &outbox).await?;
+    let database = Database::open(&outbox)?;
+    let name = outbox.name.clone();
+    let mut relay = OutboxRelay {
+        rows_max: rows_max(&target.limits),
+        plan,
+        outbox,
+        host,
+        state: Arc::clone(state),
+        database,
+        drain: drain.clone(),
+        connection,
+        target,
+        unswept: 0,
+        standby: None,
+    };
+    relay.check().await?;
+    if let Some(times) = trouble::over(STOPPED, &name) {
+        tracing::warn!(outbox = name, times, "an outbox publishes again");
+    }
+    relay.serve().await
+}

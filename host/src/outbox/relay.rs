@@ -1,0 +1,302 @@
+//! The relay of an outbox: rows of the table become events of the stream, in the order of their ids, each once. Any number of hosts
+//! run one for the same outbox: each batch follows the marker that its relay has seen, so of two one is refused, and stands by.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::agree::{Agreement, Sides};
+use super::database::Database;
+use super::error::Error;
+use super::group::{OutboxGroup, bytes_max, rows_max};
+use super::letter;
+use super::marker::{MESSAGE_ID, Marker, Pause, RowRef, message_id};
+use super::sqlite::TablePosition;
+use super::state::{OutboxStanding, OutboxState};
+use super::stream::{self, BatchRefusal, OutboxStream, refusal};
+use crate::broker::Connection;
+use crate::broker::batch::BatchMessage;
+use crate::broker::connection::EXPECTED;
+use crate::event::clock::now_ms;
+use crate::event::header_map;
+use crate::failpoint;
+use crate::plan::{Outbox, Plan};
+use crate::process::drain::Drain;
+
+/// How often a relay looks that has nothing to do, that stands by, or that is paused.
+pub const IDLE: Duration = Duration::from_secs(1);
+/// Markers that may lie in the stream before those that nothing reads are removed.
+const SWEEP_AFTER: u32 = 64;
+
+pub struct OutboxRelay {
+    pub plan: Arc<Plan>,
+    pub outbox: Outbox,
+    pub host: String,
+    pub state: Arc<OutboxState>,
+    pub database: Database,
+    pub drain: Drain,
+    pub connection: Connection,
+    pub target: OutboxStream,
+    /// How many rows the next batch has at most: fewer while one is looked for that the stream refuses.
+    pub rows_max: usize,
+    /// Batches since the markers were swept.
+    pub unswept: u32,
+    /// Another relay publishes; the first row that was there at the last look.
+    pub standby: Option<Option<RowRef>>,
+}
+
+/// What a relay does next.
+enum NextStep {
+    /// The drain has begun.
+    End,
+    /// Look at the table again.
+    Look,
+    /// See how database and stream stand.
+    Agree,
+}
+
+impl OutboxRelay {
+    /// Publishes until the drain begins.
+    pub async fn serve(&mut self) -> Result<(), Error> {
+        loop {
+            let Some(mut standing) = self.agree().await? else {
+                return Ok(());
+            };
+            loop {
+                match self.step(&mut standing).await {
+                    Ok(NextStep::Look) => {}
+                    Ok(NextStep::Agree) | Err(Error::Moved) => break,
+                    Ok(NextStep::End) => return Ok(()),
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+    }
+
+    /// Whether the database can be read.
+    pub async fn check(&self) -> Result<(), Error> {
+        self.database.ask(|table| table.look(0, 0)).await.map(|_| ())
+    }
+
+    fn sides(&self) -> Sides<'_> {
+        Sides {
+            plan: &self.plan,
+            outbox: &self.outbox,
+            connection: &self.connection,
+            database: &self.database,
+            target: &self.target,
+        }
+    }
+
+    /// What database and stream agree on, after what is needed for that. `None`: the drain has begun.
+    async fn agree(&self) -> Result<Option<Agreement>, Error> {
+        let mut before = None;
+        loop {
+            if self.drain.has_begun() {
+                return Ok(None);
+            }
+            let (position, marked) = match self.sides().agreed().await? {
+                Ok(standing) => return Ok(Some(standing)),
+                Err(differing) => differing,
+            };
+            // While another relay publishes, they differ for a moment at each batch.
+            let marker = marked.as_ref().map(|marked| marked.sequence);
+            if self.standby.is_some() && before != Some(marker) {
+                before = Some(marker);
+                self.pause(IDLE).await;
+                continue;
+            }
+            match self.sides().agree(position, marked).await {
+                Ok(standing) => {
+                    if let Some(what) = &standing.restored {
+                        self.state.restored(what.clone());
+                    }
+                    return Ok(Some(standing));
+                }
+                Err(Error::Moved) => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    async fn step(&mut self, standing: &mut Agreement) -> Result<NextStep, Error> {
+        if self.drain.has_begun() {
+            return Ok(NextStep::End);
+        }
+        if let Some(pause) = &standing.paused {
+            self.paused(pause).await?;
+            return Ok(NextStep::Agree);
+        }
+        let rows_max = self.rows_max;
+        let looked = self
+            .database
+            .ask(move |table| table.look(rows_max, bytes_max()))
+            .await?;
+        if looked.position != standing.position {
+            return Ok(NextStep::Agree);
+        }
+        let first = looked.rows.first().map(|row| row.at);
+        if let Some(before) = self.standby {
+            if first.is_none() || before != first {
+                self.state.stands(OutboxStanding::Standby, None);
+                self.standby = Some(first);
+                self.tell_backlog().await?;
+                self.pause(IDLE).await;
+                return Ok(NextStep::Agree);
+            }
+            tracing::info!(outbox = self.outbox.name, "this host takes over the outbox");
+            self.standby = None;
+        }
+        self.state.stands(OutboxStanding::Publishing, None);
+        if first.is_none() {
+            return self.idle(standing).await;
+        }
+        let group = OutboxGroup::of(looked.rows, &self.target.limits);
+        self.settle(standing, group).await
+    }
+
+    /// Publishes a group, and deletes its rows when it is stored.
+    async fn settle(&mut self, standing: &mut Agreement, mut group: OutboxGroup) -> Result<NextStep, Error> {
+        failpoint::point("outbox-before");
+        loop {
+            let refused = match self.send(standing, &group).await? {
+                Ok(sequence) => {
+                    self.stored(standing, &group, sequence).await?;
+                    return Ok(NextStep::Look);
+                }
+                Err(refused) => refused,
+            };
+            match refused {
+                BatchRefusal::Broken(error) => return Err(error),
+                BatchRefusal::Fenced => {
+                    tracing::debug!(outbox = self.outbox.name, "another relay was faster");
+                    self.standby = Some(None);
+                    self.state.stands(OutboxStanding::Standby, None);
+                    self.pause(IDLE).await;
+                    return Ok(NextStep::Agree);
+                }
+                // Which of several it is, smaller batches show.
+                BatchRefusal::Event(_) | BatchRefusal::Known if group.events.len() > 1 => {
+                    self.rows_max = (group.rows().len() / 2).max(1);
+                    return Ok(NextStep::Look);
+                }
+                BatchRefusal::Event(why) if !group.events.is_empty() => group.bury_the_event(&why),
+                BatchRefusal::Known if !group.events.is_empty() => group.know_the_event(),
+                BatchRefusal::Event(why) => return Err(Error::Person(format!("the marker is refused: {why}"))),
+                BatchRefusal::Known => return Err(Error::Person("the marker is refused as a duplicate".to_owned())),
+            }
+        }
+    }
+
+    async fn stored(&mut self, standing: &mut Agreement, group: &OutboxGroup, sequence: u64) -> Result<(), Error> {
+        failpoint::point("outbox-stored");
+        for (row, dead) in &group.dead {
+            letter::store(&self.sides(), &standing.position.database, row, &dead.why).await?;
+            failpoint::point("outbox-lettered");
+        }
+        let next = TablePosition {
+            batch: standing.position.batch + 1,
+            sequence,
+            created: self.target.created.clone(),
+            database: standing.position.database.clone(),
+        };
+        let (from, to, rows) = (standing.position.clone(), next.clone(), group.rows());
+        if !self.database.ask(move |table| table.confirm(&from, &to, &rows)).await? {
+            return Err(Error::Moved);
+        }
+        failpoint::point("outbox-confirmed");
+        self.state.settled(group.events.len(), group.dead.len());
+        standing.position = next;
+        (standing.marker, standing.marked_ms) = (sequence, now_ms());
+        self.rows_max = (self.rows_max * 2).min(rows_max(&self.target.limits));
+        self.unswept += 1;
+        if self.unswept >= SWEEP_AFTER {
+            self.unswept = 0;
+            if let Err(error) = stream::sweep(&self.connection, &self.outbox).await {
+                let outbox = &self.outbox.name;
+                trouble!(crate::trouble::Weight::Aside, outbox, error, { outbox, %error },
+                    "old markers of an outbox cannot be removed; they take up room in its stream");
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends a group as a batch that follows the newest marker. `Ok(Err)`: it is not stored.
+    async fn send(&self, standing: &Agreement, group: &OutboxGroup) -> Result<Result<u64, BatchRefusal>, Error> {
+        let refused = |why: String| Error::Person(format!("an event cannot be written: {why}"));
+        let mut messages = Vec::with_capacity(group.events.len() + 1);
+        for (row, headers) in &group.events {
+            let mut headers = headers.clone();
+            headers.push((MESSAGE_ID.to_owned(), message_id(&self.outbox.name, row.at)));
+            messages.push(BatchMessage {
+                subject: row.subject.clone(),
+                headers: header_map(&headers).map_err(refused)?,
+                body: row.payload.clone(),
+            });
+        }
+        let marker = Marker {
+            database: standing.position.database.clone(),
+            batch: standing.position.batch + 1,
+            host: self.host.clone(),
+            rows: group
+                .events
+                .iter()
+                .map(|(row, _)| row.at)
+                .chain(group.known.iter().copied())
+                .collect(),
+            dead: group.dead.iter().map(|(_, dead)| dead.clone()).collect(),
+            paused: standing.paused.clone(),
+        };
+        messages.push(marker_message(&self.outbox, &marker, standing.marker));
+        Ok(match self.connection.publish_batch(messages).await {
+            Ok(ack) => Ok(ack.seq),
+            Err(error) => Err(refusal(&self.outbox, error)),
+        })
+    }
+
+    /// Nothing waits.
+    async fn idle(&mut self, standing: &mut Agreement) -> Result<NextStep, Error> {
+        self.tell_backlog().await?;
+        let old = Duration::from_millis(now_ms().saturating_sub(standing.marked_ms));
+        if standing.marker > 0 && self.target.renew.is_some_and(|renew| old > renew) {
+            return self.settle(standing, OutboxGroup::default()).await;
+        }
+        tokio::select! {
+            () = self.database.changed() => {}
+            () = tokio::time::sleep(IDLE) => {}
+            () = self.drain.begun() => {}
+        }
+        Ok(NextStep::Look)
+    }
+
+    async fn paused(&self, pause: &Pause) -> Result<(), Error> {
+        let why = format!("paused since {}: {}", pause.since, pause.reason);
+        self.state.stands(OutboxStanding::Paused, Some(why));
+        self.tell_backlog().await?;
+        self.pause(IDLE).await;
+        Ok(())
+    }
+
+    async fn tell_backlog(&self) -> Result<(), Error> {
+        let backlog = self.database.ask(super::sqlite::Table::backlog).await?;
+        self.state.waits(backlog);
+        Ok(())
+    }
+
+    /// Waits, unless the drain begins.
+    async fn pause(&self, time: Duration) {
+        tokio::select! {
+            () = tokio::time::sleep(time) => {}
+            () = self.drain.begun() => {}
+        }
+    }
+}
+
+/// The message of a marker that follows another one.
+pub fn marker_message(outbox: &Outbox, marker: &Marker, follows: u64) -> BatchMessage {
+    let headers = vec![(EXPECTED.to_owned(), follows.to_string())];
+    BatchMessage {
+        subject: outbox.marker(),
+        headers: header_map(&headers).expect("a number can be written"),
+        body: marker.body().into(),
+    }
+}

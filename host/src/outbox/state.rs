@@ -1,0 +1,94 @@
+//! What a host tells of an outbox: `micro` asks it.
+
+use parking_lot::Mutex;
+
+use super::sqlite::Backlog;
+use crate::event::clock::now_ms;
+
+/// How an outbox stands on one host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OutboxStanding {
+    Starting,
+    /// It publishes what comes.
+    Publishing,
+    /// Another host publishes.
+    Standby,
+    /// A person has paused it.
+    Paused,
+    Stopped,
+}
+
+impl OutboxStanding {
+    pub fn word(self) -> &'static str {
+        match self {
+            OutboxStanding::Starting => "starting",
+            OutboxStanding::Publishing => "publishing",
+            OutboxStanding::Standby => "standby",
+            OutboxStanding::Paused => "paused",
+            OutboxStanding::Stopped => "stopped",
+        }
+    }
+}
+
+#[derive(Debug, Clone)]
+pub struct OutboxNow {
+    pub standing: OutboxStanding,
+    pub since_ms: u64,
+    /// Why it does not publish.
+    pub why: Option<String>,
+    /// Rows in the table; `None`: not known.
+    pub backlog: Option<Backlog>,
+    /// Rows that this host has published, and those that it has made dead letters.
+    pub published: u64,
+    pub dead: u64,
+    /// What it found when it last saw that the database or the stream is an older copy.
+    pub restored: Option<String>,
+}
+
+pub struct OutboxState {
+    pub name: String,
+    now: Mutex<OutboxNow>,
+}
+
+impl OutboxState {
+    pub fn new(name: &str) -> OutboxState {
+        OutboxState {
+            name: name.to_owned(),
+            now: Mutex::new(OutboxNow {
+                standing: OutboxStanding::Starting,
+                since_ms: now_ms(),
+                why: None,
+                backlog: None,
+                published: 0,
+                dead: 0,
+                restored: None,
+            }),
+        }
+    }
+
+    pub fn snapshot(&self) -> OutboxNow {
+        self.now.lock().clone()
+    }
+
+    pub fn stands(&self, standing: OutboxStanding, why: Option<String>) {
+        let mut now = self.now.lock();
+        if now.standing != standing {
+            now.since_ms = now_ms();
+        }
+        (now.standing, now.why) = (standing, why);
+    }
+
+    pub fn waits(&self, backlog: Backlog) {
+        self.now.lock().backlog = Some(backlog);
+    }
+
+    pub fn settled(&self, published: usize, dead: usize) {
+        let mut now = self.now.lock();
+        now.published += published as u64;
+        now.dead += dead as u64;
+    }
+
+    pub fn restored(&self, what: String) {
+        self.now.lock().restored = Some(what);
+    }
+}
