@@ -75,8 +75,10 @@ impl Connection {
             .await
             .map_err(|error| gone(error.to_string()))?;
         let mut headers = HeaderMap::new();
-        headers.insert("Nats-MessageTrace-Dest", answers_on.as_str());
-        headers.insert("Nats-MessageTrace-Only", "true");
+        headers.insert("Nats-Trace-Dest", answers_on.as_str());
+        headers.insert("Nats-Trace-Only", "true");
+        // If a server took no notice of that: a name that no stream has, so no stream would store the message.
+        headers.insert("Nats-Expected-Stream", "no.stream");
         let began = Instant::now();
         let sent = self
             .client
