@@ -16,6 +16,7 @@ use crate::broker::{self, Connection, Connections};
 use crate::event::clock::now_ms;
 use crate::event::rfc3339;
 use crate::fit;
+use crate::handler_task::counters::ServingState;
 use crate::handler_task::lane::Lane;
 use crate::handler_task::{advisory, reload};
 use crate::ledger::relay::RelayState;
@@ -199,7 +200,7 @@ pub async fn run(plan: Plan, drain: Drain) -> Result<bool, Error> {
     let threads = threads::start(&plan, &lanes, &places, schedules, &drain);
     let threads = threads.map_err(|error| Error::Thread(limits::no_thread(&error)))?;
     let relays = relays(&plan, &host, &lanes, fired, &drain);
-    let outboxes = outboxes(&plan, &host, &drain);
+    let outboxes = outboxes(&plan, &host, &lanes, &drain);
     let runners: Vec<_> = lanes.iter().map(|lane| Arc::clone(&lane.runner)).collect();
     drain.spawn_until("module files", move || {
         reload::follow(Arc::clone(&library), runners.clone())
@@ -277,8 +278,12 @@ fn relays(
     states
 }
 
+/// How long an outbox waits at most for the handlers of its stream. They would have to say where they begin if the stream had
+/// events before their consumers are there.
+const FIRST_HANDLERS: Duration = Duration::from_secs(10);
+
 /// Starts the relays of the outboxes, if this host has relays. What they leave is published by the next one.
-fn outboxes(plan: &Arc<Plan>, host: &str, drain: &Drain) -> Vec<Arc<OutboxState>> {
+fn outboxes(plan: &Arc<Plan>, host: &str, lanes: &[Arc<Lane>], drain: &Drain) -> Vec<Arc<OutboxState>> {
     let connections = Arc::new(Shared::new(&plan.nats, format!("jetmesh outboxes {host}")));
     let mut states = Vec::new();
     for outbox in plan.outboxes.iter().filter(|_| plan.relay) {
@@ -286,19 +291,28 @@ fn outboxes(plan: &Arc<Plan>, host: &str, drain: &Drain) -> Vec<Arc<OutboxState>
         states.push(Arc::clone(&state));
         let (outbox, whole, host) = (outbox.clone(), Arc::clone(plan), host.to_owned());
         let (connections, end) = (Arc::clone(&connections), drain.clone());
+        let of_stream = lanes.iter().filter(|lane| lane.plan.stream == outbox.stream);
+        let lanes: Vec<Arc<Lane>> = of_stream.cloned().collect();
         drain.spawn(format!("outbox {}", outbox.name), move || {
             let (outbox, plan, host) = (outbox.clone(), Arc::clone(&whole), host.clone());
-            outbox::run(
-                outbox,
-                plan,
-                host,
-                Arc::clone(&connections),
-                Arc::clone(&state),
-                end.clone(),
-            )
+            let (connections, state, end) = (Arc::clone(&connections), Arc::clone(&state), end.clone());
+            let first = handlers_began(lanes.clone(), end.clone());
+            async move {
+                // In vain is no reason not to publish.
+                let _ = tokio::time::timeout(FIRST_HANDLERS, first).await;
+                outbox::run(outbox, plan, host, connections, state, end).await;
+            }
         });
     }
     states
+}
+
+/// Completes when all of these handlers have begun, or the drain has.
+async fn handlers_began(lanes: Vec<Arc<Lane>>, drain: Drain) {
+    let begins = |lane: &Arc<Lane>| matches!(lane.status.get().state, ServingState::Starting);
+    while lanes.iter().any(begins) && !drain.has_begun() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
 }
 
 /// Publishes the consequences of a ledger; at the end also those that the handler tasks of this host decided last. All relays

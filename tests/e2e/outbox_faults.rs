@@ -228,3 +228,57 @@ async fn an_outbox_whose_task_panics_is_begun_again() {
     shop.orders(&["b"]);
     audited(&mesh, &shop).await;
 }
+
+#[cfg(feature = "failpoints")]
+#[tokio::test]
+async fn rows_that_are_published_while_a_service_holds_its_database_are_deleted_afterwards_and_not_published_again() {
+    let (mesh, shop) = forgetful().await;
+    let host = mesh.host_with_fault("outbox-stored:stop").await;
+    shop.orders(&["a"]);
+    eventually("the event", SOON, async || {
+        (events(&mesh).await.len() == 1).then_some(())
+    })
+    .await;
+    // The service writes for longer than the host waits to delete the row.
+    shop.db.execute_batch("BEGIN IMMEDIATE").expect("it begins");
+    host.signal(Signal::CONT);
+    host.wait_for_line(says(&["an outbox does not publish", "database is locked"]), PATIENT)
+        .await;
+    assert!(events(&mesh).await.len() <= 1);
+    shop.db
+        .execute("INSERT INTO orders (event) VALUES ('b')", [])
+        .expect("it is saved");
+    shop.row("orders.created", None, "b");
+    shop.db.execute_batch("COMMIT").expect("it ends");
+    audited(&mesh, &shop).await;
+    shop.orders(&["c"]);
+    audited(&mesh, &shop).await;
+}
+
+#[tokio::test]
+async fn a_copy_that_takes_the_place_of_the_database_under_a_running_host_is_found() {
+    let (mesh, shop) = forgetful().await;
+    let host = mesh.host(&[]).await;
+    shop.orders(&["a"]);
+    audited(&mesh, &shop).await;
+    let copy = shop.back_up("copy.db");
+    shop.orders(&["undone"]);
+    audited(&mesh, &shop).await;
+    let file = shop.file.clone();
+    drop(shop);
+    for end in ["-wal", "-shm"] {
+        let _ = fs::remove_file(format!("{}{end}", file.display()));
+    }
+    fs::rename(&copy, &file).expect("it is ours");
+    let shop = Shop::at(&file);
+    shop.orders(&["new"]);
+    host.wait_for_line(
+        says(&["is older than its stream", "1 events of the stream, ids 2 to 2"]),
+        SOON,
+    )
+    .await;
+    eventually("the new row", SOON, async || {
+        (texts(&events(&mesh).await) == ["a", "undone", "new"]).then_some(())
+    })
+    .await;
+}

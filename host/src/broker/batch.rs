@@ -1,14 +1,18 @@
 //! Atomic batches of messages with any headers (ADR-50): the stream stores all of them or none.
 //! <https://github.com/nats-io/nats-architecture-and-design/blob/main/adr/ADR-50.md>
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use async_nats::HeaderMap;
 use bytes::Bytes;
 
 use super::connection::{Connection, PubAck, pub_ack, token};
-use super::error::Error;
+use super::error::{Code, Error};
 use crate::failpoint;
+
+/// How often, and at which intervals, a denial is looked for after a batch that did not arrive whole.
+const DENIAL_LOOKS: u32 = 25;
+const DENIAL_LOOK: Duration = Duration::from_millis(20);
 
 /// One message of a batch.
 pub struct BatchMessage {
@@ -51,16 +55,32 @@ impl Connection {
             let last = &subjects[i];
             let answer = self.request(last, Some(headers), body).await;
             let answer = answer.and_then(|answer| pub_ack(last, &answer));
-            let denied = |subject: &&String| self.denials.publish_since(&self.place(subject), began);
-            return match (answer, subjects.iter().find(denied)) {
-                (Err(Error::Api { .. }), Some(subject)) => Err(Error::Denied {
-                    what: "a batch".to_owned(),
-                    right: "publish to",
-                    subject: subject.clone(),
-                }),
-                (answer, _) => answer,
+            return match answer {
+                Err(error @ Error::Api { .. }) => Err(self.denied(&subjects, began, &error).await.unwrap_or(error)),
+                answer => answer,
             };
         }
         Err(Error::Refused("a batch has no message".to_owned()))
+    }
+
+    /// Which message of a batch the server has not let in, if that is why it is refused. The server's word on it takes another
+    /// way than the answer, and may come after it.
+    async fn denied(&self, subjects: &[String], since: Instant, error: &Error) -> Option<Error> {
+        let incomplete = error.code() == Some(Code::ATOMIC_PUBLISH_INCOMPLETE_BATCH);
+        for look in 0..DENIAL_LOOKS {
+            let denied = |subject: &&String| self.denials.publish_since(&self.place(subject), since);
+            if let Some(subject) = subjects.iter().find(denied) {
+                return Some(Error::Denied {
+                    what: "a batch".to_owned(),
+                    right: "publish to",
+                    subject: subject.clone(),
+                });
+            }
+            if !incomplete || look + 1 == DENIAL_LOOKS {
+                break;
+            }
+            tokio::time::sleep(DENIAL_LOOK).await;
+        }
+        None
     }
 }
