@@ -25,6 +25,7 @@ mod stage;
 #[path = "../support/mod.rs"]
 #[expect(dead_code, reason = "the end-to-end tests use the rest")]
 mod support;
+mod ticks;
 mod world;
 
 use std::process::ExitCode;

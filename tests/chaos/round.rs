@@ -20,7 +20,7 @@ const fn point(name: &'static str, passes: u32) -> Point {
 }
 
 /// Along the way of an event. Some are passed once per event, some once per append, some only when an event fails.
-pub const POINTS: [Point; 19] = [
+pub const POINTS: [Point; 21] = [
     point("after-pull", 40),
     point("attempt-written", 3),
     point("before-run", 40),
@@ -40,7 +40,14 @@ pub const POINTS: [Point; 19] = [
     point("before-letter", 3),
     point("letter-stored", 3),
     point("advisory-acked", 2),
+    point(SCHEDULE_POINTS[0], 1),
+    point(SCHEDULE_POINTS[1], 1),
 ];
+
+/// Passed once a second, from the start of a host on.
+const SCHEDULE_POINTS: [&str; 2] = ["schedule-due", "schedule-fired"];
+/// Before this pass of them, the host serves.
+const SCHEDULE_PASS: u32 = 3;
 
 /// Each point in each way.
 pub const CELLS: usize = POINTS.len() * 3;
@@ -113,7 +120,10 @@ impl Round {
             seed,
             cell,
             point: point.name,
-            nth: rng.random_range(1..=passes),
+            nth: match SCHEDULE_POINTS.contains(&point.name) {
+                true => SCHEDULE_PASS,
+                false => rng.random_range(1..=passes),
+            },
             way,
             server: rng
                 .random_ratio(1, 3)
@@ -134,6 +144,19 @@ impl Round {
     /// The first host begins only when a part of the orders is done: only then has it a floor to write.
     pub fn begins_late(&self) -> bool {
         self.point == "floor-written"
+    }
+
+    /// How long there is between two orders: they are under way for some passes of the point.
+    pub fn order_every(&self) -> Duration {
+        match self.of_schedule() {
+            true => Duration::from_millis(60),
+            false => Duration::from_millis(8),
+        }
+    }
+
+    /// The point is in the code that fires schedules.
+    pub fn of_schedule(&self) -> bool {
+        SCHEDULE_POINTS.contains(&self.point)
     }
 
     /// The point is in the code that publishes consequences.

@@ -14,6 +14,7 @@ use crate::orders::{HANDLERS, SHARED};
 use crate::round::{Round, Trouble, Way};
 use crate::support::wait::SOON;
 use crate::support::{Direction, Host, NatsServer, Proxy, Signal, eventually, modules};
+use crate::ticks;
 use crate::world::{self, World};
 
 const ACK_WAIT: Duration = Duration::from_secs(1);
@@ -73,6 +74,9 @@ pub async fn play(round: &Round, mistake: Option<&str>) -> Played {
         problems.extend(lines.iter().filter(|line| line.contains("panicked at")).cloned());
         logs += &format!("--- jetmesh, process {} ---\n{}\n", host.pid(), lines.join("\n"));
     }
+    if round.of_schedule() {
+        problems.extend(ticks::judge(&mesh).await);
+    }
     let held = Held::read(&mesh).await;
     let known = Known {
         orders: &round.orders,
@@ -95,6 +99,10 @@ pub async fn play(round: &Round, mistake: Option<&str>) -> Played {
 
 fn config(round: &Round) -> Config {
     let mut config = Config::new().nats("timeout = \"1s\"");
+    // To arm it is a commit: in other rounds that would be the first to come to the point, before the host serves.
+    if round.of_schedule() {
+        config = config.table(ticks::STREAM).table(ticks::SCHEDULE);
+    }
     let (concurrency, instance) = (round.concurrency, if round.reused { "reused" } else { "fresh" });
     let ack_wait = ACK_WAIT.as_secs();
     for (name, bucket) in HANDLERS {
@@ -134,7 +142,7 @@ async fn act(
     let mut second = None;
     if round.begins_late() {
         second = Some(mesh.host(&planted).await);
-        world.publish(&js, &round.orders[..before]).await;
+        world.publish(&js, &round.orders[..before], round.order_every()).await;
         wait_acked(&js, SOON).await;
     }
     let first = if round.together && round.of_relay() {
@@ -150,7 +158,7 @@ async fn act(
         first(mesh).await
     };
     let publish = async {
-        world.publish(&js, &round.orders[before..]).await;
+        world.publish(&js, &round.orders[before..], round.order_every()).await;
         world.all_published.store(true, Ordering::Relaxed);
     };
     let person = async {

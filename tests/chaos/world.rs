@@ -14,8 +14,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use crate::orders::{HANDLERS, Order, SHARED};
 
-/// Between two orders, two writes of the person, and two looks.
-const ORDER_EVERY: Duration = Duration::from_millis(8);
+/// Between two writes of the person, and two looks.
 pub const PUT_EVERY: Duration = Duration::from_millis(40);
 const LOOK_EVERY: Duration = Duration::from_millis(60);
 
@@ -73,9 +72,9 @@ pub async fn head(js: &jetstream::Context, bucket: &str) -> Option<Value> {
 
 impl World {
     /// Publishes the orders of a range, each until the stream has it.
-    pub async fn publish(&self, js: &jetstream::Context, orders: &[Order]) {
+    pub async fn publish(&self, js: &jetstream::Context, orders: &[Order], every: Duration) {
         // A pace, not a wait: so that something is under way whenever the point is hit.
-        let mut pace = interval(ORDER_EVERY);
+        let mut pace = interval(every);
         for order in orders {
             pace.tick().await;
             let sequence = loop {

@@ -62,7 +62,7 @@ impl Flow {
                 return;
             }
             let order = order(&mut rng, number, !later.held.load(Ordering::Relaxed));
-            world.publish(&mesh.js, slice::from_ref(&order)).await;
+            world.publish(&mesh.js, slice::from_ref(&order), ORDER_EVERY).await;
             if order.asks_for_delayed() {
                 let published = world.published.lock().expect("nobody panics");
                 later
