@@ -435,6 +435,14 @@ async fn a_person_pauses_resumes_runs_and_backfills_a_schedule() {
         (&shown["state"], &shown["when"]),
         (&json!("paused"), &json!("every 1s"))
     );
+    let text = mesh.jetmesh_ok(&["schedule", "show", "tick"]).await;
+    let (_, place) = text
+        .split_once("jetmesh trace ")
+        .expect("it says where its last event is");
+    let place = place.lines().next().expect("a line");
+    assert_eq!(shown["last_place"], place);
+    let traced = mesh.jetmesh_ok(&["trace", place]).await;
+    assert!(traced.contains("events.tick"), "{traced}");
     let next = mesh
         .jetmesh_ok(&["schedule", "next", "tick", "-n", "3", "--json"])
         .await;

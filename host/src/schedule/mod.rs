@@ -3,7 +3,7 @@
 //! one, as a delayed event that the server fires with no host up. `decisions/0019-schedules.md` says why.
 
 pub mod keeper;
-mod open;
+pub mod open;
 pub mod state;
 pub mod store;
 mod transaction;

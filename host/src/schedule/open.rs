@@ -4,7 +4,7 @@ use super::state::{LastEvent, ScheduleState};
 use crate::broker::kv::kv_stream;
 use crate::broker::provision::MESH_BUCKET;
 use crate::broker::scan::{From, Scan};
-use crate::broker::{By, Connection, Error};
+use crate::broker::{By, Captured, Connection, Error};
 use crate::event::{header, headers_of};
 use crate::ledger::identity::EVENT_ID;
 use crate::ledger::relay::CONSUMER;
@@ -21,10 +21,7 @@ pub async fn is_open(connection: &Connection, state: &ScheduleState) -> Result<b
     // Asked before the event is looked for: what is published meanwhile is found then.
     let relay = connection.consumer(&kv_stream(MESH_BUCKET), CONSUMER).await?;
     let on_its_way = relay.is_some_and(|relay| relay.num_pending + relay.num_ack_pending > 0);
-    let Some(stream) = connection.stream_of(&state.spec.subject).await? else {
-        return Ok(false);
-    };
-    let Some(sequence) = sequence(connection, &stream, &state.spec.subject, last).await? else {
+    let Some((stream, sequence)) = place(connection, &state.spec.subject, last).await? else {
         // It was removed, as a work queue does with what is settled; or it is not published yet.
         return Ok(on_its_way);
     };
@@ -37,7 +34,15 @@ pub async fn is_open(connection: &Connection, state: &ScheduleState) -> Result<b
     Ok(false)
 }
 
-/// Where an event lies in its stream.
+/// The stream and the sequence at which an event lies. `None`: it is not published yet, or was removed.
+pub async fn place(connection: &Connection, subject: &str, last: &LastEvent) -> Result<Option<(String, u64)>, Error> {
+    let Some(Captured { stream, subject }) = connection.captured(subject).await? else {
+        return Ok(None);
+    };
+    let sequence = sequence(connection, &stream, &subject, last).await?;
+    Ok(sequence.map(|sequence| (stream, sequence)))
+}
+
 async fn sequence(
     connection: &Connection,
     stream: &str,

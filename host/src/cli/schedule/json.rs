@@ -30,6 +30,8 @@ pub struct ScheduleJson {
     pub last_emitted: Option<String>,
     /// The id of the last event.
     pub last_event: Option<String>,
+    /// Where the last event lies, STREAM:SEQUENCE, as `jetmesh trace` takes it. Only `schedule show` looks for it.
+    pub last_place: Option<String>,
     /// Events at its own due times.
     pub runs: u64,
     /// Due times that passed without an event while no host or no server was up.
@@ -104,6 +106,7 @@ impl ScheduleJson {
             last: None,
             last_emitted: None,
             last_event: None,
+            last_place: None,
             runs: 0,
             missed: 0,
             skipped: 0,

@@ -15,6 +15,7 @@ use crate::cli::{Error, OK};
 use crate::event::clock::now_ms;
 use crate::event::{parse_rfc3339, rfc3339};
 use crate::plan::Plan;
+use crate::schedule::open::place;
 use crate::schedule::store;
 
 const NARROW: Narrow<'_> = Narrow {
@@ -87,7 +88,16 @@ pub async fn all(connection: &Connection, plan: &Plan) -> Result<(Vec<ScheduleJs
 pub async fn show(connection: &Connection, plan: &Plan, show: &ScheduleShow) -> Result<u8, Error> {
     let name = &show.name;
     let one = match (stored(connection, name).await?, of_plan(plan, name)) {
-        (Some(state), _) => ScheduleJson::of(&state, plan, now_ms()),
+        (Some(state), _) => {
+            let place = match &state.last {
+                Some(last) => place(connection, &state.spec.subject, last).await?,
+                None => None,
+            };
+            ScheduleJson {
+                last_place: place.map(|(stream, sequence)| format!("{stream}:{sequence}")),
+                ..ScheduleJson::of(&state, plan, now_ms())
+            }
+        }
         (None, Some(spec)) => ScheduleJson::unarmed(spec),
         (None, None) => return Err(unknown(plan, name)),
     };
@@ -117,6 +127,10 @@ pub async fn show(connection: &Connection, plan: &Plan, show: &ScheduleShow) -> 
         ("last", told(&one.last)),
         ("emitted", told(&one.last_emitted)),
         ("event", one.last_event.clone()),
+        (
+            "trace",
+            one.last_place.as_ref().map(|place| format!("jetmesh trace {place}")),
+        ),
         ("runs", Some(one.runs.to_string())),
         ("missed", Some(one.missed.to_string())),
         ("skipped", Some(one.skipped.to_string())),
