@@ -207,3 +207,32 @@ async fn what_a_streams_limits_remove_before_it_is_delivered_is_warned_of_and_co
     let warned = |line: &&String| says(&removed[..2])(line);
     assert_eq!(host.lines().iter().filter(warned).count(), 1, "once");
 }
+
+/// With `start = "new"`, and with none, although the stream holds messages.
+#[cfg(feature = "failpoints")]
+#[tokio::test]
+async fn a_handler_whose_consumer_was_removed_while_no_host_ran_loses_none_of_the_events_that_came_meanwhile() {
+    for start in ["start = \"new\"", ""] {
+        let mesh = Mesh::new(Config::probe_with(start)).await;
+        let host = mesh.host_with_fault("sweep-ms:200").await;
+        // A floor is stored with the next entry.
+        let mut count = 0;
+        eventually("the floor to be stored", PATIENT, async || {
+            publish_work_from(&mesh, count, count + 1, 2).await;
+            count += 1;
+            mesh.wait_decisions("probe", count).await;
+            let head = mesh.messages("KV_probe", "$MESH.state.probe.head").await;
+            let floor = head.first()?.json()["floors"]["probe"]["floor"].as_u64();
+            floor.filter(|floor| *floor > 0)
+        })
+        .await;
+        judge(&mesh, count, 2).await;
+        crate::ahead::stop(host).await;
+        mesh.remove_consumer("ORDERS", "probe").await;
+        publish_work_from(&mesh, count, count + 3, 2).await;
+        let said = mesh.jetmesh_ok(&["check", "--connect"]).await;
+        assert!(said.contains("everything fits"), "{said}");
+        let _host = mesh.host(&[]).await;
+        judge(&mesh, count + 3, 2).await;
+    }
+}

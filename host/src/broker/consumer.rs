@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::connection::Connection;
 use super::error::{Code, Error, Remedy, remedy};
+use super::start::start;
 use super::stream::StreamInfo;
 use crate::event::rfc3339;
 use crate::plan::{Handler, Plan, Start};
@@ -186,12 +187,14 @@ pub struct Owner<'a> {
     pub ledger: Option<&'a str>,
 }
 
-/// The consumer of a handler: made if it is not there, brought up to date if it is ours, refused if it is not.
+/// The consumer of a handler: made if it is not there, brought up to date if it is ours, refused if it is not. `floor`: up to
+/// here every event of the handler is decided; 0: none is, or that is not known.
 pub async fn bind(
     connection: &Connection,
     handler: &Handler,
     stream: &StreamInfo,
     owner: &Owner<'_>,
+    floor: u64,
 ) -> Result<ConsumerInfo, Error> {
     let found = connection.consumer(&handler.stream, &handler.consumer).await?;
     if let Some(found) = &found {
@@ -200,7 +203,8 @@ pub async fn bind(
     let found = match found {
         Some(found) => found,
         None => {
-            let wanted = config(handler, owner, None, stream)?;
+            let start = start(handler, stream, floor)?;
+            let wanted = config(handler, owner, Origin::New(start));
             match connection.put_consumer(&handler.stream, &wanted, "create").await {
                 Ok(made) => made,
                 // Another host was faster.
@@ -217,7 +221,7 @@ pub async fn bind(
             }
         }
     };
-    let wanted = config(handler, owner, Some(&found), stream)?;
+    let wanted = config(handler, owner, Origin::Found(&found));
     if !differs(&wanted, &found.config) {
         return Ok(found);
     }
@@ -247,12 +251,18 @@ pub fn check_owner(handler: &Handler, found: &ConsumerInfo, owner: &Owner<'_>) -
     }
 }
 
-fn config(
-    handler: &Handler,
-    owner: &Owner<'_>,
-    found: Option<&ConsumerInfo>,
-    stream: &StreamInfo,
-) -> Result<Value, Error> {
+/// From where the configuration of a consumer has its start.
+enum Origin<'a> {
+    New(Start),
+    /// Where it starts cannot be changed afterwards: what is there stays.
+    Found(&'a ConsumerInfo),
+}
+
+fn config(handler: &Handler, owner: &Owner<'_>, origin: Origin<'_>) -> Value {
+    let found = match &origin {
+        Origin::New(_) => None,
+        Origin::Found(found) => Some(*found),
+    };
     let mut config = json!({
         "durable_name": handler.consumer,
         "description": format!("jetmesh handler {}", handler.name),
@@ -269,24 +279,15 @@ fn config(
         [one] => config["filter_subject"] = json!(one),
         many => config["filter_subjects"] = json!(many),
     }
-    // Where it starts cannot be changed afterwards: what is there stays.
-    if let Some(found) = found {
-        for key in ["deliver_policy", "opt_start_seq", "opt_start_time"] {
-            if let Some(value) = found.config.get(key) {
-                config[key] = value.clone();
+    let start = match origin {
+        Origin::New(start) => start,
+        Origin::Found(found) => {
+            for key in ["deliver_policy", "opt_start_seq", "opt_start_time"] {
+                if let Some(value) = found.config.get(key) {
+                    config[key] = value.clone();
+                }
             }
-        }
-        return Ok(config);
-    }
-    let start = match handler.start {
-        Some(start) => start,
-        None if stream.state.messages == 0 => Start::All,
-        None => {
-            return Err(Error::Refused(format!(
-                "handler {}: stream {} already contains {} messages; set where it starts: `start = \"all\"`, \
-                 `\"new\"`, a sequence or a time",
-                handler.name, handler.stream, stream.state.messages
-            )));
+            return config;
         }
     };
     match start {
@@ -302,7 +303,7 @@ fn config(
             config["opt_start_time"] = json!(rfc3339(u64::try_from(since.as_millis()).unwrap_or(u64::MAX)));
         }
     }
-    Ok(config)
+    config
 }
 
 /// What a consumer tells of itself.

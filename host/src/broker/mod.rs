@@ -20,6 +20,7 @@ pub mod recreate;
 pub mod scan;
 pub mod screen;
 pub mod shared;
+mod start;
 pub mod stored;
 pub mod stream;
 pub mod wire;

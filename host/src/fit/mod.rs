@@ -7,12 +7,15 @@ use serde_json::{Value, json};
 
 use crate::broker::bucket::check_ledger_bucket;
 use crate::broker::consumer::{Owner, check_owner, work_queue};
+use crate::broker::error::Code;
 use crate::broker::kv::kv_stream;
 use crate::broker::provision::{ADVISORIES, ATTEMPTS, DEAD, DELAYED, REPLAY, check_mesh_stream, transformed, wanted};
 use crate::broker::{self, Connection, StreamInfo};
 use crate::event::clock;
 use crate::event::subject::overlap;
-use crate::ledger::store::known::forgotten;
+use crate::ledger::core::entry::Subjects;
+use crate::ledger::store::known::{forgotten, lost};
+use crate::ledger::store::read;
 use crate::outbox::unfit;
 use crate::plan::{Handler, Outbox, Plan};
 
@@ -37,7 +40,11 @@ pub async fn look(connection: &Connection, plan: &Plan) -> Result<Fit, broker::E
     let mut fit = Fit::default();
     fit.problems.extend(rights::denied(connection, plan).await?);
     fit.problems.extend(apart(connection, plan).await?);
-    let missing = streams(connection, plan, &mut fit).await?;
+    // No host makes these, and the handlers say why.
+    let lost: Vec<String> = lost(connection, plan).await?.into_iter().map(kv_stream).collect();
+    let mut missing = streams(connection, plan, &mut fit).await?;
+    missing.retain(|(name, _)| !lost.contains(name));
+    fit.made.retain(|name| !lost.contains(name));
     account(connection, plan, &missing, &mut fit).await;
     for bucket in plan.ledgers() {
         if let Some(info) = connection.stream(&kv_stream(bucket)).await?
@@ -246,7 +253,7 @@ async fn source(connection: &Connection, plan: &Plan, handler: &Handler, fit: &m
                 .extend(check_owner(handler, &found, &owner).err().map(|e| e.to_string()));
             fit.problems.extend(forgotten(connection, handler, &found).await?);
         }
-        None if handler.start.is_none() && info.state.messages > 0 => fit.problems.push(format!(
+        None if handler.start.is_none() && info.state.messages > 0 && !has_floor(connection, handler).await? => fit.problems.push(format!(
             "handler {}: stream {} already contains {} messages; set where it starts: `start = \"all\"`, `\"new\"`, \
              a sequence or a time",
             handler.name, handler.stream, info.state.messages
@@ -271,6 +278,18 @@ async fn outbox(connection: &Connection, plan: &Plan, outbox: &Outbox, fit: &mut
         )),
     }
     Ok(())
+}
+
+/// Whether a ledger knows up to where a handler has come: its consumer was removed, and is created there again.
+async fn has_floor(connection: &Connection, handler: &Handler) -> Result<bool, broker::Error> {
+    let Some(ledger) = &handler.ledger else {
+        return Ok(false);
+    };
+    let head = read::head(connection, &kv_stream(ledger), &Subjects::new(ledger)).await;
+    match head {
+        Err(error) if error.code() == Some(Code::STREAM_NOT_FOUND) => Ok(false),
+        head => Ok(head?.is_some_and(|(head, _)| head.floors.get(&handler.name).is_some_and(|of| of.floor > 0))),
+    }
 }
 
 /// The subjects that a stream's messages have: a transform changes what it captures.

@@ -35,7 +35,11 @@ pub async fn connect(lane: &Lane, connection: Connection) -> Result<Link, Error>
     if let Some(found) = &found {
         behind::reconcile(&connection, plan, (found, &owner), (&info, &present)).await?;
     }
-    let own = bind(&connection, plan, &info, &owner).await?;
+    let floor = lane
+        .bucket
+        .as_ref()
+        .map_or(0, |bucket| bucket.floor(&plan.name, &present.token));
+    let own = bind(&connection, plan, &info, &owner, floor).await?;
     let now = connection.stream(&plan.stream).await?;
     if now.is_none_or(|now| now.created != info.created) {
         // The stream was deleted and created again in between, and this consumer names the old incarnation: no host may use it.

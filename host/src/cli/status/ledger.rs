@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::handler::head;
 use super::json::{LedgerState, LedgerStatus, RelayStanding, RelayStatus};
+use crate::broker::error::Code;
 use crate::broker::kv::kv_stream;
 use crate::broker::{self, By, Connection};
 use crate::event::clock::now_ms;
@@ -84,7 +85,11 @@ async fn relay(connection: &Connection, plan: &Plan, name: &str, hosts: &[Value]
         }
         Err(error) => {
             status.state = RelayStanding::Unknown;
-            status.why = Some(error.to_string());
+            status.why = Some(match error.code() {
+                // Whether a host makes it, the ledger's own line says.
+                Some(Code::STREAM_NOT_FOUND) => format!("there is no stream {}", kv_stream(name)),
+                _ => error.to_string(),
+            });
             return status;
         }
     };

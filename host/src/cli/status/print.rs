@@ -35,7 +35,7 @@ pub fn print(status: &MeshStatus) {
         "MODULE",
     ];
     table::print_narrow(&header, &rows, &NARROW);
-    status.handlers.iter().for_each(handler);
+    status.handlers.iter().for_each(|one| handler(one, &status.ledgers));
     status.ledgers.iter().for_each(ledger);
     super::outbox::print(&status.outboxes);
     status.hosts.iter().for_each(host);
@@ -80,10 +80,16 @@ fn row(status: &HandlerStatus) -> Vec<String> {
     ]
 }
 
-fn handler(status: &HandlerStatus) {
+fn handler(status: &HandlerStatus, ledgers: &[LedgerStatus]) {
     let name = &status.handler;
     if let Some(why) = &status.why {
         let since = since(status.since.as_deref());
+        // The handlers of a ledger share its reason, which may be long.
+        let ledger = ledgers.iter().find(|ledger| ledger.why.as_ref() == Some(why));
+        let why = ledger.map_or_else(
+            || why.clone(),
+            |ledger| format!("ledger {} is stopped, see below", ledger.ledger),
+        );
         println!("{name} is {}{since}: {why}", word(&status.state));
     }
     if status.modules.len() > 1 {
