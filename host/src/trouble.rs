@@ -3,10 +3,11 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use parking_lot::{Mutex, MutexGuard};
 
+use crate::failpoint::wall_clock;
 use crate::text::normalise::normalise;
 
 /// Logs a trouble that may come again, if it is new. `about`: what it concerns, such as a handler. Two are the same if they
@@ -78,7 +79,7 @@ pub fn tell_all() {
 fn log(lines: Vec<TroubleLine>) {
     for TroubleLine { what, about, met, now } in lines {
         let TroubleMet { why, times, .. } = met;
-        let since = format!("{:.3}", met.since);
+        let since = jiff::Timestamp::try_from(met.since).map_or_else(|_| "?".to_owned(), |since| format!("{since:.3}"));
         match (now, met.weight) {
             (TroubleNow::Lasts, Weight::Delay | Weight::Person) => {
                 tracing::error!(about, why, times, since, "it continues: {what}");
@@ -100,7 +101,7 @@ struct TroubleMet {
     weight: Weight,
     /// What was said last.
     why: String,
-    since: jiff::Timestamp,
+    since: SystemTime,
     /// How often it came, and how often when it was last told of.
     times: u64,
     told: u64,
@@ -145,7 +146,7 @@ impl Troubles {
             weight,
             why,
             // On lines of the log, whose own time is the host's.
-            since: jiff::Timestamp::now(),
+            since: wall_clock(),
             times: 1,
             told: 1,
             told_at: now,

@@ -2,7 +2,6 @@
 
 use serde_json::{Value, json};
 
-#[cfg(feature = "failpoints")]
 use crate::ahead::{put_ahead, stop};
 #[cfg(feature = "failpoints")]
 use crate::audit::{judge, publish_work, publish_work_from};

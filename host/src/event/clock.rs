@@ -4,10 +4,10 @@
 //! consumer's state tells the server's time, read between the request and the answer: so it bounds how far the server's clock
 //! is from this process's monotonic one. A slow answer bounds it less, and is never wrong; several bound it more and more.
 //!
-//! Only [`wall_ms`] reads the host's wall clock. Lines of the log have its time; everything else has [`now_ms`].
+//! Lines of the log have the time of the host's wall clock, [`wall_ms`]; everything else has [`now_ms`].
 
 use std::sync::LazyLock;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use parking_lot::Mutex;
 
@@ -79,14 +79,7 @@ pub fn heard(time: &str, asked: Instant) {
 }
 
 fn wall_us() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let shift = |name| {
-        failpoint::number(name)
-            .and_then(|ms| i64::try_from(ms).ok())
-            .unwrap_or(0)
-            * 1000
-    };
-    micros(since) + shift("clock-ahead-ms") - shift("clock-behind-ms")
+    micros(failpoint::wall_clock().duration_since(UNIX_EPOCH).unwrap_or_default())
 }
 
 fn monotonic_us(at: Instant) -> i64 {

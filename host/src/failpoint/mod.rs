@@ -5,6 +5,8 @@
 //! `off` (asked by [`off`]), or a number (asked by [`number`]). `nth` is the pass at which it acts, 1 unless given.
 //! `MESH_MISTAKE=<name>` plants a mistake in the ledger (`mistake`).
 
+use std::time::{Duration, SystemTime};
+
 #[cfg(feature = "failpoints")]
 use crate::failpoint::mistake::Mistake;
 use crate::failpoint::mistake::Planted;
@@ -139,4 +141,10 @@ pub fn number(name: &str) -> Option<u64> {
         let _ = name;
         None
     }
+}
+
+/// The host's wall clock; a test can have it be ahead or behind.
+pub fn wall_clock() -> SystemTime {
+    let shift = |name| number(name).map_or(Duration::ZERO, Duration::from_millis);
+    SystemTime::now() + shift("clock-ahead-ms") - shift("clock-behind-ms")
 }
