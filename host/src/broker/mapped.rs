@@ -1,6 +1,6 @@
 //! Where what is published on a subject is stored. An account can map subjects (`mappings`): what is published on one of them
 //! arrives under another. JetStream's API knows nothing of that: it answers for the subject that it is asked about. So the server is
-//! asked to trace a message that it delivers to nobody.
+//! asked to trace a message that it delivers to no subscriber.
 //!
 //! Format: <https://github.com/nats-io/nats-architecture-and-design/blob/main/adr/ADR-41.md>.
 

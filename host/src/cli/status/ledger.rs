@@ -85,11 +85,7 @@ async fn relay(connection: &Connection, plan: &Plan, name: &str, hosts: &[Value]
         }
         Err(error) => {
             status.state = RelayStanding::Unknown;
-            status.why = Some(match error.code() {
-                // Whether a host makes it, the ledger's own line says.
-                Some(Code::STREAM_NOT_FOUND) => format!("there is no stream {}", kv_stream(name)),
-                _ => error.to_string(),
-            });
+            status.why = Some(unknown(name, &error));
             return status;
         }
     };
@@ -119,6 +115,14 @@ async fn relay(connection: &Connection, plan: &Plan, name: &str, hosts: &[Value]
     status.state = state;
     status.why = Some(why);
     status
+}
+
+/// Why it is not known what waits. Whether a host makes a missing stream, the ledger's own line says.
+fn unknown(name: &str, error: &broker::Error) -> String {
+    match error.code() {
+        Some(Code::STREAM_NOT_FOUND) => format!("there is no stream {}", kv_stream(name)),
+        _ => error.to_string(),
+    }
 }
 
 enum Waits {
