@@ -9,7 +9,10 @@ use std::time::{Duration, SystemTime};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use crate::calendar::Timetable;
+pub mod time_text;
+mod timetable;
+
+pub use timetable::{Dst, Timetable, When};
 
 /// What one host does: how it reaches NATS, which streams it provides, which handlers it runs.
 #[derive(Debug, Clone, PartialEq)]

@@ -4,8 +4,8 @@ use jiff::civil::DateTime;
 use jiff::tz::{Offset, TimeZone};
 use jiff::{SignedDuration, Timestamp};
 
-use super::Dst;
 use super::cron::Cron;
+use crate::plan::Dst;
 
 /// A span in which the clock of a zone runs evenly.
 struct Span {

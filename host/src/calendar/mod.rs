@@ -5,64 +5,15 @@ mod cron;
 mod local;
 #[cfg(test)]
 mod tests;
-pub mod time_text;
 
 use std::time::Duration;
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
-use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use self::cron::Cron;
-
-/// What a schedule is due by, as the configuration says it and as it is stored.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum When {
-    Cron {
-        expression: String,
-        /// Name of a zone in the IANA database.
-        zone: String,
-        dst: Dst,
-    },
-    /// In seconds; counted from the start of the schedule, else from 1970.
-    Every(u64),
-    /// Once; in milliseconds since the Unix epoch.
-    At(#[serde(with = "time_text")] u64),
-}
-
-/// What becomes of a local time on the day on which the clock is changed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Dst {
-    /// It comes once, on every day.
-    Once,
-    /// It comes when the clock shows it: not at all where the clock is set forward over it, twice where it is set back.
-    Clock,
-}
-
-/// When a schedule is due, with its bounds.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Timetable {
-    pub when: When,
-    /// Nothing is due before; in milliseconds since the Unix epoch.
-    #[serde(
-        default,
-        rename = "start",
-        with = "time_text::option",
-        skip_serializing_if = "Option::is_none"
-    )]
-    pub start_ms: Option<u64>,
-    /// Nothing is due after.
-    #[serde(
-        default,
-        rename = "end",
-        with = "time_text::option",
-        skip_serializing_if = "Option::is_none"
-    )]
-    pub end_ms: Option<u64>,
-}
+use crate::plan::{Dst, Timetable, When};
 
 /// A timetable whose expression and zone have been read.
 #[derive(Debug, Clone)]
@@ -87,24 +38,24 @@ pub enum Wrong {
     Zone(String),
 }
 
-impl Timetable {
-    pub fn calendar(&self) -> Result<Calendar, Wrong> {
-        let rule = match &self.when {
+impl Calendar {
+    pub fn of(timetable: &Timetable) -> Result<Calendar, Wrong> {
+        let rule = match &timetable.when {
             When::Cron { expression, zone, dst } => Rule::Cron {
                 cron: Cron::parse(expression).map_err(Wrong::Cron)?,
                 zone: time_zone(zone).map_err(Wrong::Zone)?,
                 dst: *dst,
             },
             When::Every(seconds) => Rule::Every {
-                from_ms: self.start_ms.unwrap_or(0),
+                from_ms: timetable.start_ms.unwrap_or(0),
                 period_ms: seconds.max(&1).saturating_mul(1000),
             },
             When::At(ms) => Rule::At(*ms),
         };
         Ok(Calendar {
             rule,
-            start_ms: self.start_ms.unwrap_or(0),
-            end_ms: self.end_ms.unwrap_or(u64::MAX),
+            start_ms: timetable.start_ms.unwrap_or(0),
+            end_ms: timetable.end_ms.unwrap_or(u64::MAX),
         })
     }
 }

@@ -31,7 +31,7 @@ fn cron(expression: &str, zone: &str, dst: Dst) -> Calendar {
 
 fn calendar(when: When, start_ms: Option<u64>, end_ms: Option<u64>) -> Calendar {
     let timetable = Timetable { when, start_ms, end_ms };
-    timetable.calendar().expect("the timetable is right")
+    Calendar::of(&timetable).expect("the timetable is right")
 }
 
 fn ms(text: &str) -> u64 {
@@ -256,13 +256,11 @@ fn a_bad_expression_is_named_by_its_part_field_and_rule() {
             zone: "UTC".to_owned(),
             dst: Dst::Once,
         };
-        match (Timetable {
+        match Calendar::of(&Timetable {
             when,
             start_ms: None,
             end_ms: None,
-        })
-        .calendar()
-        {
+        }) {
             Err(Wrong::Cron(why)) => assert!(why.contains(part), "{expression}: {why}"),
             other => panic!("{expression}: {other:?}"),
         }
@@ -277,12 +275,11 @@ fn a_zone_that_does_not_exist_is_refused() {
             zone: zone.to_owned(),
             dst: Dst::Once,
         };
-        let made = Timetable {
+        let made = Calendar::of(&Timetable {
             when,
             start_ms: None,
             end_ms: None,
-        }
-        .calendar();
+        });
         assert!(matches!(made, Err(Wrong::Zone(_))), "{zone}: {made:?}");
     }
 }

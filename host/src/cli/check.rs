@@ -9,6 +9,7 @@ use super::{Args, Error, OK, REFUSED};
 use crate::app;
 use crate::broker::provision::DEAD;
 use crate::broker::{self, Connection, limits};
+use crate::calendar::Calendar;
 use crate::config;
 use crate::dlq::retention;
 use crate::event::clock::now_ms;
@@ -99,7 +100,7 @@ pub async fn run(args: &Args, check: &Check) -> Result<u8, Error> {
 
 /// When a schedule is due next.
 fn due_next(schedule: &Schedule) -> String {
-    let calendar = schedule.timetable.calendar().into_iter();
+    let calendar = Calendar::of(&schedule.timetable).into_iter();
     let dues = calendar.flat_map(|calendar| calendar.between(now_ms(), u64::MAX).take(3).collect::<Vec<_>>());
     let dues: Vec<String> = dues.map(|due| rfc3339(due).replace(".000Z", "Z")).collect();
     let next = match dues.as_slice() {

@@ -4,9 +4,10 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use super::values::{format_bytes, format_duration};
-use crate::calendar::{Dst, When};
 use crate::event::rfc3339;
-use crate::plan::{CatchUp, Handler, Identity, Instance, LogFormat, Nats, Overlap, Plan, Schedule, Start, Stream};
+use crate::plan::{
+    CatchUp, Dst, Handler, Identity, Instance, LogFormat, Nats, Overlap, Plan, Schedule, Start, Stream, When,
+};
 use crate::text::secret::{HIDDEN, hide, redact};
 
 /// The effective configuration as TOML; secrets are hidden.

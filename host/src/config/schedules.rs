@@ -5,11 +5,11 @@ use std::time::Duration;
 use super::names::check_name;
 use super::reader::{Reader, Section};
 use super::values::format_duration;
-use crate::calendar::{Dst, Timetable, When, Wrong};
+use crate::calendar::{Calendar, Wrong};
 use crate::event::clock::now_ms;
 use crate::event::effects::check_subject;
 use crate::event::{parse_rfc3339, rfc3339};
-use crate::plan::{CatchUp, Overlap, Schedule};
+use crate::plan::{CatchUp, Dst, Overlap, Schedule, Timetable, When};
 
 /// Most that a payload may be: it is stored with the schedule, and read with it.
 const PAYLOAD_BYTES_MAX: usize = 64 * 1024;
@@ -128,7 +128,7 @@ fn timetable(name: &str, section: &mut Section, reader: &mut Reader) -> Timetabl
 
 /// Whether it is due at all.
 fn judge(key: &str, timetable: &Timetable, reader: &mut Reader) {
-    let calendar = match (timetable.calendar(), &timetable.when) {
+    let calendar = match (Calendar::of(timetable), &timetable.when) {
         (Ok(calendar), _) => calendar,
         (Err(Wrong::Cron(why)), When::Cron { expression, .. }) => {
             let what = format!("\"{}\": {why}", expression.escape_debug());

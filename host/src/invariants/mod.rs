@@ -74,11 +74,10 @@ const WASM: [&str; 6] = [
 const LEDGER_CORE: &str = "ledger/core/";
 
 /// Verdicts and effects are data.
-const DATA: [&str; 17] = [
+const DATA: [&str; 16] = [
     "calendar/cron.rs",
     "calendar/local.rs",
     "calendar/mod.rs",
-    "calendar/time_text.rs",
     "event/effects.rs",
     "failpoint/mistake.rs",
     "handler_task/advisory/judge.rs",
@@ -129,11 +128,11 @@ const ROOMS: [&str; 22] = [
     "broker",
     "event",
     "trouble",
+    "calendar",
     "text",
     "failpoint",
     "random",
     "plan",
-    "calendar",
 ];
 
 fn naming(word: &str) -> BTreeSet<String> {

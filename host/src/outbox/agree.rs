@@ -5,16 +5,14 @@
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
-use super::database::Database;
 use super::error::Error;
 use super::letter;
 use super::marker::{MESSAGE_ID, Marker, Pause, RowRef, row_of};
+use super::sides::Sides;
 use super::sqlite::TablePosition;
-use super::stream::{self, Marked, OutboxStream};
+use super::stream::{self, Marked};
 use crate::broker::scan::{From, LOOKS, survey};
-use crate::broker::{Connection, provision};
 use crate::event::{header, rfc3339};
-use crate::plan::{Outbox, Plan};
 
 /// What database and stream agree on.
 #[derive(Debug, Clone)]
@@ -26,15 +24,6 @@ pub struct Agreement {
     pub paused: Option<Pause>,
     /// What was found, if one of the two was an older copy.
     pub restored: Option<String>,
-}
-
-/// An outbox, its database and its stream.
-pub struct Sides<'a> {
-    pub plan: &'a Plan,
-    pub outbox: &'a Outbox,
-    pub connection: &'a Connection,
-    pub database: &'a Database,
-    pub target: &'a OutboxStream,
 }
 
 impl Sides<'_> {
@@ -168,12 +157,6 @@ impl Sides<'_> {
             marker.host,
             rfc3339(time_ms)
         )))
-    }
-
-    /// Makes the stream of dead letters again if it is gone.
-    pub async fn kept<T>(&self, step: impl Future<Output = Result<T, crate::broker::Error>>) -> Result<T, Error> {
-        let done = provision::kept(self.connection, self.plan, provision::DEAD, step).await;
-        Ok(done?)
     }
 }
 

@@ -1,13 +1,14 @@
 //! What a person does with an outbox: its tables are made, it is paused and resumed, a row is made a dead letter. Each but the
 //! first writes a marker, so no relay publishes past it without having seen it.
 
-use super::agree::{Agreement, Sides};
+use super::agree::Agreement;
 use super::database::Database;
 use super::error::Error;
 use super::letter;
 use super::marker::{DeadRow, Marker, Pause, RowRef};
 use super::relay::marker_message;
 use super::row::OutboxRow;
+use super::sides::Sides;
 use super::sqlite::TablePosition;
 use super::stream::{self, BatchRefusal, Marked, refusal};
 use crate::broker::Connection;

@@ -1,13 +1,13 @@
 //! The dead letter of a row that is no event.
 
-use super::agree::Sides;
 use super::error::Error;
 use super::row::OutboxRow;
+use super::sides::Sides;
 use crate::event::rfc3339;
 use crate::mesh_streams::dead_letter::{self, TIME};
 
 /// The row's id.
-const ROW: &str = "Mesh-Outbox-OutboxRow";
+const ROW: &str = "Mesh-Outbox-Row";
 /// The row's headers, if they cannot be read.
 const UNREAD: &str = "Mesh-Outbox-Headers";
 /// How much of those is kept.

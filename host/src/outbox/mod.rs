@@ -10,6 +10,7 @@ mod letter;
 mod marker;
 mod relay;
 mod row;
+mod sides;
 mod sqlite;
 mod state;
 mod stream;

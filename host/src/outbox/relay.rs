@@ -4,12 +4,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::agree::{Agreement, Sides};
+use super::agree::Agreement;
 use super::database::Database;
 use super::error::Error;
 use super::group::{OutboxGroup, bytes_max, rows_max};
 use super::letter;
 use super::marker::{MESSAGE_ID, Marker, Pause, RowRef, message_id};
+use super::sides::Sides;
 use super::sqlite::TablePosition;
 use super::state::{OutboxStanding, OutboxState};
 use super::stream::{self, BatchRefusal, OutboxStream, refusal};

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::calendar::{Calendar, delay_of, time_text};
-use crate::plan::{CatchUp, Overlap, Schedule};
+use crate::calendar::{Calendar, delay_of};
+use crate::plan::{CatchUp, Overlap, Schedule, time_text};
 
 /// The format that this host writes, and the newest that it can read.
 pub const FORMAT: u32 = 1;
@@ -252,7 +252,7 @@ impl ScheduleState {
 
     pub fn calendar(&self) -> Option<Calendar> {
         // It was read when it was armed; another version of a zone's name may be gone since.
-        self.spec.timetable.calendar().ok()
+        Calendar::of(&self.spec.timetable).ok()
     }
 
     /// The same state, one step on.

@@ -6,14 +6,13 @@ use bytes::Bytes;
 
 use super::key;
 use super::state::{DueEvent, ScheduleStep};
-use crate::calendar::time_text;
 use crate::event::effects::Version;
 use crate::event::{EventId, Headers};
 use crate::ledger::core::entry::{Decision, DecisionKind};
 use crate::ledger::core::transaction::{Planned, Transaction};
 use crate::ledger::identity::{EVENT_ID, SEAL, seal};
 use crate::mesh_streams::delayed::TIMER_TO;
-use crate::plan::Schedule;
+use crate::plan::{Schedule, time_text};
 
 /// Header of a schedule's event: its schedule.
 pub const SCHEDULE: &str = "Mesh-Schedule";

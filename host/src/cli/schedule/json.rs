@@ -3,9 +3,8 @@
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::calendar::When;
 use crate::event::rfc3339;
-use crate::plan::{Plan, Schedule};
+use crate::plan::{Plan, Schedule, When};
 use crate::schedule::state::ScheduleState;
 
 /// A schedule. `schedule ls`, `schedule show` and `status` print it.

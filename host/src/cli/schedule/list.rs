@@ -8,7 +8,7 @@ use super::{ScheduleLs, ScheduleNext, ScheduleShow, of_plan, stored, unknown};
 use crate::broker::kv::kv_stream;
 use crate::broker::provision::MESH_BUCKET;
 use crate::broker::{self, Connection};
-use crate::calendar::delay_of;
+use crate::calendar::{Calendar, delay_of};
 use crate::cli::table::{self, Narrow};
 use crate::cli::text::{in_time, json_line, json_page};
 use crate::cli::{Error, OK};
@@ -148,7 +148,7 @@ pub async fn next(connection: &Connection, plan: &Plan, next: &ScheduleNext) -> 
     let state = stored(connection, name).await?;
     let spec = state.as_ref().map(|state| &state.spec).or_else(|| of_plan(plan, name));
     let spec = spec.ok_or_else(|| unknown(plan, name))?;
-    let calendar = spec.timetable.calendar();
+    let calendar = Calendar::of(&spec.timetable);
     let calendar = calendar.map_err(|_| Error::Failed(format!("schedule {name}: its times cannot be read")))?;
     let delay = delay_of(name, Duration::from_millis(spec.jitter_ms));
     let delay = u64::try_from(delay.as_millis()).unwrap_or(0);

@@ -3,7 +3,7 @@ use std::collections::BTreeSet;
 use proptest::prelude::*;
 
 use super::*;
-use crate::calendar::{Dst, Timetable, When};
+use crate::plan::{Dst, Timetable, When};
 
 const START: u64 = 1_700_000_000_000;
 
