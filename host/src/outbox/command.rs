@@ -145,14 +145,14 @@ pub async fn skip(
         let Some(row) = database.ask(move |table| table.of_id(id)).await? else {
             return Ok(Skipped::Gone);
         };
-        if bury(&sides, &standing, host, (&row, reason)).await? {
+        if dead_letter(&sides, &standing, host, (&row, reason)).await? {
             return Ok(Skipped::Dead);
         }
     }
     Err(Error::Moved)
 }
 
-async fn bury(
+async fn dead_letter(
     sides: &Sides<'_>,
     standing: &Agreement,
     host: &str,

@@ -41,7 +41,7 @@ impl OutboxGroup {
             }
             match judged {
                 Ok(headers) => group.events.push((row, headers)),
-                Err(why) => group.bury(row, &why),
+                Err(why) => group.dead_letter(row, &why),
             }
         }
         group
@@ -59,9 +59,9 @@ impl OutboxGroup {
     }
 
     /// Its one event is a dead letter after all.
-    pub fn bury_the_event(&mut self, why: &str) {
+    pub fn dead_letter_the_event(&mut self, why: &str) {
         if let Some((row, _)) = self.events.pop() {
-            self.bury(row, why);
+            self.dead_letter(row, why);
         }
     }
 
@@ -70,7 +70,7 @@ impl OutboxGroup {
         self.known.extend(self.events.pop().map(|(row, _)| row.at));
     }
 
-    fn bury(&mut self, row: OutboxRow, why: &str) {
+    fn dead_letter(&mut self, row: OutboxRow, why: &str) {
         let dead = DeadRow::new(row.at, why);
         self.dead.push((row, dead));
     }

@@ -180,7 +180,7 @@ impl OutboxRelay {
                     self.rows_max = (group.rows().len() / 2).max(1);
                     return Ok(NextStep::Look);
                 }
-                BatchRefusal::Event(why) if !group.events.is_empty() => group.bury_the_event(&why),
+                BatchRefusal::Event(why) if !group.events.is_empty() => group.dead_letter_the_event(&why),
                 BatchRefusal::Known if !group.events.is_empty() => group.know_the_event(),
                 BatchRefusal::Event(why) => return Err(Error::Person(format!("the marker is refused: {why}"))),
                 BatchRefusal::Known => return Err(Error::Person("the marker is refused as a duplicate".to_owned())),
@@ -270,8 +270,7 @@ impl OutboxRelay {
     }
 
     async fn paused(&self, pause: &Pause) -> Result<(), Error> {
-        let why = format!("paused since {}: {}", pause.since, pause.reason);
-        self.state.stands(OutboxStanding::Paused, Some(why));
+        self.state.stands(OutboxStanding::Paused, Some(pause.reason.clone()));
         self.tell_backlog().await?;
         self.pause(IDLE).await;
         Ok(())
