@@ -29,7 +29,7 @@ test: handlers fixtures ## run every test, against a real nats-server
 	$(TEST) --workspace --no-fail-fast
 
 # What rests on the server's own promises: batches, schedules, message ids, redelivery.
-OLDEST_TESTS := ahead:: effects:: dead_letters:: delayed:: dlq:: identity:: ledger:: letters:: payloads:: replay:: retry:: storage:: sweep:: torn::
+OLDEST_TESTS := ahead:: cut:: effects:: dead_letters:: delayed:: dlq:: identity:: ledger:: letters:: payloads:: replay:: retry:: storage:: sweep:: torn::
 
 test-oldest: handlers ## run a part of the tests against the oldest nats-server that a host takes
 	@tools/install.sh oldest
