@@ -16,7 +16,6 @@ use crate::broker::{self, Connection, Connections};
 use crate::event::clock::now_ms;
 use crate::event::rfc3339;
 use crate::fit;
-use crate::handler_task::counters::ServingState;
 use crate::handler_task::lane::Lane;
 use crate::handler_task::{advisory, reload};
 use crate::ledger::relay::RelayState;
@@ -309,9 +308,14 @@ fn outboxes(plan: &Arc<Plan>, host: &str, lanes: &[Arc<Lane>], drain: &Drain) ->
 
 /// Completes when all of these handlers have begun, or the drain has.
 async fn handlers_began(lanes: Vec<Arc<Lane>>, drain: Drain) {
-    let begins = |lane: &Arc<Lane>| matches!(lane.status.get().state, ServingState::Starting);
-    while lanes.iter().any(begins) && !drain.has_begun() {
-        tokio::time::sleep(Duration::from_millis(10)).await;
+    let all = async {
+        for lane in &lanes {
+            lane.status.began().await;
+        }
+    };
+    tokio::select! {
+        () = all => {}
+        () = drain.begun() => {}
     }
 }
 

@@ -10,9 +10,8 @@ use super::connection::{Connection, PubAck, pub_ack, token};
 use super::error::{Code, Error};
 use crate::failpoint;
 
-/// How often, and at which intervals, a denial is looked for after a batch that did not arrive whole.
-const DENIAL_LOOKS: u32 = 25;
-const DENIAL_LOOK: Duration = Duration::from_millis(20);
+/// How long a denial is waited for after a batch that did not arrive whole.
+const DENIED_WITHIN: Duration = Duration::from_millis(500);
 
 /// One message of a batch.
 pub struct BatchMessage {
@@ -66,21 +65,28 @@ impl Connection {
     /// Which message of a batch the server has not let in, if that is why it is refused. The server's word on it takes another
     /// way than the answer, and may come after it.
     async fn denied(&self, subjects: &[String], since: Instant, error: &Error) -> Option<Error> {
-        let incomplete = error.code() == Some(Code::ATOMIC_PUBLISH_INCOMPLETE_BATCH);
-        for look in 0..DENIAL_LOOKS {
-            let denied = |subject: &&String| self.denials.publish_since(&self.place(subject), since);
-            if let Some(subject) = subjects.iter().find(denied) {
-                return Some(Error::Denied {
-                    what: "a batch".to_owned(),
-                    right: "publish to",
-                    subject: subject.clone(),
-                });
-            }
-            if !incomplete || look + 1 == DENIAL_LOOKS {
-                break;
-            }
-            tokio::time::sleep(DENIAL_LOOK).await;
+        let denied = || self.denied_of("a batch", subjects.iter().map(String::as_str), since);
+        if error.code() != Some(Code::ATOMIC_PUBLISH_INCOMPLETE_BATCH) {
+            return denied();
         }
-        None
+        tokio::time::timeout(DENIED_WITHIN, self.denials.until(denied))
+            .await
+            .ok()
+    }
+
+    /// The first of these subjects to which the server has refused a publish since then, as an error. `what` could not be
+    /// published.
+    pub fn denied_of<'a>(
+        &self,
+        what: &str,
+        mut subjects: impl Iterator<Item = &'a str>,
+        since: Instant,
+    ) -> Option<Error> {
+        let subject = subjects.find(|subject| self.denials.publish_since(&self.place(subject), since))?;
+        Some(Error::Denied {
+            what: what.to_owned(),
+            right: "publish to",
+            subject: subject.to_owned(),
+        })
     }
 }

@@ -55,10 +55,15 @@ impl Denials {
 
     /// Completes when the server refuses a publish to this subject, or has since then.
     pub async fn publish_refused(&self, subject: &str, since: Instant) {
+        self.until(|| self.publish_since(subject, since).then_some(())).await;
+    }
+
+    /// Completes when what the server has said shows something.
+    pub async fn until<T>(&self, shown: impl Fn() -> Option<T>) -> T {
         loop {
             let heard = self.heard.notified();
-            if self.publish_since(subject, since) {
-                return;
+            if let Some(shown) = shown() {
+                return shown;
             }
             heard.await;
         }

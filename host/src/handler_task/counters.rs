@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use parking_lot::Mutex;
+use tokio::sync::watch;
 
 use crate::broker::Error;
 use crate::event::clock::now_ms;
@@ -68,11 +68,11 @@ pub struct ServingStatus {
 }
 
 /// The same, as it changes.
-pub struct StatusCell(Mutex<ServingStatus>);
+pub struct StatusCell(watch::Sender<ServingStatus>);
 
 impl Default for StatusCell {
     fn default() -> StatusCell {
-        StatusCell(Mutex::new(ServingStatus {
+        StatusCell(watch::Sender::new(ServingStatus {
             state: ServingState::Starting,
             why: None,
             since_ms: now_ms(),
@@ -82,14 +82,22 @@ impl Default for StatusCell {
 
 impl StatusCell {
     pub fn set(&self, state: ServingState, why: Option<&Error>) {
-        let mut status = self.0.lock();
-        if status.state != state {
-            (status.state, status.since_ms) = (state, now_ms());
-        }
-        status.why = why.map(ToString::to_string);
+        self.0.send_modify(|status| {
+            if status.state != state {
+                (status.state, status.since_ms) = (state, now_ms());
+            }
+            status.why = why.map(ToString::to_string);
+        });
     }
 
     pub fn get(&self) -> ServingStatus {
-        self.0.lock().clone()
+        self.0.borrow().clone()
+    }
+
+    /// Completes when the first try to serve has ended, well or not.
+    pub async fn began(&self) {
+        let began = |status: &ServingStatus| !matches!(status.state, ServingState::Starting);
+        // The sender is this cell.
+        let _ = self.0.subscribe().wait_for(began).await;
     }
 }

@@ -3,7 +3,7 @@
 use crate::event::effects::Effects;
 use crate::event::{HOPS, Message};
 use crate::handler_task::delivery::Delivery;
-use crate::ledger::core::entry::{Decision, DecisionKind};
+use crate::ledger::core::entry::Decision;
 use crate::ledger::core::transaction::{Planned, Transaction};
 use crate::ledger::identity::{self, EVENT_ID, SEAL};
 use crate::mesh_streams::dead_letter::REPLAYED;
@@ -62,29 +62,18 @@ pub fn of(plan: &Handler, message: &Message, attempt: u32, digest: &ModuleDigest
             },
         });
     }
+    let id = identity::of(
+        plan,
+        &message.subject,
+        &message.headers,
+        &message.payload,
+        message.time_ms,
+    );
+    let done = Decision::done(&plan.name, message.event.to_string(), attempt, digest.to_string());
     Transaction {
         handler: plan.name.clone(),
         event: message.event.clone(),
-        decision: Some(Decision {
-            handler: plan.name.clone(),
-            event: message.event.to_string(),
-            verdict: DecisionKind::Done,
-            id: identity::of(
-                plan,
-                &message.subject,
-                &message.headers,
-                &message.payload,
-                message.time_ms,
-            ),
-            same_as: None,
-            cause: None,
-            code: None,
-            message: None,
-            attempt,
-            module: digest.to_string(),
-            follows_death: None,
-            writes: Vec::new(),
-        }),
+        decision: Some(Decision { id, ..done }),
         session: 0,
         reads: effects.reads,
         writes: effects.writes,

@@ -26,6 +26,29 @@ pub struct Agreement {
     pub restored: Option<String>,
 }
 
+impl Agreement {
+    /// The next marker of a host, without rows.
+    pub fn next_marker(&self, host: &str) -> Marker {
+        Marker {
+            database: self.position.database.clone(),
+            batch: self.position.batch + 1,
+            host: host.to_owned(),
+            paused: self.paused.clone(),
+            ..Marker::default()
+        }
+    }
+
+    /// Where the database stands when it has confirmed that marker. `created`: when the stream was created.
+    pub fn next_position(&self, sequence: u64, created: &str) -> TablePosition {
+        TablePosition {
+            database: self.position.database.clone(),
+            batch: self.position.batch + 1,
+            sequence,
+            created: created.to_owned(),
+        }
+    }
+}
+
 impl Sides<'_> {
     /// Whether both agree, without changing anything. `Err`: how they stand.
     pub async fn agreed(&self) -> Result<Result<Agreement, (TablePosition, Option<Marked>)>, Error> {

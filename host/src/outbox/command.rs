@@ -9,7 +9,6 @@ use super::marker::{DeadRow, Marker, Pause, RowRef};
 use super::relay::marker_message;
 use super::row::OutboxRow;
 use super::sides::Sides;
-use super::sqlite::TablePosition;
 use super::stream::{self, BatchRefusal, Marked, refusal};
 use crate::broker::Connection;
 use crate::event::clock::now_ms;
@@ -160,23 +159,14 @@ async fn dead_letter(
 ) -> Result<bool, Error> {
     let dead = DeadRow::new(row.at, why);
     let marker = Marker {
-        database: standing.position.database.clone(),
-        batch: standing.position.batch + 1,
-        host: host.to_owned(),
-        rows: Vec::new(),
         dead: vec![dead.clone()],
-        paused: standing.paused.clone(),
+        ..standing.next_marker(host)
     };
     let Some(sequence) = written(sides.connection, sides.outbox, &marker, standing.marker).await? else {
         return Ok(false);
     };
     letter::store(sides, &standing.position.database, row, &dead.why).await?;
-    let to = TablePosition {
-        batch: marker.batch,
-        sequence,
-        created: sides.target.created.clone(),
-        database: standing.position.database.clone(),
-    };
+    let to = standing.next_position(sequence, &sides.target.created);
     let (from, rows): (_, [RowRef; 1]) = (standing.position.clone(), [row.at]);
     // If it has moved, a relay that has seen the marker has deleted the row.
     sides

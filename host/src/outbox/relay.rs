@@ -11,7 +11,6 @@ use super::group::{OutboxGroup, bytes_max, rows_max};
 use super::letter;
 use super::marker::{MESSAGE_ID, Marker, Pause, RowRef, message_id};
 use super::sides::Sides;
-use super::sqlite::TablePosition;
 use super::state::{OutboxStanding, OutboxState};
 use super::stream::{self, BatchRefusal, OutboxStream, refusal};
 use crate::broker::Connection;
@@ -194,12 +193,7 @@ impl OutboxRelay {
             letter::store(&self.sides(), &standing.position.database, row, &dead.why).await?;
             failpoint::point("outbox-lettered");
         }
-        let next = TablePosition {
-            batch: standing.position.batch + 1,
-            sequence,
-            created: self.target.created.clone(),
-            database: standing.position.database.clone(),
-        };
+        let next = standing.next_position(sequence, &self.target.created);
         let (from, to, rows) = (standing.position.clone(), next.clone(), group.rows());
         if !self.database.ask(move |table| table.confirm(&from, &to, &rows)).await? {
             return Err(Error::Moved);
@@ -234,18 +228,11 @@ impl OutboxRelay {
                 body: row.payload.clone(),
             });
         }
+        let events = group.events.iter().map(|(row, _)| row.at);
         let marker = Marker {
-            database: standing.position.database.clone(),
-            batch: standing.position.batch + 1,
-            host: self.host.clone(),
-            rows: group
-                .events
-                .iter()
-                .map(|(row, _)| row.at)
-                .chain(group.known.iter().copied())
-                .collect(),
+            rows: events.chain(group.known.iter().copied()).collect(),
             dead: group.dead.iter().map(|(_, dead)| dead.clone()).collect(),
-            paused: standing.paused.clone(),
+            ..standing.next_marker(&self.host)
         };
         messages.push(marker_message(&self.outbox, &marker, standing.marker));
         Ok(match self.connection.publish_batch(messages).await {

@@ -8,7 +8,7 @@ use super::key;
 use super::state::{DueEvent, ScheduleStep};
 use crate::event::effects::Version;
 use crate::event::{EventId, Headers};
-use crate::ledger::core::entry::{Decision, DecisionKind};
+use crate::ledger::core::entry::Decision;
 use crate::ledger::core::transaction::{Planned, Transaction};
 use crate::ledger::identity::{EVENT_ID, SEAL, seal};
 use crate::mesh_streams::delayed::TIMER_TO;
@@ -44,20 +44,7 @@ pub fn transaction(taken: &ScheduleStep, read: Version, session: u64) -> Transac
     Transaction {
         handler: handler.clone(),
         event: event.clone(),
-        decision: Some(Decision {
-            handler: handler.clone(),
-            event: event.to_string(),
-            verdict: DecisionKind::Done,
-            id: None,
-            same_as: None,
-            cause: None,
-            code: None,
-            message: None,
-            attempt: 1,
-            module: String::new(),
-            follows_death: None,
-            writes: Vec::new(),
-        }),
+        decision: Some(Decision::done(&handler, event.to_string(), 1, String::new())),
         session,
         reads: BTreeMap::from([(handler.clone(), read)]),
         writes: BTreeMap::from([(handler, Some(value.into()))]),

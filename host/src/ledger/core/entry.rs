@@ -161,24 +161,30 @@ pub struct Decision {
     pub writes: Vec<usize>,
 }
 
-#[cfg(test)]
 impl Decision {
-    /// A decision of a handler in the first attempt, with nothing more to it.
-    pub fn of_test(handler: &str, event: &str, verdict: DecisionKind) -> Decision {
+    /// An event is done in this attempt, with nothing more to it.
+    pub fn done(handler: &str, event: String, attempt: u32, module: String) -> Decision {
         Decision {
             handler: handler.to_owned(),
-            event: event.to_owned(),
-            verdict,
+            event,
+            verdict: DecisionKind::Done,
             id: None,
             same_as: None,
             cause: None,
             code: None,
             message: None,
-            attempt: 1,
-            module: "m".to_owned(),
+            attempt,
+            module,
             follows_death: None,
             writes: Vec::new(),
         }
+    }
+
+    /// A decision of a handler in the first attempt, with nothing more to it.
+    #[cfg(test)]
+    pub fn of_test(handler: &str, event: &str, verdict: DecisionKind) -> Decision {
+        let done = Decision::done(handler, event.to_owned(), 1, "m".to_owned());
+        Decision { verdict, ..done }
     }
 }
 

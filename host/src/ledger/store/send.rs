@@ -43,10 +43,14 @@ pub async fn send(connection: &Connection, (append, records): (&str, &[Record]),
             return match futures_util::join!(commit, sent).0 {
                 Ok(answer) => match pub_ack(&record.subject, &answer) {
                     Ok(ack) => BatchAnswer::Committed(ack.seq),
-                    Err(Error::Api { code, text, .. }) => match denied(connection, records, began) {
-                        Some(why) => BatchAnswer::Named(why),
-                        None => BatchAnswer::of(code, &text),
-                    },
+                    Err(Error::Api { code, text, .. }) => {
+                        // It may be refused because the server has not let all of it in.
+                        let subjects = records.iter().map(|record| record.subject.as_str());
+                        match connection.denied_of("a commit", subjects, began) {
+                            Some(denied) => BatchAnswer::Named(denied.to_string()),
+                            None => BatchAnswer::of(code, &text),
+                        }
+                    }
                     Err(_) => BatchAnswer::Unknown,
                 },
                 Err(error @ Error::Denied { .. }) => BatchAnswer::Named(error.to_string()),
@@ -84,21 +88,4 @@ pub async fn send(connection: &Connection, (append, records): (&str, &[Record]),
         failpoint::point("batch-half-sent");
     }
     BatchAnswer::Unknown
-}
-
-/// A batch that is refused because the server has not let all of it in.
-fn denied(connection: &Connection, records: &[Record], since: Instant) -> Option<String> {
-    let denied = |record: &&Record| {
-        connection
-            .denials
-            .publish_since(&connection.place(&record.subject), since)
-    };
-    records.iter().find(denied).map(|record| {
-        let denied = Error::Denied {
-            what: "a commit".to_owned(),
-            right: "publish to",
-            subject: record.subject.clone(),
-        };
-        denied.to_string()
-    })
 }
