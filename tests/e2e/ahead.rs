@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use crate::audit::{judge, publish_work, publish_work_from, work};
 use crate::mesh::{Config, Mesh, PATIENT, says};
 use crate::support::server::Options;
-use crate::support::{Host, NatsServer, Signal, eventually};
+use crate::support::{Host, NatsServer, eventually};
 
 /// A mesh whose streams can lose their end: their files lie here.
 pub struct Files {
@@ -65,11 +65,6 @@ impl Files {
 fn copy(from: &Path, to: &Path) {
     let copied = Command::new("cp").arg("-a").arg(from).arg(to).status();
     assert!(copied.expect("cp runs").success());
-}
-
-pub async fn stop(host: Host) {
-    host.signal(Signal::TERM);
-    host.wait_exit(PATIENT).await;
 }
 
 /// Creates a consumer again, as if it had been given a thousand messages more than its stream has.
@@ -161,14 +156,14 @@ async fn a_source_that_has_lost_its_end_has_new_events_there_and_none_is_lost() 
 #[tokio::test]
 async fn a_source_that_has_grown_again_before_a_host_comes_loses_none_of_its_events() {
     let (mut files, host, kept) = Files::with_twenty("ORDERS").await;
-    stop(host).await;
+    host.stop().await;
     files.lose_end("ORDERS", &kept).await;
     files.mesh.server.restart().await;
     publish_work_from(&files.mesh, 20, 35, 3).await;
     let host = files.mesh.host(&[]).await;
     judge(&files.mesh, 35, 3).await;
     // The next start finds it as it is.
-    stop(host).await;
+    host.stop().await;
     let _host = files.mesh.host(&[]).await;
     publish_work_from(&files.mesh, 35, 37, 3).await;
     judge(&files.mesh, 37, 3).await;
@@ -229,7 +224,7 @@ async fn a_ledger_moves_also_when_its_source_has_lost_its_last_messages_and_noth
     files.mesh.server.restart().await;
     host.wait_for_line_after(mark, says(&["serving", "handler=probe "]), PATIENT)
         .await;
-    stop(host).await;
+    host.stop().await;
     files.mesh.config = Config::probe_with("start = \"all\"");
     let said = files
         .mesh

@@ -72,8 +72,7 @@ async fn an_event_too_large_for_the_server_becomes_a_letter_and_everything_else_
     mesh.order(emit("events.ok", 1)).await;
     mesh.order(rejected()).await;
     mesh.wait_decisions("probe", 3).await;
-    first.signal(Signal::TERM);
-    first.wait_exit(PATIENT).await;
+    first.stop().await;
     mesh.server.stop().await;
     let small = Options {
         max_payload: Some(65_536),

@@ -4,7 +4,7 @@ use serde_json::json;
 
 use crate::mesh::{Config, Found, Mesh, PATIENT, says};
 use crate::support::wait::SOON;
-use crate::support::{Host, Signal, eventually};
+use crate::support::{Host, eventually};
 
 const GARBAGE: &str = "{\"attempts\": 1, \"hist";
 
@@ -14,8 +14,7 @@ fn start(mesh: &Mesh) -> Host {
 }
 
 async fn ends(host: Host) {
-    host.signal(Signal::TERM);
-    host.wait_exit(PATIENT).await;
+    host.stop().await;
 }
 
 async fn add_one(mesh: &Mesh) {

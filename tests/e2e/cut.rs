@@ -4,7 +4,7 @@
 
 use serde_json::json;
 
-use crate::ahead::{Files, stop};
+use crate::ahead::Files;
 use crate::delayed::lie_there;
 use crate::mesh::{Config, PATIENT};
 use crate::poisoned::{config, fix, publish, replay};
@@ -52,7 +52,7 @@ async fn delayed_events_that_were_due_before_a_host_came_are_published_when_thei
     files.mesh.order(later(100)).await;
     files.mesh.wait_emitted(1).await;
     let given = files.mesh.wait_settled("MESH_DELAYED", "mesh-due").await;
-    stop(host).await;
+    host.stop().await;
     files.lose_end("MESH_DELAYED", &kept).await;
     files.mesh.server.restart().await;
     eventually("both to be due", PATIENT, async || {

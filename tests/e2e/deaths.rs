@@ -5,7 +5,7 @@ use std::os::unix::process::ExitStatusExt;
 use serde_json::{Value, json};
 
 use crate::mesh::{Config, Mesh, PATIENT};
-use crate::support::{Host, Signal};
+use crate::support::Host;
 use crate::sweep::wait_given_up;
 
 /// An event that fails in both of its attempts, and as often as it is tried.
@@ -16,8 +16,7 @@ async fn fails(mesh: &Mesh) {
 
 async fn ends(mesh: &Mesh, host: Host, letters: usize) {
     mesh.wait_letters(letters).await;
-    host.signal(Signal::TERM);
-    host.wait_exit(PATIENT).await;
+    host.stop().await;
 }
 
 /// The host dies there, and the server gives up on the event while no host runs.

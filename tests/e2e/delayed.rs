@@ -118,8 +118,7 @@ async fn a_delayed_event_that_is_due_with_no_host_up_is_published_by_the_next_ho
     mesh.order(json!([{ "op": "add", "key": "n", "by": 1 }, later(1500)]))
         .await;
     mesh.wait_settled("ORDERS", "probe").await;
-    host.signal(Signal::TERM);
-    assert_eq!(host.wait_exit(SOON).await.code(), Some(0));
+    host.stop().await;
     // The server fires it although no host is there to take it.
     wait_there(&mesh, "due", 1).await;
     assert!(mesh.emitted().await.is_empty());
@@ -285,20 +284,15 @@ async fn a_time_that_is_past_is_now() {
     assert_eq!(mesh.messages_left("MESH_DELAYED").await, 0);
 }
 
-#[tokio::test]
-async fn a_delayed_event_that_no_stream_takes_becomes_a_dead_letter_that_can_be_replayed() {
-    let probe = crate::support::modules::handler("probe");
-    let config = Config::new().handler("probe", &probe, "bucket = \"probe\"\npublish = [\"nowhere.>\"]");
-    let (mesh, _host) = Mesh::start(config).await;
-    mesh.order(json!({ "op": "emit_later", "subject": "nowhere.x", "payload": "p", "after_ms": 100 }))
-        .await;
+/// What came to `nowhere.x`, which no stream takes, is a dead letter, and is replayed when a stream takes it. `ledger`: the stream of
+/// the ledger that it follows from. Returns what has arrived.
+pub async fn replayed_from_nowhere(mesh: &Mesh, ledger: &str) -> Vec<Found> {
     let letters = mesh.wait_letters(1).await;
     let header = |name| letters[0].header(name);
     assert_eq!(
         (header("Mesh-Cause"), header("Mesh-Subject"), header("Mesh-Stream")),
-        (Some("undeliverable"), Some("nowhere.x"), Some("KV_probe"))
+        (Some("undeliverable"), Some("nowhere.x"), Some(ledger))
     );
-    wait_fired(&mesh, 1).await;
     mesh.add_stream(
         "NOWHERE",
         &["nowhere.>"],
@@ -307,10 +301,22 @@ async fn a_delayed_event_that_no_stream_takes_becomes_a_dead_letter_that_can_be_
     .await;
     let (_, id) = letters[0]
         .subject
-        .split_once("KV_probe.")
+        .split_once(&format!("{ledger}."))
         .expect("it lies under its ledger");
     mesh.jetmesh_ok(&["dlq", "replay", id]).await;
-    let found = mesh.messages("NOWHERE", ">").await;
+    mesh.messages("NOWHERE", ">").await
+}
+
+#[tokio::test]
+async fn a_delayed_event_that_no_stream_takes_becomes_a_dead_letter_that_can_be_replayed() {
+    let probe = crate::support::modules::handler("probe");
+    let config = Config::new().handler("probe", &probe, "bucket = \"probe\"\npublish = [\"nowhere.>\"]");
+    let (mesh, _host) = Mesh::start(config).await;
+    mesh.order(json!({ "op": "emit_later", "subject": "nowhere.x", "payload": "p", "after_ms": 100 }))
+        .await;
+    mesh.wait_letters(1).await;
+    wait_fired(&mesh, 1).await;
+    let found = replayed_from_nowhere(&mesh, "KV_probe").await;
     assert_eq!((found.len(), found[0].json()), (1, json!("p")));
 }
 

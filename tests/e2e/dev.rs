@@ -51,8 +51,7 @@ async fn sample_orders_come_when_the_handlers_can_take_them() {
     };
     let orders = js.get_stream("ORDERS").await.expect("it is there");
     orders.create_consumer(foreign).await.expect("it can be made");
-    host.signal(Signal::TERM);
-    assert_eq!(host.wait_exit(SOON).await.code(), Some(0));
+    host.stop().await;
 
     let lines = "bucket = \"inventory\"\npublish = [\"inventory.*\"]";
     write(Config::new().handler("inventory", &modules::handler("inventory"), lines));
@@ -73,8 +72,7 @@ async fn sample_orders_come_when_the_handlers_can_take_them() {
         (orders.info().await.ok()?.state.messages == 3).then_some(())
     })
     .await;
-    host.signal(Signal::TERM);
-    assert_eq!(host.wait_exit(SOON).await.code(), Some(0));
+    host.stop().await;
 
     // A later start does not publish them again: their order ids would be there twice.
     let (host, js) = start(&dir, &[]).await;
@@ -128,8 +126,7 @@ async fn a_second_dev_on_the_folder_is_refused_and_no_acknowledged_order_is_lost
     assert_eq!(order(&js).await, 2);
     // Another folder is free, and so is this one when its holder has ended, in whatever way.
     let (other, _) = start(&dir, &["--no-samples", "--dir", "other"]).await;
-    other.signal(Signal::TERM);
-    assert_eq!(other.wait_exit(SOON).await.code(), Some(0));
+    other.stop().await;
     first.signal(Signal::KILL);
     first.wait_exit(SOON).await;
     // The kernel ends its server, and the lock goes with that.
@@ -150,23 +147,22 @@ async fn a_handler_begins_anew_under_dev_whose_server_ends_with_it() {
         let config = Config::new().handler("probe", &modules::handler("probe"), &lines);
         std::fs::write(dir.path().join("dev.toml"), config.text("nats://127.0.0.1:1")).expect("a writable folder");
     };
-    let stop = async |host: Host| {
-        host.signal(Signal::TERM);
-        assert_eq!(host.wait_exit(SOON).await.code(), Some(0));
+    let _stop = async |host: Host| {
+        host.stop().await;
     };
     write("");
     let (host, _) = start(&dir, &["--no-samples"]).await;
     host.wait_for_line(says(&["serving", "handler=probe"]), SOON).await;
-    stop(host).await;
+    host.stop().await;
     // Its ledger is another one now.
     write("bucket = \"probe\"");
     let (host, _) = start(&dir, &["--no-samples"]).await;
     host.wait_for_line(says(&["the handler is stopped until this is corrected"]), SOON)
         .await;
-    stop(host).await;
+    host.stop().await;
     let (host, _) = start(&dir, &["--no-samples", "--reset", "probe"]).await;
     host.wait_for_line(says(&["handler probe: this will be deleted"]), SOON)
         .await;
     host.wait_for_line(says(&["serving", "handler=probe"]), SOON).await;
-    stop(host).await;
+    host.stop().await;
 }

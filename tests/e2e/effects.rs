@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::mesh::{Config, Found, Mesh, PATIENT, says};
+use crate::mesh::{Config, Found, Mesh, says};
 use crate::support::wait::SOON;
 use crate::support::{Signal, cli, eventually, modules};
 
@@ -328,7 +328,6 @@ async fn a_host_that_ends_first_carries_out_what_it_decided_last() {
             .await;
     }
     mesh.wait_decisions("probe", 10).await;
-    host.signal(Signal::TERM);
-    assert_eq!(host.wait_exit(PATIENT).await.code(), Some(0));
+    host.stop().await;
     assert_eq!(mesh.emitted().await.len(), 3900);
 }

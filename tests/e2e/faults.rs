@@ -105,8 +105,7 @@ async fn draining_redelivers_no_event_that_had_started() {
     mesh.wait_decisions("probe", 6).await;
     mesh.wait_settled("ORDERS", "probe").await;
     // What it has begun in vain ends, too.
-    next.signal(Signal::TERM);
-    next.wait_exit(PATIENT).await;
+    next.stop().await;
     let begun = |lines: Vec<String>| -> Vec<char> {
         let marks = lines.iter().filter_map(|line| line.split_once("begins "));
         marks.filter_map(|(_, number)| number.chars().next()).collect()
@@ -188,8 +187,7 @@ async fn a_host_that_was_started_with_nohup_does_not_end_with_its_terminal() {
     host.signal(Signal::HUP);
     mesh.order(json!({ "op": "add", "key": "n", "by": 1 })).await;
     mesh.wait_value("probe", "n", "1").await;
-    host.signal(Signal::TERM);
-    assert_eq!(host.wait_exit(PATIENT).await.code(), Some(0));
+    host.stop().await;
     let drains = host.lines().iter().filter(|line| line.contains("draining")).count();
     assert_eq!(drains, 1, "not by the first signal, which comes before the order");
 }

@@ -215,8 +215,7 @@ async fn a_relay_that_wakes_after_its_targets_duplicate_window_repeats_nothing()
         (hosts(&mesh).await.len() == 2).then_some(())
     })
     .await;
-    frozen.signal(Signal::TERM);
-    frozen.wait_exit(PATIENT).await;
+    frozen.stop().await;
     assert_eq!(many().await, 5, "each is there once");
 }
 
@@ -275,8 +274,7 @@ async fn a_host_with_other_settings_for_a_handler_than_the_others_says_so() {
     let text = mesh.jetmesh_ok(&["status"]).await;
     assert!(text.contains("probe is served with other settings by "), "{text}");
     // It is over when that host has ended, and a host that starts then does not report it.
-    other.signal(Signal::TERM);
-    other.wait_exit(PATIENT).await;
+    other.stop().await;
     let over = says(&["all hosts that answer serve this handler with the same settings again"]);
     for host in [&one, &more] {
         host.wait_for_line(&over, SOON).await;

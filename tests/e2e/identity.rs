@@ -3,9 +3,9 @@
 
 use serde_json::{Value, json};
 
-use crate::mesh::{Config, Mesh, PATIENT, says};
+use crate::mesh::{Config, Mesh, says};
 use crate::support::wait::SOON;
-use crate::support::{Host, Signal, cli, eventually, modules};
+use crate::support::{cli, eventually, modules};
 
 /// A source stream that itself forgets message ids at once.
 fn config(lines: &str) -> Config {
@@ -47,11 +47,6 @@ async fn n(mesh: &Mesh) -> Option<String> {
     mesh.value("probe", "n").await
 }
 
-async fn stop(host: Host) {
-    host.signal(Signal::TERM);
-    assert_eq!(host.wait_exit(PATIENT).await.code(), Some(0), "a host ends well");
-}
-
 #[tokio::test]
 async fn a_publisher_that_repeats_itself_after_the_streams_window_has_its_event_done_once() {
     let (mesh, host) = Mesh::start(config(BY_ID)).await;
@@ -70,7 +65,7 @@ async fn a_publisher_that_repeats_itself_after_the_streams_window_has_its_event_
     add(&mesh, "source.a", "o-2").await;
     mesh.wait_value("probe", "n", "2").await;
     mesh.wait_emitted(2).await;
-    stop(host).await;
+    host.stop().await;
 }
 
 #[tokio::test]
@@ -87,7 +82,7 @@ async fn the_same_message_id_on_another_subject_is_another_event() {
             .count(),
         0
     );
-    stop(host).await;
+    host.stop().await;
 }
 
 #[tokio::test]
@@ -96,7 +91,7 @@ async fn without_being_asked_a_message_id_says_nothing() {
     add(&mesh, "source.a", "o-1").await;
     add(&mesh, "source.a", "o-1").await;
     mesh.wait_value("probe", "n", "2").await;
-    stop(host).await;
+    host.stop().await;
 }
 
 #[tokio::test]
@@ -105,14 +100,14 @@ async fn a_message_id_is_remembered_over_a_restart_and_by_another_host() {
     let (mesh, host) = Mesh::start(config(BY_ID).top("ledger_keep = \"0s\"")).await;
     add(&mesh, "source.a", "o-1").await;
     mesh.wait_value("probe", "n", "1").await;
-    stop(host).await;
+    host.stop().await;
     // These starts raise the floor over it, say so, and collect.
     for number in 2..4 {
         let host = mesh.host(&[]).await;
         add(&mesh, "source.a", &format!("o-{number}")).await;
         mesh.wait_value("probe", "n", &number.to_string()).await;
         mesh.wait_settled("SOURCE", "probe").await;
-        stop(host).await;
+        host.stop().await;
     }
     let one = mesh.host(&[]).await;
     let other = mesh.host(&[]).await;
@@ -122,8 +117,8 @@ async fn a_message_id_is_remembered_over_a_restart_and_by_another_host() {
     let decided = decided(&mesh, 7).await;
     assert!(decided[3..].iter().all(|(_, same)| *same == Some(1)), "{decided:?}");
     assert_eq!(n(&mesh).await.as_deref(), Some("3"));
-    stop(one).await;
-    stop(other).await;
+    one.stop().await;
+    other.stop().await;
 }
 
 #[tokio::test]
@@ -143,8 +138,8 @@ async fn two_hosts_that_have_a_repetition_each_do_it_once() {
     );
     assert_eq!(n(&mesh).await.as_deref(), Some("10"));
     mesh.wait_emitted(10).await;
-    stop(one).await;
-    stop(other).await;
+    one.stop().await;
+    other.stop().await;
 }
 
 #[tokio::test]
@@ -154,7 +149,7 @@ async fn a_message_id_is_forgotten_after_its_window_by_the_streams_own_time() {
     add(&mesh, "source.a", "o-1").await;
     add(&mesh, "source.a", "o-1").await;
     assert_eq!(n(&mesh).await.as_deref(), Some("1"));
-    stop(host).await;
+    host.stop().await;
     // They lie in the stream for as long as no host runs; what counts is when they were stored.
     let second = mesh.messages_left("SOURCE").await;
     assert_eq!(second, 2);
@@ -180,7 +175,7 @@ async fn a_message_id_is_forgotten_after_its_window_by_the_streams_own_time() {
     assert_eq!(known, expected);
     let done = decided.iter().filter(|(_, same)| same.is_none()).count();
     assert_eq!(n(&mesh).await, Some(done.to_string()));
-    stop(host).await;
+    host.stop().await;
 }
 
 /// When the stream stored a message, in seconds.
@@ -213,7 +208,7 @@ async fn an_emitted_event_that_comes_twice_is_done_once_by_the_handler_that_it_g
     let decisions = mesh.wait_decisions("counted", 2).await;
     assert_eq!(decisions[1]["same_as"], decisions[0]["event"], "{decisions:?}");
     assert_eq!(mesh.value("counted", "n").await.as_deref(), Some("1"));
-    stop(host).await;
+    host.stop().await;
 }
 
 #[tokio::test]
@@ -263,5 +258,5 @@ async fn headers_that_a_service_has_copied_from_an_emitted_event_make_none_of_it
     }
     let decisions = mesh.wait_decisions("probe", 6).await;
     assert_eq!(decisions[5]["same_as"], decisions[4]["event"], "{decisions:?}");
-    stop(host).await;
+    host.stop().await;
 }

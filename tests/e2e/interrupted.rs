@@ -6,7 +6,7 @@ use std::process::Stdio;
 use futures_util::{FutureExt as _, StreamExt};
 use serde_json::{Value, json};
 
-use crate::mesh::{Config, Mesh, PATIENT};
+use crate::mesh::{Config, Mesh};
 use crate::poisoned::{fix, judge, replay, with_letters};
 use crate::support::process::Process;
 use crate::support::server::round_trip;
@@ -28,8 +28,7 @@ fn says(command: &Host, text: &str) -> bool {
 /// A mesh without a host, and this number of made-up letters.
 async fn made_up(count: usize, bytes: usize) -> Mesh {
     let (mesh, first) = Mesh::start(Config::probe()).await;
-    first.signal(Signal::TERM);
-    first.wait_exit(PATIENT).await;
+    first.stop().await;
     let payload = "x".repeat(bytes);
     publish(&mesh, count, |n| {
         (format!("$MESH.dead.ORDERS.probe.k.{n}"), payload.clone())

@@ -4,12 +4,7 @@ use serde_json::{Value, json};
 
 use crate::audit::{judge, publish_work, work};
 use crate::mesh::{Config, Found, Mesh, PATIENT};
-use crate::support::{Host, Signal, eventually};
-
-async fn stop(host: Host) {
-    host.signal(Signal::TERM);
-    assert_eq!(host.wait_exit(PATIENT).await.code(), Some(0), "a host ends well");
-}
+use crate::support::eventually;
 
 /// The newest message on a subject of the probe's bucket.
 async fn last(mesh: &Mesh, subject: &str) -> Option<Found> {
@@ -26,7 +21,7 @@ async fn the_beginning_of_a_ledger_goes_when_nobody_needs_it() {
     let host = mesh.host(&[]).await;
     publish_work(&mesh, 8, 2).await;
     judge(&mesh, 8, 2).await;
-    stop(host).await;
+    host.stop().await;
     // The sweep of this start raises the floor; the next append says from where on a ledger is to be read.
     let host = mesh.host(&[]).await;
     let mut count = 8;
@@ -38,7 +33,7 @@ async fn the_beginning_of_a_ledger_goes_when_nobody_needs_it() {
     })
     .await;
     mesh.wait_settled("KV_probe", "mesh-relay").await;
-    stop(host).await;
+    host.stop().await;
     let decided = mesh.decisions("probe").await.len();
     assert!(decided >= count, "nothing goes before it may: {decided} of {count}");
     // The sweep of this one takes the beginning away.
@@ -54,7 +49,7 @@ async fn the_beginning_of_a_ledger_goes_when_nobody_needs_it() {
         "entries below {from} are gone, and only they"
     );
     // What was removed is not forgotten: an event of it that is asked for again is answered from the floor.
-    stop(host).await;
+    host.stop().await;
     let host = mesh.host(&[]).await;
     mesh.order(work(count, 2)).await;
     mesh.wait_settled("ORDERS", "probe").await;
@@ -63,7 +58,7 @@ async fn the_beginning_of_a_ledger_goes_when_nobody_needs_it() {
         assert_eq!(own.as_deref(), Some("1"), "the write of event {number}");
     }
     mesh.wait_emitted(count + 1).await;
-    stop(host).await;
+    host.stop().await;
 }
 
 /// A mesh without a host, whose ledger has one entry, with an order that no host has seen; and what the next append would
@@ -73,7 +68,7 @@ async fn torn(mesh: &Mesh) -> (Value, Value) {
     mesh.order(json!({ "op": "add", "key": "n", "by": 1 })).await;
     mesh.wait_value("probe", "n", "1").await;
     mesh.wait_settled("ORDERS", "probe").await;
-    stop(host).await;
+    host.stop().await;
     let before = head(mesh).await;
     let decision = mesh.decisions("probe").await.pop().expect("one decision");
     let sequence = mesh.order(json!({ "op": "add", "key": "n", "by": 1 })).await;
@@ -121,7 +116,7 @@ async fn whole(mesh: &Mesh, value: &str) {
     assert_eq!(head(mesh).await["n"], 3);
     mesh.wait_settled("KV_probe", "mesh-relay").await;
     assert_eq!(mesh.emitted().await.len(), 1, "what it emitted is emitted once");
-    stop(host).await;
+    host.stop().await;
 }
 
 #[tokio::test]
@@ -153,7 +148,7 @@ async fn consequences_of_which_the_server_kept_no_entry_are_never_carried_out() 
     let host = mesh.host(&[]).await;
     mesh.order(json!({ "op": "add", "key": "n", "by": 1 })).await;
     mesh.wait_value("probe", "n", "1").await;
-    stop(host).await;
+    host.stop().await;
     let n = head(&mesh).await["n"].as_u64().expect("a number") + 1;
     let emit = json!({ "event": {
         "id": "probe.never.0", "subject": "events.worked", "headers": [], "body": { "here": { "text": "never" } },
@@ -171,5 +166,5 @@ async fn consequences_of_which_the_server_kept_no_entry_are_never_carried_out() 
     assert_ne!(&emitted[0].payload[..], b"never");
     mesh.wait_settled("KV_probe", "mesh-relay").await;
     assert_eq!(mesh.emitted().await.len(), 1);
-    stop(host).await;
+    host.stop().await;
 }

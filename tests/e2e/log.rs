@@ -89,8 +89,7 @@ async fn a_log_that_may_not_grow_any_further_stops_nothing_and_its_lost_lines_ar
     }
     works(&mesh).await;
     lost(&mesh, 6).await;
-    host.signal(Signal::TERM);
-    assert_eq!(host.wait_exit(PATIENT).await.code(), Some(0));
+    host.stop().await;
 }
 
 #[tokio::test]

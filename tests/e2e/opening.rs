@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::mesh::{Config, Mesh, PATIENT, says};
 use crate::support::wait::SOON;
-use crate::support::{Host, Signal, eventually, modules};
+use crate::support::{Host, eventually, modules};
 
 /// A handler that knows message ids, and a neighbour on its thread without a ledger.
 fn config() -> Config {
@@ -32,17 +32,12 @@ async fn add(mesh: &Mesh, id: &str) {
     .await;
 }
 
-async fn stop(host: Host) {
-    host.signal(Signal::TERM);
-    host.wait_exit(PATIENT).await;
-}
-
 /// After a first event, the ledger gets entries of this many more, of an earlier incarnation of the stream, each with an id.
 async fn remember(mesh: &Mesh, count: u64) {
     let host = mesh.host(&[]).await;
     add(mesh, "first").await;
     mesh.wait_value("probe", "n", "1").await;
-    stop(host).await;
+    host.stop().await;
     let of = async |subject: &str| -> Value {
         let found = mesh.messages("KV_probe", subject).await;
         found[0].json()
@@ -102,7 +97,7 @@ async fn a_host_that_starts_or_connects_again_knows_each_of_thousands_of_ids() {
     }
     add(&mesh, "second").await;
     mesh.wait_value("probe", "n", "2").await;
-    stop(host).await;
+    host.stop().await;
 }
 
 /// Memory of a process in MiB.
@@ -127,7 +122,7 @@ async fn what_remembered_ids_cost_a_host_that_starts() {
     let host = Host::start(&mesh.config.text(&mesh.server.url()), mesh.dir.path(), &[]);
     host.wait_for_line(says(&["serving", "handler=probe "]), PATIENT).await;
     let empty = resident(&host);
-    stop(host).await;
+    host.stop().await;
     remember(&mesh, ids).await;
     let host = Host::start(&mesh.config.text(&mesh.server.url()), mesh.dir.path(), &[]);
     for way in ["starts", "connects again"] {
@@ -159,5 +154,5 @@ async fn what_remembered_ids_cost_a_host_that_starts() {
     }
     let info = mesh.js.get_stream("KV_probe").await.expect("it is there");
     println!("{} bytes of disk an entry", info.cached_info().state.bytes / ids);
-    stop(host).await;
+    host.stop().await;
 }

@@ -163,8 +163,7 @@ async fn after_an_older_copy_of_the_database_is_restored_no_row_is_published_twi
     audited(&mesh, &shop).await;
     shop.orders(&["undone-2"]);
     audited(&mesh, &shop).await;
-    host.signal(Signal::TERM);
-    host.wait_exit(SOON).await;
+    host.stop().await;
     let file = shop.file.clone();
     drop(shop);
     restore(&copy, &file);
@@ -200,8 +199,7 @@ async fn a_stream_that_is_made_again_gets_further_rows_and_its_loss_is_named() {
     let host = mesh.host(&[]).await;
     shop.orders(&["a"]);
     audited(&mesh, &shop).await;
-    host.signal(Signal::TERM);
-    host.wait_exit(SOON).await;
+    host.stop().await;
     mesh.js.delete_stream("ORDERS").await.expect("it goes");
     shop.orders(&["b"]);
     let host = mesh.host(&[]).await;

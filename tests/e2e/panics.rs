@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::audit::{judge, publish_work};
 use crate::mesh::{Config, Mesh, PATIENT, says};
 use crate::support::wait::SOON;
-use crate::support::{Host, Signal, eventually};
+use crate::support::{Host, eventually};
 
 /// What has panicked on the only host, by `status --json`.
 async fn panicked(mesh: &Mesh) -> Vec<(String, u64)> {
@@ -29,8 +29,7 @@ async fn told(mesh: &Mesh, host: &Host, task: &str) {
         .wait_for_line(says(&["ERROR", "panicked", "the fault"]), SOON)
         .await;
     assert!(!line.contains("RUST_BACKTRACE"), "{line}");
-    host.signal(Signal::TERM);
-    assert_eq!(host.wait_exit(PATIENT).await.code(), Some(0));
+    host.stop().await;
 }
 
 /// Work of which some happens before the panic and some after: all of it happens, once.

@@ -61,8 +61,7 @@ async fn the_permissions_that_the_docs_list_are_enough() {
     assert!(lists.next().now_or_never().is_some(), "there was a list");
     mesh.wait_letters(0).await;
     mesh.wait_emitted(15).await;
-    second.signal(Signal::TERM);
-    assert_eq!(second.wait_exit(PATIENT).await.code(), Some(0));
+    second.stop().await;
     for line in first.lines().into_iter().chain(second.lines()) {
         assert!(!line.to_lowercase().contains("permissions violation"), "{line}");
     }

@@ -6,7 +6,7 @@ use async_nats::jetstream::stream::RetentionPolicy;
 use serde_json::{Value, json};
 
 use crate::mesh::{Config, Mesh, PATIENT};
-use crate::support::{Signal, modules};
+use crate::support::modules;
 
 fn text(value: &Value) -> String {
     value.as_str().expect("a text").to_owned()
@@ -43,8 +43,7 @@ async fn no_two_handlers_streams_hosts_and_incarnations_of_a_stream_draw_the_sam
         mesh.publish("others.probe", order.to_string()).await;
     }
     drawn(&mesh, 6).await;
-    host.signal(Signal::TERM);
-    host.wait_exit(PATIENT).await;
+    host.stop().await;
     // Another incarnation of a stream, and another process.
     mesh.js.delete_stream("ORDERS").await.expect("the stream is there");
     mesh.add_stream("ORDERS", &["orders.>"], RetentionPolicy::Limits).await;
@@ -114,8 +113,7 @@ async fn a_rehearsal_draws_what_the_letters_last_attempt_has_drawn() {
     let (mesh, host) = Mesh::start(Config::probe()).await;
     mesh.order(json!({ "op": "draw" })).await;
     let letter = mesh.wait_letters(1).await.remove(0);
-    host.signal(Signal::TERM);
-    host.wait_exit(PATIENT).await;
+    host.stop().await;
     let drew = letter.header("Mesh-Error").expect("a letter has its error");
     // By another process, and each time.
     for _ in 0..2 {

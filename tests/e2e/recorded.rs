@@ -6,9 +6,9 @@ use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
-use crate::mesh::{Config, Mesh, PATIENT, says};
+use crate::mesh::{Config, Mesh, says};
 use crate::support::wait::SOON;
-use crate::support::{Signal, cli, eventually, modules};
+use crate::support::{cli, eventually, modules};
 
 /// Every stream of the recorded mesh.
 const STREAMS: [&str; 10] = [
@@ -85,8 +85,7 @@ async fn record() {
         records.iter().any(|r| r["next"].is_string()).then_some(())
     })
     .await;
-    host.signal(Signal::TERM);
-    host.wait_exit(PATIENT).await;
+    host.stop().await;
     pay(&mesh).await;
     for stream in STREAMS {
         let folder = store(stream);

@@ -4,9 +4,9 @@ use std::fs;
 
 use serde_json::{Value, json};
 
-use crate::mesh::{Config, Mesh, PATIENT};
+use crate::mesh::{Config, Mesh};
 use crate::support::server::Options;
-use crate::support::{NatsServer, Signal, modules};
+use crate::support::{NatsServer, modules};
 
 /// The sample's inventory, and a probe that may also publish where no stream is.
 fn config() -> Config {
@@ -129,8 +129,7 @@ async fn with_letters() -> (Mesh, Vec<(u64, String)>) {
         mesh.order(probe).await;
         letters = mesh.wait_letters(before + 2).await;
     }
-    host.signal(Signal::TERM);
-    host.wait_exit(PATIENT).await;
+    host.stop().await;
     mesh.put("inventory", "stock.sku-1", "7").await;
     for (key, value) in [("n", "5"), ("b", "old"), ("large", &"l".repeat(127 * 1024))] {
         mesh.put("probe", key, value).await;
@@ -275,8 +274,7 @@ async fn a_rehearsal_is_of_one_module_and_ends_with_success_only_if_all_would_su
 #[tokio::test]
 async fn what_has_nothing_to_run_is_skipped_and_said() {
     let (mesh, host) = Mesh::start(Config::probe()).await;
-    host.signal(Signal::TERM);
-    host.wait_exit(PATIENT).await;
+    host.stop().await;
     let of = |cause: &'static str, handler: &'static str, event: &'static str| {
         [
             ("Mesh-Handler", handler),

@@ -128,8 +128,7 @@ async fn a_stream_that_is_made_anew_while_a_host_binds_has_new_events() {
     let add = json!({ "op": "add", "key": "n", "by": 1 });
     mesh.order(add.clone()).await;
     mesh.wait_value("probe", "n", "1").await;
-    host.signal(Signal::TERM);
-    host.wait_exit(PATIENT).await;
+    host.stop().await;
     let config = mesh.config.text(&mesh.server.url());
     let next = Host::start(&config, mesh.dir.path(), &[("MESH_FAULT", "before-bind:stop")]);
     wait_frozen(&next).await;
@@ -171,8 +170,7 @@ async fn a_bucket_that_is_made_anew_stops_its_handler_and_says_what_is_forgotten
     let (mesh, host) = Mesh::start(Config::probe()).await;
     mesh.order(json!({ "op": "add", "key": "n", "by": 1 })).await;
     mesh.wait_value("probe", "n", "1").await;
-    host.signal(Signal::TERM);
-    host.wait_exit(PATIENT).await;
+    host.stop().await;
     let bucket = mesh.js.get_stream("KV_probe").await.expect("it is there");
     bucket.purge().await.expect("it is purged");
     let config = mesh.config.text(&mesh.server.url());
@@ -200,8 +198,7 @@ async fn a_start_makes_no_bucket_anew_in_which_something_was_decided_and_says_wh
     mesh.order(json!({ "op": "add", "key": "n", "by": 1 })).await;
     mesh.wait_value("probe", "n", "2").await;
     mesh.wait_settled("ORDERS", "second").await;
-    host.signal(Signal::TERM);
-    host.wait_exit(PATIENT).await;
+    host.stop().await;
     mesh.js.delete_stream("KV_probe").await.expect("it goes");
     let others = mesh.config.clone();
     mesh.config = others.handler("new", &modules::handler("probe"), "bucket = \"new\"\nstart = \"all\"");
@@ -231,8 +228,7 @@ async fn a_start_makes_no_bucket_anew_in_which_something_was_decided_and_says_wh
         checked.contains("error: bucket probe does not exist any more, and its keys"),
         "{checked}"
     );
-    next.signal(Signal::TERM);
-    next.wait_exit(PATIENT).await;
+    next.stop().await;
     // As long as one of them has not given it up, it is not made.
     mesh.jetmesh_ok(&["reset", "probe", "--yes"]).await;
     let next = Host::start(&mesh.config.text(&mesh.server.url()), mesh.dir.path(), &[]);
@@ -245,8 +241,7 @@ async fn a_start_makes_no_bucket_anew_in_which_something_was_decided_and_says_wh
         SOON,
     )
     .await;
-    next.signal(Signal::TERM);
-    next.wait_exit(PATIENT).await;
+    next.stop().await;
     mesh.jetmesh_ok(&["reset", "second", "--yes"]).await;
     let _next = mesh.host(&[]).await;
     mesh.wait_value("probe", "n", "2").await;
@@ -284,8 +279,7 @@ async fn the_mesh_bucket_can_go_and_no_event_is_taken_for_a_new_one() {
     let (mesh, host) = Mesh::start(Config::probe_with("start = \"all\"")).await;
     publish_work(&mesh, 4, 2).await;
     judge(&mesh, 4, 2).await;
-    host.signal(Signal::TERM);
-    host.wait_exit(PATIENT).await;
+    host.stop().await;
     // The incarnation of the stream is lost with it; the consumer has it too.
     mesh.js.delete_stream("KV_mesh").await.expect("it goes");
     mesh.remove_consumer("ORDERS", "probe").await;
@@ -365,8 +359,7 @@ async fn delayed_events_whose_stream_was_removed_are_kept_in_a_new_one_and_nothi
     .await;
     mesh.wait_emitted(2).await;
     says_again(&host, "MESH_DELAYED").await;
-    host.signal(Signal::TERM);
-    assert_eq!(host.wait_exit(PATIENT).await.code(), Some(0));
+    host.stop().await;
 }
 
 #[tokio::test]

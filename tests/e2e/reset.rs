@@ -7,11 +7,6 @@ use crate::mesh::{Config, Mesh, PATIENT, says};
 use crate::support::wait::SOON;
 use crate::support::{Host, Signal, eventually, modules};
 
-async fn stop(host: Host) {
-    host.signal(Signal::TERM);
-    assert_eq!(host.wait_exit(PATIENT).await.code(), Some(0), "a host ends well");
-}
-
 /// A mesh whose handler has done one order and died of another; no host runs.
 async fn one_done_and_one_dead(config: Config) -> Mesh {
     let (mesh, host) = Mesh::start(config).await;
@@ -20,7 +15,7 @@ async fn one_done_and_one_dead(config: Config) -> Mesh {
         .await;
     mesh.wait_letters(1).await;
     mesh.wait_settled("ORDERS", "probe").await;
-    stop(host).await;
+    host.stop().await;
     mesh
 }
 
@@ -78,7 +73,7 @@ async fn a_handler_that_is_reset_begins_where_its_start_says() {
     assert!(stdout.contains("1 failed again"), "{stdout}");
     host.wait_for_line_after(mark, |line| line.contains("not this one"), PATIENT)
         .await;
-    stop(host).await;
+    host.stop().await;
 }
 
 #[tokio::test]
@@ -115,7 +110,7 @@ async fn a_reset_with_state_takes_the_keys_of_a_bucket_that_is_the_handlers_alon
     let host = mesh.host(&[]).await;
     mesh.wait_value("probe", "n", "1").await;
     mesh.wait_letters(1).await;
-    stop(host).await;
+    host.stop().await;
 }
 
 #[tokio::test]
@@ -137,13 +132,13 @@ async fn a_bucket_that_others_share_is_not_emptied() {
     mesh.publish("orders.other", add.to_string()).await;
     mesh.wait_value("probe", "o", "1").await;
     mesh.wait_settled("ORDERS", "other").await;
-    stop(host).await;
+    host.stop().await;
     mesh.jetmesh_ok(&["reset", "probe", "--yes"]).await;
     let host = mesh.host(&[]).await;
     mesh.wait_value("probe", "n", "2").await;
     mesh.wait_settled("ORDERS", "other").await;
     assert_eq!(mesh.value("probe", "o").await.as_deref(), Some("1"));
-    stop(host).await;
+    host.stop().await;
 }
 
 #[tokio::test]
@@ -177,7 +172,7 @@ async fn a_reset_lets_a_handler_go_on_whose_bucket_was_made_anew() {
     let host = mesh.host(&[]).await;
     mesh.wait_value("probe", "n", "1").await;
     mesh.wait_letters(1).await;
-    stop(host).await;
+    host.stop().await;
 }
 
 /// The handler without a bucket: its ledger is the mesh's.
@@ -221,8 +216,8 @@ async fn a_bucket_that_is_added_is_told_as_such_and_what_was_decided_before_can_
         assert!(line.contains(text), "{text:?} is not in {line}");
     }
     assert!(!line.contains("purged"), "{line}");
-    stop(host).await;
-    stop(next).await;
+    host.stop().await;
+    next.stop().await;
     refused(&mesh, "1 dead letter(s) belong to its old ledger").await;
     mesh.config = former;
     mesh.jetmesh_ok(&["dlq", "discard", "--all", "--yes"]).await;
@@ -242,7 +237,7 @@ async fn a_bucket_that_is_added_is_told_as_such_and_what_was_decided_before_can_
     let decisions = mesh.decisions("probe").await;
     assert_eq!(decisions.len(), 1, "only the third is new: {decisions:?}");
     assert!(mesh.letters().await.is_empty());
-    stop(host).await;
+    host.stop().await;
 }
 
 #[tokio::test]
@@ -251,7 +246,7 @@ async fn what_is_in_flight_or_lost_is_not_taken_for_decided_when_a_ledger_moves(
     mesh.order(json!({ "op": "retry", "code": "later", "message": "not now" }))
         .await;
     host.wait_for_line(says(&["will be retried"]), SOON).await;
-    stop(host).await;
+    host.stop().await;
     let keep = ["reset", "probe", "--keep-decided", "--yes"];
     mesh.config = Config::probe_with("start = \"all\"");
     let (_, _, stderr) = mesh.jetmesh(&keep).await;

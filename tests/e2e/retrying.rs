@@ -124,8 +124,7 @@ async fn the_record_of_a_decided_event_is_not_listed() {
     let (mesh, host) = Mesh::start(Config::probe()).await;
     mesh.order(json!({ "op": "ok" })).await;
     let decisions = mesh.wait_decisions("probe", 1).await;
-    host.signal(Signal::TERM);
-    host.wait_exit(PATIENT).await;
+    host.stop().await;
     // Another host's start sweeps, and the next entry tells of the floor.
     let host = mesh.host(&[]).await;
     let event = decisions[0]["event"].as_str().expect("a decision names its event");
@@ -135,8 +134,7 @@ async fn the_record_of_a_decided_event_is_not_listed() {
         (head["floors"]["probe"]["floor"].as_u64()? >= 1).then_some(())
     })
     .await;
-    host.signal(Signal::TERM);
-    host.wait_exit(PATIENT).await;
+    host.stop().await;
     // As a host leaves it that ends between the decision and the record's removal.
     let record = |event: &str| {
         json!({ "handler": "probe", "event": event, "stream": "ORDERS", "subject": "orders.probe", "attempts": 2,

@@ -39,8 +39,7 @@ async fn its_code_tells_scripts_whether_everything_serves() {
     let text = mesh.jetmesh_ok(&["status"]).await;
     assert!(text.lines().all(|line| line.len() <= 80), "{text}");
     assert_eq!(text.lines().count(), 3, "nothing but its table: {text}");
-    host.signal(Signal::TERM);
-    host.wait_exit(PATIENT).await;
+    host.stop().await;
     let (code, after) = status(&mesh).await;
     assert_eq!(code, Some(6));
     assert_eq!(why(&after["handlers"][0]), "no host answers");

@@ -16,7 +16,7 @@ use crate::audit::{judge, publish_work, work};
 use crate::mesh::{Config, Mesh, PATIENT};
 use crate::support::server::Options;
 use crate::support::wait::SOON;
-use crate::support::{Host, NatsServer, Signal, cli, eventually, skipped};
+use crate::support::{NatsServer, cli, eventually, skipped};
 
 /// A small file system of its own, in memory. It goes with this.
 struct SmallDisk(TempDir);
@@ -132,17 +132,12 @@ async fn judge_stored(mesh: &Mesh) {
     assert_eq!(causes.len(), orders.len());
 }
 
-async fn stop(host: Host) {
-    host.signal(Signal::TERM);
-    host.wait_exit(PATIENT).await;
-}
-
 /// A mesh that has done some work, whose host has ended, and a backup of one of its streams. `None`: there is no `nats`.
 async fn backed_up(stream: &str) -> Option<(Mesh, TempDir)> {
     let (mesh, host) = Mesh::start(Config::probe()).await;
     publish_work(&mesh, 10, 3).await;
     judge(&mesh, 10, 3).await;
-    stop(host).await;
+    host.stop().await;
     let backups = TempDir::with_prefix("jetmesh-backup-").expect("a temporary folder");
     let folder = backups.path().join(stream);
     let folder = folder.to_str().expect("it is text");
@@ -182,7 +177,7 @@ async fn a_bucket_that_is_restored_from_a_backup_does_again_what_it_has_forgotte
         mesh.order(work(number, 3)).await;
     }
     judge(&mesh, 20, 3).await;
-    stop(host).await;
+    host.stop().await;
     restore(&mesh, "KV_probe", backups.path()).await;
     assert_eq!(mesh.value("probe", "own.15").await, None, "it is forgotten");
     let _host = mesh.host(&[]).await;

@@ -8,13 +8,12 @@ use serde_json::{Value, json};
 
 use crate::audit::{judge, publish_work, publish_work_from, work};
 use crate::mesh::{Config, Mesh, PATIENT, says};
-use crate::support::{Signal, eventually};
+use crate::support::eventually;
 
 /// A host that has bound its consumer and has ended.
 pub async fn bound_and_gone(mesh: &Mesh) {
     let host = mesh.host(&[]).await;
-    host.signal(Signal::TERM);
-    host.wait_exit(PATIENT).await;
+    host.stop().await;
 }
 
 pub async fn next_of(mesh: &Mesh) -> async_nats::jetstream::Message {
@@ -108,8 +107,7 @@ async fn the_floor_moves_and_a_host_that_starts_reads_the_ledger_only_from_there
     let host = mesh.host(&[]).await;
     publish_work(&mesh, 5, 1).await;
     judge(&mesh, 5, 1).await;
-    host.signal(Signal::TERM);
-    host.wait_exit(PATIENT).await;
+    host.stop().await;
     // The sweep at its start raises the floor, and the next append says so.
     let _host = mesh.host(&[]).await;
     // A head that is overwritten while it is being read is not found.
@@ -150,8 +148,7 @@ async fn no_event_before_a_handlers_start_ever_runs() {
         publish_work_from(&mesh, 5, 7, 1).await;
         mesh.wait_decisions("probe", expected).await;
         mesh.wait_settled("ORDERS", "probe").await;
-        host.signal(Signal::TERM);
-        host.wait_exit(PATIENT).await;
+        host.stop().await;
         // This host sweeps as soon as it starts.
         let _again = mesh.host(&[]).await;
         mesh.order(work(7, 1)).await;
@@ -227,7 +224,7 @@ async fn a_handler_whose_consumer_was_removed_while_no_host_ran_loses_none_of_th
         })
         .await;
         judge(&mesh, count, 2).await;
-        crate::ahead::stop(host).await;
+        host.stop().await;
         mesh.remove_consumer("ORDERS", "probe").await;
         publish_work_from(&mesh, count, count + 3, 2).await;
         let said = mesh.jetmesh_ok(&["check", "--connect"]).await;

@@ -2,10 +2,10 @@
 
 use serde_json::{Value, json};
 
-use crate::mesh::{Config, Mesh, PATIENT};
+use crate::mesh::{Config, Mesh};
 use crate::rehearse::{everything, hidden};
 use crate::support::wait::SOON;
-use crate::support::{Host, Signal, eventually, modules};
+use crate::support::{eventually, modules};
 
 /// The sample's three handlers, one that reads what the inventory emits, and a probe with retries that are far apart.
 fn config() -> Config {
@@ -63,11 +63,6 @@ pub fn told(text: &str) -> String {
     hidden(&text.lines().map(|l| line(l) + "\n").collect::<String>())
 }
 
-pub async fn stop(host: Host) {
-    host.signal(Signal::TERM);
-    host.wait_exit(PATIENT).await;
-}
-
 #[tokio::test]
 async fn an_order_is_traced_across_handlers_with_what_it_wrote_and_what_followed() {
     let mesh = Mesh::new(config()).await;
@@ -79,7 +74,7 @@ async fn an_order_is_traced_across_handlers_with_what_it_wrote_and_what_followed
     let second = publish_order(&mesh, "o-43", 5).await;
     mesh.wait_emitted(5).await;
     let letters = mesh.wait_letters(1).await;
-    stop(host).await;
+    host.stop().await;
     let before = everything(&mesh).await;
     let done = mesh.jetmesh_ok(&["trace", "--key", "order_id=o-42"]).await;
     insta::assert_snapshot!(told(&done), @r#"
@@ -182,7 +177,7 @@ async fn what_is_not_done_yet_is_told_as_it_stands() {
         (mesh.attempts().await.first()?["next"].is_string()).then_some(())
     })
     .await;
-    stop(host).await;
+    host.stop().await;
     let waiting = mesh.order(json!({ "op": "ok" })).await;
     let mut all = String::new();
     for sequence in [retried, emitted, waiting] {
@@ -219,7 +214,7 @@ async fn of_what_the_ledger_has_forgotten_that_is_said_and_what_followed_is_foun
     let first = publish_order(&mesh, "o-42", 5).await;
     mesh.wait_emitted(3).await;
     mesh.wait_decisions("watch", 1).await;
-    stop(host).await;
+    host.stop().await;
     // Another host's start sweeps, and the next entry tells of the floor.
     let host = mesh.host(&[]).await;
     eventually("the floor to rise", SOON, async || {
@@ -232,7 +227,7 @@ async fn of_what_the_ledger_has_forgotten_that_is_said_and_what_followed_is_foun
         (head["floors"]["inventory"]["floor"].as_u64()? >= 1).then_some(())
     })
     .await;
-    stop(host).await;
+    host.stop().await;
     for of in ["ledger", "out"] {
         let purge = json!({ "filter": format!("$MESH.state.inventory.{of}.>") });
         let _: Value = mesh
@@ -256,7 +251,7 @@ async fn of_what_the_ledger_has_forgotten_that_is_said_and_what_followed_is_foun
 async fn a_key_is_found_by_its_number_as_written_and_payloads_that_are_no_json_are_told() {
     let mesh = Mesh::new(Config::probe_with("subjects = [\"orders.none\"]")).await;
     let host = mesh.host(&[]).await;
-    stop(host).await;
+    host.stop().await;
     for payload in ["{\"do\":[],\"price\":12.50,\"id\":98765432109876543210987}", "no JSON"] {
         mesh.publish("orders.none", payload).await;
     }

@@ -6,7 +6,7 @@ use serde_json::json;
 use crate::mesh::{Config, Mesh};
 use crate::schemas::{assert_fits, object};
 use crate::support::modules;
-use crate::trace::{stop, told};
+use crate::trace::told;
 use crate::whereabouts::emit;
 
 /// The lines in which a search without a result reports what it has searched, one for each stream.
@@ -98,7 +98,7 @@ async fn an_emitted_event_is_found_under_the_subject_that_its_stream_gives_it_an
     let host = mesh.host(&[]).await;
     mesh.order(emit("events.a", json!(1))).await;
     mesh.wait_emitted(1).await;
-    stop(host).await;
+    host.stop().await;
     let followed = async |mesh: &Mesh, id: &str| {
         let text = told(&mesh.jetmesh_ok(&["trace", id]).await);
         let at = text.find("emitted ").expect("something is emitted");
@@ -124,7 +124,7 @@ async fn an_emitted_event_is_found_under_the_subject_that_its_stream_gives_it_an
     let host = mesh.host(&[]).await;
     mesh.order(emit("events.b", json!(2))).await;
     mesh.wait_decisions("probe", 2).await;
-    stop(host).await;
+    host.stop().await;
     let waits = followed(&mesh, "ORDERS:2").await;
     assert_eq!(
         waits,

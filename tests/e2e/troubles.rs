@@ -16,8 +16,7 @@ fn loud(host: &Host) -> Vec<String> {
 
 /// Ends it, and returns its loud lines.
 async fn ended(host: Host) -> Vec<String> {
-    host.signal(Signal::TERM);
-    host.wait_exit(PATIENT).await;
+    host.stop().await;
     loud(&host)
 }
 

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::ahead::{put_ahead, stop};
+use crate::ahead::put_ahead;
 #[cfg(feature = "failpoints")]
 use crate::audit::{judge, publish_work, publish_work_from};
 use crate::mesh::{Config, Mesh, PATIENT, says};
@@ -43,7 +43,7 @@ async fn consequences_that_the_server_does_not_deliver_are_told_of_by_the_status
     mesh.order(emit()).await;
     mesh.wait_emitted(1).await;
     mesh.wait_settled("KV_probe", "mesh-relay").await;
-    stop(host).await;
+    host.stop().await;
     leave_lying(&mesh).await;
     mesh.config = Config::probe().top("relay = false");
     let _host = mesh.host(&[]).await;
@@ -68,7 +68,7 @@ async fn a_consumer_that_is_ahead_of_its_stream_is_told_of_by_the_status() {
     let (mesh, host) = Mesh::start(Config::probe()).await;
     mesh.order(emit()).await;
     mesh.wait_settled("ORDERS", "probe").await;
-    stop(host).await;
+    host.stop().await;
     put_ahead(&mesh, "ORDERS", "probe").await;
     let status: Value = serde_json::from_str(&mesh.jetmesh(&["status", "--json"]).await.1).expect("JSON");
     let handler = &status["handlers"][0];
@@ -84,7 +84,7 @@ async fn a_sweep_creates_a_handlers_consumer_again_that_is_ahead_of_its_stream()
     let (mesh, host) = Mesh::start(Config::probe()).await;
     publish_work(&mesh, 3, 3).await;
     judge(&mesh, 3, 3).await;
-    stop(host).await;
+    host.stop().await;
     put_ahead(&mesh, "ORDERS", "probe").await;
     let host = mesh.host_with_fault("look-at-bind:off").await;
     let told = ["WARN", "the handler's consumer was ahead of it and is created again"];
@@ -122,7 +122,7 @@ async fn no_floor_passes_the_end_of_a_stream_whose_consumer_is_ahead_of_it() {
     let (mesh, host) = Mesh::start(Config::probe_with("start = \"all\"")).await;
     publish_work(&mesh, 3, 3).await;
     judge(&mesh, 3, 3).await;
-    stop(host).await;
+    host.stop().await;
     put_ahead(&mesh, "ORDERS", "probe").await;
     let host = mesh
         .host_with_fault("look-at-bind:off,look-at-sweep:off,floors-raised:stop")
@@ -142,7 +142,7 @@ async fn no_floor_passes_the_end_of_a_stream_whose_consumer_is_ahead_of_it() {
 #[tokio::test]
 async fn advisories_come_when_their_consumer_was_ahead_of_their_stream() {
     let (mesh, host) = Mesh::start(Config::probe_with("max_attempts = 2\ndeliver_slack = 1")).await;
-    stop(host).await;
+    host.stop().await;
     put_ahead(&mesh, "MESH_ADVISORIES", "mesh-advisories").await;
     // Only the server gives up, and the sweep at the start has nothing to find yet.
     let host = mesh.host_with_fault("host-verdict:off").await;

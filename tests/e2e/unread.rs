@@ -6,7 +6,6 @@ use crate::mesh::{Config, Mesh};
 use crate::schemas::{assert_fits, object};
 use crate::support::eventually;
 use crate::support::wait::SOON;
-use crate::trace::stop;
 use crate::whereabouts::{emit, trace, traced};
 
 #[tokio::test]
@@ -18,7 +17,7 @@ async fn what_could_not_be_read_within_the_limit_is_said_everywhere() {
         mesh.wait_decisions("probe", n).await;
     }
     mesh.wait_emitted(4).await;
-    stop(host).await;
+    host.stop().await;
     let mut said = String::new();
     for args in [
         &["ORDERS:1", "--max-messages", "1"][..],
@@ -68,7 +67,7 @@ async fn what_could_not_be_read_within_the_limit_is_said_everywhere() {
         (head["floors"]["probe"]["floor"].as_u64()? >= 4).then_some(())
     })
     .await;
-    stop(host).await;
+    host.stop().await;
     insta::assert_snapshot!(trace(&mesh, &["ORDERS:4", "--max-messages", "2"]).await, @r#"
     ORDERS:4  orders.probe  at [time]  event [event]
     ├─ {"do":[{"op":"emit","payload":4,"subject":"events.n"}],"n":4}
@@ -84,7 +83,7 @@ async fn no_more_than_two_hundred_events_are_followed_and_the_others_are_named()
     mesh.order(json!({ "op": "emit_many", "subject": "events.n", "count": 202, "bytes": 1 }))
         .await;
     mesh.wait_emitted(202).await;
-    stop(host).await;
+    host.stop().await;
     let event = traced(&mesh, &["ORDERS:1"]).await;
     let follows = event["handlers"][0]["follows"].as_array().expect("a list");
     let notes: Vec<&Value> = follows.iter().map(|f| &f["whereabouts"]["traced"]["note"]).collect();

@@ -8,7 +8,7 @@ use crate::mesh::{Config, Mesh, PATIENT};
 use crate::schemas::{assert_fits, object};
 use crate::support::wait::SOON;
 use crate::support::{Signal, eventually, modules};
-use crate::trace::{stop, told};
+use crate::trace::told;
 
 pub async fn trace(mesh: &Mesh, args: &[&str]) -> String {
     told(&mesh.jetmesh_ok(&[&["trace"], args].concat()).await)
@@ -66,7 +66,7 @@ async fn an_event_that_a_work_queue_has_let_go_is_told_from_the_ledger_and_so_is
         })
         .await;
     }
-    stop(host).await;
+    host.stop().await;
     let text = trace(&mesh, &["ORDERS:1"]).await;
     insta::assert_snapshot!(text, @r"
     ORDERS:1  event [event]
@@ -121,7 +121,7 @@ async fn an_event_that_is_several_hops_away_is_followed_by_its_id() {
     mesh.publish("orders.first", json!({ "do": steps }).to_string()).await;
     mesh.wait_value("third", "c", "z").await;
     mesh.wait_emitted(13).await;
-    stop(host).await;
+    host.stop().await;
     let event = traced(&mesh, &["ORDERS:1"]).await;
     let id = |event: &Value| event["event"].as_str().expect("an event has an id").to_owned();
     let follows = event["handlers"][0]["follows"].as_array().expect("a list");
@@ -195,7 +195,7 @@ async fn events_that_were_committed_together_show_what_each_of_them_wrote_and_em
     let host = mesh.host(&[]).await;
     mesh.wait_decisions("probe", 40).await;
     mesh.wait_emitted(40).await;
-    stop(host).await;
+    host.stop().await;
     let entries = mesh.messages("KV_probe", "$MESH.state.probe.ledger.>").await;
     let several = |entry: &Value| entry["decisions"].as_array().is_some_and(|d| d.len() > 1);
     let entry = entries
@@ -255,7 +255,7 @@ async fn what_was_decided_before_a_reset_is_told_as_such_and_what_it_emitted_is_
         .await;
     mesh.wait_letters(1).await;
     mesh.wait_settled("ORDERS", "probe").await;
-    stop(host).await;
+    host.stop().await;
     mesh.jetmesh_ok(&["reset", "probe", "--yes"]).await;
     let both = async || trace(&mesh, &["ORDERS:1"]).await + &trace(&mesh, &["ORDERS:2"]).await;
     insta::assert_snapshot!(both().await, @r#"
@@ -275,7 +275,7 @@ async fn what_was_decided_before_a_reset_is_told_as_such_and_what_it_emitted_is_
     let host = mesh.host(&[]).await;
     let letters = mesh.wait_letters(1).await;
     mesh.wait_settled("ORDERS", "probe").await;
-    stop(host).await;
+    host.stop().await;
     assert_eq!(mesh.emitted().await.len(), 1, "it is known again by its id");
     let event = letters[0].header("Mesh-Event").expect("a letter names its event");
     insta::assert_snapshot!(both().await.replace(event, "[event]"), @r#"

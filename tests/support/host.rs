@@ -14,6 +14,9 @@ use rustix::process::Signal;
 use super::process::Process;
 use super::wait::eventually;
 
+/// How long a host may take to finish what runs.
+const ENDS_WITHIN: Duration = Duration::from_secs(90);
+
 /// A running host. It is killed when dropped; if the test is failing then, what it printed is printed.
 pub struct Host {
     process: Process,
@@ -123,6 +126,13 @@ impl Host {
             let ended = self.ended()?;
             self.readers.iter().all(JoinHandle::is_finished).then_some(ended)
         })
+    }
+
+    /// Ends the host as an operator does, and waits until it has ended well.
+    pub async fn stop(&self) {
+        self.signal(Signal::TERM);
+        let ended = self.wait_exit(ENDS_WITHIN).await;
+        assert_eq!(ended.code(), Some(0), "a host ends well");
     }
 }
 
