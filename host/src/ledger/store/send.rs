@@ -20,22 +20,9 @@ pub async fn send(connection: &Connection, (append, records): (&str, &[Record]),
     let (id, began) = (format!("{append}-{}", token()), Instant::now());
     let last = records.len() - 1;
     for (i, record) in records.iter().enumerate() {
-        let mut headers = HeaderMap::new();
+        let mut headers = headers_of(record);
         headers.insert(BATCH_ID, id.as_str());
         headers.insert("Nats-Batch-Sequence", (i + 1).to_string());
-        match &record.expect {
-            Expect::Nothing => {}
-            Expect::Last(sequence) => headers.insert(EXPECTED, sequence.to_string()),
-            Expect::LastOf { subject, sequence } => {
-                headers.insert(EXPECTED, sequence.to_string());
-                headers.insert("Nats-Expected-Last-Subject-Sequence-Subject", subject.as_str());
-            }
-        }
-        match record.mark {
-            RecordMark::Plain => {}
-            RecordMark::Part => headers.insert(PART, "1"),
-            RecordMark::Tombstone => headers.insert("KV-Operation", "DEL"),
-        }
         if i == last {
             headers.insert("Nats-Batch-Commit", "1");
             let commit = connection.request(&record.subject, Some(headers), record.body.clone());
@@ -73,13 +60,10 @@ pub async fn send(connection: &Connection, (append, records): (&str, &[Record]),
                 Err(_) => return BatchAnswer::Unknown,
             }
         } else {
+            let place = connection.place(&record.subject).into_owned();
             let sent = connection
                 .client
-                .publish_with_headers(
-                    connection.place(&record.subject).into_owned(),
-                    headers,
-                    record.body.clone(),
-                )
+                .publish_with_headers(place, headers, record.body.clone())
                 .await;
             if sent.is_err() {
                 return BatchAnswer::Unknown;
@@ -88,4 +72,23 @@ pub async fn send(connection: &Connection, (append, records): (&str, &[Record]),
         failpoint::point("batch-half-sent");
     }
     BatchAnswer::Unknown
+}
+
+/// What a record expects of the stream, and what it is there.
+fn headers_of(record: &Record) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    match &record.expect {
+        Expect::Nothing => {}
+        Expect::Last(sequence) => headers.insert(EXPECTED, sequence.to_string()),
+        Expect::LastOf { subject, sequence } => {
+            headers.insert(EXPECTED, sequence.to_string());
+            headers.insert("Nats-Expected-Last-Subject-Sequence-Subject", subject.as_str());
+        }
+    }
+    match record.mark {
+        RecordMark::Plain => {}
+        RecordMark::Part => headers.insert(PART, "1"),
+        RecordMark::Tombstone => headers.insert("KV-Operation", "DEL"),
+    }
+    headers
 }
