@@ -9,6 +9,7 @@
 mod support;
 
 mod ahead;
+mod asked;
 mod audit;
 mod blocked;
 mod bounded;

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use crate::asked::ask;
 use crate::mesh::{Config, Mesh};
 use crate::shop::OUTBOX;
 use crate::support::wait::SOON;
@@ -109,6 +110,9 @@ async fn what_is_printed_as_json_is_as_the_published_schemas_say() {
         "trace",
         object(&mesh, &["trace", &format!("ORDERS:{}", effects + 1), "--json"]).await,
     ));
+    let question = json!({ "id": format!("ORDERS:{}", effects + 1) });
+    outputs.push(("trace-answer", ask(&mesh, &question).await.1.to_string()));
+    outputs.push(("trace-request", question.to_string()));
     let dry_run = ["dlq", "replay", "--all", "--dry-run", "--json"];
     outputs.push(("dry-run", object(&mesh, &dry_run).await));
     let replay = mesh
@@ -127,6 +131,8 @@ async fn what_is_printed_as_json_is_as_the_published_schemas_say() {
         "trace",
         object(&mesh, &["trace", &format!("ORDERS:{later}"), "--json"]).await,
     ));
+    let question = json!({ "id": format!("ORDERS:{later}") });
+    outputs.push(("trace-answer", ask(&mesh, &question).await.1.to_string()));
     let discard = mesh
         .jetmesh(&["dlq", "discard", letters[0].letter_id(), "probe.k.9", "--yes", "--json"])
         .await;

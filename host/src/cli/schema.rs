@@ -18,6 +18,7 @@ use super::status::outbox::OutboxStatus;
 use super::trace::TraceJson;
 use super::{Error, OK};
 use crate::dlq::archive::Archived;
+use crate::micro::trace::{TraceAnswer, TraceRequest};
 
 #[derive(Debug, clap::Args)]
 pub struct Schema {
@@ -41,9 +42,11 @@ impl Published {
     }
 }
 
-pub static SCHEMAS: [Published; 15] = [
+pub static SCHEMAS: [Published; 17] = [
     Published::of::<MeshStatus>("status", "`status --json`"),
     Published::of::<TraceJson>("trace", "`trace --json`"),
+    Published::of::<TraceRequest>("trace-request", "a request to `jetmesh.trace`"),
+    Published::of::<TraceAnswer>("trace-answer", "the answer of `jetmesh.trace`"),
     Published::of::<RetryingJson>("retrying", "a line of `retrying --json`"),
     Published::of::<ScheduleJson>("schedule", "`schedule show --json`, a line of `schedule ls --json`"),
     Published::of::<ScheduleDue>("schedule-next", "a line of `schedule next --json`"),

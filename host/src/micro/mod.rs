@@ -25,6 +25,7 @@ mod peers;
 pub mod settings;
 pub mod stats;
 pub mod told;
+pub mod trace;
 
 /// The service's name: `jetmesh` and the mesh's.
 pub fn service(mesh: &str) -> String {
@@ -62,6 +63,7 @@ pub async fn run(host: Arc<Host>) {
             let connection = broker::open_guarded(&host.plan.nats, &format!("jetmesh micro {}", host.name)).await?;
             tokio::select! {
                 served = answer(&connection, &host) => served,
+                served = trace::answer(&connection, &host) => served,
                 () = peers::watch(&connection, &host, &mut apart, &mut unlike) => Ok(()),
             }
         };

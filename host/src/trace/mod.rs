@@ -4,6 +4,7 @@ mod field;
 pub mod find;
 pub mod follow;
 pub mod ledger;
+mod message_id;
 pub mod over;
 pub mod reading;
 pub mod search;
@@ -31,6 +32,9 @@ use self::stand::Stand;
 
 /// How many events one trace follows.
 const EVENTS_MAX: usize = 200;
+
+/// The depth at which an event is traced without what followed from it.
+pub const ALONE: u32 = HOPS_MAX + 1;
 
 /// An event, and how every handler stands to it.
 #[derive(Debug)]

@@ -115,6 +115,15 @@ impl<'a> Reading<'a> {
         }
     }
 
+    /// The same with one connection for both, which is guarded.
+    pub fn over(nats: &'a Nats, guarded: &Connection, time: Duration, messages: u64) -> Reading<'a> {
+        let reading = Reading::new(nats, guarded, time, messages, CancellationToken::new());
+        Reading {
+            scanning: Some(guarded.clone()),
+            ..reading
+        }
+    }
+
     pub fn is_spent(&self) -> bool {
         self.left == 0 || self.stop.is_cancelled() || Instant::now() >= self.until
     }

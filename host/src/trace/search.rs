@@ -126,7 +126,7 @@ impl Searched {
     }
 }
 
-impl Tracer<'_> {
+impl<'a> Tracer<'a> {
     /// The newest events whose payload has a key, at most this number, each with its time; and what was searched.
     pub async fn search(
         &mut self,
@@ -134,12 +134,8 @@ impl Tracer<'_> {
         since: Moment,
         most: usize,
     ) -> Result<(Vec<(u64, Place)>, Vec<Searched>), Error> {
-        let plan = self.plan;
-        let mut streams: Vec<&str> = plan.handlers.iter().map(|h| h.stream.as_str()).collect();
-        streams.sort_unstable();
-        streams.dedup();
         let (mut found, mut searched) = (Vec::new(), Vec::new());
-        for stream in streams {
+        for stream in self.sources() {
             let (sequences, how) = self.search_stream(stream, key, since, most).await?;
             searched.push(how);
             for (time_ms, sequence) in sequences {
@@ -218,8 +214,17 @@ impl Tracer<'_> {
         Ok((found, searched))
     }
 
+    /// The streams that some handler reads.
+    pub(super) fn sources(&self) -> Vec<&'a str> {
+        let plan = self.plan;
+        let mut streams: Vec<&str> = plan.handlers.iter().map(|h| h.stream.as_str()).collect();
+        streams.sort_unstable();
+        streams.dedup();
+        streams
+    }
+
     /// The subjects of a stream that some handler reads; empty: all.
-    fn filters(&self, stream: &str) -> Vec<String> {
+    pub(super) fn filters(&self, stream: &str) -> Vec<String> {
         let of: Vec<_> = self.plan.handlers.iter().filter(|h| h.stream == stream).collect();
         if of.iter().any(|h| h.subjects.is_empty()) {
             return Vec::new();

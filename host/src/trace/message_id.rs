@@ -1,0 +1,46 @@
+//! Finds an event by the message id of its publisher.
+
+use std::ops::ControlFlow;
+
+use super::Tracer;
+use super::find::Place;
+use super::reading::Range;
+use crate::broker::Error;
+use crate::event::header;
+
+const MESSAGE_ID: &str = "Nats-Msg-Id";
+
+impl Tracer<'_> {
+    /// The first event of the handlers' streams, from a time on, that has this message id. `None`: there is none, or the bound
+    /// was reached before it.
+    pub async fn by_message_id(&mut self, id: &str, since_ms: u64) -> Result<Option<Place>, Error> {
+        for stream in self.sources() {
+            let Some(info) = self.stream(stream).await? else {
+                continue;
+            };
+            let filters = self.filters(stream);
+            let range = Range {
+                stream,
+                info: &info,
+                // The filters of one consumer may not overlap.
+                filters: if filters.len() == 1 { &filters } else { &[] },
+                first: self.reading.since(stream, &info, since_ms).await?,
+                last: info.state.last_seq,
+                headers_only: true,
+            };
+            let mut found = None;
+            let see = |seen: super::reading::Seen| match header(&seen.headers, MESSAGE_ID) == Some(id) {
+                true => {
+                    found = Some(seen.sequence);
+                    ControlFlow::Break(())
+                }
+                false => ControlFlow::Continue(()),
+            };
+            self.reading.range(&range, see).await?;
+            if let Some(sequence) = found {
+                return self.place(stream, sequence).await.map(Some);
+            }
+        }
+        Ok(None)
+    }
+}
