@@ -12,18 +12,19 @@ BENCH := dispatch transactions letters handlers malformed
 # The tests' build has the points at which they end or freeze the process; what `make build` makes has none.
 TEST := cargo test --locked --features failpoints
 OLDEST := $(shell sed -n 's/^SERVER_OLDEST=//p' tools/install.sh)
+SERVICE := host/examples/order-service
 # Handlers are built for wasm; their unit tests run on the machine itself.
 HOST = $(shell rustc -vV | sed -n 's/^host: //p')
 
-.PHONY: help run test test-oldest chaos soak build handlers fixtures bench lint deny fmt clean
+.PHONY: help run test test-oldest chaos soak build handlers service fixtures bench lint deny fmt clean
 
 help: ## print this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
 
-run: build ## build, then run a whole mesh on this machine: make run ARGS=…
-	@exec target/release/jetmesh dev $(ARGS)
+run: build service ## build, then run a whole mesh and an order service on this machine: make run ARGS=…
+	@exec target/release/jetmesh dev $(ARGS) -- tools/orders.sh
 
-test: handlers fixtures ## run every test, against a real nats-server
+test: handlers service fixtures ## run every test, against a real nats-server
 	@tools/install.sh all
 	cd handlers && cargo test --locked --target $(HOST)
 	$(TEST) --workspace --no-fail-fast
@@ -60,6 +61,11 @@ handlers: ## build the handlers, to handlers/target/wasm32-unknown-unknown/relea
 	cd handlers && cargo build --locked --release --target $(WASM) --workspace --exclude probe
 	cd handlers && cargo build --locked --release --target $(WASI) -p probe
 
+# Not optimised: it is an example, and compiles in half the time.
+service: ## build the example of an order service
+	@tools/install.sh rust
+	cd $(SERVICE) && cargo build --locked
+
 fixtures: # the handler written in JavaScript, for one test
 	@if command -v npm >/dev/null; then \
 	    tests/fixtures/js/build.sh; \
@@ -74,26 +80,32 @@ lint: deny ## check the format, the dependencies, and run clippy; a warning is a
 	@tools/install.sh rust
 	cargo fmt --all --check
 	cd handlers && cargo fmt --all --check
+	cd $(SERVICE) && cargo fmt --check
 	cargo clippy --locked --workspace --all-targets --features failpoints -- -D warnings
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 	cd handlers && cargo clippy --locked --workspace --target $(WASM) -- -D warnings
+	cd $(SERVICE) && cargo clippy --locked -- -D warnings
 
 # The database of advisories is not in the registry of crates: where it cannot be fetched, nothing is known of them.
 deny: ## check the dependencies: licences, sources, and known vulnerabilities
 	@tools/install.sh deny
 	cargo deny --locked check bans licenses sources
 	cd handlers && cargo deny --locked --config ../deny.toml check bans licenses sources
+	cd $(SERVICE) && cargo deny --locked --config ../../../deny.toml check bans licenses sources
 	@if timeout 120 cargo deny --locked fetch db; then \
 	    cargo deny --locked check advisories && \
-	    cd handlers && cargo deny --locked --config ../deny.toml check advisories; \
+	    (cd handlers && cargo deny --locked --config ../deny.toml check advisories) && \
+	    cd $(SERVICE) && cargo deny --locked --config ../../../deny.toml check advisories; \
 	else \
 	    echo "SKIPPED: the database of advisories cannot be fetched, so known vulnerabilities are not looked for" >&2; \
 	fi
 
-fmt: ## format both workspaces
+fmt: ## format all code
 	cargo fmt --all
 	cd handlers && cargo fmt --all
+	cd $(SERVICE) && cargo fmt
 
 clean: ## remove what was built, but not the tools
 	cargo clean
 	cd handlers && cargo clean
+	cd $(SERVICE) && cargo clean

@@ -10,7 +10,7 @@
 #   oldest       nats-server in the oldest version, in .tools/<version>
 #   cli          the nats command line, on PATH or in .tools/bin; only some tests use it, so its absence is a warning
 #   deny         cargo-deny, which `make lint` needs, on PATH or in .tools/bin
-#   run          rust, server, cli: what `make run` needs
+#   run          rust, server, cli: what `make run` needs, and curl
 #   all          rust, test-server, cli: what `make test` needs
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -61,6 +61,8 @@ look_rust() {
     at_least rustc "$TOOLCHAIN" && have cargo && has_targets rustc \
         || lacks "rust $TOOLCHAIN: install rustup (https://rustup.rs), or rust $TOOLCHAIN or newer with the targets ${TARGETS[*]}"
 }
+
+look_curl() { have curl || lacks "curl, with which 'make run' sends orders to the order service"; }
 
 # $1: the version that is wanted.
 look_server() {
@@ -153,7 +155,7 @@ case "$what" in
     rust) look_rust ;;
     server) look_server "$SERVER_OLDEST" ;;
     test-server) look_server "$SERVER_VERSION" ;;
-    run) look_rust; look_server "$SERVER_OLDEST" ;;
+    run) look_rust; look_server "$SERVER_OLDEST"; look_curl ;;
     all) look_rust; look_server "$SERVER_VERSION" ;;
     deny) look_rust ;;
     oldest | cli) ;;

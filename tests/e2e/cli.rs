@@ -60,8 +60,7 @@ async fn the_help_names_every_command_and_every_exit_code() {
 
     Commands:
       run       Run a host in production
-      dev       Run a host for development, with a nats-server and sample orders of
-                its own
+      dev       Run a host for development, with a nats-server of its own
       check     Validate the configuration and the modules; with --connect, also
                 what is in NATS
       config    Print the effective configuration; secrets are hidden

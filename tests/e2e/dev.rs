@@ -1,13 +1,14 @@
 //! `jetmesh dev`: a mesh with a server of its own.
 
 use std::fs::File;
-use std::time::{Duration, Instant};
+use std::path::Path;
 
-use async_nats::jetstream::{self, consumer::pull};
+use async_nats::jetstream;
 use rustix::fs::{FlockOperation, flock};
 use tempfile::TempDir;
 
 use crate::mesh::{Config, says};
+use crate::shop::{self, Shop};
 use crate::support::cli::jetmesh_with;
 use crate::support::wait::SOON;
 use crate::support::{Host, Signal, eventually, modules, path_with_tools};
@@ -25,71 +26,51 @@ async fn start(dir: &TempDir, args: &[&str]) -> (Host, jetstream::Context) {
 }
 
 #[tokio::test]
-async fn sample_orders_come_when_the_handlers_can_take_them() {
+async fn a_program_beside_the_host_is_told_where_nats_is_and_ends_with_it() {
     let dir = TempDir::with_prefix("jetmesh-dev-").expect("a temporary folder");
-    let write = |config: Config| {
-        std::fs::write(dir.path().join("dev.toml"), config.text("nats://127.0.0.1:1")).expect("a writable folder");
+    let text = shop::config().text("nats://127.0.0.1:1");
+    std::fs::write(dir.path().join("dev.toml"), text).expect("a writable folder");
+    // The tables of the outbox are there before the program begins.
+    let script = "test -f orders.db && echo beside $$ $NATS_URL; exec sleep 1000";
+    let (host, js) = start(&dir, &["--", "sh", "-c", script]).await;
+    let line = host.wait_for_line(says(&["beside "]), SOON).await;
+    let words: Vec<&str> = line.split(' ').collect();
+    let &[_, pid, url] = words.as_slice() else {
+        panic!("{line}");
     };
-    // In a first life, another client makes the consumer that the handler wants.
-    write(Config::new().handler("other", &modules::handler("probe"), "subjects = [\"orders.other\"]"));
-    let (host, js) = start(&dir, &["--no-samples"]).await;
-    host.wait_for_line(says(&["serving", "handler=other"]), SOON).await;
+    let shop = Shop::at(&dir.path().join("orders.db"));
+    shop.orders(&["one"]);
+    eventually("its event", SOON, async || {
+        (held(&js, "ORDERS").await > 0).then_some(())
+    })
+    .await;
     // The configuration leads elsewhere, and so does the default of `nats`; the line that is printed leads here.
     let line = host.wait_for_line(says(&["export NATS_URL="]), SOON).await;
-    let url = line
-        .trim()
-        .strip_prefix("export NATS_URL=")
-        .expect("a command for a shell");
+    assert_eq!(line.trim().strip_prefix("export NATS_URL="), Some(url));
     for (variables, code) in [(&[][..], 3), (&[("NATS_URL", url)], 0)] {
         let args = ["dlq", "ls", "--config", "dev.toml", "--wait", "0s"];
         let (status, stdout, stderr) = jetmesh_with(dir.path(), &args, variables).await;
         assert_eq!(status.code(), Some(code), "{stdout}{stderr}");
     }
-    let foreign = pull::Config {
-        durable_name: Some("inventory".to_owned()),
-        ..pull::Config::default()
-    };
-    let orders = js.get_stream("ORDERS").await.expect("it is there");
-    orders.create_consumer(foreign).await.expect("it can be made");
-    host.stop().await;
-
-    let lines = "bucket = \"inventory\"\npublish = [\"inventory.*\"]";
-    write(Config::new().handler("inventory", &modules::handler("inventory"), lines));
-    let (host, js) = start(&dir, &[]).await;
-    host.wait_for_line(says(&["the handler is stopped until this is corrected"]), SOON)
-        .await;
-    let stopped = Instant::now();
-    eventually("a second in which the orders could come", SOON, async || {
-        (stopped.elapsed() > Duration::from_secs(1)).then_some(())
-    })
-    .await;
-    let mut orders = js.get_stream("ORDERS").await.expect("it is there");
-    assert_eq!(orders.info().await.expect("it tells").state.messages, 0);
-    // It says nothing of its start, so it would refuse a stream that holds some.
-    orders.delete_consumer("inventory").await.expect("it goes");
-    host.wait_for_line(says(&["serving", "handler=inventory"]), SOON).await;
-    eventually("the sample orders", SOON, async || {
-        (orders.info().await.ok()?.state.messages == 3).then_some(())
-    })
-    .await;
-    host.stop().await;
-
-    // A later start does not publish them again: their order ids would be there twice.
-    let (host, js) = start(&dir, &[]).await;
-    host.wait_for_line(says(&["serving", "handler=inventory"]), SOON).await;
     let lines = host.lines();
-    assert!(
-        lines
-            .iter()
-            .any(|line| line == "the sample orders are there from an earlier start"),
-        "{lines:?}"
-    );
     assert!(
         lines.iter().any(|line| line.contains("jetmesh -c dev.toml -s nats://")),
         "{lines:?}"
     );
-    let mut orders = js.get_stream("ORDERS").await.expect("it is there");
-    assert_eq!(orders.info().await.expect("it tells").state.messages, 3);
+    let runs = || Path::new("/proc").join(pid).exists();
+    assert!(runs());
+    host.stop().await;
+    assert!(!runs());
+    // Also if it is killed.
+    let (host, _) = start(&dir, &["--", "sh", "-c", script]).await;
+    let line = host.wait_for_line(says(&["beside "]), SOON).await;
+    let pid = line.split(' ').nth(1).expect("it tells").to_owned();
+    host.signal(Signal::KILL);
+    host.wait_exit(SOON).await;
+    eventually("the program to end", SOON, async || {
+        (!Path::new("/proc").join(&pid).exists()).then_some(())
+    })
+    .await;
 }
 
 /// How many messages a stream holds.

@@ -50,6 +50,7 @@ mod mapped;
 mod mesh;
 mod modules;
 mod opening;
+mod order_service;
 mod outbox;
 mod outbox_faults;
 mod panics;

@@ -30,19 +30,32 @@ pub struct Shop {
 impl Shop {
     /// In the folder of a mesh's hosts; the tables are made by the command.
     pub async fn open(mesh: &Mesh) -> Shop {
+        Shop::open_empty(mesh).await.with_orders()
+    }
+
+    /// The same without a table of orders.
+    pub async fn open_empty(mesh: &Mesh) -> Shop {
         mesh.jetmesh_ok(&["outbox", "init", "orders", "--yes"]).await;
-        Shop::at(&mesh.dir.path().join("orders.db"))
+        Shop::file(&mesh.dir.path().join("orders.db"))
     }
 
     pub fn at(file: &Path) -> Shop {
+        Shop::file(file).with_orders()
+    }
+
+    fn file(file: &Path) -> Shop {
         let db = Connection::open(file).expect("it opens");
         db.busy_timeout(Duration::from_secs(20)).expect("it is set");
-        let orders = "CREATE TABLE IF NOT EXISTS orders (n INTEGER PRIMARY KEY AUTOINCREMENT, event TEXT)";
-        db.execute_batch(orders).expect("it can be made");
         Shop {
             file: file.to_owned(),
             db,
         }
+    }
+
+    fn with_orders(self) -> Shop {
+        let orders = "CREATE TABLE IF NOT EXISTS orders (n INTEGER PRIMARY KEY AUTOINCREMENT, event TEXT)";
+        self.db.execute_batch(orders).expect("it can be made");
+        self
     }
 
     /// One transaction with as many orders, which is committed.

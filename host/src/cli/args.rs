@@ -77,7 +77,7 @@ pub struct Args {
 pub enum Command {
     /// Run a host in production
     Run,
-    /// Run a host for development, with a nats-server and sample orders of its own
+    /// Run a host for development, with a nats-server of its own
     Dev(Dev),
     /// Validate the configuration and the modules; with --connect, also what is in NATS
     Check(Check),
@@ -115,9 +115,12 @@ pub struct Dev {
     /// Reset this handler before it starts, as `jetmesh reset` does
     #[arg(long, value_name = "HANDLER")]
     pub reset: Vec<String>,
-    /// Publish no sample orders, and put no stock into the bucket
+    /// Put no stock for sample orders into the bucket `inventory`
     #[arg(long)]
     pub no_samples: bool,
+    /// Program to run beside the host, such as a service that uses the mesh; it is given NATS_URL, and ends with the host
+    #[arg(last = true, value_name = "COMMAND")]
+    pub command: Vec<String>,
 }
 
 #[derive(Debug, clap::Args)]

@@ -3,10 +3,14 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use super::{ORDERS, SAMPLES, STOCK, server};
+use super::{STOCK, server};
 use crate::event::subject::subject_matches;
 use crate::plan::Plan;
 use crate::text::secret;
+
+/// The subject of orders in the sample, and one of them.
+const ORDERS: &str = "orders.created";
+const ORDER: &str = r#"{"order_id":"n-{{Count}}","user_id":"u-7","locale":"en","lines":[{"sku":"sku-1","qty":2,"price_cents":1250}],"total_cents":2500}"#;
 
 /// The commands to try, each on a line.
 pub fn text(plan: &Plan, config: Option<&Path>) -> String {
@@ -49,8 +53,7 @@ fn lines(plan: &Plan, program: &str, config: Option<&Path>, nats: Option<&str>) 
             .iter()
             .any(|h| takes(plan, &h.stream, &h.subjects, ORDERS));
     if samples {
-        let order = SAMPLES[0].replace("o-1", "o-{{Count}}");
-        line(format!("{of_nats} pub {ORDERS} '{order}'"));
+        line(format!("{of_nats} pub {ORDERS} '{ORDER}'"));
         line(format!("{of_nats} pub {ORDERS} 'not an order'"));
         line(format!("{of_nats} kv get inventory {}", STOCK[0].0));
         line(format!("{of_nats} kv put inventory stock.sku-9 10"));
@@ -82,7 +85,7 @@ fn lines(plan: &Plan, program: &str, config: Option<&Path>, nats: Option<&str>) 
         Some(_) => "",
         None => " (`nats` is the nats CLI, which is not on the PATH: https://github.com/nats-io/natscli)",
     };
-    format!("\ntry next, in another terminal{missing}:\n{text}Ctrl-C ends both.\n\n")
+    format!("\ntry next, in another terminal{missing}:\n{text}Ctrl-C ends all of it.\n\n")
 }
 
 /// What a handler is given: its own subjects, else all of its stream's.
@@ -134,7 +137,7 @@ mod tests {
         let sample = lines(&sample, "jetmesh", None, Some(".tools/bin/nats"));
         assert!(
             sample.contains(
-                "  .tools/bin/nats -s nats://127.0.0.1:4222 pub orders.created '{\"order_id\":\"o-{{Count}}\""
+                "  .tools/bin/nats -s nats://127.0.0.1:4222 pub orders.created '{\"order_id\":\"n-{{Count}}\""
             )
         );
         assert!(sample.contains("kv get inventory stock.sku-1"), "{sample}");
@@ -151,7 +154,7 @@ mod tests {
           nats -s nats://127.0.0.1:4222 micro stats jetmesh
           jetmesh -c own.toml -s nats://127.0.0.1:4222 status
           jetmesh -c own.toml -s nats://127.0.0.1:4222 dlq ls
-        Ctrl-C ends both.
+        Ctrl-C ends all of it.
         ");
     }
 }

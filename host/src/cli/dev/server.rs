@@ -107,19 +107,24 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        if let Some(pid) = rustix::process::Pid::from_raw(self.child.id().try_into().unwrap_or(0)) {
-            // It may have ended by itself: then there is no process to signal.
-            let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
-        }
-        let limit = Instant::now() + Duration::from_secs(5);
-        while Instant::now() < limit {
-            match self.child.try_wait() {
-                Ok(None) => pause(Duration::from_millis(20)),
-                Ok(Some(_)) | Err(_) => return,
-            }
-        }
-        let _ = self.child.kill();
+        end(&mut self.child);
     }
+}
+
+/// Asks a child to end, and waits for it for a while.
+pub fn end(child: &mut Child) {
+    if let Some(pid) = rustix::process::Pid::from_raw(child.id().try_into().unwrap_or(0)) {
+        // It may have ended by itself: then there is no process to signal.
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+    }
+    let limit = Instant::now() + Duration::from_secs(5);
+    while Instant::now() < limit {
+        match child.try_wait() {
+            Ok(None) => pause(Duration::from_millis(20)),
+            Ok(Some(_)) | Err(_) => return,
+        }
+    }
+    let _ = child.kill();
 }
 
 #[expect(clippy::disallowed_methods, reason = "at the very end, when nothing else runs")]
@@ -172,10 +177,10 @@ fn lock(dir: &Path) -> Result<File, Error> {
     Ok(file)
 }
 
-/// The kernel ends the server when this process ends, however it ends.
-fn die_with_parent(command: &mut Command) {
+/// The kernel ends the child when this process ends, however it ends.
+pub fn die_with_parent(command: &mut Command) {
     use std::os::unix::process::CommandExt as _;
-    // The server leaves Ctrl-C to this process, which drains first.
+    // The child leaves Ctrl-C to this process, which drains first.
     command.process_group(0);
     let set =
         || rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL)).map_err(Into::into);
