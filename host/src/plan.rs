@@ -9,9 +9,11 @@ use std::time::{Duration, SystemTime};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+mod circuit;
 pub mod time_text;
 mod timetable;
 
+pub use circuit::CircuitPolicy;
 pub use timetable::{Dst, Timetable, When};
 
 /// What one host does: how it reaches NATS, which streams it provides, which handlers it runs.
@@ -199,6 +201,8 @@ pub struct Handler {
     pub memory_bytes_max: usize,
     pub ack_wait: Duration,
     pub retry: RetryPolicy,
+    /// `None`: it has no circuit.
+    pub circuit: Option<CircuitPolicy>,
     /// The consumer's `max_deliver` is `retry.max_attempts` plus this.
     pub deliver_slack: u32,
     /// The consumer's `max_ack_pending`.
@@ -293,6 +297,7 @@ impl Handler {
                 backoff: Duration::from_secs(1),
                 backoff_max: Duration::from_secs(10),
             },
+            circuit: None,
             deliver_slack: 2,
             ack_pending_max: 1,
             bucket: None,
@@ -307,7 +312,8 @@ impl Handler {
 
 impl Handler {
     /// What hosts that serve it together must agree on, by the key of the configuration, each value as six hex digits of its
-    /// SHA-256: not where its module lies, nor how much of it a host runs at a time.
+    /// SHA-256: not where its module lies, nor how much of it a host runs at a
+    /// time, nor its circuit, which is each host's own.
     pub fn settings_digests(&self) -> Vec<(&'static str, String)> {
         let Handler {
             name: _,
@@ -323,6 +329,7 @@ impl Handler {
             memory_bytes_max: _,
             ack_wait,
             retry,
+            circuit: _,
             deliver_slack,
             ack_pending_max,
             bucket,

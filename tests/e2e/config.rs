@@ -6,7 +6,7 @@ use crate::support::modules;
 
 /// The text of a configuration. Its source stream is `ORDERS` on `orders.>`; what handlers emit goes to `EVENTS`.
 ///
-/// Waits are short: an ack wait of 1 s and a backoff of 100 ms.
+/// Waits are short: an ack wait of 1 s and a backoff of 100 ms. There is no circuit, because most tests have all events fail.
 #[derive(Clone)]
 pub struct Config {
     top: String,
@@ -22,7 +22,7 @@ impl Config {
             [log]\nfilter = \"info,jetmesh=debug,guest=debug\"\n\
             [streams.ORDERS]\nsubjects = [\"orders.>\"]\n\
             [streams.EVENTS]\nsubjects = [\"events.>\", \"inventory.*\", \"points.*\", \"notifications.*\"]\n\
-            [defaults]\nack_wait = \"1s\"\nbackoff = \"100ms\"\n";
+            [defaults]\nack_wait = \"1s\"\nbackoff = \"100ms\"\ncircuit = false\n";
         Self {
             top: String::new(),
             nats: String::new(),

@@ -14,6 +14,7 @@ mod audit;
 mod blocked;
 mod bounded;
 mod check;
+mod circuit;
 mod cli;
 mod clocks;
 mod compile;

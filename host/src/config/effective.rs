@@ -179,6 +179,14 @@ fn handler(out: &mut EffectiveText<'_>, handler: &Handler) {
     out.raw("max_attempts", &handler.retry.max_attempts);
     out.duration("backoff", handler.retry.backoff);
     out.duration("backoff_max", handler.retry.backoff_max);
+    out.raw("circuit", &handler.circuit.is_some());
+    if let Some(circuit) = &handler.circuit {
+        out.raw("circuit_failures", &circuit.failures);
+        out.raw("circuit_percent", &circuit.percent);
+        out.duration("circuit_window", circuit.window);
+        out.duration("circuit_probe", circuit.probe);
+        out.duration("circuit_probe_max", circuit.probe_max);
+    }
     out.raw("deliver_slack", &handler.deliver_slack);
     out.raw("ack_pending_max", &handler.ack_pending_max);
     out.optional("bucket", handler.bucket.as_deref());

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
+use super::circuit::{self, CircuitKeys};
 use super::names::{check_name, check_stream, check_subject};
 use super::narrow;
 use super::reader::{Reader, Section};
@@ -90,6 +91,7 @@ struct Tuning {
     max_attempts: u64,
     backoff: Duration,
     backoff_max: Duration,
+    circuit: CircuitKeys,
     deliver_slack: u64,
     ack_pending_max: u64,
 }
@@ -108,6 +110,7 @@ const BUILT_IN: Tuning = Tuning {
     max_attempts: 5,
     backoff: Duration::from_secs(1),
     backoff_max: Duration::from_secs(300),
+    circuit: circuit::BUILT_IN,
     deliver_slack: 20,
     ack_pending_max: 1000,
 };
@@ -134,6 +137,7 @@ impl Tuning {
             max_attempts: section.number(reader, "max_attempts", 1..=1000, below.max_attempts),
             backoff: section.duration(reader, "backoff", ms(1), below.backoff),
             backoff_max: section.duration(reader, "backoff_max", ms(1), below.backoff_max),
+            circuit: CircuitKeys::read(section, &below.circuit, reader),
             deliver_slack: section.number(reader, "deliver_slack", 1..=10_000, below.deliver_slack),
             ack_pending_max: section.number(reader, "ack_pending_max", 1..=1_000_000, below.ack_pending_max),
         };
@@ -288,6 +292,7 @@ fn one(name: String, mut section: Section, base: &Path, defaults: &Tuning, reade
         memory_bytes_max: narrow(tuning.memory_max),
         ack_wait: tuning.ack_wait,
         retry: tuning.retry(),
+        circuit: tuning.circuit.policy(),
         deliver_slack: u32::try_from(tuning.deliver_slack).unwrap_or(u32::MAX),
         ack_pending_max: narrow(tuning.ack_pending_max),
         bucket,

@@ -1,5 +1,6 @@
 //! The configuration: read from layers (defaults, file, `JETMESH_` environment, flags) and checked into a [`Plan`].
 
+mod circuit;
 mod context;
 pub mod effective;
 mod handlers;

@@ -3,9 +3,11 @@
 use std::sync::Arc;
 
 use async_nats::{Message as Wire, Subject};
+use tokio::sync::SemaphorePermit;
 
 use crate::event::{DeliveryInfo, EventId, Message, headers_of};
 use crate::failpoint;
+use crate::handler_task::circuit::Pass;
 use crate::handler_task::counters::Counters;
 use crate::handler_task::dead_lettering::{self, DeadLettered};
 use crate::handler_task::delivery::Delivery;
@@ -77,8 +79,8 @@ pub async fn handle(lane: &Lane, delivery: Delivery) {
             KnownEvent::Open(open) => _at_work = open,
         }
     }
-    // It waits for an instance.
-    let Some(instance) = lane.runner.instance(&lane.drain).await else {
+    // It waits until the circuit lets it run, and for an instance.
+    let Some((pass, instance)) = admitted(lane, delivery.is_of_letter()).await else {
         return delivery.acker.settle(&lane.links, &Settlement::HandBack).await;
     };
     // From the second delivery on, the attempt is recorded before it runs.
@@ -97,8 +99,26 @@ pub async fn handle(lane: &Lane, delivery: Delivery) {
     }
     // The guest runs, its outcome becomes a verdict, and the ledger commits what follows from it.
     let ran = attempt::run(lane, &delivery, record.as_ref(), number, instance).await;
+    if let Some(pass) = pass {
+        pass.ended(&ran.outcome, event.sequence);
+    }
     // The server is answered: ack, nak or term. Without a ledger, a dead letter is stored before.
     conclude::conclude(lane, delivery, record, number, ran).await;
+}
+
+/// The right of an event to run, and an instance for it. No circuit keeps a letter back that is replayed: that was asked for.
+/// `None`: the event is to be given back.
+async fn admitted(lane: &Lane, of_letter: bool) -> Option<(Option<Pass<'_>>, SemaphorePermit<'_>)> {
+    loop {
+        let pass = match of_letter {
+            true => None,
+            false => Some(lane.circuit.pass(&lane.drain).await?),
+        };
+        let instance = lane.runner.instance(&lane.drain).await?;
+        if pass.as_ref().is_none_or(Pass::stands) {
+            return Some((pass, instance));
+        }
+    }
 }
 
 /// What the ledger knows of an event that has come.

@@ -7,6 +7,7 @@ use tokio::sync::mpsc;
 
 use crate::broker::Connections;
 use crate::handler_task::advisory::message::Routed;
+use crate::handler_task::circuit::Circuit;
 use crate::handler_task::counters::{Counters, StatusCell};
 use crate::handler_task::dead_lettering::DeadLetters;
 use crate::handler_task::hindered::Hindered;
@@ -43,6 +44,8 @@ pub struct Lane {
     /// What is worked on now.
     pub in_flight: InFlight,
     pub counters: Counters,
+    /// Whether its events run.
+    pub circuit: Circuit,
     /// What keeps its events from going on although it serves.
     pub hindered: Hindered,
     pub status: StatusCell,
@@ -95,6 +98,7 @@ impl Lane {
             in_flight: InFlight::of(&plan),
             source: SourceMemory::new(&plan.stream, bucket.clone()),
             counters: Counters::default(),
+            circuit: Circuit::of(&plan),
             hindered: Hindered::default(),
             status: StatusCell::default(),
             records: AttemptRecords::new(own(), all(), way(), host),

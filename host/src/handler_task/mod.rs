@@ -2,7 +2,7 @@
 //!
 //! 1. `serve` pulls a message and begins the work on it, as long as there is room.
 //! 2. `dispatch` asks: is the event here already, is it decided (`ledger`), does it repeat another (`duplicate`)?
-//! 3. It waits for an instance (`runner`). From the second delivery on, `record` notes the attempt before it runs.
+//! 3. It waits for the `circuit`, and for an instance (`runner`). From the second delivery on, `record` notes the attempt before it runs.
 //! 4. `attempt` runs the handler; `outcome` decides: done, dead, or again after a delay.
 //! 5. `transaction` (done) or `dead_lettering` (dead) makes the decision a transaction, which the ledger commits;
 //!    `attempt::next` says what follows from that.
@@ -16,6 +16,7 @@
 pub mod advisory;
 mod attempt;
 mod behind;
+pub mod circuit;
 mod conclude;
 mod connect;
 pub mod counters;

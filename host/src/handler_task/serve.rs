@@ -173,6 +173,7 @@ async fn take_all(
                 beside(work, replays.look()).await?;
             }
             Some(()) = work.next() => {}
+            () = lane.circuit.probe_due(), if lane.circuit.is_open() => {}
             // They are bounded: a backlog of the source must not keep them waiting.
             heard = replays.next() => match heard? {
                 Heard::Pulled(pulled) => take(lane, link, pulled, work, Inbound::Replay).await?,
@@ -199,7 +200,7 @@ async fn ask(lane: &Lane, link: &Link, source: &mut Inlet, work: &mut Work) -> R
         // Nothing can be decided: its events stay with the server.
         return Err(Error::Refused(why));
     }
-    let free = lane.doors.source.free();
+    let free = lane.circuit.room(lane.doors.source.free());
     if free > 0 && source.unheard() > UNHEARD_MAX {
         beside(work, still_bound(&lane.plan, link)).await?;
     }

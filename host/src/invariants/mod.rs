@@ -74,7 +74,7 @@ const WASM: [&str; 6] = [
 const LEDGER_CORE: &str = "ledger/core/";
 
 /// Verdicts and effects are data.
-const DATA: [&str; 16] = [
+const DATA: [&str; 17] = [
     "calendar/cron.rs",
     "calendar/local.rs",
     "calendar/mod.rs",
@@ -82,6 +82,7 @@ const DATA: [&str; 16] = [
     "failpoint/mistake.rs",
     "handler_task/advisory/judge.rs",
     "handler_task/attempt/next.rs",
+    "handler_task/circuit/state.rs",
     "handler_task/sweep/decide.rs",
     "ledger/identity.rs",
     "schedule/state.rs",

@@ -20,6 +20,7 @@ use crate::outbox::OutboxState;
 use crate::plan::Plan;
 use crate::process::panics::Panics;
 
+pub mod circuit;
 mod outboxes;
 mod peers;
 pub mod settings;

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use super::circuit::CircuitJson;
 use super::outboxes::OutboxStats;
 use super::{Host, service, settings, subject};
 use crate::event::clock;
@@ -190,6 +191,8 @@ struct EndpointData {
     module_not_taken: Option<NotTakenJson>,
     /// What keeps some of its events from going on, by reason.
     hindered: Vec<HindranceJson>,
+    /// Its circuit, while that is open.
+    circuit: Option<CircuitJson>,
     /// Events at work on this host.
     in_flight: usize,
     done: u64,
@@ -242,7 +245,7 @@ impl<'a> Stats<'a> {
             data: HostData::of(host),
             relays: host.relays.iter().map(|relay| RelayStats::of(relay)).collect(),
             outboxes: host.outboxes.iter().map(|outbox| OutboxStats::of(outbox)).collect(),
-            endpoints: host.lanes.iter().map(|lane| Endpoint::of(lane)).collect(),
+            endpoints: host.lanes.iter().map(|lane| Endpoint::of(lane, &host.name)).collect(),
         }
     }
 }
@@ -338,7 +341,7 @@ impl<'a> EndpointMetadata<'a> {
 }
 
 impl<'a> Endpoint<'a> {
-    fn of(lane: &'a Lane) -> Endpoint<'a> {
+    fn of(lane: &'a Lane, host: &str) -> Endpoint<'a> {
         let of = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
         let counters = &lane.counters;
         let (done, retried, dead) = (of(&counters.done), of(&counters.retried), of(&counters.dead));
@@ -367,6 +370,7 @@ impl<'a> Endpoint<'a> {
                     since: rfc3339(not_taken.since_ms),
                 }),
                 hindered: lane.hindered.now().into_iter().map(HindranceJson::from).collect(),
+                circuit: lane.circuit.told().map(|told| CircuitJson::of(host, told)),
                 in_flight: lane.in_flight.count(),
                 done,
                 retried,

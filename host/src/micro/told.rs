@@ -14,6 +14,16 @@ pub fn said(endpoints: &[&Value], name: &str) -> Vec<Value> {
     all
 }
 
+/// The circuits of a handler that are open, one for each host.
+pub fn circuits(endpoints: &[&Value]) -> Vec<Value> {
+    let of = |endpoint: &&Value| {
+        Some(&endpoint["data"]["circuit"])
+            .filter(|one| one.is_object())
+            .cloned()
+    };
+    endpoints.iter().filter_map(of).collect()
+}
+
 /// What keeps events of a handler from going on, by reason, the oldest first. Hosts that share a reason have the same events, one
 /// after the other.
 pub fn hindered(endpoints: &[&Value]) -> Vec<Value> {

@@ -57,6 +57,7 @@ pub async fn stand(connection: &Connection, handler: &Handler, hosts: &Hosts<'_>
         since: best.since.map(str::to_owned),
         why: best.why.map(str::to_owned),
         hindered: told::hindered(hosts.endpoints),
+        circuits: told::circuits(hosts.endpoints),
         module: (!digests.is_empty()).then(|| digests.join(",")),
         modules_not_taken: told::said(hosts.endpoints, "module_not_taken"),
         settings_differ: known.differs,
@@ -69,11 +70,8 @@ pub async fn stand(connection: &Connection, handler: &Handler, hosts: &Hosts<'_>
         note: None,
         modules,
     };
-    if let Some(first) = status.hindered.first().filter(|_| best.state == HandlerState::Serving) {
-        status.state = HandlerState::Degraded;
-        status.since = first["since"].as_str().map(str::to_owned);
-        let all: Vec<String> = status.hindered.iter().map(told::hindrance).collect();
-        status.why = Some(all.join("; "));
+    if best.state == HandlerState::Serving {
+        degraded(&mut status);
     }
     if let Some(ledger) = known.ledger.filter(|ledger| ledger.state == LedgerState::Stopped) {
         // Its events are delivered, and nothing can be decided.
@@ -97,6 +95,22 @@ pub async fn stand(connection: &Connection, handler: &Handler, hosts: &Hosts<'_>
         Err(error) => status.note = Some(format!("NATS gives no information on its consumer: {error}")),
     }
     status
+}
+
+/// A handler that serves is degraded if some of its events cannot go on.
+fn degraded(status: &mut HandlerStatus) {
+    let reasons = status.circuits.iter().chain(&status.hindered);
+    let Some(since) = reasons.filter_map(|one| one["since"].as_str()).min() else {
+        return;
+    };
+    let circuit = (!status.circuits.is_empty()).then(|| "its circuit is open".to_owned());
+    let all: Vec<String> = circuit
+        .into_iter()
+        .chain(status.hindered.iter().map(told::hindrance))
+        .collect();
+    status.since = Some(since.to_owned());
+    status.state = HandlerState::Degraded;
+    status.why = Some(all.join("; "));
 }
 
 fn best<'a>(hosts: &Hosts<'a>) -> HandlerTold<'a> {

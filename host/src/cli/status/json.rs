@@ -6,6 +6,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::outbox::OutboxStatus;
+use crate::micro::circuit::CircuitJson;
 use crate::micro::settings::Difference;
 use crate::micro::stats::{BlockedJson, HindranceJson, LeftOutJson, NotTakenJson, Stats};
 
@@ -49,6 +50,9 @@ pub struct HandlerStatus {
     /// What keeps some of its events from going on, by reason.
     #[schemars(with = "Vec<HindranceJson>")]
     pub hindered: Vec<Value>,
+    /// Its circuits that are open, one for each host.
+    #[schemars(with = "Vec<CircuitJson>")]
+    pub circuits: Vec<Value>,
     /// Digest of the module that the hosts run, several with commas; null: no host answers.
     pub module: Option<String>,
     /// The modules that the hosts run; more than one outside of a rolling update is a mistake.

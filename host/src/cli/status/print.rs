@@ -92,6 +92,17 @@ fn handler(status: &HandlerStatus, ledgers: &[LedgerStatus]) {
         );
         println!("{name} is {}{since}: {why}", word(&status.state));
     }
+    for one in &status.circuits {
+        let next = one["next_probe"].as_str().and_then(parse_rfc3339);
+        let next = next.map_or_else(|| "at once".to_owned(), |at| in_time(at, now_ms()));
+        println!(
+            "{name}: its circuit on host {} is open{}: {}; the next probe is {next}, {} failed",
+            text(&one["host"]),
+            since(one["since"].as_str()),
+            text(&one["why"]),
+            text(&one["probes"])
+        );
+    }
     if status.modules.len() > 1 {
         let all = status.modules.iter().map(|one| {
             let since = since(one.since.as_deref());
