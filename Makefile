@@ -84,7 +84,6 @@ lint: deny ## check the format, the dependencies, and run clippy; a warning is a
 	cargo clippy --locked --workspace --all-targets --features failpoints -- -D warnings
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 	cd handlers && cargo clippy --locked --workspace --target $(WASM) -- -D warnings
-	cd $(SERVICE) && cargo clippy --locked -- -D warnings
 
 # The database of advisories is not in the registry of crates: where it cannot be fetched, nothing is known of them.
 deny: ## check the dependencies: licences, sources, and known vulnerabilities

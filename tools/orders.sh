@@ -7,7 +7,7 @@ service=http://127.0.0.1:8080
 
 # Sent again at each start; the key makes it the same order.
 order() {
-    curl --silent --show-error --retry 30 --retry-delay 1 --retry-connrefused "$service/orders" \
+    curl --silent --retry 30 --retry-delay 1 --retry-connrefused "$service/orders" \
         -H 'Content-Type: application/json' -H "Idempotency-Key: sample-$1" -d "$2"
     echo
 }
@@ -17,6 +17,7 @@ order() {
     order 2 '{"user_id":"u-8","locale":"zh","lines":[{"sku":"sku-2","qty":1,"price_cents":900}]}'
     # There is not as much in stock.
     order 3 '{"user_id":"u-7","locale":"en","lines":[{"sku":"sku-3","qty":99}]}'
+    echo "what the handlers make of an order: curl $service/orders/o-3"
 ) &
 
 # NATS_URL is set.

@@ -384,6 +384,13 @@ impl Plan {
         names.dedup();
         names
     }
+
+    /// The names of the handlers, as one short name.
+    pub fn handlers_digest(&self) -> String {
+        let mut names: Vec<&str> = self.handlers.iter().map(|h| h.name.as_str()).collect();
+        names.sort_unstable();
+        hex(&names.join(" "), 6)
+    }
 }
 
 /// The first bytes of a text's SHA-256.

@@ -14,14 +14,13 @@ use crate::broker::{Connection, Error};
 use crate::event::outcome::Cause;
 use crate::event::{header_map, parse_rfc3339, rfc3339};
 use crate::mesh_streams::attempts::{AttemptRecord, RUNNING};
+use crate::plan::Plan;
 use crate::trace::find::{Named, Place};
 use crate::trace::ledger::TracedDecision;
 use crate::trace::reading::Reading;
 use crate::trace::stand::{Stand, TracedLetter};
 use crate::trace::{ALONE, Part, Traced, Tracer};
 
-/// Each request is answered by one host.
-const QUEUE: &str = "q";
 /// How many requests a host answers at a time; the others wait.
 const AT_ONCE_MAX: usize = 16;
 /// How much is read for one answer: no more than a service waits for.
@@ -126,11 +125,16 @@ fn subject(mesh: &str) -> String {
     format!("{}.trace", service(mesh))
 }
 
+/// Of the hosts that have the same handlers, one answers a request: each knows its own handlers only.
+fn queue(plan: &Plan) -> String {
+    format!("trace-{}", plan.handlers_digest())
+}
+
 /// Answers until the connection is closed.
 pub async fn answer(connection: &Connection, host: &Host) -> Result<(), Error> {
     let asked = connection
         .client
-        .queue_subscribe(subject(&host.plan.mesh), QUEUE.to_owned());
+        .queue_subscribe(subject(&host.plan.mesh), queue(&host.plan));
     let mut asked = asked.await.map_err(|_| Error::Gone {
         what: "answering where events are".to_owned(),
     })?;
@@ -312,5 +316,55 @@ impl From<EventState> for HandlerAnswer {
             state,
             ..HandlerAnswer::default()
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::mesh_streams::attempts::Attempt;
+
+    use super::*;
+
+    fn attempt(attempt: u32, outcome: &str, message: &str) -> Attempt {
+        Attempt {
+            attempt,
+            at: "2026-11-30T00:00:00Z".to_owned(),
+            host: "h".to_owned(),
+            module: String::new(),
+            outcome: outcome.to_owned(),
+            code: if outcome == RUNNING { "" } else { "busy" }.to_owned(),
+            message: message.to_owned(),
+            log: Vec::new(),
+            backtrace: Vec::new(),
+            seed: None,
+            replay: false,
+            asked_by: None,
+        }
+    }
+
+    #[test]
+    fn an_event_that_failed_waits_or_runs_again_and_tells_its_last_failure() {
+        let failed = [attempt(1, "retry", "first"), attempt(2, "retry", "second")];
+        let mut record = AttemptRecord {
+            attempts: 2,
+            history: failed.to_vec(),
+            next: Some("2026-11-30T00:01:00Z".to_owned()),
+            ..AttemptRecord::default()
+        };
+        let waits = HandlerAnswer::retrying(&record);
+        assert_eq!((waits.state, waits.attempts), (EventState::Retrying, 2));
+        assert_eq!(waits.next, record.next);
+        assert_eq!(
+            (waits.code.as_deref(), waits.error.as_deref()),
+            (Some("busy"), Some("second"))
+        );
+        record.history.push(attempt(3, RUNNING, ""));
+        (record.attempts, record.next) = (3, None);
+        let runs = HandlerAnswer::retrying(&record);
+        assert_eq!((runs.state, runs.attempts, runs.next), (EventState::Running, 3, None));
+        assert_eq!(
+            (runs.code.as_deref(), runs.error.as_deref()),
+            (Some("busy"), Some("second"))
+        );
     }
 }
