@@ -2,16 +2,17 @@
 # Puts what a build and the tests need in place; quick when nothing is missing. Looks for everything first and names all
 # that is missing at once.
 #
-#   tools/install.sh rust|server|test-server|oldest|cli|deny|run|all
+#   tools/install.sh rust|server|test-server|oldest|cli|postgres|deny|run|all
 #
 #   rust         the pinned toolchain with the targets of the handlers, and a C linker
 #   server       nats-server, at least the oldest that the host takes, on PATH or in .tools/bin
 #   test-server  nats-server as the tests want it, likewise
 #   oldest       nats-server in the oldest version, in .tools/<version>
 #   cli          the nats command line, on PATH or in .tools/bin; only some tests use it, so its absence is a warning
+#   postgres     PostgreSQL 14 or newer from the packages of Debian or Ubuntu; only some tests use it, so its absence is a warning
 #   deny         cargo-deny, which `make lint` needs, on PATH or in .tools/bin
 #   run          rust, server, cli: what `make run` needs, and curl
-#   all          rust, test-server, cli: what `make test` needs
+#   all          rust, test-server, cli, postgres: what `make test` needs
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -143,6 +144,32 @@ cli() {
     echo "warning: no nats $CLI_VERSION or newer and no Go to build it: the tests that use it will skip" >&2
 }
 
+# The tests look into the same places.
+has_postgres() {
+    local program
+    for program in "${POSTGRES_BIN:-}"/initdb /usr/lib/postgresql/*/bin/initdb "$(command -v initdb)"; do
+        [ -x "$program" ] && return
+    done
+    return 1
+}
+
+postgres() {
+    has_postgres && return
+    local root=()
+    [ "$(id -u)" = 0 ] || root=(sudo -n)
+    if have apt-get && "${root[@]}" true 2>/dev/null; then
+        echo "installing postgresql (20 s) …"
+        # The tests start servers of their own; the package would start one as well.
+        "${root[@]}" mkdir -p /etc/postgresql-common
+        [ -e /etc/postgresql-common/createcluster.conf ] \
+            || echo "create_main_cluster = false" | "${root[@]}" tee /etc/postgresql-common/createcluster.conf >/dev/null
+        { "${root[@]}" apt-get update -qq && "${root[@]}" env DEBIAN_FRONTEND=noninteractive \
+            apt-get install -y -qq --no-install-recommends postgresql >/dev/null; } || true
+        has_postgres && return
+    fi
+    echo "warning: no PostgreSQL, and it could not be installed: the tests that use it will skip" >&2
+}
+
 deny() {
     present cargo-deny "$DENY_VERSION" && return
     echo "installing cargo-deny $DENY_VERSION (3 min) …"
@@ -158,8 +185,8 @@ case "$what" in
     run) look_rust; look_server "$SERVER_OLDEST"; look_curl ;;
     all) look_rust; look_server "$SERVER_VERSION" ;;
     deny) look_rust ;;
-    oldest | cli) ;;
-    *) echo "usage: tools/install.sh rust|server|test-server|oldest|cli|deny|run|all" >&2; exit 2 ;;
+    oldest | cli | postgres) ;;
+    *) echo "usage: tools/install.sh rust|server|test-server|oldest|cli|postgres|deny|run|all" >&2; exit 2 ;;
 esac
 if [ ${#MISSING[@]} -gt 0 ]; then
     echo "error: this machine lacks:" >&2
@@ -172,7 +199,8 @@ case "$what" in
     test-server) server "$SERVER_VERSION" ;;
     oldest) oldest ;;
     cli) cli ;;
+    postgres) postgres ;;
     deny) rust; deny ;;
     run) rust; server "$SERVER_OLDEST"; cli ;;
-    all) rust; server "$SERVER_VERSION"; cli ;;
+    all) rust; server "$SERVER_VERSION"; cli; postgres ;;
 esac

@@ -10,10 +10,12 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 mod circuit;
+mod outbox;
 pub mod time_text;
 mod timetable;
 
 pub use circuit::CircuitPolicy;
+pub use outbox::{Outbox, OutboxDatabase, Postgres, PostgresTls};
 pub use timetable::{Dst, Timetable, When};
 
 /// What one host does: how it reaches NATS, which streams it provides, which handlers it runs.
@@ -133,24 +135,6 @@ pub struct Stream {
     pub duplicate_window: Duration,
     /// Subjects of the outboxes that publish into it. It captures them as well.
     pub markers: Vec<String>,
-}
-
-/// A table of a service's own database whose rows become events of a stream.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Outbox {
-    pub name: String,
-    /// A file of SQLite, absolute or relative to the working directory.
-    pub file: PathBuf,
-    pub table: String,
-    /// The stream that captures the subjects of its rows.
-    pub stream: String,
-}
-
-impl Outbox {
-    /// The subject on which the stream holds what is published of it.
-    pub fn marker(&self) -> String {
-        format!("$MESH.outbox.{}", self.name)
-    }
 }
 
 /// Where a new consumer starts reading.

@@ -123,14 +123,19 @@ pub fn texts(events: &[Found]) -> Vec<String> {
 pub fn audited<'a>(mesh: &'a Mesh, shop: &'a Shop) -> impl Future<Output = Vec<Found>> + 'a {
     eventually("the orders to be published", SOON * 2, async move || {
         let left = shop.number("SELECT count(*) FROM outbox");
-        let (wanted, found) = (shop.committed(), events(mesh).await);
-        assert!(found.len() <= wanted.len(), "{:?}", texts(&found));
-        if found.len() < wanted.len() || left > 0 {
-            return None;
-        }
-        assert_eq!(texts(&found), wanted);
-        Some(found)
+        published(mesh, &shop.committed(), left).await
     })
+}
+
+/// The events, if all that are wanted are there, in order and nothing else; and if no row is left.
+pub async fn published(mesh: &Mesh, wanted: &[String], left: i64) -> Option<Vec<Found>> {
+    let found = events(mesh).await;
+    assert!(found.len() <= wanted.len(), "{:?}", texts(&found));
+    if found.len() < wanted.len() || left > 0 {
+        return None;
+    }
+    assert_eq!(texts(&found), wanted);
+    Some(found)
 }
 
 /// A mesh and a service. The stream forgets message ids at once, so that nothing rests on it.

@@ -1,9 +1,10 @@
-//! What the end-to-end tests stand on: a real nats-server, the real jetmesh binary, a proxy that breaks the connection
+//! What the end-to-end tests stand on: a real nats-server, a real PostgreSQL, the real jetmesh binary, a proxy that breaks the connection
 //! between them, and one way to wait for a fact.
 
 pub mod cli;
 pub mod host;
 pub mod modules;
+pub mod postgres;
 pub mod process;
 pub mod proxy;
 pub mod raw;

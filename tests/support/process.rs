@@ -49,6 +49,12 @@ impl Process {
         kill_process(Pid::from_child(&child), signal).expect("a signal reaches a child that is not waited for yet");
     }
 
+    /// Sends a signal that ends it, and waits for its end.
+    pub fn end(&self, signal: Signal) {
+        self.signal(signal);
+        self.lock().wait().expect("the child is ours to wait for");
+    }
+
     /// Kills it with SIGKILL and waits for its end. Does nothing when it has ended.
     pub fn kill(&self) {
         let mut child = self.lock();

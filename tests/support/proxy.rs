@@ -63,6 +63,10 @@ impl Proxy {
         format!("nats://{}", self.addr)
     }
 
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
     /// Holds the bytes that go this way. Connections stay open, and new ones are taken: paused both ways, the other
     /// side is half-open to each.
     pub fn pause(&self, direction: Direction) {

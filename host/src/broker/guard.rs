@@ -14,15 +14,16 @@ use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWrite
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::ClientConfig;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
-use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use tokio_rustls::rustls::{ClientConfig, RootCertStore};
+use tokio_rustls::rustls::pki_types::{PrivateKeyDer, ServerName};
 
 use super::connection::{Connection, token};
 use super::dial::open;
 use super::error::Error;
 use super::login;
 use super::screen::{Malformed, Screen};
+use super::tls::{certificates, roots};
 use crate::plan::Nats;
 use crate::text::secret::redact;
 
@@ -174,19 +175,7 @@ async fn dial(nats: &Nats, addr: &ServerAddr) -> io::Result<(GuardedServer, Vec<
 
 /// As the client does it.
 async fn encrypt(nats: &Nats, addr: &ServerAddr, stream: Box<dyn ByteStream>) -> io::Result<Box<dyn ByteStream>> {
-    let mut roots = RootCertStore::empty();
-    match &nats.tls_ca {
-        Some(file) => {
-            let certificates = certificates(file)?;
-            for certificate in certificates {
-                roots.add(certificate).map_err(io::Error::other)?;
-            }
-        }
-        None => {
-            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        }
-    }
-    let config = ClientConfig::builder().with_root_certificates(roots);
+    let config = ClientConfig::builder().with_root_certificates(roots(nats.tls_ca.as_deref())?);
     let config = match (&nats.tls_cert, &nats.tls_key) {
         (Some(cert), Some(key)) => {
             let key = PrivateKeyDer::from_pem_file(key).map_err(io::Error::other)?;
@@ -198,11 +187,6 @@ async fn encrypt(nats: &Nats, addr: &ServerAddr, stream: Box<dyn ByteStream>) ->
     let name = ServerName::try_from(addr.host().to_owned()).map_err(io::Error::other)?;
     let connector = TlsConnector::from(Arc::new(config));
     Ok(Box::new(connector.connect(name, stream).await?))
-}
-
-fn certificates(file: &std::path::Path) -> io::Result<Vec<CertificateDer<'static>>> {
-    let read = CertificateDer::pem_file_iter(file).map_err(io::Error::other)?;
-    read.collect::<Result<_, _>>().map_err(io::Error::other)
 }
 
 /// Carries one connection, from the client's greeting to the end of either side.

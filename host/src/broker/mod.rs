@@ -23,6 +23,7 @@ pub mod shared;
 mod start;
 pub mod stored;
 pub mod stream;
+pub mod tls;
 pub mod wire;
 
 pub use connection::Connection;

@@ -113,9 +113,9 @@ fn due_next(schedule: &Schedule) -> String {
 /// What each outbox publishes, and whether its database can be read.
 async fn outboxes(plan: &Plan) {
     for outbox in &plan.outboxes {
-        let (name, file, table) = (&outbox.name, outbox.file.display(), &outbox.table);
+        let (name, told, table) = (&outbox.name, outbox.database.told(), &outbox.table);
         println!(
-            "outbox {name}: rows of table {table} in {file} become events of stream {}",
+            "outbox {name}: rows of table {table} in {told} become events of stream {}",
             outbox.stream
         );
         if let Err(error) = outbox::database_fits(outbox).await {

@@ -15,7 +15,7 @@ use crate::broker::kv::key_subject;
 use crate::broker::kv::kv_stream;
 use crate::broker::{By, Connection};
 use crate::outbox;
-use crate::plan::{Nats, Plan};
+use crate::plan::{Nats, Outbox, OutboxDatabase, Plan};
 use crate::process::drain::Drain;
 use beside::Beside;
 use server::Server;
@@ -61,7 +61,8 @@ pub async fn run(args: &Args, dev: &Dev) -> Result<u8, Error> {
         app::make(&connection, &plan).await?;
         seed(&connection).await?;
     }
-    for outbox in &plan.outboxes {
+    let in_files = |outbox: &&Outbox| matches!(outbox.database, OutboxDatabase::Sqlite(_));
+    for outbox in plan.outboxes.iter().filter(in_files) {
         // The service may begin before the host has looked into its database.
         outbox::init(outbox).await?;
     }

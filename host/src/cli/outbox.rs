@@ -28,7 +28,7 @@ pub enum OutboxCommand {
 pub struct Init {
     /// Name of the outbox in the configuration
     pub name: String,
-    /// Run the SQL, and make the file if it is not there
+    /// Run the SQL, and make a file of SQLite if it is not there
     #[arg(long)]
     pub yes: bool,
 }
@@ -150,11 +150,11 @@ async fn make(args: &Args, init: &Init) -> Result<u8, Error> {
     let loaded = args.load()?;
     let outbox = named(&loaded.plan, &init.name)?;
     if !init.yes {
-        print!("{}", outbox::sql(&outbox.table));
+        print!("{}", outbox::sql(outbox));
         return Ok(OK);
     }
     outbox::init(outbox).await?;
-    println!("{}: table {} is there", outbox.file.display(), outbox.table);
+    println!("{}: table {} is there", outbox.database.told(), outbox.table);
     Ok(OK)
 }
 

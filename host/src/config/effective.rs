@@ -6,7 +6,8 @@ use std::time::Duration;
 use super::values::{format_bytes, format_duration};
 use crate::event::rfc3339;
 use crate::plan::{
-    CatchUp, Dst, Handler, Identity, Instance, LogFormat, Nats, Overlap, Plan, Schedule, Start, Stream, When,
+    CatchUp, Dst, Handler, Identity, Instance, LogFormat, Nats, Outbox, OutboxDatabase, Overlap, Plan, Schedule, Start,
+    Stream, When,
 };
 use crate::text::secret::{HIDDEN, hide, redact};
 
@@ -49,11 +50,7 @@ pub fn effective(plan: &Plan) -> String {
         schedule(&mut out, one);
     }
     for one in &plan.outboxes {
-        out.table(&format!("outbox.{}", one.name));
-        out.text("url", &format!("sqlite:{}", one.file.display()));
-        out.text("source", "table");
-        out.text("table", &one.table);
-        out.text("stream", &one.stream);
+        outbox(&mut out, one);
     }
     text
 }
@@ -88,6 +85,22 @@ impl EffectiveText<'_> {
             self.text(key, value);
         }
     }
+}
+
+fn outbox(out: &mut EffectiveText<'_>, outbox: &Outbox) {
+    out.table(&format!("outbox.{}", outbox.name));
+    match &outbox.database {
+        OutboxDatabase::Sqlite(file) => out.text("url", &format!("sqlite:{}", file.display())),
+        OutboxDatabase::Postgres(postgres) => {
+            let ca = postgres.ca.as_ref().map(|ca| format!("&sslrootcert={}", ca.display()));
+            let (told, mode) = (&postgres.told, postgres.tls.word());
+            out.text("url", &format!("{told}?sslmode={mode}{}", ca.unwrap_or_default()));
+            out.optional("password", postgres.password.as_ref().map(|_| HIDDEN));
+        }
+    }
+    out.text("source", "table");
+    out.text("table", &outbox.table);
+    out.text("stream", &outbox.stream);
 }
 
 /// A JSON string is also a TOML one, but for DEL, which TOML wants escaped.

@@ -8,6 +8,7 @@ mod layers;
 pub mod names;
 mod nats;
 mod outboxes;
+mod postgres;
 mod reader;
 mod schedules;
 #[cfg(test)]

@@ -3,9 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use super::names::{check_name, check_stream};
+use super::postgres;
 use super::reader::{Reader, Section};
 use crate::event::subject::overlap;
-use crate::plan::{Handler, Outbox, Stream};
+use crate::plan::{Handler, Outbox, OutboxDatabase, Stream};
 use crate::text::secret::redact;
 
 /// How a file of SQLite is named.
@@ -24,7 +25,10 @@ pub fn read(root: &mut Section, base: &Path, handlers: &[Handler], reader: &mut 
                 "dead letters go by these names: give the outbox another one",
             );
         }
-        if let Some(other) = found.iter().find(|o| o.file == outbox.file && o.table == outbox.table) {
+        if let Some(other) = found
+            .iter()
+            .find(|o| o.database == outbox.database && o.table == outbox.table)
+        {
             let what = format!("outbox {} has the same table of the same database", other.name);
             reader.problem(format!("{key}.table"), what, "a row is published once, by one outbox");
         }
@@ -59,7 +63,13 @@ fn one(name: String, mut section: Section, base: &Path, reader: &mut Reader) -> 
     let key = format!("outbox.{name}");
     check_name(reader, &key, &name);
     let url = section.needed(reader, "url", "the database of the service, e.g. \"sqlite:orders.db\"");
-    let file = file(&url, &format!("{key}.url"), reader);
+    let database = match postgres::is_postgres(&url) {
+        true => OutboxDatabase::Postgres(postgres::read(&url, &mut section, base, reader)),
+        false => {
+            postgres::refuse(&mut section, reader);
+            OutboxDatabase::Sqlite(base.join(file(&url, &format!("{key}.url"), reader)))
+        }
+    };
     section.word(reader, "source", &[("table", ())], ());
     let table = section.text(reader, "table").unwrap_or_else(|| "outbox".to_owned());
     check_table(reader, &format!("{key}.table"), &table);
@@ -78,7 +88,7 @@ fn one(name: String, mut section: Section, base: &Path, reader: &mut Reader) -> 
     }
     section.finish(reader);
     Outbox {
-        file: base.join(file),
+        database,
         table,
         stream,
         name,
@@ -93,7 +103,8 @@ fn file(url: &str, key: &str, reader: &mut Reader) -> PathBuf {
                 "\"{}\" is not the address of a database that an outbox can read",
                 redact(url)
             );
-            reader.problem(key, what, "\"sqlite:FILE\", relative to this configuration");
+            let hint = "\"sqlite:FILE\", relative to this configuration, or \"postgres://USER@HOST/DATABASE\"";
+            reader.problem(key, what, hint);
         }
         return PathBuf::new();
     };
@@ -109,12 +120,17 @@ fn file(url: &str, key: &str, reader: &mut Reader) -> PathBuf {
 fn check_table(reader: &mut Reader, key: &str, table: &str) {
     let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
     let begins = table.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
-    if !begins || table.len() > 48 || !table.chars().all(word) || table.starts_with("sqlite_") {
+    if !begins
+        || table.len() > 48
+        || !table.chars().all(word)
+        || table.starts_with("sqlite_")
+        || table.starts_with("pg_")
+    {
         let what = format!("\"{}\" is not a table's name", table.escape_debug());
         reader.problem(
             key,
             what,
-            "1 to 48 characters of A-Z a-z 0-9 _, no digit first, not sqlite_…",
+            "1 to 48 characters of A-Z a-z 0-9 _, no digit first, not sqlite_… or pg_…",
         );
     }
 }

@@ -180,8 +180,11 @@ fn only_these_files_name_the_wasm_engine() {
 }
 
 #[test]
-fn only_this_file_names_the_library_of_a_database() {
-    assert_eq!(naming("rusqlite"), set(&["outbox/sqlite.rs"]));
+fn only_these_files_name_the_library_of_a_database() {
+    assert_eq!(naming("rusqlite"), set(&["outbox/sqlite/mod.rs"]));
+    let postgres = ["mod", "session", "tls", "value"].map(|file| format!("outbox/postgres/{file}.rs"));
+    let postgres: BTreeSet<String> = postgres.into_iter().chain(["config/postgres.rs".to_owned()]).collect();
+    assert_eq!(naming("tokio_postgres"), postgres);
 }
 
 #[test]
@@ -207,7 +210,12 @@ fn verdicts_and_effects_are_pure() {
 fn every_task_is_the_drains_but_what_listens_for_signals_and_what_lives_as_long_as_its_connection() {
     assert_eq!(
         naming("tokio::spawn"),
-        set(&["broker/guard.rs", "cli/run.rs", "process/drain.rs"])
+        set(&[
+            "broker/guard.rs",
+            "cli/run.rs",
+            "outbox/postgres/session.rs",
+            "process/drain.rs"
+        ])
     );
 }
 
@@ -217,7 +225,7 @@ fn threads_are_started_only_for_lanes_for_the_tick_and_for_what_blocks() {
         naming("thread::Builder"),
         set(&[
             "app/threads.rs",
-            "outbox/database.rs",
+            "outbox/sqlite/thread.rs",
             "process/limits.rs",
             "wasm/engine.rs"
         ])

@@ -9,8 +9,8 @@ use super::error::Error;
 use super::letter;
 use super::marker::{MESSAGE_ID, Marker, Pause, RowRef, row_of};
 use super::sides::Sides;
-use super::sqlite::TablePosition;
 use super::stream::{self, Marked};
+use super::table::TablePosition;
 use crate::broker::scan::{From, LOOKS, survey};
 use crate::event::{header, rfc3339};
 
@@ -52,7 +52,7 @@ impl Agreement {
 impl Sides<'_> {
     /// Whether both agree, without changing anything. `Err`: how they stand.
     pub async fn agreed(&self) -> Result<Result<Agreement, (TablePosition, Option<Marked>)>, Error> {
-        let position = self.database.ask(|table| table.look(0, 0)).await?.position;
+        let position = self.database.position().await?;
         let marked = stream::newest(self.connection, self.outbox).await?;
         if let Some(marked) = &marked {
             self.check_database(&position, &marked.marker, marked.time_ms)?;
@@ -74,14 +74,14 @@ impl Sides<'_> {
     pub async fn agree(&self, position: TablePosition, marked: Option<Marked>) -> Result<Agreement, Error> {
         let published = self.published(&position, marked.as_ref()).await?;
         let count = published.len();
-        let missing = self.database.ask(move |table| table.delete(&published)).await?;
+        let missing = self.database.delete(published).await?;
         let (batch, sequence) = marked.as_ref().map_or((0, 0), |m| (m.marker.batch, m.sequence));
         let mut settled = Vec::new();
         if let Some(marked) = &marked {
             settled.extend(&marked.marker.rows);
             for dead in &marked.marker.dead {
                 let at = dead.row;
-                if let Some(row) = self.database.ask(move |table| table.find(at)).await? {
+                if let Some(row) = self.database.find(at).await? {
                     letter::store(self, &position.database, &row, &dead.why).await?;
                     settled.push(at);
                 }
@@ -93,12 +93,7 @@ impl Sides<'_> {
             created: self.target.created.clone(),
             ..position.clone()
         };
-        let (from, to) = (position.clone(), next.clone());
-        if !self
-            .database
-            .ask(move |table| table.confirm(&from, &to, &settled))
-            .await?
-        {
+        if !self.database.confirm(&position, &next, settled).await? {
             return Err(Error::Moved);
         }
         let found = Differing {
@@ -176,7 +171,7 @@ impl Sides<'_> {
             "stream {stream} has events of outbox {name} from another database than {}: host {} published the last at {}. Name the \
              same database on all hosts, or give the outbox another name. If this database takes the place of that one: \
              `jetmesh outbox resume {name} --new-database`",
-            self.outbox.file.display(),
+            self.outbox.database.told(),
             marker.host,
             rfc3339(time_ms)
         )))

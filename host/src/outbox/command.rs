@@ -5,7 +5,7 @@ use super::agree::Agreement;
 use super::database::Database;
 use super::error::Error;
 use super::letter;
-use super::marker::{DeadRow, Marker, Pause, RowRef};
+use super::marker::{DeadRow, Marker, Pause};
 use super::relay::marker_message;
 use super::row::OutboxRow;
 use super::sides::Sides;
@@ -20,12 +20,12 @@ const TRIES: u32 = 20;
 
 /// Makes the tables of an outbox, and the file if it is not there.
 pub async fn init(outbox: &Outbox) -> Result<(), Error> {
-    Database::open(outbox)?.ask(super::sqlite::Table::init).await
+    Database::open(outbox)?.init().await
 }
 
 /// Whether the database can be read, and has the tables.
 pub async fn database_fits(outbox: &Outbox) -> Result<(), Error> {
-    Database::open(outbox)?.ask(|table| table.look(1, 0)).await.map(|_| ())
+    Database::open(outbox)?.look(1, 0).await.map(|_| ())
 }
 
 /// From now on nothing is published, on no host. `false`: it is paused already.
@@ -44,13 +44,7 @@ pub async fn pause(connection: &Connection, outbox: &Outbox, host: &str, reason:
 /// Publishes again. `false`: it is not paused. `new_database`: the stream follows the database of this configuration from now on.
 pub async fn resume(connection: &Connection, outbox: &Outbox, host: &str, new_database: bool) -> Result<bool, Error> {
     let database = match new_database {
-        true => Some(
-            Database::open(outbox)?
-                .ask(|table| table.look(0, 0))
-                .await?
-                .position
-                .database,
-        ),
+        true => Some(Database::open(outbox)?.position().await?.database),
         false => None,
     };
     mark(connection, outbox, host, |marker| {
@@ -141,7 +135,7 @@ pub async fn skip(
                 Err(error) => return Err(error),
             },
         };
-        let Some(row) = database.ask(move |table| table.of_id(id)).await? else {
+        let Some(row) = database.of_id(id).await? else {
             return Ok(Skipped::Gone);
         };
         if dead_letter(&sides, &standing, host, (&row, reason)).await? {
@@ -167,11 +161,7 @@ async fn dead_letter(
     };
     letter::store(sides, &standing.position.database, row, &dead.why).await?;
     let to = standing.next_position(sequence, &sides.target.created);
-    let (from, rows): (_, [RowRef; 1]) = (standing.position.clone(), [row.at]);
     // If it has moved, a relay that has seen the marker has deleted the row.
-    sides
-        .database
-        .ask(move |table| table.confirm(&from, &to, &rows))
-        .await?;
+    sides.database.confirm(&standing.position, &to, vec![row.at]).await?;
     Ok(true)
 }

@@ -1,83 +1,102 @@
-//! An outbox's database, on a thread of its own: what SQLite does blocks, and several times a second it is asked whether a service
-//! has committed.
-
-use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::thread;
-use std::time::Duration;
-
-use tokio::sync::{Notify, oneshot};
+//! The database of an outbox, whichever it is. A relay needs no more of it than this: a look at its first rows and its position
+//! in one moment, and one transaction that deletes rows and moves the position.
 
 use super::error::Error;
-use super::sqlite::Table;
-use crate::plan::Outbox;
-use crate::process::limits;
+use super::marker::RowRef;
+use super::postgres::{self, PostgresTable};
+use super::row::OutboxRow;
+use super::sqlite::thread::SqliteThread;
+use super::sqlite::{self, Table};
+use super::table::{Backlog, TableMoment, TablePosition};
+use crate::plan::{Outbox, OutboxDatabase};
 
-/// Between two looks whether the database has changed: half of it is what a row waits on average. A look takes some
-/// microseconds.
-const LOOK: Duration = Duration::from_millis(10);
+pub enum Database {
+    Sqlite(SqliteThread),
+    Postgres(Box<PostgresTable>),
+}
 
-type Job = Box<dyn FnOnce(&mut Table) + Send>;
-
-/// The thread ends when this is dropped.
-pub struct Database {
-    jobs: Sender<Job>,
-    changed: Arc<Notify>,
-    file: String,
+/// The SQL that makes the tables of an outbox.
+pub fn sql(outbox: &Outbox) -> String {
+    match &outbox.database {
+        OutboxDatabase::Sqlite(_) => sqlite::sql(&outbox.table),
+        OutboxDatabase::Postgres(_) => postgres::sql(&outbox.table),
+    }
 }
 
 impl Database {
     pub fn open(outbox: &Outbox) -> Result<Database, Error> {
-        let (jobs, work) = channel();
-        let changed = Arc::new(Notify::new());
-        let file = outbox.file.display().to_string();
-        let (table, told) = (Table::new(outbox), Arc::clone(&changed));
-        let thread = thread::Builder::new().name(format!("outbox-{}", outbox.name));
-        let started = thread.spawn(move || serve(&work, table, &told));
-        started.map_err(|error| Error::Database {
-            file: file.clone(),
-            why: limits::no_thread(&error),
-        })?;
-        Ok(Database { jobs, changed, file })
+        Ok(match &outbox.database {
+            OutboxDatabase::Sqlite(file) => Database::Sqlite(SqliteThread::open(outbox, file)?),
+            OutboxDatabase::Postgres(address) => Database::Postgres(Box::new(PostgresTable::new(outbox, address)?)),
+        })
+    }
+
+    /// Makes the tables, and a file of SQLite if it is not there.
+    pub async fn init(&self) -> Result<(), Error> {
+        match self {
+            Database::Sqlite(thread) => thread.ask(Table::init).await,
+            Database::Postgres(table) => table.init().await,
+        }
+    }
+
+    /// Where the database stands, and its first rows: at most this number, and after the first one no more than fit into this
+    /// number of bytes. It is one moment of the database.
+    pub async fn look(&self, rows_max: usize, bytes_max: usize) -> Result<TableMoment, Error> {
+        match self {
+            Database::Sqlite(thread) => thread.ask(move |table| table.look(rows_max, bytes_max)).await,
+            Database::Postgres(table) => table.look(rows_max, bytes_max).await,
+        }
+    }
+
+    pub async fn position(&self) -> Result<TablePosition, Error> {
+        Ok(self.look(0, 0).await?.position)
+    }
+
+    /// The row, if it is there and no other one has its id.
+    pub async fn find(&self, at: RowRef) -> Result<Option<OutboxRow>, Error> {
+        Ok(self.of_id(at.0).await?.filter(|row| row.at == at))
+    }
+
+    /// The row of an id, whichever it is.
+    pub async fn of_id(&self, id: i64) -> Result<Option<OutboxRow>, Error> {
+        match self {
+            Database::Sqlite(thread) => thread.ask(move |table| table.of_id(id)).await,
+            Database::Postgres(table) => table.of_id(id).await,
+        }
+    }
+
+    pub async fn backlog(&self) -> Result<Backlog, Error> {
+        match self {
+            Database::Sqlite(thread) => thread.ask(Table::backlog).await,
+            Database::Postgres(table) => table.backlog().await,
+        }
+    }
+
+    /// Deletes rows that are settled, and moves the position, both or neither. `false`: it does not stand where it should, and
+    /// nothing is changed.
+    pub async fn confirm(&self, from: &TablePosition, to: &TablePosition, rows: Vec<RowRef>) -> Result<bool, Error> {
+        match self {
+            Database::Sqlite(thread) => {
+                let (from, to) = (from.clone(), to.clone());
+                thread.ask(move |table| table.confirm(&from, &to, &rows)).await
+            }
+            Database::Postgres(table) => table.confirm(from, to, &rows).await,
+        }
+    }
+
+    /// Deletes rows that are published; returns those that are not there.
+    pub async fn delete(&self, rows: Vec<RowRef>) -> Result<Vec<RowRef>, Error> {
+        match self {
+            Database::Sqlite(thread) => thread.ask(move |table| table.delete(&rows)).await,
+            Database::Postgres(table) => table.delete(&rows).await,
+        }
     }
 
     /// Completes when a service may have committed since the last time.
     pub async fn changed(&self) {
-        self.changed.notified().await;
-    }
-
-    /// Does a step on the database's thread.
-    ///
-    /// # Cancel safety
-    /// Dropped half-way, the step is done nevertheless.
-    pub async fn ask<T: Send + 'static>(
-        &self,
-        step: impl FnOnce(&mut Table) -> Result<T, Error> + Send + 'static,
-    ) -> Result<T, Error> {
-        let (answer, answered) = oneshot::channel();
-        let job: Job = Box::new(move |table| {
-            // The one who asked may be gone.
-            let _ = answer.send(step(table));
-        });
-        let gone = || Error::Database {
-            file: self.file.clone(),
-            why: "its thread has ended".to_owned(),
-        };
-        self.jobs.send(job).map_err(|_| gone())?;
-        answered.await.map_err(|_| gone())?
-    }
-}
-
-fn serve(work: &Receiver<Job>, mut table: Table, changed: &Notify) {
-    loop {
-        match work.recv_timeout(LOOK) {
-            Ok(job) => job(&mut table),
-            Err(RecvTimeoutError::Timeout) => {
-                if table.has_changed() {
-                    changed.notify_one();
-                }
-            }
-            Err(RecvTimeoutError::Disconnected) => return,
+        match self {
+            Database::Sqlite(thread) => thread.changed().await,
+            Database::Postgres(table) => table.changed().await,
         }
     }
 }

@@ -7,8 +7,8 @@ pub enum Error {
     #[error(transparent)]
     Broker(#[from] broker::Error),
     /// The database cannot be used for now.
-    #[error("database {file}: {why}")]
-    Database { file: String, why: String },
+    #[error("database {database}: {why}")]
+    Database { database: String, why: String },
     /// A person must act; says how.
     #[error("{0}")]
     Person(String),

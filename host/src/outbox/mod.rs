@@ -8,12 +8,14 @@ mod error;
 mod group;
 mod letter;
 mod marker;
+mod postgres;
 mod relay;
 mod row;
 mod sides;
 mod sqlite;
 mod state;
 mod stream;
+mod table;
 
 use std::sync::Arc;
 
@@ -24,10 +26,11 @@ use crate::process::drain::Drain;
 use crate::trouble::{self, Weight};
 
 pub use command::{Skipped, database_fits, init, pause, resume, skip};
+pub use database::sql;
 pub use error::Error;
-pub use sqlite::{COUNT_MAX, sql};
 pub use state::{OutboxStanding, OutboxState};
 pub use stream::{newest, unfit};
+pub use table::COUNT_MAX;
 
 use database::Database;
 use group::rows_max;

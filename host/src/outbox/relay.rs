@@ -74,7 +74,7 @@ impl OutboxRelay {
 
     /// Whether the database can be read.
     pub async fn check(&self) -> Result<(), Error> {
-        self.database.ask(|table| table.look(0, 0)).await.map(|_| ())
+        self.database.position().await.map(|_| ())
     }
 
     fn sides(&self) -> Sides<'_> {
@@ -126,11 +126,7 @@ impl OutboxRelay {
             self.paused(pause).await?;
             return Ok(NextStep::Agree);
         }
-        let rows_max = self.rows_max;
-        let looked = self
-            .database
-            .ask(move |table| table.look(rows_max, bytes_max()))
-            .await?;
+        let looked = self.database.look(self.rows_max, bytes_max()).await?;
         if looked.position != standing.position {
             return Ok(NextStep::Agree);
         }
@@ -194,8 +190,7 @@ impl OutboxRelay {
             failpoint::point("outbox-lettered");
         }
         let next = standing.next_position(sequence, &self.target.created);
-        let (from, to, rows) = (standing.position.clone(), next.clone(), group.rows());
-        if !self.database.ask(move |table| table.confirm(&from, &to, &rows)).await? {
+        if !self.database.confirm(&standing.position, &next, group.rows()).await? {
             return Err(Error::Moved);
         }
         failpoint::point("outbox-confirmed");
@@ -264,7 +259,7 @@ impl OutboxRelay {
     }
 
     async fn tell_backlog(&self) -> Result<(), Error> {
-        let backlog = self.database.ask(super::sqlite::Table::backlog).await?;
+        let backlog = self.database.backlog().await?;
         self.state.waits(backlog);
         Ok(())
     }

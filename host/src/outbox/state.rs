@@ -2,7 +2,7 @@
 
 use parking_lot::Mutex;
 
-use super::sqlite::Backlog;
+use super::table::Backlog;
 use crate::event::clock::now_ms;
 
 /// How an outbox stands on one host.

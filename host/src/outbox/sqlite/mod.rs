@@ -1,4 +1,6 @@
-//! An outbox's table in a file of SQLite. All of it blocks, and runs on a thread of its own (`database`).
+//! An outbox's table in a file of SQLite. All of it blocks, and runs on a thread of its own (`thread`).
+
+pub mod thread;
 
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -10,41 +12,11 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _, Transac
 use super::error::Error;
 use super::marker::RowRef;
 use super::row::OutboxRow;
+use super::table::{Backlog, COUNT_MAX, TableMoment, TablePosition};
 use crate::plan::Outbox;
 
 /// How long a statement waits for a transaction of the service.
 const BUSY: Duration = Duration::from_secs(5);
-/// More rows than this are not counted.
-pub const COUNT_MAX: u64 = 100_000;
-
-/// What the database knows of what is published of it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TablePosition {
-    /// The database's own random name.
-    pub database: String,
-    /// The newest marker whose rows are deleted here: its number, and its sequence in the stream.
-    pub batch: u64,
-    pub sequence: u64,
-    /// When that stream was created, as it tells.
-    pub created: String,
-}
-
-#[derive(Debug)]
-pub struct TableMoment {
-    pub position: TablePosition,
-    /// The first rows, in the order of their ids.
-    pub rows: Vec<OutboxRow>,
-}
-
-/// Rows that wait.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Backlog {
-    /// At most one more than [`COUNT_MAX`].
-    pub rows: u64,
-    /// When the oldest was written, in milliseconds since the Unix epoch.
-    pub oldest_ms: Option<u64>,
-}
-
 /// The table of an outbox. The file is opened when it is needed, and again when another one has taken its place.
 pub struct Table {
     outbox: String,
@@ -86,10 +58,10 @@ INSERT OR IGNORE INTO {table}_position VALUES (1, lower(hex(randomblob(8))), 0, 
 }
 
 impl Table {
-    pub fn new(outbox: &Outbox) -> Table {
+    pub fn new(outbox: &Outbox, file: &Path) -> Table {
         Table {
             outbox: outbox.name.clone(),
-            file: outbox.file.clone(),
+            file: file.to_owned(),
             table: outbox.table.clone(),
             opened: None,
         }
@@ -123,12 +95,6 @@ impl Table {
             }
             Ok(TableMoment { position, rows })
         })
-    }
-
-    pub fn find(&mut self, at: RowRef) -> Result<Option<OutboxRow>, Error> {
-        let sql = format!("{} WHERE id = ?1", self.select());
-        let found = self.run(|moment, _| moment.prepare_cached(&sql)?.query_row([at.0], row).optional())?;
-        Ok(found.filter(|row| row.at == at))
     }
 
     /// The row of an id, whichever it is.
@@ -251,11 +217,11 @@ impl Table {
                 person("the host deletes rows that are published: let its user write the file and its folder")
             }
             Some(ErrorCode::CannotOpen) if !self.file.exists() => Error::Database {
-                file: file.to_string(),
+                database: file.to_string(),
                 why: "there is no such file".to_owned(),
             },
             _ => Error::Database {
-                file: file.to_string(),
+                database: file.to_string(),
                 why,
             },
         }

@@ -1,0 +1,248 @@
+//! An outbox's table in a PostgreSQL. A look is one statement, so it is one moment of the database; so is what deletes rows and
+//! moves the position. No row is locked: of two relays that have seen the same rows, the stream refuses one.
+
+mod session;
+mod tls;
+mod value;
+
+use std::sync::Arc;
+
+use tokio::sync::{Mutex, Notify};
+use tokio_postgres::Row;
+use tokio_postgres::types::{ToSql, Type};
+
+use super::error::Error;
+use super::marker::RowRef;
+use super::row::OutboxRow;
+use super::table::{Backlog, COUNT_MAX, TableMoment, TablePosition, fitting};
+use crate::plan::{Outbox, Postgres};
+use session::{Failed, Session, Sessions};
+
+/// The table of an outbox. Its connection is made when it is needed, and again when it has failed.
+pub struct PostgresTable {
+    table: String,
+    sessions: Sessions,
+    opened: Mutex<Option<Session>>,
+    changed: Arc<Notify>,
+}
+
+/// What makes the tables.
+pub fn sql(table: &str) -> String {
+    format!(
+        "CREATE TABLE IF NOT EXISTS {table} (
+  id      bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+  subject text NOT NULL,
+  headers jsonb,
+  payload bytea NOT NULL DEFAULT '',
+  uid     bigint NOT NULL DEFAULT (('x' || left(replace(gen_random_uuid()::text, '-', ''), 16))::bit(64)::bigint & 9223372036854775807),
+  time_ms bigint NOT NULL DEFAULT (extract(epoch FROM clock_timestamp()) * 1000)::bigint
+) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000);
+CREATE TABLE IF NOT EXISTS {table}_position (
+  one      integer PRIMARY KEY CHECK (one = 1),
+  database text NOT NULL,
+  batch    bigint NOT NULL,
+  sequence bigint NOT NULL,
+  created  text NOT NULL
+);
+INSERT INTO {table}_position
+  VALUES (1, left(replace(gen_random_uuid()::text, '-', ''), 16), 0, 0, '') ON CONFLICT DO NOTHING;
+CREATE OR REPLACE FUNCTION {table}_notify() RETURNS trigger LANGUAGE plpgsql AS
+  $$ BEGIN PERFORM pg_notify('{channel}', ''); RETURN NULL; END $$;
+CREATE OR REPLACE TRIGGER {table}_notify AFTER INSERT ON {table}
+  FOR EACH STATEMENT EXECUTE FUNCTION {table}_notify();
+",
+        channel = channel(table)
+    )
+}
+
+/// On which the database says that rows were written.
+fn channel(table: &str) -> String {
+    format!("jetmesh_{table}")
+}
+
+/// The columns of a row. A service may have made the table with other types of numbers and texts.
+const COLUMNS: &str = "id::bigint, uid::bigint, time_ms::bigint, subject::text, headers, payload";
+
+impl PostgresTable {
+    pub fn new(outbox: &Outbox, address: &Postgres) -> Result<PostgresTable, Error> {
+        let changed = Arc::new(Notify::new());
+        Ok(PostgresTable {
+            table: outbox.table.clone(),
+            sessions: Sessions::new(outbox, address, &channel(&outbox.table), Arc::clone(&changed))?,
+            opened: Mutex::new(None),
+            changed,
+        })
+    }
+
+    pub async fn changed(&self) {
+        self.changed.notified().await;
+    }
+
+    pub async fn init(&self) -> Result<(), Error> {
+        self.run(async |session| session.script(&sql(&self.table)).await).await
+    }
+
+    pub async fn look(&self, rows_max: usize, bytes_max: usize) -> Result<TableMoment, Error> {
+        // What a row takes up in the database bounds what is sent; compressed, it is less than the row.
+        let sql = format!(
+            "SELECT p.database, p.batch, p.sequence, p.created, r.* FROM {table}_position p LEFT JOIN (
+               SELECT {COLUMNS} FROM (
+                 SELECT first.*, sum(pg_column_size(payload)) OVER (ORDER BY id) - pg_column_size(payload) AS above
+                 FROM (SELECT * FROM {table} ORDER BY id LIMIT $1) first) sized
+               WHERE above = 0 OR above < $2) r ON true
+             WHERE p.one = 1 ORDER BY r.id",
+            table = self.table
+        );
+        let (rows_max, bytes) = (number(rows_max as u64), number(bytes_max as u64));
+        let values: [(&(dyn ToSql + Sync), Type); 2] = [(&rows_max, Type::INT8), (&bytes, Type::INT8)];
+        self.run(async |session| {
+            let found = session.query(&sql, &values).await?;
+            let first = found.first().ok_or(Failed::NoPosition)?;
+            let position = position(first)?;
+            let mut rows = Vec::with_capacity(found.len());
+            for values in &found {
+                if values.try_get::<_, Option<i64>>(4)?.is_some() {
+                    rows.push(row(values, 4)?);
+                }
+            }
+            let rows = fitting(rows, bytes_max);
+            Ok(TableMoment { position, rows })
+        })
+        .await
+    }
+
+    pub async fn of_id(&self, id: i64) -> Result<Option<OutboxRow>, Error> {
+        let sql = format!("SELECT {COLUMNS} FROM {} WHERE id = $1", self.table);
+        self.run(async |session| {
+            let found = session.query(&sql, &[(&id, Type::INT8)]).await?;
+            found.first().map(|values| row(values, 0)).transpose()
+        })
+        .await
+    }
+
+    pub async fn backlog(&self) -> Result<Backlog, Error> {
+        let table = &self.table;
+        let sql = format!(
+            "SELECT (SELECT count(*) FROM (SELECT 1 FROM {table} LIMIT {}) AS counted),
+                    (SELECT time_ms::bigint FROM {table} ORDER BY id LIMIT 1)",
+            COUNT_MAX + 1
+        );
+        self.run(async |session| {
+            let found = session.query(&sql, &[]).await?;
+            let values = found.first().ok_or(Failed::NoPosition)?;
+            Ok(Backlog {
+                rows: values.try_get::<_, i64>(0)?.unsigned_abs(),
+                oldest_ms: values.try_get::<_, Option<i64>>(1)?.map(i64::unsigned_abs),
+            })
+        })
+        .await
+    }
+
+    pub async fn confirm(&self, from: &TablePosition, to: &TablePosition, rows: &[RowRef]) -> Result<bool, Error> {
+        let sql = format!(
+            "WITH moved AS (
+               UPDATE {table}_position SET batch = $1, sequence = $2, created = $3
+               WHERE one = 1 AND database = $4 AND batch = $5 RETURNING 1),
+             gone AS (
+               DELETE FROM {table} USING unnest($6, $7) AS settled(id, uid), moved
+               WHERE {table}.id = settled.id AND {table}.uid = settled.uid)
+             SELECT 1 FROM moved",
+            table = self.table
+        );
+        let (batch, sequence, before) = (number(to.batch), number(to.sequence), number(from.batch));
+        let (ids, uids) = columns(rows);
+        let values: [(&(dyn ToSql + Sync), Type); 7] = [
+            (&batch, Type::INT8),
+            (&sequence, Type::INT8),
+            (&to.created, Type::TEXT),
+            (&from.database, Type::TEXT),
+            (&before, Type::INT8),
+            (&ids, Type::INT8_ARRAY),
+            (&uids, Type::INT8_ARRAY),
+        ];
+        self.run(async |session| Ok(session.query(&sql, &values).await?.len() == 1))
+            .await
+    }
+
+    pub async fn delete(&self, rows: &[RowRef]) -> Result<Vec<RowRef>, Error> {
+        let sql = format!(
+            "DELETE FROM {table} USING unnest($1, $2) AS settled(id, uid)
+             WHERE {table}.id = settled.id AND {table}.uid = settled.uid
+             RETURNING {table}.id::bigint, {table}.uid::bigint",
+            table = self.table
+        );
+        let (ids, uids) = columns(rows);
+        let values: [(&(dyn ToSql + Sync), Type); 2] = [(&ids, Type::INT8_ARRAY), (&uids, Type::INT8_ARRAY)];
+        self.run(async |session| {
+            let mut gone = std::collections::HashSet::new();
+            for values in session.query(&sql, &values).await? {
+                gone.insert(RowRef(values.try_get(0)?, values.try_get(1)?));
+            }
+            Ok(rows.iter().filter(|row| !gone.contains(row)).copied().collect())
+        })
+        .await
+    }
+
+    /// A step on the connection. It is a statement, so it is done or not.
+    async fn run<T>(&self, step: impl AsyncFnOnce(&Session) -> Result<T, Failed>) -> Result<T, Error> {
+        let mut opened = self.opened.lock().await;
+        let session = match opened.take().filter(Session::is_open) {
+            Some(session) => session,
+            None => self.sessions.open().await?,
+        };
+        match session::in_time(step(&session)).await {
+            Ok(done) => {
+                *opened = Some(session);
+                Ok(done)
+            }
+            // It is opened again: what is wrong may be this connection.
+            Err(failed) => Err(self.sessions.error(&failed)),
+        }
+    }
+}
+
+fn position(values: &Row) -> Result<TablePosition, Failed> {
+    let number = |at| values.try_get::<_, i64>(at).map(i64::unsigned_abs);
+    Ok(TablePosition {
+        database: values.try_get(0)?,
+        batch: number(1)?,
+        sequence: number(2)?,
+        created: values.try_get(3)?,
+    })
+}
+
+/// A row whose columns begin at this one.
+fn row(values: &Row, first: usize) -> Result<OutboxRow, Failed> {
+    let mut odd = None;
+    let mut bytes = |at: usize, name: &str| -> Result<Option<Vec<u8>>, Failed> {
+        let value: Option<value::StoredValue> = values.try_get(first + at)?;
+        match value.map(|value| value.bytes) {
+            None => Ok(None),
+            Some(Ok(bytes)) => Ok(Some(bytes)),
+            Some(Err(kind)) => {
+                odd = Some(format!("its {name} is of type {kind}, not bytea, text or JSON"));
+                Ok(None)
+            }
+        }
+    };
+    let (headers, payload) = (bytes(4, "headers")?, bytes(5, "payload")?);
+    let headers = headers.map(|text| String::from_utf8_lossy(&text).into_owned());
+    Ok(OutboxRow {
+        at: RowRef(values.try_get(first)?, values.try_get(first + 1)?),
+        time_ms: values
+            .try_get::<_, Option<i64>>(first + 2)?
+            .map_or(0, i64::unsigned_abs),
+        subject: values.try_get::<_, Option<String>>(first + 3)?.unwrap_or_default(),
+        headers,
+        payload: payload.unwrap_or_default().into(),
+        odd,
+    })
+}
+
+fn columns(rows: &[RowRef]) -> (Vec<i64>, Vec<i64>) {
+    rows.iter().map(|row| (row.0, row.1)).unzip()
+}
+
+fn number(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,216 @@
+//! A connection to a PostgreSQL, and what its errors mean to a person.
+
+use std::error;
+use std::future::poll_fn;
+use std::str::FromStr as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::Notify;
+use tokio::time::timeout;
+use tokio_postgres::config::SslMode;
+use tokio_postgres::error::SqlState;
+use tokio_postgres::types::{ToSql, Type};
+use tokio_postgres::{AsyncMessage, Client, Config, Connection, NoTls, Row, Socket};
+
+use super::tls::{Encryption, encryption};
+use crate::outbox::error::Error;
+use crate::plan::{Outbox, Postgres};
+
+/// How long a statement may take; it waits half of it for a row that a service has locked.
+const STATEMENT: Duration = Duration::from_secs(10);
+/// How long to wait for a server that does not answer at all.
+const PATIENCE: Duration = Duration::from_secs(15);
+const CONNECT: Duration = Duration::from_secs(5);
+
+/// Connections of one outbox.
+pub struct Sessions {
+    outbox: String,
+    table: String,
+    /// The address for people.
+    told: String,
+    config: Config,
+    encryption: Option<Encryption>,
+    channel: String,
+    changed: Arc<Notify>,
+}
+
+pub struct Session {
+    client: Client,
+}
+
+/// Why a step is not done.
+pub enum Failed {
+    Database(tokio_postgres::Error),
+    Unanswered,
+    NoPosition,
+}
+
+impl From<tokio_postgres::Error> for Failed {
+    fn from(error: tokio_postgres::Error) -> Failed {
+        Failed::Database(error)
+    }
+}
+
+/// A step, if it does not take too long.
+pub async fn in_time<T>(step: impl Future<Output = Result<T, Failed>>) -> Result<T, Failed> {
+    timeout(PATIENCE, step).await.unwrap_or(Err(Failed::Unanswered))
+}
+
+impl Session {
+    pub fn is_open(&self) -> bool {
+        !self.client.is_closed()
+    }
+
+    pub async fn query(&self, sql: &str, values: &[(&(dyn ToSql + Sync), Type)]) -> Result<Vec<Row>, Failed> {
+        Ok(self.client.query_typed(sql, values).await?)
+    }
+
+    /// Several statements, in one transaction.
+    pub async fn script(&self, sql: &str) -> Result<(), Failed> {
+        Ok(self.client.batch_execute(sql).await?)
+    }
+}
+
+impl Sessions {
+    pub fn new(outbox: &Outbox, address: &Postgres, channel: &str, changed: Arc<Notify>) -> Result<Sessions, Error> {
+        let told = address.told.clone();
+        let unusable = |why: String| Error::Person(format!("database {told}: {why}"));
+        let mut config = Config::from_str(&address.url).map_err(|error| unusable(error.to_string()))?;
+        if let Some(password) = &address.password {
+            config.password(password);
+        }
+        if config.get_connect_timeout().is_none() {
+            config.connect_timeout(CONNECT);
+        }
+        let encryption = encryption(address).map_err(|error| unusable(format!("sslrootcert: {error}")))?;
+        config
+            .application_name(format!("jetmesh outbox {}", outbox.name))
+            .tcp_user_timeout(PATIENCE)
+            .ssl_mode(match encryption {
+                Some(_) => SslMode::Require,
+                None => SslMode::Disable,
+            });
+        Ok(Sessions {
+            outbox: outbox.name.clone(),
+            table: outbox.table.clone(),
+            told: address.told.clone(),
+            config,
+            encryption,
+            channel: channel.to_owned(),
+            changed,
+        })
+    }
+
+    /// Connects, and hears from then on when rows are written.
+    pub async fn open(&self) -> Result<Session, Error> {
+        let opened = in_time(async {
+            let client = match &self.encryption {
+                None => {
+                    let (client, connection) = self.config.connect(NoTls).await?;
+                    self.carry(connection);
+                    client
+                }
+                Some(encryption) => {
+                    let (client, connection) = self.config.connect(encryption.clone()).await?;
+                    self.carry(connection);
+                    client
+                }
+            };
+            let (most, wait) = (STATEMENT.as_millis(), STATEMENT.as_millis() / 2);
+            let set = format!(
+                "SET statement_timeout = {most}; SET lock_timeout = {wait}; LISTEN \"{}\"",
+                self.channel
+            );
+            client.batch_execute(&set).await?;
+            Ok(Session { client })
+        });
+        opened.await.map_err(|failed| self.error(&failed))
+    }
+
+    /// Carries the bytes of a connection until it or its client ends.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "like the client's own tasks, it ends with its connection"
+    )]
+    fn carry<T>(&self, mut connection: Connection<Socket, T>)
+    where
+        T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let changed = Arc::clone(&self.changed);
+        tokio::spawn(async move {
+            while let Some(Ok(message)) = poll_fn(|cx| connection.poll_message(cx)).await {
+                if matches!(message, AsyncMessage::Notification(_)) {
+                    changed.notify_one();
+                }
+            }
+            // What is written meanwhile is found by a look.
+            changed.notify_one();
+        });
+    }
+
+    /// What a person is told.
+    pub fn error(&self, failed: &Failed) -> Error {
+        let (told, name, table) = (&self.told, &self.outbox, &self.table);
+        let passing = |why: String| Error::Database {
+            database: told.clone(),
+            why,
+        };
+        let error = match failed {
+            Failed::Unanswered => return passing(format!("no answer in {} s", PATIENCE.as_secs())),
+            Failed::NoPosition => return self.unmade("table of the position is empty"),
+            Failed::Database(error) => error,
+        };
+        let why = chain(error);
+        let person = |fix: &str| Error::Person(format!("database {told}: {why}: {fix}"));
+        match error.code() {
+            Some(&SqlState::UNDEFINED_TABLE | &SqlState::UNDEFINED_COLUMN) => self.unmade(&why),
+            Some(&SqlState::INSUFFICIENT_PRIVILEGE) => person(&format!(
+                "`GRANT SELECT, DELETE ON {table} TO …; GRANT SELECT, UPDATE ON {table}_position TO …`; `jetmesh outbox init {name}` \
+                 prints what the owner of the database runs"
+            )),
+            Some(&SqlState::CANNOT_COERCE) => person("make the columns as `jetmesh outbox init` prints them"),
+            Some(&SqlState::INVALID_PASSWORD | &SqlState::INVALID_AUTHORIZATION_SPECIFICATION) => person(&format!(
+                "correct the user in outbox.{name}.url, and the password in JETMESH_OUTBOX__{}__PASSWORD or outbox.{name}.password_file",
+                name.to_ascii_uppercase().replace('-', "_")
+            )),
+            Some(&SqlState::INVALID_CATALOG_NAME) => person(&format!("correct outbox.{name}.url")),
+            _ if why.contains("error deserializing column") => {
+                person("make the columns as `jetmesh outbox init` prints them")
+            }
+            _ if why.contains("password missing") => person(&format!("set outbox.{name}.password_file")),
+            _ if why.contains("server does not support TLS") => person(&format!(
+                "add `?sslmode=disable` to outbox.{name}.url if the network is trusted"
+            )),
+            _ if why.contains("invalid peer certificate") => person(&format!(
+                "name the certificate that has signed the server's with `&sslrootcert=FILE` in outbox.{name}.url"
+            )),
+            _ => passing(why),
+        }
+    }
+
+    fn unmade(&self, why: &str) -> Error {
+        let (told, name, table) = (&self.told, &self.outbox, &self.table);
+        Error::Person(format!(
+            "database {told} has no table {table} of an outbox ({why}): `jetmesh outbox init {name} --yes` makes it"
+        ))
+    }
+}
+
+/// An error with its reasons.
+fn chain(error: &tokio_postgres::Error) -> String {
+    if let Some(error) = error.as_db_error() {
+        return error.message().to_owned();
+    }
+    let mut text = error.to_string();
+    let mut source = error::Error::source(error);
+    while let Some(reason) = source {
+        let reason_text = reason.to_string();
+        if !text.contains(&reason_text) {
+            text = format!("{text}: {reason_text}");
+        }
+        source = reason.source();
+    }
+    text
+}

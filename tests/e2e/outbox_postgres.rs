@@ -1,0 +1,221 @@
+//! An outbox carries rows of a PostgreSQL into a stream.
+
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::mesh::{Mesh, says};
+use crate::pg_shop::{PgShop, audited, config, saved, url};
+use crate::shop::{events, texts};
+use crate::support::postgres::PostgresServer;
+use crate::support::wait::SOON;
+use crate::support::{eventually, skipped};
+
+#[tokio::test]
+async fn rows_of_postgres_become_events_each_once_and_a_commit_wakes_the_host() {
+    let Some(server) = PostgresServer::shared().await else {
+        return;
+    };
+    let (mesh, shop) = PgShop::open(server).await;
+    shop.orders(&["before-the-host"]).await;
+    let _host = mesh.host(&[]).await;
+    audited(&mesh, &shop).await;
+    shop.run(&format!("BEGIN; {} ROLLBACK", saved(&["never"]))).await;
+    for n in 0..30 {
+        shop.orders(&[&format!("one-{n}"), &format!("two-{n}")]).await;
+    }
+    let headers = r#"{"traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", "Tag": ["x", "y"]}"#;
+    shop.run("INSERT INTO orders (event) VALUES ('with headers')").await;
+    shop.row("orders.created", Some(headers), "with headers").await;
+    let events = audited(&mesh, &shop).await;
+    let last = events.last().expect("there are some");
+    let tags: Vec<&str> = last.headers.get_all("Tag").map(|value| value.as_str()).collect();
+    assert_eq!(tags, ["x", "y"]);
+    // A host that only looked each second would need many seconds for this.
+    let begun = Instant::now();
+    for n in 0..20 {
+        shop.orders(&[&format!("woken-{n}")]).await;
+        eventually("the row to be settled", SOON, async || {
+            (shop.number("SELECT count(*) FROM outbox").await == 0).then_some(())
+        })
+        .await;
+    }
+    assert!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());
+    audited(&mesh, &shop).await;
+}
+
+#[tokio::test]
+async fn a_row_of_a_transaction_that_commits_after_rows_with_larger_ids_is_published_too() {
+    let Some(server) = PostgresServer::shared().await else {
+        return;
+    };
+    let (mesh, shop) = PgShop::open(server).await;
+    let _host = mesh.host(&[]).await;
+    shop.run(&format!("BEGIN; {}", saved(&["late-1", "late-2"]))).await;
+    let other = PgShop::at(server, &shop.database).await;
+    for n in 0..5 {
+        other.orders(&[&format!("early-{n}")]).await;
+    }
+    eventually("the early ones", SOON, async || {
+        (events(&mesh).await.len() == 5).then_some(())
+    })
+    .await;
+    shop.run("COMMIT").await;
+    let found = eventually("the late ones", SOON, async || {
+        let found = texts(&events(&mesh).await);
+        (found.len() == 7).then_some(found)
+    })
+    .await;
+    assert_eq!(found[5..], ["late-1", "late-2"]);
+}
+
+#[tokio::test]
+async fn a_row_of_postgres_that_its_stream_cannot_take_is_a_dead_letter_and_a_person_can_pause_and_skip() {
+    let Some(server) = PostgresServer::shared().await else {
+        return;
+    };
+    let (mesh, shop) = PgShop::open(server).await;
+    let _host = mesh.host(&[]).await;
+    shop.row("stock.moved", None, "poison").await;
+    shop.orders(&["a"]).await;
+    audited(&mesh, &shop).await;
+    let letters = mesh.wait_letters(1).await;
+    assert_eq!(letters[0].payload, "poison");
+    mesh.jetmesh_ok(&["outbox", "pause", "orders"]).await;
+    shop.row("orders.created", None, "wrong").await;
+    shop.orders(&["right"]).await;
+    let id = shop.number("SELECT min(id) FROM outbox").await.to_string();
+    mesh.jetmesh_ok(&["outbox", "skip", "orders", &id, "--yes"]).await;
+    assert_eq!(mesh.wait_letters(2).await.len(), 2);
+    let status: Value = eventually("the row to be told", SOON, async || {
+        let text = mesh.jetmesh_ok(&["outbox", "status", "orders", "--json"]).await;
+        let status: Value = serde_json::from_str(&text).expect("a line of JSON");
+        (status["waiting"] == 1).then_some(status)
+    })
+    .await;
+    assert_eq!(status["state"], "paused");
+    mesh.jetmesh_ok(&["outbox", "resume", "orders"]).await;
+    audited(&mesh, &shop).await;
+}
+
+#[tokio::test]
+async fn a_table_that_a_service_has_made_with_other_types_is_read() {
+    let Some(server) = PostgresServer::shared().await else {
+        return;
+    };
+    let (mesh, shop) = PgShop::open(server).await;
+    shop.run(
+        "ALTER TABLE outbox ALTER payload DROP DEFAULT, ALTER payload TYPE jsonb USING '{}', ALTER headers TYPE text; \
+         INSERT INTO outbox (subject, headers, payload) VALUES ('orders.created', '{\"a\": 1}', '{\"order\": 7}')",
+    )
+    .await;
+    let _host = mesh.host(&[]).await;
+    let found = eventually("the event", SOON, async || {
+        let found = events(&mesh).await;
+        (found.len() == 1).then_some(found)
+    })
+    .await;
+    assert_eq!(texts(&found), ["{\"order\": 7}"]);
+    assert_eq!(found[0].header("a"), Some("1"));
+    eventually("the row to be deleted", SOON, async || {
+        (shop.number("SELECT count(*) FROM outbox").await == 0).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_keeps_a_host_from_its_postgres_is_said_with_the_fix() {
+    let Some(server) = PostgresServer::shared().await else {
+        return;
+    };
+    let database = server.database().await;
+    let shop = PgShop::at(server, &database).await;
+    let mut mesh = Mesh::new(config(&url(server.addr(), &database))).await;
+    let checked = async |mesh: &Mesh, said: &str| {
+        let (_, stdout, stderr) = mesh.jetmesh(&["check"]).await;
+        assert!(stdout.contains(said), "{said}\n{stdout}{stderr}");
+        assert!(!stdout.contains("secret"), "{stdout}");
+    };
+    checked(&mesh, "correct the user in outbox.orders.url").await;
+    shop.run(&format!("CREATE ROLE host_{database} LOGIN PASSWORD 'secret'"))
+        .await;
+    checked(&mesh, "`jetmesh outbox init orders --yes` makes it").await;
+    let sql = mesh.jetmesh_ok(&["outbox", "init", "orders"]).await;
+    shop.run(&sql).await;
+    checked(&mesh, "GRANT SELECT, DELETE ON outbox TO").await;
+    mesh.config = config(&format!("{}?sslmode=require", url(server.addr(), &database)));
+    checked(&mesh, "add `?sslmode=disable`").await;
+    mesh.config = config("postgres://u:secret@db.invalid/x?sslmode=prefer");
+    let (status, _, stderr) = mesh.jetmesh(&["check"]).await;
+    let said = "sslmode \"prefer\" is none that an outbox has";
+    assert!(
+        status.code() == Some(2) && stderr.contains(said) && !stderr.contains("secret"),
+        "{stderr}"
+    );
+}
+
+#[tokio::test]
+async fn a_connection_to_postgres_is_encrypted_and_the_server_proves_its_name() {
+    let Some(mut server) = PostgresServer::own().await else {
+        return;
+    };
+    let data = server.data();
+    let made = Command::new("openssl")
+        .args([
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:prime256v1",
+            "-nodes",
+            "-days",
+            "2",
+        ])
+        .args([
+            "-subj",
+            "/CN=localhost",
+            "-addext",
+            "subjectAltName=DNS:localhost,IP:127.0.0.1",
+            "-addext",
+            "basicConstraints=critical,CA:FALSE",
+        ])
+        .arg("-keyout")
+        .arg(data.join("server.key"))
+        .arg("-out")
+        .arg(data.join("server.crt"))
+        .output();
+    if !made.is_ok_and(|made| made.status.success()) {
+        return skipped("there is no openssl to make a certificate");
+    }
+    server.stop();
+    server.use_certificate();
+    server.start().await;
+    let (mut mesh, shop) = PgShop::open(&server).await;
+    let ca = mesh.dir.path().join("ca.pem");
+    std::fs::copy(data.join("server.crt"), &ca).expect("it can be read");
+    let plain = mesh.config.clone();
+    for (query, works) in [
+        ("verify-full&sslrootcert=ca.pem", true),
+        ("require", true),
+        ("verify-full", false),
+    ] {
+        mesh.config = config(&format!("{}?sslmode={query}", url(server.addr(), &shop.database)));
+        let host = mesh.host(&[]).await;
+        shop.orders(&[query]).await;
+        if works {
+            audited(&mesh, &shop).await;
+            let encrypted = "SELECT count(*) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) \
+                             WHERE ssl AND application_name = 'jetmesh outbox orders'";
+            assert!(shop.number(encrypted).await >= 1, "{query}");
+        } else {
+            host.wait_for_line(says(&["an outbox does not publish", "&sslrootcert=FILE"]), SOON)
+                .await;
+        }
+        host.stop().await;
+    }
+    mesh.config = plain;
+    let _host = mesh.host(&[]).await;
+    audited(&mesh, &shop).await;
+}

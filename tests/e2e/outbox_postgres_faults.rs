@@ -1,0 +1,187 @@
+//! What an outbox of a PostgreSQL does when hosts, servers, networks and the database fail: each committed row is one event, in order,
+//! and nothing else is.
+
+use crate::mesh::{Mesh, PATIENT, says};
+use crate::pg_shop::{PgShop, audited};
+use crate::shop::{events, texts};
+use crate::support::postgres::PostgresServer;
+use crate::support::wait::SOON;
+use crate::support::{Direction, Proxy, Signal, eventually};
+
+#[cfg(feature = "failpoints")]
+#[tokio::test]
+async fn a_host_that_is_killed_between_any_two_steps_loses_and_repeats_no_row_of_postgres() {
+    let Some(server) = PostgresServer::shared().await else {
+        return;
+    };
+    for fault in [
+        "outbox-before:kill",
+        "batch-part-sent:kill:2",
+        "outbox-stored:kill",
+        "outbox-stored:kill:2",
+        "outbox-lettered:kill",
+        "outbox-confirmed:kill",
+    ] {
+        let (mesh, shop) = PgShop::open(server).await;
+        let killed = mesh.host_with_fault(fault).await;
+        shop.row("stock.moved", None, "poison").await;
+        shop.orders(&["a", "b", "c"]).await;
+        eventually("rows in the stream", SOON, async || {
+            shop.orders(&["more"]).await;
+            killed.ended()
+        })
+        .await;
+        shop.orders(&["d", "e"]).await;
+        let _next = mesh.host(&[]).await;
+        audited(&mesh, &shop).await;
+        assert_eq!(mesh.wait_letters(1).await.len(), 1, "{fault}");
+    }
+}
+
+#[tokio::test]
+async fn of_two_hosts_one_publishes_an_outbox_of_postgres_and_the_other_one_takes_over() {
+    let Some(server) = PostgresServer::shared().await else {
+        return;
+    };
+    let (mesh, shop) = PgShop::open(server).await;
+    let mut hosts = vec![mesh.host(&[]).await, mesh.host(&[]).await];
+    for round in 0..3 {
+        for n in 0..60 {
+            shop.orders(&[&format!("{round}-{n}"), &format!("{round}-{n}-b")]).await;
+            if n == 30 {
+                // Each in its turn, while it may be at work.
+                hosts.remove(0).signal(Signal::KILL);
+            }
+        }
+        audited(&mesh, &shop).await;
+        hosts.push(mesh.host(&[]).await);
+    }
+}
+
+/// Commits orders until one is refused, because the database has ended.
+async fn orders_until_refused(shop: &PgShop) {
+    for n in 0.. {
+        if !shop.try_orders(&[&format!("{n}"), &format!("{n}-b")]).await {
+            return;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_postgres_that_is_killed_while_its_outbox_publishes_loses_and_repeats_no_row() {
+    let Some(mut server) = PostgresServer::own().await else {
+        return;
+    };
+    let (mesh, mut shop) = PgShop::open(&server).await;
+    let _host = mesh.host(&[]).await;
+    for _ in 0..2 {
+        let before = events(&mesh).await.len();
+        let (served, ()) = tokio::join!(orders_until_refused(&shop), async {
+            eventually("some events", SOON, async || {
+                (events(&mesh).await.len() > before + 50).then_some(())
+            })
+            .await;
+            server.kill();
+        });
+        let () = served;
+        server.start().await;
+        shop = PgShop::at(&server, &shop.database).await;
+        audited(&mesh, &shop).await;
+        shop.orders(&["after"]).await;
+        audited(&mesh, &shop).await;
+    }
+}
+
+#[tokio::test]
+async fn after_an_older_copy_of_postgres_is_restored_no_row_is_published_twice_and_what_is_undone_is_named() {
+    let Some(mut server) = PostgresServer::own().await else {
+        return;
+    };
+    let (mesh, shop) = PgShop::open(&server).await;
+    let host = mesh.host(&[]).await;
+    shop.orders(&["a", "b"]).await;
+    audited(&mesh, &shop).await;
+    // The copy has a row that is published later.
+    mesh.jetmesh_ok(&["outbox", "pause", "orders"]).await;
+    shop.orders(&["c"]).await;
+    server.stop();
+    let copy = server.back_up();
+    server.start().await;
+    let shop = PgShop::at(&server, &shop.database).await;
+    mesh.jetmesh_ok(&["outbox", "resume", "orders"]).await;
+    audited(&mesh, &shop).await;
+    shop.orders(&["undone-1"]).await;
+    audited(&mesh, &shop).await;
+    shop.orders(&["undone-2"]).await;
+    audited(&mesh, &shop).await;
+    // The host runs on, as it would while a database is failed over.
+    server.stop();
+    server.restore(&copy);
+    server.start().await;
+    let shop = PgShop::at(&server, &shop.database).await;
+    // It gets the id of a row that is undone.
+    shop.orders(&["new"]).await;
+    let named = [
+        "is older than its stream",
+        "2 events of the stream",
+        "have no row any more",
+    ];
+    host.wait_for_line(says(&named), PATIENT).await;
+    eventually("the new row", SOON, async || {
+        (texts(&events(&mesh).await) == ["a", "b", "c", "undone-1", "undone-2", "new"]).then_some(())
+    })
+    .await;
+    assert_eq!(shop.committed().await, ["a", "b", "c", "new"]);
+}
+
+#[tokio::test]
+async fn another_postgres_in_the_place_of_one_is_refused_until_a_person_says_so() {
+    let Some(server) = PostgresServer::shared().await else {
+        return;
+    };
+    let (mut mesh, shop) = PgShop::open(server).await;
+    let host = mesh.host(&[]).await;
+    shop.orders(&["a"]).await;
+    audited(&mesh, &shop).await;
+    host.stop().await;
+    let (other, shop) = PgShop::open(server).await;
+    mesh.config = other.config.clone();
+    drop::<Mesh>(other);
+    shop.orders(&["b"]).await;
+    let host = mesh.host(&[]).await;
+    host.wait_for_line(says(&["ERROR", "from another database", "--new-database"]), PATIENT)
+        .await;
+    assert_eq!(texts(&events(&mesh).await), ["a"]);
+    mesh.jetmesh_ok(&["outbox", "resume", "orders", "--new-database"]).await;
+    eventually("the new database's row", SOON, async || {
+        (texts(&events(&mesh).await) == ["a", "b"]).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_network_that_is_cut_or_silent_between_host_and_postgres_loses_and_repeats_no_row() {
+    let Some(server) = PostgresServer::shared().await else {
+        return;
+    };
+    let proxy = Proxy::start(server.addr());
+    let (mesh, shop) = PgShop::behind(server, proxy.addr()).await;
+    let host = mesh.host(&[]).await;
+    for round in 0..5 {
+        for n in 0..20 {
+            shop.orders(&[&format!("{round}-{n}"), &format!("{round}-{n}-b")]).await;
+            if n == 10 {
+                proxy.cut();
+            }
+        }
+        audited(&mesh, &shop).await;
+    }
+    // Neither side hears that the other one is away.
+    proxy.pause(Direction::FromServer);
+    shop.orders(&["silent"]).await;
+    host.wait_for_line(says(&["an outbox does not publish", "no answer in 15 s"]), PATIENT)
+        .await;
+    proxy.resume(Direction::FromServer);
+    shop.orders(&["after"]).await;
+    audited(&mesh, &shop).await;
+}
