@@ -19,7 +19,7 @@ use crate::fit;
 use crate::handler_task::lane::Lane;
 use crate::handler_task::{advisory, reload};
 use crate::ledger::relay::RelayState;
-use crate::ledger::relay::due::{self, TimerDue};
+use crate::ledger::relay::due::{self, TimerRoutes};
 use crate::ledger::store::known;
 use crate::ledger::{Bucket, relay};
 use crate::micro;
@@ -40,9 +40,6 @@ use crate::wasm::module::Module;
 const CACHES_BYTES_MAX: usize = 512 * 1024 * 1024;
 /// Instances beyond the configured ones, besides one for each ledger: reused ones that are kept while fresh ones start.
 const SPARE_INSTANCES: usize = 8;
-
-/// Timers of schedules that wait to be taken in; what finds no room waits at the server.
-const TIMERS_MAX: usize = 64;
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -194,11 +191,12 @@ pub async fn run(plan: Plan, drain: Drain) -> Result<bool, Error> {
     }
     let places = threads::places(&plan);
     let lanes = lanes(&plan, &host, modules, &places, &drain);
-    let (fired, timers) = mpsc::channel(TIMERS_MAX);
-    let schedules = threads::Schedules::new(&plan, &host, &lanes, &places, timers);
-    let threads = threads::start(&plan, &lanes, &places, schedules, &drain);
+    let (fired, due) = mpsc::channel(threads::TIMERS_MAX);
+    let schedules = threads::Schedules::new(&plan, &host, &lanes, &places, due);
+    let (routes, timers) = threads::routes(fired, &lanes);
+    let threads = threads::start(&plan, &lanes, &places, (schedules, &timers), &drain);
     let threads = threads.map_err(|error| Error::Thread(limits::no_thread(&error)))?;
-    let relays = relays(&plan, &host, &lanes, fired, &drain);
+    let relays = relays(&plan, &host, &lanes, routes, &drain);
     let outboxes = outboxes(&plan, &host, &lanes, &drain);
     let runners: Vec<_> = lanes.iter().map(|lane| Arc::clone(&lane.runner)).collect();
     drain.spawn_until("module files", move || {
@@ -240,7 +238,7 @@ fn relays(
     plan: &Arc<Plan>,
     host: &str,
     lanes: &[Arc<Lane>],
-    fired: mpsc::Sender<TimerDue>,
+    timers: TimerRoutes,
     drain: &Drain,
 ) -> Vec<Arc<RelayState>> {
     if !plan.relay {
@@ -273,7 +271,7 @@ fn relays(
     }
     // An event that this host leaves is delivered to another one, and still published once.
     let whole = Arc::clone(plan);
-    drain.spawn_until("due events", move || due::run(Arc::clone(&whole), fired.clone()));
+    drain.spawn_until("due events", move || due::run(Arc::clone(&whole), timers.clone()));
     states
 }
 

@@ -85,6 +85,7 @@ mod swaps;
 mod sweep;
 mod takeover;
 mod ticking;
+mod timers;
 mod torn;
 mod trace;
 mod traced_streams;

@@ -11,9 +11,11 @@ use std::{
 };
 
 use jetmesh_sdk::{
-    Error, Event, context, events, json, log,
+    Error, Event, context,
+    events::{self, When},
+    json, log,
     serde_json::{self, Value},
-    settings, state,
+    settings, state, timers,
 };
 use serde::Deserialize;
 
@@ -148,12 +150,16 @@ fn carry_out(step: Step, event: &Event, held: &mut Vec<Vec<u8>>) -> Result<(), E
             after_ms,
             at_ms,
         } => {
-            let when = match (after_ms, at_ms) {
-                (_, Some(ms)) => events::at(SystemTime::UNIX_EPOCH + Duration::from_millis(ms)),
-                (ms, None) => events::after(Duration::from_millis(ms.unwrap_or(0))),
-            };
-            when.emit(&subject, &payload)?;
+            when(after_ms, at_ms).emit(&subject, &payload)?;
         }
+        Step::TimerSet {
+            name,
+            subject,
+            payload,
+            after_ms,
+            at_ms,
+        } => timers::set(&name, when(after_ms, at_ms), &subject, &payload)?,
+        Step::TimerCancel { name } => timers::cancel(&name)?,
         Step::EmitMany { subject, count, bytes } => {
             let payload = vec![b'x'; bytes];
             for _ in 0..count {
@@ -186,6 +192,13 @@ fn carry_out(step: Step, event: &Event, held: &mut Vec<Vec<u8>>) -> Result<(), E
         }
     }
     Ok(())
+}
+
+fn when(after_ms: Option<u64>, at_ms: Option<u64>) -> When {
+    match (after_ms, at_ms) {
+        (_, Some(ms)) => events::at(SystemTime::UNIX_EPOCH + Duration::from_millis(ms)),
+        (ms, None) => events::after(Duration::from_millis(ms.unwrap_or(0))),
+    }
 }
 
 fn text_of(key: &str) -> Result<Option<String>, Error> {

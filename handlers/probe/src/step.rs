@@ -101,6 +101,16 @@ pub enum Step {
         after_ms: Option<u64>,
         at_ms: Option<u64>,
     },
+    TimerSet {
+        name: String,
+        subject: String,
+        payload: Value,
+        after_ms: Option<u64>,
+        at_ms: Option<u64>,
+    },
+    TimerCancel {
+        name: String,
+    },
     EmitMany {
         subject: String,
         count: u32,

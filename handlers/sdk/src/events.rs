@@ -109,7 +109,7 @@ impl When {
     }
 }
 
-fn json(payload: &impl Serialize) -> Result<Vec<u8>, Error> {
+pub(crate) fn json(payload: &impl Serialize) -> Result<Vec<u8>, Error> {
     serde_json::to_vec(payload).map_err(|error| Error::Invalid(format!("payload: {error}")))
 }
 

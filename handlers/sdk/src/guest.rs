@@ -122,6 +122,29 @@ pub(crate) fn emit_when(
     .map_err(emit_error)
 }
 
+pub(crate) fn timer_set(
+    name: &str,
+    when: When,
+    subject: &str,
+    headers: &[(&str, &str)],
+    payload: &[u8],
+) -> Result<(), events::Error> {
+    let set_after = |delay| imports::timers::set_after(name, delay, subject, &list(headers), payload);
+    match when {
+        When::Now => set_after(0),
+        When::After(delay) => set_after(millis(delay)),
+        When::At(time) => {
+            let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+            imports::timers::set_at(name, millis(since), subject, &list(headers), payload)
+        }
+    }
+    .map_err(emit_error)
+}
+
+pub(crate) fn timer_cancel(name: &str) -> Result<(), events::Error> {
+    imports::timers::cancel(name).map_err(emit_error)
+}
+
 fn list(headers: &[(&str, &str)]) -> Vec<imports::types::Header> {
     headers
         .iter()

@@ -45,6 +45,7 @@ pub mod settings;
 pub mod state;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod testing;
+pub mod timers;
 
 #[cfg(target_arch = "wasm32")]
 use guest as host;

@@ -51,6 +51,7 @@ struct World {
     state: BTreeMap<String, Vec<u8>>,
     settings: BTreeMap<String, String>,
     emitted: Vec<Emitted>,
+    timers: BTreeMap<String, Emitted>,
     logged: Vec<(Level, String)>,
     attempt: Option<u32>,
     /// `None`: whatever is a subject.
@@ -66,20 +67,20 @@ fn with<T>(f: impl FnOnce(&mut World) -> T) -> T {
     WORLD.with_borrow_mut(f)
 }
 
-/// Starts again with no state, settings, events or logs, and attempt 1. Call it first in each test, since a thread may run more
+/// Starts again with no state, settings, events, timers or logs, and attempt 1. Call it first in each test, since a thread may run more
 /// than one.
 pub fn reset() {
     with(|world| *world = World::default());
 }
 
-/// Handles one event as the host does: after an error, state and emitted events are what they were before.
+/// Handles one event as the host does: after an error, state, emitted events and timers are what they were before.
 ///
 /// # Panics
 /// When the error's code is none: a host would write it as another word.
 pub fn call<A>(handler: impl Handler<A>, event: Event) -> Result<(), Error> {
-    let (state, emitted) = with(|world| {
+    let (state, emitted, timers) = with(|world| {
         world.call = Call::default();
-        (world.state.clone(), world.emitted.len())
+        (world.state.clone(), world.emitted.len(), world.timers.clone())
     });
     let result = handler.call(event);
     if let Err(error) = &result {
@@ -87,6 +88,7 @@ pub fn call<A>(handler: impl Handler<A>, event: Event) -> Result<(), Error> {
         with(|world| {
             world.state = state;
             world.emitted.truncate(emitted);
+            world.timers = timers;
         });
     }
     result
@@ -132,6 +134,11 @@ pub fn set_attempt(attempt: u32) {
 /// All emitted events since [`reset`], in order.
 pub fn emitted() -> Vec<Emitted> {
     with(|world| world.emitted.clone())
+}
+
+/// The timers that are set, by their names, each with the event that it emits when it fires.
+pub fn timers() -> BTreeMap<String, Emitted> {
+    with(|world| world.timers.clone())
 }
 
 /// All log lines since [`reset`], in order.

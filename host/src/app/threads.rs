@@ -6,18 +6,21 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{Mutex, mpsc};
 
 use super::cache_bytes;
 use crate::broker::provision::MESH_BUCKET;
 use crate::handler_task::lane::Lane;
-use crate::handler_task::serve;
+use crate::handler_task::{serve, timers};
 use crate::ledger::Bucket;
-use crate::ledger::relay::due::TimerDue;
+use crate::ledger::relay::due::{HandlerTimerDue, TimerDue, TimerRoutes};
 use crate::ledger::store::{committer, follow};
 use crate::plan::Plan;
 use crate::process::drain::Drain;
 use crate::schedule::keeper::Keeper;
+
+/// Timers that wait to be taken in; what finds no room waits at the server.
+pub const TIMERS_MAX: usize = 64;
 
 /// What keeps the schedules of the mesh, with the ledger that their steps go to.
 pub struct Schedules {
@@ -72,12 +75,29 @@ pub fn places(plan: &Plan) -> Vec<usize> {
     places
 }
 
+/// Timers of handlers that wait to be taken in, by bucket.
+pub type TimerInlets = BTreeMap<String, Arc<Mutex<mpsc::Receiver<HandlerTimerDue>>>>;
+
+/// The ways by which timers come to what takes them in.
+pub fn routes(schedules: mpsc::Sender<TimerDue>, lanes: &[Arc<Lane>]) -> (TimerRoutes, TimerInlets) {
+    let (mut handlers, mut inlets) = (BTreeMap::new(), TimerInlets::new());
+    for bucket in lanes.iter().filter_map(|lane| lane.bucket.as_ref()) {
+        if !inlets.contains_key(&bucket.name) {
+            let (route, inlet) = mpsc::channel(TIMERS_MAX);
+            handlers.insert(bucket.name.clone(), route);
+            inlets.insert(bucket.name.clone(), Arc::new(Mutex::new(inlet)));
+        }
+    }
+    let handlers = Arc::new(handlers);
+    (TimerRoutes { schedules, handlers }, inlets)
+}
+
 /// Starts the threads that handlers run on, and schedules.
 pub fn start(
     plan: &Plan,
     lanes: &[Arc<Lane>],
     places: &[usize],
-    schedules: Option<Schedules>,
+    (schedules, timers): (Option<Schedules>, &TimerInlets),
     drain: &Drain,
 ) -> io::Result<Vec<JoinHandle<()>>> {
     let mut schedules = schedules;
@@ -89,7 +109,7 @@ pub fn start(
         .into_iter()
         .map(|(i, share)| {
             let own = schedules.take_if(|schedules| schedules.place == i);
-            thread(i, share, own, drain.clone(), plan.drain_timeout)
+            thread(i, share, (own, timers.clone()), drain.clone(), plan.drain_timeout)
         })
         .collect()
 }
@@ -97,7 +117,7 @@ pub fn start(
 fn thread(
     number: usize,
     lanes: Vec<Arc<Lane>>,
-    schedules: Option<Schedules>,
+    (schedules, timers): (Option<Schedules>, TimerInlets),
     drain: Drain,
     grace: Duration,
 ) -> io::Result<JoinHandle<()>> {
@@ -114,6 +134,12 @@ fn thread(
                 drain.spawn_beside(format!("committer of {name}"), move || committer::run(Arc::clone(&own)));
                 let own = Arc::clone(bucket);
                 drain.spawn_beside(format!("follower of {name}"), move || follow::run(Arc::clone(&own)));
+                if let Some(inlet) = timers.get(name) {
+                    let (own, inlet) = (Arc::clone(bucket), Arc::clone(inlet));
+                    drain.spawn_until(format!("timers of {name}"), move || {
+                        timers::keep(Arc::clone(&own), Arc::clone(&inlet))
+                    });
+                }
             }
             for lane in &lanes {
                 let own = Arc::clone(lane);

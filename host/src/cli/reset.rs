@@ -16,6 +16,7 @@ use crate::broker::kv::key_subject;
 use crate::broker::kv::kv_stream;
 use crate::broker::provision::{ADVISORIES, ATTEMPTS, DEAD, REPLAY};
 use crate::broker::{self, By, Connection, Connections};
+use crate::event::timer::FIRINGS;
 use crate::ledger::Bucket;
 use crate::ledger::core::entry::{Head, Subjects};
 use crate::ledger::relay::CONSUMER;
@@ -223,6 +224,8 @@ fn alone(plan: &Plan, handler: &Handler, found: &Found) -> Result<(), Error> {
         .filter(|h| h.bucket == handler.bucket)
         .map(|h| &h.name);
     let decided = found.head.iter().flat_map(|head| head.floors.keys());
+    // The firings of timers are decided under a name of their own.
+    let decided = decided.filter(|name| *name != FIRINGS);
     let mut others: Vec<&str> = configured.chain(decided).map(String::as_str).collect();
     others.retain(|name| *name != handler.name);
     others.sort_unstable();

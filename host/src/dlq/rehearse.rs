@@ -12,13 +12,14 @@ use tokio::sync::Mutex;
 
 use crate::broker::error::Code;
 use crate::broker::{Connection, Error};
+use crate::event::EventId;
 use crate::event::effects::State;
-use crate::event::effects::{Effects, Emit, Version};
+use crate::event::effects::{Emit, Version};
 use crate::event::outcome::{Cause, Outcome, circles};
-use crate::event::{EventId, Message};
 use crate::handler_task::transaction;
 use crate::ledger::core::append::{BatchTooLarge, fits_alone};
 use crate::ledger::core::entry::Head;
+use crate::ledger::core::transaction::Transaction;
 use crate::ledger::identity;
 use crate::ledger::store::keys::fetch;
 use crate::mesh_streams::attempts::history;
@@ -140,8 +141,9 @@ impl<'a> Rehearsal<'a> {
         if rehearsed.outcome != Outcome::Done {
             return Ok(rehearsed);
         }
-        let (writes, versions) = self.changes(&run.effects).await?;
-        if let Err(BatchTooLarge(why)) = self.commits(&message, &run.effects, &versions) {
+        let tx = transaction::of(self.handler, &message, 1, &self.module.digest, run.effects.clone());
+        let (writes, versions) = self.changes(&tx).await?;
+        if let Err(BatchTooLarge(why)) = self.commits(&tx, &versions) {
             rehearsed.outcome = Outcome::Reject {
                 code: "too-large".to_owned(),
                 message: why,
@@ -149,7 +151,8 @@ impl<'a> Rehearsal<'a> {
             return Ok(rehearsed);
         }
         rehearsed.writes = writes;
-        for emit in run.effects.emits {
+        let timers = run.effects.timers.into_values().flatten();
+        for emit in run.effects.emits.into_iter().chain(timers) {
             let problem = self.problem(&emit).await?;
             rehearsed.emits.push(HeldEmit { emit, problem });
         }
@@ -157,9 +160,9 @@ impl<'a> Rehearsal<'a> {
     }
 
     /// What it writes over what is there now, and the versions that its transaction would rest on.
-    async fn changes(&self, effects: &Effects) -> Result<(Vec<Change>, BTreeMap<String, Version>), Error> {
-        let mut versions = effects.reads.clone();
-        let Some(bucket) = &self.handler.bucket else {
+    async fn changes(&self, tx: &Transaction) -> Result<(Vec<Change>, BTreeMap<String, Version>), Error> {
+        let mut versions = tx.reads.clone();
+        let Some(bucket) = &self.handler.ledger else {
             return Ok((Vec::new(), versions));
         };
         let one = |(key, new): (&String, &Option<Bytes>)| {
@@ -169,7 +172,7 @@ impl<'a> Rehearsal<'a> {
                 Ok::<_, Error>((revision, Change { key, old, new }))
             }
         };
-        let found: Vec<(u64, Change)> = futures_util::stream::iter(effects.writes.iter().map(one))
+        let found: Vec<(u64, Change)> = futures_util::stream::iter(tx.writes.iter().map(one))
             .buffered(AT_ONCE)
             .try_collect()
             .await?;
@@ -180,18 +183,12 @@ impl<'a> Rehearsal<'a> {
     }
 
     /// Whether its transaction could be appended.
-    fn commits(
-        &self,
-        message: &Message,
-        effects: &Effects,
-        versions: &BTreeMap<String, Version>,
-    ) -> Result<(), BatchTooLarge> {
+    fn commits(&self, tx: &Transaction, versions: &BTreeMap<String, Version>) -> Result<(), BatchTooLarge> {
         let Some(ledger) = &self.handler.ledger else {
             return Ok(());
         };
-        let tx = transaction::of(self.handler, message, 1, &self.module.digest, effects.clone());
         let payload_max = self.connection.client.max_payload();
-        fits_alone(ledger, (&Head::default(), 0), &tx, versions, payload_max)
+        fits_alone(ledger, (&Head::default(), 0), tx, versions, payload_max)
     }
 
     /// Why an emitted event would not arrive.

@@ -43,6 +43,12 @@ pub struct Emit {
 }
 
 impl Emit {
+    /// What it takes of the room of a call.
+    fn bytes(&self) -> usize {
+        let headers: usize = self.headers.iter().map(|(n, v)| n.len() + v.len() + 4).sum();
+        self.payload.len() + self.subject.len() + headers
+    }
+
     /// Whether the event can be published at all, with what the mesh adds to it. `message_bytes_max`: the server's
     /// `max_payload`; 0: not known.
     pub fn check(&self, message_bytes_max: usize) -> Result<(), TooLarge> {
@@ -69,6 +75,8 @@ pub struct Effects {
     /// Final value of each written key; `None`: deleted.
     pub writes: BTreeMap<String, Option<Bytes>>,
     pub emits: Vec<Emit>,
+    /// By name, what each timer is set to, with its due time; `None`: it is cancelled.
+    pub timers: BTreeMap<String, Option<Emit>>,
     bytes: usize,
 }
 
@@ -86,7 +94,7 @@ pub enum TooLarge {
     Message(usize, usize),
     #[error("{0} bytes of headers are over the limit of {1}: what JetStream takes, less what the mesh adds")]
     Headers(usize, usize),
-    #[error("one call touches more than {EFFECTS_MAX} keys and emitted events")]
+    #[error("one call touches more than {EFFECTS_MAX} keys, emitted events and timers, of which a timer counts twice")]
     Count,
 }
 
@@ -102,9 +110,15 @@ impl Effects {
     }
 
     pub fn emit(&mut self, emit: Emit) -> Result<(), TooLarge> {
-        let headers: usize = emit.headers.iter().map(|(n, v)| n.len() + v.len() + 4).sum();
-        self.grow(emit.payload.len() + emit.subject.len() + headers)?;
+        self.grow(emit.bytes())?;
         self.emits.push(emit);
+        Ok(())
+    }
+
+    /// Sets a timer, or cancels it.
+    pub fn timer(&mut self, name: &str, timer: Option<Emit>) -> Result<(), TooLarge> {
+        self.grow(name.len() + timer.as_ref().map_or(0, Emit::bytes))?;
+        self.timers.insert(name.to_owned(), timer);
         Ok(())
     }
 
@@ -123,7 +137,8 @@ impl Effects {
     }
 
     fn grow(&mut self, bytes: usize) -> Result<(), TooLarge> {
-        if self.reads.len() + self.writes.len() + self.emits.len() >= EFFECTS_MAX {
+        // A timer is a key and an event.
+        if self.reads.len() + self.writes.len() + self.emits.len() + 2 * self.timers.len() >= EFFECTS_MAX {
             return Err(TooLarge::Count);
         }
         if self.bytes + bytes > EFFECT_BYTES_MAX {

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 pub mod subject;
+pub mod timer;
 
 use async_nats::HeaderMap;
 use bytes::Bytes;

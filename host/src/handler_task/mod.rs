@@ -42,4 +42,5 @@ mod settle;
 mod source;
 pub mod suspicion;
 mod sweep;
+pub mod timers;
 pub mod transaction;

@@ -1,12 +1,14 @@
 //! The transaction of an event that is done: its decision, its writes, and the events that follow from it.
 
-use crate::event::effects::Effects;
-use crate::event::{HOPS, Message};
+use crate::event::effects::{Effects, Emit};
+use crate::event::timer::{self, TimerState};
+use crate::event::{HOPS, Headers, Message, rfc3339};
 use crate::handler_task::delivery::Delivery;
 use crate::ledger::core::entry::Decision;
 use crate::ledger::core::transaction::{Planned, Transaction};
 use crate::ledger::identity::{self, EVENT_ID, SEAL};
 use crate::mesh_streams::dead_letter::REPLAYED;
+use crate::mesh_streams::delayed::{HANDLER_TIMER_TO, TIMER_KEY, TIMER_SUBJECT};
 use crate::plan::Handler;
 use crate::wasm::source::ModuleDigest;
 
@@ -30,21 +32,10 @@ pub fn done(plan: &Handler, delivery: &Delivery, attempt: u32, digest: &ModuleDi
 
 /// The same without the letter that a replay resolves.
 pub fn of(plan: &Handler, message: &Message, attempt: u32, digest: &ModuleDigest, effects: Effects) -> Transaction {
-    let hops = identity::hops(message) + 1;
     let mut consequences: Vec<Planned> = Vec::with_capacity(effects.emits.len() + 1);
-    for (i, emit) in effects.emits.into_iter().enumerate() {
-        let traced = emit.headers.iter().any(|h| h.0 == "traceparent");
-        let mut headers = emit.headers;
-        headers.reserve(6);
-        let id = format!("{}.{}.{i}", plan.name, message.event);
-        headers.push((EVENT_ID.to_owned(), id.clone()));
-        headers.push((SEAL.to_owned(), identity::seal(&id, &emit.payload)));
-        headers.push(("Mesh-Cause-Event".to_owned(), message.event.to_string()));
-        headers.push(("Mesh-Cause-Handler".to_owned(), plan.name.clone()));
-        headers.push((HOPS.to_owned(), hops.to_string()));
-        if let (Some(trace), false) = (message.header("traceparent"), traced) {
-            headers.push(("traceparent".to_owned(), trace.to_owned()));
-        }
+    let mut ids = (0u64..).map(|i| format!("{}.{}.{i}", plan.name, message.event));
+    for (emit, id) in effects.emits.into_iter().zip(&mut ids) {
+        let headers = headers(plan, message, &emit, &id);
         let (subject, payload) = (emit.subject, emit.payload);
         consequences.push(match emit.due_ms {
             None => Planned::Event {
@@ -62,6 +53,16 @@ pub fn of(plan: &Handler, message: &Message, attempt: u32, digest: &ModuleDigest
             },
         });
     }
+    let mut writes = effects.writes;
+    for (name, timer) in effects.timers {
+        let key = timer::key(plan.bucket.as_deref(), &plan.name, &name);
+        let set = timer.zip(ids.next()).map(|(emit, id)| {
+            let (state, planned) = set(plan, message, &key, emit, id);
+            consequences.push(planned);
+            serde_json::to_vec(&state).expect("a timer's state serialises").into()
+        });
+        writes.insert(key, set);
+    }
     let id = identity::of(
         plan,
         &message.subject,
@@ -76,10 +77,48 @@ pub fn of(plan: &Handler, message: &Message, attempt: u32, digest: &ModuleDigest
         decision: Some(Decision { id, ..done }),
         session: 0,
         reads: effects.reads,
-        writes: effects.writes,
+        writes,
         consequences,
         death: None,
     }
+}
+
+/// The headers of an emitted event.
+fn headers(plan: &Handler, message: &Message, emit: &Emit, id: &str) -> Headers {
+    let traced = emit.headers.iter().any(|h| h.0 == "traceparent");
+    let mut headers = emit.headers.clone();
+    headers.reserve(6);
+    headers.push((EVENT_ID.to_owned(), id.to_owned()));
+    headers.push((SEAL.to_owned(), identity::seal(id, &emit.payload)));
+    headers.push(("Mesh-Cause-Event".to_owned(), message.event.to_string()));
+    headers.push(("Mesh-Cause-Handler".to_owned(), plan.name.clone()));
+    headers.push((HOPS.to_owned(), (identity::hops(message) + 1).to_string()));
+    if let (Some(trace), false) = (message.header("traceparent"), traced) {
+        headers.push(("traceparent".to_owned(), trace.to_owned()));
+    }
+    headers
+}
+
+/// A timer that is set: what its key holds, and the delayed event by which the server fires it.
+fn set(plan: &Handler, message: &Message, key: &str, emit: Emit, id: String) -> (TimerState, Planned) {
+    let mut headers = headers(plan, message, &emit, &id);
+    headers.push((TIMER_KEY.to_owned(), key.to_owned()));
+    headers.push((TIMER_SUBJECT.to_owned(), emit.subject.clone()));
+    let due_ms = emit.due_ms.unwrap_or_default();
+    let state = TimerState {
+        format: 1,
+        id: id.clone(),
+        due: rfc3339(due_ms),
+        subject: emit.subject,
+    };
+    let planned = Planned::Delayed {
+        id,
+        due_ms,
+        subject: format!("{HANDLER_TIMER_TO}{}", plan.ledger.as_deref().unwrap_or_default()),
+        headers,
+        payload: emit.payload,
+    };
+    (state, planned)
 }
 
 /// What a run that decides nothing waits for: until everything that it has read is committed.

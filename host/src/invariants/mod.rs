@@ -74,11 +74,12 @@ const WASM: [&str; 6] = [
 const LEDGER_CORE: &str = "ledger/core/";
 
 /// Verdicts and effects are data.
-const DATA: [&str; 17] = [
+const DATA: [&str; 18] = [
     "calendar/cron.rs",
     "calendar/local.rs",
     "calendar/mod.rs",
     "event/effects.rs",
+    "event/timer.rs",
     "failpoint/mistake.rs",
     "handler_task/advisory/judge.rs",
     "handler_task/attempt/next.rs",

@@ -35,6 +35,14 @@ pub const LEDGER: &str = "Mesh-Delayed-Ledger";
 /// wanted (`schedule`).
 pub const TIMER_TO: &str = "$MESH.schedule.";
 
+/// What a timer of a handler has as [`TO`], and then the bucket that knows it. It is no event before a transaction of this bucket has
+/// taken its firing in.
+pub const HANDLER_TIMER_TO: &str = "$MESH.timer.";
+/// Of such a timer: its key in the bucket.
+pub const TIMER_KEY: &str = "Mesh-Delayed-Timer";
+/// Of such a timer: where its event is to be published.
+pub const TIMER_SUBJECT: &str = "Mesh-Delayed-Subject";
+
 /// Before the id of an event that waits for its time.
 pub const WAITS: &str = "$MESH.delay.";
 /// Where the server puts what is due.

@@ -9,12 +9,14 @@ use super::{Part, Traced, TracedMessage, Tracer, takes};
 use crate::broker::kv::kv_stream;
 use crate::broker::provision::DELAYED;
 use crate::broker::{By, Captured, Error};
+use crate::event::timer::id_in;
 use crate::event::{EventId, header, parse_rfc3339};
 use crate::ledger::core::entry::{Consequence, DecisionKind};
 use crate::ledger::identity::EVENT_ID;
 use crate::ledger::relay::CONSUMER;
+use crate::ledger::store::keys;
 use crate::mesh_streams::dead_letter;
-use crate::mesh_streams::delayed;
+use crate::mesh_streams::delayed::{self, TIMER_KEY, TIMER_SUBJECT};
 use crate::plan::Handler;
 
 /// An event that followed, or is to follow.
@@ -34,6 +36,8 @@ pub enum Whereabouts {
     Delayed { due: String },
     /// Its time has come, and no host has published it yet.
     Due { due: String },
+    /// A timer that its bucket does not name any more: it was cancelled or set again, or its event was removed.
+    CalledOff { due: String },
     /// Its stream refused it, or there is none.
     Undeliverable { letter: TracedLetter },
     /// Its stream does not hold it.
@@ -52,6 +56,8 @@ struct Wanted {
     id: String,
     subject: String,
     due: Option<String>,
+    /// Of a timer, its key.
+    timer: Option<String>,
     /// The sequence of the ledger's message that it is in.
     out: u64,
 }
@@ -184,6 +190,12 @@ impl<'a> Tracer<'a> {
         (since_ms, mut extent): (u64, Extent),
         depth: u32,
     ) -> Result<Whereabouts, Error> {
+        if let (Some(due), Some(key)) = (&wanted.due, &wanted.timer) {
+            let (_, value) = keys::fetch(&self.reading.connection, ledger, key).await?;
+            if value.and_then(|value| id_in(&value).ok()).as_ref() != Some(&wanted.id) {
+                return Ok(Whereabouts::CalledOff { due: due.clone() });
+            }
+        }
         if let Some(due) = &wanted.due {
             let lies = async |begin: &str| {
                 let subject = format!("{begin}{}", wanted.id);
@@ -290,12 +302,20 @@ impl Wanted {
                 id,
                 subject,
                 due: None,
+                timer: None,
                 out,
             }),
-            Consequence::Delayed { id, subject, due, .. } => Some(Wanted {
+            Consequence::Delayed {
                 id,
                 subject,
+                due,
+                headers,
+                ..
+            } => Some(Wanted {
+                id,
+                subject: header(&headers, TIMER_SUBJECT).map_or(subject, str::to_owned),
                 due: parse_rfc3339(&due).map(|_| due),
+                timer: header(&headers, TIMER_KEY).map(str::to_owned),
                 out,
             }),
             Consequence::Letter { .. } | Consequence::Settle { .. } => None,

@@ -65,7 +65,50 @@ pub fn emit(subject: &str, headers: &[(&str, &str)], payload: &[u8]) -> Result<(
     emit_when(When::Now, subject, headers, payload)
 }
 
+pub fn timer_set(
+    name: &str,
+    when: When,
+    subject: &str,
+    headers: &[(&str, &str)],
+    payload: &[u8],
+) -> Result<(), events::Error> {
+    rules::check_timer(name).map_err(events::Error::Invalid)?;
+    let timer = checked(when, subject, headers, payload)?;
+    with(|world| {
+        // It is a key and an event.
+        let bytes = name.len() + size(&timer);
+        world.call.timer(bytes).map_err(events::Error::TooLarge)?;
+        world.timers.insert(name.into(), timer);
+        Ok(())
+    })
+}
+
+pub fn timer_cancel(name: &str) -> Result<(), events::Error> {
+    rules::check_timer(name).map_err(events::Error::Invalid)?;
+    with(|world| {
+        world.call.timer(name.len()).map_err(events::Error::TooLarge)?;
+        world.timers.remove(name);
+        Ok(())
+    })
+}
+
 pub fn emit_when(when: When, subject: &str, headers: &[(&str, &str)], payload: &[u8]) -> Result<(), events::Error> {
+    let event = checked(when, subject, headers, payload)?;
+    with(|world| {
+        world.call.emit(size(&event)).map_err(events::Error::TooLarge)?;
+        world.emitted.push(event);
+        Ok(())
+    })
+}
+
+/// What an event takes of the room of a call.
+fn size(event: &Emitted) -> usize {
+    let headers: usize = event.headers.iter().map(|(n, v)| n.len() + v.len() + 4).sum();
+    event.subject.len() + headers + event.payload.len()
+}
+
+/// An event that the handler may emit.
+fn checked(when: When, subject: &str, headers: &[(&str, &str)], payload: &[u8]) -> Result<Emitted, events::Error> {
     rules::check_when(when).map_err(events::Error::Invalid)?;
     rules::check_subject(subject).map_err(events::Error::Invalid)?;
     with(|world| {
@@ -75,16 +118,12 @@ pub fn emit_when(when: When, subject: &str, headers: &[(&str, &str)], payload: &
         for (name, value) in headers {
             rules::check_header(name, value).map_err(events::Error::Invalid)?;
         }
-        let headers_bytes: usize = headers.iter().map(|(n, v)| n.len() + v.len() + 4).sum();
-        let bytes = subject.len() + headers_bytes + payload.len();
-        world.call.emit(bytes).map_err(events::Error::TooLarge)?;
         let headers = headers.iter().map(|&(name, value)| (name.into(), value.into()));
-        world.emitted.push(Emitted {
+        Ok(Emitted {
             subject: subject.into(),
             headers: headers.collect(),
             payload: payload.into(),
             when,
-        });
-        Ok(())
+        })
     })
 }

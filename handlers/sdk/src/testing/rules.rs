@@ -49,6 +49,13 @@ impl Call {
         Ok(())
     }
 
+    /// A timer is set or cancelled: a key and an event.
+    pub fn timer(&mut self, bytes: usize) -> Result<(), String> {
+        self.grow(bytes)?;
+        self.emitted += 2;
+        Ok(())
+    }
+
     /// An event is emitted.
     pub fn emit(&mut self, bytes: usize) -> Result<(), String> {
         self.grow(bytes)?;
@@ -59,7 +66,7 @@ impl Call {
     fn grow(&mut self, bytes: usize) -> Result<(), String> {
         if self.read.len() + self.written.len() + self.emitted >= EFFECTS_MAX {
             return Err(format!(
-                "one call touches more than {EFFECTS_MAX} keys and emitted events"
+                "one call touches more than {EFFECTS_MAX} keys, emitted events and timers, of which a timer counts twice"
             ));
         }
         if self.bytes + bytes > EFFECT_BYTES_MAX {
@@ -72,7 +79,27 @@ impl Call {
     }
 }
 
+/// Most that the name of a timer may have.
+const TIMER_BYTES_MAX: usize = 128;
+
+pub fn check_timer(name: &str) -> Result<(), String> {
+    if name.len() > TIMER_BYTES_MAX {
+        return Err(format!(
+            "the name of a timer has {} bytes, over the limit of {TIMER_BYTES_MAX}",
+            name.len()
+        ));
+    }
+    check_chars(name).map_err(|why| format!("the name of a timer is a key: {why}"))
+}
+
 pub fn check_key(key: &str) -> Result<(), String> {
+    if key == "mesh-timers" || key.starts_with("mesh-timer.") {
+        return Err(format!("`{key}`: keys of this name hold timers"));
+    }
+    check_chars(key)
+}
+
+fn check_chars(key: &str) -> Result<(), String> {
     if state::is_key(key) {
         return Ok(());
     }

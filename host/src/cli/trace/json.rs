@@ -212,6 +212,8 @@ enum WhereaboutsJson<'a> {
     Delayed { due: &'a str },
     /// Its time has come, and no host has published it yet.
     Due { due: &'a str },
+    /// A timer that was cancelled or set again before it fired; or it has fired, and its event was removed.
+    CalledOff { due: &'a str },
     /// Its stream refused it, or there is none.
     Undeliverable { letter: &'a TracedLetter },
     /// Its stream does not hold it: not yet, or not any more.
@@ -362,6 +364,7 @@ impl<'a> From<&'a Follow> for FollowJson<'a> {
             },
             Whereabouts::Delayed { due } => WhereaboutsJson::Delayed { due },
             Whereabouts::Due { due } => WhereaboutsJson::Due { due },
+            Whereabouts::CalledOff { due } => WhereaboutsJson::CalledOff { due },
             Whereabouts::Undeliverable { letter } => WhereaboutsJson::Undeliverable { letter },
             Whereabouts::Absent { stream, published } => WhereaboutsJson::Absent {
                 stream: stream.as_deref(),

@@ -198,6 +198,9 @@ fn follow(follow: &Follow) -> Node {
         }
         Whereabouts::Delayed { due } => leaf(&format!("delayed until {due}")),
         Whereabouts::Due { due } => leaf(&format!("due since {due}, and not published yet")),
+        Whereabouts::CalledOff { due } => leaf(&format!(
+            "a timer for {due} that was cancelled or set again, or whose event was removed"
+        )),
         Whereabouts::Undeliverable { letter } => leaf(&format!(
             "not delivered: {}; dead letter {}{}",
             letter.error,

@@ -4,7 +4,7 @@
 //! An event is published under its own id, like one that was never delayed, but not before a note that this is being done. A
 //! host that finds such a note looks into the target, because a target forgets ids after its duplicate window.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,7 +27,9 @@ use crate::ledger::relay::blocked::Manner;
 use crate::ledger::relay::lookback::holds;
 use crate::ledger::relay::targets::{Refusal, Targets, refusal};
 use crate::mesh_streams::dead_letter;
-use crate::mesh_streams::delayed::{self, Claim, DUE, LEDGER, TIMER_TO, TO};
+use crate::mesh_streams::delayed::{
+    self, Claim, DUE, HANDLER_TIMER_TO, LEDGER, TIMER_KEY, TIMER_SUBJECT, TIMER_TO, TO,
+};
 use crate::plan::{Nats, Plan};
 use crate::trouble::Weight;
 
@@ -55,11 +57,31 @@ pub struct TimerDue {
     pub done: oneshot::Sender<Result<(), String>>,
 }
 
-/// Publishes what is due, for as long as it is polled. `timers`: takes those of schedules in.
+/// A timer of a handler that the server has fired. It is an event if its bucket still names it.
+#[derive(Debug)]
+pub struct HandlerTimerDue {
+    /// Its key.
+    pub key: String,
+    pub id: String,
+    pub subject: String,
+    pub headers: Headers,
+    pub payload: Bytes,
+    /// To be told when it is taken in. An error: it comes again.
+    pub done: oneshot::Sender<Result<(), String>>,
+}
+
+/// What takes timers in: those of schedules, and those of handlers by their bucket.
+#[derive(Clone)]
+pub struct TimerRoutes {
+    pub schedules: mpsc::Sender<TimerDue>,
+    pub handlers: Arc<BTreeMap<String, mpsc::Sender<HandlerTimerDue>>>,
+}
+
+/// Publishes what is due, for as long as it is polled.
 ///
 /// # Cancel safety
 /// What is dropped half-way is delivered again, here or elsewhere, and published once.
-pub async fn run(plan: Arc<Plan>, timers: mpsc::Sender<TimerDue>) {
+pub async fn run(plan: Arc<Plan>, timers: TimerRoutes) {
     let mut attempt = 0;
     loop {
         let Err(error) = serve(&plan, &timers, &mut attempt).await;
@@ -71,11 +93,7 @@ pub async fn run(plan: Arc<Plan>, timers: mpsc::Sender<TimerDue>) {
     }
 }
 
-async fn serve(
-    plan: &Plan,
-    timers: &mpsc::Sender<TimerDue>,
-    attempt: &mut u32,
-) -> Result<std::convert::Infallible, Error> {
+async fn serve(plan: &Plan, timers: &TimerRoutes, attempt: &mut u32) -> Result<std::convert::Infallible, Error> {
     let nats = &plan.nats;
     let connection = broker::open_guarded(nats, "jetmesh due").await?;
     restore(&connection, plan, DELAYED).await?;
@@ -144,7 +162,7 @@ fn waited(tries: u64) -> Duration {
 struct Carrier {
     nats: Nats,
     connection: Connection,
-    timers: mpsc::Sender<TimerDue>,
+    timers: TimerRoutes,
     targets: Mutex<Targets>,
     /// Targets that did not answer, and when: nothing else waits there meanwhile, so that what is for others has room.
     mute: Mutex<HashMap<Arc<str>, Instant>>,
@@ -173,9 +191,10 @@ impl Carrier {
         };
         failpoint::point("event-due");
         let tries = DeliveryInfo::parse(&reply).map_or(1, |info| info.delivered.max(1));
-        let come = match to.strip_prefix(TIMER_TO) {
-            Some(schedule) => Ok(self.timer(schedule, id).await),
-            None => self.bring(id, to, (&headers, wire.payload), tries).await,
+        let come = match (to.strip_prefix(TIMER_TO), to.strip_prefix(HANDLER_TIMER_TO)) {
+            (Some(schedule), _) => Ok(self.timer(schedule, id).await),
+            (None, Some(bucket)) => Ok(self.handler_timer(bucket, id, &headers, wire.payload).await),
+            (None, None) => self.bring(id, to, (&headers, wire.payload), tries).await,
         };
         let why = match come {
             Ok(None) => return self.answer(reply, "+ACK").await,
@@ -203,13 +222,25 @@ impl Carrier {
             timer: id.to_owned(),
             done,
         };
-        if self.timers.send(due).await.is_err() {
-            return Some("this host is ending".to_owned());
-        }
-        match told.await {
-            Ok(taken) => taken.err(),
-            Err(_) => Some("what takes it in has ended".to_owned()),
-        }
+        taken(self.timers.schedules.send(due).await.is_ok(), told).await
+    }
+
+    /// The same of a handler's: the transaction that takes it in takes its key away.
+    async fn handler_timer(&self, bucket: &str, id: &str, headers: &Headers, payload: Bytes) -> Option<String> {
+        let Some(route) = self.timers.handlers.get(bucket) else {
+            return Some(format!("no handler of this host has bucket {bucket}"));
+        };
+        let of = |name: &str| header(headers, name).unwrap_or_default().to_owned();
+        let (done, told) = oneshot::channel();
+        let due = HandlerTimerDue {
+            key: of(TIMER_KEY),
+            id: id.to_owned(),
+            subject: of(TIMER_SUBJECT),
+            headers: delayed::originals(headers),
+            payload,
+            done,
+        };
+        taken(route.send(due).await.is_ok(), told).await
     }
 
     /// `None`: all is done. Else why it is to come again.
@@ -323,6 +354,17 @@ impl Carrier {
         sent.map_err(|_| Error::Gone {
             what: "publishing what is due".to_owned(),
         })
+    }
+}
+
+/// Why a timer is to come again; `None`: it is taken in.
+async fn taken(sent: bool, told: oneshot::Receiver<Result<(), String>>) -> Option<String> {
+    if !sent {
+        return Some("this host is ending".to_owned());
+    }
+    match told.await {
+        Ok(taken) => taken.err(),
+        Err(_) => Some("what takes it in has ended".to_owned()),
     }
 }
 

@@ -14,6 +14,7 @@ pub use self::death::explained;
 use self::jetmesh::handler::{context, log, settings, state, types};
 use self::random::Drawn;
 use crate::event::effects::{Effects, State, check_key};
+use crate::event::timer::is_of_timers;
 use crate::event::{EventId, Message};
 use crate::failpoint;
 use crate::plan::Handler;
@@ -287,7 +288,7 @@ impl state::Host for Guest {
         let Some(bucket) = self.facts.state.clone() else {
             return Err(state::Error::NoBucket);
         };
-        check_key(&key).map_err(state::Error::InvalidKey)?;
+        check_own(&key)?;
         if let Some(own) = self.call.effects.writes.get(&key) {
             return Ok(own.as_ref().map(|value| value.to_vec()));
         }
@@ -323,12 +324,23 @@ impl state::Host for Guest {
     }
 }
 
+/// A key that the handler may read and write.
+fn check_own(key: &str) -> Result<(), state::Error> {
+    check_key(key).map_err(state::Error::InvalidKey)?;
+    match is_of_timers(key) {
+        true => Err(state::Error::InvalidKey(format!(
+            "`{key}`: keys of this name hold timers"
+        ))),
+        false => Ok(()),
+    }
+}
+
 impl Guest {
     fn write(&mut self, key: &str, value: Option<Bytes>) -> Result<(), state::Error> {
         if self.facts.state.is_none() {
             return Err(state::Error::NoBucket);
         }
-        check_key(key).map_err(state::Error::InvalidKey)?;
+        check_own(key)?;
         self.call
             .effects
             .set(key, value)
