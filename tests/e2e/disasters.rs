@@ -1,6 +1,5 @@
 //! What happens once in a year: all hosts are down for long, a person edits a bucket that is in use, a leader is lost.
 
-use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::process::ExitStatusExt;
 use std::time::{Duration, Instant};
 
@@ -8,10 +7,10 @@ use async_nats::jetstream::stream;
 use serde_json::{Value, json};
 
 use crate::audit::{judge, publish_work, work};
+use crate::cluster;
 use crate::mesh::{Config, Mesh, PATIENT, says};
-use crate::support::server::Options;
 use crate::support::wait::SOON;
-use crate::support::{NatsServer, cli, eventually};
+use crate::support::{cli, eventually};
 
 #[cfg(feature = "failpoints")]
 #[tokio::test]
@@ -83,53 +82,11 @@ async fn a_bucket_that_is_edited_at_work_loses_nothing_and_goes_on_when_it_is_me
     judge(&mesh, 10, 2).await;
 }
 
-/// Three servers that are one; the first one's client knows of all.
-async fn three() -> (Vec<NatsServer>, String) {
-    let free: Vec<_> = (0..3)
-        .map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port is free"))
-        .collect();
-    let ports: Vec<u16> = free
-        .iter()
-        .map(|one| one.local_addr().expect("it is bound").port())
-        .collect();
-    drop(free);
-    let routes: Vec<String> = ports.iter().map(|port| format!("nats://127.0.0.1:{port}")).collect();
-    let options = |number: usize| Options {
-        config: format!(
-            "server_name: n{number}\ncluster {{ name: three, listen: \"127.0.0.1:{}\", routes: {routes:?} }}",
-            ports[number]
-        ),
-        ..Options::default()
-    };
-    let options = [options(0), options(1), options(2)];
-    let starts = options.iter().map(NatsServer::start_with);
-    let servers = futures_util::future::join_all(starts).await;
-    let urls: Vec<String> = servers.iter().map(NatsServer::url).collect();
-    (servers, urls.join(","))
-}
-
 #[tokio::test]
 async fn a_bucket_whose_leader_steps_down_or_dies_loses_nothing_and_repeats_nothing() {
-    let (mut servers, urls) = three().await;
-    let first = servers.remove(0);
-    let options = async_nats::ConnectOptions::new().reconnect_delay_callback(|_| Duration::from_millis(20));
-    let addresses: Vec<&str> = urls.split(',').collect();
-    let client = options.connect(addresses).await.expect("the servers take connections");
-    let mut mesh = Mesh::with_client(first, client, Config::probe().top("replicas = 3"));
+    let (mut cluster, mut mesh) = cluster::mesh(Config::probe()).await;
     let js = mesh.js.clone();
-    for (name, subjects) in [("ORDERS", "orders.>"), ("EVENTS", "events.>")] {
-        eventually("the cluster to have a leader", PATIENT, async || {
-            let config = stream::Config {
-                name: name.to_owned(),
-                subjects: vec![subjects.to_owned()],
-                num_replicas: 3,
-                ..Default::default()
-            };
-            js.create_stream(config).await.ok()
-        })
-        .await;
-    }
-    let _host = mesh.host_of(&mesh.config, &urls, &[]).await;
+    let _host = mesh.host_of(&mesh.config, &cluster.urls, &[]).await;
     let publish = async |numbers: std::ops::Range<usize>| {
         for number in numbers {
             let orders = json!({ "do": work(number, 3) }).to_string();
@@ -142,23 +99,13 @@ async fn a_bucket_whose_leader_steps_down_or_dies_loses_nothing_and_repeats_noth
             .await;
         }
     };
-    let leader = async || {
-        let info: Value = js.request("STREAM.INFO.KV_probe", &json!({})).await.ok()?;
-        info["cluster"]["leader"].as_str().map(str::to_owned)
-    };
     publish(0..10).await;
     let step_down: Result<Value, _> = js.request("STREAM.LEADER.STEPDOWN.KV_probe", &json!({})).await;
     assert!(step_down.expect("JetStream answers")["error"].is_null());
     publish(10..20).await;
-    let name = eventually("a leader of the bucket", PATIENT, leader).await;
-    let killed = match name.as_str() {
-        "n0" => &mut mesh.server,
-        "n1" => &mut servers[0],
-        _ => &mut servers[1],
-    };
-    killed.kill9();
+    let killed = cluster.kill_leader(&mut mesh, "KV_probe").await;
     publish(20..30).await;
-    killed.restart().await;
+    cluster.server(&mut mesh, killed).restart().await;
     eventually("the cluster to answer again", PATIENT, async || {
         let orders: Value = js.request("CONSUMER.INFO.ORDERS.probe", &json!({})).await.ok()?;
         let ledger: Value = js.request("STREAM.INFO.KV_probe", &json!({})).await.ok()?;

@@ -17,6 +17,7 @@ mod check;
 mod circuit;
 mod cli;
 mod clocks;
+mod cluster;
 mod compile;
 mod config;
 mod corrupt;

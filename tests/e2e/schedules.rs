@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::cluster;
 use crate::delayed::{lie_there, replayed_from_nowhere};
-use crate::mesh::{Config, Mesh, PATIENT, says};
+use crate::mesh::{Config, Found, Mesh, PATIENT, says};
 use crate::support::wait::SOON;
 use crate::support::{Host, Signal, eventually, modules};
 
@@ -143,6 +144,44 @@ async fn two_hosts_fire_each_due_time_once() {
     let _other = mesh.host(&[]).await;
     let dues = wait_dues(&mesh, "events.tick", 6).await;
     assert_whole(&dues, 1);
+    assert_eq!(state(&mesh, "tick").await["missed"], 0);
+}
+
+#[cfg(feature = "failpoints")]
+#[tokio::test]
+async fn hosts_whose_clocks_jump_by_an_hour_fire_each_due_time_once_and_in_time() {
+    let mesh = Mesh::new(ticking("every = \"1s\"\ncatch_up = \"all\"")).await;
+    let host = mesh.host_with_fault("clock-jumps-ms:3600000").await;
+    let _behind = mesh.host_with_fault("clock-behind-ms:3600000").await;
+    wait_dues(&mesh, "events.tick", 8).await;
+    // Whatever it had in hand is the other one's.
+    host.signal(Signal::KILL);
+    host.wait_exit(SOON).await;
+    let before = dues(&mesh, "events.tick").await.len();
+    wait_dues(&mesh, "events.tick", before + 3).await;
+    assert_eq!(audit(&mesh, "events.tick", 1).await, Vec::<String>::new());
+    assert_eq!(state(&mesh, "tick").await["missed"], 0);
+    let late = |event: &Found| event.time_ms - i128::from(due(event)) * 1000;
+    let events = mesh.messages("EVENTS", "events.tick").await;
+    // The other host has what was in hand after the acknowledgement wait.
+    let latest = events.iter().map(late).max();
+    assert!(latest < Some(60_000), "{latest:?} ms late");
+}
+
+#[tokio::test]
+async fn a_leader_that_dies_while_schedules_wait_neither_loses_a_due_time_nor_doubles_one() {
+    let (mut cluster, mut mesh) = cluster::mesh(ticking("every = \"1s\"\ncatch_up = \"all\"")).await;
+    let _host = mesh.host_of(&mesh.config, &cluster.urls, &[]).await;
+    let _other = mesh.host_of(&mesh.config, &cluster.urls, &[]).await;
+    for stream in ["KV_mesh", "MESH_DELAYED"] {
+        let before = dues(&mesh, "events.tick").await.len();
+        wait_dues(&mesh, "events.tick", before + 3).await;
+        let killed = cluster.kill_leader(&mut mesh, stream).await;
+        let before = dues(&mesh, "events.tick").await.len();
+        wait_dues(&mesh, "events.tick", before + 5).await;
+        cluster.server(&mut mesh, killed).restart().await;
+    }
+    assert_eq!(audit(&mesh, "events.tick", 1).await, Vec::<String>::new());
     assert_eq!(state(&mesh, "tick").await["missed"], 0);
 }
 

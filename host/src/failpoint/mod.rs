@@ -5,7 +5,7 @@
 //! `off` (asked by [`off`]), or a number (asked by [`number`]). `nth` is the pass at which it acts, 1 unless given.
 //! `MESH_MISTAKE=<name>` plants a mistake in the ledger (`mistake`).
 
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 #[cfg(feature = "failpoints")]
 use crate::failpoint::mistake::Mistake;
@@ -146,5 +146,13 @@ pub fn number(name: &str) -> Option<u64> {
 /// The host's wall clock; a test can have it be ahead or behind.
 pub fn wall_clock() -> SystemTime {
     let shift = |name| number(name).map_or(Duration::ZERO, Duration::from_millis);
-    SystemTime::now() + shift("clock-ahead-ms") - shift("clock-behind-ms")
+    let now = SystemTime::now() + shift("clock-ahead-ms") - shift("clock-behind-ms");
+    match number("clock-jumps-ms") {
+        None => now,
+        // It is set forward and back again, each for three seconds.
+        Some(by) => match now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs() / 3 % 2 {
+            0 => now + Duration::from_millis(by),
+            _ => now - Duration::from_millis(by),
+        },
+    }
 }
