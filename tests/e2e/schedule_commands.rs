@@ -108,6 +108,12 @@ async fn a_person_pauses_resumes_runs_and_backfills_a_schedule() {
     assert_eq!(shown["last_place"], place);
     let traced = mesh.jetmesh_ok(&["trace", place]).await;
     assert!(traced.contains("events.tick"), "{traced}");
+    let id = shown["last_event"].as_str().expect("it names its last event");
+    let (status, _, said) = mesh.jetmesh(&["trace", id]).await;
+    assert!(
+        !status.success() && said.contains("no event that a configured handler reads has"),
+        "no handler reads EVENTS: {said}"
+    );
     let next = mesh
         .jetmesh_ok(&["schedule", "next", "tick", "-n", "3", "--json"])
         .await;

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use crate::cluster;
 use crate::delayed::{lie_there, replayed_from_nowhere};
 use crate::mesh::{Config, Found, Mesh, PATIENT, says};
+use crate::schemas::object;
 use crate::support::wait::SOON;
 use crate::support::{Host, Signal, eventually, modules};
 
@@ -45,6 +46,21 @@ async fn a_handler_is_given_the_event_of_a_schedule_like_any_other() {
     mesh.wait_value("probe", "n", "1").await;
     let over = wait_state(&mesh, "once", |state| state["runs"] == 1).await;
     assert_eq!((&over["next"], &over["missed"]), (&Value::Null, &json!(0)));
+    // What its handlers have made of it is shown with it, and under its id.
+    let shown: Value =
+        serde_json::from_str(&object(&mesh, &["schedule", "show", "once", "--json"]).await).expect("JSON");
+    assert_eq!(shown["last_handlers"], json!([{ "handler": "probe", "state": "done" }]));
+    let text = mesh.jetmesh_ok(&["schedule", "show", "once"]).await;
+    assert!(text.contains("handlers  probe done\n"), "{text}");
+    let traced = mesh
+        .jetmesh_ok(&["trace", shown["last_event"].as_str().expect("its id")])
+        .await;
+    assert!(traced.contains("probe: done at "), "{traced}");
+    let unknown = mesh.jetmesh(&["trace", "schedule.once.20300101T000000Z.0"]).await.2;
+    assert!(
+        unknown.contains("has message id schedule.once.20300101T000000Z.0 since 20"),
+        "{unknown}"
+    );
 }
 
 #[tokio::test]

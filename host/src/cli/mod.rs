@@ -200,7 +200,7 @@ fn command(args: &Args) -> ExitCode {
             Command::Outbox(command) => outbox::run(args, command).await,
             Command::Schema(schema) => schema::run(schema),
             Command::Reset(reset) => reset::run(args, reset).await,
-            Command::Schedule(schedule) => schedule::run(args, schedule).await,
+            Command::Schedule(schedule) => schedule::run(args, schedule, &stop).await,
         }
     });
     text::flush();

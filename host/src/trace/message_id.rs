@@ -10,6 +10,13 @@ use crate::event::header;
 
 const MESSAGE_ID: &str = "Nats-Msg-Id";
 
+/// Whether a text is the id of an event of a schedule, `schedule.NAME.DUE.STEP`, or of an outbox, `outbox.NAME.ID.UID`. Both are
+/// message ids, and do not say where the event lies.
+pub fn is_message_id(text: &str) -> bool {
+    let parts: Vec<&str> = text.split('.').collect();
+    matches!(parts[..], ["schedule" | "outbox", _, _, _, ..])
+}
+
 impl Tracer<'_> {
     /// The first event of the handlers' streams, from a time on, that has this message id. `None`: there is none, or the bound
     /// was reached before it.
@@ -42,5 +49,20 @@ impl Tracer<'_> {
             }
         }
         Ok(None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_message_id;
+
+    #[test]
+    fn events_of_schedules_and_outboxes_are_found_by_their_message_id() {
+        for id in ["schedule.tick.20300101T000000Z.0", "outbox.orders.7.123"] {
+            assert!(is_message_id(id), "{id}");
+        }
+        for other in ["inventory.k.7.0", "schedule.k.7", "ORDERS:7", "k.7"] {
+            assert!(!is_message_id(other), "{other}");
+        }
     }
 }

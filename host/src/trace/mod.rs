@@ -4,7 +4,7 @@ mod field;
 pub mod find;
 pub mod follow;
 pub mod ledger;
-mod message_id;
+pub mod message_id;
 pub mod over;
 pub mod reading;
 pub mod search;

@@ -31,6 +31,8 @@ pub struct ScheduleJson {
     pub last_event: Option<String>,
     /// Where the last event lies, STREAM:SEQUENCE, as `jetmesh trace` takes it. Only `schedule show` looks for it.
     pub last_place: Option<String>,
+    /// What each handler has made of the last event. Only `schedule show` looks for it.
+    pub last_handlers: Vec<HandlersPart>,
     /// Events at its own due times.
     pub runs: u64,
     /// Due times that passed without an event while no host or no server was up.
@@ -41,6 +43,14 @@ pub struct ScheduleJson {
     pub armed_by: Option<String>,
     #[schemars(extend("format" = "date-time"))]
     pub armed_at: Option<String>,
+}
+
+/// What a handler has made of an event.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub struct HandlersPart {
+    pub handler: String,
+    /// As `jetmesh trace --json` has it: done, dead, retrying, delivered, waiting and so on.
+    pub state: String,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
@@ -106,6 +116,7 @@ impl ScheduleJson {
             last_emitted: None,
             last_event: None,
             last_place: None,
+            last_handlers: Vec::new(),
             runs: 0,
             missed: 0,
             skipped: 0,

@@ -1,21 +1,20 @@
-//! `jetmesh schedule ls`, `show` and `next`: nothing is changed.
+//! `jetmesh schedule ls` and `next`: nothing is changed.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::json::{ScheduleDue, ScheduleJson};
-use super::{ScheduleLs, ScheduleNext, ScheduleShow, of_plan, stored, unknown};
+use super::{ScheduleLs, ScheduleNext, of_plan, stored, unknown};
 use crate::broker::kv::kv_stream;
 use crate::broker::provision::MESH_BUCKET;
 use crate::broker::{self, Connection};
 use crate::calendar::{Calendar, delay_of};
 use crate::cli::table::{self, Narrow};
-use crate::cli::text::{in_time, json_line, json_page};
+use crate::cli::text::{in_time, json_line};
 use crate::cli::{Error, OK};
 use crate::event::clock::now_ms;
 use crate::event::{parse_rfc3339, rfc3339};
 use crate::plan::Plan;
-use crate::schedule::open::place;
 use crate::schedule::store;
 
 const NARROW: Narrow<'_> = Narrow {
@@ -83,64 +82,6 @@ pub async fn all(connection: &Connection, plan: &Plan) -> Result<(Vec<ScheduleJs
         }
     }
     Ok((all, unread))
-}
-
-pub async fn show(connection: &Connection, plan: &Plan, show: &ScheduleShow) -> Result<u8, Error> {
-    let name = &show.name;
-    let one = match (stored(connection, name).await?, of_plan(plan, name)) {
-        (Some(state), _) => {
-            let place = match &state.last {
-                Some(last) => place(connection, &state.spec.subject, last).await?,
-                None => None,
-            };
-            ScheduleJson {
-                last_place: place.map(|(stream, sequence)| format!("{stream}:{sequence}")),
-                ..ScheduleJson::of(&state, plan, now_ms())
-            }
-        }
-        (None, Some(spec)) => ScheduleJson::unarmed(spec),
-        (None, None) => return Err(unknown(plan, name)),
-    };
-    if show.json {
-        println!("{}", json_page(&one));
-        return Ok(OK);
-    }
-    let now = now_ms();
-    let told = |time: &Option<String>| {
-        let ms = time.as_deref().and_then(parse_rfc3339);
-        ms.map(|ms| format!("{} ({})", rfc3339(ms), in_time(ms, now)))
-    };
-    let state = match &one.why {
-        Some(why) => format!("{}: {why}", one.state.word()),
-        None => one.state.word().to_owned(),
-    };
-    let armed = one
-        .armed_by
-        .as_ref()
-        .map(|by| format!("by host {by}, {}", told(&one.armed_at).unwrap_or_default()));
-    for (what, value) in [
-        ("schedule", Some(one.schedule.clone())),
-        ("state", Some(state)),
-        ("when", Some(one.when.clone())),
-        ("subject", Some(one.subject.clone())),
-        ("next", told(&one.next)),
-        ("last", told(&one.last)),
-        ("emitted", told(&one.last_emitted)),
-        ("event", one.last_event.clone()),
-        (
-            "trace",
-            one.last_place.as_ref().map(|place| format!("jetmesh trace {place}")),
-        ),
-        ("runs", Some(one.runs.to_string())),
-        ("missed", Some(one.missed.to_string())),
-        ("skipped", Some(one.skipped.to_string())),
-        ("armed", armed),
-    ] {
-        if let Some(value) = value {
-            println!("{what:10}{value}");
-        }
-    }
-    Ok(OK)
 }
 
 pub async fn next(connection: &Connection, plan: &Plan, next: &ScheduleNext) -> Result<u8, Error> {

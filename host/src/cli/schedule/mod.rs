@@ -3,10 +3,12 @@
 mod act;
 pub mod json;
 mod list;
+mod show;
 
 use clap::Subcommand;
 
 pub use self::list::all;
+use super::stop::Stop;
 use super::{Args, Error};
 use crate::broker::kv::kv_stream;
 use crate::broker::provision::MESH_BUCKET;
@@ -98,13 +100,13 @@ fn time(text: &str) -> Result<u64, String> {
     parse_rfc3339(text).ok_or_else(|| "not a time: RFC 3339 is, for instance 2030-01-01T00:00:00Z".to_owned())
 }
 
-pub async fn run(args: &Args, command: &ScheduleCommand) -> Result<u8, Error> {
+pub async fn run(args: &Args, command: &ScheduleCommand, stop: &Stop) -> Result<u8, Error> {
     let loaded = args.look()?;
     let plan = &loaded.plan;
     let connection = broker::open_guarded(&plan.nats, "jetmesh schedule").await?;
     match command {
         ScheduleCommand::Ls(ls) => list::ls(&connection, plan, ls).await,
-        ScheduleCommand::Show(show) => list::show(&connection, plan, show).await,
+        ScheduleCommand::Show(show) => show::show(&connection, plan, show, stop).await,
         ScheduleCommand::Next(next) => list::next(&connection, plan, next).await,
         ScheduleCommand::Pause(named) => act::pause(plan, &named.name).await,
         ScheduleCommand::Resume(named) => act::resume(plan, &named.name).await,

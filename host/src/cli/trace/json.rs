@@ -139,6 +139,12 @@ enum StandJson<'a> {
     },
 }
 
+/// How an event stands with a handler, in one word.
+pub fn state(stand: &Stand) -> String {
+    let json = serde_json::to_value(StandJson::from(stand)).unwrap_or_default();
+    json["state"].as_str().unwrap_or_default().to_owned()
+}
+
 /// A decision that does not count any more.
 #[derive(Debug, Serialize, JsonSchema)]
 struct BeforeResetJson<'a> {

@@ -6,7 +6,7 @@ mod tree;
 
 use std::time::Duration;
 
-pub use self::json::TraceJson;
+pub use self::json::{TraceJson, state};
 use super::dlq::time;
 use super::stop::Stop;
 use super::text::json_page;
@@ -14,8 +14,10 @@ use super::{Args, Error, OK, table};
 use crate::broker::stream::StreamState;
 use crate::broker::{self, Connection};
 use crate::event::clock::Moment;
+use crate::event::rfc3339;
 use crate::micro::{self, told};
 use crate::trace::find::{Named, Place};
+use crate::trace::message_id::is_message_id;
 use crate::trace::reading::Reading;
 use crate::trace::search::{Key, Removed, Searched};
 use crate::trace::stand::Stand;
@@ -29,15 +31,17 @@ use crate::trace::{Part, Traced, Tracer};
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Exit codes: 0 if the event is found, 1 otherwise.")]
 pub struct Trace {
-    /// INCARNATION.SEQUENCE (in logs and in the header Mesh-Event), STREAM:SEQUENCE, or the ID of a dead letter or of an
-    /// emitted event, which begins with HANDLER
+    /// INCARNATION.SEQUENCE (in logs and in the header Mesh-Event), STREAM:SEQUENCE, the ID of a dead letter or of an
+    /// emitted event, which begins with HANDLER, or the ID of an event of a schedule or of an outbox, which begins with
+    /// `schedule.` or `outbox.` and is searched for
     #[arg(value_name = "ID", required_unless_present = "key", conflicts_with = "key")]
     pub id: Option<String>,
     /// Find the newest events of the handlers' streams with this value in a field of their JSON payload, such as
     /// order_id=42; the field can be a path, such as user.id or lines.0.sku
     #[arg(long, value_name = "FIELD=VALUE", value_parser = Key::parse)]
     pub key: Option<Key>,
-    /// How far back --key searches: RFC 3339, or a duration before now, such as 90m or 2days
+    /// How far back is searched, with --key or for an ID of a schedule or of an outbox: RFC 3339, or a duration before now,
+    /// such as 90m or 2days
     #[arg(long, value_name = "TIME", default_value = "24h", value_parser = time)]
     pub since: Moment,
     /// Trace at most NUMBER of the events that --key finds
@@ -78,6 +82,7 @@ pub async fn run(args: &Args, trace: &Trace, stop: &Stop) -> Result<u8, Error> {
             }
             (found.into_iter().map(|(_, place)| place).collect(), searched)
         }
+        (None, Some(id)) if is_message_id(id) => (vec![published(&mut tracer, id, trace.since).await?], Vec::new()),
         (None, Some(id)) => (vec![named(&mut tracer, id).await?], Vec::new()),
         (None, None) => return Err(Error::Usage("give an ID or --key".to_owned())),
     };
@@ -163,6 +168,21 @@ async fn named(tracer: &mut Tracer<'_>, id: &str) -> Result<Place, Error> {
     tracer.find(&named).await?.ok_or_else(|| {
         Error::Failed(format!(
             "no event {id} is known: no stream that a configured handler reads has, or had, this incarnation"
+        ))
+    })
+}
+
+/// An event of a schedule or of an outbox.
+async fn published(tracer: &mut Tracer<'_>, id: &str, since: Moment) -> Result<Place, Error> {
+    let since = since.ms();
+    tracer.by_message_id(id, since).await?.ok_or_else(|| {
+        let read = match tracer.reading.stopped {
+            true => "; not everything was read: --max-messages and --max-time raise the limit",
+            false => "",
+        };
+        Error::Failed(format!(
+            "no event that a configured handler reads has message id {id} since {}, and --since goes further back{read}",
+            rfc3339(since)
         ))
     })
 }
