@@ -44,7 +44,7 @@ chaos: handlers ## the kill matrix, every planted mistake, and the ledger's mode
 	    --ignored --nocapture --test-threads 1 ledger::model::large
 	$(TEST) --config profile.dev.package.jetmesh.opt-level=2 -p jetmesh --test e2e -- \
 	    --ignored --nocapture --test-threads 1 malformed::
-	$(TEST) -p jetmesh --test chaos -- --rounds 630 --mistakes $(ARGS)
+	$(TEST) -p jetmesh --test chaos -- --rounds 600 --mistakes $(ARGS)
 
 MINUTES ?= 20
 

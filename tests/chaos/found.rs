@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use crate::mesh::{Found, Mesh};
 use crate::orders::{HANDLERS, PLAIN, SHARED};
+use crate::rows;
 use crate::ticks;
 
 /// Everything that the auditor looks at, beside the generator's list.
@@ -98,6 +99,8 @@ impl Held {
             consumers.insert(name, mesh.consumer("ORDERS", name).await);
         }
         let letters = mesh.messages("MESH_DEAD", ">").await.into_iter();
+        // Those of an outbox have an auditor of their own.
+        let letters = letters.filter(|letter| letter.header("Mesh-Handler") != Some(rows::NAME));
         let (undeliverable, letters) =
             letters.partition(|letter: &Found| letter.header("Mesh-Cause") == Some("undeliverable"));
         Self {

@@ -19,6 +19,7 @@ mod model;
 mod orders;
 mod report;
 mod round;
+mod rows;
 mod run;
 mod soak;
 mod stage;

@@ -1,7 +1,7 @@
 //! The mistakes that are planted to see that the auditor finds them (`host/src/failpoint/mistake.rs`), and within how many
 //! rounds it must.
 
-use crate::round::Round;
+use crate::round::{Round, Way};
 
 /// A mistake that tests can plant.
 pub struct Mistake {
@@ -24,12 +24,14 @@ enum Shows {
     AnotherRelay,
     /// A target takes nothing.
     TargetIsFull,
+    /// A host that is about to publish rows goes on when another one has published them.
+    OutboxFreezes,
 }
 
 /// `stale-reopen` is not among them: every commit rests on revisions that the server checks, so that what is remembered
 /// over a reconnect costs a refusal and does no harm. Nor is `head-blind`: as long as no entry is removed, that an entry
 /// is new says the same as the head's expectation.
-pub const MISTAKES: [Mistake; 11] = [
+pub const MISTAKES: [Mistake; 12] = [
     mistake("ack-before-commit", 6, Shows::Anywhere, true),
     mistake("head-and-entry-blind", 6, Shows::TwoHosts, false),
     mistake("key-blind", 6, Shows::PersonWrites, false),
@@ -41,6 +43,7 @@ pub const MISTAKES: [Mistake; 11] = [
     mistake("emit-without-id", 9, Shows::AnotherRelay, false),
     // Only a relay that dies between the early ack and its publish shows it: in about one round of six.
     mistake("blocked-is-published", 2, Shows::TargetIsFull, false),
+    mistake("outbox-unfenced", 2, Shows::OutboxFreezes, false),
     mistake("relay-acks-early", 36, Shows::AnotherRelay, false),
 ];
 
@@ -62,6 +65,7 @@ impl Mistake {
             Shows::TwoHosts => round.together,
             Shows::AnotherRelay => round.of_relay(),
             Shows::TargetIsFull => round.blocked,
+            Shows::OutboxFreezes => round.point == "outbox-before" && round.way == Way::Frozen,
         }
     }
 }

@@ -20,7 +20,7 @@ const fn point(name: &'static str, passes: u32) -> Point {
 }
 
 /// Along the way of an event. Some are passed once per event, some once per append, some only when an event fails.
-pub const POINTS: [Point; 21] = [
+pub const POINTS: [Point; 25] = [
     point("after-pull", 40),
     point("attempt-written", 3),
     point("before-run", 40),
@@ -42,10 +42,16 @@ pub const POINTS: [Point; 21] = [
     point("advisory-acked", 2),
     point(SCHEDULE_POINTS[0], 1),
     point(SCHEDULE_POINTS[1], 1),
+    point("outbox-before", 20),
+    point("outbox-stored", 20),
+    point("outbox-lettered", 3),
+    point("outbox-confirmed", 20),
 ];
 
 /// Passed once a second, from the start of a host on.
 const SCHEDULE_POINTS: [&str; 2] = ["schedule-due", "schedule-fired"];
+/// How the points of an outbox begin. A host publishes outboxes only when it serves.
+const OUTBOX: &str = "outbox-";
 /// Before this pass of them, the host serves.
 const SCHEDULE_PASS: u32 = 3;
 
@@ -111,7 +117,8 @@ impl Round {
         let late = point.name == "floor-written";
         let together = late || rng.random_ratio(1, 2);
         // Together each gets a part of the work only.
-        let passes = if together {
+        // Of an outbox one host publishes everything.
+        let passes = if together && !point.name.starts_with(OUTBOX) {
             point.passes.div_ceil(2)
         } else {
             point.passes
@@ -148,7 +155,7 @@ impl Round {
 
     /// How long there is between two orders: they are under way for some passes of the point.
     pub fn order_every(&self) -> Duration {
-        match self.of_schedule() {
+        match self.of_schedule() || self.of_outbox() {
             true => Duration::from_millis(60),
             false => Duration::from_millis(8),
         }
@@ -157,6 +164,11 @@ impl Round {
     /// The point is in the code that fires schedules.
     pub fn of_schedule(&self) -> bool {
         SCHEDULE_POINTS.contains(&self.point)
+    }
+
+    /// The point is in the code that publishes outboxes.
+    pub fn of_outbox(&self) -> bool {
+        self.point.starts_with(OUTBOX)
     }
 
     /// The point is in the code that publishes consequences.

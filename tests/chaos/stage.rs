@@ -12,6 +12,7 @@ use crate::found::Held;
 use crate::mesh::{Mesh, PATIENT};
 use crate::orders::{HANDLERS, SHARED};
 use crate::round::{Round, Trouble, Way};
+use crate::rows::{self, Service};
 use crate::support::wait::SOON;
 use crate::support::{Direction, Host, NatsServer, Proxy, Signal, eventually, modules};
 use crate::ticks;
@@ -60,11 +61,21 @@ pub async fn play(round: &Round, mistake: Option<&str>) -> Played {
             js.create_stream(config).await.expect("the stream is made");
         }
     }
+    let mut service = match round.of_outbox() {
+        true => Some(Service::start(&mesh).await),
+        false => None,
+    };
+    let mut written = None;
     let looks = world.look(&js);
     let stage = async {
-        let (hosts, hit, in_flight) = act(round, mistake, &mut mesh, &proxy, &world).await;
+        let acted = act(round, mistake, &mut mesh, &proxy, &world, async || {
+            if let Some(service) = &mut service {
+                written = Some(service.end().await);
+            }
+        })
+        .await;
         world.over.store(true, Ordering::Relaxed);
-        (hosts, hit, in_flight)
+        acted
     };
     let ((), (hosts, hit, in_flight)) = tokio::join!(looks, stage);
     let mut problems = Vec::new();
@@ -76,6 +87,9 @@ pub async fn play(round: &Round, mistake: Option<&str>) -> Played {
     }
     if round.of_schedule() {
         problems.extend(ticks::judge(&mesh).await);
+    }
+    if let Some(written) = &written {
+        problems.extend(rows::judge(&mesh, written).await);
     }
     let held = Held::read(&mesh).await;
     let known = Known {
@@ -103,6 +117,9 @@ fn config(round: &Round) -> Config {
     if round.of_schedule() {
         config = config.table(ticks::STREAM).table(ticks::SCHEDULE);
     }
+    if round.of_outbox() {
+        config = config.table(rows::STREAM).table(rows::OUTBOX);
+    }
     let (concurrency, instance) = (round.concurrency, if round.reused { "reused" } else { "fresh" });
     let ack_wait = ACK_WAIT.as_secs();
     for (name, bucket) in HANDLERS {
@@ -119,13 +136,15 @@ fn config(round: &Round) -> Config {
     config
 }
 
-/// The hosts begin, orders come, the point is hit, all hosts continue, all is settled, the hosts end.
+/// The hosts begin, orders come, the point is hit, all hosts continue, all is settled, the hosts end. `settled`: what else has to
+/// happen before they do.
 async fn act(
     round: &Round,
     mistake: Option<&str>,
     mesh: &mut Mesh,
     proxy: &Proxy,
     world: &World,
+    settled: impl AsyncFnOnce(),
 ) -> ([Option<Host>; 2], bool, bool) {
     let js = mesh.js.clone();
     let fault = format!(
@@ -145,8 +164,8 @@ async fn act(
         world.publish(&js, &round.orders[..before], round.order_every()).await;
         wait_acked(&js, SOON).await;
     }
-    let first = if round.together && round.of_relay() {
-        // The host that is there first has the relay.
+    let first = if round.together && (round.of_relay() || round.of_outbox()) {
+        // The host that is there first has the relay, and the outbox.
         let one = first(mesh).await;
         second = Some(mesh.host(&planted).await);
         one
@@ -195,6 +214,7 @@ async fn act(
     };
     tokio::join!(publish, person, breaking);
     wait_settled(&js, world).await;
+    settled().await;
     let hosts = [Some(first), second];
     for host in hosts.iter().flatten() {
         end(host).await;

@@ -44,12 +44,14 @@ pub enum Mistake {
     CollectAbove,
     /// Whichever timer of a schedule comes is taken for the one that it waits for: one that comes again counts as armed twice.
     ArmedTwice,
+    /// The marker of an outbox's batch expects no marker before it: the stream refuses no relay.
+    OutboxUnfenced,
 }
 
 #[cfg(feature = "failpoints")]
 impl Mistake {
     /// Every mistake with the name by which a test asks for it.
-    pub const ALL: [(&'static str, Mistake); 17] = [
+    pub const ALL: [(&'static str, Mistake); 18] = [
         ("ack-before-commit", Mistake::AckBeforeCommit),
         ("head-blind", Mistake::HeadBlind),
         ("head-and-entry-blind", Mistake::HeadAndEntryBlind),
@@ -67,6 +69,7 @@ impl Mistake {
         ("floor-from-overlay", Mistake::FloorFromOverlay),
         ("collect-above", Mistake::CollectAbove),
         ("armed-twice", Mistake::ArmedTwice),
+        ("outbox-unfenced", Mistake::OutboxUnfenced),
     ];
 }
 

@@ -18,7 +18,7 @@ use crate::broker::batch::BatchMessage;
 use crate::broker::connection::EXPECTED;
 use crate::event::clock::now_ms;
 use crate::event::header_map;
-use crate::failpoint;
+use crate::failpoint::{self, mistake::Mistake};
 use crate::plan::{Outbox, Plan};
 use crate::process::drain::Drain;
 
@@ -275,7 +275,10 @@ impl OutboxRelay {
 
 /// The message of a marker that follows another one.
 pub fn marker_message(outbox: &Outbox, marker: &Marker, follows: u64) -> BatchMessage {
-    let headers = vec![(EXPECTED.to_owned(), follows.to_string())];
+    let mut headers = vec![(EXPECTED.to_owned(), follows.to_string())];
+    if failpoint::planted().is(Mistake::OutboxUnfenced) {
+        headers.clear();
+    }
     BatchMessage {
         subject: outbox.marker(),
         headers: header_map(&headers).expect("a number can be written"),
