@@ -15,7 +15,7 @@ pub mod time_text;
 mod timetable;
 
 pub use circuit::CircuitPolicy;
-pub use outbox::{Outbox, OutboxDatabase, Postgres, PostgresTls};
+pub use outbox::{Outbox, OutboxDatabase, OutboxSource, Postgres, PostgresTls, lsn, lsn_text};
 pub use timetable::{Dst, Timetable, When};
 
 /// What one host does: how it reaches NATS, which streams it provides, which handlers it runs.
@@ -378,7 +378,7 @@ impl Plan {
 }
 
 /// The first bytes of a text's SHA-256.
-fn hex(text: &str, bytes: usize) -> String {
+pub fn hex(text: &str, bytes: usize) -> String {
     let digest = Sha256::digest(text);
     digest.iter().take(bytes).map(|byte| format!("{byte:02x}")).collect()
 }

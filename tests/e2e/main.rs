@@ -55,6 +55,8 @@ mod opening;
 mod order_service;
 mod outbox;
 mod outbox_faults;
+mod outbox_log;
+mod outbox_log_faults;
 mod outbox_postgres;
 mod outbox_postgres_faults;
 mod panics;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::mesh::{Mesh, says};
-use crate::pg_shop::{PgShop, audited, config, saved, url};
+use crate::pg_shop::{PgShop, Source, audited, config, url};
 use crate::shop::{events, texts};
 use crate::support::postgres::PostgresServer;
 use crate::support::wait::SOON;
@@ -17,11 +17,11 @@ async fn rows_of_postgres_become_events_each_once_and_a_commit_wakes_the_host() 
     let Some(server) = PostgresServer::shared().await else {
         return;
     };
-    let (mesh, shop) = PgShop::open(server).await;
+    let (mesh, shop) = PgShop::open(server, Source::Table).await;
     shop.orders(&["before-the-host"]).await;
     let _host = mesh.host(&[]).await;
     audited(&mesh, &shop).await;
-    shop.run(&format!("BEGIN; {} ROLLBACK", saved(&["never"]))).await;
+    shop.run(&format!("BEGIN; {} ROLLBACK", shop.saved(&["never"]))).await;
     for n in 0..30 {
         shop.orders(&[&format!("one-{n}"), &format!("two-{n}")]).await;
     }
@@ -50,10 +50,10 @@ async fn a_row_of_a_transaction_that_commits_after_rows_with_larger_ids_is_publi
     let Some(server) = PostgresServer::shared().await else {
         return;
     };
-    let (mesh, shop) = PgShop::open(server).await;
+    let (mesh, shop) = PgShop::open(server, Source::Table).await;
     let _host = mesh.host(&[]).await;
-    shop.run(&format!("BEGIN; {}", saved(&["late-1", "late-2"]))).await;
-    let other = PgShop::at(server, &shop.database).await;
+    shop.run(&format!("BEGIN; {}", shop.saved(&["late-1", "late-2"]))).await;
+    let other = shop.again(server).await;
     for n in 0..5 {
         other.orders(&[&format!("early-{n}")]).await;
     }
@@ -75,7 +75,7 @@ async fn a_row_of_postgres_that_its_stream_cannot_take_is_a_dead_letter_and_a_pe
     let Some(server) = PostgresServer::shared().await else {
         return;
     };
-    let (mesh, shop) = PgShop::open(server).await;
+    let (mesh, shop) = PgShop::open(server, Source::Table).await;
     let _host = mesh.host(&[]).await;
     shop.row("stock.moved", None, "poison").await;
     shop.orders(&["a"]).await;
@@ -104,7 +104,7 @@ async fn a_table_that_a_service_has_made_with_other_types_is_read() {
     let Some(server) = PostgresServer::shared().await else {
         return;
     };
-    let (mesh, shop) = PgShop::open(server).await;
+    let (mesh, shop) = PgShop::open(server, Source::Table).await;
     shop.run(
         "ALTER TABLE outbox ALTER payload DROP DEFAULT, ALTER payload TYPE jsonb USING '{}', ALTER headers TYPE text; \
          INSERT INTO outbox (subject, headers, payload) VALUES ('orders.created', '{\"a\": 1}', '{\"order\": 7}')",
@@ -130,7 +130,7 @@ async fn what_keeps_a_host_from_its_postgres_is_said_with_the_fix() {
         return;
     };
     let database = server.database().await;
-    let shop = PgShop::at(server, &database).await;
+    let shop = PgShop::at(server, &database, Source::Table).await;
     let mut mesh = Mesh::new(config(&url(server.addr(), &database))).await;
     let checked = async |mesh: &Mesh, said: &str| {
         let (_, stdout, stderr) = mesh.jetmesh(&["check"]).await;
@@ -192,7 +192,7 @@ async fn a_connection_to_postgres_is_encrypted_and_the_server_proves_its_name() 
     server.stop();
     server.use_certificate();
     server.start().await;
-    let (mut mesh, shop) = PgShop::open(&server).await;
+    let (mut mesh, shop) = PgShop::open(&server, Source::Table).await;
     let ca = mesh.dir.path().join("ca.pem");
     std::fs::copy(data.join("server.crt"), &ca).expect("it can be read");
     let plain = mesh.config.clone();

@@ -2,7 +2,7 @@
 //! and nothing else is.
 
 use crate::mesh::{Mesh, PATIENT, says};
-use crate::pg_shop::{PgShop, audited};
+use crate::pg_shop::{PgShop, Source, audited};
 use crate::shop::{events, texts};
 use crate::support::postgres::PostgresServer;
 use crate::support::wait::SOON;
@@ -22,7 +22,7 @@ async fn a_host_that_is_killed_between_any_two_steps_loses_and_repeats_no_row_of
         "outbox-lettered:kill",
         "outbox-confirmed:kill",
     ] {
-        let (mesh, shop) = PgShop::open(server).await;
+        let (mesh, shop) = PgShop::open(server, Source::Table).await;
         let killed = mesh.host_with_fault(fault).await;
         shop.row("stock.moved", None, "poison").await;
         shop.orders(&["a", "b", "c"]).await;
@@ -43,7 +43,7 @@ async fn of_two_hosts_one_publishes_an_outbox_of_postgres_and_the_other_one_take
     let Some(server) = PostgresServer::shared().await else {
         return;
     };
-    let (mesh, shop) = PgShop::open(server).await;
+    let (mesh, shop) = PgShop::open(server, Source::Table).await;
     let mut hosts = vec![mesh.host(&[]).await, mesh.host(&[]).await];
     for round in 0..3 {
         for n in 0..60 {
@@ -58,34 +58,24 @@ async fn of_two_hosts_one_publishes_an_outbox_of_postgres_and_the_other_one_take
     }
 }
 
-/// Commits orders until one is refused, because the database has ended.
-async fn orders_until_refused(shop: &PgShop) {
-    for n in 0.. {
-        if !shop.try_orders(&[&format!("{n}"), &format!("{n}-b")]).await {
-            return;
-        }
-    }
-}
-
 #[tokio::test]
 async fn a_postgres_that_is_killed_while_its_outbox_publishes_loses_and_repeats_no_row() {
     let Some(mut server) = PostgresServer::own().await else {
         return;
     };
-    let (mesh, mut shop) = PgShop::open(&server).await;
+    let (mesh, mut shop) = PgShop::open(&server, Source::Table).await;
     let _host = mesh.host(&[]).await;
     for _ in 0..2 {
         let before = events(&mesh).await.len();
-        let (served, ()) = tokio::join!(orders_until_refused(&shop), async {
+        tokio::join!(shop.orders_until_refused(), async {
             eventually("some events", SOON, async || {
                 (events(&mesh).await.len() > before + 50).then_some(())
             })
             .await;
             server.kill();
         });
-        let () = served;
         server.start().await;
-        shop = PgShop::at(&server, &shop.database).await;
+        shop = shop.again(&server).await;
         audited(&mesh, &shop).await;
         shop.orders(&["after"]).await;
         audited(&mesh, &shop).await;
@@ -97,7 +87,7 @@ async fn after_an_older_copy_of_postgres_is_restored_no_row_is_published_twice_a
     let Some(mut server) = PostgresServer::own().await else {
         return;
     };
-    let (mesh, shop) = PgShop::open(&server).await;
+    let (mesh, shop) = PgShop::open(&server, Source::Table).await;
     let host = mesh.host(&[]).await;
     shop.orders(&["a", "b"]).await;
     audited(&mesh, &shop).await;
@@ -107,7 +97,7 @@ async fn after_an_older_copy_of_postgres_is_restored_no_row_is_published_twice_a
     server.stop();
     let copy = server.back_up();
     server.start().await;
-    let shop = PgShop::at(&server, &shop.database).await;
+    let shop = shop.again(&server).await;
     mesh.jetmesh_ok(&["outbox", "resume", "orders"]).await;
     audited(&mesh, &shop).await;
     shop.orders(&["undone-1"]).await;
@@ -118,7 +108,7 @@ async fn after_an_older_copy_of_postgres_is_restored_no_row_is_published_twice_a
     server.stop();
     server.restore(&copy);
     server.start().await;
-    let shop = PgShop::at(&server, &shop.database).await;
+    let shop = shop.again(&server).await;
     // It gets the id of a row that is undone.
     shop.orders(&["new"]).await;
     let named = [
@@ -139,12 +129,12 @@ async fn another_postgres_in_the_place_of_one_is_refused_until_a_person_says_so(
     let Some(server) = PostgresServer::shared().await else {
         return;
     };
-    let (mut mesh, shop) = PgShop::open(server).await;
+    let (mut mesh, shop) = PgShop::open(server, Source::Table).await;
     let host = mesh.host(&[]).await;
     shop.orders(&["a"]).await;
     audited(&mesh, &shop).await;
     host.stop().await;
-    let (other, shop) = PgShop::open(server).await;
+    let (other, shop) = PgShop::open(server, Source::Table).await;
     mesh.config = other.config.clone();
     drop::<Mesh>(other);
     shop.orders(&["b"]).await;
@@ -165,7 +155,7 @@ async fn a_network_that_is_cut_or_silent_between_host_and_postgres_loses_and_rep
         return;
     };
     let proxy = Proxy::start(server.addr());
-    let (mesh, shop) = PgShop::behind(server, proxy.addr()).await;
+    let (mesh, shop) = PgShop::behind(server, proxy.addr(), Source::Table, "").await;
     let host = mesh.host(&[]).await;
     for round in 0..5 {
         for n in 0..20 {

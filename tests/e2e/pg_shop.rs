@@ -11,12 +11,36 @@ use crate::support::postgres::PostgresServer;
 use crate::support::wait::SOON;
 use crate::support::{eventually, modules};
 
-/// What the documentation has the owner of the database grant.
-const GRANTS: &str = "GRANT SELECT, DELETE ON outbox TO {role};\nGRANT SELECT, UPDATE ON outbox_position TO {role};";
+/// What of the database the outbox reads.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    Table,
+    Log,
+}
+
+impl Source {
+    /// What the documentation has the owner of the database grant.
+    fn grants(self, role: &str) -> String {
+        match self {
+            Source::Table => {
+                format!("GRANT SELECT, DELETE ON outbox TO {role}; GRANT SELECT, UPDATE ON outbox_position TO {role}")
+            }
+            Source::Log => format!("ALTER ROLE {role} REPLICATION; GRANT SELECT, UPDATE ON outbox_position TO {role}"),
+        }
+    }
+
+    fn word(self) -> &'static str {
+        match self {
+            Source::Table => "table",
+            Source::Log => "log",
+        }
+    }
+}
 
 pub struct PgShop {
     pub database: String,
     pub db: Client,
+    pub source: Source,
 }
 
 /// Where the hosts of a database's mesh log in.
@@ -26,8 +50,14 @@ pub fn url(address: SocketAddr, database: &str) -> String {
 
 /// A mesh with an outbox of the database at this address.
 pub fn config(url: &str) -> Config {
+    config_with(url, Source::Table, "")
+}
+
+/// The same with another source, and more lines of its table.
+fn config_with(url: &str, source: Source, more: &str) -> Config {
     let lines = "bucket = \"probe\"\npublish = [\"events.>\"]\nsubjects = [\"orders.probe\"]";
-    let outbox = format!("[outbox.orders]\nurl = \"{url}\"\npassword = \"secret\"\nstream = \"ORDERS\"");
+    let keys = |url: &str| format!("url = \"{url}\"\npassword = \"secret\"\nstream = \"ORDERS\"");
+    let outbox = format!("[outbox.orders]\n{}\nsource = \"{}\"\n{more}", keys(url), source.word());
     Config::new()
         .handler("probe", &modules::handler("probe"), lines)
         .table(&outbox)
@@ -35,32 +65,45 @@ pub fn config(url: &str) -> Config {
 
 impl PgShop {
     /// The database with its tables and the role of the hosts, and a mesh whose stream forgets message ids at once.
-    pub async fn open(server: &PostgresServer) -> (Mesh, PgShop) {
-        PgShop::behind(server, server.addr()).await
+    pub async fn open(server: &PostgresServer, source: Source) -> (Mesh, PgShop) {
+        PgShop::behind(server, server.addr(), source, "").await
     }
 
-    /// The same for hosts that reach the database at another address.
-    pub async fn behind(server: &PostgresServer, address: SocketAddr) -> (Mesh, PgShop) {
+    /// The same for hosts that reach the database at another address, with more lines of the outbox's configuration.
+    pub async fn behind(server: &PostgresServer, address: SocketAddr, source: Source, more: &str) -> (Mesh, PgShop) {
         let database = server.database().await;
-        let mesh = Mesh::new(config(&url(address, &database))).await;
+        let mesh = Mesh::new(config_with(&url(address, &database), source, more)).await;
         stream(&mesh, |config| config.duplicate_window = Duration::from_millis(100)).await;
-        let shop = PgShop::at(server, &database).await;
+        let shop = PgShop::at(server, &database, source).await;
         let role = format!("host_{database}");
         let made = format!("CREATE ROLE {role} LOGIN PASSWORD 'secret';");
         shop.run(&made).await;
-        let sql = mesh.jetmesh_ok(&["outbox", "init", "orders"]).await;
-        shop.run(&sql).await;
-        shop.run(&GRANTS.replace("{role}", &role)).await;
+        shop.init(&mesh).await;
+        shop.run(&source.grants(&role)).await;
         shop.run("CREATE TABLE orders (n bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, event text)")
             .await;
         (mesh, shop)
     }
 
     /// A database that is there.
-    pub async fn at(server: &PostgresServer, database: &str) -> PgShop {
+    pub async fn at(server: &PostgresServer, database: &str, source: Source) -> PgShop {
         PgShop {
             database: database.to_owned(),
             db: server.client(database).await,
+            source,
+        }
+    }
+
+    /// Another connection to its database.
+    pub async fn again(&self, server: &PostgresServer) -> PgShop {
+        PgShop::at(server, &self.database, self.source).await
+    }
+
+    /// Runs what the command prints, as `psql` does: each statement by itself.
+    pub async fn init(&self, mesh: &Mesh) {
+        let sql = mesh.jetmesh_ok(&["outbox", "init", "orders"]).await;
+        for statement in sql.split_inclusive(";\n") {
+            self.run(statement).await;
         }
     }
 
@@ -70,12 +113,12 @@ impl PgShop {
 
     /// One transaction with as many orders, which is committed.
     pub async fn orders(&self, names: &[&str]) {
-        self.run(&format!("BEGIN; {} COMMIT", saved(names))).await;
+        self.run(&format!("BEGIN; {} COMMIT", self.saved(names))).await;
     }
 
     /// The same, if the database takes it.
     pub async fn try_orders(&self, names: &[&str]) -> bool {
-        let sql = format!("BEGIN; {} COMMIT", saved(names));
+        let sql = format!("BEGIN; {} COMMIT", self.saved(names));
         self.db.batch_execute(&sql).await.is_ok()
     }
 
@@ -91,6 +134,46 @@ impl PgShop {
         self.db.query_one(sql, &[]).await.expect("it is SQL").get(0)
     }
 
+    /// Commits orders until one is refused, because the database has ended.
+    pub async fn orders_until_refused(&self) {
+        for n in 0.. {
+            if !self.try_orders(&[&format!("{n}"), &format!("{n}-b")]).await {
+                return;
+            }
+        }
+    }
+
+    /// Writes a message into the log; its place.
+    pub async fn emit(&self, content: &str) -> String {
+        let sql = "SELECT pg_logical_emit_message(true, 'jetmesh', $1)::text";
+        self.db.query_one(sql, &[&content]).await.expect("it is written").get(0)
+    }
+
+    /// How many rows of a table are left.
+    async fn left(&self) -> i64 {
+        match self.source {
+            Source::Table => self.number("SELECT count(*) FROM outbox").await,
+            Source::Log => 0,
+        }
+    }
+
+    /// The statements of a service that saves orders and publishes them.
+    pub fn saved(&self, names: &[&str]) -> String {
+        let published = |name: &str| match self.source {
+            Source::Table => {
+                format!(
+                    "INSERT INTO outbox (subject, payload) VALUES ('orders.created', convert_to('{name}', 'UTF8'));"
+                )
+            }
+            Source::Log => {
+                let message = format!("{{\"subject\": \"orders.created\", \"payload\": \"{name}\"}}");
+                format!("SELECT pg_logical_emit_message(true, 'jetmesh', '{message}');")
+            }
+        };
+        let saved = |name: &&str| format!("INSERT INTO orders (event) VALUES ('{name}'); {}", published(name));
+        names.iter().map(saved).collect()
+    }
+
     /// What the database says is ordered.
     pub async fn committed(&self) -> Vec<String> {
         let rows = self.db.query("SELECT event FROM orders ORDER BY n", &[]).await;
@@ -98,23 +181,11 @@ impl PgShop {
     }
 }
 
-/// The statements of a service that saves orders and publishes them.
-pub fn saved(names: &[&str]) -> String {
-    let one = |name: &&str| {
-        format!(
-            "INSERT INTO orders (event) VALUES ('{name}'); \
-             INSERT INTO outbox (subject, payload) VALUES ('orders.created', convert_to('{name}', 'UTF8'));"
-        )
-    };
-    names.iter().map(one).collect()
-}
-
 /// Waits until what is committed is in the stream: each order exactly once, in order, and nothing else; and until the table is
 /// empty.
 #[track_caller]
 pub fn audited<'a>(mesh: &'a Mesh, shop: &'a PgShop) -> impl Future<Output = Vec<Found>> + 'a {
     eventually("the orders to be published", SOON * 2, async move || {
-        let left = shop.number("SELECT count(*) FROM outbox").await;
-        published(mesh, &shop.committed().await, left).await
+        published(mesh, &shop.committed().await, shop.left().await).await
     })
 }

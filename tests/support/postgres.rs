@@ -24,7 +24,7 @@ const PREFIX: &str = "jetmesh-postgres-";
 const HBA: &str = "host all postgres 127.0.0.1/32 trust\n\
                    host all all 127.0.0.1/32 scram-sha-256\n\
                    host replication all 127.0.0.1/32 scram-sha-256\n";
-const CONF: &str = "fsync = off\nwal_level = logical\nmax_connections = 200\nmax_wal_senders = 30\n\
+const CONF: &str = "wal_level = logical\nmax_connections = 200\nmax_wal_senders = 30\n\
                     max_replication_slots = 30\nshared_buffers = 32MB\nlog_min_messages = warning\n";
 
 /// A PostgreSQL on a free port of 127.0.0.1. Its superuser is `postgres`.
@@ -46,12 +46,18 @@ impl PostgresServer {
 
     /// A test's own, which it may end, start again and restore.
     pub async fn own() -> Option<PostgresServer> {
+        PostgresServer::with("fsync = off").await
+    }
+
+    /// The same with a line of its configuration.
+    pub async fn with(setting: &str) -> Option<PostgresServer> {
         let Some(cluster) = cluster() else {
             said_skipped();
             return None;
         };
         let folder = new_folder();
         copy(&cluster, &folder.join("data"));
+        set(&folder.join("data"), setting);
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port is free");
         let port = listener.local_addr().expect("it is bound").port();
         drop(listener);
@@ -102,12 +108,18 @@ impl PostgresServer {
 
     /// Has it encrypt, from its next start on, with `server.crt` and `server.key` among its files.
     pub fn use_certificate(&self) {
-        let conf = self.data().join("postgresql.conf");
-        let text = fs::read_to_string(&conf).expect("it is there");
-        fs::write(conf, format!("{text}\nssl = on\n")).expect("the tests may");
+        set(&self.data(), "ssl = on");
         let key = self.data().join("server.key");
         fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).expect("it is there");
         owned(&self.data());
+    }
+
+    /// Has its next start recover as from a backup: it goes on in another history.
+    pub fn recover(&self) {
+        let data = self.data();
+        fs::write(data.join("recovery.signal"), "").expect("the tests may");
+        set(&data, "restore_command = 'false'");
+        owned(&data);
     }
 
     /// A copy of its files; it must not run.
@@ -208,6 +220,13 @@ fn owned(path: &Path) {
     }
 }
 
+/// Adds to the configuration of a server that does not run.
+fn set(data: &Path, line: &str) {
+    let conf = data.join("postgresql.conf");
+    let text = fs::read_to_string(&conf).expect("it is there");
+    fs::write(conf, format!("{text}\n{line}\n")).expect("the tests may");
+}
+
 fn copy(from: &Path, to: &Path) {
     run(Command::new("cp").arg("-a").arg(from).arg(to));
 }
@@ -238,8 +257,7 @@ fn cluster() -> Option<PathBuf> {
             ]);
             assert!(run(initdb.arg(&data)), "initdb fails");
             fs::write(data.join("pg_hba.conf"), HBA).expect("the tests may");
-            let conf = fs::read_to_string(data.join("postgresql.conf")).expect("it is there");
-            fs::write(data.join("postgresql.conf"), format!("{conf}\n{CONF}")).expect("the tests may");
+            set(&data, CONF);
             Some(data)
         })
         .clone()
@@ -276,7 +294,10 @@ async fn launch(folder: &Path, port: u16) -> Process {
                 fs::read_to_string(&log).unwrap_or_default()
             );
         }
-        try_client(port, "postgres").await.map(|_| ())
+        // While it recovers from a copy it can only be read.
+        let client = try_client(port, "postgres").await?;
+        let row = client.query_one("SELECT pg_is_in_recovery()", &[]).await.ok()?;
+        (!row.get::<_, bool>(0)).then_some(())
     })
     .await;
     process

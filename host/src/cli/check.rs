@@ -18,7 +18,7 @@ use crate::event::subject::covers;
 use crate::fit;
 use crate::ledger::core::ids::{ENTRY_BYTES, ID_BYTES};
 use crate::outbox;
-use crate::plan::{Handler, Identity, Plan, Schedule, Stream};
+use crate::plan::{Handler, Identity, OutboxSource, Plan, Schedule, Stream};
 use crate::process::limits as system;
 use crate::wasm::engine::INSTANCES_MAX;
 use crate::wasm::library::Library;
@@ -114,10 +114,11 @@ fn due_next(schedule: &Schedule) -> String {
 async fn outboxes(plan: &Plan) {
     for outbox in &plan.outboxes {
         let (name, told, table) = (&outbox.name, outbox.database.told(), &outbox.table);
-        println!(
-            "outbox {name}: rows of table {table} in {told} become events of stream {}",
-            outbox.stream
-        );
+        let rows = match outbox.source {
+            OutboxSource::Table => format!("rows of table {table} in {told}"),
+            OutboxSource::Log { .. } => format!("messages in the log of {told}"),
+        };
+        println!("outbox {name}: {rows} become events of stream {}", outbox.stream);
         if let Err(error) = outbox::database_fits(outbox).await {
             println!("warning: outbox {name}: {error}");
         }

@@ -78,7 +78,9 @@ impl Error {
             Error::Broker(error) | Error::App(app::Error::Broker(error)) => code_of(error),
             Error::Outbox(crate::outbox::Error::Broker(error)) => code_of(error),
             Error::Outbox(crate::outbox::Error::Person(_)) => REFUSED,
-            Error::Outbox(crate::outbox::Error::Database { .. } | crate::outbox::Error::Moved) => FAILED,
+            Error::Outbox(
+                crate::outbox::Error::Busy | crate::outbox::Error::Database { .. } | crate::outbox::Error::Moved,
+            ) => FAILED,
             Error::Unserved(_) => UNSERVED,
             Error::App(app::Error::Engine(_) | app::Error::Thread(_)) | Error::Failed(_) => FAILED,
         }

@@ -8,7 +8,7 @@ use super::{Args, Error, OK, UNSERVED, ask};
 use crate::broker::{self, Connection};
 use crate::micro;
 use crate::outbox::{self, Skipped};
-use crate::plan::{Outbox, Plan};
+use crate::plan::{self, Outbox, OutboxSource, Plan};
 
 #[derive(Debug, Subcommand)]
 pub enum OutboxCommand {
@@ -64,8 +64,8 @@ pub struct Resume {
 pub struct Skip {
     /// Name of the outbox in the configuration
     pub name: String,
-    /// The row's id
-    #[arg(allow_hyphen_values = true)]
+    /// The row's id; in a log its place, such as 0/16B3748
+    #[arg(allow_hyphen_values = true, value_parser = row_id)]
     pub id: i64,
     /// Why, for the dead letter
     #[arg(long, value_name = "TEXT", default_value = "skipped by a person")]
@@ -73,6 +73,12 @@ pub struct Skip {
     /// Do not ask for confirmation
     #[arg(long)]
     pub yes: bool,
+}
+
+fn row_id(text: &str) -> Result<i64, String> {
+    let place = || plan::lsn(text).map(u64::cast_signed);
+    let id = text.parse().ok().or_else(place);
+    id.ok_or_else(|| "neither a number nor a place such as 0/16B3748".to_owned())
 }
 
 /// How markers name who has written them.
@@ -108,23 +114,25 @@ pub async fn run(args: &Args, command: &OutboxCommand) -> Result<u8, Error> {
         }
         OutboxCommand::Skip(skip) => {
             let outbox = named(plan, &skip.name)?;
+            let row = outbox.row_name(skip.id);
             if !skip.yes {
-                let question = format!("Make row {} of outbox {} a dead letter?", skip.id, outbox.name);
+                let question = format!("Make row {row} of outbox {} a dead letter?", outbox.name);
                 ask::confirmed(&question, "nothing is changed")?;
             }
             let connection = connect(plan).await?;
             let what = (PERSON, skip.id, skip.reason.as_str());
             match outbox::skip(&connection, plan, outbox, what).await? {
                 Skipped::Dead => {
-                    println!(
-                        "row {} is a dead letter: `jetmesh dlq ls --handler {}`",
-                        skip.id, outbox.name
-                    );
+                    println!("row {row} is a dead letter: `jetmesh dlq ls --handler {}`", outbox.name);
+                    Ok(OK)
+                }
+                Skipped::Noted => {
+                    println!("row {row} becomes a dead letter when a host reads it");
                     Ok(OK)
                 }
                 Skipped::Gone => Err(Error::Failed(format!(
-                    "table {} has no row {}: it is published, or was never there",
-                    outbox.table, skip.id
+                    "table {} has no row {row}: it is published, or was never there",
+                    outbox.table
                 ))),
             }
         }
@@ -154,7 +162,11 @@ async fn make(args: &Args, init: &Init) -> Result<u8, Error> {
         return Ok(OK);
     }
     outbox::init(outbox).await?;
-    println!("{}: table {} is there", outbox.database.told(), outbox.table);
+    let made = match outbox.source {
+        OutboxSource::Table => format!("table {}", outbox.table),
+        OutboxSource::Log { .. } => format!("table {}_position, the publication and the slot", outbox.table),
+    };
+    println!("{}: {made}: there", outbox.database.told());
     Ok(OK)
 }
 

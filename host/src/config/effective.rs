@@ -6,8 +6,8 @@ use std::time::Duration;
 use super::values::{format_bytes, format_duration};
 use crate::event::rfc3339;
 use crate::plan::{
-    CatchUp, Dst, Handler, Identity, Instance, LogFormat, Nats, Outbox, OutboxDatabase, Overlap, Plan, Schedule, Start,
-    Stream, When,
+    CatchUp, Dst, Handler, Identity, Instance, LogFormat, Nats, Outbox, OutboxDatabase, OutboxSource, Overlap, Plan,
+    Schedule, Start, Stream, When,
 };
 use crate::text::secret::{HIDDEN, hide, redact};
 
@@ -98,7 +98,13 @@ fn outbox(out: &mut EffectiveText<'_>, outbox: &Outbox) {
             out.optional("password", postgres.password.as_ref().map(|_| HIDDEN));
         }
     }
-    out.text("source", "table");
+    match outbox.source {
+        OutboxSource::Table => out.text("source", "table"),
+        OutboxSource::Log { wal_max } => {
+            out.text("source", "log");
+            out.optional("wal_max", wal_max.map(format_bytes).as_deref());
+        }
+    }
     out.text("table", &outbox.table);
     out.text("stream", &outbox.stream);
 }

@@ -128,7 +128,7 @@ pub fn look(path: Option<&Path>, overrides: &Overrides) -> Result<Loaded, Error>
     });
     plan.outboxes.retain(|outbox| {
         let key = format!("outbox.{}", outbox.name);
-        let names = ["", ".url", ".table", ".stream"].map(|of| format!("{key}{of}"));
+        let names = ["", ".url", ".source", ".table", ".stream"].map(|of| format!("{key}{of}"));
         !problems.iter().any(|problem| names.contains(&problem.key))
     });
     Ok(Loaded {

@@ -6,7 +6,7 @@ use super::names::{check_name, check_stream};
 use super::postgres;
 use super::reader::{Reader, Section};
 use crate::event::subject::overlap;
-use crate::plan::{Handler, Outbox, OutboxDatabase, Stream};
+use crate::plan::{Handler, Outbox, OutboxDatabase, OutboxSource, Stream};
 use crate::text::secret::redact;
 
 /// How a file of SQLite is named.
@@ -70,7 +70,7 @@ fn one(name: String, mut section: Section, base: &Path, reader: &mut Reader) -> 
             OutboxDatabase::Sqlite(base.join(file(&url, &format!("{key}.url"), reader)))
         }
     };
-    section.word(reader, "source", &[("table", ())], ());
+    let source = source(&database, &mut section, reader);
     let table = section.text(reader, "table").unwrap_or_else(|| "outbox".to_owned());
     check_table(reader, &format!("{key}.table"), &table);
     let stream = section.needed(
@@ -89,10 +89,28 @@ fn one(name: String, mut section: Section, base: &Path, reader: &mut Reader) -> 
     section.finish(reader);
     Outbox {
         database,
+        source,
         table,
         stream,
         name,
     }
+}
+
+fn source(database: &OutboxDatabase, section: &mut Section, reader: &mut Reader) -> OutboxSource {
+    let log = section.word(reader, "source", &[("table", false), ("log", true)], false);
+    let wal_max = section.bytes_or(reader, "wal_max", 1 << 20..=1 << 50);
+    if !log {
+        if wal_max.is_some() {
+            let what = "only an outbox with source = \"log\" has it";
+            reader.problem(section.key("wal_max"), what, "leave it out");
+        }
+        return OutboxSource::Table;
+    }
+    if let OutboxDatabase::Sqlite(_) = database {
+        let what = "only PostgreSQL has a log that an outbox can read";
+        reader.problem(section.key("source"), what, "\"table\"");
+    }
+    OutboxSource::Log { wal_max }
 }
 
 /// The file that an address of SQLite names.

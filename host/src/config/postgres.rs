@@ -26,6 +26,7 @@ pub fn read(url: &str, section: &mut Section, base: &Path, reader: &mut Reader) 
     let (plain, asked) = parameters(url);
     let mut postgres = Postgres {
         url: plain,
+        name: String::new(),
         password,
         tls: PostgresTls::VerifyFull,
         ca: asked.ca.map(|file| base.join(file)),
@@ -41,6 +42,7 @@ pub fn read(url: &str, section: &mut Section, base: &Path, reader: &mut Reader) 
         reader.problem(&key, what, format!("for instance {EXAMPLE}"));
     }
     postgres.told = told(&config);
+    config.get_dbname().unwrap_or_default().clone_into(&mut postgres.name);
     postgres.tls = match asked.mode {
         None if config.get_hosts().iter().all(is_near) => PostgresTls::Disable,
         None => PostgresTls::VerifyFull,

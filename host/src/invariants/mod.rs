@@ -74,7 +74,7 @@ const WASM: [&str; 6] = [
 const LEDGER_CORE: &str = "ledger/core/";
 
 /// Verdicts and effects are data.
-const DATA: [&str; 18] = [
+const DATA: [&str; 21] = [
     "calendar/cron.rs",
     "calendar/local.rs",
     "calendar/mod.rs",
@@ -92,6 +92,9 @@ const DATA: [&str; 18] = [
     "event/outcome.rs",
     "outbox/group.rs",
     "outbox/marker.rs",
+    "outbox/postgres/log_buffer.rs",
+    "outbox/postgres/log_row.rs",
+    "outbox/postgres/pgoutput.rs",
     "outbox/row.rs",
 ];
 
@@ -183,7 +186,7 @@ fn only_these_files_name_the_wasm_engine() {
 #[test]
 fn only_these_files_name_the_library_of_a_database() {
     assert_eq!(naming("rusqlite"), set(&["outbox/sqlite/mod.rs"]));
-    let postgres = ["mod", "session", "tls", "value"].map(|file| format!("outbox/postgres/{file}.rs"));
+    let postgres = ["log", "mod", "session", "tls", "value", "wire"].map(|file| format!("outbox/postgres/{file}.rs"));
     let postgres: BTreeSet<String> = postgres.into_iter().chain(["config/postgres.rs".to_owned()]).collect();
     assert_eq!(naming("tokio_postgres"), postgres);
 }
@@ -214,6 +217,7 @@ fn every_task_is_the_drains_but_what_listens_for_signals_and_what_lives_as_long_
         set(&[
             "broker/guard.rs",
             "cli/run.rs",
+            "outbox/postgres/replication.rs",
             "outbox/postgres/session.rs",
             "process/drain.rs"
         ])

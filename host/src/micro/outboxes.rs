@@ -16,11 +16,15 @@ pub struct OutboxStats<'a> {
     since: String,
     /// Why it does not publish.
     why: Option<String>,
-    /// Rows in the table, 100001 for more than 100000; null: not known.
+    /// Rows in the table, 100001 for more than 100000; of a log, those that this host has read. null: not known.
     waiting: Option<u64>,
     /// When the oldest of them was written.
     #[schemars(extend("format" = "date-time"))]
     oldest: Option<String>,
+    /// Bytes of its log that PostgreSQL keeps for the outbox; null: the outbox is not of a log.
+    wal_bytes: Option<u64>,
+    /// Bytes of this log that are not settled.
+    lag_bytes: Option<u64>,
     /// Rows that this host has published since it began.
     published: u64,
     /// Rows that this host has made dead letters since it began.
@@ -37,7 +41,9 @@ impl<'a> OutboxStats<'a> {
             state: now.standing.word(),
             since: rfc3339(now.since_ms),
             why: now.why,
-            waiting: now.backlog.map(|backlog| backlog.rows),
+            waiting: now.backlog.and_then(|backlog| backlog.rows),
+            wal_bytes: now.backlog.and_then(|backlog| backlog.log).map(|log| log.held),
+            lag_bytes: now.backlog.and_then(|backlog| backlog.log).map(|log| log.behind),
             oldest: now.backlog.and_then(|backlog| backlog.oldest_ms).map(rfc3339),
             published: now.published,
             dead: now.dead,

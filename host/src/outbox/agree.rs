@@ -7,12 +7,13 @@ use std::ops::ControlFlow;
 
 use super::error::Error;
 use super::letter;
-use super::marker::{MESSAGE_ID, Marker, Pause, RowRef, row_of};
+use super::marker::{MESSAGE_ID, Marker, Pause, RowRef, SkippedRow, row_of};
 use super::sides::Sides;
 use super::stream::{self, Marked};
 use super::table::TablePosition;
 use crate::broker::scan::{From, LOOKS, survey};
 use crate::event::{header, rfc3339};
+use crate::plan::Outbox;
 
 /// What database and stream agree on.
 #[derive(Debug, Clone)]
@@ -22,6 +23,8 @@ pub struct Agreement {
     pub marker: u64,
     pub marked_ms: u64,
     pub paused: Option<Pause>,
+    /// Rows that become dead letters when they are read.
+    pub skip: Vec<SkippedRow>,
     /// What was found, if one of the two was an older copy.
     pub restored: Option<String>,
 }
@@ -34,6 +37,7 @@ impl Agreement {
             batch: self.position.batch + 1,
             host: host.to_owned(),
             paused: self.paused.clone(),
+            skip: self.skip.clone(),
             ..Marker::default()
         }
     }
@@ -97,7 +101,7 @@ impl Sides<'_> {
             return Err(Error::Moved);
         }
         let found = Differing {
-            outbox: &self.outbox.name,
+            outbox: self.outbox,
             had: position.batch,
             marked: batch,
             events: count,
@@ -184,13 +188,14 @@ fn standing(position: TablePosition, marked: Option<&Marked>, restored: Option<S
         marker: marked.map_or(0, |marked| marked.sequence),
         marked_ms: marked.map_or(0, |marked| marked.time_ms),
         paused: marked.and_then(|marked| marked.marker.paused.clone()),
+        skip: marked.map_or_else(Vec::new, |marked| marked.marker.skip.clone()),
         restored,
     }
 }
 
 /// How far database and stream were apart.
 struct Differing<'a> {
-    outbox: &'a str,
+    outbox: &'a Outbox,
     /// The number of the marker that the database had confirmed, and of the newest in the stream.
     had: u64,
     marked: u64,
@@ -210,28 +215,29 @@ impl Differing<'_> {
             events,
             missing,
         } = self;
+        let name = &outbox.name;
         if marked < had {
             return Some(format!(
-                "the stream of outbox {outbox} is older than its database: it ends at batch {marked}, and {had} batches were \
+                "the stream of outbox {name} is older than its database: it ends at batch {marked}, and {had} batches were \
                  published; what those held is gone from both"
             ));
         }
         let (Some(first), Some(last)) = (missing.first(), missing.last()) else {
             return (marked - had > 1).then(|| {
                 format!(
-                    "the database of outbox {outbox} is older than its stream, by {} batches; none of their {events} events is \
+                    "the database of outbox {name} is older than its stream, by {} batches; none of their {events} events is \
                      published again",
                     marked - had
                 )
             });
         };
         Some(format!(
-            "the database of outbox {outbox} is older than its stream, by {} batches: {} events of the stream, ids {} to {}, have no \
+            "the database of outbox {name} is older than its stream, by {} batches: {} events of the stream, ids {} to {}, have no \
              row any more, so their transactions are undone in the database and not in the stream; no event is published again",
             marked - had,
             missing.len(),
-            first.0,
-            last.0
+            outbox.row_name(first.0),
+            outbox.row_name(last.0)
         ))
     }
 }

@@ -5,7 +5,7 @@ use super::agree::Agreement;
 use super::database::Database;
 use super::error::Error;
 use super::letter;
-use super::marker::{DeadRow, Marker, Pause};
+use super::marker::{DeadRow, Marker, Pause, SkippedRow};
 use super::relay::marker_message;
 use super::row::OutboxRow;
 use super::sides::Sides;
@@ -13,7 +13,7 @@ use super::stream::{self, BatchRefusal, Marked, refusal};
 use crate::broker::Connection;
 use crate::event::clock::now_ms;
 use crate::event::rfc3339;
-use crate::plan::{Outbox, Plan};
+use crate::plan::{Outbox, OutboxSource, Plan};
 
 /// How often a command tries while relays publish.
 const TRIES: u32 = 20;
@@ -25,7 +25,7 @@ pub async fn init(outbox: &Outbox) -> Result<(), Error> {
 
 /// Whether the database can be read, and has the tables.
 pub async fn database_fits(outbox: &Outbox) -> Result<(), Error> {
-    Database::open(outbox)?.look(1, 0).await.map(|_| ())
+    Database::open(outbox)?.fits().await
 }
 
 /// From now on nothing is published, on no host. `false`: it is paused already.
@@ -106,6 +106,8 @@ async fn written(
 pub enum Skipped {
     /// It is a dead letter.
     Dead,
+    /// It becomes one when it is read from the log.
+    Noted,
     /// It is not in the table.
     Gone,
 }
@@ -117,6 +119,9 @@ pub async fn skip(
     outbox: &Outbox,
     (host, id, reason): (&str, i64, &str),
 ) -> Result<Skipped, Error> {
+    if let OutboxSource::Log { .. } = outbox.source {
+        return note(connection, outbox, (host, id, reason)).await;
+    }
     let target = stream::target(connection, outbox).await?;
     let database = Database::open(outbox)?;
     let sides = Sides {
@@ -143,6 +148,24 @@ pub async fn skip(
         }
     }
     Err(Error::Moved)
+}
+
+/// Notes a row of a log, which only the host reads that has its slot.
+async fn note(
+    connection: &Connection,
+    outbox: &Outbox,
+    (host, id, reason): (&str, i64, &str),
+) -> Result<Skipped, Error> {
+    mark(connection, outbox, host, |marker| {
+        let known = marker.skip.iter().any(|one| one.id == id);
+        if !known {
+            let why = reason.to_owned();
+            marker.skip.push(SkippedRow { id, why });
+        }
+        !known
+    })
+    .await?;
+    Ok(Skipped::Noted)
 }
 
 async fn dead_letter(

@@ -3,23 +3,27 @@
 
 use super::error::Error;
 use super::marker::RowRef;
-use super::postgres::{self, PostgresTable};
+use super::postgres::{self, PostgresLog, PostgresTable};
 use super::row::OutboxRow;
 use super::sqlite::thread::SqliteThread;
 use super::sqlite::{self, Table};
 use super::table::{Backlog, TableMoment, TablePosition};
-use crate::plan::{Outbox, OutboxDatabase};
+use crate::plan::{Outbox, OutboxDatabase, OutboxSource};
 
 pub enum Database {
     Sqlite(SqliteThread),
     Postgres(Box<PostgresTable>),
+    Log(Box<PostgresLog>),
 }
 
 /// The SQL that makes the tables of an outbox.
 pub fn sql(outbox: &Outbox) -> String {
     match &outbox.database {
         OutboxDatabase::Sqlite(_) => sqlite::sql(&outbox.table),
-        OutboxDatabase::Postgres(_) => postgres::sql(&outbox.table),
+        OutboxDatabase::Postgres(address) => match outbox.source {
+            OutboxSource::Table => postgres::sql(&outbox.table),
+            OutboxSource::Log { .. } => postgres::log_sql(outbox, address).concat(),
+        },
     }
 }
 
@@ -27,7 +31,10 @@ impl Database {
     pub fn open(outbox: &Outbox) -> Result<Database, Error> {
         Ok(match &outbox.database {
             OutboxDatabase::Sqlite(file) => Database::Sqlite(SqliteThread::open(outbox, file)?),
-            OutboxDatabase::Postgres(address) => Database::Postgres(Box::new(PostgresTable::new(outbox, address)?)),
+            OutboxDatabase::Postgres(address) => match outbox.source {
+                OutboxSource::Table => Database::Postgres(Box::new(PostgresTable::new(outbox, address)?)),
+                OutboxSource::Log { wal_max } => Database::Log(Box::new(PostgresLog::new(outbox, address, wal_max)?)),
+            },
         })
     }
 
@@ -36,6 +43,7 @@ impl Database {
         match self {
             Database::Sqlite(thread) => thread.ask(Table::init).await,
             Database::Postgres(table) => table.init().await,
+            Database::Log(log) => log.init().await,
         }
     }
 
@@ -45,23 +53,47 @@ impl Database {
         match self {
             Database::Sqlite(thread) => thread.ask(move |table| table.look(rows_max, bytes_max)).await,
             Database::Postgres(table) => table.look(rows_max, bytes_max).await,
+            Database::Log(log) => log.look(rows_max, bytes_max).await,
         }
     }
 
     pub async fn position(&self) -> Result<TablePosition, Error> {
-        Ok(self.look(0, 0).await?.position)
+        match self {
+            Database::Log(log) => log.position().await,
+            Database::Sqlite(_) | Database::Postgres(_) => Ok(self.look(0, 0).await?.position),
+        }
+    }
+
+    /// Whether it has what an outbox needs.
+    pub async fn fits(&self) -> Result<(), Error> {
+        match self {
+            Database::Log(log) => log.fits().await,
+            Database::Sqlite(_) | Database::Postgres(_) => self.look(1, 0).await.map(|_| ()),
+        }
     }
 
     /// The row, if it is there and no other one has its id.
     pub async fn find(&self, at: RowRef) -> Result<Option<OutboxRow>, Error> {
-        Ok(self.of_id(at.0).await?.filter(|row| row.at == at))
+        match self {
+            Database::Log(log) => log.find(at).await,
+            Database::Sqlite(_) | Database::Postgres(_) => Ok(self.of_id(at.0).await?.filter(|row| row.at == at)),
+        }
     }
 
-    /// The row of an id, whichever it is.
+    /// The row of an id, whichever it is. A log is not searched.
     pub async fn of_id(&self, id: i64) -> Result<Option<OutboxRow>, Error> {
         match self {
             Database::Sqlite(thread) => thread.ask(move |table| table.of_id(id)).await,
             Database::Postgres(table) => table.of_id(id).await,
+            Database::Log(_) => Ok(None),
+        }
+    }
+
+    /// Gives a slot up for which the database keeps too much, also while nothing can be published.
+    pub async fn watch(&self) -> Result<(), Error> {
+        match self {
+            Database::Log(log) => log.backlog().await.map(|_| ()),
+            Database::Sqlite(_) | Database::Postgres(_) => Ok(()),
         }
     }
 
@@ -69,6 +101,7 @@ impl Database {
         match self {
             Database::Sqlite(thread) => thread.ask(Table::backlog).await,
             Database::Postgres(table) => table.backlog().await,
+            Database::Log(log) => log.backlog().await,
         }
     }
 
@@ -81,6 +114,7 @@ impl Database {
                 thread.ask(move |table| table.confirm(&from, &to, &rows)).await
             }
             Database::Postgres(table) => table.confirm(from, to, &rows).await,
+            Database::Log(log) => log.confirm(from, to, &rows).await,
         }
     }
 
@@ -89,6 +123,7 @@ impl Database {
         match self {
             Database::Sqlite(thread) => thread.ask(move |table| table.delete(&rows)).await,
             Database::Postgres(table) => table.delete(&rows).await,
+            Database::Log(log) => log.delete(rows).await,
         }
     }
 
@@ -97,6 +132,7 @@ impl Database {
         match self {
             Database::Sqlite(thread) => thread.changed().await,
             Database::Postgres(table) => table.changed().await,
+            Database::Log(log) => log.changed().await,
         }
     }
 }

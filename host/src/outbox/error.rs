@@ -12,6 +12,9 @@ pub enum Error {
     /// A person must act; says how.
     #[error("{0}")]
     Person(String),
+    /// Another host reads the log, and one reads it at a time.
+    #[error("another host reads the log of the database")]
+    Busy,
     /// What was agreed on with the stream is no longer so: it is looked at again.
     #[error("another relay, a person or a restored database has changed how the outbox stands")]
     Moved,
@@ -22,7 +25,7 @@ impl Error {
     pub fn passes(&self) -> bool {
         match self {
             Error::Broker(error) => error.passes(),
-            Error::Database { .. } | Error::Moved => true,
+            Error::Database { .. } | Error::Busy | Error::Moved => true,
             Error::Person(_) => false,
         }
     }

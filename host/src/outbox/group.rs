@@ -1,6 +1,6 @@
 //! Which rows go out as one batch.
 
-use super::marker::{DEAD_BYTES, DeadRow, ROW_BYTES, RowRef};
+use super::marker::{DEAD_BYTES, DeadRow, LogPoint, ROW_BYTES, RowRef, SkippedRow};
 use super::row::{OutboxRow, StreamLimits, judge};
 use crate::event::Headers;
 
@@ -16,6 +16,8 @@ pub struct OutboxGroup {
     pub dead: Vec<(OutboxRow, DeadRow)>,
     /// Rows whose events are in the stream already.
     pub known: Vec<RowRef>,
+    /// Where the rows are in a log.
+    pub point: Option<LogPoint>,
 }
 
 /// How many rows to look at for a group.
@@ -52,6 +54,12 @@ impl OutboxGroup {
         let events = self.events.iter().map(|(row, _)| row.at);
         let dead = self.dead.iter().map(|(row, _)| row.at);
         events.chain(dead).chain(self.known.iter().copied()).collect()
+    }
+
+    /// What of the rows that a person has skipped is not among these.
+    pub fn unskipped(&self, skip: &[SkippedRow]) -> Vec<SkippedRow> {
+        let here = |one: &&SkippedRow| !self.dead.iter().any(|(row, _)| row.at.0 == one.id);
+        skip.iter().filter(here).cloned().collect()
     }
 
     pub fn is_empty(&self) -> bool {

@@ -22,6 +22,12 @@ pub struct Marker {
     /// Rows that are dead letters.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub dead: Vec<DeadRow>,
+    /// Rows of a log that a person has skipped, and that are not read yet.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub skip: Vec<SkippedRow>,
+    /// How far the log is settled, for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log: Option<LogPoint>,
     /// A person has paused the outbox; absent: it publishes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub paused: Option<Pause>,
@@ -32,6 +38,24 @@ pub struct Marker {
 pub struct DeadRow {
     pub row: RowRef,
     pub why: String,
+}
+
+/// A row of a log that becomes a dead letter when it is read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SkippedRow {
+    pub id: i64,
+    pub why: String,
+}
+
+/// A place in the log of a database.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogPoint {
+    /// The cluster, as PostgreSQL identifies it.
+    pub system: String,
+    /// Which of its histories: a restored one has another.
+    pub timeline: String,
+    /// As PostgreSQL writes it.
+    pub lsn: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

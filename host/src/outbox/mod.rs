@@ -83,8 +83,9 @@ async fn serve(
     state: &Arc<OutboxState>,
     drain: &Drain,
 ) -> Result<(), Error> {
-    let target = stream::target(&connection, &outbox).await?;
     let database = Database::open(&outbox)?;
+    database.watch().await?;
+    let target = stream::target(&connection, &outbox).await?;
     let name = outbox.name.clone();
     let mut relay = OutboxRelay {
         rows_max: rows_max(&target.limits),

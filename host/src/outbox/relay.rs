@@ -9,7 +9,8 @@ use super::database::Database;
 use super::error::Error;
 use super::group::{OutboxGroup, bytes_max, rows_max};
 use super::letter;
-use super::marker::{MESSAGE_ID, Marker, Pause, RowRef, message_id};
+use super::marker::{MESSAGE_ID, Marker, Pause, RowRef, SkippedRow, message_id};
+use super::row::OutboxRow;
 use super::sides::Sides;
 use super::state::{OutboxStanding, OutboxState};
 use super::stream::{self, BatchRefusal, OutboxStream, refusal};
@@ -58,18 +59,34 @@ impl OutboxRelay {
     /// Publishes until the drain begins.
     pub async fn serve(&mut self) -> Result<(), Error> {
         loop {
-            let Some(mut standing) = self.agree().await? else {
-                return Ok(());
+            let mut standing = match self.agree().await {
+                Ok(Some(standing)) => standing,
+                Ok(None) => return Ok(()),
+                Err(Error::Busy) => {
+                    self.stand_by().await;
+                    continue;
+                }
+                Err(error) => return Err(error),
             };
             loop {
                 match self.step(&mut standing).await {
                     Ok(NextStep::Look) => {}
                     Ok(NextStep::Agree) | Err(Error::Moved) => break,
                     Ok(NextStep::End) => return Ok(()),
+                    Err(Error::Busy) => {
+                        self.stand_by().await;
+                        break;
+                    }
                     Err(error) => return Err(error),
                 }
             }
         }
+    }
+
+    /// Another host reads the log: it publishes.
+    async fn stand_by(&mut self) {
+        self.state.stands(OutboxStanding::Standby, None);
+        self.pause(IDLE).await;
     }
 
     /// Whether the database can be read.
@@ -146,7 +163,8 @@ impl OutboxRelay {
         if first.is_none() {
             return self.idle(standing).await;
         }
-        let group = OutboxGroup::of(looked.rows, &self.target.limits);
+        let mut group = OutboxGroup::of(skipped(looked.rows, &standing.skip), &self.target.limits);
+        group.point = looked.point;
         self.settle(standing, group).await
     }
 
@@ -196,6 +214,7 @@ impl OutboxRelay {
         failpoint::point("outbox-confirmed");
         self.state.settled(group.events.len(), group.dead.len());
         standing.position = next;
+        standing.skip = group.unskipped(&standing.skip);
         (standing.marker, standing.marked_ms) = (sequence, now_ms());
         self.rows_max = (self.rows_max * 2).min(rows_max(&self.target.limits));
         self.unswept += 1;
@@ -206,6 +225,7 @@ impl OutboxRelay {
                 trouble!(crate::trouble::Weight::Aside, outbox, error, { outbox, %error },
                     "old markers of an outbox cannot be removed; they take up room in its stream");
             }
+            self.tell_backlog().await?;
         }
         Ok(())
     }
@@ -227,6 +247,8 @@ impl OutboxRelay {
         let marker = Marker {
             rows: events.chain(group.known.iter().copied()).collect(),
             dead: group.dead.iter().map(|(_, dead)| dead.clone()).collect(),
+            skip: group.unskipped(&standing.skip),
+            log: group.point.clone(),
             ..standing.next_marker(&self.host)
         };
         messages.push(marker_message(&self.outbox, &marker, standing.marker));
@@ -271,6 +293,16 @@ impl OutboxRelay {
             () = self.drain.begun() => {}
         }
     }
+}
+
+/// Rows, with what a person has said of some.
+fn skipped(mut rows: Vec<OutboxRow>, skip: &[SkippedRow]) -> Vec<OutboxRow> {
+    for row in &mut rows {
+        if let Some(one) = skip.iter().find(|one| one.id == row.at.0) {
+            row.odd = Some(one.why.clone());
+        }
+    }
+    rows
 }
 
 /// The message of a marker that follows another one.

@@ -1,5 +1,6 @@
 //! What the database of an outbox tells of its table.
 
+use super::marker::LogPoint;
 use super::row::OutboxRow;
 
 /// More rows than this are not counted.
@@ -20,17 +21,29 @@ pub struct TablePosition {
 #[derive(Debug)]
 pub struct TableMoment {
     pub position: TablePosition,
-    /// The first rows, in the order of their ids.
+    /// The first rows, in their order.
     pub rows: Vec<OutboxRow>,
+    /// Where they are in the log, if they are read from there.
+    pub point: Option<LogPoint>,
 }
 
 /// Rows that wait.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Backlog {
-    /// At most one more than [`COUNT_MAX`].
-    pub rows: u64,
+    /// At most one more than [`COUNT_MAX`]. Of a log: those that the host has read; `None`: another host reads it.
+    pub rows: Option<u64>,
     /// When the oldest was written, in milliseconds since the Unix epoch.
     pub oldest_ms: Option<u64>,
+    pub log: Option<LogBacklog>,
+}
+
+/// What of its log the database keeps for an outbox, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogBacklog {
+    /// All that it keeps.
+    pub held: u64,
+    /// From where the outbox has settled it.
+    pub behind: u64,
 }
 
 /// The first rows that fit into a number of bytes; the first one in any case.

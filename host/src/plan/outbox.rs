@@ -8,16 +8,36 @@ use std::path::PathBuf;
 pub struct Outbox {
     pub name: String,
     pub database: OutboxDatabase,
+    pub source: OutboxSource,
+    /// The table with the rows; of a log, what the name of the position begins with.
     pub table: String,
     /// The stream that captures the subjects of its rows.
     pub stream: String,
 }
 
 impl Outbox {
+    /// A row's id for people: in a log it is a place.
+    pub fn row_name(&self, id: i64) -> String {
+        match self.source {
+            OutboxSource::Table => id.to_string(),
+            OutboxSource::Log { .. } => lsn_text(id.cast_unsigned()),
+        }
+    }
+
     /// The subject on which the stream holds what is published of it.
     pub fn marker(&self) -> String {
         format!("$MESH.outbox.{}", self.name)
     }
+}
+
+/// What is read of the database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OutboxSource {
+    Table,
+    /// The log of a PostgreSQL. `wal_max`: the slot is dropped when the database keeps more bytes for it.
+    Log {
+        wal_max: Option<u64>,
+    },
 }
 
 /// The database of a service.
@@ -43,6 +63,8 @@ impl OutboxDatabase {
 pub struct Postgres {
     /// As the client library reads it, without what follows here.
     pub url: String,
+    /// The database in it.
+    pub name: String,
     pub password: Option<String>,
     pub tls: PostgresTls,
     /// A file with the certificates that are trusted; `None`: those of the system.
@@ -75,6 +97,34 @@ impl PostgresTls {
             PostgresTls::Disable => "disable",
             PostgresTls::Require => "require",
             PostgresTls::VerifyFull => "verify-full",
+        }
+    }
+}
+
+/// A place in the log of a PostgreSQL, as it writes it.
+pub fn lsn_text(lsn: u64) -> String {
+    format!("{:X}/{:X}", lsn >> 32, lsn & 0xffff_ffff)
+}
+
+/// Reads that.
+pub fn lsn(text: &str) -> Option<u64> {
+    let (high, low) = text.split_once('/')?;
+    let part = |text: &str| u32::from_str_radix(text, 16).ok().map(u64::from);
+    Some(part(high)? << 32 | part(low)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_position_of_the_log_is_read_as_it_is_written() {
+        for at in [0, 0x16B_3748, 0x1_0000_0000, u64::MAX] {
+            assert_eq!(lsn(&lsn_text(at)), Some(at));
+        }
+        assert_eq!(lsn_text(0x16B_3748), "0/16B3748");
+        for wrong in ["", "7", "0/", "x/1", "1/2/3", "0/100000000"] {
+            assert_eq!(lsn(wrong), None, "{wrong}");
         }
     }
 }

@@ -26,11 +26,16 @@ pub struct OutboxStatus {
     pub since: Option<String>,
     /// Why it does not publish.
     pub why: Option<String>,
-    /// Rows in the table that are not published, 100001 for more than 100000; null: no host knows.
+    /// Rows in the table that are not published, 100001 for more than 100000; of a log, those that the host has read. null: no host
+    /// knows.
     pub waiting: Option<u64>,
     /// When the oldest of them was written.
     #[schemars(extend("format" = "date-time"))]
     pub oldest: Option<String>,
+    /// Bytes of its log that PostgreSQL keeps for the outbox; null: the outbox is not of a log, or no host knows.
+    pub wal_bytes: Option<u64>,
+    /// Bytes of this log that are not settled.
+    pub lag_bytes: Option<u64>,
     /// The number of the newest batch in the stream; null: there is none.
     pub batch: Option<u64>,
     /// When it was stored.
@@ -80,6 +85,7 @@ pub async fn stand(connection: &Connection, outbox: &Outbox, hosts: &[Value]) ->
         Some((*state, *host))
     });
     let of = |key: &str| best.and_then(|(_, host)| host[key].as_str()).map(str::to_owned);
+    let most = |key: &str| told.iter().filter_map(|one| one[key].as_u64()).max();
     let (marked, unread) = match outbox::newest(connection, outbox).await {
         Ok(marked) => (marked, None),
         Err(error) => (None, Some(error.to_string())),
@@ -102,6 +108,8 @@ pub async fn stand(connection: &Connection, outbox: &Outbox, hosts: &[Value]) ->
         why,
         waiting: told.iter().find_map(|one| one["waiting"].as_u64()),
         oldest: of("oldest"),
+        wal_bytes: most("wal_bytes"),
+        lag_bytes: most("lag_bytes"),
         batch: marked.as_ref().map(|marked| marked.marker.batch),
         published_at: marked.as_ref().map(|marked| rfc3339(marked.time_ms)),
         restored: told.iter().find_map(|one| one["restored"].as_str()).map(str::to_owned),
@@ -138,6 +146,12 @@ pub fn print(outboxes: &[OutboxStatus]) {
         let since = time(&one.since).map_or_else(String::new, |at| format!(" (since {})", in_time(at, now)));
         if let Some(why) = &one.why {
             println!("outbox {} is {}{since}: {why}", one.outbox, word(one.state));
+        }
+        if let (Some(held), Some(behind)) = (one.wal_bytes, one.lag_bytes) {
+            println!(
+                "outbox {}: PostgreSQL keeps {held} bytes of its log for it; the last {behind} bytes are not settled",
+                one.outbox
+            );
         }
         if let Some(restored) = &one.restored {
             println!("outbox {}: {restored}", one.outbox);

@@ -1,9 +1,15 @@
 //! An outbox's table in a PostgreSQL. A look is one statement, so it is one moment of the database; so is what deletes rows and
 //! moves the position. No row is locked: of two relays that have seen the same rows, the stream refuses one.
 
+mod log;
+mod log_buffer;
+mod log_row;
+mod pgoutput;
+mod replication;
 mod session;
 mod tls;
 mod value;
+mod wire;
 
 use std::sync::Arc;
 
@@ -17,6 +23,8 @@ use super::row::OutboxRow;
 use super::table::{Backlog, COUNT_MAX, TableMoment, TablePosition, fitting};
 use crate::plan::{Outbox, Postgres};
 use session::{Failed, Session, Sessions};
+
+pub use log::{PostgresLog, sql as log_sql};
 
 /// The table of an outbox. Its connection is made when it is needed, and again when it has failed.
 pub struct PostgresTable {
@@ -68,7 +76,7 @@ impl PostgresTable {
         let changed = Arc::new(Notify::new());
         Ok(PostgresTable {
             table: outbox.table.clone(),
-            sessions: Sessions::new(outbox, address, &channel(&outbox.table), Arc::clone(&changed))?,
+            sessions: Sessions::new(outbox, address, Some(channel(&outbox.table)), Arc::clone(&changed))?,
             opened: Mutex::new(None),
             changed,
         })
@@ -106,7 +114,11 @@ impl PostgresTable {
                 }
             }
             let rows = fitting(rows, bytes_max);
-            Ok(TableMoment { position, rows })
+            Ok(TableMoment {
+                position,
+                rows,
+                point: None,
+            })
         })
         .await
     }
@@ -131,8 +143,9 @@ impl PostgresTable {
             let found = session.query(&sql, &[]).await?;
             let values = found.first().ok_or(Failed::NoPosition)?;
             Ok(Backlog {
-                rows: values.try_get::<_, i64>(0)?.unsigned_abs(),
+                rows: Some(values.try_get::<_, i64>(0)?.unsigned_abs()),
                 oldest_ms: values.try_get::<_, Option<i64>>(1)?.map(i64::unsigned_abs),
+                log: None,
             })
         })
         .await
@@ -185,19 +198,7 @@ impl PostgresTable {
 
     /// A step on the connection. It is a statement, so it is done or not.
     async fn run<T>(&self, step: impl AsyncFnOnce(&Session) -> Result<T, Failed>) -> Result<T, Error> {
-        let mut opened = self.opened.lock().await;
-        let session = match opened.take().filter(Session::is_open) {
-            Some(session) => session,
-            None => self.sessions.open().await?,
-        };
-        match session::in_time(step(&session)).await {
-            Ok(done) => {
-                *opened = Some(session);
-                Ok(done)
-            }
-            // It is opened again: what is wrong may be this connection.
-            Err(failed) => Err(self.sessions.error(&failed)),
-        }
+        self.sessions.run(&self.opened, step).await
     }
 }
 

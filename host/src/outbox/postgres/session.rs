@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::Notify;
+use tokio::sync::{Mutex, Notify};
 use tokio::time::timeout;
 use tokio_postgres::config::SslMode;
 use tokio_postgres::error::SqlState;
@@ -32,7 +32,8 @@ pub struct Sessions {
     told: String,
     config: Config,
     encryption: Option<Encryption>,
-    channel: String,
+    /// On which rows are told of.
+    channel: Option<String>,
     changed: Arc<Notify>,
 }
 
@@ -54,12 +55,12 @@ impl From<tokio_postgres::Error> for Failed {
 }
 
 /// A step, if it does not take too long.
-pub async fn in_time<T>(step: impl Future<Output = Result<T, Failed>>) -> Result<T, Failed> {
+async fn in_time<T>(step: impl Future<Output = Result<T, Failed>>) -> Result<T, Failed> {
     timeout(PATIENCE, step).await.unwrap_or(Err(Failed::Unanswered))
 }
 
 impl Session {
-    pub fn is_open(&self) -> bool {
+    fn is_open(&self) -> bool {
         !self.client.is_closed()
     }
 
@@ -74,7 +75,12 @@ impl Session {
 }
 
 impl Sessions {
-    pub fn new(outbox: &Outbox, address: &Postgres, channel: &str, changed: Arc<Notify>) -> Result<Sessions, Error> {
+    pub fn new(
+        outbox: &Outbox,
+        address: &Postgres,
+        channel: Option<String>,
+        changed: Arc<Notify>,
+    ) -> Result<Sessions, Error> {
         let told = address.told.clone();
         let unusable = |why: String| Error::Person(format!("database {told}: {why}"));
         let mut config = Config::from_str(&address.url).map_err(|error| unusable(error.to_string()))?;
@@ -98,13 +104,54 @@ impl Sessions {
             told: address.told.clone(),
             config,
             encryption,
-            channel: channel.to_owned(),
+            channel,
             changed,
         })
     }
 
+    pub fn told(&self) -> &str {
+        &self.told
+    }
+
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    pub fn encryption(&self) -> Option<&Encryption> {
+        self.encryption.as_ref()
+    }
+
+    /// A step on an open connection. It is a statement, so it is done or not.
+    pub async fn run<T>(
+        &self,
+        opened: &Mutex<Option<Session>>,
+        step: impl AsyncFnOnce(&Session) -> Result<T, Failed>,
+    ) -> Result<T, Error> {
+        let mut opened = opened.lock().await;
+        let session = match opened.take().filter(Session::is_open) {
+            Some(session) => session,
+            None => self.open().await?,
+        };
+        match in_time(step(&session)).await {
+            Ok(done) => {
+                *opened = Some(session);
+                Ok(done)
+            }
+            // It is opened again: what is wrong may be this connection.
+            Err(failed) => Err(self.error(&failed)),
+        }
+    }
+
+    /// An error that passes.
+    pub fn passing(&self, why: String) -> Error {
+        Error::Database {
+            database: self.told.clone(),
+            why,
+        }
+    }
+
     /// Connects, and hears from then on when rows are written.
-    pub async fn open(&self) -> Result<Session, Error> {
+    async fn open(&self) -> Result<Session, Error> {
         let opened = in_time(async {
             let client = match &self.encryption {
                 None => {
@@ -119,10 +166,12 @@ impl Sessions {
                 }
             };
             let (most, wait) = (STATEMENT.as_millis(), STATEMENT.as_millis() / 2);
-            let set = format!(
-                "SET statement_timeout = {most}; SET lock_timeout = {wait}; LISTEN \"{}\"",
-                self.channel
-            );
+            // A position that a crash sets back would be taken for that of an older copy.
+            let mut set =
+                format!("SET statement_timeout = {most}; SET lock_timeout = {wait}; SET synchronous_commit = on;");
+            if let Some(channel) = &self.channel {
+                set += &format!("LISTEN \"{channel}\"");
+            }
             client.batch_execute(&set).await?;
             Ok(Session { client })
         });
@@ -151,14 +200,10 @@ impl Sessions {
     }
 
     /// What a person is told.
-    pub fn error(&self, failed: &Failed) -> Error {
+    fn error(&self, failed: &Failed) -> Error {
         let (told, name, table) = (&self.told, &self.outbox, &self.table);
-        let passing = |why: String| Error::Database {
-            database: told.clone(),
-            why,
-        };
         let error = match failed {
-            Failed::Unanswered => return passing(format!("no answer in {} s", PATIENCE.as_secs())),
+            Failed::Unanswered => return self.passing(format!("no answer in {} s", PATIENCE.as_secs())),
             Failed::NoPosition => return self.unmade("table of the position is empty"),
             Failed::Database(error) => error,
         };
@@ -186,7 +231,7 @@ impl Sessions {
             _ if why.contains("invalid peer certificate") => person(&format!(
                 "name the certificate that has signed the server's with `&sslrootcert=FILE` in outbox.{name}.url"
             )),
-            _ => passing(why),
+            _ => self.passing(why),
         }
     }
 

@@ -43,6 +43,20 @@ pub struct Encryption {
     config: Arc<ClientConfig>,
 }
 
+impl Encryption {
+    /// The handshake with a server of this name.
+    pub async fn connect<S: AsyncRead + AsyncWrite + Unpin>(
+        &self,
+        host: &str,
+        stream: S,
+    ) -> io::Result<client::TlsStream<S>> {
+        let server = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
+        TlsConnector::from(Arc::clone(&self.config))
+            .connect(server, stream)
+            .await
+    }
+}
+
 /// The handshake with one server.
 pub struct Handshake {
     config: Arc<ClientConfig>,

@@ -93,7 +93,11 @@ impl Table {
                 }
                 rows.push(row);
             }
-            Ok(TableMoment { position, rows })
+            Ok(TableMoment {
+                position,
+                rows,
+                point: None,
+            })
         })
     }
 
@@ -113,8 +117,9 @@ impl Table {
                 .query_row([], |row| time(row, 0))
                 .optional()?;
             Ok(Backlog {
-                rows: rows.unsigned_abs(),
+                rows: Some(rows.unsigned_abs()),
                 oldest_ms: oldest,
+                log: None,
             })
         })
     }

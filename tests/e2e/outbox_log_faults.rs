@@ -1,0 +1,187 @@
+//! What an outbox of a log does when hosts, networks and the database fail: what the database says is committed is there, each once, in
+//! the order of commits, and nothing else is.
+
+use crate::mesh::{Mesh, PATIENT, says};
+use crate::pg_shop::{PgShop, Source, audited};
+use crate::shop::{events, texts};
+use crate::support::postgres::PostgresServer;
+use crate::support::wait::SOON;
+use crate::support::{Proxy, Signal, eventually};
+
+#[cfg(feature = "failpoints")]
+#[tokio::test]
+async fn a_host_that_is_killed_between_any_two_steps_loses_and_repeats_nothing_of_a_log() {
+    let Some(server) = PostgresServer::shared().await else {
+        return;
+    };
+    for fault in [
+        "outbox-before:kill",
+        "batch-part-sent:kill:2",
+        "outbox-stored:kill",
+        "outbox-stored:kill:2",
+        "outbox-lettered:kill",
+        "outbox-confirmed:kill",
+    ] {
+        let (mesh, shop) = PgShop::open(server, Source::Log).await;
+        let killed = mesh.host_with_fault(fault).await;
+        shop.emit("{\"subject\": \"stock.moved\", \"payload\": \"poison\"}")
+            .await;
+        shop.orders(&["a", "b", "c"]).await;
+        eventually("events in the stream", SOON, async || {
+            shop.orders(&["more"]).await;
+            killed.ended()
+        })
+        .await;
+        shop.orders(&["d", "e"]).await;
+        let _next = mesh.host(&[]).await;
+        audited(&mesh, &shop).await;
+        assert_eq!(mesh.wait_letters(1).await.len(), 1, "{fault}");
+    }
+}
+
+#[cfg(feature = "failpoints")]
+#[tokio::test]
+async fn a_host_that_is_frozen_with_a_log_and_wakes_late_changes_nothing() {
+    let Some(server) = PostgresServer::shared().await else {
+        return;
+    };
+    for fault in ["outbox-before:stop", "outbox-stored:stop"] {
+        let (mesh, shop) = PgShop::open(server, Source::Log).await;
+        let frozen = mesh.host_with_fault(fault).await;
+        shop.orders(&["a", "b", "c"]).await;
+        eventually("the slot to be held", SOON, async || {
+            let held = "SELECT count(*) FROM pg_replication_slots WHERE active AND database = current_database()";
+            (shop.number(held).await == 1).then_some(())
+        })
+        .await;
+        let _next = mesh.host(&[]).await;
+        // The server takes the slot from a host that is silent for ten seconds.
+        audited(&mesh, &shop).await;
+        frozen.signal(Signal::CONT);
+        for n in 0..20 {
+            shop.orders(&[&format!("after-{n}")]).await;
+        }
+        audited(&mesh, &shop).await;
+        assert!(frozen.ended().is_none(), "{fault}");
+    }
+}
+
+#[tokio::test]
+async fn of_two_hosts_one_publishes_a_log_and_the_other_one_takes_over() {
+    let Some(server) = PostgresServer::shared().await else {
+        return;
+    };
+    let (mesh, shop) = PgShop::open(server, Source::Log).await;
+    let mut hosts = vec![mesh.host(&[]).await, mesh.host(&[]).await];
+    for round in 0..3 {
+        for n in 0..60 {
+            shop.orders(&[&format!("{round}-{n}"), &format!("{round}-{n}-b")]).await;
+            if n == 30 {
+                hosts.remove(0).signal(Signal::KILL);
+            }
+        }
+        audited(&mesh, &shop).await;
+        hosts.push(mesh.host(&[]).await);
+    }
+    let status = mesh.jetmesh_ok(&["outbox", "status"]).await;
+    assert!(status.contains("publishing"), "{status}");
+}
+
+#[tokio::test]
+async fn a_postgres_that_is_killed_while_its_log_is_published_loses_and_repeats_nothing() {
+    let Some(mut server) = PostgresServer::own().await else {
+        return;
+    };
+    let (mesh, mut shop) = PgShop::open(&server, Source::Log).await;
+    let _host = mesh.host(&[]).await;
+    for _ in 0..2 {
+        let before = events(&mesh).await.len();
+        tokio::join!(shop.orders_until_refused(), async {
+            eventually("some events", SOON, async || {
+                (events(&mesh).await.len() > before + 50).then_some(())
+            })
+            .await;
+            server.kill();
+        });
+        server.start().await;
+        shop = shop.again(&server).await;
+        audited(&mesh, &shop).await;
+        shop.orders(&["after"]).await;
+        audited(&mesh, &shop).await;
+    }
+}
+
+#[tokio::test]
+async fn after_a_postgres_is_set_back_the_same_places_of_its_log_hold_other_transactions_and_these_are_published() {
+    // The files of a server that was stopped go on in the same history, and a restored backup in another one.
+    for (recovered, timeline) in [(false, "1"), (true, "2")] {
+        let Some(mut server) = PostgresServer::own().await else {
+            return;
+        };
+        let (mesh, shop) = PgShop::open(&server, Source::Log).await;
+        let host = mesh.host(&[]).await;
+        shop.orders(&["a", "b"]).await;
+        audited(&mesh, &shop).await;
+        // The copy has one that is published later.
+        mesh.jetmesh_ok(&["outbox", "pause", "orders"]).await;
+        shop.orders(&["c"]).await;
+        host.stop().await;
+        server.stop();
+        let copy = server.back_up();
+        server.start().await;
+        let shop = shop.again(&server).await;
+        mesh.jetmesh_ok(&["outbox", "resume", "orders"]).await;
+        let host = mesh.host(&[]).await;
+        audited(&mesh, &shop).await;
+        for n in 1..=3 {
+            shop.orders(&[&format!("undone-{n}")]).await;
+        }
+        audited(&mesh, &shop).await;
+        server.stop();
+        server.restore(&copy);
+        if recovered {
+            server.recover();
+        }
+        server.start().await;
+        let shop = shop.again(&server).await;
+        for n in 1..=3 {
+            shop.orders(&[&format!("new-{n}")]).await;
+        }
+        host.wait_for_line(says(&["is older than its stream", "3 events of the stream"]), PATIENT)
+            .await;
+        let all = [
+            "a", "b", "c", "undone-1", "undone-2", "undone-3", "new-1", "new-2", "new-3",
+        ];
+        eventually("the new ones", SOON, async || {
+            (texts(&events(&mesh).await) == all).then_some(())
+        })
+        .await;
+        assert_eq!(shop.committed().await, ["a", "b", "c", "new-1", "new-2", "new-3"]);
+        let marker = mesh
+            .messages("ORDERS", "$MESH.outbox.orders")
+            .await
+            .pop()
+            .expect("there is one");
+        assert_eq!(marker.json()["log"]["timeline"], timeline);
+        drop::<Mesh>(mesh);
+    }
+}
+
+#[tokio::test]
+async fn a_network_that_is_cut_between_host_and_log_loses_and_repeats_nothing() {
+    let Some(server) = PostgresServer::shared().await else {
+        return;
+    };
+    let proxy = Proxy::start(server.addr());
+    let (mesh, shop) = PgShop::behind(server, proxy.addr(), Source::Log, "").await;
+    let _host = mesh.host(&[]).await;
+    for round in 0..5 {
+        for n in 0..20 {
+            shop.orders(&[&format!("{round}-{n}"), &format!("{round}-{n}-b")]).await;
+            if n == 10 {
+                proxy.cut();
+            }
+        }
+        audited(&mesh, &shop).await;
+    }
+}
