@@ -26,7 +26,7 @@ use futures_util::TryStreamExt;
 use service::{Kind, Service};
 use shared::{percentile, variable};
 use support::postgres::PostgresServer;
-use support::{Host, NatsServer, cli, eventually};
+use support::{Host, NatsServer, cli, eventually, modules};
 use tempfile::TempDir;
 
 /// More than any machine needs for one backlog.
@@ -79,8 +79,10 @@ async fn measure(kind: Kind, events: u64, commits: u64, pause: Duration) -> Opti
     let (mut service, outbox) = Service::open(kind, dir.path(), postgres.as_ref()).await;
     let config = format!(
         "[nats]\nurl = \"{}\"\n[log]\nfilter = \"error,jetmesh::app=info,jetmesh::outbox=info\"\n\
-         [streams.ORDERS]\nsubjects = [\"orders.>\"]\n{outbox}",
-        nats.url()
+         [streams.ORDERS]\nsubjects = [\"orders.>\"]\n{outbox}\n\
+         [handlers.probe]\nmodule = {:?}\nstream = \"ORDERS\"\nsubjects = [\"orders.probe\"]\n",
+        nats.url(),
+        modules::handler("probe")
     );
     std::fs::write(dir.path().join("jetmesh.toml"), &config).expect("the folder is ours");
     let init = ["outbox", "init", "orders", "--config", "jetmesh.toml"];
