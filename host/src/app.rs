@@ -1,5 +1,6 @@
 //! The composition root: from a plan to a running host, and to its end.
 
+mod relays;
 mod threads;
 
 use std::collections::BTreeMap;
@@ -7,26 +8,26 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::mpsc;
+use tokio::sync::{Mutex, mpsc};
 
 use crate::broker::connection::{redial_delay, token};
-use crate::broker::provision::{MESH_BUCKET, provision};
+use crate::broker::provision::provision;
 use crate::broker::shared::Shared;
 use crate::broker::{self, Connection, Connections};
 use crate::event::clock::now_ms;
 use crate::event::rfc3339;
 use crate::fit;
 use crate::handler_task::lane::Lane;
+use crate::handler_task::replay::redrive::RedriveOrders;
 use crate::handler_task::{advisory, reload};
-use crate::ledger::relay::RelayState;
-use crate::ledger::relay::due::{self, TimerRoutes};
+use crate::ledger::Bucket;
 use crate::ledger::store::known;
-use crate::ledger::{Bucket, relay};
 use crate::micro;
 use crate::outbox::{self, OutboxState};
 use crate::plan::{Handler, Plan};
 use crate::process::drain::Drain;
 use crate::process::{limits, telemetry};
+use crate::redrive;
 use crate::text::secret::redact;
 use crate::trouble;
 use crate::trouble::Weight;
@@ -40,6 +41,9 @@ use crate::wasm::module::Module;
 const CACHES_BYTES_MAX: usize = 512 * 1024 * 1024;
 /// Instances beyond the configured ones, besides one for each ledger: reused ones that are kept while fresh ones start.
 const SPARE_INSTANCES: usize = 8;
+
+/// Rounds of redrive that wait to be begun.
+const REDRIVES_MAX: usize = 64;
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -190,14 +194,20 @@ pub async fn run(plan: Plan, drain: Drain) -> Result<bool, Error> {
         return Ok(true);
     }
     let places = threads::places(&plan);
-    let lanes = lanes(&plan, &host, modules, &places, &drain);
+    let (redrives, orders) = mpsc::channel(REDRIVES_MAX);
+    let lanes = lanes(&plan, (&host, &redrives), modules, &places, &drain);
     let (fired, due) = mpsc::channel(threads::TIMERS_MAX);
     let schedules = threads::Schedules::new(&plan, &host, &lanes, &places, due);
     let (routes, timers) = threads::routes(fired, &lanes);
     let threads = threads::start(&plan, &lanes, &places, (schedules, &timers), &drain);
     let threads = threads.map_err(|error| Error::Thread(limits::no_thread(&error)))?;
-    let relays = relays(&plan, &host, &lanes, routes, &drain);
+    let relays = relays::start(&plan, &host, &lanes, routes, &drain);
     let outboxes = outboxes(&plan, &host, &lanes, &drain);
+    let (whole, orders) = (Arc::clone(&plan), Arc::new(Mutex::new(orders)));
+    // A round that this host leaves is ordered again.
+    drain.spawn_until("redrives", move || {
+        redrive::run(Arc::clone(&whole), Arc::clone(&orders))
+    });
     let runners: Vec<_> = lanes.iter().map(|lane| Arc::clone(&lane.runner)).collect();
     drain.spawn_until("module files", move || {
         reload::follow(Arc::clone(&library), runners.clone())
@@ -231,48 +241,6 @@ pub async fn run(plan: Plan, drain: Drain) -> Result<bool, Error> {
     trouble::tell_all();
     tracing::info!(clean, "host ended");
     Ok(clean)
-}
-
-/// Starts the relays of the ledgers, if this host has relays.
-fn relays(
-    plan: &Arc<Plan>,
-    host: &str,
-    lanes: &[Arc<Lane>],
-    timers: TimerRoutes,
-    drain: &Drain,
-) -> Vec<Arc<RelayState>> {
-    if !plan.relay {
-        return Vec::new();
-    }
-    let mut ledgers: Vec<String> = plan.ledgers().into_iter().map(str::to_owned).collect();
-    // A schedule that any host of the mesh has armed may fire here.
-    if !ledgers.iter().any(|ledger| ledger == MESH_BUCKET) {
-        ledgers.push(MESH_BUCKET.to_owned());
-    }
-    let connections = Arc::new(relay::RelayConnections::new(&plan.nats, host));
-    let ends = Arc::new(Shared::new(&plan.nats, format!("jetmesh relays' end {host}")));
-    let mut states = Vec::new();
-    for ledger in ledgers {
-        let mut own = lanes.iter().filter_map(|lane| lane.bucket.as_ref());
-        let own = own.find(|bucket| bucket.name == ledger).cloned();
-        let state = Arc::new(RelayState::new(&ledger));
-        states.push(Arc::clone(&state));
-        let (whole, end) = (Arc::clone(plan), drain.clone());
-        let shared = (Arc::clone(&connections), Arc::clone(&ends));
-        drain.spawn(format!("relay of {ledger}"), move || {
-            relay(
-                Arc::clone(&state),
-                own.clone(),
-                Arc::clone(&whole),
-                shared.clone(),
-                end.clone(),
-            )
-        });
-    }
-    // An event that this host leaves is delivered to another one, and still published once.
-    let whole = Arc::clone(plan);
-    drain.spawn_until("due events", move || due::run(Arc::clone(&whole), timers.clone()));
-    states
 }
 
 /// How long an outbox waits at most for the handlers of its stream. They would have to say where they begin if the stream had
@@ -317,56 +285,18 @@ async fn handlers_began(lanes: Vec<Arc<Lane>>, drain: Drain) {
     }
 }
 
-/// Publishes the consequences of a ledger; at the end also those that the handler tasks of this host decided last. All relays
-/// share two connections: one for publishing, and one for asking whether everything is published.
-async fn relay(
-    state: Arc<RelayState>,
-    bucket: Option<Arc<Bucket>>,
-    plan: Arc<Plan>,
-    (connections, ends): (Arc<relay::RelayConnections>, Arc<Shared>),
-    drain: Drain,
-) {
-    // A connection over which requests were not answered any more.
-    let mut unanswered = None;
-    tokio::select! {
-        () = relay::run(Arc::clone(&state), bucket, Arc::clone(&plan), connections) => {}
-        () = async {
-            drain.lanes_ended().await;
-            while let Err(error) = caught_up(&state, &ends, &mut unanswered).await {
-                let unreachable = matches!(
-                    error,
-                    broker::Error::Connect { .. } | broker::Error::Crowded { .. } | broker::Error::NoApi { .. }
-                );
-                if !error.passes() || unreachable {
-                    tracing::warn!(ledger = state.ledger(), %error, "the consequences of the last decisions are \
-                                                                     published when a host runs again");
-                    break;
-                }
-                tokio::time::sleep(redial_delay(0)).await;
-            }
-        } => {}
-    }
-}
-
-async fn caught_up(
-    state: &RelayState,
-    ends: &Shared,
-    unanswered: &mut Option<Connection>,
-) -> Result<(), broker::Error> {
-    let connection = ends.connection(unanswered.take().as_ref()).await?;
-    let caught_up = relay::caught_up(state, &connection).await;
-    if matches!(caught_up, Err(broker::Error::Timeout { .. })) {
-        *unanswered = Some(connection);
-    }
-    caught_up
-}
-
 /// How much of its keys each ledger keeps at hand.
 fn cache_bytes(plan: &Plan) -> usize {
     CACHES_BYTES_MAX / plan.ledgers().len().max(1)
 }
 
-fn lanes(plan: &Arc<Plan>, host: &str, modules: Vec<Module>, places: &[usize], drain: &Drain) -> Vec<Arc<Lane>> {
+fn lanes(
+    plan: &Arc<Plan>,
+    (host, redrives): (&str, &RedriveOrders),
+    modules: Vec<Module>,
+    places: &[usize],
+    drain: &Drain,
+) -> Vec<Arc<Lane>> {
     let connections: Vec<Arc<Connections>> = (0..plan.threads.max(1))
         .map(|thread| Arc::new(Connections::new(&plan.nats, &format!("{host} {thread}"))))
         .collect();
@@ -381,7 +311,7 @@ fn lanes(plan: &Arc<Plan>, host: &str, modules: Vec<Module>, places: &[usize], d
         Arc::new(Lane::new(
             handler.clone(),
             Arc::clone(plan),
-            host,
+            (host, redrives),
             module,
             bucket,
             Arc::clone(connections),

@@ -25,6 +25,7 @@ mod outbox;
 mod plan;
 mod process;
 mod random;
+mod redrive;
 mod schedule;
 mod text;
 mod trace;

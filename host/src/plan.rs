@@ -2,20 +2,22 @@
 //! the text, [`Plan`] is what the rest of the program is built from.
 
 use std::collections::BTreeMap;
-use std::fmt::Debug;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
-use sha2::{Digest as _, Sha256};
 
+mod agree;
 mod circuit;
 mod outbox;
+mod redrive;
 pub mod time_text;
 mod timetable;
 
+pub use agree::hex;
 pub use circuit::CircuitPolicy;
 pub use outbox::{Outbox, OutboxDatabase, OutboxSource, Postgres, PostgresTls, lsn, lsn_text};
+pub use redrive::{REDRIVE, Redrive};
 pub use timetable::{Dst, Timetable, When};
 
 /// What one host does: how it reaches NATS, which streams it provides, which handlers it runs.
@@ -187,6 +189,8 @@ pub struct Handler {
     pub retry: RetryPolicy,
     /// `None`: it has no circuit.
     pub circuit: Option<CircuitPolicy>,
+    /// `None`: its dead letters wait for a person.
+    pub redrive: Option<Redrive>,
     /// The consumer's `max_deliver` is `retry.max_attempts` plus this.
     pub deliver_slack: u32,
     /// The consumer's `max_ack_pending`.
@@ -282,6 +286,7 @@ impl Handler {
                 backoff_max: Duration::from_secs(10),
             },
             circuit: None,
+            redrive: None,
             deliver_slack: 2,
             ack_pending_max: 1,
             bucket: None,
@@ -294,74 +299,12 @@ impl Handler {
     }
 }
 
-impl Handler {
-    /// What hosts that serve it together must agree on, by the key of the configuration, each value as six hex digits of its
-    /// SHA-256: not where its module lies, nor how much of it a host runs at a
-    /// time, nor its circuit, which is each host's own.
-    pub fn settings_digests(&self) -> Vec<(&'static str, String)> {
-        let Handler {
-            name: _,
-            module: _,
-            stream,
-            subjects,
-            consumer,
-            start: _,
-            instance,
-            concurrency: _,
-            in_flight: _,
-            timeout,
-            memory_bytes_max: _,
-            ack_wait,
-            retry,
-            circuit: _,
-            deliver_slack,
-            ack_pending_max,
-            bucket,
-            ledger,
-            identity,
-            identity_window,
-            publish,
-            settings,
-        } = self;
-        let all: [(&str, &dyn Debug); 17] = [
-            ("stream", stream),
-            ("subjects", subjects),
-            ("consumer", consumer),
-            ("instance", instance),
-            ("timeout", timeout),
-            ("ack_wait", ack_wait),
-            ("max_attempts", &retry.max_attempts),
-            ("backoff", &retry.backoff),
-            ("backoff_max", &retry.backoff_max),
-            ("deliver_slack", deliver_slack),
-            ("ack_pending_max", ack_pending_max),
-            ("bucket", bucket),
-            ("ledger", ledger),
-            ("identity", identity),
-            ("identity_window", identity_window),
-            ("publish", publish),
-            ("settings", settings),
-        ];
-        let digest = |(key, value): &(&'static str, &dyn Debug)| (*key, hex(&format!("{value:?}"), 3));
-        all.iter().map(digest).collect()
-    }
-
-    /// All of [`settings_digests`](Self::settings_digests), as one short name.
-    pub fn digest(&self) -> String {
-        hex(&format!("{} {:?}", self.name, self.settings_digests()), 6)
-    }
-
-    /// What the server may deliver at most: the ceiling above the host's own count.
-    pub fn max_deliver(&self) -> i64 {
-        i64::from(self.retry.max_attempts) + i64::from(self.deliver_slack)
-    }
-}
-
 impl Plan {
-    /// The ledgers that this host's handlers and schedules write to, each once.
+    /// The ledgers that this host's handlers, schedules and redrives write to, each once.
     pub fn ledgers(&self) -> Vec<&str> {
         let mut names: Vec<&str> = self.handlers.iter().filter_map(|h| h.ledger.as_deref()).collect();
-        if self.schedules.as_ref().is_some_and(|schedules| !schedules.is_empty()) {
+        let redrives = self.handlers.iter().any(|handler| handler.redrive.is_some());
+        if redrives || self.schedules.as_ref().is_some_and(|schedules| !schedules.is_empty()) {
             names.push("mesh");
         }
         names.sort_unstable();
@@ -375,10 +318,4 @@ impl Plan {
         names.sort_unstable();
         hex(&names.join(" "), 6)
     }
-}
-
-/// The first bytes of a text's SHA-256.
-pub fn hex(text: &str, bytes: usize) -> String {
-    let digest = Sha256::digest(text);
-    digest.iter().take(bytes).map(|byte| format!("{byte:02x}")).collect()
 }

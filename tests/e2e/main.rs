@@ -68,6 +68,7 @@ mod poisoned;
 mod randomness;
 mod readme;
 mod recorded;
+mod redrive;
 mod refused;
 mod rehearse;
 mod remade;

@@ -60,7 +60,8 @@ async fn what_is_printed_as_json_is_as_the_published_schemas_say() {
     let schedule = "[schedules.tick]\nsubject = \"events.tick\"\nevery = \"1h\"";
     let config = Config::new()
         .handler("probe", &modules::handler("probe"), lines)
-        .table(schedule);
+        .table(schedule)
+        .table("[redrive]\nevery = \"1h\"");
     let (mut mesh, host) = Mesh::start(config).await;
     let reject = json!({ "op": "reject", "code": "a", "message": "never" });
     mesh.order(reject.clone()).await;
@@ -142,6 +143,7 @@ async fn what_is_printed_as_json_is_as_the_published_schemas_say() {
         "schedule-next",
         mesh.jetmesh_ok(&["schedule", "next", "tick", "--json"]).await,
     ));
+    outputs.push(("redrive", mesh.jetmesh_ok(&["redrive", "status", "--json"]).await));
     outputs.push(("status", status(&mesh).await));
     mesh.config = mesh.config.clone().table(OUTBOX);
     outputs.push(("outbox", mesh.jetmesh(&["outbox", "status", "--json"]).await.1));

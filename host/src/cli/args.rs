@@ -7,6 +7,7 @@ use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use super::dlq::Dlq;
 use super::outbox::OutboxCommand;
+use super::redrive::RedriveCommand;
 use super::retrying::Retrying;
 use super::schedule::ScheduleCommand;
 use super::schema::Schema;
@@ -95,6 +96,9 @@ pub enum Command {
     Retrying(Retrying),
     // So is this one's.
     Trace(Box<Trace>),
+    /// Show, pause and resume the replays of dead letters that the mesh makes by itself
+    #[command(subcommand)]
+    Redrive(RedriveCommand),
     /// List, pause, resume and run the schedules of the mesh
     #[command(subcommand)]
     Schedule(ScheduleCommand),

@@ -12,6 +12,7 @@ mod dlq;
 mod documented;
 mod outbox;
 mod pretty;
+mod redrive;
 mod reset;
 mod retrying;
 mod run;
@@ -200,6 +201,7 @@ fn command(args: &Args) -> ExitCode {
             Command::Retrying(retrying) => retrying::run(args, retrying).await,
             Command::Trace(trace) => trace::run(args, trace, &stop).await,
             Command::Outbox(command) => outbox::run(args, command).await,
+            Command::Redrive(command) => redrive::run(args, command).await,
             Command::Schema(schema) => schema::run(schema),
             Command::Reset(reset) => reset::run(args, reset).await,
             Command::Schedule(schedule) => schedule::run(args, schedule, &stop).await,

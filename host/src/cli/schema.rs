@@ -11,6 +11,7 @@ use super::dlq::ls::{GroupJson, LetterJson};
 use super::dlq::rehearse::RehearsalLine;
 use super::dlq::replay::{AccountJson, DryRunJson};
 use super::dlq::show::ShowJson;
+use super::redrive::json::RedriveJson;
 use super::retrying::RetryingJson;
 use super::schedule::json::{ScheduleDue, ScheduleJson};
 use super::status::json::MeshStatus;
@@ -42,7 +43,7 @@ impl Published {
     }
 }
 
-pub static SCHEMAS: [Published; 17] = [
+pub static SCHEMAS: [Published; 18] = [
     Published::of::<MeshStatus>("status", "`status --json`"),
     Published::of::<TraceJson>("trace", "`trace --json`"),
     Published::of::<TraceRequest>("trace-request", "a request to `jetmesh.trace`"),
@@ -50,6 +51,7 @@ pub static SCHEMAS: [Published; 17] = [
     Published::of::<RetryingJson>("retrying", "a line of `retrying --json`"),
     Published::of::<ScheduleJson>("schedule", "`schedule show --json`, a line of `schedule ls --json`"),
     Published::of::<ScheduleDue>("schedule-next", "a line of `schedule next --json`"),
+    Published::of::<RedriveJson>("redrive", "a line of `redrive status --json`"),
     Published::of::<OutboxStatus>("outbox", "a line of `outbox status --json`"),
     Published::of::<LetterJson>("ls", "a line of `dlq ls --json`"),
     Published::of::<GroupJson>("group", "a line of `dlq ls --group --json`"),

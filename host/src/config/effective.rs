@@ -7,7 +7,7 @@ use super::values::{format_bytes, format_duration};
 use crate::event::rfc3339;
 use crate::plan::{
     CatchUp, Dst, Handler, Identity, Instance, LogFormat, Nats, Outbox, OutboxDatabase, OutboxSource, Overlap, Plan,
-    Schedule, Start, Stream, When,
+    Redrive, Schedule, Start, Stream, When,
 };
 use crate::text::secret::{HIDDEN, hide, redact};
 
@@ -219,12 +219,28 @@ fn handler(out: &mut EffectiveText<'_>, handler: &Handler) {
     );
     out.duration("identity_window", handler.identity_window);
     out.list("publish", &handler.publish);
+    if let Some(own) = &handler.redrive {
+        redrive(out, &handler.name, own);
+    }
     if !handler.settings.is_empty() {
         out.table(&format!("handlers.{}.settings", handler.name));
         for (key, value) in &handler.settings {
             out.text(&quote_key(key), value);
         }
     }
+}
+
+fn redrive(out: &mut EffectiveText<'_>, handler: &str, redrive: &Redrive) {
+    out.table(&format!("handlers.{handler}.redrive"));
+    out.list("causes", &redrive.causes);
+    out.list("codes", &redrive.codes);
+    out.duration("every", redrive.every);
+    out.duration("after", redrive.after);
+    out.duration("backoff", redrive.backoff);
+    out.duration("backoff_max", redrive.backoff_max);
+    out.raw("max_times", &redrive.times_max);
+    let rate = redrive.per_second.map(|rate| format!("{rate}/s"));
+    out.optional("rate", rate.as_deref());
 }
 
 fn schedule(out: &mut EffectiveText<'_>, schedule: &Schedule) {

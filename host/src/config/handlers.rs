@@ -1,4 +1,4 @@
-//! `[streams]`, `[defaults]` and `[handlers]`: what is consumed, by whom, and within which limits.
+//! `[defaults]` and `[handlers]`: what consumes events, and within which limits.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -8,75 +8,16 @@ use super::circuit::{self, CircuitKeys};
 use super::names::{check_name, check_stream, check_subject};
 use super::narrow;
 use super::reader::{Reader, Section};
+use super::redrive::{self, RedriveKeys};
 use crate::event::parse_rfc3339;
 use crate::event::subject::overlap;
-use crate::plan::{Handler, Identity, Instance, Retention, RetryPolicy, Start, Stream};
+use crate::plan::{Handler, Identity, Instance, RetryPolicy, Start, Stream};
 
 /// Buckets that are the mesh's own.
 const RESERVED: [&str; 3] = ["mesh", "mesh_attempts", "mesh_modules"];
 
 /// For how long duplicates are recognised by their message id, by default.
 const IDENTITY_WINDOW: Duration = Duration::from_secs(24 * 3600);
-
-pub fn streams(root: &mut Section, reader: &mut Reader) -> Vec<Stream> {
-    let mut found: Vec<Stream> = Vec::new();
-    for (name, mut section) in root.sections(reader, "streams") {
-        let key = section.key("subjects");
-        check_stream(reader, &format!("streams.{name}"), &name);
-        if name.starts_with("MESH_") || name.starts_with("KV_") {
-            let what = "streams named MESH_… and KV_… are made by the mesh itself";
-            reader.problem(format!("streams.{name}"), what, "use another name");
-        }
-        let subjects = section.list(reader, "subjects");
-        if subjects.is_empty() {
-            reader.problem(
-                &key,
-                "a stream captures at least one subject",
-                "subjects = [\"orders.>\"]",
-            );
-        }
-        for (i, subject) in subjects.iter().enumerate() {
-            check_subject(reader, &key, subject);
-            if let Some(other) = subjects[..i].iter().find(|other| overlap(other, subject)) {
-                reader.problem(
-                    &key,
-                    format!("`{subject}` overlaps with `{other}`"),
-                    "leave one of them out",
-                );
-            }
-            if let Some(other) = found
-                .iter()
-                .find(|s| s.subjects.iter().any(|theirs| overlap(theirs, subject)))
-            {
-                let what = format!("`{subject}` overlaps with stream {}", other.name);
-                reader.problem(&key, what, "JetStream lets a subject be captured by one stream only");
-            }
-        }
-        let kinds = [
-            ("limits", Retention::Limits),
-            ("interest", Retention::Interest),
-            ("workqueue", Retention::WorkQueue),
-        ];
-        let retention = section.word(reader, "retention", &kinds, Retention::Limits);
-        let replicas = narrow(section.number(reader, "replicas", 1..=5, 1));
-        let max_age = section.duration_or(reader, "max_age", Duration::from_secs(1));
-        let window = Duration::from_secs(120);
-        let duplicate_window = section.duration(reader, "duplicate_window", Duration::from_millis(100), window);
-        let max_bytes = section.bytes_or(reader, "max_bytes", 1 << 20..=1 << 50);
-        section.finish(reader);
-        found.push(Stream {
-            name,
-            subjects,
-            retention,
-            replicas,
-            max_age,
-            max_bytes,
-            duplicate_window,
-            markers: Vec::new(),
-        });
-    }
-    found
-}
 
 /// The limits of a handler, from its own section over `[defaults]`.
 #[derive(Debug, Clone)]
@@ -173,12 +114,26 @@ impl Tuning {
         tuning
     }
 
+    fn instance(&self) -> Instance {
+        match self.reused {
+            true => Instance::Reused {
+                recycle_after: u32::try_from(self.recycle_after).unwrap_or(u32::MAX),
+            },
+            false => Instance::Fresh,
+        }
+    }
+
     fn in_flight(&self) -> u64 {
         self.in_flight.unwrap_or(self.concurrency * 4)
     }
 }
 
-pub fn read(root: &mut Section, base: &Path, streams: &[Stream], reader: &mut Reader) -> Vec<Handler> {
+pub fn read(
+    root: &mut Section,
+    base: &Path,
+    (streams, redrive): (&[Stream], &RedriveKeys),
+    reader: &mut Reader,
+) -> Vec<Handler> {
     let mut section = root.section(reader, "defaults");
     let defaults = Tuning::read(&mut section, &BUILT_IN, reader);
     section.finish(reader);
@@ -192,7 +147,7 @@ pub fn read(root: &mut Section, base: &Path, streams: &[Stream], reader: &mut Re
     }
     let mut found: Vec<Handler> = Vec::new();
     for (name, section) in sections {
-        let handler = one(name, section, base, &defaults, reader);
+        let handler = one(name, section, base, (&defaults, redrive), reader);
         let key = |of: &str| format!("handlers.{}.{of}", handler.name);
         if let Some(other) = found
             .iter()
@@ -240,7 +195,13 @@ fn feeds_itself(handler: &Handler, streams: &[Stream], reader: &mut Reader) {
     }
 }
 
-fn one(name: String, mut section: Section, base: &Path, defaults: &Tuning, reader: &mut Reader) -> Handler {
+fn one(
+    name: String,
+    mut section: Section,
+    base: &Path,
+    (defaults, redrive): (&Tuning, &RedriveKeys),
+    reader: &mut Reader,
+) -> Handler {
     let key = format!("handlers.{name}");
     check_name(reader, &key, &name);
     let tuning = Tuning::read(&mut section, defaults, reader);
@@ -261,6 +222,7 @@ fn one(name: String, mut section: Section, base: &Path, defaults: &Tuning, reade
     let identities = [("sequence", Identity::Sequence), ("message-id", Identity::MessageId)];
     let identity = section.word(reader, "identity", &identities, Identity::Sequence);
     let identity_window = section.duration(reader, "identity_window", Duration::from_secs(1), IDENTITY_WINDOW);
+    let redrive = redrive::of_handler(&mut section, redrive, reader);
     let settings: BTreeMap<String, String> = section.texts(reader, "settings").into_iter().collect();
     section.finish(reader);
     let ledger = match &bucket {
@@ -280,12 +242,7 @@ fn one(name: String, mut section: Section, base: &Path, defaults: &Tuning, reade
         subjects,
         consumer,
         start,
-        instance: match tuning.reused {
-            true => Instance::Reused {
-                recycle_after: u32::try_from(tuning.recycle_after).unwrap_or(u32::MAX),
-            },
-            false => Instance::Fresh,
-        },
+        instance: tuning.instance(),
         concurrency: narrow(tuning.concurrency),
         in_flight: narrow(tuning.in_flight()),
         timeout: tuning.timeout,
@@ -293,6 +250,7 @@ fn one(name: String, mut section: Section, base: &Path, defaults: &Tuning, reade
         ack_wait: tuning.ack_wait,
         retry: tuning.retry(),
         circuit: tuning.circuit.policy(),
+        redrive,
         deliver_slack: u32::try_from(tuning.deliver_slack).unwrap_or(u32::MAX),
         ack_pending_max: narrow(tuning.ack_pending_max),
         bucket,

@@ -10,7 +10,9 @@ mod nats;
 mod outboxes;
 mod postgres;
 mod reader;
+mod redrive;
 mod schedules;
+mod streams;
 #[cfg(test)]
 mod tests;
 mod values;
@@ -27,6 +29,7 @@ pub use effective::effective;
 use layers::Layer;
 pub use reader::Problem;
 use reader::{Reader, Section};
+pub use values::{format_duration, rate};
 
 use crate::plan::{Log, LogFormat, Plan};
 use crate::text::secret;
@@ -235,8 +238,9 @@ fn plan(values: Dict, base: &Path, reader: &mut Reader) -> Plan {
     let ledger_bytes_max = root.bytes_or(reader, "ledger_max_bytes", 1 << 20..=1 << 50);
     let log = log(root.section(reader, "log"), reader);
     let mut nats = nats::read(root.section(reader, "nats"), reader);
-    let mut streams = handlers::streams(&mut root, reader);
-    let handlers = handlers::read(&mut root, base, &streams, reader);
+    let mut streams = streams::read(&mut root, reader);
+    let redrive = redrive::read(&mut root, reader);
+    let handlers = handlers::read(&mut root, base, (&streams, &redrive), reader);
     let schedules = schedules::read(&mut root, reader);
     let outboxes = outboxes::read(&mut root, base, &handlers, reader);
     outboxes::mark(&mut streams, &outboxes);
@@ -244,6 +248,9 @@ fn plan(values: Dict, base: &Path, reader: &mut Reader) -> Plan {
     let cores = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let threads = if threads == 0 { cores() } else { narrow(threads) };
     nats.connections = crate::broker::shared::wanted(threads, relay, !outboxes.is_empty());
+    // That of the rounds of redrives.
+    let redrives = handlers.iter().any(|handler| handler.redrive.is_some());
+    nats.connections.most += usize::from(redrives);
     Plan {
         mesh,
         nats,

@@ -55,6 +55,23 @@ pub fn format_duration(duration: Duration) -> String {
     }
 }
 
+/// A rate such as `200/s` or `30/min`: how many in a second.
+pub fn rate(text: &str) -> Result<f64, String> {
+    let wrong = || "not a rate such as 200/s or 30/min".to_owned();
+    let (number, unit) = text.split_once('/').unwrap_or((text, "s"));
+    let number: f64 = number.trim().parse().map_err(|_| wrong())?;
+    let seconds = match unit.trim() {
+        "s" => 1.0,
+        "min" => 60.0,
+        _ => return Err(wrong()),
+    };
+    if number.is_finite() && number > 0.0 {
+        Ok(number / seconds)
+    } else {
+        Err(wrong())
+    }
+}
+
 const UNITS: [(&str, u64); 4] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
 
 /// A size such as `64MiB`, or a bare number of bytes.

@@ -20,7 +20,7 @@ use crate::broker::provision::DEAD;
 use crate::broker::{By, Connection, Error};
 use crate::event::header_map;
 use crate::mesh_streams::dead_letter::{self, Letter, REPLAYED};
-use crate::mesh_streams::replay_queue::{self, LIST_MAX};
+use crate::mesh_streams::replay_queue::{self, LIST_MAX, LetterRef};
 
 /// Answers that are awaited at a time.
 const ASKS_MAX: usize = 256;
@@ -127,6 +127,8 @@ pub async fn run(
 
 /// Which letters were asked for. `Some`: the fate of one is known with the answer.
 type AskedLetters = (Vec<usize>, Result<Option<(usize, Fate)>, Error>);
+/// A letter as it is asked for: where it lies, and its sequence if it is meant only as it was read.
+type LetterMeant = (String, Option<u64>);
 type Ask = Pin<Box<dyn Future<Output = AskedLetters> + Send>>;
 
 struct ReplayRun<'a> {
@@ -166,7 +168,9 @@ impl ReplayRun<'_> {
 
     fn ask(&mut self, ats: &[usize]) {
         // By handler. Where no ledger knows what is done, each letter is asked for by itself: twice does nothing then.
-        let mut lists: BTreeMap<&str, (Vec<usize>, Vec<String>)> = BTreeMap::new();
+        let mut lists: BTreeMap<&str, (Vec<usize>, Vec<LetterMeant>)> = BTreeMap::new();
+        // The mesh may begin a run twice, with two hosts: what one of them has replayed, the other one does not replay again.
+        let bound = replay_queue::is_redrive(self.name);
         let mut asks = Vec::new();
         for &at in ats {
             let connection = self.connection.clone();
@@ -183,10 +187,11 @@ impl ReplayRun<'_> {
             } else if letter.in_ledger {
                 let (ats, letters) = lists.entry(&kind.key.handler).or_default();
                 ats.push(at);
-                letters.push(subject);
+                letters.push((subject, bound.then_some(letter.sequence)));
             } else {
                 let handler = kind.key.handler.clone();
-                asks.push(ask_for(connection, handler, (vec![at], vec![subject]), run).boxed());
+                let letter = (subject, bound.then_some(letter.sequence));
+                asks.push(ask_for(connection, handler, (vec![at], vec![letter]), run).boxed());
             }
         }
         for (handler, letters) in lists {
@@ -276,9 +281,14 @@ impl ReplayRun<'_> {
 async fn ask_for(
     connection: Connection,
     handler: String,
-    (ats, letters): (Vec<usize>, Vec<String>),
+    (ats, letters): (Vec<usize>, Vec<LetterMeant>),
     run: String,
 ) -> AskedLetters {
+    let refs = letters.iter().map(|(subject, sequence)| LetterRef {
+        subject,
+        sequence: *sequence,
+    });
+    let letters: Vec<LetterRef<'_>> = refs.collect();
     let asked = replay_queue::ask_for(&connection, &handler, &letters, &run).await;
     (ats, asked.map(|()| None))
 }

@@ -16,6 +16,7 @@ use crate::handler_task::links::{Link, Links};
 use crate::handler_task::lost::Doors;
 use crate::handler_task::record::AttemptRecords;
 use crate::handler_task::replay::lists::Lists;
+use crate::handler_task::replay::redrive::RedriveOrders;
 use crate::handler_task::runner::Runner;
 use crate::handler_task::source::SourceMemory;
 use crate::handler_task::suspicion::Suspicion;
@@ -55,6 +56,8 @@ pub struct Lane {
     /// What may be taken from its consumer, its replays and its advisories.
     pub(crate) doors: Doors,
     pub(crate) lists: Lists,
+    /// What begins a round of its redrive.
+    pub(crate) redrives: RedriveOrders,
     pub(crate) advisories: Advisories,
     pub(crate) suspicion: Suspicion,
 }
@@ -84,7 +87,7 @@ impl Lane {
     pub fn new(
         plan: Handler,
         whole: Arc<plan::Plan>,
-        host: &str,
+        (host, redrives): (&str, &RedriveOrders),
         module: Module,
         bucket: Option<Arc<Bucket>>,
         connections: Arc<Connections>,
@@ -105,6 +108,7 @@ impl Lane {
             dead_letters: DeadLetters::new(own(), all(), way(), bucket.clone()),
             doors: Doors::of(&plan),
             lists: Lists::default(),
+            redrives: redrives.clone(),
             advisories: Advisories::new(),
             suspicion: Suspicion::default(),
             plan,

@@ -34,7 +34,7 @@ mod malformed;
 mod postpone;
 mod record;
 pub mod reload;
-mod replay;
+pub mod replay;
 mod report;
 mod runner;
 pub mod serve;

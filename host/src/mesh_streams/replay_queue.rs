@@ -14,6 +14,10 @@ use crate::mesh_streams::dead_letter::{self, ASKED_BY};
 
 /// Header of a replay: the subject of the dead letter that it replays.
 pub const LETTER: &str = "Mesh-Letter";
+/// Header of the replay of one letter: the sequence of the letter in its stream, if only that letter is meant as it was read.
+pub const LETTER_SEQUENCE: &str = "Mesh-Letter-Sequence";
+/// Begins the name of a run that the mesh has begun by itself. In place of an event it is the order to begin one.
+pub const REDRIVE: &str = "redrive";
 /// Most letters in one list. They are read together, and if one of them is delivered again, all are.
 pub const LIST_MAX: usize = 64;
 /// In place of an incarnation, whose names are longer.
@@ -42,21 +46,65 @@ async fn asked(connection: &Connection, subject: &str, headers: HeaderMap) -> Re
         .map_err(|error| error.in_stream(REPLAY))
 }
 
-/// Asks for dead letters of one handler, by where they lie, at most [`LIST_MAX`]. One letter by itself is as any other event;
+/// A dead letter that is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LetterRef<'a> {
+    /// Where it lies.
+    pub subject: &'a str,
+    /// Its sequence, if only that letter is meant as it was read: then asking twice replays it once.
+    pub sequence: Option<u64>,
+}
+
+impl<'a> LetterRef<'a> {
+    /// As a line of a list has it.
+    fn parse(line: &'a str) -> LetterRef<'a> {
+        let bound = line
+            .split_once(' ')
+            .and_then(|(subject, sequence)| Some((subject, sequence.parse().ok()?)));
+        match bound {
+            Some((subject, sequence)) => LetterRef {
+                subject,
+                sequence: Some(sequence),
+            },
+            None => LetterRef {
+                subject: line,
+                sequence: None,
+            },
+        }
+    }
+
+    fn line(&self) -> String {
+        match self.sequence {
+            Some(sequence) => format!("{} {sequence}", self.subject),
+            None => self.subject.to_owned(),
+        }
+    }
+}
+
+/// Asks for dead letters of one handler, at most [`LIST_MAX`]. One letter by itself is as any other event;
 /// of several, those that wait already are asked for twice. So several are only for handlers with a ledger, which knows what
 /// is done. `run`: who asks, by which the one who asked is told of what becomes of it.
-pub async fn ask_for(connection: &Connection, handler: &str, letters: &[String], run: &str) -> Result<(), Error> {
+pub async fn ask_for(
+    connection: &Connection,
+    handler: &str,
+    letters: &[LetterRef<'_>],
+    run: &str,
+) -> Result<(), Error> {
     let mut headers = HeaderMap::new();
     headers.insert(ASKED_BY, run);
     match letters {
         [] => Ok(()),
         [letter] => {
-            headers.insert(LETTER, letter.as_str());
-            asked(connection, &subject(dead_letter::id_of(letter)), headers).await
+            headers.insert(LETTER, letter.subject);
+            if let Some(sequence) = letter.sequence {
+                headers.insert(LETTER_SEQUENCE, sequence.to_string());
+            }
+            asked(connection, &subject(dead_letter::id_of(letter.subject)), headers).await
         }
         letters => {
             let subject = subject(&format!("{handler}.{LIST}{}", token()));
-            let list = letters.join("\n").into();
+            let lines: Vec<String> = letters.iter().map(LetterRef::line).collect();
+            let list = lines.join("\n").into();
             let sent = connection.publish(&subject, headers, list).await;
             sent.map(|_| ()).map_err(|error| error.in_stream(REPLAY))
         }
@@ -68,11 +116,17 @@ pub fn is_run(text: &str) -> bool {
     (1..=32).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_alphanumeric())
 }
 
+/// Whether the mesh has begun this run by itself.
+pub fn is_redrive(run: &str) -> bool {
+    run.len() > REDRIVE.len() && run.starts_with(REDRIVE)
+}
+
 /// The letters of a list.
-pub fn letters(list: &[u8]) -> impl Iterator<Item = &str> {
+pub fn letters(list: &[u8]) -> impl Iterator<Item = LetterRef<'_>> {
     list.split(|byte| *byte == b'\n')
         .filter_map(|line| std::str::from_utf8(line).ok())
         .filter(|line| !line.is_empty())
+        .map(LetterRef::parse)
 }
 
 /// What waits to be run once more by a handler, `<handler>.<incarnation>.<sequence>` each.
@@ -87,7 +141,7 @@ pub async fn waiting(connection: &Connection, handler: &str) -> Result<HashSet<S
         if named.and_then(list_of).is_none() {
             waiting.insert(id.to_owned());
         } else if let Some(list) = connection.stored(REPLAY, By::Last(&subject)).await? {
-            waiting.extend(letters(&list.payload).map(|letter| dead_letter::id_of(letter).to_owned()));
+            waiting.extend(letters(&list.payload).map(|letter| dead_letter::id_of(letter.subject).to_owned()));
         }
     }
     Ok(waiting)
@@ -102,9 +156,34 @@ pub async fn waits(connection: &Connection, handler: &str, event: &EventId) -> R
     let lists = subject(&format!("{handler}.{LIST}>"));
     for list in connection.subjects(REPLAY, &lists).await? {
         let list = connection.stored(REPLAY, By::Last(&list)).await?;
-        if list.is_some_and(|list| letters(&list.payload).any(|letter| dead_letter::id_of(letter) == id)) {
+        if list.is_some_and(|list| letters(&list.payload).any(|letter| dead_letter::id_of(letter.subject) == id)) {
             return Ok(true);
         }
     }
     Ok(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_of_a_list_names_a_letter_as_it_was_read_or_as_it_is() {
+        let letter = |subject, sequence| LetterRef { subject, sequence };
+        let all = [
+            letter("$MESH.dead.S.h.k.1", None),
+            letter("$MESH.dead.S.h.k.2", Some(7)),
+        ];
+        let lines: Vec<String> = all.iter().map(LetterRef::line).collect();
+        let list = lines.join("\n");
+        assert_eq!(letters(list.as_bytes()).collect::<Vec<_>>(), all);
+        let other = letters(b"not a letter\n\n").collect::<Vec<_>>();
+        assert_eq!(other, [letter("not a letter", None)]);
+    }
+
+    #[test]
+    fn a_run_of_the_mesh_is_told_from_one_of_a_person() {
+        assert!(is_redrive("redriveab12") && is_run("redriveab12"));
+        assert!(!is_redrive("redrive") && !is_redrive("ab12redrive"));
+    }
 }

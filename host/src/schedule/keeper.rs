@@ -13,6 +13,7 @@ use super::state::{ActedBy, ConsumerName, ScheduleState, ScheduleStep};
 use super::store::{self, Error, Stepped};
 use crate::broker::Connections;
 use crate::broker::connection::{redial_delay, token};
+use crate::broker::provision::REPLAY;
 use crate::event::clock::now_ms;
 use crate::event::rfc3339;
 use crate::event::subject::subject_matches;
@@ -21,7 +22,7 @@ use crate::failpoint::mistake::Mistake;
 use crate::ledger::Bucket;
 use crate::ledger::relay::due::TimerDue;
 use crate::ledger::store::committer;
-use crate::plan::{Handler, Overlap, Plan};
+use crate::plan::{Handler, Overlap, Plan, Schedule};
 use crate::trouble::Weight;
 
 /// How often the timers are looked for.
@@ -112,25 +113,34 @@ impl Keeper {
 
     /// Arms what the configuration has, and disarms what it has no more: once.
     async fn arm_all(&self) -> Result<(), Error> {
-        let Some(schedules) = self.plan.schedules.as_ref().filter(|_| !*self.armed.lock()) else {
+        if *self.armed.lock() {
             return Ok(());
-        };
-        for spec in schedules {
-            let consumers = self.consumers(&spec.subject);
-            let arm = |found: Option<&ScheduleState>, by: ActedBy| {
-                ScheduleState::arm(found, (spec, &consumers), by, &token())
-            };
-            if let Stepped::Taken(taken) = self.step(&spec.name, arm).await? {
-                failpoint::point("schedule-armed");
-                let next = taken.state.next.as_ref().map(|next| rfc3339(next.due));
-                tracing::info!(schedule = %spec.name, next = next.as_deref().unwrap_or("never"), "schedule armed");
+        }
+        for spec in self.plan.schedules.iter().flatten() {
+            self.arm(spec, &self.consumers(&spec.subject)).await?;
+        }
+        for handler in &self.plan.handlers {
+            if let Some(spec) = handler.redrive_schedule() {
+                let consumer = ConsumerName {
+                    stream: REPLAY.to_owned(),
+                    name: handler.name.clone(),
+                };
+                self.arm(&spec, &[consumer]).await?;
             }
         }
         let connection = self.connections.ledgers.connection(None).await?;
-        for name in store::names(&connection).await? {
-            if schedules.iter().any(|spec| spec.name == name) {
-                continue;
-            }
+        // A host knows of the redrives of its own handlers only.
+        let redrives = store::redrives(&connection).await?;
+        let mut gone: Vec<String> = redrives.into_iter().filter(|name| self.has_no_redrive(name)).collect();
+        if let Some(schedules) = &self.plan.schedules {
+            let names = store::names(&connection).await?;
+            gone.extend(
+                names
+                    .into_iter()
+                    .filter(|name| schedules.iter().all(|spec| spec.name != *name)),
+            );
+        }
+        for name in gone {
             let disarm = |found: Option<&ScheduleState>, by: ActedBy| found?.disarm(by);
             if let Stepped::Taken(_) = self.step(&name, disarm).await? {
                 tracing::warn!(schedule = %name, "schedule disarmed: the configuration does not have it any more");
@@ -138,6 +148,23 @@ impl Keeper {
         }
         *self.armed.lock() = true;
         Ok(())
+    }
+
+    async fn arm(&self, spec: &Schedule, consumers: &[ConsumerName]) -> Result<(), Error> {
+        let arm =
+            |found: Option<&ScheduleState>, by: ActedBy| ScheduleState::arm(found, (spec, consumers), by, &token());
+        if let Stepped::Taken(taken) = self.step(&spec.name, arm).await? {
+            failpoint::point("schedule-armed");
+            let next = taken.state.next.as_ref().map(|next| rfc3339(next.due));
+            tracing::info!(schedule = %spec.name, next = next.as_deref().unwrap_or("never"), "schedule armed");
+        }
+        Ok(())
+    }
+
+    /// A redrive of a handler of this host, which the configuration does not have.
+    fn has_no_redrive(&self, name: &str) -> bool {
+        let mut handlers = self.plan.handlers.iter();
+        handlers.any(|handler| handler.redrive.is_none() && handler.redrive_name() == name)
     }
 
     /// The consumers of this host's handlers that are given what is published on a subject.
@@ -207,7 +234,8 @@ impl Keeper {
 
     /// Looks after all schedules, if this host's configuration has a part in them.
     async fn look(&self) {
-        if self.plan.schedules.is_some()
+        let redrives = self.plan.handlers.iter().any(|handler| handler.redrive.is_some());
+        if (self.plan.schedules.is_some() || redrives)
             && *self.armed.lock()
             && let Err(error) = self.look_at_all().await
         {
@@ -218,7 +246,12 @@ impl Keeper {
     async fn look_at_all(&self) -> Result<(), Error> {
         let connection = self.connections.ledgers.connection(None).await?;
         self.bucket.catch_up().await?;
-        for name in store::names(&connection).await? {
+        let redrives = self.plan.handlers.iter().filter(|handler| handler.redrive.is_some());
+        let mut names: Vec<String> = redrives.map(Handler::redrive_name).collect();
+        if self.plan.schedules.is_some() {
+            names.extend(store::names(&connection).await?);
+        }
+        for name in names {
             let Some(state) = store::read(&self.bucket, &name).await? else {
                 continue;
             };
@@ -242,11 +275,12 @@ impl Keeper {
     /// Another host may have another configuration: the one that has started last is right.
     fn compare(&self, state: &ScheduleState) {
         let name = &state.spec.name;
-        let mut own = self.plan.schedules.iter().flatten();
+        let redrives = self.plan.handlers.iter().filter_map(Handler::redrive_schedule);
+        let mut own = self.plan.schedules.iter().flatten().cloned().chain(redrives);
         let own = own.find(|spec| spec.name == *name);
         let why = match (own, &state.disarmed) {
             (Some(_), Some(by)) => format!("host {}, whose configuration does not have it, has disarmed it", by.by),
-            (Some(own), None) if *own != state.spec => {
+            (Some(own), None) if own != state.spec => {
                 format!("host {} has armed it by another configuration", state.armed.by)
             }
             (None, None) => format!(

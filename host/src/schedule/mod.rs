@@ -8,10 +8,15 @@ pub mod state;
 pub mod store;
 mod transaction;
 
+use crate::plan::REDRIVE;
+
 /// Before the name of a schedule: the key of its state, and the handler that its decisions name.
 pub const PREFIX: &str = "schedule.";
 
-/// The key of a schedule's state in the mesh's own bucket.
+/// The key of a schedule's state in the mesh's own bucket. That of a redrive is its name: no other schedule has a dot in it.
 pub fn key(name: &str) -> String {
-    format!("{PREFIX}{name}")
+    match name.starts_with(REDRIVE) {
+        true => name.to_owned(),
+        false => format!("{PREFIX}{name}"),
+    }
 }

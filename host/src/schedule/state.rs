@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::key;
 use crate::calendar::{Calendar, delay_of};
 use crate::plan::{CatchUp, Overlap, Schedule, time_text};
 
@@ -340,14 +341,14 @@ impl ScheduleState {
     }
 
     fn timer_id(&self) -> String {
-        format!("schedule.{}.{}.{}", self.spec.name, self.token, self.n)
+        format!("{}.{}.{}", key(&self.spec.name), self.token, self.n)
     }
 
     /// `which`: 0 for the one of a due time; else the step in which a person has asked for it.
     fn event_id(&self, due: u64, which: u64) -> String {
         let due: String = time_text::text(due).chars().filter(|c| !"-:.".contains(*c)).collect();
         // It is a whole second.
-        format!("schedule.{}.{}.{which}", self.spec.name, due.replace("000Z", "Z"))
+        format!("{}.{}.{which}", key(&self.spec.name), due.replace("000Z", "Z"))
     }
 }
 

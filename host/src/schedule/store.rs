@@ -3,12 +3,15 @@
 use super::state::{ActedBy, FORMAT, ScheduleState, ScheduleStep};
 use super::transaction::transaction;
 use super::{PREFIX, key};
+use crate::broker::error::Code;
 use crate::broker::kv::{key_subject, kv_stream};
 use crate::broker::provision::{DELAYED, MESH_BUCKET};
 use crate::broker::{self, Connection};
 use crate::event::clock::now_ms;
 use crate::event::effects::{State as _, Version};
+use crate::ledger::store::keys;
 use crate::ledger::{Bucket, CommitError, Committed};
+use crate::plan::REDRIVE;
 
 /// How often a step is tried beside other hosts that write the same key.
 const TRIES_MAX: u32 = 20;
@@ -107,6 +110,15 @@ pub async fn read(bucket: &Bucket, name: &str) -> Result<Option<ScheduleState>, 
     value.map(|value| parse(name, &value)).transpose()
 }
 
+/// The same as the mesh's bucket has it, for those that have no ledger.
+pub async fn fetch(connection: &Connection, name: &str) -> Result<Option<ScheduleState>, Error> {
+    if connection.stream(&kv_stream(MESH_BUCKET)).await?.is_none() {
+        return Ok(None);
+    }
+    let (_, value) = keys::fetch(connection, MESH_BUCKET, &key(name)).await?;
+    value.map(|value| parse(name, &value)).transpose()
+}
+
 /// The state of a schedule out of its value.
 pub fn parse(name: &str, value: &[u8]) -> Result<ScheduleState, Error> {
     let schedule = || name.to_owned();
@@ -125,9 +137,23 @@ pub fn parse(name: &str, value: &[u8]) -> Result<ScheduleState, Error> {
     serde_json::from_value(json).map_err(unreadable)
 }
 
-/// The names of all schedules that the mesh knows.
+/// The names of all schedules that the mesh knows, without redrives.
 pub async fn names(connection: &Connection) -> Result<Vec<String>, broker::Error> {
-    let before = key_subject(MESH_BUCKET, PREFIX);
+    named(connection, PREFIX).await
+}
+
+/// The names of the redrives that the mesh knows.
+pub async fn redrives(connection: &Connection) -> Result<Vec<String>, broker::Error> {
+    let handlers = match named(connection, REDRIVE).await {
+        Err(error) if error.code() == Some(Code::STREAM_NOT_FOUND) => Vec::new(),
+        handlers => handlers?,
+    };
+    Ok(handlers.iter().map(|handler| format!("{REDRIVE}{handler}")).collect())
+}
+
+/// What follows a prefix in the keys of the mesh's own bucket.
+async fn named(connection: &Connection, prefix: &str) -> Result<Vec<String>, broker::Error> {
+    let before = key_subject(MESH_BUCKET, prefix);
     let subjects = connection
         .subjects(&kv_stream(MESH_BUCKET), &format!("{before}>"))
         .await?;

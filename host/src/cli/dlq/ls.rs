@@ -5,6 +5,7 @@ use serde::Serialize;
 
 use super::selection::Conditions;
 use crate::broker::Connection;
+use crate::cli::redrive::of_letter;
 use crate::cli::table::{self, Narrow};
 use crate::cli::text::{self, in_time, json_line};
 use crate::cli::{Error, OK};
@@ -15,6 +16,8 @@ use crate::event::clock::now_ms;
 use crate::event::outcome::Cause;
 use crate::event::rfc3339;
 use crate::mesh_streams::dead_letter::{self, Letter};
+use crate::plan::Plan;
+use crate::redrive::rule::RedriveTurn;
 
 #[derive(Debug, clap::Args)]
 pub struct Ls {
@@ -47,16 +50,16 @@ const NARROW_GROUPS: Narrow<'_> = Narrow {
     cut: &[7, 5],
 };
 
-pub async fn run(connection: &Connection, ls: &Ls) -> Result<u8, Error> {
+pub async fn run(connection: &Connection, plan: &Plan, ls: &Ls) -> Result<u8, Error> {
     let group = ls.group.as_deref().filter(|id| !id.is_empty());
     let filter = ls.conditions.filter(group);
     match &ls.group {
         Some(id) if id.is_empty() => groups(connection, &filter, ls).await,
-        _ => letters(connection, &filter, ls).await,
+        _ => letters(connection, plan, &filter, ls).await,
     }
 }
 
-async fn letters(connection: &Connection, filter: &Filter, ls: &Ls) -> Result<u8, Error> {
+async fn letters(connection: &Connection, plan: &Plan, filter: &Filter, ls: &Ls) -> Result<u8, Error> {
     let limit = ls.limit.unwrap_or(if ls.json { 0 } else { TABLE_LIMIT });
     if ls.json && limit == 0 {
         super::each(connection, filter, false, |letter| {
@@ -86,8 +89,19 @@ async fn letters(connection: &Connection, filter: &Filter, ls: &Ls) -> Result<u8
         if let Some(rest) = rest(&newest, filter) {
             println!("\n{rest}");
         }
+        left_to_person(plan, &newest);
     }
     Ok(OK)
+}
+
+/// Those that the mesh has replayed by itself as often as it may.
+fn left_to_person(plan: &Plan, newest: &Newest) {
+    let now = now_ms();
+    let left = |letter: &&Letter| matches!(of_letter(plan, letter, now), Some((_, RedriveTurn::Left)));
+    match newest.letters.iter().filter(left).count() {
+        0 => {}
+        left => println!("\n{left} of these were redriven as often as `max_times` allows: they wait for a person"),
+    }
 }
 
 /// What a table of the newest letters leaves out.
@@ -211,6 +225,8 @@ pub struct LetterJson<'a> {
     error: &'a str,
     /// How often it was tried; 0 if that is not known.
     attempts: u32,
+    /// How many of its failed replays the mesh has begun by itself.
+    redriven: u32,
     /// Digest of the module of the last attempt; empty if there was none.
     module: &'a str,
     /// The event: INCARNATION.SEQUENCE; of an undeliverable one its own id.
@@ -236,6 +252,7 @@ impl<'a> From<&'a Letter> for LetterJson<'a> {
             code: of(dead_letter::CODE),
             error: of(dead_letter::ERROR),
             attempts: of(dead_letter::ATTEMPTS).parse().unwrap_or(0),
+            redriven: letter.redriven(),
             module: of(dead_letter::MODULE),
             event: of(dead_letter::EVENT),
             event_subject: of(dead_letter::SUBJECT),

@@ -45,7 +45,7 @@ pub async fn run(args: &Args, dlq: &Dlq, stop: &Stop) -> Result<u8, Error> {
         );
     }
     match dlq {
-        Dlq::Ls(ls) => ls::run(&connection, ls).await,
+        Dlq::Ls(ls) => ls::run(&connection, &loaded.plan, ls).await,
         Dlq::Show(show) => show::run(&find(&connection, &show.id).await?, show.json),
         Dlq::Rehearse(rehearse) => rehearse::run(&connection, &loaded.plan, rehearse, stop).await,
         Dlq::Replay(replay) => replay::run(&loaded.plan, &connection, replay, stop).await,

@@ -22,6 +22,7 @@ use crate::event::rfc3339;
 use crate::mesh_streams::attempts::history;
 use crate::mesh_streams::attempts::{Attempt, RUNNING};
 use crate::mesh_streams::dead_letter::{self, Letter};
+use crate::mesh_streams::replay_queue::is_redrive;
 use crate::text::display::shown;
 
 /// A payload's lines beyond this are left to `--json`.
@@ -130,6 +131,9 @@ fn facts(letter: &Letter, now_ms: u64) -> Vec<(&'static str, String)> {
         ("event", event(letter)),
         ("attempts", attempts(letter)),
     ];
+    if letter.redriven() > 0 {
+        facts.push(("redriven", format!("{} time(s) by the mesh itself", letter.redriven())));
+    }
     if !of(dead_letter::DEATH).is_empty() {
         let (entry, ledger) = (of(dead_letter::DEATH), of(dead_letter::LEDGER));
         facts.push(("decided", format!("by entry {entry} of ledger {ledger}")));
@@ -182,6 +186,15 @@ fn age(ms: u64) -> String {
     text.split(' ').take(2).collect::<Vec<_>>().join(" ")
 }
 
+/// What made it, before its number.
+fn kind(attempt: &Attempt) -> &'static str {
+    match &attempt.asked_by {
+        Some(run) if is_redrive(run) => "redrive ",
+        _ if attempt.replay => "replay ",
+        _ => "",
+    }
+}
+
 /// The day of an attempt is told only if it is not that of the death.
 fn row(attempt: &Attempt, died: &str) -> Vec<String> {
     let day = |time: &str| time.split('T').next().map(str::to_owned);
@@ -194,7 +207,7 @@ fn row(attempt: &Attempt, died: &str) -> Vec<String> {
         outcome => outcome,
     };
     vec![
-        format!("{}{}", if attempt.replay { "replay " } else { "" }, attempt.attempt),
+        format!("{}{}", kind(attempt), attempt.attempt),
         began.to_owned(),
         attempt.host.clone(),
         attempt.module.clone(),

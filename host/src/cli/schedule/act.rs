@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{ScheduleBackfill, ScheduleRun, stored, unarmed};
+use super::{ScheduleBackfill, ScheduleRun, unarmed};
 use crate::broker::connection::token;
 use crate::broker::provision::MESH_BUCKET;
 use crate::broker::{Connection, Connections};
@@ -46,7 +46,9 @@ pub async fn run(plan: &Plan, run: &ScheduleRun) -> Result<u8, Error> {
 
 pub async fn backfill(connection: &Connection, plan: &Plan, backfill: &ScheduleBackfill) -> Result<u8, Error> {
     let name = &backfill.name;
-    let state = stored(connection, name).await?.ok_or_else(|| unarmed(plan, name))?;
+    let state = store::fetch(connection, name)
+        .await?
+        .ok_or_else(|| unarmed(plan, name))?;
     let calendar = state.calendar();
     let calendar = calendar.ok_or_else(|| Error::Failed(format!("schedule {name}: its times cannot be read")))?;
     let dues = calendar.between(backfill.from.saturating_sub(1), backfill.to);
@@ -85,16 +87,25 @@ async fn step(
     name: &str,
     take: impl Fn(&ScheduleState, ActedBy) -> Option<ScheduleStep>,
 ) -> Result<Stepped, Error> {
+    stepped(plan, name, take).await?.ok_or_else(|| unarmed(plan, name))
+}
+
+/// Takes a step of a schedule. `None`: it is not armed.
+pub async fn stepped(
+    plan: &Plan,
+    name: &str,
+    take: impl Fn(&ScheduleState, ActedBy) -> Option<ScheduleStep>,
+) -> Result<Option<Stepped>, Error> {
     let connections = Arc::new(Connections::new(&plan.nats, "schedule"));
     let by = format!("command-{}", token());
     let bucket = Arc::new(Bucket::new(MESH_BUCKET, &by, connections, usize::MAX));
     bucket.ready().await?;
     if store::read(&bucket, name).await?.is_none() {
-        return Err(unarmed(plan, name));
+        return Ok(None);
     }
     let taken = store::step(&bucket, name, &by, |found, by| take(found?, by));
     tokio::select! {
-        stepped = taken => Ok(stepped?),
+        stepped = taken => Ok(Some(stepped?)),
         () = committer::run(Arc::clone(&bucket)) => Err(Error::Failed(format!("schedule {name}: nothing was committed"))),
     }
 }

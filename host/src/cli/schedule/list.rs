@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::json::{ScheduleDue, ScheduleJson};
-use super::{ScheduleLs, ScheduleNext, of_plan, stored, unknown};
+use super::{ScheduleLs, ScheduleNext, of_plan, unknown};
 use crate::broker::kv::kv_stream;
 use crate::broker::provision::MESH_BUCKET;
 use crate::broker::{self, Connection};
@@ -73,11 +73,11 @@ pub async fn all(connection: &Connection, plan: &Plan) -> Result<(Vec<ScheduleJs
     }
     let (mut all, mut unread) = (Vec::new(), Vec::new());
     for name in names {
-        match (stored(connection, &name).await, of_plan(plan, &name)) {
+        match (store::fetch(connection, &name).await, of_plan(plan, &name)) {
             (Ok(Some(state)), _) => all.push(ScheduleJson::of(&state, plan, now_ms())),
             (Ok(None), Some(spec)) => all.push(ScheduleJson::unarmed(spec)),
             (Ok(None), None) => {}
-            (Err(Error::Broker(error)), _) => return Err(error),
+            (Err(store::Error::Broker(error)), _) => return Err(error),
             (Err(error), _) => unread.push(error.to_string()),
         }
     }
@@ -86,7 +86,7 @@ pub async fn all(connection: &Connection, plan: &Plan) -> Result<(Vec<ScheduleJs
 
 pub async fn next(connection: &Connection, plan: &Plan, next: &ScheduleNext) -> Result<u8, Error> {
     let name = &next.name;
-    let state = stored(connection, name).await?;
+    let state = store::fetch(connection, name).await?;
     let spec = state.as_ref().map(|state| &state.spec).or_else(|| of_plan(plan, name));
     let spec = spec.ok_or_else(|| unknown(plan, name))?;
     let calendar = Calendar::of(&spec.timetable);

@@ -7,18 +7,14 @@ mod show;
 
 use clap::Subcommand;
 
+pub use self::act::stepped;
 pub use self::list::all;
 use super::stop::Stop;
 use super::{Args, Error};
-use crate::broker::kv::kv_stream;
-use crate::broker::provision::MESH_BUCKET;
-use crate::broker::{self, Connection};
+use crate::broker;
 use crate::event::parse_rfc3339;
-use crate::ledger::store::keys;
 use crate::plan::{Plan, Schedule};
-use crate::schedule::key;
-use crate::schedule::state::ScheduleState;
-use crate::schedule::store::{self, parse};
+use crate::schedule::store;
 
 #[derive(Debug, Subcommand)]
 pub enum ScheduleCommand {
@@ -122,15 +118,6 @@ impl From<store::Error> for Error {
             other => Error::Failed(other.to_string()),
         }
     }
-}
-
-/// The state of a schedule as the mesh's bucket has it.
-async fn stored(connection: &Connection, name: &str) -> Result<Option<ScheduleState>, Error> {
-    if connection.stream(&kv_stream(MESH_BUCKET)).await?.is_none() {
-        return Ok(None);
-    }
-    let (_, value) = keys::fetch(connection, MESH_BUCKET, &key(name)).await?;
-    Ok(value.map(|value| parse(name, &value)).transpose()?)
 }
 
 fn of_plan<'a>(plan: &'a Plan, name: &str) -> Option<&'a Schedule> {

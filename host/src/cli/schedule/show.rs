@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::json::{HandlersPart, ScheduleJson};
-use super::{ScheduleShow, of_plan, stored, unknown};
+use super::{ScheduleShow, of_plan, unknown};
 use crate::broker::Connection;
 use crate::cli::stop::Stop;
 use crate::cli::text::{in_time, json_page};
@@ -13,6 +13,7 @@ use crate::event::clock::now_ms;
 use crate::event::{parse_rfc3339, rfc3339};
 use crate::plan::Plan;
 use crate::schedule::open::place;
+use crate::schedule::store;
 use crate::trace::reading::Reading;
 use crate::trace::{ALONE, Tracer};
 
@@ -22,7 +23,7 @@ const READ_MESSAGES: u64 = 200_000;
 
 pub async fn show(connection: &Connection, plan: &Plan, show: &ScheduleShow, stop: &Stop) -> Result<u8, Error> {
     let name = &show.name;
-    let one = match (stored(connection, name).await?, of_plan(plan, name)) {
+    let one = match (store::fetch(connection, name).await?, of_plan(plan, name)) {
         (Some(state), _) => {
             let place = match &state.last {
                 Some(last) => place(connection, &state.spec.subject, last).await?,

@@ -1,5 +1,6 @@
 //! What `jetmesh status --json` prints.
 
+use crate::cli::redrive::json::RedriveJson;
 use crate::cli::schedule::json::ScheduleJson;
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -24,6 +25,8 @@ pub struct MeshStatus {
     pub delayed: DelayedStatus,
     /// What the mesh emits by itself at certain times.
     pub schedules: Vec<ScheduleJson>,
+    /// Dead letters that the mesh replays by itself, by handler.
+    pub redrives: Vec<RedriveJson>,
     /// Consumers of this mesh whose handler is not in the configuration.
     pub orphans: Vec<Orphan>,
     /// Every host that answers, as `nats micro stats` has it.

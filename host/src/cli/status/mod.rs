@@ -16,6 +16,8 @@ use self::json::{
 };
 use self::outbox::OutboxStatus;
 use super::args::Status;
+use super::redrive;
+use super::redrive::json::{RedriveJson, RedriveStanding};
 use super::schedule::{self, json::ScheduleStanding};
 use super::text::json_page;
 use super::{Args, Error, OK, UNSERVED};
@@ -31,6 +33,7 @@ use crate::mesh_streams::attempts;
 use crate::mesh_streams::delayed;
 use crate::micro;
 use crate::plan::Plan;
+use crate::redrive::rule::RedriveTally;
 
 pub async fn run(args: &Args, status: &Status) -> Result<u8, Error> {
     let loaded = args.look()?;
@@ -41,7 +44,7 @@ pub async fn run(args: &Args, status: &Status) -> Result<u8, Error> {
     let mut warnings: Vec<String> = micro::denied(&connection, &plan.mesh, "STATS", asked)
         .into_iter()
         .collect();
-    let dead = dead_letters(&connection, plan, &mut warnings).await;
+    let (dead, tallies) = dead_letters(&connection, plan, &mut warnings).await;
     let mut ledgers = Vec::new();
     for name in plan.ledgers() {
         ledgers.push(ledger::stand(&connection, plan, name, &hosts).await);
@@ -60,7 +63,9 @@ pub async fn run(args: &Args, status: &Status) -> Result<u8, Error> {
     }
     let delayed = delayed_events(&connection, &mut warnings).await;
     let (schedules, unread) = or_warning(schedule::all(&connection, plan).await, &mut warnings).unwrap_or_default();
-    let late = schedules.iter().any(|one| one.state == ScheduleStanding::Late);
+    let redrives = redrives(&connection, plan, &tallies, &mut warnings).await;
+    let late = schedules.iter().any(|one| one.state == ScheduleStanding::Late)
+        || redrives.iter().any(|one| one.state == RedriveStanding::Late);
     warnings.extend(unread);
     let works =
         |ledger: &LedgerStatus| ledger.state == LedgerState::Works && ledger.relay.state == RelayStanding::Works;
@@ -78,6 +83,7 @@ pub async fn run(args: &Args, status: &Status) -> Result<u8, Error> {
         outboxes,
         delayed,
         schedules,
+        redrives,
         orphans,
         hosts,
         warnings,
@@ -127,8 +133,21 @@ async fn handlers(
     handlers
 }
 
-/// How many dead letters each handler has. What keeps them from being counted is a warning.
-async fn dead_letters(connection: &Connection, plan: &Plan, warnings: &mut Vec<String>) -> BTreeMap<String, u64> {
+async fn redrives(
+    connection: &Connection,
+    plan: &Plan,
+    tallies: &BTreeMap<String, RedriveTally>,
+    warnings: &mut Vec<String>,
+) -> Vec<RedriveJson> {
+    let all = redrive::json::all(connection, plan, tallies, now_ms()).await;
+    all.unwrap_or_else(|error| {
+        warnings.push(error.to_string());
+        Vec::new()
+    })
+}
+
+/// How many dead letters each handler has, and how they stand with its redrive. What keeps them from being counted is a warning.
+async fn dead_letters(connection: &Connection, plan: &Plan, warnings: &mut Vec<String>) -> LetterCounts {
     let dead = connection.stream(DEAD).await;
     match &dead {
         Ok(Some(dead)) => warnings.extend(retention::warnings(dead, plan.mesh_bytes_max)),
@@ -137,12 +156,12 @@ async fn dead_letters(connection: &Connection, plan: &Plan, warnings: &mut Vec<S
     }
     match dead {
         Ok(Some(_)) => {
-            let counted = or_warning(letters(connection).await, warnings);
+            let counted = or_warning(letters(connection, plan).await, warnings);
             let (counts, unread) = counted.unwrap_or_default();
             warnings.extend(unread.told());
             counts
         }
-        Ok(None) | Err(_) => BTreeMap::new(),
+        Ok(None) | Err(_) => LetterCounts::default(),
     }
 }
 
@@ -178,15 +197,19 @@ fn or_warning<T>(asked: Result<T, broker::Error>, warnings: &mut Vec<String>) ->
     asked.map_err(|error| warnings.push(error.to_string())).ok()
 }
 
-/// How many dead letters of each handler wait for a person.
-async fn letters(connection: &Connection) -> Result<(BTreeMap<String, u64>, Unread), broker::Error> {
-    let mut counts = BTreeMap::new();
+/// By handler: how many dead letters it has, and how they stand with its redrive.
+type LetterCounts = (BTreeMap<String, u64>, BTreeMap<String, RedriveTally>);
+
+async fn letters(connection: &Connection, plan: &Plan) -> Result<(LetterCounts, Unread), broker::Error> {
+    let (mut counts, mut tallies) = LetterCounts::default();
+    let now = now_ms();
     let count = |letter: crate::mesh_streams::dead_letter::Letter| {
         let handler = letter.id().split('.').next().unwrap_or_default().to_owned();
         *counts.entry(handler).or_insert(0) += 1;
+        redrive::add(&mut tallies, plan, &letter, now);
     };
     let unread = select::each(connection, &Filter::default(), false, count).await?;
-    Ok((counts, unread))
+    Ok(((counts, tallies), unread))
 }
 
 /// Consumers of this mesh whose handler is not in the configuration.

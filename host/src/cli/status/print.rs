@@ -6,6 +6,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::json::{DelayedStatus, HandlerStatus, LedgerStatus, MeshStatus, Orphan};
+use crate::cli::redrive;
 use crate::cli::schedule::json::ScheduleJson;
 use crate::cli::table::{self, Narrow};
 use crate::cli::text::in_time;
@@ -46,6 +47,7 @@ pub fn print(status: &MeshStatus) {
         .for_each(|warning| println!("warning: {warning}"));
     delayed(&status.delayed);
     schedules(&status.schedules);
+    redrive::tell(&status.redrives);
 }
 
 /// One line for those that are as they should be, and one for each other.

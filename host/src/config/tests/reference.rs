@@ -7,11 +7,24 @@ use super::*;
 
 const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/configuration.md");
 
-/// Keys of streams and handlers whose values in the sample are not defaults.
-const OF_THE_SAMPLE: [&str; 13] = [
+/// Keys whose values in the sample are not defaults.
+const OF_THE_SAMPLE: [&str; 14] = [
     "module", "stream", "subjects", "start", "bucket", "publish", "consumer", "settings", "cron", "zone", "subject",
-    "payload", "url",
+    "payload", "url", "rate",
 ];
+
+/// The sample with the table that it has as a comment, because redrive is off by default.
+fn whole() -> String {
+    let (before, rest) = DEFAULT.split_once("# [redrive]\n").expect("the sample has it");
+    let (keys, after) = rest.split_once("\n\n").expect("another table follows");
+    let mut text = format!("{before}[redrive]\n");
+    for line in keys.lines() {
+        let said = line.trim_start_matches("# ");
+        let is_key = said.split_once(" = ").is_some_and(|(key, _)| !key.contains(' '));
+        text += &format!("{}\n", if is_key { said } else { line });
+    }
+    text + "\n" + after
+}
 
 /// A key as the sample has it.
 struct SampleKey {
@@ -31,7 +44,7 @@ impl SampleKey {
 
     fn default(&self) -> Option<&str> {
         let (table, key) = self.split();
-        let sample = table.contains('*') && OF_THE_SAMPLE.contains(&key);
+        let sample = (table.contains('*') || table == "redrive") && OF_THE_SAMPLE.contains(&key);
         self.value.as_deref().filter(|_| !sample)
     }
 }
@@ -40,7 +53,7 @@ impl SampleKey {
 fn keys() -> Vec<SampleKey> {
     let mut found: Vec<SampleKey> = Vec::new();
     let (mut table, mut comment) = (String::new(), Vec::new());
-    for line in DEFAULT.lines() {
+    for line in whole().lines() {
         let said = line.trim_start_matches("# ");
         let is_key =
             |key: &str| !key.is_empty() && key.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-".contains(&b));
@@ -78,7 +91,7 @@ fn keys() -> Vec<SampleKey> {
 
 /// What the code takes, by key.
 fn known() -> BTreeMap<String, String> {
-    let figment = Figment::from(Toml::string(DEFAULT));
+    let figment = Figment::from(Toml::string(&whole()));
     let mut reader = Reader::default();
     plan(figment.extract().unwrap(), base(), &mut reader);
     assert_eq!(reader.problems, []);
@@ -88,9 +101,13 @@ fn known() -> BTreeMap<String, String> {
 #[test]
 fn the_sample_says_every_key_that_the_code_knows_and_what_it_means() {
     let keys = keys();
-    // A handler's limits are documented once, under [defaults].
+    // A handler's limits are documented once, under [defaults], and its redrive under [redrive].
     let documented = |name: &str| {
-        let names = [name.to_owned(), name.replace("handlers.*.", "defaults.")];
+        let names = [
+            name.to_owned(),
+            name.replace("handlers.*.", "defaults."),
+            name.replace("handlers.*.redrive.", "redrive."),
+        ];
         keys.iter()
             .any(|key| names.contains(&key.name) && (!key.meaning.is_empty() || key.name.ends_with(".*")))
     };
@@ -177,6 +194,7 @@ fn the_tables_of_the_reference_are_those_of_the_code() {
             "handlers.*",
             "outbox.*",
             "defaults",
+            "redrive",
             "schedules.*"
         ]
     );

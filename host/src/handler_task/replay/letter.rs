@@ -10,7 +10,8 @@ use crate::handler_task::record::AttemptRecords;
 use crate::ledger::Bucket;
 use crate::mesh_streams::attempts::Attempt;
 use crate::mesh_streams::attempts::history::{self, HISTORY};
-use crate::mesh_streams::dead_letter::{self, DEAD_SINCE, Envelope, LEDGER, REPLAYED};
+use crate::mesh_streams::dead_letter::{self, DEAD_SINCE, Envelope, LEDGER, REDRIVEN, REPLAYED};
+use crate::mesh_streams::replay_queue::is_redrive;
 use crate::trouble::Weight;
 
 /// The replay of a letter has failed for good: its letter gets one more attempt in its history, and stays as it is
@@ -38,10 +39,14 @@ async fn add_to_history(connection: &Connection, replayed: &Envelope, attempt: A
     let Some(letter) = letter.filter(|letter| letter.sequence == replayed.sequence) else {
         return Ok(());
     };
+    let redriven = letter.redriven() + u32::from(attempt.asked_by.as_deref().is_some_and(is_redrive));
     let mut attempts = history::of(&letter.headers);
     attempts.push(attempt);
     let mut headers = letter.headers.clone();
-    headers.retain(|(name, _)| name != HISTORY && name != DEAD_SINCE);
+    headers.retain(|(name, _)| ![HISTORY, DEAD_SINCE, REDRIVEN].contains(&name.as_str()));
+    if redriven > 0 {
+        headers.push((REDRIVEN.to_owned(), redriven.to_string()));
+    }
     headers.push((DEAD_SINCE.to_owned(), rfc3339(letter.dead_since_ms())));
     headers.push((HISTORY.to_owned(), history::value(&attempts)));
     failpoint::point("before-history");
@@ -56,7 +61,7 @@ const LEFT_OVER_AFTER: u64 = 3;
 /// The letter of an event that is not dead. If the event is done, the letter is one too many, and is resolved: its stream has lost
 /// the message that resolved it, or the letter was restored from an export after that message had expired.
 pub(super) async fn left_over(bucket: &Bucket, link: &Link, asked: &LetterAsked<'_>) -> Result<ReplayFound, Error> {
-    let Some(letter) = dead_letter::read(&link.connection, asked.letter).await? else {
+    let Some(letter) = dead_letter::read(&link.connection, asked.letter.subject).await? else {
         return Ok(ReplayFound::Over);
     };
     bucket.catch_up().await?;

@@ -13,7 +13,7 @@ use crate::handler_task::lane::Lane;
 use crate::handler_task::links::Link;
 use crate::handler_task::settle::{Acker, Answers, Settlement};
 use crate::mesh_streams::dead_letter;
-use crate::mesh_streams::replay_queue::{self, LIST_MAX};
+use crate::mesh_streams::replay_queue::{self, LIST_MAX, LetterRef};
 use crate::trouble::Weight;
 
 /// Letters of one list that are read one by one at a time, when they could not be read together: they may be large.
@@ -30,8 +30,8 @@ pub async fn take(
 ) {
     let _lease = lane.in_flight.hold(&acker.reply);
     let mut known = lane.lists.settled().get(name).cloned().unwrap_or_default();
-    let letters: Vec<(EventId, &str)> = replay_queue::letters(list)
-        .filter_map(|letter| Some((event_of(&lane.plan.name, letter)?, letter)))
+    let letters: Vec<(EventId, LetterRef<'_>)> = replay_queue::letters(list)
+        .filter_map(|letter| Some((event_of(&lane.plan.name, letter.subject)?, letter)))
         .filter(|(event, _)| known.insert(event.clone()))
         .collect();
     let answers = Arc::new(Answers::default());
@@ -52,7 +52,7 @@ pub async fn take(
 async fn work_on(
     lane: &Lane,
     link: &Link,
-    letters: &[(EventId, &str)],
+    letters: &[(EventId, LetterRef<'_>)],
     one_of: impl Fn(&EventId) -> Acker,
     asked_by: Option<&String>,
     delivered: u64,
@@ -65,19 +65,23 @@ async fn work_on(
     };
     let Ok(mut places) = places else { return };
     // What a replica has, at first: if that is wrong, the commit is refused and the replay delivered again.
-    let mut glanced = match delivered {
-        1 => dead_letter::glance_all(&link.connection, letters).await,
-        _ => HashMap::new(),
+    let glances = delivered == 1 && letters.iter().all(|(_, letter)| letter.sequence.is_none());
+    let mut glanced = match glances {
+        true => {
+            let subjects: Vec<(EventId, &str)> = letters.iter().map(|(event, l)| (event.clone(), l.subject)).collect();
+            dead_letter::glance_all(&link.connection, &subjects).await
+        }
+        false => HashMap::new(),
     };
     let (together, mut alone) = (FuturesUnordered::new(), Vec::new());
-    for (event, subject) in letters {
+    for (event, letter) in letters {
         let (acker, glanced, place) = (one_of(event), glanced.remove(event), places.split(1));
         let read = glanced.is_some();
         let work = async move {
             let asked = LetterAsked {
                 handler: &lane.plan.name,
                 event,
-                letter: subject,
+                letter: *letter,
                 by: asked_by.cloned(),
                 delivered,
             };

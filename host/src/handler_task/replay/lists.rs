@@ -20,6 +20,8 @@ pub struct Lists {
     pub(super) room: Semaphore,
     /// By the list's own name: those of its letters that are settled.
     settled: Mutex<HashMap<String, HashSet<EventId>>>,
+    /// Held while a round of its redrive runs here.
+    pub(super) redrive: Semaphore,
 }
 
 impl Default for Lists {
@@ -27,6 +29,7 @@ impl Default for Lists {
         Lists {
             room: Semaphore::new(LETTERS_IN_FLIGHT),
             settled: Mutex::default(),
+            redrive: Semaphore::new(1),
         }
     }
 }

@@ -21,7 +21,7 @@ use crate::handler_task::malformed;
 use crate::handler_task::settle::delays::{AFTER_FAULT, LETTER_LEFT};
 use crate::handler_task::settle::{Acker, Settlement};
 use crate::ledger::Bucket;
-use crate::mesh_streams::dead_letter::{self, ASKED_BY, Envelope};
+use crate::mesh_streams::dead_letter::{self, ASKED_BY, Envelope, Letter};
 use crate::plan::Handler;
 use crate::trouble::Weight;
 
@@ -29,8 +29,9 @@ mod inlet;
 pub mod letter;
 mod list;
 pub mod lists;
+pub mod redrive;
 
-use crate::mesh_streams::replay_queue::{self, LETTER, subject};
+use crate::mesh_streams::replay_queue::{self, LETTER, LETTER_SEQUENCE, LetterRef, REDRIVE, subject};
 pub use inlet::{Heard, Replays};
 
 /// The durable name of a handler's consumer on `MESH_REPLAY`.
@@ -64,6 +65,9 @@ pub async fn take(lane: &Arc<Lane>, link: &Arc<Link>, wire: Wire, reply: Subject
     if let Some(list) = replay_queue::list_of(named) {
         return list::take(lane, link, (list, &wire.payload), asked_by, acker, info.delivered).await;
     }
+    if named == REDRIVE {
+        return redrive::take(lane, acker).await;
+    }
     let Some(event) = EventId::parse(named) else {
         let (handler, subject) = (&lane.plan.name, &wire.subject);
         trouble!(Weight::Aside, handler, "", { %handler, %subject }, "a replay that names no event is dropped");
@@ -73,14 +77,17 @@ pub async fn take(lane: &Arc<Lane>, link: &Arc<Link>, wire: Wire, reply: Subject
     let found = match &letter {
         Some(subject) => {
             // What a replica has, at first: if that is wrong, the commit is refused and the replay delivered again.
+            let sequence = header(LETTER_SEQUENCE).and_then(|sequence| sequence.parse().ok());
             let glanced = match info.delivered {
-                1 if lane.bucket.is_some() => dead_letter::glance(&link.connection, subject, &event).await,
+                1 if lane.bucket.is_some() && sequence.is_none() => {
+                    dead_letter::glance(&link.connection, subject, &event).await
+                }
                 _ => None,
             };
             let asked = LetterAsked {
                 handler: &lane.plan.name,
                 event: &event,
-                letter: subject,
+                letter: LetterRef { subject, sequence },
                 by: asked_by,
                 delivered: info.delivered,
             };
@@ -95,8 +102,7 @@ pub async fn take(lane: &Arc<Lane>, link: &Arc<Link>, wire: Wire, reply: Subject
 struct LetterAsked<'a> {
     handler: &'a str,
     event: &'a EventId,
-    /// Where it lies.
-    letter: &'a str,
+    letter: LetterRef<'a>,
     by: Option<String>,
     delivered: u64,
 }
@@ -151,11 +157,13 @@ async fn of_letter(
     let LetterAsked {
         handler,
         event,
-        letter: subject,
+        letter: LetterRef { subject, sequence },
         ..
     } = asked;
+    // One that was written again since was replayed in the meantime.
+    let is_meant = |letter: &Letter| sequence.is_none_or(|sequence| sequence == letter.sequence);
     let read = async || {
-        let letter = dead_letter::read(&link.connection, subject).await?;
+        let letter = dead_letter::read(&link.connection, subject).await?.filter(is_meant);
         Ok::<_, Error>(letter.map(|letter| letter.open(event.clone())))
     };
     let (found, death) = match bucket {

@@ -83,7 +83,7 @@ pub struct Attempt {
     /// It was a replay of the dead letter.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub replay: bool,
-    /// The run of `dlq replay` that asked for it. Absent in attempts that are no replays of such a run, and in those of earlier
+    /// The run of `dlq replay` that asked for it, or of the mesh itself: then it begins with `redrive`. Absent in attempts that are no replays of such a run, and in those of earlier
     /// builds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String")]

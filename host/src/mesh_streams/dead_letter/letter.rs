@@ -2,7 +2,7 @@
 
 use bytes::{Bytes, BytesMut};
 
-use super::{DEAD_SINCE, PARTS, SETTLED};
+use super::{DEAD_SINCE, PARTS, REDRIVEN, SETTLED};
 use crate::broker::provision::DEAD;
 use crate::broker::{By, Connection, Error};
 use crate::event::{Headers, header, parse_rfc3339};
@@ -29,6 +29,11 @@ impl Letter {
     /// When it died, in milliseconds since the Unix epoch.
     pub fn dead_since_ms(&self) -> u64 {
         parse_rfc3339(self.header(DEAD_SINCE)).unwrap_or(self.time_ms)
+    }
+
+    /// How many of its failed replays the mesh had begun by itself.
+    pub fn redriven(&self) -> u32 {
+        self.header(REDRIVEN).parse().unwrap_or(0)
     }
 
     /// Its body lies in parts on subjects of their own.

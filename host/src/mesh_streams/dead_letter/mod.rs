@@ -54,6 +54,8 @@ pub const SETTLED: &str = "Mesh-Settled";
 pub const ASKED_BY: &str = "Mesh-Asked-By";
 /// When it died, if the letter was written again since, or put back: its stream tells only when it was written last.
 pub const DEAD_SINCE: &str = "Mesh-Dead-Since";
+/// How many of its failed replays the mesh had begun by itself.
+pub const REDRIVEN: &str = "Mesh-Redriven";
 /// The original headers were larger than what a letter keeps of them; the value is their size in bytes.
 pub const CUT: &str = "Mesh-Original-Headers-Cut";
 /// Most that a letter takes up of its original's headers.

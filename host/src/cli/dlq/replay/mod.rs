@@ -18,6 +18,7 @@ use crate::cli::dlq::selection::{Selected, Selection};
 use crate::cli::stop::Stop;
 use crate::cli::text::{json_line, letters};
 use crate::cli::{Error, OK, ask, table};
+use crate::config::rate;
 use crate::dlq::course::Course;
 use crate::dlq::pace::PaceLimits;
 use crate::dlq::watch::Watch;
@@ -236,23 +237,6 @@ impl<'a> From<&'a Course> for DryRunJson<'a> {
             lost: course.lost,
             groups: groups.collect(),
         }
-    }
-}
-
-/// Parses a rate: a number of letters in a second.
-fn rate(text: &str) -> Result<f64, String> {
-    let wrong = || "not a rate such as 200/s or 30/min".to_owned();
-    let (number, unit) = text.split_once('/').unwrap_or((text, "s"));
-    let number: f64 = number.trim().parse().map_err(|_| wrong())?;
-    let seconds = match unit.trim() {
-        "s" => 1.0,
-        "min" => 60.0,
-        _ => return Err(wrong()),
-    };
-    if number.is_finite() && number > 0.0 {
-        Ok(number / seconds)
-    } else {
-        Err(wrong())
     }
 }
 

@@ -1,0 +1,131 @@
+//! How the redrive of a handler stands, as JSON.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use crate::broker::Connection;
+use crate::config::format_duration;
+use crate::event::rfc3339;
+use crate::plan::{Handler, Plan, Redrive};
+use crate::redrive::rule::RedriveTally;
+use crate::schedule::state::ScheduleState;
+use crate::schedule::store;
+
+/// The redrive of a handler. `redrive status` and `status` print it.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+#[schemars(title = "The redrive of a handler")]
+pub struct RedriveJson {
+    pub handler: String,
+    pub state: RedriveStanding,
+    /// Why it is not simply armed.
+    pub why: Option<String>,
+    /// How often dead letters are looked for.
+    pub every: String,
+    /// When they are looked for next.
+    #[schemars(extend("format" = "date-time"))]
+    pub next: Option<String>,
+    /// When they were looked for last.
+    #[schemars(extend("format" = "date-time"))]
+    pub last: Option<String>,
+    /// Dead letters that are replayed in the next round.
+    pub due: u64,
+    /// Dead letters that are replayed later.
+    pub waiting: u64,
+    /// Dead letters that were replayed `max_times` times and are left to a person.
+    pub left: u64,
+    /// Dead letters whose cause or code is not named.
+    pub other: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum RedriveStanding {
+    /// It waits for its next round.
+    Armed,
+    /// A round is due, and has not begun for a minute.
+    Late,
+    Paused,
+    /// The configuration of the host that started last does not have it.
+    Disarmed,
+    /// No host has armed it.
+    Unarmed,
+}
+
+/// Later than this, something keeps a round from beginning.
+const LATE_MS: u64 = 60_000;
+
+impl RedriveStanding {
+    pub fn word(self) -> &'static str {
+        match self {
+            RedriveStanding::Armed => "armed",
+            RedriveStanding::Late => "late",
+            RedriveStanding::Paused => "paused",
+            RedriveStanding::Disarmed => "disarmed",
+            RedriveStanding::Unarmed => "unarmed",
+        }
+    }
+}
+
+/// The redrives of the configuration. `tallies`: of the dead letters, by handler.
+pub async fn all(
+    connection: &Connection,
+    plan: &Plan,
+    tallies: &BTreeMap<String, RedriveTally>,
+    now: u64,
+) -> Result<Vec<RedriveJson>, store::Error> {
+    let mut all = Vec::new();
+    for handler in &plan.handlers {
+        let Some(redrive) = &handler.redrive else { continue };
+        let state = store::fetch(connection, &handler.redrive_name()).await?;
+        let tally = tallies.get(&handler.name).copied().unwrap_or_default();
+        all.push(one((handler, redrive), state.as_ref(), tally, now));
+    }
+    Ok(all)
+}
+
+fn one(
+    (handler, redrive): (&Handler, &Redrive),
+    state: Option<&ScheduleState>,
+    tally: RedriveTally,
+    now: u64,
+) -> RedriveJson {
+    let (standing, why) = standing(handler, state, now);
+    let next = state.and_then(|state| state.next.as_ref());
+    let last = state.and_then(|state| state.last.as_ref());
+    RedriveJson {
+        handler: handler.name.clone(),
+        state: standing,
+        why,
+        every: format_duration(redrive.every),
+        next: next.map(|next| rfc3339(next.due)),
+        last: last.map(|last| rfc3339(last.at)),
+        due: tally.due,
+        waiting: tally.waiting,
+        left: tally.left,
+        other: tally.other,
+    }
+}
+
+fn standing(handler: &Handler, state: Option<&ScheduleState>, now: u64) -> (RedriveStanding, Option<String>) {
+    let since = |at: u64, by: &str| format!("since {} by {by}", rfc3339(at));
+    let Some(state) = state else {
+        let why = "no host with this configuration and with relay = true has started";
+        return (RedriveStanding::Unarmed, Some(why.to_owned()));
+    };
+    if let Some(gone) = &state.disarmed {
+        let why = format!("{}, whose configuration does not have it", since(gone.at, &gone.by));
+        return (RedriveStanding::Disarmed, Some(why));
+    }
+    if let Some(paused) = &state.paused {
+        return (RedriveStanding::Paused, Some(since(paused.at, &paused.by)));
+    }
+    if state.next.as_ref().is_some_and(|next| next.at + LATE_MS < now) {
+        let why = "a round is due, and no host takes it in: a host with relay = true must run";
+        return (RedriveStanding::Late, Some(why.to_owned()));
+    }
+    let differs = handler.redrive_schedule().is_some_and(|own| own != state.spec);
+    let why = differs.then(|| format!("host {} has armed it by another configuration", state.armed.by));
+    (RedriveStanding::Armed, why)
+}

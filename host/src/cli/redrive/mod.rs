@@ -1,0 +1,195 @@
+//! `jetmesh redrive`: dead letters that the mesh replays by itself, and what a person can do about that.
+
+pub mod json;
+
+use std::collections::BTreeMap;
+
+use clap::Subcommand;
+
+use self::json::RedriveJson;
+use super::schedule::stepped;
+use super::table;
+use super::text::{in_time, json_line};
+use super::{Args, Error, OK};
+use crate::broker::provision::DEAD;
+use crate::broker::{self, Connection};
+use crate::dlq::{Filter, select};
+use crate::event::clock::now_ms;
+use crate::event::parse_rfc3339;
+use crate::mesh_streams::dead_letter::Letter;
+use crate::plan::{Handler, Plan};
+use crate::redrive::rule::{RedriveTally, RedriveTurn, turn};
+use crate::schedule::state::{ActedBy, ScheduleState, ScheduleStep};
+use crate::schedule::store::Stepped;
+
+#[derive(Debug, Subcommand)]
+pub enum RedriveCommand {
+    /// Show how the redrive of each handler stands, and how many dead letters it will replay
+    Status(RedriveStatusArgs),
+    /// Replay no dead letters by itself, on any host, until it is resumed
+    Pause(RedriveNamed),
+    /// Resume a paused redrive
+    Resume(RedriveNamed),
+}
+
+#[derive(Debug, clap::Args)]
+pub struct RedriveStatusArgs {
+    /// Print JSON, one object per line
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct RedriveNamed {
+    /// Name of the handler; without a name, all
+    handler: Option<String>,
+}
+
+pub async fn run(args: &Args, command: &RedriveCommand) -> Result<u8, Error> {
+    let loaded = args.look()?;
+    let plan = &loaded.plan;
+    match command {
+        RedriveCommand::Status(status) => show(plan, status).await,
+        RedriveCommand::Pause(named) => {
+            let take = |state: &ScheduleState, by: ActedBy| state.pause(by);
+            each(plan, named, take, ("is paused", "is paused already")).await
+        }
+        RedriveCommand::Resume(named) => {
+            let take = |state: &ScheduleState, by: ActedBy| state.resume(by.at);
+            each(plan, named, take, ("is resumed", "is not paused")).await
+        }
+    }
+}
+
+/// Takes a step of the redrive of one handler, or of all.
+async fn each(
+    plan: &Plan,
+    named: &RedriveNamed,
+    take: impl Fn(&ScheduleState, ActedBy) -> Option<ScheduleStep>,
+    (taken, nothing): (&str, &str),
+) -> Result<u8, Error> {
+    for handler in meant(plan, named)? {
+        let name = &handler.name;
+        match stepped(plan, &handler.redrive_name(), &take).await? {
+            Some(Stepped::Taken(_)) => println!("the redrive of {name} {taken}"),
+            Some(Stepped::Nothing) => println!("the redrive of {name} {nothing}"),
+            None => {
+                return Err(Error::Failed(format!(
+                    "the redrive of {name} is not armed: a host with this configuration arms it when it starts"
+                )));
+            }
+        }
+    }
+    Ok(OK)
+}
+
+fn meant<'a>(plan: &'a Plan, named: &RedriveNamed) -> Result<Vec<&'a Handler>, Error> {
+    let all: Vec<&Handler> = plan
+        .handlers
+        .iter()
+        .filter(|handler| handler.redrive.is_some())
+        .collect();
+    let known = match all.as_slice() {
+        [] => "the configuration has no [redrive]".to_owned(),
+        all => {
+            let names: Vec<&str> = all.iter().map(|handler| handler.name.as_str()).collect();
+            format!("there is one of {}", names.join(", "))
+        }
+    };
+    let Some(name) = &named.handler else {
+        return match all.is_empty() {
+            true => Err(Error::Usage(known)),
+            false => Ok(all),
+        };
+    };
+    match all.iter().find(|handler| handler.name == *name) {
+        Some(handler) => Ok(vec![*handler]),
+        None => Err(Error::Usage(format!("there is no redrive of {name}: {known}"))),
+    }
+}
+
+async fn show(plan: &Plan, status: &RedriveStatusArgs) -> Result<u8, Error> {
+    let connection = broker::open_guarded(&plan.nats, "jetmesh redrive").await?;
+    let tallies = tallies(&connection, plan).await?;
+    let all = json::all(&connection, plan, &tallies, now_ms()).await?;
+    if status.json {
+        all.iter().for_each(|one| println!("{}", json_line(one)));
+    } else if all.is_empty() {
+        println!("there is no redrive: [redrive] in the configuration switches it on");
+    } else {
+        print(&all);
+    }
+    Ok(OK)
+}
+
+async fn tallies(connection: &Connection, plan: &Plan) -> Result<BTreeMap<String, RedriveTally>, Error> {
+    let mut tallies = BTreeMap::new();
+    if connection.stream(DEAD).await?.is_none() {
+        return Ok(tallies);
+    }
+    let now = now_ms();
+    let count = |letter: Letter| add(&mut tallies, plan, &letter, now);
+    let unread = select::each(connection, &Filter::default(), false, count).await?;
+    if let Some(told) = unread.told() {
+        note!("warning: {told}");
+    }
+    Ok(tallies)
+}
+
+/// Counts a dead letter by how it stands with the redrive of its handler.
+pub fn add(tallies: &mut BTreeMap<String, RedriveTally>, plan: &Plan, letter: &Letter, now: u64) {
+    if let Some((handler, turn)) = of_letter(plan, letter, now) {
+        tallies.entry(handler.to_owned()).or_default().add(turn);
+    }
+}
+
+/// How a dead letter stands with the redrive of its handler. `None`: that has none.
+pub fn of_letter<'a>(plan: &'a Plan, letter: &Letter, now: u64) -> Option<(&'a str, RedriveTurn)> {
+    let of = letter.id().split('.').next().unwrap_or_default();
+    let handler = plan.handlers.iter().find(|handler| handler.name == of)?;
+    let redrive = handler.redrive.as_ref()?;
+    Some((&handler.name, turn(redrive, letter, now)))
+}
+
+fn print(all: &[RedriveJson]) {
+    let now = now_ms();
+    let time = |at: &Option<String>| {
+        let at = at.as_deref().and_then(parse_rfc3339);
+        at.map_or_else(|| "-".to_owned(), |at| in_time(at, now))
+    };
+    let row = |one: &RedriveJson| {
+        vec![
+            one.handler.clone(),
+            one.state.word().to_owned(),
+            one.every.clone(),
+            time(&one.next),
+            time(&one.last),
+            one.due.to_string(),
+            one.waiting.to_string(),
+            one.left.to_string(),
+            one.other.to_string(),
+        ]
+    };
+    let rows: Vec<Vec<String>> = all.iter().map(row).collect();
+    let header = [
+        "HANDLER", "STATE", "EVERY", "NEXT", "LAST", "DUE", "WAITING", "LEFT", "OTHER",
+    ];
+    table::print(&header, &rows);
+    tell(all);
+}
+
+/// A line for each redrive that a person should know of.
+pub fn tell(all: &[RedriveJson]) {
+    for one in all {
+        if let Some(why) = &one.why {
+            println!("the redrive of {} is {}: {why}", one.handler, one.state.word());
+        }
+        if one.left > 0 {
+            let letters = one.due + one.waiting + one.left + one.other;
+            println!(
+                "{} of {letters} dead letters of {} were replayed as often as `max_times` allows: they wait for a person",
+                one.left, one.handler
+            );
+        }
+    }
+}
