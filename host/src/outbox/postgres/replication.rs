@@ -199,7 +199,7 @@ impl Listener {
         match piece.try_get_u8().map_err(|_| short())? {
             b'k' => {
                 let until = piece.try_get_u64().map_err(|_| short())?;
-                // Only news is told, so that a log in which nothing happens wakes nobody.
+                // Only news is told, so that a log in which nothing happens wakes no task.
                 let news = until > self.read;
                 self.read = until;
                 Ok(news.then_some(LogNews::Read { until }))
