@@ -73,6 +73,8 @@ async fn the_help_names_every_command_and_every_exit_code() {
                 error, time of the next attempt
       trace     Show what each handler has made of an event, and what followed from
                 it, as a tree
+      redrive   Show, pause and resume the replays of dead letters that the mesh
+                makes by itself
       schedule  List, pause, resume and run the schedules of the mesh
       schema    Print the JSON schema of the output of a command with --json
       reset     Let a handler process its events again from its start; asks before
