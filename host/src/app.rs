@@ -18,7 +18,7 @@ use crate::event::clock::now_ms;
 use crate::event::rfc3339;
 use crate::fit;
 use crate::handler_task::lane::Lane;
-use crate::handler_task::replay::redrive::RedriveOrders;
+use crate::handler_task::replay::order::RedriveOrders;
 use crate::handler_task::{advisory, reload};
 use crate::ledger::Bucket;
 use crate::ledger::store::known;

@@ -16,7 +16,7 @@ use crate::handler_task::links::{Link, Links};
 use crate::handler_task::lost::Doors;
 use crate::handler_task::record::AttemptRecords;
 use crate::handler_task::replay::lists::Lists;
-use crate::handler_task::replay::redrive::RedriveOrders;
+use crate::handler_task::replay::order::RedriveOrders;
 use crate::handler_task::runner::Runner;
 use crate::handler_task::source::SourceMemory;
 use crate::handler_task::suspicion::Suspicion;

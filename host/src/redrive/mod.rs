@@ -20,7 +20,7 @@ use crate::dlq::watch::Watch;
 use crate::dlq::{Filter, select};
 use crate::event::clock::now_ms;
 use crate::failpoint;
-use crate::handler_task::replay::redrive::RedriveOrder;
+use crate::handler_task::replay::order::RedriveOrder;
 use crate::mesh_streams::replay_queue::{self, REDRIVE};
 use crate::plan::{Handler, Plan, Redrive};
 use crate::schedule::store;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::mesh_streams::dead_letter::{self, Letter};
-use crate::plan::Redrive;
+use crate::plan::{Plan, Redrive};
 
 /// How a dead letter stands with the redrive of its handler.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,6 +41,14 @@ pub fn turn(redrive: &Redrive, letter: &Letter, now: u64) -> RedriveTurn {
         true => RedriveTurn::Due,
         false => RedriveTurn::Waits,
     }
+}
+
+/// How a dead letter stands with the redrive of its handler. `None`: that has none.
+pub fn of_letter<'a>(plan: &'a Plan, letter: &Letter, now: u64) -> Option<(&'a str, RedriveTurn)> {
+    let of = letter.id().split('.').next().unwrap_or_default();
+    let handler = plan.handlers.iter().find(|handler| handler.name == of)?;
+    let redrive = handler.redrive.as_ref()?;
+    Some((&handler.name, turn(redrive, letter, now)))
 }
 
 /// The delay after this number of failed replays.

@@ -5,7 +5,6 @@ use serde::Serialize;
 
 use super::selection::Conditions;
 use crate::broker::Connection;
-use crate::cli::redrive::of_letter;
 use crate::cli::table::{self, Narrow};
 use crate::cli::text::{self, in_time, json_line};
 use crate::cli::{Error, OK};
@@ -17,7 +16,7 @@ use crate::event::outcome::Cause;
 use crate::event::rfc3339;
 use crate::mesh_streams::dead_letter::{self, Letter};
 use crate::plan::Plan;
-use crate::redrive::rule::RedriveTurn;
+use crate::redrive::rule::{RedriveTurn, of_letter};
 
 #[derive(Debug, clap::Args)]
 pub struct Ls {

@@ -18,7 +18,7 @@ use crate::event::clock::now_ms;
 use crate::event::parse_rfc3339;
 use crate::mesh_streams::dead_letter::Letter;
 use crate::plan::{Handler, Plan};
-use crate::redrive::rule::{RedriveTally, RedriveTurn, turn};
+use crate::redrive::rule::{RedriveTally, of_letter};
 use crate::schedule::state::{ActedBy, ScheduleState, ScheduleStep};
 use crate::schedule::store::Stepped;
 
@@ -141,14 +141,6 @@ pub fn add(tallies: &mut BTreeMap<String, RedriveTally>, plan: &Plan, letter: &L
     if let Some((handler, turn)) = of_letter(plan, letter, now) {
         tallies.entry(handler.to_owned()).or_default().add(turn);
     }
-}
-
-/// How a dead letter stands with the redrive of its handler. `None`: that has none.
-pub fn of_letter<'a>(plan: &'a Plan, letter: &Letter, now: u64) -> Option<(&'a str, RedriveTurn)> {
-    let of = letter.id().split('.').next().unwrap_or_default();
-    let handler = plan.handlers.iter().find(|handler| handler.name == of)?;
-    let redrive = handler.redrive.as_ref()?;
-    Some((&handler.name, turn(redrive, letter, now)))
 }
 
 fn print(all: &[RedriveJson]) {

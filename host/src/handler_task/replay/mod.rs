@@ -29,7 +29,8 @@ mod inlet;
 pub mod letter;
 mod list;
 pub mod lists;
-pub mod redrive;
+pub mod order;
+mod redrive;
 
 use crate::mesh_streams::replay_queue::{self, LETTER, LETTER_SEQUENCE, LetterRef, REDRIVE, subject};
 pub use inlet::{Heard, Replays};

@@ -3,25 +3,15 @@
 
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 
 use crate::handler_task::lane::Lane;
+use crate::handler_task::replay::order::RedriveOrder;
 use crate::handler_task::settle::delays::AFTER_FAULT;
 use crate::handler_task::settle::{Acker, Settlement};
 
 /// How often the order is taken up again as being worked on, however long a round lasts.
 const RENEW: Duration = Duration::from_secs(30);
-
-/// A round of redrive is due.
-#[derive(Debug)]
-pub struct RedriveOrder {
-    pub handler: String,
-    /// To be told when the round is over. If it is dropped, the order comes again. It is closed when the round is to end.
-    pub done: oneshot::Sender<()>,
-}
-
-/// Where a handler task gives these orders to.
-pub type RedriveOrders = mpsc::Sender<RedriveOrder>;
 
 /// Handles the order.
 pub(super) async fn take(lane: &Lane, acker: Acker) {
