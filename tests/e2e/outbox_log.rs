@@ -181,10 +181,11 @@ async fn a_slot_that_is_dropped_is_named_and_one_that_is_made_again_goes_on() {
 
 #[tokio::test]
 async fn a_slot_for_which_the_database_keeps_too_much_of_its_log_is_given_up_loudly() {
-    let Some(server) = PostgresServer::shared().await else {
+    // All databases of a server write into one log.
+    let Some(server) = PostgresServer::own().await else {
         return;
     };
-    let (mesh, shop) = PgShop::behind(server, server.addr(), Source::Log, "wal_max = \"1MiB\"").await;
+    let (mesh, shop) = PgShop::behind(&server, server.addr(), Source::Log, "wal_max = \"1MiB\"").await;
     let host = mesh.host(&[]).await;
     shop.orders(&["a"]).await;
     audited(&mesh, &shop).await;
