@@ -44,16 +44,14 @@ pub const POINTS: [Point; 25] = [
     point(SCHEDULE_POINTS[1], 1),
     point("outbox-before", 20),
     point("outbox-stored", 20),
-    point("outbox-lettered", 6),
+    point("outbox-lettered", 3),
     point("outbox-confirmed", 20),
 ];
 
 /// Passed once a second, from the start of a host on.
 const SCHEDULE_POINTS: [&str; 2] = ["schedule-due", "schedule-fired"];
-/// How the points of an outbox begin. A host publishes outboxes as soon as it serves.
+/// How the points of an outbox begin.
 const OUTBOX: &str = "outbox-";
-/// The first pass of them that is chosen.
-const OUTBOX_PASS: u32 = 3;
 /// Before this pass of them, the host serves.
 const SCHEDULE_PASS: u32 = 3;
 
@@ -125,15 +123,13 @@ impl Round {
         } else {
             point.passes
         };
-        // When it is frozen, the host has to have written that it serves.
-        let first = if point.name.starts_with(OUTBOX) { OUTBOX_PASS } else { 1 };
         let mut round = Self {
             seed,
             cell,
             point: point.name,
             nth: match SCHEDULE_POINTS.contains(&point.name) {
                 true => SCHEDULE_PASS,
-                false => rng.random_range(first..=passes),
+                false => rng.random_range(1..=passes),
             },
             way,
             server: rng

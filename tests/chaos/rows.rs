@@ -30,36 +30,43 @@ pub struct Written {
     dead: Vec<String>,
 }
 
-/// A service that writes transactions from its start to its end.
+/// A service that writes transactions from its beginning to its end.
 pub struct Service {
     file: PathBuf,
     /// It writes until this is dropped.
     going_on: Option<Sender<()>>,
     writing: Option<JoinHandle<Written>>,
+    /// When it has ended.
+    pub written: Option<Written>,
 }
 
 impl Service {
-    pub async fn start(mesh: &Mesh) -> Service {
+    /// Its tables are made, and nothing is written yet.
+    pub async fn open(mesh: &Mesh) -> Service {
         mesh.jetmesh_ok(&["outbox", "init", NAME, "--yes"]).await;
-        let file = mesh.dir.path().join("rows.db");
+        Service {
+            file: mesh.dir.path().join("rows.db"),
+            going_on: None,
+            writing: None,
+            written: None,
+        }
+    }
+
+    pub fn begin(&mut self) {
         // A database may make it wait, which must not keep the round from going on.
         let (going_on, over) = mpsc::channel();
-        let its_file = file.clone();
-        let writing = std::thread::spawn(move || write(&its_file, &over));
-        Service {
-            file,
-            going_on: Some(going_on),
-            writing: Some(writing),
-        }
+        let file = self.file.clone();
+        self.going_on = Some(going_on);
+        self.writing = Some(std::thread::spawn(move || write(&file, &over)));
     }
 
     /// Ends, and waits until no row is left in the table.
     ///
     /// # Panics
     /// When rows are left.
-    pub async fn end(&mut self) -> Written {
+    pub async fn end(&mut self) {
         self.going_on = None;
-        let writing = self.writing.take().expect("it ends once");
+        let writing = self.writing.take().expect("it has begun, and ends once");
         eventually("the service to end", PATIENT, async || {
             writing.is_finished().then_some(())
         })
@@ -72,7 +79,7 @@ impl Service {
             (left == 0).then_some(())
         })
         .await;
-        writing.join().expect("the service does not panic")
+        self.written = Some(writing.join().expect("the service does not panic"));
     }
 }
 

@@ -62,18 +62,12 @@ pub async fn play(round: &Round, mistake: Option<&str>) -> Played {
         }
     }
     let mut service = match round.of_outbox() {
-        true => Some(Service::start(&mesh).await),
+        true => Some(Service::open(&mesh).await),
         false => None,
     };
-    let mut written = None;
     let looks = world.look(&js);
     let stage = async {
-        let acted = act(round, mistake, &mut mesh, &proxy, &world, async || {
-            if let Some(service) = &mut service {
-                written = Some(service.end().await);
-            }
-        })
-        .await;
+        let acted = act(round, mistake, &mut mesh, &proxy, &world, service.as_mut()).await;
         world.over.store(true, Ordering::Relaxed);
         acted
     };
@@ -88,7 +82,7 @@ pub async fn play(round: &Round, mistake: Option<&str>) -> Played {
     if round.of_schedule() {
         problems.extend(ticks::judge(&mesh).await);
     }
-    if let Some(written) = &written {
+    if let Some(written) = service.as_ref().and_then(|service| service.written.as_ref()) {
         problems.extend(rows::judge(&mesh, written).await);
     }
     let held = Held::read(&mesh).await;
@@ -136,15 +130,15 @@ fn config(round: &Round) -> Config {
     config
 }
 
-/// The hosts begin, orders come, the point is hit, all hosts continue, all is settled, the hosts end. `settled`: what else has to
-/// happen before they do.
+/// The hosts begin, orders come, the point is hit, all hosts continue, all is settled, the hosts end. The service writes
+/// from the time that a host serves until all is settled.
 async fn act(
     round: &Round,
     mistake: Option<&str>,
     mesh: &mut Mesh,
     proxy: &Proxy,
     world: &World,
-    settled: impl AsyncFnOnce(),
+    mut service: Option<&mut Service>,
 ) -> ([Option<Host>; 2], bool, bool) {
     let js = mesh.js.clone();
     let fault = format!(
@@ -176,6 +170,9 @@ async fn act(
     } else {
         first(mesh).await
     };
+    if let Some(service) = service.as_mut() {
+        service.begin();
+    }
     let publish = async {
         world.publish(&js, &round.orders[before..], round.order_every()).await;
         world.all_published.store(true, Ordering::Relaxed);
@@ -214,7 +211,9 @@ async fn act(
     };
     tokio::join!(publish, person, breaking);
     wait_settled(&js, world).await;
-    settled().await;
+    if let Some(service) = service {
+        service.end().await;
+    }
     let hosts = [Some(first), second];
     for host in hosts.iter().flatten() {
         end(host).await;
