@@ -63,6 +63,7 @@ mod panics;
 mod payloads;
 mod permissions;
 mod pg_shop;
+mod pg_trials;
 mod poison;
 mod poisoned;
 mod randomness;

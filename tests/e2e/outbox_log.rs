@@ -114,8 +114,7 @@ async fn a_message_that_no_stream_can_take_is_a_dead_letter_and_a_person_can_ski
     };
     let (mesh, shop) = PgShop::open(server, Source::Log).await;
     let host = mesh.host(&[]).await;
-    shop.emit("{\"subject\": \"stock.moved\", \"payload\": \"poison\"}")
-        .await;
+    shop.poison().await;
     shop.emit("no JSON").await;
     shop.run("SELECT pg_logical_emit_message(false, 'jetmesh', '{}')").await;
     shop.orders(&["a"]).await;

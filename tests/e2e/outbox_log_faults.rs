@@ -3,40 +3,18 @@
 
 use crate::mesh::{Mesh, PATIENT, says};
 use crate::pg_shop::{PgShop, Source, audited};
+use crate::pg_trials;
 use crate::shop::{events, texts};
+#[cfg(feature = "failpoints")]
+use crate::support::Signal;
+use crate::support::eventually;
 use crate::support::postgres::PostgresServer;
 use crate::support::wait::SOON;
-use crate::support::{Proxy, Signal, eventually};
 
 #[cfg(feature = "failpoints")]
 #[tokio::test]
 async fn a_host_that_is_killed_between_any_two_steps_loses_and_repeats_nothing_of_a_log() {
-    let Some(server) = PostgresServer::shared().await else {
-        return;
-    };
-    for fault in [
-        "outbox-before:kill",
-        "batch-part-sent:kill:2",
-        "outbox-stored:kill",
-        "outbox-stored:kill:2",
-        "outbox-lettered:kill",
-        "outbox-confirmed:kill",
-    ] {
-        let (mesh, shop) = PgShop::open(server, Source::Log).await;
-        let killed = mesh.host_with_fault(fault).await;
-        shop.emit("{\"subject\": \"stock.moved\", \"payload\": \"poison\"}")
-            .await;
-        shop.orders(&["a", "b", "c"]).await;
-        eventually("events in the stream", SOON, async || {
-            shop.orders(&["more"]).await;
-            killed.ended()
-        })
-        .await;
-        shop.orders(&["d", "e"]).await;
-        let _next = mesh.host(&[]).await;
-        audited(&mesh, &shop).await;
-        assert_eq!(mesh.wait_letters(1).await.len(), 1, "{fault}");
-    }
+    pg_trials::killed_at_each_step(Source::Log).await;
 }
 
 #[cfg(feature = "failpoints")]
@@ -68,47 +46,16 @@ async fn a_host_that_is_frozen_with_a_log_and_wakes_late_changes_nothing() {
 
 #[tokio::test]
 async fn of_two_hosts_one_publishes_a_log_and_the_other_one_takes_over() {
-    let Some(server) = PostgresServer::shared().await else {
+    let Some((mesh, _hosts)) = pg_trials::taken_over(Source::Log).await else {
         return;
     };
-    let (mesh, shop) = PgShop::open(server, Source::Log).await;
-    let mut hosts = vec![mesh.host(&[]).await, mesh.host(&[]).await];
-    for round in 0..3 {
-        for n in 0..60 {
-            shop.orders(&[&format!("{round}-{n}"), &format!("{round}-{n}-b")]).await;
-            if n == 30 {
-                hosts.remove(0).signal(Signal::KILL);
-            }
-        }
-        audited(&mesh, &shop).await;
-        hosts.push(mesh.host(&[]).await);
-    }
     let status = mesh.jetmesh_ok(&["outbox", "status"]).await;
     assert!(status.contains("publishing"), "{status}");
 }
 
 #[tokio::test]
 async fn a_postgres_that_is_killed_while_its_log_is_published_loses_and_repeats_nothing() {
-    let Some(mut server) = PostgresServer::own().await else {
-        return;
-    };
-    let (mesh, mut shop) = PgShop::open(&server, Source::Log).await;
-    let _host = mesh.host(&[]).await;
-    for _ in 0..2 {
-        let before = events(&mesh).await.len();
-        tokio::join!(shop.orders_until_refused(), async {
-            eventually("some events", SOON, async || {
-                (events(&mesh).await.len() > before + 50).then_some(())
-            })
-            .await;
-            server.kill();
-        });
-        server.start().await;
-        shop = shop.again(&server).await;
-        audited(&mesh, &shop).await;
-        shop.orders(&["after"]).await;
-        audited(&mesh, &shop).await;
-    }
+    pg_trials::database_killed(Source::Log).await;
 }
 
 #[tokio::test]
@@ -169,19 +116,5 @@ async fn after_a_postgres_is_set_back_the_same_places_of_its_log_hold_other_tran
 
 #[tokio::test]
 async fn a_network_that_is_cut_between_host_and_log_loses_and_repeats_nothing() {
-    let Some(server) = PostgresServer::shared().await else {
-        return;
-    };
-    let proxy = Proxy::start(server.addr());
-    let (mesh, shop) = PgShop::behind(server, proxy.addr(), Source::Log, "").await;
-    let _host = mesh.host(&[]).await;
-    for round in 0..5 {
-        for n in 0..20 {
-            shop.orders(&[&format!("{round}-{n}"), &format!("{round}-{n}-b")]).await;
-            if n == 10 {
-                proxy.cut();
-            }
-        }
-        audited(&mesh, &shop).await;
-    }
+    drop(pg_trials::network_cut(Source::Log).await);
 }

@@ -36,10 +36,7 @@ async fn rows_of_postgres_become_events_each_once_and_a_commit_wakes_the_host() 
     let begun = Instant::now();
     for n in 0..20 {
         shop.orders(&[&format!("woken-{n}")]).await;
-        eventually("the row to be settled", SOON, async || {
-            (shop.number("SELECT count(*) FROM outbox").await == 0).then_some(())
-        })
-        .await;
+        shop.settled().await;
     }
     assert!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());
     audited(&mesh, &shop).await;
@@ -77,7 +74,7 @@ async fn a_row_of_postgres_that_its_stream_cannot_take_is_a_dead_letter_and_a_pe
     };
     let (mesh, shop) = PgShop::open(server, Source::Table).await;
     let _host = mesh.host(&[]).await;
-    shop.row("stock.moved", None, "poison").await;
+    shop.poison().await;
     shop.orders(&["a"]).await;
     audited(&mesh, &shop).await;
     let letters = mesh.wait_letters(1).await;
@@ -118,10 +115,7 @@ async fn a_table_that_a_service_has_made_with_other_types_is_read() {
     .await;
     assert_eq!(texts(&found), ["{\"order\": 7}"]);
     assert_eq!(found[0].header("a"), Some("1"));
-    eventually("the row to be deleted", SOON, async || {
-        (shop.number("SELECT count(*) FROM outbox").await == 0).then_some(())
-    })
-    .await;
+    shop.settled().await;
 }
 
 #[tokio::test]

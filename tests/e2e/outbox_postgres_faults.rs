@@ -3,83 +3,26 @@
 
 use crate::mesh::{Mesh, PATIENT, says};
 use crate::pg_shop::{PgShop, Source, audited};
+use crate::pg_trials::{self, Cut};
 use crate::shop::{events, texts};
 use crate::support::postgres::PostgresServer;
 use crate::support::wait::SOON;
-use crate::support::{Direction, Proxy, Signal, eventually};
+use crate::support::{Direction, eventually};
 
 #[cfg(feature = "failpoints")]
 #[tokio::test]
 async fn a_host_that_is_killed_between_any_two_steps_loses_and_repeats_no_row_of_postgres() {
-    let Some(server) = PostgresServer::shared().await else {
-        return;
-    };
-    for fault in [
-        "outbox-before:kill",
-        "batch-part-sent:kill:2",
-        "outbox-stored:kill",
-        "outbox-stored:kill:2",
-        "outbox-lettered:kill",
-        "outbox-confirmed:kill",
-    ] {
-        let (mesh, shop) = PgShop::open(server, Source::Table).await;
-        let killed = mesh.host_with_fault(fault).await;
-        shop.row("stock.moved", None, "poison").await;
-        shop.orders(&["a", "b", "c"]).await;
-        eventually("rows in the stream", SOON, async || {
-            shop.orders(&["more"]).await;
-            killed.ended()
-        })
-        .await;
-        shop.orders(&["d", "e"]).await;
-        let _next = mesh.host(&[]).await;
-        audited(&mesh, &shop).await;
-        assert_eq!(mesh.wait_letters(1).await.len(), 1, "{fault}");
-    }
+    pg_trials::killed_at_each_step(Source::Table).await;
 }
 
 #[tokio::test]
 async fn of_two_hosts_one_publishes_an_outbox_of_postgres_and_the_other_one_takes_over() {
-    let Some(server) = PostgresServer::shared().await else {
-        return;
-    };
-    let (mesh, shop) = PgShop::open(server, Source::Table).await;
-    let mut hosts = vec![mesh.host(&[]).await, mesh.host(&[]).await];
-    for round in 0..3 {
-        for n in 0..60 {
-            shop.orders(&[&format!("{round}-{n}"), &format!("{round}-{n}-b")]).await;
-            if n == 30 {
-                // Each in its turn, while it may be at work.
-                hosts.remove(0).signal(Signal::KILL);
-            }
-        }
-        audited(&mesh, &shop).await;
-        hosts.push(mesh.host(&[]).await);
-    }
+    drop(pg_trials::taken_over(Source::Table).await);
 }
 
 #[tokio::test]
 async fn a_postgres_that_is_killed_while_its_outbox_publishes_loses_and_repeats_no_row() {
-    let Some(mut server) = PostgresServer::own().await else {
-        return;
-    };
-    let (mesh, mut shop) = PgShop::open(&server, Source::Table).await;
-    let _host = mesh.host(&[]).await;
-    for _ in 0..2 {
-        let before = events(&mesh).await.len();
-        tokio::join!(shop.orders_until_refused(), async {
-            eventually("some events", SOON, async || {
-                (events(&mesh).await.len() > before + 50).then_some(())
-            })
-            .await;
-            server.kill();
-        });
-        server.start().await;
-        shop = shop.again(&server).await;
-        audited(&mesh, &shop).await;
-        shop.orders(&["after"]).await;
-        audited(&mesh, &shop).await;
-    }
+    pg_trials::database_killed(Source::Table).await;
 }
 
 #[tokio::test]
@@ -151,27 +94,21 @@ async fn another_postgres_in_the_place_of_one_is_refused_until_a_person_says_so(
 
 #[tokio::test]
 async fn a_network_that_is_cut_or_silent_between_host_and_postgres_loses_and_repeats_no_row() {
-    let Some(server) = PostgresServer::shared().await else {
+    let Some(Cut {
+        mesh,
+        shop,
+        host,
+        network,
+    }) = pg_trials::network_cut(Source::Table).await
+    else {
         return;
     };
-    let proxy = Proxy::start(server.addr());
-    let (mesh, shop) = PgShop::behind(server, proxy.addr(), Source::Table, "").await;
-    let host = mesh.host(&[]).await;
-    for round in 0..5 {
-        for n in 0..20 {
-            shop.orders(&[&format!("{round}-{n}"), &format!("{round}-{n}-b")]).await;
-            if n == 10 {
-                proxy.cut();
-            }
-        }
-        audited(&mesh, &shop).await;
-    }
     // Neither side hears that the other one is away.
-    proxy.pause(Direction::FromServer);
+    network.pause(Direction::FromServer);
     shop.orders(&["silent"]).await;
     host.wait_for_line(says(&["an outbox does not publish", "no answer in 15 s"]), PATIENT)
         .await;
-    proxy.resume(Direction::FromServer);
+    network.resume(Direction::FromServer);
     shop.orders(&["after"]).await;
     audited(&mesh, &shop).await;
 }

@@ -149,6 +149,25 @@ impl PgShop {
         self.db.query_one(sql, &[&content]).await.expect("it is written").get(0)
     }
 
+    /// Publishes an event that no stream takes.
+    pub async fn poison(&self) {
+        match self.source {
+            Source::Table => self.row("stock.moved", None, "poison").await,
+            Source::Log => drop(
+                self.emit("{\"subject\": \"stock.moved\", \"payload\": \"poison\"}")
+                    .await,
+            ),
+        }
+    }
+
+    /// Waits until no row is left in the table.
+    pub async fn settled(&self) {
+        eventually("the rows to be settled", SOON, async || {
+            (self.left().await == 0).then_some(())
+        })
+        .await;
+    }
+
     /// How many rows of a table are left.
     async fn left(&self) -> i64 {
         match self.source {
