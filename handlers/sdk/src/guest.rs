@@ -113,11 +113,7 @@ pub(crate) fn emit_when(
     match when {
         When::Now => return emit(subject, headers, payload),
         When::After(delay) => imports::events::emit_after(subject, &list(headers), payload, millis(delay)),
-        When::At(time) => {
-            // What was before 1970 is past, too.
-            let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-            imports::events::emit_at(subject, &list(headers), payload, millis(since))
-        }
+        When::At(time) => imports::events::emit_at(subject, &list(headers), payload, unix_millis(time)),
     }
     .map_err(emit_error)
 }
@@ -133,16 +129,18 @@ pub(crate) fn timer_set(
     match when {
         When::Now => set_after(0),
         When::After(delay) => set_after(millis(delay)),
-        When::At(time) => {
-            let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-            imports::timers::set_at(name, millis(since), subject, &list(headers), payload)
-        }
+        When::At(time) => imports::timers::set_at(name, unix_millis(time), subject, &list(headers), payload),
     }
     .map_err(emit_error)
 }
 
 pub(crate) fn timer_cancel(name: &str) -> Result<(), events::Error> {
     imports::timers::cancel(name).map_err(emit_error)
+}
+
+/// Since 1970; what was before is past, too.
+fn unix_millis(time: SystemTime) -> u64 {
+    millis(time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default())
 }
 
 fn list(headers: &[(&str, &str)]) -> Vec<imports::types::Header> {

@@ -18,7 +18,7 @@ use super::pace::{Pace, PaceLimits};
 use super::watch::{Watch, fate};
 use crate::broker::provision::DEAD;
 use crate::broker::{By, Connection, Error};
-use crate::event::header_map;
+use crate::event::{MESSAGE_ID, header_map};
 use crate::mesh_streams::dead_letter::{self, Letter, REPLAYED};
 use crate::mesh_streams::replay_queue::{self, LIST_MAX, LetterRef};
 
@@ -334,7 +334,7 @@ async fn publish(connection: &Connection, letter: &Letter) -> Result<(), Error> 
         what: subject.to_owned(),
         why,
     })?;
-    map.insert("Nats-Msg-Id", letter.header(dead_letter::EVENT));
+    map.insert(MESSAGE_ID, letter.header(dead_letter::EVENT));
     let payload = letter.payload.clone();
     connection.publish(subject, map, payload).await.map(|_| ())
 }

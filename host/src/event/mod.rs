@@ -84,6 +84,8 @@ impl Message {
 
 /// Header of an emitted event: how many handlers of the mesh stand between it and an event from outside.
 pub const HOPS: &str = "Mesh-Hops";
+/// Header by which JetStream knows a publisher's repetition, for its duplicate window only, and a relay what it has published.
+pub const MESSAGE_ID: &str = "Nats-Msg-Id";
 
 /// The first value of a header, whatever the case of its name.
 pub fn header<'a>(headers: &'a Headers, name: &str) -> Option<&'a str> {

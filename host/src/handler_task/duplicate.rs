@@ -23,13 +23,7 @@ pub fn of(plan: &Handler, bucket: &Bucket, counters: &Counters, delivery: &Deliv
     if let Mark::Copied(id) = identity::mark(&message.headers, &message.payload) {
         report::copied(&plan.name, counters, message, id);
     }
-    let id = identity::of(
-        plan,
-        &message.subject,
-        &message.headers,
-        &message.payload,
-        message.time_ms,
-    )?;
+    let id = identity::of_message(plan, message)?;
     bucket.first_of(&plan.name, &id, &message.event)
 }
 

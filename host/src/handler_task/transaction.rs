@@ -33,9 +33,10 @@ pub fn done(plan: &Handler, delivery: &Delivery, attempt: u32, digest: &ModuleDi
 /// The same without the letter that a replay resolves.
 pub fn of(plan: &Handler, message: &Message, attempt: u32, digest: &ModuleDigest, effects: Effects) -> Transaction {
     let mut consequences: Vec<Planned> = Vec::with_capacity(effects.emits.len() + 1);
+    let cause = EmitCause::of(plan, message);
     let mut ids = (0u64..).map(|i| format!("{}.{}.{i}", plan.name, message.event));
     for (emit, id) in effects.emits.into_iter().zip(&mut ids) {
-        let headers = headers(plan, message, &emit, &id);
+        let headers = cause.headers(emit.headers, &emit.payload, &id);
         let (subject, payload) = (emit.subject, emit.payload);
         consequences.push(match emit.due_ms {
             None => Planned::Event {
@@ -57,19 +58,13 @@ pub fn of(plan: &Handler, message: &Message, attempt: u32, digest: &ModuleDigest
     for (name, timer) in effects.timers {
         let key = timer::key(plan.bucket.as_deref(), &plan.name, &name);
         let set = timer.zip(ids.next()).map(|(emit, id)| {
-            let (state, planned) = set(plan, message, &key, emit, id);
+            let (state, planned) = set(&cause, &key, emit, id);
             consequences.push(planned);
             serde_json::to_vec(&state).expect("a timer's state serialises").into()
         });
         writes.insert(key, set);
     }
-    let id = identity::of(
-        plan,
-        &message.subject,
-        &message.headers,
-        &message.payload,
-        message.time_ms,
-    );
+    let id = identity::of_message(plan, message);
     let done = Decision::done(&plan.name, message.event.to_string(), attempt, digest.to_string());
     Transaction {
         handler: plan.name.clone(),
@@ -83,25 +78,42 @@ pub fn of(plan: &Handler, message: &Message, attempt: u32, digest: &ModuleDigest
     }
 }
 
-/// The headers of an emitted event.
-fn headers(plan: &Handler, message: &Message, emit: &Emit, id: &str) -> Headers {
-    let traced = emit.headers.iter().any(|h| h.0 == "traceparent");
-    let mut headers = emit.headers.clone();
-    headers.reserve(6);
-    headers.push((EVENT_ID.to_owned(), id.to_owned()));
-    headers.push((SEAL.to_owned(), identity::seal(id, &emit.payload)));
-    headers.push(("Mesh-Cause-Event".to_owned(), message.event.to_string()));
-    headers.push(("Mesh-Cause-Handler".to_owned(), plan.name.clone()));
-    headers.push((HOPS.to_owned(), (identity::hops(message) + 1).to_string()));
-    if let (Some(trace), false) = (message.header("traceparent"), traced) {
-        headers.push(("traceparent".to_owned(), trace.to_owned()));
+/// The event for which a handler emits others.
+struct EmitCause<'a> {
+    plan: &'a Handler,
+    message: &'a Message,
+    /// Of what it emits.
+    hops: u32,
+}
+
+impl<'a> EmitCause<'a> {
+    fn of(plan: &'a Handler, message: &'a Message) -> EmitCause<'a> {
+        EmitCause {
+            plan,
+            message,
+            hops: identity::hops(message) + 1,
+        }
     }
-    headers
+
+    /// The headers of an emitted event: those that the guest gave, and the mesh's own.
+    fn headers(&self, mut headers: Headers, payload: &[u8], id: &str) -> Headers {
+        let traced = headers.iter().any(|h| h.0 == "traceparent");
+        headers.reserve(6);
+        headers.push((EVENT_ID.to_owned(), id.to_owned()));
+        headers.push((SEAL.to_owned(), identity::seal(id, payload)));
+        headers.push(("Mesh-Cause-Event".to_owned(), self.message.event.to_string()));
+        headers.push(("Mesh-Cause-Handler".to_owned(), self.plan.name.clone()));
+        headers.push((HOPS.to_owned(), self.hops.to_string()));
+        if let (Some(trace), false) = (self.message.header("traceparent"), traced) {
+            headers.push(("traceparent".to_owned(), trace.to_owned()));
+        }
+        headers
+    }
 }
 
 /// A timer that is set: what its key holds, and the delayed event by which the server fires it.
-fn set(plan: &Handler, message: &Message, key: &str, emit: Emit, id: String) -> (TimerState, Planned) {
-    let mut headers = headers(plan, message, &emit, &id);
+fn set(cause: &EmitCause<'_>, key: &str, emit: Emit, id: String) -> (TimerState, Planned) {
+    let mut headers = cause.headers(emit.headers, &emit.payload, &id);
     headers.push((TIMER_KEY.to_owned(), key.to_owned()));
     headers.push((TIMER_SUBJECT.to_owned(), emit.subject.clone()));
     let due_ms = emit.due_ms.unwrap_or_default();
@@ -114,7 +126,7 @@ fn set(plan: &Handler, message: &Message, key: &str, emit: Emit, id: String) -> 
     let planned = Planned::Delayed {
         id,
         due_ms,
-        subject: format!("{HANDLER_TIMER_TO}{}", plan.ledger.as_deref().unwrap_or_default()),
+        subject: format!("{HANDLER_TIMER_TO}{}", cause.plan.ledger.as_deref().unwrap_or_default()),
         headers,
         payload: emit.payload,
     };

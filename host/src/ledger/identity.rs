@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
 
-use crate::event::{HOPS, Headers, Message, header};
+use crate::event::{HOPS, Headers, MESSAGE_ID, Message, header};
 use crate::ledger::core::entry::{Hash, Id};
 use crate::plan::{Handler, Identity};
 
@@ -14,12 +14,22 @@ pub const EVENT_ID: &str = "Mesh-Event-Id";
 /// Header of an emitted event: binds its id to its payload. Services copy headers from what they hear into what they publish;
 /// an id counts only on the event that it was made for.
 pub const SEAL: &str = "Mesh-Event-Seal";
-/// Header by which JetStream knows a publisher's repetition, for its duplicate window only.
-const MESSAGE_ID: &str = "Nats-Msg-Id";
 /// For how long an emitted event's id is remembered: longer than a relay is absent.
 const EMITTED_WINDOW: Duration = Duration::from_secs(24 * 3600);
 
-/// `None`: it has no id, or the handler does not remember ids.
+/// The id of an event that was delivered. `None`: it has no id, or the handler does not remember ids.
+pub fn of_message(handler: &Handler, message: &Message) -> Option<Id> {
+    let Message {
+        subject,
+        headers,
+        payload,
+        time_ms,
+        ..
+    } = message;
+    of(handler, subject, headers, payload, *time_ms)
+}
+
+/// The same of an event by its parts.
 pub fn of(handler: &Handler, subject: &str, headers: &Headers, payload: &[u8], time_ms: u64) -> Option<Id> {
     handler.ledger.as_ref()?;
     let mark = mark(headers, payload);

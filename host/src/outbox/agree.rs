@@ -7,12 +7,12 @@ use std::ops::ControlFlow;
 
 use super::error::Error;
 use super::letter;
-use super::marker::{MESSAGE_ID, Marker, Pause, RowRef, SkippedRow, row_of};
+use super::marker::{Marker, Pause, RowRef, SkippedRow, row_of};
 use super::sides::Sides;
 use super::stream::{self, Marked};
 use super::table::TablePosition;
 use crate::broker::scan::{From, LOOKS, survey};
-use crate::event::{header, rfc3339};
+use crate::event::{MESSAGE_ID, header, rfc3339};
 use crate::plan::Outbox;
 
 /// What database and stream agree on.

@@ -92,9 +92,6 @@ impl Marker {
     }
 }
 
-/// The header by which the server, and a relay, know an event again.
-pub const MESSAGE_ID: &str = "Nats-Msg-Id";
-
 /// The message id of a row's event.
 pub fn message_id(outbox: &str, RowRef(id, uid): RowRef) -> String {
     format!("outbox.{outbox}.{id}.{uid}")

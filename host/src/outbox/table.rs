@@ -56,3 +56,8 @@ pub fn fitting(rows: Vec<OutboxRow>, bytes_max: usize) -> Vec<OutboxRow> {
     };
     rows.into_iter().take_while(fits).collect()
 }
+
+/// A number as databases store it.
+pub fn number(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}

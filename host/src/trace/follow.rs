@@ -10,7 +10,7 @@ use crate::broker::kv::kv_stream;
 use crate::broker::provision::DELAYED;
 use crate::broker::{By, Captured, Error};
 use crate::event::timer::id_in;
-use crate::event::{EventId, header, parse_rfc3339};
+use crate::event::{EventId, MESSAGE_ID, header, parse_rfc3339};
 use crate::ledger::core::entry::{Consequence, DecisionKind};
 use crate::ledger::identity::EVENT_ID;
 use crate::ledger::relay::CONSUMER;
@@ -292,7 +292,7 @@ impl<'a> Tracer<'a> {
 
 /// Which emitted event a message is.
 fn id_of(seen: &Seen) -> Option<&str> {
-    header(&seen.headers, EVENT_ID).or_else(|| header(&seen.headers, "Nats-Msg-Id"))
+    header(&seen.headers, EVENT_ID).or_else(|| header(&seen.headers, MESSAGE_ID))
 }
 
 impl Wanted {

@@ -6,9 +6,7 @@ use super::Tracer;
 use super::find::Place;
 use super::reading::Range;
 use crate::broker::Error;
-use crate::event::header;
-
-const MESSAGE_ID: &str = "Nats-Msg-Id";
+use crate::event::{MESSAGE_ID, header};
 
 /// Whether a text is the id of an event of a schedule, `schedule.NAME.DUE.STEP`, or of an outbox, `outbox.NAME.ID.UID`. Both are
 /// message ids, and do not say where the event lies.

@@ -21,7 +21,7 @@ use crate::broker::consumer::{META_MESH, nak, nanos};
 use crate::broker::provision::{DELAYED, restore};
 use crate::broker::pull::{Inlet, Pulled};
 use crate::broker::{self, Connection, Error};
-use crate::event::{DeliveryInfo, Headers, header, headers_of, writable};
+use crate::event::{DeliveryInfo, Headers, MESSAGE_ID, header, headers_of, writable};
 use crate::failpoint;
 use crate::ledger::relay::blocked::Manner;
 use crate::ledger::relay::lookback::holds;
@@ -294,7 +294,7 @@ impl Carrier {
             return Ok(Come::Later(format!("stream {target} does not answer")));
         }
         let mut map = writable(event);
-        map.insert("Nats-Msg-Id", id);
+        map.insert(MESSAGE_ID, id);
         // Checked immediately before publishing: a process that was suspended here wakes up too late, and leaves the event to
         // be delivered again.
         if began.elapsed() > patience {

@@ -15,7 +15,7 @@ use crate::broker::error::Code;
 use crate::broker::provision::DEAD;
 use crate::broker::scan::{CLOCKS_MS, From, LOOKS, Scanned, survey};
 use crate::broker::{By, Connection, Error};
-use crate::event::{DeliveryInfo, Headers, header, headers_of};
+use crate::event::{DeliveryInfo, Headers, MESSAGE_ID, header, headers_of};
 use crate::ledger::core::entry::PART;
 use crate::ledger::relay::asked::{Asked, TargetAnswer};
 use crate::ledger::relay::task::Task;
@@ -229,7 +229,7 @@ async fn each_since(
     let from = From::Time(from_ms.saturating_sub(CLOCKS_MS));
     let see = |scanned: Scanned| {
         let headers = headers_of(scanned.message.headers.as_ref());
-        match header(&headers, "Nats-Msg-Id") {
+        match header(&headers, MESSAGE_ID) {
             Some(id) => see(id, &headers),
             None => ControlFlow::Continue(()),
         }

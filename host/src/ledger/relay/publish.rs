@@ -12,7 +12,7 @@ use crate::broker::connection::{EXPECTED, token};
 use crate::broker::error::Code;
 use crate::broker::provision::{DEAD, DELAYED};
 use crate::broker::{By, Error};
-use crate::event::{Headers, writable};
+use crate::event::{Headers, MESSAGE_ID, writable};
 use crate::failpoint;
 use crate::failpoint::mistake::Mistake;
 use crate::ledger::core::entry::{Consequence, StoredBody, record_of_death};
@@ -151,7 +151,7 @@ impl Relay {
             false => id.clone(),
         };
         let mut map = writable(&headers);
-        map.insert("Nats-Msg-Id", known_by);
+        map.insert(MESSAGE_ID, known_by);
         map.insert("Mesh-Cause-Entry", task.entry.to_string());
         let cargo = task.cargo(What::Event(id), subject, target);
         self.flight.send(cargo, map, payload).await?;

@@ -12,11 +12,11 @@ use super::log_buffer::{LogBuffer, LogPlace};
 use super::replication::{Replication, UNFIT_TABLE};
 use super::session::{Failed, Session, Sessions};
 use super::wire::{Wire, WireRefusal};
-use super::{number, position};
+use super::{position, position_row, position_table};
 use crate::outbox::error::Error;
 use crate::outbox::marker::{LogPoint, RowRef};
 use crate::outbox::row::OutboxRow;
-use crate::outbox::table::{Backlog, LogBacklog, TableMoment, TablePosition};
+use crate::outbox::table::{Backlog, LogBacklog, TableMoment, TablePosition, number};
 use crate::plan::{Outbox, Postgres, hex, lsn, lsn_text};
 
 /// How long to wait for the rest of a transaction, and for the log that was there when the connection was made.
@@ -76,21 +76,14 @@ fn plain(name: &str) -> String {
 pub fn sql(outbox: &Outbox, address: &Postgres) -> [String; 2] {
     let (table, slot, publication) = (&outbox.table, slot(outbox, address), publication(&outbox.name));
     let first = format!(
-        "CREATE TABLE IF NOT EXISTS {table}_position (
-  one      integer PRIMARY KEY CHECK (one = 1),
-  database text NOT NULL,
-  batch    bigint NOT NULL,
-  sequence bigint NOT NULL,
-  created  text NOT NULL
-);
-ALTER TABLE {table}_position
+        "{position}ALTER TABLE {table}_position
   ADD COLUMN IF NOT EXISTS lsn pg_lsn NOT NULL DEFAULT '0/0',
   ADD COLUMN IF NOT EXISTS settled bigint NOT NULL DEFAULT 0,
   ADD COLUMN IF NOT EXISTS system text NOT NULL DEFAULT '';
-INSERT INTO {table}_position
-  VALUES (1, left(replace(gen_random_uuid()::text, '-', ''), 16), 0, 0, '') ON CONFLICT DO NOTHING;
-DO $$ BEGIN CREATE PUBLICATION {publication} WITH (publish = 'insert'); EXCEPTION WHEN duplicate_object THEN END $$;
-"
+{name}DO $$ BEGIN CREATE PUBLICATION {publication} WITH (publish = 'insert'); EXCEPTION WHEN duplicate_object THEN END $$;
+",
+        position = position_table(table),
+        name = position_row(table)
     );
     let second = format!(
         "SELECT pg_create_logical_replication_slot('{slot}', 'pgoutput')

@@ -20,7 +20,7 @@ use tokio_postgres::types::{ToSql, Type};
 use super::error::Error;
 use super::marker::RowRef;
 use super::row::OutboxRow;
-use super::table::{Backlog, COUNT_MAX, TableMoment, TablePosition, fitting};
+use super::table::{Backlog, COUNT_MAX, TableMoment, TablePosition, fitting, number};
 use crate::plan::{Outbox, Postgres};
 use session::{Failed, Session, Sessions};
 
@@ -45,21 +45,37 @@ pub fn sql(table: &str) -> String {
   uid     bigint NOT NULL DEFAULT (('x' || left(replace(gen_random_uuid()::text, '-', ''), 16))::bit(64)::bigint & 9223372036854775807),
   time_ms bigint NOT NULL DEFAULT (extract(epoch FROM clock_timestamp()) * 1000)::bigint
 ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000);
-CREATE TABLE IF NOT EXISTS {table}_position (
+{position}{name}CREATE OR REPLACE FUNCTION {table}_notify() RETURNS trigger LANGUAGE plpgsql AS
+  $$ BEGIN PERFORM pg_notify('{channel}', ''); RETURN NULL; END $$;
+CREATE OR REPLACE TRIGGER {table}_notify AFTER INSERT ON {table}
+  FOR EACH STATEMENT EXECUTE FUNCTION {table}_notify();
+",
+        channel = channel(table),
+        position = position_table(table),
+        name = position_row(table)
+    )
+}
+
+/// What makes the table of the position.
+fn position_table(table: &str) -> String {
+    format!(
+        "CREATE TABLE IF NOT EXISTS {table}_position (
   one      integer PRIMARY KEY CHECK (one = 1),
   database text NOT NULL,
   batch    bigint NOT NULL,
   sequence bigint NOT NULL,
   created  text NOT NULL
 );
-INSERT INTO {table}_position
+"
+    )
+}
+
+/// What gives the database its name.
+fn position_row(table: &str) -> String {
+    format!(
+        "INSERT INTO {table}_position
   VALUES (1, left(replace(gen_random_uuid()::text, '-', ''), 16), 0, 0, '') ON CONFLICT DO NOTHING;
-CREATE OR REPLACE FUNCTION {table}_notify() RETURNS trigger LANGUAGE plpgsql AS
-  $$ BEGIN PERFORM pg_notify('{channel}', ''); RETURN NULL; END $$;
-CREATE OR REPLACE TRIGGER {table}_notify AFTER INSERT ON {table}
-  FOR EACH STATEMENT EXECUTE FUNCTION {table}_notify();
-",
-        channel = channel(table)
+"
     )
 }
 
@@ -242,8 +258,4 @@ fn row(values: &Row, first: usize) -> Result<OutboxRow, Failed> {
 
 fn columns(rows: &[RowRef]) -> (Vec<i64>, Vec<i64>) {
     rows.iter().map(|row| (row.0, row.1)).unzip()
-}
-
-fn number(number: u64) -> i64 {
-    i64::try_from(number).unwrap_or(i64::MAX)
 }

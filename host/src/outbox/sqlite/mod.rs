@@ -12,7 +12,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _, Transac
 use super::error::Error;
 use super::marker::RowRef;
 use super::row::OutboxRow;
-use super::table::{Backlog, COUNT_MAX, TableMoment, TablePosition};
+use super::table::{Backlog, COUNT_MAX, TableMoment, TablePosition, number};
 use crate::plan::Outbox;
 
 /// How long a statement waits for a transaction of the service.
@@ -299,10 +299,6 @@ fn time(values: &rusqlite::Row<'_>, at: usize) -> rusqlite::Result<u64> {
         ValueRef::Integer(ms) => u64::try_from(ms).unwrap_or(0),
         _ => 0,
     })
-}
-
-fn number(number: u64) -> i64 {
-    i64::try_from(number).unwrap_or(i64::MAX)
 }
 
 /// Which file lies at a path.
