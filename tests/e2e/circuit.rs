@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 use crate::mesh::{Config, Mesh, says};
 use crate::poisoned::{fix, poison, publish};
 use crate::schemas::assert_fits;
-use crate::support::modules;
 use crate::support::wait::SOON;
+use crate::support::{eventually, modules};
 
 const OPEN: &str = "the circuit is open";
 const CLOSED: &str = "the circuit is closed";
@@ -46,8 +46,12 @@ async fn what_is_down_for_long_makes_few_letters_and_recovery_takes_one_probe_in
     publish(&mesh, 0, EVENTS).await;
     host.wait_for_line(says(&[OPEN, "handler=\"probe\""]), SOON).await;
     mesh.wait_settled("ORDERS", "neighbour").await;
-    tokio::time::sleep(Duration::from_secs(3)).await;
-    let told = status(&mesh).await;
+    // Some events have died by then.
+    let told = eventually("some probes in vain", SOON, async || {
+        let told = status(&mesh).await;
+        (told["circuits"][0]["probes"].as_u64() >= Some(6)).then_some(told)
+    })
+    .await;
     assert_eq!(told["state"], "degraded", "{told}");
     let circuit = &told["circuits"][0];
     let why = circuit["why"].as_str().expect("it says why");

@@ -1,7 +1,5 @@
 //! Redrive: dead letters that the mesh replays by itself.
 
-use std::time::Duration;
-
 use serde_json::{Value, json};
 
 use crate::mesh::{Config, Found, Mesh, says};
@@ -33,6 +31,21 @@ fn replays(letter: &Found) -> Vec<Value> {
 async fn standing(mesh: &Mesh) -> Value {
     let text = mesh.jetmesh_ok(&["redrive", "status", "--json"]).await;
     serde_json::from_str(&text).expect("one handler has a redrive")
+}
+
+/// Waits until two more rounds were ordered, and are over.
+async fn further_rounds(mesh: &Mesh) {
+    let ordered = async || {
+        let state = mesh.value("mesh", "redrive.probe").await.expect("it is armed");
+        let state: Value = serde_json::from_str(&state).expect("a state is JSON");
+        state["runs"].as_u64().expect("a number")
+    };
+    let before = ordered().await;
+    eventually("further rounds", SOON, async || {
+        (ordered().await >= before + 2).then_some(())
+    })
+    .await;
+    mesh.wait_replayed().await;
 }
 
 /// The rounds that a host has made, by its log.
@@ -107,8 +120,8 @@ async fn letters_of_what_stays_down_are_replayed_as_often_as_they_may_be_and_lef
         (spent(&mesh.letters().await) == COUNT).then_some(())
     })
     .await;
-    // Further rounds leave them as they are.
-    tokio::time::sleep(Duration::from_secs(3)).await;
+    // They leave them as they are.
+    further_rounds(&mesh).await;
     let letters = mesh.letters().await;
     assert_eq!((letters.len(), spent(&letters)), (COUNT + 1, COUNT));
     for letter in &letters {
@@ -145,7 +158,9 @@ async fn a_paused_redrive_replays_nothing_over_a_restart_until_it_is_resumed() {
     host.stop().await;
     fix(&mesh).await;
     let _host = mesh.host(&[]).await;
-    tokio::time::sleep(Duration::from_secs(3)).await;
+    // An order from before it was paused makes no round either.
+    mesh.publish("$MESH.replay.probe.redrive", "").await;
+    mesh.wait_replayed().await;
     assert_eq!(mesh.letters().await.len(), 3);
     let told = standing(&mesh).await;
     assert_eq!(
@@ -227,7 +242,7 @@ async fn a_replay_whose_host_is_killed_before_its_letter_is_written_counts_once(
         letters.iter().any(|letter| redriven(letter) == "1").then_some(letters)
     });
     assert_eq!(letters.await.len(), 1);
-    tokio::time::sleep(Duration::from_secs(3)).await;
+    further_rounds(&mesh).await;
     let letters = mesh.letters().await;
     assert_eq!((redriven(&letters[0]), replays(&letters[0]).len()), ("1", 1));
 }
