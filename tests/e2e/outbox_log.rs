@@ -2,13 +2,15 @@
 
 use serde_json::{Value, json};
 
-use crate::mesh::{Mesh, PATIENT, says};
+use crate::mesh::{PATIENT, says};
 use crate::pg_shop::{PgShop, Source, audited};
 use crate::schemas::assert_fits;
 use crate::shop::{events, texts};
 use crate::support::eventually;
 use crate::support::postgres::PostgresServer;
 use crate::support::wait::SOON;
+
+const SLOTS: &str = "SELECT count(*) FROM pg_replication_slots WHERE database = current_database()";
 
 #[tokio::test]
 async fn what_transactions_write_into_the_log_becomes_events_each_once_and_in_the_order_of_commits() {
@@ -179,7 +181,7 @@ async fn a_slot_that_is_dropped_is_named_and_one_that_is_made_again_goes_on() {
 }
 
 #[tokio::test]
-async fn a_slot_for_which_the_database_keeps_too_much_of_its_log_is_given_up_loudly() {
+async fn a_slot_for_which_the_database_keeps_ever_more_of_its_log_is_given_up_loudly_also_without_a_mesh() {
     // All databases of a server write into one log.
     let Some(server) = PostgresServer::own().await else {
         return;
@@ -188,13 +190,40 @@ async fn a_slot_for_which_the_database_keeps_too_much_of_its_log_is_given_up_lou
     let host = mesh.host(&[]).await;
     shop.orders(&["a"]).await;
     audited(&mesh, &shop).await;
-    let slots = "SELECT count(*) FROM pg_replication_slots WHERE database = current_database()";
-    assert_eq!(shop.number(slots).await, 1);
-    mesh.js.delete_stream("ORDERS").await.expect("it goes");
-    shop.run("CREATE TABLE filler AS SELECT repeat('x', 1000) FROM generate_series(1, 20000)")
-        .await;
-    let named = ["ERROR", "more than outbox.orders.wal_max, 1048576", "has dropped slot"];
+    assert_eq!(shop.number(SLOTS).await, 1);
+    mesh.server.stop().await;
+    eventually("the slot is dropped", PATIENT, async || {
+        shop.filler().await;
+        (shop.number(SLOTS).await == 0).then_some(())
+    })
+    .await;
+    let named = [
+        "ERROR",
+        "more than wal_max (1048576)",
+        "has dropped slot",
+        "A lost slot",
+    ];
     host.wait_for_line(says(&named), PATIENT).await;
-    assert_eq!(shop.number(slots).await, 0);
-    drop::<Mesh>(mesh);
+}
+
+#[tokio::test]
+async fn a_host_that_starts_above_the_limit_of_a_slot_publishes_what_waits_and_keeps_the_slot() {
+    let Some(server) = PostgresServer::own().await else {
+        return;
+    };
+    let (mesh, shop) = PgShop::behind(&server, server.addr(), Source::Log, "wal_max = \"1MiB\"").await;
+    shop.orders(&["a", "b"]).await;
+    shop.filler().await;
+    shop.orders(&["c"]).await;
+    // Only a host may give a slot up.
+    let (_, stdout, stderr) = mesh.jetmesh(&["check"]).await;
+    assert_eq!(shop.number(SLOTS).await, 1, "{stdout}{stderr}");
+    let host = mesh.host(&[]).await;
+    audited(&mesh, &shop).await;
+    let looks = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%wal_status%' AND state = 'idle'";
+    eventually("relay and limit have looked at the slot", SOON, async || {
+        (shop.number(looks).await == 2).then_some(())
+    })
+    .await;
+    assert_eq!(shop.number(SLOTS).await, 1, "{:#?}", host.lines());
 }

@@ -64,6 +64,15 @@ fn config_with(url: &str, source: Source, more: &str) -> Config {
 }
 
 impl PgShop {
+    /// Writes 20 MB that no outbox reads into the log of the database.
+    pub async fn filler(&self) {
+        self.run(
+            "CREATE TABLE IF NOT EXISTS filler (text text);
+             INSERT INTO filler SELECT repeat('x', 1000) FROM generate_series(1, 20000)",
+        )
+        .await;
+    }
+
     /// The database with its tables and the role of the hosts, and a mesh whose stream forgets message ids at once.
     pub async fn open(server: &PostgresServer, source: Source) -> (Mesh, PgShop) {
         PgShop::behind(server, server.addr(), source, "").await

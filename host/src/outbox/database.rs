@@ -3,7 +3,7 @@
 
 use super::error::Error;
 use super::marker::RowRef;
-use super::postgres::{self, PostgresLog, PostgresTable};
+use super::postgres::{self, PostgresLog, PostgresTable, SlotLimit};
 use super::row::OutboxRow;
 use super::sqlite::thread::SqliteThread;
 use super::sqlite::{self, Table};
@@ -27,13 +27,23 @@ pub fn sql(outbox: &Outbox) -> String {
     }
 }
 
+/// The limit of what a database may keep of its log for an outbox, if there is one.
+pub fn limit(outbox: &Outbox) -> Result<Option<SlotLimit>, Error> {
+    match (&outbox.database, outbox.source) {
+        (OutboxDatabase::Postgres(address), OutboxSource::Log { wal_max: Some(most) }) => {
+            SlotLimit::new(outbox, address, most).map(Some)
+        }
+        _ => Ok(None),
+    }
+}
+
 impl Database {
     pub fn open(outbox: &Outbox) -> Result<Database, Error> {
         Ok(match &outbox.database {
             OutboxDatabase::Sqlite(file) => Database::Sqlite(SqliteThread::open(outbox, file)?),
             OutboxDatabase::Postgres(address) => match outbox.source {
                 OutboxSource::Table => Database::Postgres(Box::new(PostgresTable::new(outbox, address)?)),
-                OutboxSource::Log { wal_max } => Database::Log(Box::new(PostgresLog::new(outbox, address, wal_max)?)),
+                OutboxSource::Log { .. } => Database::Log(Box::new(PostgresLog::new(outbox, address)?)),
             },
         })
     }
@@ -86,14 +96,6 @@ impl Database {
             Database::Sqlite(thread) => thread.ask(move |table| table.of_id(id)).await,
             Database::Postgres(table) => table.of_id(id).await,
             Database::Log(_) => Ok(None),
-        }
-    }
-
-    /// Gives a slot up for which the database keeps too much, also while nothing can be published.
-    pub async fn watch(&self) -> Result<(), Error> {
-        match self {
-            Database::Log(log) => log.backlog().await.map(|_| ()),
-            Database::Sqlite(_) | Database::Postgres(_) => Ok(()),
         }
     }
 

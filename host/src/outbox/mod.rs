@@ -48,6 +48,43 @@ pub async fn run(
     state: Arc<OutboxState>,
     drain: Drain,
 ) {
+    let limited = keep_limit(&outbox, &state, &drain);
+    let relayed = relay(&outbox, (plan, host), &connections, &state, &drain);
+    tokio::join!(limited, relayed);
+}
+
+/// Enforces the limit of a slot until the drain begins, also while the mesh cannot be reached.
+async fn keep_limit(outbox: &Outbox, state: &OutboxState, drain: &Drain) {
+    // What is wrong with the address is told of by the relay.
+    let Ok(Some(mut limit)) = database::limit(outbox) else {
+        return;
+    };
+    while !drain.has_begun() {
+        match limit.enforce().await {
+            Ok(None) => {}
+            Ok(Some(why)) => {
+                tracing::error!(outbox = outbox.name, why, "an outbox has lost its slot");
+                state.lost_slot(why);
+            }
+            Err(error) => {
+                let name = &outbox.name;
+                trouble!(Weight::Aside, name, error, { outbox = name, %error }, "how much of its log a database keeps is not known");
+            }
+        }
+        tokio::select! {
+            () = tokio::time::sleep(relay::IDLE) => {}
+            () = drain.begun() => {}
+        }
+    }
+}
+
+async fn relay(
+    outbox: &Outbox,
+    (plan, host): (Arc<Plan>, String),
+    connections: &Shared,
+    state: &Arc<OutboxState>,
+    drain: &Drain,
+) {
     let mut unanswered: Option<Connection> = None;
     while !drain.has_begun() {
         let failed = unanswered.take();
@@ -59,7 +96,7 @@ pub async fn run(
             Err(error) => Err(error.into()),
             Ok(connection) => {
                 let parts = (outbox.clone(), Arc::clone(&plan), host.clone());
-                let served = serve(parts, connection.clone(), &state, &drain).await;
+                let served = serve(parts, connection.clone(), state, drain).await;
                 if matches!(served, Err(Error::Broker(broker::Error::Timeout { .. }))) {
                     unanswered = Some(connection);
                 }
@@ -84,7 +121,6 @@ async fn serve(
     drain: &Drain,
 ) -> Result<(), Error> {
     let database = Database::open(&outbox)?;
-    database.watch().await?;
     let target = stream::target(&connection, &outbox).await?;
     let name = outbox.name.clone();
     let mut relay = OutboxRelay {

@@ -48,6 +48,8 @@ pub struct OutboxNow {
 pub struct OutboxState {
     pub name: String,
     now: Mutex<OutboxNow>,
+    /// Why this host has dropped the slot of the outbox.
+    lost_slot: Mutex<Option<String>>,
 }
 
 impl OutboxState {
@@ -63,6 +65,7 @@ impl OutboxState {
                 dead: 0,
                 restored: None,
             }),
+            lost_slot: Mutex::new(None),
         }
     }
 
@@ -71,11 +74,23 @@ impl OutboxState {
     }
 
     pub fn stands(&self, standing: OutboxStanding, why: Option<String>) {
+        let why = match standing {
+            OutboxStanding::Stopped => self.lost_slot.lock().clone().or(why),
+            OutboxStanding::Publishing => {
+                *self.lost_slot.lock() = None;
+                why
+            }
+            _ => why,
+        };
         let mut now = self.now.lock();
         if now.standing != standing {
             now.since_ms = now_ms();
         }
         (now.standing, now.why) = (standing, why);
+    }
+
+    pub fn lost_slot(&self, why: String) {
+        *self.lost_slot.lock() = Some(why);
     }
 
     pub fn waits(&self, backlog: Backlog) {

@@ -34,7 +34,7 @@ impl Outbox {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OutboxSource {
     Table,
-    /// The log of a PostgreSQL. `wal_max`: the slot is dropped when the database keeps more bytes for it.
+    /// The log of a PostgreSQL. `wal_max`: bytes that the database may keep for the slot.
     Log {
         wal_max: Option<u64>,
     },

@@ -11,13 +11,14 @@ use tokio_postgres::types::{ToSql, Type};
 use super::log_buffer::{LogBuffer, LogPlace};
 use super::replication::{Replication, UNFIT_TABLE};
 use super::session::{Failed, Session, Sessions};
+use super::slot::{SlotLook, look_at, plain, slot_name, without_slot};
 use super::wire::{Wire, WireRefusal};
 use super::{position, position_row, position_table};
 use crate::outbox::error::Error;
 use crate::outbox::marker::{LogPoint, RowRef};
 use crate::outbox::row::OutboxRow;
 use crate::outbox::table::{Backlog, LogBacklog, TableMoment, TablePosition, number};
-use crate::plan::{Outbox, Postgres, hex, lsn, lsn_text};
+use crate::plan::{Outbox, Postgres, lsn, lsn_text};
 
 /// How long to wait for the rest of a transaction, and for the log that was there when the connection was made.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -30,7 +31,6 @@ pub struct PostgresLog {
     slot: String,
     publication: String,
     sql: [String; 2],
-    wal_max: Option<u64>,
     sessions: Sessions,
     opened: Mutex<Option<Session>>,
     reading: Mutex<Option<LogReading>>,
@@ -44,37 +44,14 @@ struct LogReading {
     position: TablePosition,
 }
 
-/// The longest name that PostgreSQL does not cut off.
-const NAME_MAX: usize = 63;
-
 /// How the publication of an outbox is called in its database.
 fn publication(outbox: &str) -> String {
     format!("jetmesh_{}", plain(outbox))
 }
 
-/// How the slot of an outbox is called. The databases of a cluster share these names.
-fn slot(outbox: &Outbox, address: &Postgres) -> String {
-    let name = format!("jetmesh_{}_{}", plain(&address.name), plain(&outbox.name));
-    match name.len() <= NAME_MAX {
-        true => name,
-        false => format!("jetmesh_{}", hex(&name, 16)),
-    }
-}
-
-fn plain(name: &str) -> String {
-    let plain = |c: char| {
-        if c.is_ascii_alphanumeric() {
-            c.to_ascii_lowercase()
-        } else {
-            '_'
-        }
-    };
-    name.chars().map(plain).collect()
-}
-
 /// What makes the position and the publication, and then the slot: it must be made before its transaction writes.
 pub fn sql(outbox: &Outbox, address: &Postgres) -> [String; 2] {
-    let (table, slot, publication) = (&outbox.table, slot(outbox, address), publication(&outbox.name));
+    let (table, slot, publication) = (&outbox.table, slot_name(outbox, address), publication(&outbox.name));
     let first = format!(
         "{position}ALTER TABLE {table}_position
   ADD COLUMN IF NOT EXISTS lsn pg_lsn NOT NULL DEFAULT '0/0',
@@ -94,15 +71,14 @@ pub fn sql(outbox: &Outbox, address: &Postgres) -> [String; 2] {
 }
 
 impl PostgresLog {
-    pub fn new(outbox: &Outbox, address: &Postgres, wal_max: Option<u64>) -> Result<PostgresLog, Error> {
+    pub fn new(outbox: &Outbox, address: &Postgres) -> Result<PostgresLog, Error> {
         let changed = Arc::new(Notify::new());
         Ok(PostgresLog {
             outbox: outbox.name.clone(),
             table: outbox.table.clone(),
-            slot: slot(outbox, address),
+            slot: slot_name(outbox, address),
             publication: publication(&outbox.name),
             sql: sql(outbox, address),
-            wal_max,
             sessions: Sessions::new(outbox, address, None, Arc::clone(&changed))?,
             opened: Mutex::new(None),
             reading: Mutex::new(None),
@@ -230,27 +206,15 @@ impl PostgresLog {
     }
 
     pub async fn backlog(&self) -> Result<Backlog, Error> {
-        let sql = "SELECT coalesce(pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn), 0)::bigint,
-                          coalesce(pg_wal_lsn_diff(pg_current_wal_lsn(), confirmed_flush_lsn), 0)::bigint,
-                          coalesce(wal_status, '') FROM pg_replication_slots WHERE slot_name = $1";
         let slot = &self.slot;
-        let found = self.run(async |session| {
-            let values: [(&(dyn ToSql + Sync), Type); 1] = [(slot, Type::TEXT)];
-            let found = session.query(sql, &values).await?;
-            let Some(row) = found.first() else { return Ok(None) };
-            let number = |at| row.try_get::<_, i64>(at).map(i64::unsigned_abs);
-            Ok(Some((number(0)?, number(1)?, row.try_get::<_, String>(2)?)))
-        });
-        let Some((held, behind, status)) = found.await? else {
+        let look = self.run(async |session| look_at(session, slot).await).await?;
+        let Some(SlotLook { held, behind, lost, .. }) = look else {
             return Err(self.no_slot("there is no slot"));
         };
-        if status == "lost" {
+        if lost {
             return Err(self.no_slot(
                 "the server has removed a part of the log that the slot needs (max_slot_wal_keep_size): slot",
             ));
-        }
-        if let Some(most) = self.wal_max.filter(|most| held > *most) {
-            self.give_up(held, most).await?;
         }
         let reading = self.reading.lock().await;
         let buffer = reading.as_ref().map(|reading| &reading.buffer);
@@ -259,18 +223,6 @@ impl PostgresLog {
             oldest_ms: buffer.and_then(LogBuffer::oldest_ms),
             log: Some(LogBacklog { held, behind }),
         })
-    }
-
-    /// Drops the slot, so that the database can remove its log: its disk would fill.
-    async fn give_up(&self, held: u64, most: u64) -> Result<(), Error> {
-        *self.reading.lock().await = None;
-        let drop = format!("SELECT pg_drop_replication_slot('{}')", self.slot);
-        self.run(async |session| session.script(&drop).await).await?;
-        let why = format!(
-            "the database kept {held} bytes of its log for it, more than outbox.{}.wal_max, {most}, so the host has dropped slot",
-            self.outbox
-        );
-        Err(self.no_slot(&why))
     }
 
     /// The log as it is read, from where the database says that it is settled.
@@ -350,12 +302,8 @@ impl PostgresLog {
     }
 
     fn no_slot(&self, why: &str) -> Error {
-        let (told, name) = (self.sessions.told(), &self.outbox);
-        Error::Person(format!(
-            "database {told}: {why} {}: `jetmesh outbox init {name} --yes` makes it. What was committed before that and is not published \
-             cannot be read any more; docs/outbox.md, \"A lost slot\", says how to find it",
-            self.slot
-        ))
+        let why = format!("{why} {}", self.slot);
+        Error::Person(without_slot(self.sessions.told(), &self.outbox, &why))
     }
 }
 

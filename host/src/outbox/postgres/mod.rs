@@ -7,6 +7,7 @@ mod log_row;
 mod pgoutput;
 mod replication;
 mod session;
+mod slot;
 mod tls;
 mod value;
 mod wire;
@@ -25,6 +26,7 @@ use crate::plan::{Outbox, Postgres};
 use session::{Failed, Session, Sessions};
 
 pub use log::{PostgresLog, sql as log_sql};
+pub use slot::SlotLimit;
 
 /// The table of an outbox. Its connection is made when it is needed, and again when it has failed.
 pub struct PostgresTable {
