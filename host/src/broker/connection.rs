@@ -10,10 +10,10 @@ use async_nats::{Client, HeaderMap, Request, RequestErrorKind};
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use tokio_util::sync::CancellationToken;
 
 use super::denied::Denials;
 use super::error::{Code, Error, chain};
+use super::latch::Latch;
 use crate::event::clock;
 use crate::plan::Nats;
 
@@ -27,7 +27,7 @@ pub struct Connection {
     api_prefix: String,
     /// The domain that JetStream is in, if it is not the server's own.
     domain: Option<Arc<str>>,
-    closed: CancellationToken,
+    closed: Latch,
     /// Which connection of this process it is.
     number: u64,
     /// What the server does not allow this connection's user.
@@ -73,8 +73,8 @@ struct ApiError {
 }
 
 impl Connection {
-    /// `closed`: what is cancelled when the client has lost the server.
-    pub(super) fn new(client: Client, nats: &Nats, closed: CancellationToken, denials: Arc<Denials>) -> Connection {
+    /// `closed`: is set when the client has lost the server.
+    pub(super) fn new(client: Client, nats: &Nats, closed: Latch, denials: Arc<Denials>) -> Connection {
         let api_prefix = match (&nats.js_domain, &nats.js_api_prefix) {
             (Some(domain), _) => format!("$JS.{domain}.API"),
             (None, Some(prefix)) => prefix.clone(),
@@ -93,7 +93,7 @@ impl Connection {
 
     /// Completes when the connection is closed for good.
     pub async fn closed(&self) {
-        self.closed.cancelled().await;
+        self.closed.wait().await;
     }
 
     /// Whether both are the same connection.
@@ -102,7 +102,7 @@ impl Connection {
     }
 
     pub fn is_closed(&self) -> bool {
-        self.closed.is_cancelled()
+        self.closed.is_set()
     }
 
     /// Where to publish so that the right domain has it: a server whose JetStream is of another one keeps `$KV.>` to
@@ -209,7 +209,7 @@ impl Connection {
                 },
                 RequestErrorKind::Other => {
                     // The connection's task has ended, whether or not its last messages were sent.
-                    self.closed.cancel();
+                    self.closed.set();
                     Error::Gone { what: what() }
                 }
             }),

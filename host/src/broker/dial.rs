@@ -5,11 +5,11 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use async_nats::{Client, ConnectOptions, Event};
-use tokio_util::sync::CancellationToken;
 
 use super::connection::Connection;
 use super::denied::Denials;
 use super::error::{Error, SERVER_MIN};
+use super::latch::Latch;
 use super::login::{self, Address};
 use crate::plan::Nats;
 use crate::text::secret::redact;
@@ -41,7 +41,7 @@ pub async fn open(nats: &Nats, name: &str) -> Result<Connection, Error> {
 }
 
 async fn dial(nats: &Nats, name: &str, address: &Address) -> Result<Connection, Error> {
-    let (closed, denials) = (CancellationToken::new(), Arc::new(Denials::default()));
+    let (closed, denials) = (Latch::default(), Arc::new(Denials::default()));
     let options = login::options(nats, address.login.as_ref())
         .await?
         .name(name)
@@ -65,13 +65,13 @@ async fn dial(nats: &Nats, name: &str, address: &Address) -> Result<Connection, 
     Ok(connection)
 }
 
-/// Listens to what the client reports of its connection. `lost`: cancelled when the connection is closed.
-fn heard(options: ConnectOptions, lost: CancellationToken, denials: Arc<Denials>) -> ConnectOptions {
+/// Listens to what the client reports of its connection. `lost`: set when the connection is closed.
+fn heard(options: ConnectOptions, lost: Latch, denials: Arc<Denials>) -> ConnectOptions {
     options.event_callback(move |event| {
         let (lost, denials) = (lost.clone(), Arc::clone(&denials));
         async move {
             match event {
-                Event::Disconnected | Event::Closed => lost.cancel(),
+                Event::Disconnected | Event::Closed => lost.set(),
                 Event::ServerError(error) => {
                     // Whatever waits for it says so as well.
                     let about = denials.hear(&error.to_string()).unwrap_or_default();
@@ -84,15 +84,15 @@ fn heard(options: ConnectOptions, lost: CancellationToken, denials: Arc<Denials>
     })
 }
 
-/// The client connects once. `dead`: cancelled when it would connect again.
-fn once(options: ConnectOptions, dead: CancellationToken) -> ConnectOptions {
+/// The client connects once. `dead`: set when it would connect again.
+fn once(options: ConnectOptions, dead: Latch) -> ConnectOptions {
     let dials = AtomicU32::new(0);
     options.reconnect_to_server_callback(move |_, _| {
         let first = dials.fetch_add(1, Ordering::Relaxed) == 0;
         let dead = dead.clone();
         async move {
             if !first {
-                dead.cancel();
+                dead.set();
                 // The client would dial again and send what is queued; unwinding, without the panic hook, ends its
                 // task and nothing else.
                 std::panic::resume_unwind(Box::new("a connection lives once"));

@@ -11,6 +11,7 @@ mod dial;
 pub mod error;
 mod guard;
 pub mod kv;
+pub mod latch;
 pub mod limits;
 pub mod login;
 mod mapped;

@@ -5,10 +5,10 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::broker::connection::redial_delay;
+use crate::broker::latch::Latch;
 use crate::process::panics::{Panics, caught};
 
 /// A task that ran at least this long is restarted as quickly as one that panics for the first time.
@@ -17,7 +17,7 @@ const STEADY: Duration = Duration::from_secs(60);
 /// Clones are the same drain.
 #[derive(Clone, Default)]
 pub struct Drain {
-    stop: CancellationToken,
+    stop: Latch,
     tasks: TaskTracker,
     lanes: TaskTracker,
     /// What has panicked since the start.
@@ -27,18 +27,18 @@ pub struct Drain {
 impl Drain {
     /// Asks all tasks to stop taking work.
     pub fn begin(&self) {
-        self.stop.cancel();
+        self.stop.set();
         self.tasks.close();
         self.lanes.close();
     }
 
     /// Completes when no more work may be taken.
     pub async fn begun(&self) {
-        self.stop.cancelled().await;
+        self.stop.wait().await;
     }
 
     pub fn has_begun(&self) -> bool {
-        self.stop.is_cancelled()
+        self.stop.is_set()
     }
 
     /// Runs a task that finishes its work when the drain begins, and is waited for.
@@ -73,7 +73,7 @@ impl Drain {
     ) {
         let (stop, kept) = (self.stop.clone(), self.kept(name.into(), task));
         self.track(async move {
-            stop.run_until_cancelled(kept).await;
+            stop.run_until_set(kept).await;
         });
     }
 
