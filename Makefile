@@ -81,6 +81,7 @@ lint: deny ## check the format, the dependencies, and run clippy; a warning is a
 	cargo fmt --all --check
 	cd handlers && cargo fmt --all --check
 	cd $(SERVICE) && cargo fmt --check
+	cd $(SERVICE) && cargo clippy --locked --all-targets -- -D warnings
 	cargo clippy --locked --workspace --all-targets --features failpoints -- -D warnings
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 	cd handlers && cargo clippy --locked --workspace --target $(WASM) -- -D warnings

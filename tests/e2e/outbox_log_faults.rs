@@ -115,6 +115,41 @@ async fn after_a_postgres_is_set_back_the_same_places_of_its_log_hold_other_tran
 }
 
 #[tokio::test]
+async fn after_a_postgres_is_restored_by_pg_basebackup_the_lost_slot_is_named_and_what_is_undone_as_well() {
+    let Some(mut server) = PostgresServer::own().await else {
+        return;
+    };
+    let (mesh, shop) = PgShop::open(&server, Source::Log).await;
+    let host = mesh.host(&[]).await;
+    shop.orders(&["a", "b"]).await;
+    audited(&mesh, &shop).await;
+    let copy = server.base_backup();
+    for n in 1..=3 {
+        shop.orders(&[&format!("undone-{n}")]).await;
+    }
+    audited(&mesh, &shop).await;
+    server.stop();
+    server.restore(&copy);
+    server.recover();
+    server.start().await;
+    // Such a copy has no slots.
+    host.wait_for_line(says(&["there is no slot", "A lost slot"]), PATIENT)
+        .await;
+    let shop = shop.again(&server).await;
+    assert_eq!(shop.committed().await, ["a", "b"]);
+    shop.orders(&["before-the-slot"]).await;
+    shop.init(&mesh).await;
+    shop.orders(&["new"]).await;
+    host.wait_for_line(says(&["is older than its stream", "3 events of the stream"]), PATIENT)
+        .await;
+    let all = ["a", "b", "undone-1", "undone-2", "undone-3", "new"];
+    eventually("what is new", SOON, async || {
+        (texts(&events(&mesh).await) == all).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_network_that_is_cut_between_host_and_log_loses_and_repeats_nothing() {
     drop(pg_trials::network_cut(Source::Log).await);
 }

@@ -23,6 +23,7 @@ const PREFIX: &str = "jetmesh-postgres-";
 /// Roles have passwords, but for the tests' own superuser.
 const HBA: &str = "host all postgres 127.0.0.1/32 trust\n\
                    host all all 127.0.0.1/32 scram-sha-256\n\
+                   host replication postgres 127.0.0.1/32 trust\n\
                    host replication all 127.0.0.1/32 scram-sha-256\n";
 const CONF: &str = "wal_level = logical\nmax_connections = 200\nmax_wal_senders = 30\n\
                     max_replication_slots = 30\nshared_buffers = 32MB\nlog_min_messages = warning\n";
@@ -126,6 +127,16 @@ impl PostgresServer {
     pub fn back_up(&self) -> PathBuf {
         let copied = self.folder.join("copy");
         copy(&self.data(), &copied);
+        copied
+    }
+
+    /// A copy of a server that runs, made by `pg_basebackup`.
+    pub fn base_backup(&self) -> PathBuf {
+        let copied = self.folder.join("base");
+        let mut backup = command("pg_basebackup").expect("it comes with the server");
+        backup.args(["-h", "127.0.0.1", "-p", &self.port.to_string(), "-U", "postgres"]);
+        backup.args(["--checkpoint", "fast", "--no-sync", "-D"]).arg(&copied);
+        assert!(run(&mut backup), "pg_basebackup fails");
         copied
     }
 
