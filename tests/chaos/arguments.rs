@@ -7,6 +7,7 @@ The kill matrix, and the soak. Without arguments: a slice of the matrix, and a s
   --rounds N      play N rounds, a seed's rounds one after another, then the next seed's
   --seed S        begin with this seed (1)
   --round R       play only this round of the seed
+  --point NAME    play only rounds whose point begins with this name, such as `redrive` or `outbox-stored`
   --mistake NAME  plant this mistake; the auditor must find it within the rounds that are stated for it
   --mistakes      plant every mistake, one after another
   --jobs J        rounds at a time (6)
@@ -21,6 +22,8 @@ pub struct Arguments {
     pub rounds: usize,
     pub seed: u64,
     pub round: Option<usize>,
+    /// What the name of the point begins with.
+    pub point: String,
     pub mistake: Option<String>,
     pub mistakes: bool,
     pub jobs: usize,
@@ -34,6 +37,7 @@ pub fn read() -> Result<Option<Arguments>, String> {
         rounds: 0,
         seed: 1,
         round: None,
+        point: String::new(),
         mistake: None,
         mistakes: false,
         jobs: 6,
@@ -50,6 +54,7 @@ pub fn read() -> Result<Option<Arguments>, String> {
             "--rounds" => arguments.rounds = usize::try_from(number(value()?)?).unwrap_or(usize::MAX),
             "--seed" => arguments.seed = number(value()?)?,
             "--round" => arguments.round = Some(usize::try_from(number(value()?)?).unwrap_or(usize::MAX)),
+            "--point" => arguments.point = value()?,
             "--mistake" => arguments.mistake = Some(value()?),
             "--mistakes" => arguments.mistakes = true,
             "--jobs" => arguments.jobs = usize::try_from(number(value()?)?).unwrap_or(1).max(1),

@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use crate::mesh::{Found, Mesh};
 use crate::orders::{HANDLERS, PLAIN, SHARED};
+use crate::redrives;
 use crate::rows;
 use crate::ticks;
 
@@ -114,10 +115,15 @@ impl Held {
     }
 }
 
-/// An entry without what the schedule has in it, which has an auditor of its own. No handler writes keys of the same bucket.
-fn without_ticks(entry: Bytes) -> Bytes {
+/// Whether a schedule, or a redrive, which is one, has this key.
+fn is_of_schedules(key: &str) -> bool {
+    key == ticks::KEY || key.starts_with(redrives::KEYS)
+}
+
+/// An entry without what schedules have in it, which have auditors of their own. No handler writes keys of the same bucket.
+fn without_schedules(entry: Bytes) -> Bytes {
     let mut json: Value = serde_json::from_slice(&entry).expect("an entry is JSON");
-    let is_tick = |value: &Value| value == ticks::KEY;
+    let is_tick = |value: &Value| value.as_str().is_some_and(is_of_schedules);
     for (list, name) in [("decisions", "handler"), ("writes", "key")] {
         if let Some(list) = json[list].as_array_mut() {
             list.retain(|one| !is_tick(&one[name]));
@@ -143,7 +149,7 @@ impl Ledger {
         for message in mesh.messages(&format!("KV_{bucket}"), ">").await {
             if let Some(key) = message.subject.strip_prefix(&key) {
                 // What the mesh knows of source streams is no handler's state.
-                if key.starts_with("incarnation.") || key == ticks::KEY {
+                if key.starts_with("incarnation.") || is_of_schedules(key) {
                     continue;
                 }
                 let deleted = message.header("KV-Operation").is_some();
@@ -154,7 +160,7 @@ impl Ledger {
             let name = message.subject.strip_prefix(&state).expect("the stream has no others");
             match name.split_once('.') {
                 None if name == "head" => heads.push(message.json()),
-                Some(("ledger", _)) => entries.push((message.sequence, without_ticks(message.payload))),
+                Some(("ledger", _)) => entries.push((message.sequence, without_schedules(message.payload))),
                 Some(("dead", rest)) => deaths.push(rest.to_owned()),
                 _ => {}
             }

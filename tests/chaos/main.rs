@@ -17,6 +17,8 @@ mod mesh;
 mod mistakes;
 mod model;
 mod orders;
+mod points;
+mod redrives;
 mod report;
 mod round;
 mod rows;

@@ -1,6 +1,7 @@
 //! The mistakes that are planted to see that the auditor finds them (`host/src/failpoint/mistake.rs`), and within how many
 //! rounds it must.
 
+use crate::points::Work;
 use crate::round::{Round, Way};
 
 /// A mistake that tests can plant.
@@ -24,6 +25,8 @@ enum Shows {
     AnotherRelay,
     /// A target takes nothing.
     TargetIsFull,
+    /// A host that has begun a round of redrive goes on, over the same connection, when another one has made it.
+    RedriveFreezes,
     /// A host that is about to publish rows goes on when another one has published them.
     OutboxFreezes,
 }
@@ -31,7 +34,7 @@ enum Shows {
 /// `stale-reopen` is not among them: every commit rests on revisions that the server checks, so that what is remembered
 /// over a reconnect costs a refusal and does no harm. Nor is `head-blind`: as long as no entry is removed, that an entry
 /// is new says the same as the head's expectation.
-pub const MISTAKES: [Mistake; 12] = [
+pub const MISTAKES: [Mistake; 13] = [
     mistake("ack-before-commit", 6, Shows::Anywhere, true),
     mistake("head-and-entry-blind", 6, Shows::TwoHosts, false),
     mistake("key-blind", 6, Shows::PersonWrites, false),
@@ -43,6 +46,7 @@ pub const MISTAKES: [Mistake; 12] = [
     mistake("emit-without-id", 9, Shows::AnotherRelay, false),
     // Only a relay that dies between the early ack and its publish shows it: in about one round of six.
     mistake("blocked-is-published", 2, Shows::TargetIsFull, false),
+    mistake("redrive-unbound", 9, Shows::RedriveFreezes, false),
     mistake("outbox-unfenced", 2, Shows::OutboxFreezes, false),
     mistake("relay-acks-early", 36, Shows::AnotherRelay, false),
 ];
@@ -63,8 +67,11 @@ impl Mistake {
             Shows::Anywhere => true,
             Shows::PersonWrites => round.server.is_none(),
             Shows::TwoHosts => round.together,
-            Shows::AnotherRelay => round.of_relay(),
+            Shows::AnotherRelay => round.work == Work::Relay,
             Shows::TargetIsFull => round.blocked,
+            Shows::RedriveFreezes => {
+                round.point == "redrive-begun" && round.way == Way::Frozen && round.server.is_none()
+            }
             Shows::OutboxFreezes => round.point == "outbox-before" && round.way == Way::Frozen,
         }
     }

@@ -91,7 +91,8 @@ pub fn run(
             Step::Reject { code, .. } => return Err(Failure::Rejected(code.clone())),
             Step::Retry { .. } | Step::Trap => return Err(Failure::Retry),
             Step::FailUntil { attempt: first } if attempt < *first => return Err(Failure::Retry),
-            Step::FailUntil { .. } | Step::Sleep { .. } => continue,
+            Step::Need { key } if get(key).is_none() => return Err(Failure::Retry),
+            Step::FailUntil { .. } | Step::Need { .. } | Step::Sleep { .. } => continue,
         };
         effects.writes.insert(key.clone(), value);
     }
@@ -100,6 +101,6 @@ pub fn run(
 
 /// Whether attempts of these steps fail, at the first or always, so that the event may end as exhausted.
 pub fn may_exhaust(steps: &[Step]) -> bool {
-    let fails = |step: &Step| matches!(step, Step::Retry { .. } | Step::Trap | Step::FailUntil { .. });
+    let fails = |step: &Step| step.is_failure() && !matches!(step, Step::Reject { .. });
     steps.iter().any(fails)
 }

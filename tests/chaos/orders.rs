@@ -66,6 +66,10 @@ pub enum Step {
     FailUntil {
         attempt: u32,
     },
+    /// Asks for a retry until the key has a value.
+    Need {
+        key: String,
+    },
     Trap,
 }
 
@@ -84,7 +88,7 @@ impl Step {
     pub fn is_failure(&self) -> bool {
         matches!(
             self,
-            Self::Reject { .. } | Self::Retry { .. } | Self::FailUntil { .. } | Self::Trap
+            Self::Reject { .. } | Self::Retry { .. } | Self::FailUntil { .. } | Self::Need { .. } | Self::Trap
         )
     }
 }
@@ -218,6 +222,14 @@ fn tell(key: String) -> Step {
     }
 }
 
+/// Each attempt fails.
+pub fn never() -> Step {
+    Step::Retry {
+        code: "never".to_owned(),
+        message: "as ordered".to_owned(),
+    }
+}
+
 /// What comes before it must not happen, or not yet.
 fn failure(rng: &mut StdRng) -> Step {
     let message = "as ordered".to_owned();
@@ -226,10 +238,7 @@ fn failure(rng: &mut StdRng) -> Step {
             code: "bad".to_owned(),
             message,
         },
-        4..6 => Step::Retry {
-            code: "never".to_owned(),
-            message,
-        },
+        4..6 => never(),
         6 => Step::Trap,
         _ => Step::FailUntil { attempt: 2 },
     }

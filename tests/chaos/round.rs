@@ -7,52 +7,10 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use crate::orders::{self, Order};
+use crate::points::{POINTS, Work};
+use crate::redrives;
 
-/// A failpoint of the host (`host/src/failpoint/mod.rs`), and at which pass at most it is hit.
-#[derive(Debug, Clone, Copy)]
-pub struct Point {
-    pub name: &'static str,
-    passes: u32,
-}
-
-const fn point(name: &'static str, passes: u32) -> Point {
-    Point { name, passes }
-}
-
-/// Along the way of an event. Some are passed once per event, some once per append, some only when an event fails.
-pub const POINTS: [Point; 25] = [
-    point("after-pull", 40),
-    point("attempt-written", 3),
-    point("before-run", 40),
-    point("mid-run", 40),
-    point("after-run", 40),
-    point("joined", 40),
-    point("batch-half-sent", 30),
-    point("commit-sent", 5),
-    point("commit-confirmed", 5),
-    point("floor-written", 1),
-    point("death-decided", 3),
-    point("before-ack", 30),
-    point("ack-sent", 30),
-    point("relay-published", 20),
-    point("relay-confirmed", 20),
-    point("relay-acked", 3),
-    point("before-letter", 3),
-    point("letter-stored", 3),
-    point("advisory-acked", 2),
-    point(SCHEDULE_POINTS[0], 1),
-    point(SCHEDULE_POINTS[1], 1),
-    point("outbox-before", 20),
-    point("outbox-stored", 20),
-    point("outbox-lettered", 3),
-    point("outbox-confirmed", 20),
-];
-
-/// Passed once a second, from the start of a host on.
-const SCHEDULE_POINTS: [&str; 2] = ["schedule-due", "schedule-fired"];
-/// How the points of an outbox begin.
-const OUTBOX: &str = "outbox-";
-/// Before this pass of them, the host serves.
+/// The points of a schedule are passed once a second, from the start of a host on. Before this pass of them, the host serves.
 const SCHEDULE_PASS: u32 = 3;
 
 /// Each point in each way.
@@ -88,6 +46,7 @@ pub struct Round {
     /// Which of the seed's [`CELLS`].
     pub cell: usize,
     pub point: &'static str,
+    pub work: Work,
     /// The pass at which the point acts.
     pub nth: u32,
     pub way: Way,
@@ -107,9 +66,10 @@ pub struct Round {
 impl Round {
     pub fn new(seed: u64, cell: usize) -> Self {
         let mut rng = StdRng::seed_from_u64(seed.wrapping_mul(1000) + cell as u64);
-        let point = POINTS[cell % POINTS.len()];
-        // The first points of a seed come in all ways.
-        let way = match (cell + cell / POINTS.len()) % 3 {
+        let (time, at) = (cell / POINTS.len(), cell % POINTS.len());
+        let point = POINTS[at];
+        // The first points of a seed come in all ways, and each point has another way each time.
+        let way = match (at + time) % 3 {
             0 => Way::Killed,
             1 => Way::Frozen,
             _ => Way::CutOff(trouble(&mut rng)),
@@ -118,7 +78,7 @@ impl Round {
         let together = late || rng.random_ratio(1, 2);
         // Together each gets a part of the work only.
         // Of an outbox one host publishes everything.
-        let passes = if together && !point.name.starts_with(OUTBOX) {
+        let passes = if together && point.work != Work::Outbox {
             point.passes.div_ceil(2)
         } else {
             point.passes
@@ -127,9 +87,10 @@ impl Round {
             seed,
             cell,
             point: point.name,
-            nth: match SCHEDULE_POINTS.contains(&point.name) {
-                true => SCHEDULE_PASS,
-                false => rng.random_range(1..=passes),
+            work: point.work,
+            nth: match point.work {
+                Work::Schedule => SCHEDULE_PASS,
+                _ => rng.random_range(1..=passes),
             },
             way,
             server: rng
@@ -140,10 +101,14 @@ impl Round {
             reused: rng.random_ratio(1, 3),
             orders: orders::draw(rng.random(), rng.random_range(60..150)),
             person: rng.random(),
-            blocked: rng.random_ratio(1, 4),
+            // A target that is full takes ten seconds, which says nothing of the redrive.
+            blocked: rng.random_ratio(1, 4) && point.work != Work::Redrive,
         };
         if round.blocked {
             orders::for_blocked(&mut round.orders);
+        }
+        if round.work == Work::Redrive {
+            redrives::spoil(&mut round.orders);
         }
         round
     }
@@ -155,25 +120,16 @@ impl Round {
 
     /// How long there is between two orders: they are under way for some passes of the point.
     pub fn order_every(&self) -> Duration {
-        match self.of_schedule() || self.of_outbox() {
-            true => Duration::from_millis(60),
-            false => Duration::from_millis(8),
-        }
+        Duration::from_millis(match self.work {
+            Work::Orders | Work::Relay => 8,
+            Work::Redrive => 40,
+            Work::Schedule | Work::Outbox => 60,
+        })
     }
 
-    /// The point is in the code that fires schedules.
-    pub fn of_schedule(&self) -> bool {
-        SCHEDULE_POINTS.contains(&self.point)
-    }
-
-    /// The point is in the code that publishes outboxes.
-    pub fn of_outbox(&self) -> bool {
-        self.point.starts_with(OUTBOX)
-    }
-
-    /// The point is in the code that publishes consequences.
-    pub fn of_relay(&self) -> bool {
-        self.point.starts_with("relay-") || self.point.contains("letter")
+    /// The host that is there first has the relay, and the outbox.
+    pub fn is_of_the_first(&self) -> bool {
+        matches!(self.work, Work::Relay | Work::Outbox)
     }
 }
 

@@ -7,6 +7,7 @@ use tokio::task::JoinSet;
 
 use crate::arguments::Arguments;
 use crate::mistakes::{MISTAKES, Mistake};
+use crate::points::POINTS;
 use crate::report;
 use crate::round::{CELLS, Round};
 use crate::stage::{Played, play};
@@ -24,11 +25,17 @@ pub async fn run(arguments: &Arguments) -> bool {
         };
         return find(mistake, arguments).await;
     }
+    if !POINTS.iter().any(|point| point.name.starts_with(&arguments.point)) {
+        eprintln!("no point begins with {}", arguments.point);
+        return false;
+    }
     let slice = arguments.rounds == 0 && arguments.round.is_none() && !arguments.mistakes;
     let rounds: Vec<(u64, usize)> = match (arguments.round, slice) {
         (Some(round), _) => vec![(arguments.seed, round)],
         (None, true) => chosen(arguments.seed, SLICE, |_| true),
-        (None, false) => chosen(arguments.seed, arguments.rounds, |_| true),
+        (None, false) => chosen(arguments.seed, arguments.rounds, |round| {
+            round.point.starts_with(&arguments.point)
+        }),
     };
     let mut good = clean(&rounds, arguments.jobs).await;
     for mistake in &MISTAKES {

@@ -11,6 +11,8 @@ use crate::config::Config;
 use crate::found::Held;
 use crate::mesh::{Mesh, PATIENT};
 use crate::orders::{HANDLERS, SHARED};
+use crate::points::Work;
+use crate::redrives;
 use crate::round::{Round, Trouble, Way};
 use crate::rows::{self, Service};
 use crate::support::wait::SOON;
@@ -61,9 +63,9 @@ pub async fn play(round: &Round, mistake: Option<&str>) -> Played {
             js.create_stream(config).await.expect("the stream is made");
         }
     }
-    let mut service = match round.of_outbox() {
-        true => Some(Service::open(&mesh).await),
-        false => None,
+    let mut service = match round.work {
+        Work::Outbox => Some(Service::open(&mesh).await),
+        _ => None,
     };
     let looks = world.look(&js);
     let stage = async {
@@ -79,7 +81,7 @@ pub async fn play(round: &Round, mistake: Option<&str>) -> Played {
         problems.extend(lines.iter().filter(|line| line.contains("panicked at")).cloned());
         logs += &format!("--- jetmesh, process {} ---\n{}\n", host.pid(), lines.join("\n"));
     }
-    if round.of_schedule() {
+    if round.work == Work::Schedule {
         problems.extend(ticks::judge(&mesh).await);
     }
     if let Some(written) = service.as_ref().and_then(|service| service.written.as_ref()) {
@@ -93,6 +95,7 @@ pub async fn play(round: &Round, mistake: Option<&str>) -> Played {
         plain: false,
         puts: &world.puts.lock().expect("nobody panics"),
         looks: &world.looks.lock().expect("nobody panics"),
+        redriven: round.work == Work::Redrive,
     };
     problems.extend(audit::judge(&known, &held));
     logs += &format!("--- the end of nats-server's log ---\n{}\n", mesh.server.log_end());
@@ -108,12 +111,12 @@ pub async fn play(round: &Round, mistake: Option<&str>) -> Played {
 fn config(round: &Round) -> Config {
     let mut config = Config::new().nats("timeout = \"1s\"");
     // To arm it is a commit: in other rounds that would be the first to come to the point, before the host serves.
-    if round.of_schedule() {
-        config = config.table(ticks::STREAM).table(ticks::SCHEDULE);
-    }
-    if round.of_outbox() {
-        config = config.table(rows::STREAM).table(rows::OUTBOX);
-    }
+    config = match round.work {
+        Work::Orders | Work::Relay => config,
+        Work::Schedule => config.table(ticks::STREAM).table(ticks::SCHEDULE),
+        Work::Redrive => config.table(redrives::TABLE),
+        Work::Outbox => config.table(rows::STREAM).table(rows::OUTBOX),
+    };
     let (concurrency, instance) = (round.concurrency, if round.reused { "reused" } else { "fresh" });
     let ack_wait = ACK_WAIT.as_secs();
     for (name, bucket) in HANDLERS {
@@ -158,8 +161,7 @@ async fn act(
         world.publish(&js, &round.orders[..before], round.order_every()).await;
         wait_acked(&js, SOON).await;
     }
-    let first = if round.together && (round.of_relay() || round.of_outbox()) {
-        // The host that is there first has the relay, and the outbox.
+    let first = if round.together && round.is_of_the_first() {
         let one = first(mesh).await;
         second = Some(mesh.host(&planted).await);
         one
@@ -183,9 +185,14 @@ async fn act(
             world.write(&js, round.person, world::PUT_EVERY).await;
         }
     };
+    let fix = async {
+        if round.work == Work::Redrive {
+            world.fix(&js, &round.orders).await;
+        }
+    };
     let (mut hit, mut in_flight) = (false, false);
     let breaking = async {
-        (hit, in_flight) = wait_hit(&first, round, &js, world).await;
+        (hit, in_flight) = wait_hit(&first, round, mesh, world).await;
         if let Some(down) = round.server.filter(|_| hit) {
             mesh.server.kill9();
             pass(down).await;
@@ -209,8 +216,9 @@ async fn act(
             cut_off(proxy, &first, trouble).await;
         }
     };
-    tokio::join!(publish, person, breaking);
+    tokio::join!(publish, person, fix, breaking);
     wait_settled(&js, world).await;
+    wait_over(mesh, round.work).await;
     if let Some(service) = service {
         service.end().await;
     }
@@ -222,7 +230,7 @@ async fn act(
 }
 
 /// The first host is at the point. `false`: it never came there.
-async fn wait_hit(host: &Host, round: &Round, js: &jetstream::Context, world: &World) -> (bool, bool) {
+async fn wait_hit(host: &Host, round: &Round, mesh: &Mesh, world: &World) -> (bool, bool) {
     let stat = format!("/proc/{}/stat", host.pid());
     let hit = eventually("the point to be hit", PATIENT, async || {
         if round.way == Way::Killed {
@@ -236,10 +244,10 @@ async fn wait_hit(host: &Host, round: &Round, js: &jetstream::Context, world: &W
                 return Some(true);
             }
         }
-        (world.all_published.load(Ordering::Relaxed) && is_settled(js).await).then_some(false)
+        (world.all_published.load(Ordering::Relaxed) && is_over(mesh, round.work).await).then_some(false)
     })
     .await;
-    let in_flight = hit && (!world.all_published.load(Ordering::Relaxed) || !is_settled(js).await);
+    let in_flight = hit && (!world.all_published.load(Ordering::Relaxed) || !is_over(mesh, round.work).await);
     (hit, in_flight)
 }
 
@@ -307,6 +315,25 @@ pub async fn is_settled(js: &jetstream::Context) -> bool {
 async fn wait_acked(js: &jetstream::Context, limit: Duration) {
     eventually("the first orders to be settled", limit, async || {
         is_settled(js).await.then_some(())
+    })
+    .await;
+}
+
+/// Nothing waits, and what the round has beside its orders is done.
+async fn is_over(mesh: &Mesh, work: Work) -> bool {
+    is_settled(&mesh.js).await
+        && match work {
+            Work::Redrive => redrives::are_over(mesh).await,
+            // The service writes until all else is over; the schedule goes on.
+            Work::Orders | Work::Relay | Work::Schedule | Work::Outbox => true,
+        }
+}
+
+/// Waits until all is over; what is missing after a long time, the auditor finds.
+async fn wait_over(mesh: &Mesh, work: Work) {
+    let began = Instant::now();
+    eventually("all to be over", PATIENT * 2, async || {
+        (is_over(mesh, work).await || began.elapsed() > PATIENT).then_some(())
     })
     .await;
 }

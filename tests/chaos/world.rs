@@ -12,7 +12,10 @@ use rand::{RngExt, SeedableRng};
 use serde_json::{Value, json};
 use tokio::time::{MissedTickBehavior, interval};
 
+use crate::mesh::PATIENT;
 use crate::orders::{HANDLERS, Order, SHARED};
+use crate::redrives;
+use crate::support::eventually;
 
 /// Between two writes of the person, and two looks.
 pub const PUT_EVERY: Duration = Duration::from_millis(40);
@@ -70,6 +73,20 @@ pub async fn head(js: &jetstream::Context, bucket: &str) -> Option<Value> {
     serde_json::from_slice(&head).ok()
 }
 
+/// Publishes until the stream has it; its sequence. Published again after a lost answer, it is the same message by its id.
+async fn publish_once(js: &jetstream::Context, subject: &str, id: &str, payload: &str) -> u64 {
+    loop {
+        let mut headers = HeaderMap::new();
+        headers.insert("Nats-Msg-Id", id);
+        let sent = js.publish_with_headers(subject.to_owned(), headers, payload.to_owned().into());
+        if let Ok(answer) = sent.await
+            && let Ok(ack) = answer.await
+        {
+            return ack.sequence;
+        }
+    }
+}
+
 impl World {
     /// Publishes the orders of a range, each until the stream has it.
     pub async fn publish(&self, js: &jetstream::Context, orders: &[Order], every: Duration) {
@@ -77,17 +94,7 @@ impl World {
         let mut pace = interval(every);
         for order in orders {
             pace.tick().await;
-            let sequence = loop {
-                let mut headers = HeaderMap::new();
-                // Published again after a lost answer, it is the same event.
-                headers.insert("Nats-Msg-Id", order.number.to_string());
-                let sent = js.publish_with_headers("orders.chaos", headers, order.payload().into());
-                if let Ok(answer) = sent.await
-                    && let Ok(ack) = answer.await
-                {
-                    break ack.sequence;
-                }
-            };
+            let sequence = publish_once(js, "orders.chaos", &order.number.to_string(), &order.payload()).await;
             self.published.lock().expect("nobody panics").push(sequence);
         }
     }
@@ -133,6 +140,20 @@ impl World {
                 Err(error) => panic!("a person's write of {key}, whose fate is unknown now: {error}"),
             }
         }
+    }
+
+    /// Writes the key that orders wait for, when half of them are published.
+    pub async fn fix(&self, js: &jetstream::Context, orders: &[Order]) {
+        eventually("half of the orders", PATIENT, async || {
+            let published = self.published.lock().expect("nobody panics").len();
+            (published >= orders.len() / 2).then_some(())
+        })
+        .await;
+        let (key, value) = (redrives::FIX.to_owned(), "yes".to_owned());
+        let subject = format!("$KV.{SHARED}.{key}");
+        let sequence = publish_once(js, &subject, &key, &value).await;
+        let mut puts = self.puts.lock().expect("nobody panics");
+        puts.push(Put { key, value, sequence });
     }
 
     /// Looks at what is acked, and then at how much is decided, until the round is over.

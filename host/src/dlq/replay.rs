@@ -19,6 +19,7 @@ use super::watch::{Watch, fate};
 use crate::broker::provision::DEAD;
 use crate::broker::{By, Connection, Error};
 use crate::event::{MESSAGE_ID, header_map};
+use crate::failpoint::{self, mistake::Mistake};
 use crate::mesh_streams::dead_letter::{self, Letter, REPLAYED};
 use crate::mesh_streams::replay_queue::{self, LIST_MAX, LetterRef};
 
@@ -170,7 +171,7 @@ impl ReplayRun<'_> {
         // By handler. Where no ledger knows what is done, each letter is asked for by itself: twice does nothing then.
         let mut lists: BTreeMap<&str, (Vec<usize>, Vec<LetterMeant>)> = BTreeMap::new();
         // The mesh may begin a run twice, with two hosts: what one of them has replayed, the other one does not replay again.
-        let bound = replay_queue::is_redrive(self.name);
+        let bound = replay_queue::is_redrive(self.name) && !failpoint::planted().is(Mistake::RedriveUnbound);
         let mut asks = Vec::new();
         for &at in ats {
             let connection = self.connection.clone();
@@ -290,6 +291,7 @@ async fn ask_for(
     });
     let letters: Vec<LetterRef<'_>> = refs.collect();
     let asked = replay_queue::ask_for(&connection, &handler, &letters, &run).await;
+    failpoint::point("replays-asked");
     (ats, asked.map(|()| None))
 }
 

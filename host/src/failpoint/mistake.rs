@@ -44,6 +44,8 @@ pub enum Mistake {
     CollectAbove,
     /// Whichever timer of a schedule comes is taken for the one that it waits for: one that comes again counts as armed twice.
     ArmedTwice,
+    /// A replay of redrive runs whatever has become of its letter since it was read.
+    RedriveUnbound,
     /// The marker of an outbox's batch expects no marker before it: the stream refuses no relay.
     OutboxUnfenced,
 }
@@ -51,7 +53,7 @@ pub enum Mistake {
 #[cfg(feature = "failpoints")]
 impl Mistake {
     /// Every mistake with the name by which a test asks for it.
-    pub const ALL: [(&'static str, Mistake); 18] = [
+    pub const ALL: [(&'static str, Mistake); 19] = [
         ("ack-before-commit", Mistake::AckBeforeCommit),
         ("head-blind", Mistake::HeadBlind),
         ("head-and-entry-blind", Mistake::HeadAndEntryBlind),
@@ -69,6 +71,7 @@ impl Mistake {
         ("floor-from-overlay", Mistake::FloorFromOverlay),
         ("collect-above", Mistake::CollectAbove),
         ("armed-twice", Mistake::ArmedTwice),
+        ("redrive-unbound", Mistake::RedriveUnbound),
         ("outbox-unfenced", Mistake::OutboxUnfenced),
     ];
 }

@@ -72,8 +72,11 @@ async fn take(plan: &Plan, connections: &Shared, order: RedriveOrder) {
         Some(redrive) => round(connections, redrive, &mut done).await,
     };
     match made {
-        // If it has ended meanwhile, the order comes again.
-        Ok(()) => drop(done.send(())),
+        Ok(()) => {
+            failpoint::point("redrive-over");
+            // If it has ended meanwhile, the order comes again.
+            let _ = done.send(());
+        }
         Err(error) => {
             trouble!(Weight::Aside, handler, error, { handler, %error }, "a redrive was broken off and is made again")
         }
