@@ -10,6 +10,7 @@ use crate::orders::{HANDLERS, PLAIN, SHARED};
 use crate::redrives;
 use crate::rows;
 use crate::ticks;
+use crate::timers;
 
 /// Everything that the auditor looks at, beside the generator's list.
 pub struct Held {
@@ -120,13 +121,22 @@ fn is_of_schedules(key: &str) -> bool {
     key == ticks::KEY || key.starts_with(redrives::KEYS)
 }
 
-/// An entry without what schedules have in it, which have auditors of their own. No handler writes keys of the same bucket.
-fn without_schedules(entry: Bytes) -> Bytes {
+/// An entry without what schedules have in it, which have auditors of their own, and with plain values of timers. No handler writes
+/// keys of the bucket of schedules in the same round.
+fn entry_of_handlers(entry: Bytes) -> Bytes {
     let mut json: Value = serde_json::from_slice(&entry).expect("an entry is JSON");
     let is_tick = |value: &Value| value.as_str().is_some_and(is_of_schedules);
     for (list, name) in [("decisions", "handler"), ("writes", "key")] {
         if let Some(list) = json[list].as_array_mut() {
             list.retain(|one| !is_tick(&one[name]));
+        }
+    }
+    for write in json["writes"].as_array_mut().into_iter().flatten() {
+        let key = write["key"].as_str().unwrap_or_default();
+        if let Some(value) = write["value"]["text"].as_str()
+            && let Some(plain) = timers::plain(key, value)
+        {
+            write["value"]["text"] = plain.into();
         }
     }
     json.to_string().into()
@@ -154,13 +164,14 @@ impl Ledger {
                 }
                 let deleted = message.header("KV-Operation").is_some();
                 let value = String::from_utf8_lossy(&message.payload).into_owned();
-                keys.insert(key.to_owned(), (message.sequence, (!deleted).then_some(value)));
+                let value = (!deleted).then(|| timers::plain(key, &value).unwrap_or(value));
+                keys.insert(key.to_owned(), (message.sequence, value));
                 continue;
             }
             let name = message.subject.strip_prefix(&state).expect("the stream has no others");
             match name.split_once('.') {
                 None if name == "head" => heads.push(message.json()),
-                Some(("ledger", _)) => entries.push((message.sequence, without_schedules(message.payload))),
+                Some(("ledger", _)) => entries.push((message.sequence, entry_of_handlers(message.payload))),
                 Some(("dead", rest)) => deaths.push(rest.to_owned()),
                 _ => {}
             }

@@ -29,6 +29,7 @@ mod stage;
 #[expect(dead_code, reason = "the end-to-end tests use the rest")]
 mod support;
 mod ticks;
+mod timers;
 mod world;
 
 use std::process::ExitCode;

@@ -27,6 +27,8 @@ enum Shows {
     TargetIsFull,
     /// A host that has begun a round of redrive goes on, over the same connection, when another one has made it.
     RedriveFreezes,
+    /// Handlers set and cancel timers.
+    Timers,
     /// A host that is about to publish rows goes on when another one has published them.
     OutboxFreezes,
 }
@@ -34,7 +36,7 @@ enum Shows {
 /// `stale-reopen` is not among them: every commit rests on revisions that the server checks, so that what is remembered
 /// over a reconnect costs a refusal and does no harm. Nor is `head-blind`: as long as no entry is removed, that an entry
 /// is new says the same as the head's expectation.
-pub const MISTAKES: [Mistake; 13] = [
+pub const MISTAKES: [Mistake; 14] = [
     mistake("ack-before-commit", 6, Shows::Anywhere, true),
     mistake("head-and-entry-blind", 6, Shows::TwoHosts, false),
     mistake("key-blind", 6, Shows::PersonWrites, false),
@@ -47,6 +49,7 @@ pub const MISTAKES: [Mistake; 13] = [
     // Only a relay that dies between the early ack and its publish shows it: in about one round of six.
     mistake("blocked-is-published", 2, Shows::TargetIsFull, false),
     mistake("redrive-unbound", 9, Shows::RedriveFreezes, false),
+    mistake("timer-key-blind", 2, Shows::Timers, false),
     mistake("outbox-unfenced", 2, Shows::OutboxFreezes, false),
     mistake("relay-acks-early", 36, Shows::AnotherRelay, false),
 ];
@@ -72,6 +75,7 @@ impl Mistake {
             Shows::RedriveFreezes => {
                 round.point == "redrive-begun" && round.way == Way::Frozen && round.server.is_none()
             }
+            Shows::Timers => round.work == Work::Timers,
             Shows::OutboxFreezes => round.point == "outbox-before" && round.way == Way::Frozen,
         }
     }

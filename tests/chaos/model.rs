@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use crate::orders::Step;
+use crate::timers::TimerSet;
 
 /// A bucket's keys. A key that was deleted keeps its revision.
 #[derive(Debug, Clone, Default)]
@@ -23,6 +24,8 @@ pub struct Effects {
     pub writes: BTreeMap<String, Option<String>>,
     /// Subject and payload.
     pub emits: Vec<(String, Value)>,
+    /// By name.
+    pub timers: BTreeMap<String, TimerSet>,
 }
 
 /// How a run fails.
@@ -86,6 +89,17 @@ pub fn run(
             }
             Step::Emit { subject, payload } | Step::EmitLater { subject, payload, .. } => {
                 effects.emits.push((subject.clone(), payload.clone()));
+                continue;
+            }
+            Step::TimerSet {
+                name, subject, payload, ..
+            } => {
+                let set = (subject.clone(), payload.clone());
+                effects.timers.insert(name.clone(), Some(set));
+                continue;
+            }
+            Step::TimerCancel { name } => {
+                effects.timers.insert(name.clone(), None);
                 continue;
             }
             Step::Reject { code, .. } => return Err(Failure::Rejected(code.clone())),

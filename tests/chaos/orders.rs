@@ -52,6 +52,15 @@ pub enum Step {
         payload: Value,
         after_ms: u64,
     },
+    TimerSet {
+        name: String,
+        subject: String,
+        payload: Value,
+        after_ms: u64,
+    },
+    TimerCancel {
+        name: String,
+    },
     Sleep {
         ms: u64,
     },

@@ -20,6 +20,8 @@ pub enum Work {
     Schedule,
     /// A redrive that looks each second.
     Redrive,
+    /// Timers that handlers set and cancel.
+    Timers,
     /// An outbox of a SQLite.
     Outbox,
 }
@@ -29,7 +31,7 @@ const fn point(name: &'static str, passes: u32, work: Work) -> Point {
 }
 
 /// Some are passed once per event, some once per append, some only when an event fails.
-pub const POINTS: [Point; 29] = [
+pub const POINTS: [Point; 31] = [
     point("after-pull", 40, Work::Orders),
     point("attempt-written", 3, Work::Orders),
     point("before-run", 40, Work::Orders),
@@ -55,6 +57,8 @@ pub const POINTS: [Point; 29] = [
     point("replays-asked", 2, Work::Redrive),
     point("before-history", 8, Work::Redrive),
     point("redrive-over", 2, Work::Redrive),
+    point("timer-due", 12, Work::Timers),
+    point("timer-fired", 12, Work::Timers),
     point("outbox-before", 20, Work::Outbox),
     point("outbox-stored", 20, Work::Outbox),
     point("outbox-lettered", 3, Work::Outbox),

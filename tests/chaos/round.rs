@@ -9,6 +9,7 @@ use rand::{RngExt, SeedableRng};
 use crate::orders::{self, Order};
 use crate::points::{POINTS, Work};
 use crate::redrives;
+use crate::timers;
 
 /// The points of a schedule are passed once a second, from the start of a host on. Before this pass of them, the host serves.
 const SCHEDULE_PASS: u32 = 3;
@@ -101,14 +102,16 @@ impl Round {
             reused: rng.random_ratio(1, 3),
             orders: orders::draw(rng.random(), rng.random_range(60..150)),
             person: rng.random(),
-            // A target that is full takes ten seconds, which says nothing of the redrive.
-            blocked: rng.random_ratio(1, 4) && point.work != Work::Redrive,
+            // A target that is full takes ten seconds, which says nothing of redrives and timers.
+            blocked: rng.random_ratio(1, 4) && !matches!(point.work, Work::Redrive | Work::Timers),
         };
         if round.blocked {
             orders::for_blocked(&mut round.orders);
         }
-        if round.work == Work::Redrive {
-            redrives::spoil(&mut round.orders);
+        match round.work {
+            Work::Redrive => redrives::spoil(&mut round.orders),
+            Work::Timers => timers::spoil(&mut round.orders, round.person),
+            Work::Orders | Work::Relay | Work::Schedule | Work::Outbox => {}
         }
         round
     }
@@ -122,6 +125,7 @@ impl Round {
     pub fn order_every(&self) -> Duration {
         Duration::from_millis(match self.work {
             Work::Orders | Work::Relay => 8,
+            Work::Timers => 25,
             Work::Redrive => 40,
             Work::Schedule | Work::Outbox => 60,
         })

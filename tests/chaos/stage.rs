@@ -18,6 +18,7 @@ use crate::rows::{self, Service};
 use crate::support::wait::SOON;
 use crate::support::{Direction, Host, NatsServer, Proxy, Signal, eventually, modules};
 use crate::ticks;
+use crate::timers;
 use crate::world::{self, World};
 
 const ACK_WAIT: Duration = Duration::from_secs(1);
@@ -112,7 +113,7 @@ fn config(round: &Round) -> Config {
     let mut config = Config::new().nats("timeout = \"1s\"");
     // To arm it is a commit: in other rounds that would be the first to come to the point, before the host serves.
     config = match round.work {
-        Work::Orders | Work::Relay => config,
+        Work::Orders | Work::Relay | Work::Timers => config,
         Work::Schedule => config.table(ticks::STREAM).table(ticks::SCHEDULE),
         Work::Redrive => config.table(redrives::TABLE),
         Work::Outbox => config.table(rows::STREAM).table(rows::OUTBOX),
@@ -321,12 +322,15 @@ async fn wait_acked(js: &jetstream::Context, limit: Duration) {
 
 /// Nothing waits, and what the round has beside its orders is done.
 async fn is_over(mesh: &Mesh, work: Work) -> bool {
-    is_settled(&mesh.js).await
-        && match work {
-            Work::Redrive => redrives::are_over(mesh).await,
-            // The service writes until all else is over; the schedule goes on.
-            Work::Orders | Work::Relay | Work::Schedule | Work::Outbox => true,
-        }
+    let settled = is_settled(&mesh.js).await;
+    let over = match work {
+        Work::Redrive => redrives::are_over(mesh).await,
+        Work::Timers => timers::are_over(mesh).await,
+        // The service writes until all else is over; the schedule goes on.
+        Work::Orders | Work::Relay | Work::Schedule | Work::Outbox => return settled,
+    };
+    // What these have done meanwhile is to be settled as well.
+    settled && over && is_settled(&mesh.js).await
 }
 
 /// Waits until all is over; what is missing after a long time, the auditor finds.

@@ -46,6 +46,8 @@ pub enum Mistake {
     ArmedTwice,
     /// A replay of redrive runs whatever has become of its letter since it was read.
     RedriveUnbound,
+    /// A timer of a handler fires whatever its key says: also if it was cancelled or set again.
+    TimerKeyBlind,
     /// The marker of an outbox's batch expects no marker before it: the stream refuses no relay.
     OutboxUnfenced,
 }
@@ -53,7 +55,7 @@ pub enum Mistake {
 #[cfg(feature = "failpoints")]
 impl Mistake {
     /// Every mistake with the name by which a test asks for it.
-    pub const ALL: [(&'static str, Mistake); 19] = [
+    pub const ALL: [(&'static str, Mistake); 20] = [
         ("ack-before-commit", Mistake::AckBeforeCommit),
         ("head-blind", Mistake::HeadBlind),
         ("head-and-entry-blind", Mistake::HeadAndEntryBlind),
@@ -72,6 +74,7 @@ impl Mistake {
         ("collect-above", Mistake::CollectAbove),
         ("armed-twice", Mistake::ArmedTwice),
         ("redrive-unbound", Mistake::RedriveUnbound),
+        ("timer-key-blind", Mistake::TimerKeyBlind),
         ("outbox-unfenced", Mistake::OutboxUnfenced),
     ];
 }

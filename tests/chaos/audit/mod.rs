@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use crate::event::{Event, Malformed};
 use crate::found::{Emitted, Held};
 use crate::orders::{HANDLERS, Order};
+use crate::timers::Timers;
 use crate::world::{Look, Put};
 
 mod acks;
@@ -50,11 +51,13 @@ pub fn judge(known: &Known<'_>, held: &Held) -> Vec<String> {
         decided: BTreeMap::new(),
         open: [0; HANDLERS.len()],
         events: BTreeMap::new(),
+        timers: Timers::default(),
         problems: Vec::new(),
     };
     for (bucket, ledger) in &held.ledgers {
         audit.replay(bucket, ledger);
     }
+    audit.problems.extend(audit.timers.lost());
     audit.each_event_is_decided();
     audit.emitted(held);
     audit.letters(held);
@@ -82,6 +85,7 @@ struct Audit<'a> {
     open: [u64; HANDLERS.len()],
     /// What ought to be emitted, and how often.
     events: BTreeMap<Emitted, i64>,
+    timers: Timers,
     problems: Vec<String>,
 }
 

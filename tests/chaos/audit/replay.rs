@@ -9,6 +9,7 @@ use crate::event::{Event, MALFORMED};
 use crate::found::{Emitted, Ledger};
 use crate::model::{self, Failure, State};
 use crate::orders::{HANDLERS, SHARED};
+use crate::timers;
 
 impl Audit<'_> {
     /// Runs every transaction of a ledger in its order, with the person's writes between them, and compares: verdicts,
@@ -33,7 +34,10 @@ impl Audit<'_> {
             }
             let mut written: BTreeMap<String, Option<String>> = BTreeMap::new();
             for decision in entry["decisions"].as_array().into_iter().flatten() {
-                self.decision(bucket, n, decision, &state, &mut written, &mut deaths);
+                match decision["handler"] == timers::FIRINGS {
+                    true => self.firing(bucket, &entry, decision, &mut written),
+                    false => self.decision(bucket, n, decision, &state, &mut written, &mut deaths),
+                }
             }
             self.writes(bucket, (*sequence, &entry), &written, &mut state);
             self.floors(bucket, n, &entry["floors"]);
@@ -99,6 +103,9 @@ impl Audit<'_> {
                 match (model::run(&name, attempt, steps, read), dead) {
                     (Ok(effects), false) => {
                         written.extend(effects.writes);
+                        for (timer, set) in effects.timers {
+                            written.extend([self.timers.commit(bucket, (&name, &event), &timer, set)]);
+                        }
                         for (subject, payload) in effects.emits {
                             let emit = Emitted {
                                 handler: name.clone(),
@@ -144,6 +151,29 @@ impl Audit<'_> {
                     "{here} follows the death of entry {follows:?}, and is decided by entry {first:?}"
                 ));
             }
+        }
+    }
+
+    /// The firing of a timer: it is set at this place, and it is no more after it.
+    fn firing(
+        &mut self,
+        bucket: &str,
+        entry: &Value,
+        decision: &Value,
+        written: &mut BTreeMap<String, Option<String>>,
+    ) {
+        let places = decision["writes"].as_array().into_iter().flatten();
+        let places = places.filter_map(|place| usize::try_from(place.as_u64()?).ok());
+        let keys: Vec<&str> = places
+            .filter_map(|place| entry["writes"][place]["key"].as_str())
+            .collect();
+        let event = decision["event"].as_str().unwrap_or_default();
+        match self.timers.fire(bucket, event, &keys) {
+            Ok((emit, writes)) => {
+                written.extend(writes);
+                *self.events.entry(emit).or_default() += 1;
+            }
+            Err(why) => self.wrong(format!("{bucket} entry {}: {event} {why}", entry["n"])),
         }
     }
 
