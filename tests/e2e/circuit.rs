@@ -79,7 +79,7 @@ async fn what_is_down_for_long_makes_few_letters_and_recovery_takes_one_probe_in
 
     let fixed = Instant::now();
     fix(&mesh).await;
-    host.wait_for_line(says(&[CLOSED, "handler=\"probe\""]), SOON).await;
+    let closed = host.wait_for_line(says(&[CLOSED, "handler=\"probe\""]), SOON).await;
     let took = fixed.elapsed();
     assert!(took < PROBE_MAX + Duration::from_millis(1500), "{took:?}");
     mesh.wait_settled("ORDERS", "probe").await;
@@ -87,6 +87,10 @@ async fn what_is_down_for_long_makes_few_letters_and_recovery_takes_one_probe_in
     let done: Vec<&Value> = decisions.iter().filter(|one| one["verdict"] == "done").collect();
     assert_eq!(done.len() + mesh.letters().await.len(), EVENTS);
     // Ten attempts have opened it, four ran beside them; what has waited was not charged for it.
+    let probes = closed
+        .split_once("probes=")
+        .map(|(_, count)| count.trim().parse::<u64>());
+    let probes = probes.expect("it says how many").expect("a number");
     let first = done.iter().filter(|one| one["attempt"] == 1).count();
     assert!(
         first as u64 >= EVENTS as u64 - 14 - probes,
@@ -96,6 +100,35 @@ async fn what_is_down_for_long_makes_few_letters_and_recovery_takes_one_probe_in
     assert_eq!((count(&lines, &[OPEN]), count(&lines, &[CLOSED])), (1, 1));
     assert_eq!(status(&mesh).await["state"], "serving");
     assert_eq!(mesh.decisions("neighbour").await.len(), EVENTS);
+}
+
+#[tokio::test]
+async fn a_circuit_that_holds_nothing_back_closes_and_so_does_one_whose_dead_letter_is_replayed_well() {
+    let lines = "max_attempts = 1\nconcurrency = 4\ncircuit = true\ncircuit_failures = 10\ncircuit_window = \"4s\"\n\
+        circuit_probe = \"100ms\"\n[handlers.probe.redrive]\nevery = \"1h\"";
+    let (mesh, host) = Mesh::start(Config::probe_with(lines)).await;
+    // All of them die, so no event is left for a probe.
+    publish(&mesh, 0, 10).await;
+    host.wait_for_line(says(&[OPEN]), SOON).await;
+    mesh.wait_letters(10).await;
+    assert_eq!(status(&mesh).await["state"], "degraded");
+    let redrive = mesh.jetmesh_ok(&["redrive", "status"]).await;
+    assert!(redrive.contains("circuit for this handler is open"), "{redrive}");
+    let idle = [CLOSED, "no event has come to probe with"];
+    host.wait_for_line(says(&idle), SOON).await;
+    assert_eq!(status(&mesh).await["state"], "serving");
+
+    publish(&mesh, 10, 20).await;
+    let letters = mesh.wait_letters(20).await;
+    eventually("it opens again", SOON, async || {
+        (count(&host.lines(), &[OPEN]) == 2).then_some(())
+    })
+    .await;
+    fix(&mesh).await;
+    let letter = letters.first().expect("there are some").letter_id();
+    mesh.jetmesh_ok(&["dlq", "replay", letter, "--yes"]).await;
+    let lines = host.lines();
+    assert_eq!((count(&lines, &[CLOSED]), count(&lines, &idle)), (2, 1), "{lines:#?}");
 }
 
 #[tokio::test]

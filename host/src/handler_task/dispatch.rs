@@ -99,8 +99,9 @@ pub async fn handle(lane: &Lane, delivery: Delivery) {
     }
     // The guest runs, its outcome becomes a verdict, and the ledger commits what follows from it.
     let ran = attempt::run(lane, &delivery, record.as_ref(), number, instance).await;
-    if let Some(pass) = pass {
-        pass.ended(&ran.outcome, event.sequence);
+    match pass {
+        Some(pass) => pass.ended(&ran.outcome, event.sequence),
+        None => lane.circuit.replayed(&ran.outcome),
     }
     // The server is answered: ack, nak or term. Without a ledger, a dead letter is stored before.
     conclude::conclude(lane, delivery, record, number, ran).await;

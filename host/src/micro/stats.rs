@@ -229,8 +229,8 @@ pub struct HindranceJson {
     why: String,
     #[schemars(extend("format" = "date-time"))]
     since: String,
-    /// Events that wait for it; 0: events that were lost are not looked for.
-    events: usize,
+    /// Events that wait for it; 0: events that were lost are not looked for; null: all that come, as a circuit is open.
+    events: Option<usize>,
 }
 
 impl<'a> Stats<'a> {
@@ -392,7 +392,7 @@ impl From<hindered::Hindrance> for HindranceJson {
         HindranceJson {
             why: hindrance.why,
             since: rfc3339(hindrance.since_ms),
-            events: hindrance.events,
+            events: Some(hindrance.events),
         }
     }
 }

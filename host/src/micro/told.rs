@@ -54,17 +54,27 @@ pub fn hindered_by_handler(hosts: &[Value]) -> BTreeMap<&str, Vec<Value>> {
         let name = endpoint["name"].as_str().unwrap_or_default();
         endpoints.entry(name).or_default().push(endpoint);
     }
-    let all = endpoints
-        .into_iter()
-        .map(|(name, endpoints)| (name, hindered(&endpoints)));
+    let all = endpoints.into_iter().map(|(name, endpoints)| {
+        let mut all = hindered(&endpoints);
+        all.extend(circuits(&endpoints).iter().map(held_by));
+        (name, all)
+    });
     all.filter(|(_, hindered)| !hindered.is_empty()).collect()
+}
+
+/// An open circuit as what keeps events back.
+fn held_by(circuit: &Value) -> Value {
+    let text = |key: &str| circuit[key].as_str().unwrap_or("?");
+    let why = format!("its circuit on host {} is open: {}", text("host"), text("why"));
+    json!({ "why": why, "since": circuit["since"], "events": null })
 }
 
 /// One of these in words.
 pub fn hindrance(one: &Value) -> String {
     let why = one["why"].as_str().unwrap_or("?");
     match one["events"].as_u64() {
-        None | Some(0) => format!("what was lost is not looked for: {why}"),
+        None => why.to_owned(),
+        Some(0) => format!("what was lost is not looked for: {why}"),
         Some(1) => format!("1 event waits: {why}"),
         Some(events) => format!("{events} events wait: {why}"),
     }

@@ -170,7 +170,7 @@ fn tell(handler: &Handler, course: &Course, end: &End) {
     };
     tracing::info!(
         handler,
-        replayed = counts.succeeded,
+        replayed = counts.succeeded + counts.failed,
         failed = counts.failed,
         untried = counts.untried,
         why,

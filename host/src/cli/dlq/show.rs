@@ -1,5 +1,6 @@
 //! `jetmesh dlq show`: everything that is known of one dead letter, for a person who was woken up by it.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::time::Duration;
 
@@ -64,9 +65,19 @@ fn page(letter: &Letter, now_ms: u64, columns: Option<usize>) -> String {
             let _ = writeln!(page, "  those before attempt {} are not kept", first.attempt);
         }
         let header = ["#", "BEGAN", "HOST", "MODULE", "OUTCOME", "CODE", "ERROR"];
+        let died = rfc3339(letter.dead_since_ms());
+        let mut replays = BTreeMap::new();
+        let mut numbered = |attempt: &Attempt| match kind(attempt) {
+            "" => attempt.attempt.to_string(),
+            kind => {
+                let number = replays.entry(kind).or_insert(0);
+                *number += 1;
+                format!("{kind} {number}")
+            }
+        };
         let rows: Vec<Vec<String>> = history
             .iter()
-            .map(|attempt| row(attempt, &rfc3339(letter.dead_since_ms())))
+            .map(|attempt| row(attempt, numbered(attempt), &died))
             .collect();
         indent(
             &mut page,
@@ -186,17 +197,17 @@ fn age(ms: u64) -> String {
     text.split(' ').take(2).collect::<Vec<_>>().join(" ")
 }
 
-/// What made it, before its number.
+/// What made it, if it was not the event's own delivery.
 fn kind(attempt: &Attempt) -> &'static str {
     match &attempt.asked_by {
-        Some(run) if is_redrive(run) => "redrive ",
-        _ if attempt.replay => "replay ",
+        Some(run) if is_redrive(run) => "redrive",
+        _ if attempt.replay => "replay",
         _ => "",
     }
 }
 
 /// The day of an attempt is told only if it is not that of the death.
-fn row(attempt: &Attempt, died: &str) -> Vec<String> {
+fn row(attempt: &Attempt, number: String, died: &str) -> Vec<String> {
     let day = |time: &str| time.split('T').next().map(str::to_owned);
     let began = match attempt.at.split_once('T') {
         Some((_, time)) if day(&attempt.at) == day(died) => time,
@@ -207,7 +218,7 @@ fn row(attempt: &Attempt, died: &str) -> Vec<String> {
         outcome => outcome,
     };
     vec![
-        format!("{}{}", kind(attempt), attempt.attempt),
+        number,
         began.to_owned(),
         attempt.host.clone(),
         attempt.module.clone(),

@@ -2,7 +2,7 @@
 
 pub mod json;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use clap::Subcommand;
 
@@ -17,6 +17,7 @@ use crate::dlq::{Filter, select};
 use crate::event::clock::now_ms;
 use crate::event::parse_rfc3339;
 use crate::mesh_streams::dead_letter::Letter;
+use crate::micro;
 use crate::plan::{Handler, Plan};
 use crate::redrive::rule::{RedriveTally, of_letter};
 use crate::schedule::state::{ActedBy, ScheduleState, ScheduleStep};
@@ -111,7 +112,15 @@ fn meant<'a>(plan: &'a Plan, named: &RedriveNamed) -> Result<Vec<&'a Handler>, E
 async fn show(plan: &Plan, status: &RedriveStatusArgs) -> Result<u8, Error> {
     let connection = broker::open_guarded(&plan.nats, "jetmesh redrive").await?;
     let tallies = tallies(&connection, plan).await?;
-    let all = json::all(&connection, plan, &tallies, now_ms()).await?;
+    let mut all = json::all(&connection, plan, &tallies, now_ms()).await?;
+    let hosts = micro::hosts(&connection, &plan.mesh, "STATS").await;
+    let endpoints = hosts.iter().filter_map(|host| host["endpoints"].as_array()).flatten();
+    let open = endpoints.filter(|endpoint| endpoint["data"]["circuit"].is_object());
+    let open: HashSet<&str> = open.filter_map(|endpoint| endpoint["name"].as_str()).collect();
+    for one in all.iter_mut().filter(|one| open.contains(one.handler.as_str())) {
+        let why = || "a host whose circuit for this handler is open leaves its rounds out".to_owned();
+        one.why.get_or_insert_with(why);
+    }
     if status.json {
         all.iter().for_each(|one| println!("{}", json_line(one)));
     } else if all.is_empty() {

@@ -96,7 +96,8 @@ fn handler(status: &HandlerStatus, ledgers: &[LedgerStatus]) {
     }
     for one in &status.circuits {
         let next = one["next_probe"].as_str().and_then(parse_rfc3339);
-        let next = next.map_or_else(|| "at once".to_owned(), |at| in_time(at, now_ms()));
+        let next = next.filter(|at| *at > now_ms());
+        let next = next.map_or_else(|| "when an event comes".to_owned(), |at| in_time(at, now_ms()));
         println!(
             "{name}: its circuit on host {} is open{}: {}; the next probe is {next}, {} failed",
             text(&one["host"]),

@@ -112,21 +112,26 @@ impl Circuit {
         free.min(usize::from(wanted))
     }
 
-    /// Completes each time that a probe becomes due, and when it closes.
+    /// Completes each time that a probe becomes due, and when it closes; closes it if no event comes for a probe.
     ///
     /// # Cancel safety
     /// Nothing is lost.
     pub async fn probe_due(&self) {
         let changed = self.changed.notified();
-        match self.next_probe().filter(|next| !next.is_zero()) {
-            Some(next) => {
-                tokio::select! {
-                    () = tokio::time::sleep(next) => {}
-                    () = changed => {}
-                }
-            }
-            None => changed.await,
+        let now = self.began.elapsed();
+        let (next, idle) = self
+            .lock()
+            .map_or((None, None), |state| (state.next_probe(), state.idle_at()));
+        let Some(until) = next.filter(|next| *next > now).or(idle) else {
+            return changed.await;
+        };
+        tokio::select! {
+            () = tokio::time::sleep(until.saturating_sub(now)) => {}
+            () = changed => return,
         }
+        let now = self.began.elapsed();
+        let change = self.lock().map(|mut state| state.idle(now));
+        change.iter().for_each(|change| self.take_in(change));
     }
 
     /// In which time the next probe is due.
@@ -184,6 +189,17 @@ impl Circuit {
         self.changed.notify_waiters();
     }
 
+    /// The replay of a dead letter has ended.
+    pub fn replayed(&self, outcome: &Outcome) {
+        if !self.is_open() {
+            return;
+        }
+        let now = self.began.elapsed();
+        let change = self.lock().map(|mut state| state.replayed(now, &Sign::of(outcome)));
+        change.iter().for_each(|change| self.take_in(change));
+        self.changed.notify_waiters();
+    }
+
     /// What has changed is in the log once.
     fn take_in(&self, change: &CircuitChange) {
         let handler = &self.handler;
@@ -201,6 +217,10 @@ impl Circuit {
             CircuitChange::Closed(lasted, probes) => {
                 self.is_open.store(false, Ordering::Relaxed);
                 tracing::info!(handler, open_for = ?lasted, probes, "the circuit is closed: events are pulled again");
+            }
+            CircuitChange::Idle(lasted, probes) => {
+                self.is_open.store(false, Ordering::Relaxed);
+                tracing::info!(handler, open_for = ?lasted, probes, "the circuit is closed: no event has come to probe with");
             }
         }
     }

@@ -22,7 +22,7 @@ pub(super) async fn take(lane: &Lane, acker: Acker) {
     };
     let handler = &lane.plan.name;
     if lane.circuit.is_open() {
-        tracing::debug!(handler, "a redrive is left out: the circuit is open");
+        tracing::info!(handler, "a round of redrive is left out: the circuit is open");
         return acker.settle(&lane.links, &Settlement::Ack).await;
     }
     let (done, mut told) = oneshot::channel();
