@@ -7,7 +7,7 @@ The kill matrix, and the soak. Without arguments: a slice of the matrix, and a s
   --rounds N      play N rounds, a seed's rounds one after another, then the next seed's
   --seed S        begin with this seed (1)
   --round R       play only this round of the seed
-  --point NAME    play only rounds whose point begins with this name, such as `redrive` or `outbox-stored`
+  --point TEXT    play only rounds whose point has this in its name: redrive, outbox-stored, or \"log of PostgreSQL\"
   --mistake NAME  plant this mistake; the auditor must find it within the rounds that are stated for it
   --mistakes      plant every mistake, one after another
   --jobs J        rounds at a time (6)
@@ -22,7 +22,7 @@ pub struct Arguments {
     pub rounds: usize,
     pub seed: u64,
     pub round: Option<usize>,
-    /// What the name of the point begins with.
+    /// The name of the point has this.
     pub point: String,
     pub mistake: Option<String>,
     pub mistakes: bool,

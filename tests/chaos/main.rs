@@ -6,6 +6,7 @@
 
 mod arguments;
 mod audit;
+mod blocked;
 #[path = "../e2e/config.rs"]
 #[expect(dead_code, reason = "the end-to-end tests use the rest")]
 mod config;

@@ -1,8 +1,9 @@
 //! The mistakes that are planted to see that the auditor finds them (`host/src/failpoint/mistake.rs`), and within how many
 //! rounds it must.
 
-use crate::points::Work;
+use crate::points::{Database, Work};
 use crate::round::{Round, Way};
+use crate::rows::Source;
 
 /// A mistake that tests can plant.
 pub struct Mistake {
@@ -29,7 +30,7 @@ enum Shows {
     RedriveFreezes,
     /// Handlers set and cancel timers.
     Timers,
-    /// A host that is about to publish rows goes on when another one has published them.
+    /// A host that is about to publish rows goes on when another one has published them. That of a log has the slot until then.
     OutboxFreezes,
 }
 
@@ -66,17 +67,24 @@ const fn mistake(name: &'static str, within: usize, shows: Shows, quick: bool) -
 impl Mistake {
     /// Whether a round can show it.
     pub fn shows_in(&self, round: &Round) -> bool {
+        let point = round.point;
         match self.shows {
             Shows::Anywhere => true,
             Shows::PersonWrites => round.server.is_none(),
             Shows::TwoHosts => round.together,
-            Shows::AnotherRelay => round.work == Work::Relay,
+            Shows::AnotherRelay => point.work == Work::Relay,
             Shows::TargetIsFull => round.blocked,
             Shows::RedriveFreezes => {
-                round.point == "redrive-begun" && round.way == Way::Frozen && round.server.is_none()
+                point.name == "redrive-begun" && round.way == Way::Frozen && round.server.is_none()
             }
-            Shows::Timers => round.work == Work::Timers,
-            Shows::OutboxFreezes => round.point == "outbox-before" && round.way == Way::Frozen,
+            Shows::Timers => point.work == Work::Timers,
+            Shows::OutboxFreezes => {
+                let log = Work::Outbox(Database::Postgres(Source::Log));
+                point.name == "outbox-before"
+                    && point.work != log
+                    && round.way == Way::Frozen
+                    && round.database.is_none()
+            }
         }
     }
 }

@@ -144,27 +144,6 @@ pub fn one(rng: &mut StdRng, number: usize) -> Order {
     Order { number, steps, plain }
 }
 
-/// Lets the handler without state emit to a stream that is full, and now and then something that is too large for its
-/// stream.
-pub fn for_blocked(orders: &mut [Order]) {
-    for order in orders {
-        let emit = |subject: &str, payload: Value| Step::Emit {
-            subject: subject.to_owned(),
-            payload,
-        };
-        if order.number % 3 == 0 {
-            order.steps[2].insert(0, emit("full.x", json!(order.number)));
-        }
-        if order.number % 10 == 0 {
-            let large = format!("{}{}", order.number, "x".repeat(LARGE));
-            order.steps[2].insert(0, emit("small.x", json!(large)));
-        }
-    }
-}
-
-/// Larger than what the stream on `small.>` takes.
-const LARGE: usize = 2_000;
-
 fn with_state(rng: &mut StdRng, number: usize) -> Vec<Step> {
     let append = |key: String, with: Option<&str>| Step::Append {
         key,

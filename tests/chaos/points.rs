@@ -1,5 +1,10 @@
 //! The points at which something happens to a host.
 
+use std::fmt;
+
+use crate::rows::Source;
+use crate::support::postgres;
+
 /// A failpoint of the host (`host/src/failpoint/mod.rs`).
 #[derive(Debug, Clone, Copy)]
 pub struct Point {
@@ -22,8 +27,38 @@ pub enum Work {
     Redrive,
     /// Timers that handlers set and cancel.
     Timers,
-    /// An outbox of a SQLite.
-    Outbox,
+    /// A service with an outbox.
+    Outbox(Database),
+}
+
+/// The database of a service, and what of it an outbox reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Database {
+    Sqlite,
+    Postgres(Source),
+}
+
+impl Work {
+    /// Whether this machine has what it needs.
+    pub fn is_possible(self) -> bool {
+        !matches!(self, Work::Outbox(Database::Postgres(_))) || postgres::is_there()
+    }
+}
+
+const SQLITE: Work = Work::Outbox(Database::Sqlite);
+const TABLE: Work = Work::Outbox(Database::Postgres(Source::Table));
+const LOG: Work = Work::Outbox(Database::Postgres(Source::Log));
+
+impl fmt::Display for Point {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name)?;
+        match self.work {
+            Work::Outbox(Database::Sqlite) => f.write_str(" of a SQLite"),
+            Work::Outbox(Database::Postgres(Source::Table)) => f.write_str(" of a table of PostgreSQL"),
+            Work::Outbox(Database::Postgres(Source::Log)) => f.write_str(" of the log of PostgreSQL"),
+            _ => Ok(()),
+        }
+    }
 }
 
 const fn point(name: &'static str, passes: u32, work: Work) -> Point {
@@ -31,7 +66,7 @@ const fn point(name: &'static str, passes: u32, work: Work) -> Point {
 }
 
 /// Some are passed once per event, some once per append, some only when an event fails.
-pub const POINTS: [Point; 31] = [
+pub const POINTS: [Point; 39] = [
     point("after-pull", 40, Work::Orders),
     point("attempt-written", 3, Work::Orders),
     point("before-run", 40, Work::Orders),
@@ -59,8 +94,16 @@ pub const POINTS: [Point; 31] = [
     point("redrive-over", 2, Work::Redrive),
     point("timer-due", 12, Work::Timers),
     point("timer-fired", 12, Work::Timers),
-    point("outbox-before", 20, Work::Outbox),
-    point("outbox-stored", 20, Work::Outbox),
-    point("outbox-lettered", 3, Work::Outbox),
-    point("outbox-confirmed", 20, Work::Outbox),
+    point("outbox-before", 20, SQLITE),
+    point("outbox-stored", 20, SQLITE),
+    point("outbox-lettered", 3, SQLITE),
+    point("outbox-confirmed", 20, SQLITE),
+    point("outbox-before", 20, TABLE),
+    point("outbox-stored", 20, TABLE),
+    point("outbox-lettered", 3, TABLE),
+    point("outbox-confirmed", 20, TABLE),
+    point("outbox-before", 20, LOG),
+    point("outbox-stored", 20, LOG),
+    point("outbox-lettered", 3, LOG),
+    point("outbox-confirmed", 20, LOG),
 ];

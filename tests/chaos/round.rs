@@ -6,16 +6,20 @@ use std::time::Duration;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
+use crate::blocked;
 use crate::orders::{self, Order};
-use crate::points::{POINTS, Work};
+use crate::points::{Database, POINTS, Point, Work};
 use crate::redrives;
+use crate::rows::DatabaseTrouble;
 use crate::timers;
 
 /// The points of a schedule are passed once a second, from the start of a host on. Before this pass of them, the host serves.
 const SCHEDULE_PASS: u32 = 3;
 
+/// How many ways there are.
+pub const WAYS: usize = 3;
 /// Each point in each way.
-pub const CELLS: usize = POINTS.len() * 3;
+pub const CELLS: usize = POINTS.len() * WAYS;
 
 /// What happens to the host that comes to the point.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -46,13 +50,14 @@ pub struct Round {
     pub seed: u64,
     /// Which of the seed's [`CELLS`].
     pub cell: usize,
-    pub point: &'static str,
-    pub work: Work,
+    pub point: Point,
     /// The pass at which the point acts.
     pub nth: u32,
     pub way: Way,
     /// The server is killed at the point, and started again after this.
     pub server: Option<Duration>,
+    /// Happens at the point to the PostgreSQL of an outbox.
+    pub database: Option<DatabaseTrouble>,
     /// The second host is there from the beginning; else it comes after the first has come to the point.
     pub together: bool,
     pub concurrency: usize,
@@ -79,7 +84,7 @@ impl Round {
         let together = late || rng.random_ratio(1, 2);
         // Together each gets a part of the work only.
         // Of an outbox one host publishes everything.
-        let passes = if together && point.work != Work::Outbox {
+        let passes = if together && !matches!(point.work, Work::Outbox(_)) {
             point.passes.div_ceil(2)
         } else {
             point.passes
@@ -87,8 +92,7 @@ impl Round {
         let mut round = Self {
             seed,
             cell,
-            point: point.name,
-            work: point.work,
+            point,
             nth: match point.work {
                 Work::Schedule => SCHEDULE_PASS,
                 _ => rng.random_range(1..=passes),
@@ -97,6 +101,7 @@ impl Round {
             server: rng
                 .random_ratio(1, 3)
                 .then(|| Duration::from_millis(rng.random_range(0..800))),
+            database: None,
             together,
             concurrency: rng.random_range(2..24),
             reused: rng.random_ratio(1, 3),
@@ -106,34 +111,35 @@ impl Round {
             blocked: rng.random_ratio(1, 4) && !matches!(point.work, Work::Redrive | Work::Timers),
         };
         if round.blocked {
-            orders::for_blocked(&mut round.orders);
+            blocked::spoil(&mut round.orders);
         }
-        match round.work {
+        match point.work {
             Work::Redrive => redrives::spoil(&mut round.orders),
             Work::Timers => timers::spoil(&mut round.orders, round.person),
-            Work::Orders | Work::Relay | Work::Schedule | Work::Outbox => {}
+            Work::Orders | Work::Relay | Work::Schedule | Work::Outbox(Database::Sqlite) => {}
+            Work::Outbox(Database::Postgres(_)) => round.database = database_trouble(&mut rng),
         }
         round
     }
 
     /// The first host begins only when a part of the orders is done: only then has it a floor to write.
     pub fn begins_late(&self) -> bool {
-        self.point == "floor-written"
+        self.point.name == "floor-written"
     }
 
     /// How long there is between two orders: they are under way for some passes of the point.
     pub fn order_every(&self) -> Duration {
-        Duration::from_millis(match self.work {
+        Duration::from_millis(match self.point.work {
             Work::Orders | Work::Relay => 8,
             Work::Timers => 25,
             Work::Redrive => 40,
-            Work::Schedule | Work::Outbox => 60,
+            Work::Schedule | Work::Outbox(_) => 60,
         })
     }
 
     /// The host that is there first has the relay, and the outbox.
     pub fn is_of_the_first(&self) -> bool {
-        matches!(self.work, Work::Relay | Work::Outbox)
+        matches!(self.point.work, Work::Relay | Work::Outbox(_))
     }
 }
 
@@ -145,6 +151,17 @@ fn trouble(rng: &mut StdRng) -> Trouble {
         2 => Trouble::AnswersLate(time),
         3 => Trouble::Lost,
         _ => Trouble::AnswersLost,
+    }
+}
+
+fn database_trouble(rng: &mut StdRng) -> Option<DatabaseTrouble> {
+    let time = Duration::from_millis(rng.random_range(0..2000));
+    match rng.random_range(0..5) {
+        0 => None,
+        1 => Some(DatabaseTrouble::Killed(time)),
+        2 => Some(DatabaseTrouble::Stopped(time)),
+        3 => Some(DatabaseTrouble::Cut),
+        _ => Some(DatabaseTrouble::Silent(time)),
     }
 }
 
@@ -166,6 +183,9 @@ impl fmt::Display for Round {
         match self.server {
             Some(down) => write!(f, ", server killed and down for {down:?}")?,
             None => write!(f, ", a person writes too")?,
+        }
+        if let Some(trouble) = self.database {
+            write!(f, ", its database {trouble}")?;
         }
         write!(
             f,

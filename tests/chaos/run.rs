@@ -7,10 +7,11 @@ use tokio::task::JoinSet;
 
 use crate::arguments::Arguments;
 use crate::mistakes::{MISTAKES, Mistake};
-use crate::points::POINTS;
+use crate::points::{POINTS, Point};
 use crate::report;
-use crate::round::{CELLS, Round};
+use crate::round::{CELLS, Round, WAYS};
 use crate::stage::{Played, play};
+use crate::support::skipped;
 
 /// How many rounds `make test` plays: about a minute of them.
 const SLICE: usize = 12;
@@ -25,18 +26,25 @@ pub async fn run(arguments: &Arguments) -> bool {
         };
         return find(mistake, arguments).await;
     }
-    if !POINTS.iter().any(|point| point.name.starts_with(&arguments.point)) {
-        eprintln!("no point begins with {}", arguments.point);
+    let named = |point: &Point| point.to_string().contains(&arguments.point);
+    if !POINTS.iter().any(named) {
+        eprintln!("no point has {} in its name", arguments.point);
         return false;
     }
     let slice = arguments.rounds == 0 && arguments.round.is_none() && !arguments.mistakes;
     let rounds: Vec<(u64, usize)> = match (arguments.round, slice) {
         (Some(round), _) => vec![(arguments.seed, round)],
         (None, true) => chosen(arguments.seed, SLICE, |_| true),
-        (None, false) => chosen(arguments.seed, arguments.rounds, |round| {
-            round.point.starts_with(&arguments.point)
-        }),
+        (None, false) => chosen(arguments.seed, arguments.rounds, |round| named(&round.point)),
     };
+    let (rounds, left_out): (Vec<_>, Vec<_>) =
+        (rounds.into_iter()).partition(|(seed, cell)| Round::new(*seed, *cell).point.work.is_possible());
+    if !left_out.is_empty() {
+        let count = left_out.len();
+        skipped(&format!(
+            "{count} rounds: there is no PostgreSQL (initdb, postgres); tools/install.sh postgres brings it"
+        ));
+    }
     let mut good = clean(&rounds, arguments.jobs).await;
     for mistake in &MISTAKES {
         if arguments.mistakes || (slice && mistake.quick) {
@@ -53,28 +61,30 @@ fn chosen(seed: u64, count: usize, wanted: impl Fn(&Round) -> bool) -> Vec<(u64,
     all.take(count).collect()
 }
 
-/// Rounds without a mistake: none may have a problem, and in each seed that is played as a whole each point must be hit
-/// while events are under way.
+/// Rounds without a mistake: none may have a problem, and each point that a seed has tried in all ways must be hit while events are
+/// under way.
 async fn clean(rounds: &[(u64, usize)], jobs: usize) -> bool {
     let (mut good, mut last) = (true, 0);
-    let mut hits: BTreeMap<(u64, &str), usize> = BTreeMap::new();
-    let mut whole: BTreeMap<u64, usize> = BTreeMap::new();
+    // By seed and point: how often it was tried, and hit while events were under way.
+    let mut hits: BTreeMap<(u64, usize), (usize, usize)> = BTreeMap::new();
     several(rounds, None, jobs, |number, round, played| {
         last = number;
         report::round(number, rounds.len(), round, played.as_ref());
+        let (tried, hit) = hits.entry((round.seed, round.cell % POINTS.len())).or_default();
+        *tried += 1;
         match played {
             Some(played) => {
                 good &= played.problems.is_empty();
-                *hits.entry((round.seed, round.point)).or_default() += usize::from(played.hit && played.in_flight);
+                *hit += usize::from(played.hit && played.in_flight);
             }
             None => good = false,
         }
-        *whole.entry(round.seed).or_default() += 1;
         true
     })
     .await;
-    for ((seed, point), hits) in hits {
-        if hits == 0 && whole[&seed] == CELLS {
+    for ((seed, point), (tried, hits)) in hits {
+        if hits == 0 && tried == WAYS {
+            let point = POINTS[point];
             eprintln!("seed {seed}: {point} was never hit while events were under way");
             good = false;
         }
@@ -87,7 +97,9 @@ async fn clean(rounds: &[(u64, usize)], jobs: usize) -> bool {
 async fn find(mistake: &Mistake, arguments: &Arguments) -> bool {
     let rounds = match arguments.round {
         Some(round) => vec![(arguments.seed, round)],
-        None => chosen(arguments.seed, mistake.within, |round| mistake.shows_in(round)),
+        None => chosen(arguments.seed, mistake.within, |round| {
+            mistake.shows_in(round) && round.point.work.is_possible()
+        }),
     };
     let mut found = None;
     let mut unplayed = None;

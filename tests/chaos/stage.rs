@@ -4,9 +4,10 @@ use std::os::unix::process::ExitStatusExt;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use async_nats::jetstream::{self, stream};
+use async_nats::jetstream;
 
 use crate::audit::{self, Known};
+use crate::blocked;
 use crate::config::Config;
 use crate::found::Held;
 use crate::mesh::{Mesh, PATIENT};
@@ -14,7 +15,7 @@ use crate::orders::{HANDLERS, SHARED};
 use crate::points::Work;
 use crate::redrives;
 use crate::round::{Round, Trouble, Way};
-use crate::rows::{self, Service};
+use crate::rows::{self, Service, Written};
 use crate::support::wait::SOON;
 use crate::support::{Direction, Host, NatsServer, Proxy, Signal, eventually, modules};
 use crate::ticks;
@@ -46,46 +47,37 @@ pub async fn play(round: &Round, mistake: Option<&str>) -> Played {
     let began = Instant::now();
     let server = NatsServer::start().await;
     let proxy = Proxy::start(server.addr());
-    let mut mesh = Mesh::over(server, config(round)).await;
+    let mut service = match round.point.work {
+        Work::Outbox(database) => Some(Service::new(database).await),
+        _ => None,
+    };
+    let mut mesh = Mesh::over(server, config(round, service.as_ref())).await;
     let world = World::default();
     let js = mesh.js.clone();
     if round.blocked {
-        for (name, subject, max_messages, max_message_size) in
-            [("FULL", "full.>", 3, -1), ("SMALL", "small.>", -1, 1_500)]
-        {
-            let config = stream::Config {
-                name: name.to_owned(),
-                subjects: vec![subject.to_owned()],
-                max_messages,
-                max_message_size,
-                discard: stream::DiscardPolicy::New,
-                ..stream::Config::default()
-            };
-            js.create_stream(config).await.expect("the stream is made");
-        }
+        blocked::make(&js).await;
     }
-    let mut service = match round.work {
-        Work::Outbox => Some(Service::open(&mesh).await),
-        _ => None,
-    };
+    if let Some(service) = service.as_mut() {
+        service.open(&mesh).await;
+    }
     let looks = world.look(&js);
     let stage = async {
         let acted = act(round, mistake, &mut mesh, &proxy, &world, service.as_mut()).await;
         world.over.store(true, Ordering::Relaxed);
         acted
     };
-    let ((), (hosts, hit, in_flight)) = tokio::join!(looks, stage);
+    let ((), acted) = tokio::join!(looks, stage);
     let mut problems = Vec::new();
     let mut logs = String::new();
-    for host in hosts.iter().flatten() {
+    for host in acted.hosts.iter().flatten() {
         let lines = host.lines();
         problems.extend(lines.iter().filter(|line| line.contains("panicked at")).cloned());
         logs += &format!("--- jetmesh, process {} ---\n{}\n", host.pid(), lines.join("\n"));
     }
-    if round.work == Work::Schedule {
+    if round.point.work == Work::Schedule {
         problems.extend(ticks::judge(&mesh).await);
     }
-    if let Some(written) = service.as_ref().and_then(|service| service.written.as_ref()) {
+    if let Some(written) = &acted.written {
         problems.extend(rows::judge(&mesh, written).await);
     }
     let held = Held::read(&mesh).await;
@@ -96,28 +88,31 @@ pub async fn play(round: &Round, mistake: Option<&str>) -> Played {
         plain: false,
         puts: &world.puts.lock().expect("nobody panics"),
         looks: &world.looks.lock().expect("nobody panics"),
-        redriven: round.work == Work::Redrive,
+        redriven: round.point.work == Work::Redrive,
     };
     problems.extend(audit::judge(&known, &held));
     logs += &format!("--- the end of nats-server's log ---\n{}\n", mesh.server.log_end());
     Played {
         problems,
-        hit,
-        in_flight,
+        hit: acted.hit,
+        in_flight: acted.in_flight,
         took: began.elapsed(),
         logs,
     }
 }
 
-fn config(round: &Round) -> Config {
+fn config(round: &Round, service: Option<&Service>) -> Config {
     let mut config = Config::new().nats("timeout = \"1s\"");
     // To arm it is a commit: in other rounds that would be the first to come to the point, before the host serves.
-    config = match round.work {
+    config = match round.point.work {
         Work::Orders | Work::Relay | Work::Timers => config,
         Work::Schedule => config.table(ticks::STREAM).table(ticks::SCHEDULE),
         Work::Redrive => config.table(redrives::TABLE),
-        Work::Outbox => config.table(rows::STREAM).table(rows::OUTBOX),
+        Work::Outbox(_) => config.table(rows::STREAM),
     };
+    if let Some(service) = service {
+        config = config.table(&service.table());
+    }
     let (concurrency, instance) = (round.concurrency, if round.reused { "reused" } else { "fresh" });
     let ack_wait = ACK_WAIT.as_secs();
     for (name, bucket) in HANDLERS {
@@ -134,6 +129,15 @@ fn config(round: &Round) -> Config {
     config
 }
 
+/// What came of the acts of a round.
+struct Acted {
+    hosts: [Option<Host>; 2],
+    hit: bool,
+    in_flight: bool,
+    /// By the service, if there is one.
+    written: Option<Written>,
+}
+
 /// The hosts begin, orders come, the point is hit, all hosts continue, all is settled, the hosts end. The service writes
 /// from the time that a host serves until all is settled.
 async fn act(
@@ -143,11 +147,11 @@ async fn act(
     proxy: &Proxy,
     world: &World,
     mut service: Option<&mut Service>,
-) -> ([Option<Host>; 2], bool, bool) {
+) -> Acted {
     let js = mesh.js.clone();
     let fault = format!(
         "{}:{}:{}",
-        round.point,
+        round.point.name,
         if round.way == Way::Killed { "kill" } else { "stop" },
         round.nth
     );
@@ -162,11 +166,8 @@ async fn act(
         world.publish(&js, &round.orders[..before], round.order_every()).await;
         wait_acked(&js, SOON).await;
     }
-    let first = if round.together && round.is_of_the_first() {
-        let one = first(mesh).await;
-        second = Some(mesh.host(&planted).await);
-        one
-    } else if round.together && second.is_none() {
+    let leads = round.together && round.is_of_the_first();
+    let first = if round.together && !leads && second.is_none() {
         let (one, other) = tokio::join!(first(mesh), mesh.host(&planted));
         second = Some(other);
         one
@@ -175,6 +176,9 @@ async fn act(
     };
     if let Some(service) = service.as_mut() {
         service.begin();
+    }
+    if leads {
+        second = Some(mesh.host(&planted).await);
     }
     let publish = async {
         world.publish(&js, &round.orders[before..], round.order_every()).await;
@@ -187,21 +191,29 @@ async fn act(
         }
     };
     let fix = async {
-        if round.work == Work::Redrive {
+        if round.point.work == Work::Redrive {
             world.fix(&js, &round.orders).await;
         }
     };
     let (mut hit, mut in_flight) = (false, false);
     let breaking = async {
         (hit, in_flight) = wait_hit(&first, round, mesh, world).await;
-        if let Some(down) = round.server.filter(|_| hit) {
-            mesh.server.kill9();
-            pass(down).await;
-            mesh.server.restart().await;
-        }
         if !hit {
             return;
         }
+        let server = async {
+            if let Some(down) = round.server {
+                mesh.server.kill9();
+                pass(down).await;
+                mesh.server.restart().await;
+            }
+        };
+        let database = async {
+            if let (Some(trouble), Some(service)) = (round.database, service.as_mut()) {
+                service.suffer(trouble).await;
+            }
+        };
+        tokio::join!(server, database);
         if round.way == Way::Killed && second.is_none() {
             second = Some(mesh.host(&planted).await);
         }
@@ -219,15 +231,21 @@ async fn act(
     };
     tokio::join!(publish, person, fix, breaking);
     wait_settled(&js, world).await;
-    wait_over(mesh, round.work).await;
-    if let Some(service) = service {
-        service.end().await;
-    }
+    wait_over(mesh, round.point.work).await;
+    let written = match service {
+        Some(service) => Some(service.end(mesh).await),
+        None => None,
+    };
     let hosts = [Some(first), second];
     for host in hosts.iter().flatten() {
         end(host).await;
     }
-    (hosts, hit, in_flight)
+    Acted {
+        hosts,
+        hit,
+        in_flight,
+        written,
+    }
 }
 
 /// The first host is at the point. `false`: it never came there.
@@ -245,10 +263,10 @@ async fn wait_hit(host: &Host, round: &Round, mesh: &Mesh, world: &World) -> (bo
                 return Some(true);
             }
         }
-        (world.all_published.load(Ordering::Relaxed) && is_over(mesh, round.work).await).then_some(false)
+        (world.all_published.load(Ordering::Relaxed) && is_over(mesh, round.point.work).await).then_some(false)
     })
     .await;
-    let in_flight = hit && (!world.all_published.load(Ordering::Relaxed) || !is_over(mesh, round.work).await);
+    let in_flight = hit && (!world.all_published.load(Ordering::Relaxed) || !is_over(mesh, round.point.work).await);
     (hit, in_flight)
 }
 
@@ -275,7 +293,7 @@ async fn cut_off(proxy: &Proxy, host: &Host, trouble: Trouble) {
 }
 
 /// Lets time pass: what is tried is what happens within it.
-async fn pass(time: Duration) {
+pub async fn pass(time: Duration) {
     let began = Instant::now();
     eventually("time to pass", time + SOON, async || {
         (began.elapsed() >= time).then_some(())
@@ -327,7 +345,7 @@ async fn is_over(mesh: &Mesh, work: Work) -> bool {
         Work::Redrive => redrives::are_over(mesh).await,
         Work::Timers => timers::are_over(mesh).await,
         // The service writes until all else is over; the schedule goes on.
-        Work::Orders | Work::Relay | Work::Schedule | Work::Outbox => return settled,
+        Work::Orders | Work::Relay | Work::Schedule | Work::Outbox(_) => return settled,
     };
     // What these have done meanwhile is to be settled as well.
     settled && over && is_settled(&mesh.js).await

@@ -73,7 +73,7 @@ async fn after_a_postgres_is_set_back_the_same_places_of_its_log_hold_other_tran
         mesh.jetmesh_ok(&["outbox", "pause", "orders"]).await;
         shop.orders(&["c"]).await;
         host.stop().await;
-        server.stop();
+        server.stop().await;
         let copy = server.back_up();
         server.start().await;
         let shop = shop.again(&server).await;
@@ -84,7 +84,7 @@ async fn after_a_postgres_is_set_back_the_same_places_of_its_log_hold_other_tran
             shop.orders(&[&format!("undone-{n}")]).await;
         }
         audited(&mesh, &shop).await;
-        server.stop();
+        server.stop().await;
         server.restore(&copy);
         if recovered {
             server.recover();
@@ -128,7 +128,7 @@ async fn after_a_postgres_is_restored_by_pg_basebackup_the_lost_slot_is_named_an
         shop.orders(&[&format!("undone-{n}")]).await;
     }
     audited(&mesh, &shop).await;
-    server.stop();
+    server.stop().await;
     server.restore(&copy);
     server.recover();
     server.start().await;

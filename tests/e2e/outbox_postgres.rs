@@ -183,7 +183,7 @@ async fn a_connection_to_postgres_is_encrypted_and_the_server_proves_its_name() 
     if !made.is_ok_and(|made| made.status.success()) {
         return skipped("there is no openssl to make a certificate");
     }
-    server.stop();
+    server.stop().await;
     server.use_certificate();
     server.start().await;
     let (mut mesh, shop) = PgShop::open(&server, Source::Table).await;

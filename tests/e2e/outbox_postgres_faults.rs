@@ -37,7 +37,7 @@ async fn after_an_older_copy_of_postgres_is_restored_no_row_is_published_twice_a
     // The copy has a row that is published later.
     mesh.jetmesh_ok(&["outbox", "pause", "orders"]).await;
     shop.orders(&["c"]).await;
-    server.stop();
+    server.stop().await;
     let copy = server.back_up();
     server.start().await;
     let shop = shop.again(&server).await;
@@ -48,7 +48,7 @@ async fn after_an_older_copy_of_postgres_is_restored_no_row_is_published_twice_a
     shop.orders(&["undone-2"]).await;
     audited(&mesh, &shop).await;
     // The host runs on, as it would while a database is failed over.
-    server.stop();
+    server.stop().await;
     server.restore(&copy);
     server.start().await;
     let shop = shop.again(&server).await;

@@ -71,7 +71,7 @@ pub async fn database_killed(source: Source) {
                 (events(&mesh).await.len() > before + 50).then_some(())
             })
             .await;
-            server.kill();
+            server.kill().await;
         });
         server.start().await;
         shop = shop.again(&server).await;

@@ -52,12 +52,12 @@ impl PostgresServer {
 
     /// The same with a line of its configuration.
     pub async fn with(setting: &str) -> Option<PostgresServer> {
-        let Some(cluster) = cluster() else {
+        if !is_there() {
             said_skipped();
             return None;
-        };
+        }
         let folder = new_folder();
-        copy(&cluster, &folder.join("data"));
+        copy(cluster(), &folder.join("data"));
         set(&folder.join("data"), setting);
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port is free");
         let port = listener.local_addr().expect("it is bound").port();
@@ -93,13 +93,18 @@ impl PostgresServer {
     }
 
     /// Ends it as `pg_ctl stop -m immediate` does: nothing is written that is not in its log.
-    pub fn kill(&self) {
-        self.process.end(Signal::QUIT);
+    pub async fn kill(&self) {
+        self.end(Signal::QUIT).await;
     }
 
     /// Ends it in order.
-    pub fn stop(&self) {
-        self.process.end(Signal::INT);
+    pub async fn stop(&self) {
+        self.end(Signal::INT).await;
+    }
+
+    async fn end(&self, signal: Signal) {
+        self.process.signal(signal);
+        self.process.wait(SOON).await;
     }
 
     /// Starts it again after its end.
@@ -158,6 +163,11 @@ impl Drop for PostgresServer {
 
 fn said_skipped() {
     skipped("there is no PostgreSQL (initdb, postgres); tools/install.sh postgres brings it");
+}
+
+/// Whether this machine has a PostgreSQL.
+pub fn is_there() -> bool {
+    program("initdb").is_some()
 }
 
 /// The folder of a program of PostgreSQL: in the variable `POSTGRES_BIN`, where Debian has it, or on `PATH`.
@@ -248,37 +258,36 @@ fn run(command: &mut Command) -> bool {
 }
 
 /// An empty cluster, made once for each process of tests, which takes a second.
-fn cluster() -> Option<PathBuf> {
-    static CLUSTER: OnceLock<Option<PathBuf>> = OnceLock::new();
-    CLUSTER
-        .get_or_init(|| {
-            let data = new_folder().join("cluster");
-            let mut initdb = command("initdb")?;
-            initdb.args([
-                "--no-sync",
-                "-A",
-                "trust",
-                "-U",
-                "postgres",
-                "-E",
-                "UTF8",
-                "--locale",
-                "C",
-                "-D",
-            ]);
-            assert!(run(initdb.arg(&data)), "initdb fails");
-            fs::write(data.join("pg_hba.conf"), HBA).expect("the tests may");
-            set(&data, CONF);
-            Some(data)
-        })
-        .clone()
+fn cluster() -> &'static Path {
+    static CLUSTER: OnceLock<PathBuf> = OnceLock::new();
+    CLUSTER.get_or_init(|| {
+        let data = new_folder().join("cluster");
+        let mut initdb = command("initdb").expect("it is there");
+        initdb.args([
+            "--no-sync",
+            "-A",
+            "trust",
+            "-U",
+            "postgres",
+            "-E",
+            "UTF8",
+            "--locale",
+            "C",
+            "-D",
+        ]);
+        assert!(run(initdb.arg(&data)), "initdb fails");
+        fs::write(data.join("pg_hba.conf"), HBA).expect("the tests may");
+        set(&data, CONF);
+        data
+    })
 }
 
+/// A connection of the superuser. `None`: it takes none now.
 #[expect(
     clippy::disallowed_methods,
     reason = "a connection ends with its client, and the test with both"
 )]
-async fn try_client(port: u16, database: &str) -> Option<Client> {
+pub async fn try_client(port: u16, database: &str) -> Option<Client> {
     let parameters = format!("host=127.0.0.1 port={port} user=postgres dbname={database}");
     let (client, connection) = tokio_postgres::connect(&parameters, NoTls).await.ok()?;
     tokio::spawn(connection);
