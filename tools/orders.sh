@@ -4,6 +4,10 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 service=http://127.0.0.1:8080
+if (exec 3<>/dev/tcp/127.0.0.1/8080) 2>/dev/null; then
+    echo "port 8080 is in use, so the order service does not start: end what listens on it" >&2
+    exit 1
+fi
 
 # Sent again at each start; the key makes it the same order.
 order() {

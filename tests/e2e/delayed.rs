@@ -347,7 +347,7 @@ async fn the_nats_command_line_and_the_status_show_what_waits() {
     assert!(
         mesh.jetmesh_ok(&["status"])
             .await
-            .contains("delayed events: 2 wait for their time")
+            .contains("delayed events and timers: 2 wait for their time")
     );
     let status: Value = serde_json::from_str(&mesh.jetmesh_ok(&["status", "--json"]).await).expect("JSON");
     assert_eq!(status["delayed"], json!({ "waiting": 2, "due": 0, "late_since": null }));

@@ -71,6 +71,11 @@ async fn a_program_beside_the_host_is_told_where_nats_is_and_ends_with_it() {
         (!Path::new("/proc").join(&pid).exists()).then_some(())
     })
     .await;
+    // What happens to it is said.
+    let (host, _) = start(&dir, &["--", "sh", "-c", "exit 3"]).await;
+    let failed = ["ERROR", "the program beside the host has failed", "exit status: 3"];
+    host.wait_for_line(says(&failed), SOON).await;
+    assert!(host.ended().is_none());
 }
 
 /// How many messages a stream holds.

@@ -109,10 +109,22 @@ async fn a_person_pauses_resumes_runs_and_backfills_a_schedule() {
     let traced = mesh.jetmesh_ok(&["trace", place]).await;
     assert!(traced.contains("events.tick"), "{traced}");
     let id = shown["last_event"].as_str().expect("it names its last event");
-    let (status, _, said) = mesh.jetmesh(&["trace", id]).await;
+    let traced = mesh.jetmesh_ok(&["trace", id]).await;
     assert!(
-        !status.success() && said.contains("no event that a configured handler reads has"),
-        "no handler reads EVENTS: {said}"
+        traced.contains("events.tick") && traced.contains("no handler of the configuration reads it"),
+        "{traced}"
+    );
+    let (status, _, said) = mesh.jetmesh(&["trace", "schedule.tick.20300101T000000Z.0"]).await;
+    assert!(
+        !status.success() && said.contains("no event in a stream of the configuration has"),
+        "{said}"
+    );
+    let backwards = ["--from", "2030-01-02T00:00:00Z", "--to", "2030-01-01T00:00:00Z"];
+    let backfill = [&["schedule", "backfill", "tick"][..], &backwards].concat();
+    let (status, _, said) = mesh.jetmesh(&backfill).await;
+    assert!(
+        status.code() == Some(2) && said.contains("is later than --to"),
+        "{said}"
     );
     let next = mesh
         .jetmesh_ok(&["schedule", "next", "tick", "-n", "3", "--json"])

@@ -16,10 +16,16 @@ pub fn is_message_id(text: &str) -> bool {
 }
 
 impl Tracer<'_> {
-    /// The first event of the handlers' streams, from a time on, that has this message id. `None`: there is none, or the bound
-    /// was reached before it.
+    /// The first event of the configuration's streams, from a time on, that has this message id: also one that no handler reads.
+    /// `None`: there is none, or the bound was reached before it.
     pub async fn by_message_id(&mut self, id: &str, since_ms: u64) -> Result<Option<Place>, Error> {
-        for stream in self.sources() {
+        let mut streams = self.sources();
+        for named in self.plan.streams.iter().map(|stream| stream.name.as_str()) {
+            if !streams.contains(&named) {
+                streams.push(named);
+            }
+        }
+        for stream in streams {
             let Some(info) = self.stream(stream).await? else {
                 continue;
             };

@@ -113,8 +113,11 @@ impl Drop for Server {
 
 /// Asks a child to end, and waits for it for a while.
 pub fn end(child: &mut Child) {
+    // If it has ended, its number may be another process's by now.
+    if !matches!(child.try_wait(), Ok(None)) {
+        return;
+    }
     if let Some(pid) = rustix::process::Pid::from_raw(child.id().try_into().unwrap_or(0)) {
-        // It may have ended by itself: then there is no process to signal.
         let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
     }
     let limit = Instant::now() + Duration::from_secs(5);

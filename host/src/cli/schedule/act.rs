@@ -46,6 +46,12 @@ pub async fn run(plan: &Plan, run: &ScheduleRun) -> Result<u8, Error> {
 
 pub async fn backfill(connection: &Connection, plan: &Plan, backfill: &ScheduleBackfill) -> Result<u8, Error> {
     let name = &backfill.name;
+    if backfill.from > backfill.to {
+        let (from, to) = (rfc3339(backfill.from), rfc3339(backfill.to));
+        return Err(Error::Usage(format!(
+            "--from {from} is later than --to {to}: exchange them"
+        )));
+    }
     let state = store::fetch(connection, name)
         .await?
         .ok_or_else(|| unarmed(plan, name))?;

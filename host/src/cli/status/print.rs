@@ -207,15 +207,15 @@ fn orphan(orphan: &Orphan) {
 fn delayed(status: &DelayedStatus) {
     if let Some(at) = status.late_since.as_deref().and_then(parse_rfc3339) {
         println!(
-            "delayed events are late: one has been due since {}; no host publishes it, or its host's log says why not",
+            "delayed events and timers are late: one has been due since {}; no host publishes it, or its host's log says why not",
             in_time(at, now_ms())
         );
     }
     match (status.waiting, status.due) {
         (0, 0) => {}
-        (waiting, 0) => println!("delayed events: {waiting} wait for their time"),
+        (waiting, 0) => println!("delayed events and timers: {waiting} wait for their time"),
         (waiting, due) => {
-            println!("delayed events: {waiting} wait for their time, {due} are due and not published yet");
+            println!("delayed events and timers: {waiting} wait for their time, {due} are due and not published yet");
         }
     }
 }

@@ -181,7 +181,7 @@ async fn published(tracer: &mut Tracer<'_>, id: &str, since: Moment) -> Result<P
             false => "",
         };
         Error::Failed(format!(
-            "no event that a configured handler reads has message id {id} since {}, and --since goes further back{read}",
+            "no event in a stream of the configuration has message id {id} since {}, and --since goes further back{read}",
             rfc3339(since)
         ))
     })
