@@ -26,7 +26,8 @@ enum Shows {
     AnotherRelay,
     /// A target takes nothing.
     TargetIsFull,
-    /// A host that has begun a round of redrive goes on, over the same connection, when another one has made it.
+    /// A host that has begun a round of redrive goes on, over the same connection, when another one has replayed the same letters as
+    /// often as may be.
     RedriveFreezes,
     /// Handlers set and cancel timers.
     Timers,
@@ -49,7 +50,7 @@ pub const MISTAKES: [Mistake; 14] = [
     mistake("emit-without-id", 9, Shows::AnotherRelay, false),
     // Only a relay that dies between the early ack and its publish shows it: in about one round of six.
     mistake("blocked-is-published", 2, Shows::TargetIsFull, false),
-    mistake("redrive-unbound", 9, Shows::RedriveFreezes, false),
+    mistake("redrive-unbound", 8, Shows::RedriveFreezes, false),
     mistake("timer-key-blind", 2, Shows::Timers, false),
     mistake("outbox-unfenced", 2, Shows::OutboxFreezes, false),
     mistake("relay-acks-early", 36, Shows::AnotherRelay, false),
@@ -75,7 +76,10 @@ impl Mistake {
             Shows::AnotherRelay => point.work == Work::Relay,
             Shows::TargetIsFull => round.blocked,
             Shows::RedriveFreezes => {
-                point.name == "redrive-begun" && round.way == Way::Frozen && round.server.is_none()
+                point.name == "redrive-begun"
+                    && round.way == Way::Frozen
+                    && round.server.is_none()
+                    && round.redrives_max == Some(1)
             }
             Shows::Timers => point.work == Work::Timers,
             Shows::OutboxFreezes => {

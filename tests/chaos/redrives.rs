@@ -1,22 +1,28 @@
 //! The redrive, in the rounds whose point is in it: orders that fail until a person has written a key. The mesh replays their dead
 //! letters by itself, as often as it may.
 
+use std::ops::RangeInclusive;
+
 use serde_json::Value;
 
 use crate::mesh::{Found, Mesh};
 use crate::orders::{self, Order, Step};
 
-pub const TABLE: &str = "[redrive]\nevery = \"1s\"\nafter = \"0s\"\nbackoff = \"1s\"\nmax_times = 2";
-/// `max_times`.
-pub const TIMES_MAX: usize = 2;
+/// What `max_times` can be in a round.
+pub const TIMES_MAX: RangeInclusive<usize> = 1..=2;
 /// How the keys of its schedules in the mesh's own bucket begin.
 pub const KEYS: &str = "redrive.";
 /// Orders need this key.
 pub const FIX: &str = "fix";
 /// One order of so many needs the key.
 const NEEDED_BY: usize = 3;
-/// Only these orders never succeed, and they come early: in a round of redrive few letters may fail, and the others wait.
-const HOPELESS: [usize; 2] = [5, 25];
+/// Only these orders never succeed. They come first, and so do their letters in a round of redrive, in which few may fail: a host that
+/// has begun a round and goes on late begins with them.
+const HOPELESS: [usize; 3] = [0, 1, 2];
+
+pub fn table(times_max: usize) -> String {
+    format!("[redrive]\nevery = \"1s\"\nafter = \"0s\"\nbackoff = \"1s\"\nmax_times = {times_max}")
+}
 
 /// Has orders fail until the key is there, and a few for ever.
 pub fn spoil(orders: &mut [Order]) {
@@ -28,7 +34,7 @@ pub fn spoil(orders: &mut [Order]) {
                 steps.insert(0, orders::never());
             }
         }
-        if order.number.is_multiple_of(NEEDED_BY) {
+        if order.number.is_multiple_of(NEEDED_BY) && !HOPELESS.contains(&order.number) {
             // The third handler reads no keys.
             order.steps[order.number % 2].insert(0, need());
         }
@@ -36,12 +42,12 @@ pub fn spoil(orders: &mut [Order]) {
 }
 
 /// Whether each letter is resolved or was replayed as often as it may be.
-pub async fn are_over(mesh: &Mesh) -> bool {
+pub async fn are_over(mesh: &Mesh, times_max: usize) -> bool {
     let letters = mesh.messages("MESH_DEAD", "$MESH.dead.*.*.*.*").await;
     let mut waiting = letters
         .iter()
         .filter(|letter| letter.header("Mesh-Cause") == Some("exhausted"));
-    waiting.all(|letter| counted(letter) >= TIMES_MAX)
+    waiting.all(|letter| counted(letter) >= times_max)
 }
 
 /// How often a letter was replayed by the mesh, as it says itself.
@@ -51,7 +57,7 @@ fn counted(letter: &Found) -> usize {
 }
 
 /// What is wrong with the replays of the letter of an event that is dead.
-pub fn judge(letter: &Found) -> Option<String> {
+pub fn judge(letter: &Found, times_max: usize) -> Option<String> {
     let history = letter.header("Mesh-History").unwrap_or("[]");
     let history: Vec<Value> = serde_json::from_str(history).expect("a history is JSON");
     let is_redrive = |one: &&Value| {
@@ -60,7 +66,7 @@ pub fn judge(letter: &Found) -> Option<String> {
     };
     let told = history.iter().filter(is_redrive).count();
     let expected = match letter.header("Mesh-Cause") {
-        Some("exhausted") => TIMES_MAX,
+        Some("exhausted") => times_max,
         _ => 0,
     };
     let counted = counted(letter);

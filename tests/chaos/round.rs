@@ -58,6 +58,8 @@ pub struct Round {
     pub server: Option<Duration>,
     /// Happens at the point to the PostgreSQL of an outbox.
     pub database: Option<DatabaseTrouble>,
+    /// How often the mesh replays a dead letter by itself, if the round has a redrive.
+    pub redrives_max: Option<usize>,
     /// The second host is there from the beginning; else it comes after the first has come to the point.
     pub together: bool,
     pub concurrency: usize,
@@ -102,6 +104,7 @@ impl Round {
                 .random_ratio(1, 3)
                 .then(|| Duration::from_millis(rng.random_range(0..800))),
             database: None,
+            redrives_max: None,
             together,
             concurrency: rng.random_range(2..24),
             reused: rng.random_ratio(1, 3),
@@ -114,7 +117,10 @@ impl Round {
             blocked::spoil(&mut round.orders);
         }
         match point.work {
-            Work::Redrive => redrives::spoil(&mut round.orders),
+            Work::Redrive => {
+                redrives::spoil(&mut round.orders);
+                round.redrives_max = Some(rng.random_range(redrives::TIMES_MAX));
+            }
             Work::Timers => timers::spoil(&mut round.orders, round.person),
             Work::Orders | Work::Relay | Work::Schedule | Work::Outbox(Database::Sqlite) => {}
             Work::Outbox(Database::Postgres(_)) => round.database = database_trouble(&mut rng),
@@ -183,6 +189,9 @@ impl fmt::Display for Round {
         match self.server {
             Some(down) => write!(f, ", server killed and down for {down:?}")?,
             None => write!(f, ", a person writes too")?,
+        }
+        if let Some(times) = self.redrives_max {
+            write!(f, ", each letter is redriven {times} times at most")?;
         }
         if let Some(trouble) = self.database {
             write!(f, ", its database {trouble}")?;

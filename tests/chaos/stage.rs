@@ -88,7 +88,7 @@ pub async fn play(round: &Round, mistake: Option<&str>) -> Played {
         plain: false,
         puts: &world.puts.lock().expect("nobody panics"),
         looks: &world.looks.lock().expect("nobody panics"),
-        redriven: round.point.work == Work::Redrive,
+        redrives_max: round.redrives_max,
     };
     problems.extend(audit::judge(&known, &held));
     logs += &format!("--- the end of nats-server's log ---\n{}\n", mesh.server.log_end());
@@ -105,11 +105,13 @@ fn config(round: &Round, service: Option<&Service>) -> Config {
     let mut config = Config::new().nats("timeout = \"1s\"");
     // To arm it is a commit: in other rounds that would be the first to come to the point, before the host serves.
     config = match round.point.work {
-        Work::Orders | Work::Relay | Work::Timers => config,
+        Work::Orders | Work::Relay | Work::Timers | Work::Redrive => config,
         Work::Schedule => config.table(ticks::STREAM).table(ticks::SCHEDULE),
-        Work::Redrive => config.table(redrives::TABLE),
         Work::Outbox(_) => config.table(rows::STREAM),
     };
+    if let Some(times_max) = round.redrives_max {
+        config = config.table(&redrives::table(times_max));
+    }
     if let Some(service) = service {
         config = config.table(&service.table());
     }
@@ -231,7 +233,7 @@ async fn act(
     };
     tokio::join!(publish, person, fix, breaking);
     wait_settled(&js, world).await;
-    wait_over(mesh, round.point.work).await;
+    wait_over(mesh, round).await;
     let written = match service {
         Some(service) => Some(service.end(mesh).await),
         None => None,
@@ -263,10 +265,10 @@ async fn wait_hit(host: &Host, round: &Round, mesh: &Mesh, world: &World) -> (bo
                 return Some(true);
             }
         }
-        (world.all_published.load(Ordering::Relaxed) && is_over(mesh, round.point.work).await).then_some(false)
+        (world.all_published.load(Ordering::Relaxed) && is_over(mesh, round).await).then_some(false)
     })
     .await;
-    let in_flight = hit && (!world.all_published.load(Ordering::Relaxed) || !is_over(mesh, round.point.work).await);
+    let in_flight = hit && (!world.all_published.load(Ordering::Relaxed) || !is_over(mesh, round).await);
     (hit, in_flight)
 }
 
@@ -339,10 +341,10 @@ async fn wait_acked(js: &jetstream::Context, limit: Duration) {
 }
 
 /// Nothing waits, and what the round has beside its orders is done.
-async fn is_over(mesh: &Mesh, work: Work) -> bool {
+async fn is_over(mesh: &Mesh, round: &Round) -> bool {
     let settled = is_settled(&mesh.js).await;
-    let over = match work {
-        Work::Redrive => redrives::are_over(mesh).await,
+    let over = match round.point.work {
+        Work::Redrive => redrives::are_over(mesh, round.redrives_max.unwrap_or(0)).await,
         Work::Timers => timers::are_over(mesh).await,
         // The service writes until all else is over; the schedule goes on.
         Work::Orders | Work::Relay | Work::Schedule | Work::Outbox(_) => return settled,
@@ -352,10 +354,10 @@ async fn is_over(mesh: &Mesh, work: Work) -> bool {
 }
 
 /// Waits until all is over; what is missing after a long time, the auditor finds.
-async fn wait_over(mesh: &Mesh, work: Work) {
+async fn wait_over(mesh: &Mesh, round: &Round) {
     let began = Instant::now();
     eventually("all to be over", PATIENT * 2, async || {
-        (is_over(mesh, work).await || began.elapsed() > PATIENT).then_some(())
+        (is_over(mesh, round).await || began.elapsed() > PATIENT).then_some(())
     })
     .await;
 }

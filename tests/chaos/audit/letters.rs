@@ -24,8 +24,8 @@ impl Audit<'_> {
                 problems.push(format!("{name} {event} is dead, and has {} letters", found.len()));
                 return;
             };
-            if self.known.redriven {
-                problems.extend(redrives::judge(letter));
+            if let Some(times_max) = self.known.redrives_max {
+                problems.extend(redrives::judge(letter, times_max));
             }
             let whole = self.published.get(&sequence).is_some_and(|event| event.is_of(letter));
             if !whole || letter.header("Mesh-Cause") != Some(cause) || letter.header("Mesh-Settled").is_some() {

@@ -23,8 +23,8 @@ pub struct Known<'a> {
     pub plain: bool,
     pub puts: &'a [Put],
     pub looks: &'a [Look],
-    /// The mesh replays dead letters by itself.
-    pub redriven: bool,
+    /// How often the mesh replays a dead letter by itself, if it does.
+    pub redrives_max: Option<usize>,
 }
 
 /// An event's decision.

@@ -105,7 +105,7 @@ pub async fn run(time: Duration) -> bool {
         plain: true,
         puts: &world.puts.lock().expect("nobody panics"),
         looks: &world.looks.lock().expect("nobody panics"),
-        redriven: false,
+        redrives_max: None,
     };
     let mut problems = audit::judge(&known, &held);
     let logs = soak.logs.take();
