@@ -59,7 +59,8 @@ pub fn is_new(weight: Weight, what: &'static str, about: &impl Display, why: &im
     troubles().met(weight, (what, about, why), Instant::now())
 }
 
-/// It is over; the number of times that it came, if that is to be logged. One that comes and goes is told of once a minute.
+/// It is over; the number of times that it came, if that is to be logged. One that comes and goes is told of once a minute, but for
+/// the first time that it comes again: the log must not end with it being over.
 pub fn over(what: &'static str, about: &str) -> Option<u64> {
     troubles().over(what, about, Instant::now())
 }
@@ -111,6 +112,8 @@ struct TroubleMet {
     over: bool,
     /// An end of it has been told.
     end_told: bool,
+    /// The newest line about it is its end.
+    ended: bool,
 }
 
 struct TroubleLine {
@@ -140,7 +143,12 @@ impl Troubles {
         if let Some(met) = self.0.get_mut(&key) {
             met.times += 1;
             (met.weight, met.why, met.last, met.over) = (weight, why, now, false);
-            return false;
+            // The newest line says that it is over.
+            let untrue = std::mem::take(&mut met.ended);
+            if untrue {
+                (met.told, met.told_at) = (met.times, now);
+            }
+            return untrue;
         }
         let met = TroubleMet {
             weight,
@@ -153,6 +161,7 @@ impl Troubles {
             last: now,
             over: false,
             end_told: false,
+            ended: false,
         };
         self.0.insert(key, met);
         true
@@ -168,7 +177,7 @@ impl Troubles {
         {
             // The first end is told at once.
             if !met.over && (!met.end_told || now.saturating_duration_since(met.told_at) >= EVERY) {
-                (met.told, met.told_at, met.end_told) = (met.times, now, true);
+                (met.told, met.told_at, met.end_told, met.ended) = (met.times, now, true, true);
                 times = Some(times.unwrap_or(0) + met.times);
             }
             met.over = true;
@@ -275,12 +284,16 @@ mod tests {
         troubles.met(Weight::Person, key("a", "x"), at(0));
         troubles.met(Weight::Person, key("a", "x"), at(1));
         assert_eq!(troubles.over("it fails", "a", at(2)), Some(2));
-        for second in 3..50 {
+        assert!(
+            troubles.met(Weight::Person, key("a", "x"), at(3)),
+            "the log says that it is over"
+        );
+        for second in 4..50 {
             assert!(!troubles.met(Weight::Person, key("a", "x"), at(second)));
             assert_eq!(troubles.over("it fails", "a", at(second)), None);
         }
-        assert_eq!(told(&troubles.due(at(62))), [("a", 49, TroubleNow::Quiet)]);
-        assert!(troubles.met(Weight::Person, key("a", "x"), at(63)));
+        assert_eq!(told(&troubles.due(at(63))), [("a", 49, TroubleNow::Quiet)]);
+        assert!(troubles.met(Weight::Person, key("a", "x"), at(64)));
     }
 
     #[test]
