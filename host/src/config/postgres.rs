@@ -32,10 +32,17 @@ pub fn read(url: &str, section: &mut Section, base: &Path, reader: &mut Reader) 
         ca: asked.ca.map(|file| base.join(file)),
         told: without_user(url),
     };
-    let Ok(config) = Config::from_str(&postgres.url) else {
-        let what = format!("\"{}\" is not the address of a PostgreSQL", postgres.told);
-        reader.problem(key, what, format!("for instance {EXAMPLE}"));
-        return postgres;
+    let config = match Config::from_str(&postgres.url) {
+        Ok(config) => config,
+        Err(error) => {
+            let what = format!(
+                "\"{}\" is not the address of a PostgreSQL{}",
+                postgres.told,
+                wrong_part(&error, &postgres.url)
+            );
+            reader.problem(key, what, format!("for instance {EXAMPLE}"));
+            return postgres;
+        }
     };
     if config.get_hosts().is_empty() || config.get_dbname().is_none() {
         let what = format!("\"{}\" lacks a host or a database", postgres.told);
@@ -60,6 +67,20 @@ pub fn read(url: &str, section: &mut Section, base: &Path, reader: &mut Reader) 
         reader.problem(key, what, "sslrootcert: a path, not its content");
     }
     postgres
+}
+
+/// Which part of an address is wrong, if that has a plain name, which is no piece of a password.
+fn wrong_part(error: &tokio_postgres::Error, url: &str) -> String {
+    let reason = std::error::Error::source(error)
+        .map(ToString::to_string)
+        .unwrap_or_default();
+    let name = reason.split('`').nth(1).unwrap_or_default();
+    let plain = !name.is_empty() && name.len() <= 32 && name.chars().all(|c| c.is_ascii_lowercase() || c == '_');
+    let after_user = url.rsplit_once('@').map_or(url, |(_, rest)| rest);
+    match plain && (name == "port" || after_user.contains(&format!("{name}="))) {
+        true => format!(": {reason}"),
+        false => String::new(),
+    }
 }
 
 /// The keys of a section that only PostgreSQL has, for another database.
@@ -202,6 +223,8 @@ mod tests {
     fn what_is_wrong_with_an_address_is_said_without_its_secret() {
         let wrong = [
             ("postgres://u:secret@h:x/db", "is not the address of a PostgreSQL"),
+            ("postgres://u:secret@h:99999/db", "`port`"),
+            ("postgres://u:secret@h/db?foo=bar", "unknown option `foo`"),
             ("postgres://u:secret@h", "lacks a host or a database"),
             (
                 "postgres://u:secret@h/db?sslmode=prefer",

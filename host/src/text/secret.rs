@@ -97,6 +97,10 @@ fn addresses(text: &str) -> String {
         // A password may hold anything but a space, quotes as well.
         let end = part.find(char::is_whitespace).unwrap_or(part.len());
         match part[..end].rfind('@') {
+            // An example for a person.
+            Some(user) if out.ends_with("postgres://") && ["USER", "jetmesh"].contains(&&part[..user]) => {
+                out.push_str(part);
+            }
             Some(user) => {
                 out.push_str(HIDDEN);
                 out.push_str(&part[user..]);
