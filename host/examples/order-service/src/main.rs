@@ -44,7 +44,14 @@ async fn main() -> anyhow::Result<()> {
     let db = db.with_context(|| format!("database {}", args.database))?;
     orders::create_table(&db, &args.database).await?;
     if let Err(error) = sqlx::query("SELECT id FROM outbox LIMIT 1").fetch_optional(&db).await {
-        bail!("the table of the outbox: {error}: `jetmesh outbox init orders --yes` makes it");
+        let made = match args.database.strip_prefix("sqlite:") {
+            Some(_) => "`jetmesh outbox init orders --yes` makes it",
+            None => {
+                "the owner of the database makes it with `jetmesh outbox init orders | psql DATABASE`, and runs `GRANT SELECT, INSERT ON \
+                 outbox TO …` for the role of this service"
+            }
+        };
+        bail!("the table of the outbox: {error}: {made}");
     }
     // The service saves orders while NATS is down.
     let options = async_nats::ConnectOptions::new()
