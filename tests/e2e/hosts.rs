@@ -318,7 +318,7 @@ async fn hosts_that_serve_a_handler_with_different_modules_for_long_say_so_and_w
     assert!(told.iter().all(|one| one["since"].is_string()), "{told:?}");
     let text = mesh.jetmesh(&["status"]).await.1;
     let says_which = text.contains("probe is served with 2 modules: ");
-    assert!(says_which && text.contains("on 2 host(s) (since "), "{text}");
+    assert!(says_which && text.contains("on 2 host(s) (for "), "{text}");
     std::fs::copy(modules::handler("probe"), &module).expect("the test's folder is writable");
     for host in [&one, &same, &other] {
         host.wait_for_line(says(&["all hosts serve this handler with the same module again"]), SOON)

@@ -126,7 +126,7 @@ async fn a_bad_file_leaves_the_old_module_serving_and_says_so() {
         text.contains(bad[bad.len() - 1].1).then_some(text)
     })
     .await;
-    let kept = "probe is served with the module it had (since ";
+    let kept = "probe is served with the module it had (for ";
     assert!(
         told.contains(kept) && told.contains("what its file has now is not taken up: ") && told.contains("probe.wasm"),
         "{told}"

@@ -71,7 +71,7 @@ async fn every_handler_has_a_row_whatever_is_wrong_with_it_or_with_others() {
     assert_eq!((why(&good), &good["pending"]), ("nothing", &json!(0)), "{good:#}");
     let (code, text, _) = mesh.jetmesh(&["status"]).await;
     assert_eq!(code.code(), Some(6));
-    assert!(text.contains("a-lost is stopped (since "), "{text}");
+    assert!(text.contains("a-lost is stopped (for "), "{text}");
 }
 
 #[tokio::test]

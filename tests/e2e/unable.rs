@@ -70,16 +70,16 @@ async fn events_whose_attempts_cannot_be_recorded_are_told_of_and_go_on_when_the
     mesh.order(json!({ "op": "add", "key": "other", "by": 1 })).await;
     mesh.wait_value("probe", "other", "1").await;
     let (_, text, _) = mesh.jetmesh(&["status"]).await;
-    assert!(text.contains("probe is degraded (since "), "{text}");
+    assert!(text.contains("probe is degraded (for "), "{text}");
     let text = mesh.jetmesh_ok(&["retrying"]).await;
     assert!(
-        text.starts_with("probe is degraded (since ") && text.contains("1 event waits: stream KV_mesh_attempts"),
+        text.starts_with("probe is degraded (for ") && text.contains("1 event waits: stream KV_mesh_attempts"),
         "{text}"
     );
     let text = mesh.jetmesh_ok(&["trace", "ORDERS:1"]).await;
     for wanted in [
         "probe: delivered to a host, which has not decided it yet",
-        "probe is degraded (since ",
+        "probe is degraded (for ",
         "1 event waits: stream KV_mesh_attempts takes nothing: maximum bytes exceeded (10077)",
     ] {
         assert!(text.contains(wanted), "{wanted}: {text}");
@@ -237,7 +237,7 @@ async fn a_target_that_is_missing_is_not_said_to_be_free_before_it_has_taken_som
     assert_eq!(host.lines().into_iter().find(free), None);
     let text = mesh.jetmesh_ok(&["status"]).await;
     assert!(
-        text.contains("relay of probe: nowhere.> takes nothing (since ")
+        text.contains("relay of probe: nowhere.> takes nothing (for ")
             && text.contains("1 event(s) became dead letters, and none waits now"),
         "{text}"
     );

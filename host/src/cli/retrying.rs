@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::dlq;
 use super::table::{self, Narrow};
-use super::text::{in_time, json_line};
+use super::text::{in_time, json_line, span};
 use super::{Args, Error, OK};
 use crate::broker::kv::key_subject;
 use crate::broker::kv::kv_stream;
@@ -119,7 +119,9 @@ async fn hindered(connection: &Connection, plan: &Plan, handler: Option<&str>) -
 /// A reason why some events of a handler cannot continue, and since when.
 pub fn degraded(handler: &str, hindrance: &Value) -> String {
     let since = hindrance["since"].as_str().and_then(parse_rfc3339);
-    let since = since.map_or_else(String::new, |since| format!(" (since {})", in_time(since, now_ms())));
+    let since = since.map_or_else(String::new, |since| {
+        format!(" (for {})", span(now_ms().saturating_sub(since)))
+    });
     format!("{handler} is degraded{since}: {}", told::hindrance(hindrance))
 }
 

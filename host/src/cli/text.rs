@@ -88,7 +88,8 @@ pub fn in_time(at_ms: u64, now_ms: u64) -> String {
     }
 }
 
-fn span(ms: u64) -> String {
+/// How long something lasts.
+pub fn span(ms: u64) -> String {
     let seconds = Duration::from_secs(ms.div_ceil(1000));
     let text = humantime::format_duration(seconds).to_string();
     text.split(' ').take(2).collect::<Vec<_>>().join(" ")

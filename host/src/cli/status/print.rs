@@ -9,7 +9,7 @@ use super::json::{DelayedStatus, HandlerStatus, LedgerStatus, MeshStatus, Orphan
 use crate::cli::redrive;
 use crate::cli::schedule::json::ScheduleJson;
 use crate::cli::table::{self, Narrow};
-use crate::cli::text::in_time;
+use crate::cli::text::{in_time, span};
 use crate::event::clock::{self, now_ms};
 use crate::event::parse_rfc3339;
 
@@ -238,8 +238,10 @@ fn text(value: &Value) -> String {
     }
 }
 
-/// Since when, if that is known.
+/// For how long, if that is known.
 fn since(at: Option<&str>) -> String {
     let at = at.and_then(parse_rfc3339);
-    at.map_or_else(String::new, |at| format!(" (since {})", in_time(at, now_ms())))
+    at.map_or_else(String::new, |at| {
+        format!(" (for {})", span(now_ms().saturating_sub(at)))
+    })
 }
