@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::mesh::{Mesh, PATIENT, says};
 use crate::schemas::assert_fits;
-use crate::shop::{OUTBOX, Shop, audited, config, events, stream, texts};
+use crate::shop::{OUTBOX, Shop, audited, config, config_of, events, stream, texts};
 use crate::support::eventually;
 use crate::support::server::Options;
 use crate::support::wait::SOON;
@@ -157,6 +157,13 @@ async fn a_paused_outbox_publishes_nothing_on_any_host_until_it_is_resumed() {
             .await
             .contains("is not paused")
     );
+    // A marker of a person is no batch for a host that sees it late.
+    mesh.jetmesh_ok(&["outbox", "pause", "orders"]).await;
+    shop.orders(&["soon"]);
+    mesh.jetmesh_ok(&["outbox", "resume", "orders"]).await;
+    audited(&mesh, &shop).await;
+    let line = mesh.jetmesh_ok(&["outbox", "status", "--json"]).await;
+    assert!(line.contains("\"restored\":null"), "{line}");
     let line = mesh.jetmesh_ok(&["outbox", "status", "--json"]).await;
     assert_fits(&mesh, "outbox", &line).await;
     let table = mesh.jetmesh_ok(&["status"]).await;
@@ -180,6 +187,8 @@ async fn a_row_that_a_person_skips_is_a_dead_letter_and_no_event() {
     assert!(status.code() == Some(1) && stderr.contains("has no row 1"), "{stderr}");
     let letters = mesh.wait_letters(1).await;
     assert_eq!(letters[0].header("Mesh-Error"), Some("a test order"));
+    let shown = mesh.jetmesh_ok(&["dlq", "show", letters[0].letter_id()]).await;
+    assert!(shown.contains("id 1, uid "), "{shown}");
     assert_eq!(events(&mesh).await.len(), 0, "it is still paused");
     mesh.jetmesh_ok(&["outbox", "resume", "orders"]).await;
     audited(&mesh, &shop).await;
@@ -315,4 +324,44 @@ async fn another_database_in_the_place_of_one_is_refused_until_a_person_says_so(
         (texts(&events(&mesh).await) == ["a", "b"]).then_some(())
     })
     .await;
+    // What the stream has of the old one is not undone.
+    let lines = host.lines();
+    assert!(!lines.iter().any(|line| line.contains("is older than")), "{lines:#?}");
+}
+
+#[tokio::test]
+async fn of_two_meshes_with_one_database_one_stops_and_names_both_streams() {
+    let mesh = Mesh::new(config()).await;
+    let shop = Shop::open(&mesh).await;
+    let host = mesh.host(&[]).await;
+    shop.orders(&["a"]);
+    audited(&mesh, &shop).await;
+    let mut other = Mesh::new(config()).await;
+    let file = shop.file.display().to_string();
+    other.config = config_of(&OUTBOX.replace("orders.db", &file));
+    let second = other.host(&[]).await;
+    host.wait_for_line(
+        says(&[
+            "ERROR",
+            "an outbox does not publish",
+            "go into two streams",
+            "start this host again",
+        ]),
+        PATIENT,
+    )
+    .await;
+    shop.orders(&["b"]);
+    eventually("the row in the stream that is left", SOON, async || {
+        (texts(&events(&other).await) == ["b"]).then_some(())
+    })
+    .await;
+    let lines = second.lines();
+    let told: Vec<_> = lines
+        .iter()
+        .filter(|line| line.contains("WARN") && line.contains("outbox"))
+        .collect();
+    assert!(
+        told.len() == 1 && told[0].contains("two meshes have this database"),
+        "{told:#?}"
+    );
 }

@@ -1,5 +1,7 @@
 //! An outbox carries what services write into the log of a PostgreSQL into a stream.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use crate::mesh::{PATIENT, says};
@@ -71,7 +73,7 @@ async fn rows_of_a_table_in_the_publication_are_events_of_the_log_and_stay_in_th
          uid bigint DEFAULT 7); ALTER PUBLICATION jetmesh_orders ADD TABLE outbox",
     )
     .await;
-    let _host = mesh.host(&[]).await;
+    let host = mesh.host(&[]).await;
     shop.row("orders.created", Some(r#"{"a": "1"}"#), "a row").await;
     shop.run(
         "BEGIN; INSERT INTO outbox (subject, payload) VALUES ('orders.created', '\\x00ff'); DELETE FROM outbox; COMMIT",
@@ -87,6 +89,27 @@ async fn rows_of_a_table_in_the_publication_are_events_of_the_log_and_stay_in_th
         (Some("1"), &b"a row"[..])
     );
     assert_eq!(found[1].payload[..], [0, 255]);
+    // Another table in it is no outbox.
+    shop.run("ALTER PUBLICATION jetmesh_orders ADD TABLE orders").await;
+    shop.run("INSERT INTO orders (event) VALUES ('no event')").await;
+    host.wait_for_line(
+        says(&["WARN", "is not an outbox", "public.orders", "id, uid, subject, payload"]),
+        SOON,
+    )
+    .await;
+    shop.run("INSERT INTO outbox (subject, uid) VALUES ('orders.created', NULL)")
+        .await;
+    shop.row("orders.created", None, "behind").await;
+    let letters = mesh.wait_letters(1).await;
+    assert!(
+        letters[0]
+            .header("Mesh-Error")
+            .is_some_and(|why| why.contains("its uid is not a number"))
+    );
+    eventually("the row behind", SOON, async || {
+        (texts(&events(&mesh).await)[2..] == ["behind"]).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -133,6 +156,14 @@ async fn a_message_that_no_stream_can_take_is_a_dead_letter_and_a_person_can_ski
         .emit("{\"subject\": \"orders.created\", \"payload\": \"wrong\"}")
         .await;
     shop.orders(&["right"]).await;
+    for (wrong, said) in [
+        ("4711", "is not a place in the log"),
+        ("0/1", "0/1 is settled"),
+        ("FF/1", "there is nothing at FF/1"),
+    ] {
+        let (status, _, stderr) = mesh.jetmesh(&["outbox", "skip", "orders", wrong, "--yes"]).await;
+        assert!(!status.success() && stderr.contains(said), "{stderr}");
+    }
     let told = mesh
         .jetmesh_ok(&["outbox", "skip", "orders", &place, "--reason", "a test order", "--yes"])
         .await;
@@ -149,6 +180,17 @@ async fn a_message_that_no_stream_can_take_is_a_dead_letter_and_a_person_can_ski
     audited(&mesh, &shop).await;
     let letters = mesh.wait_letters(3).await;
     assert_eq!(letters[2].header("Mesh-Error"), Some("a test order"));
+    let shown = mesh.jetmesh_ok(&["dlq", "show", letters[2].letter_id()]).await;
+    assert!(shown.contains(&format!("the message at {place} of the log")), "{shown}");
+    let (_, list, stderr) = mesh.jetmesh(&["dlq", "ls", "--handler", "orders"]).await;
+    assert!(
+        list.lines().count() == 4 && !stderr.contains("warning"),
+        "{list}{stderr}"
+    );
+    let (_, _, stderr) = mesh.jetmesh(&["trace", letters[2].letter_id()]).await;
+    assert!(stderr.contains("a dead letter of outbox orders"), "{stderr}");
+    let lines = host.lines();
+    assert!(!lines.iter().any(|line| line.contains("is older than")), "{lines:#?}");
 }
 
 #[tokio::test]
@@ -162,7 +204,14 @@ async fn a_slot_that_is_dropped_is_named_and_one_that_is_made_again_goes_on() {
     audited(&mesh, &shop).await;
     host.stop().await;
     let slot = format!("jetmesh_{}_orders", shop.database);
-    shop.run(&format!("SELECT pg_drop_replication_slot('{slot}')")).await;
+    let dropped = async || {
+        eventually("the slot to be free", SOON, async || {
+            let dropped = format!("SELECT pg_drop_replication_slot('{slot}')");
+            shop.db.batch_execute(&dropped).await.ok()
+        })
+        .await;
+    };
+    dropped().await;
     shop.run("DELETE FROM orders").await;
     shop.emit("{\"subject\": \"orders.created\", \"payload\": \"lost\"}")
         .await;
@@ -178,6 +227,27 @@ async fn a_slot_that_is_dropped_is_named_and_one_that_is_made_again_goes_on() {
         (texts(&events(&mesh).await) == ["a", "b"]).then_some(())
     })
     .await;
+    // What was committed without a publication cannot be read with one that is made later.
+    shop.run("DROP PUBLICATION jetmesh_orders").await;
+    shop.orders(&["lost"]).await;
+    let said = [
+        "ERROR",
+        "jetmesh_orders",
+        "does not exist",
+        "if this error stays, the slot is lost",
+    ];
+    host.wait_for_line(says(&said), PATIENT).await;
+    shop.init(&mesh).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let status = mesh.jetmesh(&["outbox", "status"]).await.1;
+    assert!(status.contains("does not exist"), "{status}");
+    dropped().await;
+    shop.init(&mesh).await;
+    shop.orders(&["c"]).await;
+    eventually("what comes after", SOON, async || {
+        (texts(&events(&mesh).await) == ["a", "b", "c"]).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -186,7 +256,7 @@ async fn a_slot_for_which_the_database_keeps_ever_more_of_its_log_is_given_up_lo
     let Some(server) = PostgresServer::own().await else {
         return;
     };
-    let (mesh, shop) = PgShop::behind(&server, server.addr(), Source::Log, "wal_max = \"1MiB\"").await;
+    let (mesh, shop) = PgShop::behind(&server, server.addr(), Source::Log, "wal_max = \"32MiB\"").await;
     let host = mesh.host(&[]).await;
     shop.orders(&["a"]).await;
     audited(&mesh, &shop).await;
@@ -199,7 +269,7 @@ async fn a_slot_for_which_the_database_keeps_ever_more_of_its_log_is_given_up_lo
     .await;
     let named = [
         "ERROR",
-        "more than wal_max (1048576)",
+        "more than wal_max (33554432)",
         "has dropped slot",
         "A lost slot",
     ];
@@ -211,8 +281,9 @@ async fn a_host_that_starts_above_the_limit_of_a_slot_publishes_what_waits_and_k
     let Some(server) = PostgresServer::own().await else {
         return;
     };
-    let (mesh, shop) = PgShop::behind(&server, server.addr(), Source::Log, "wal_max = \"1MiB\"").await;
+    let (mesh, shop) = PgShop::behind(&server, server.addr(), Source::Log, "wal_max = \"32MiB\"").await;
     shop.orders(&["a", "b"]).await;
+    shop.filler().await;
     shop.filler().await;
     shop.orders(&["c"]).await;
     // Only a host may give a slot up.

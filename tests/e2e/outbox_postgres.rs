@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::mesh::{Mesh, says};
-use crate::pg_shop::{PgShop, Source, audited, config, url};
+use crate::pg_shop::{PgShop, Source, audited, config, config_with, url};
 use crate::shop::{events, texts};
 use crate::support::postgres::PostgresServer;
 use crate::support::wait::SOON;
@@ -104,18 +104,75 @@ async fn a_table_that_a_service_has_made_with_other_types_is_read() {
     let (mesh, shop) = PgShop::open(server, Source::Table).await;
     shop.run(
         "ALTER TABLE outbox ALTER payload DROP DEFAULT, ALTER payload TYPE jsonb USING '{}', ALTER headers TYPE text; \
-         INSERT INTO outbox (subject, headers, payload) VALUES ('orders.created', '{\"a\": 1}', '{\"order\": 7}')",
+         ALTER TABLE outbox ALTER payload DROP NOT NULL; \
+         INSERT INTO outbox (subject, headers, payload) VALUES ('orders.created', '{\"a\": 1}', '{\"order\": 7}'), \
+         ('orders.created', 'null', NULL), ('orders.created', NULL, 'null')",
     )
     .await;
     let _host = mesh.host(&[]).await;
-    let found = eventually("the event", SOON, async || {
+    let found = eventually("the events", SOON, async || {
         let found = events(&mesh).await;
-        (found.len() == 1).then_some(found)
+        (found.len() == 3).then_some(found)
     })
     .await;
-    assert_eq!(texts(&found), ["{\"order\": 7}"]);
+    assert_eq!(texts(&found), ["{\"order\": 7}", "", "null"]);
     assert_eq!(found[0].header("a"), Some("1"));
     shop.settled().await;
+}
+
+#[tokio::test]
+async fn an_outbox_that_lacks_a_right_for_a_while_is_stopped_visibly_and_takes_nothing_for_undone() {
+    let Some(server) = PostgresServer::shared().await else {
+        return;
+    };
+    let (mesh, shop) = PgShop::open(server, Source::Table).await;
+    let host = mesh.host(&[]).await;
+    shop.orders(&["a"]).await;
+    audited(&mesh, &shop).await;
+    let role = format!("host_{}", shop.database);
+    for (n, right) in ["UPDATE ON outbox_position", "DELETE ON outbox"]
+        .into_iter()
+        .enumerate()
+    {
+        shop.run(&format!("REVOKE {right} FROM {role}")).await;
+        shop.orders(&["b", "c"]).await;
+        let stopped = |times: usize| {
+            let stops = says(&["ERROR", "an outbox does not publish", "permission denied"]);
+            move |lines: &[String]| lines.iter().filter(|line| stops(line)).count() == times
+        };
+        eventually("a line for each time that it stops", SOON, async || {
+            stopped(n + 1)(&host.lines()).then_some(())
+        })
+        .await;
+        let status: Value = eventually("the rows to be told", SOON, async || {
+            let (_, text, _) = mesh.jetmesh(&["outbox", "status", "--json"]).await;
+            let status: Value = serde_json::from_str(&text).expect("a line of JSON");
+            (status["waiting"] == 2 && status["state"] == "stopped").then_some(status)
+        })
+        .await;
+        // It tries each second, and is stopped all the time.
+        tokio::time::sleep(Duration::from_millis(1500)).await;
+        let (_, text, _) = mesh.jetmesh(&["outbox", "status", "--json"]).await;
+        let later: Value = serde_json::from_str(&text).expect("a line of JSON");
+        assert_eq!((&later["state"], &later["since"]), (&status["state"], &status["since"]));
+        let again = |line: &String| line.contains("publishes again");
+        assert_eq!(host.lines().iter().filter(|line| again(line)).count(), n);
+        shop.run(&format!("GRANT {right} TO {role}")).await;
+        audited(&mesh, &shop).await;
+        eventually("its end to be told", SOON, async || {
+            (host.lines().iter().filter(|line| again(line)).count() == n + 1).then_some(())
+        })
+        .await;
+    }
+    let lines = host.lines();
+    assert!(!lines.iter().any(|line| line.contains("have no row")), "{lines:#?}");
+}
+
+/// `jetmesh check` says this of an outbox.
+async fn checked(mesh: &Mesh, said: &str) {
+    let (_, stdout, stderr) = mesh.jetmesh(&["check"]).await;
+    assert!(stdout.contains(said), "{said}\n{stdout}{stderr}");
+    assert!(!stdout.contains("secret"), "{stdout}");
 }
 
 #[tokio::test]
@@ -126,15 +183,11 @@ async fn what_keeps_a_host_from_its_postgres_is_said_with_the_fix() {
     let database = server.database().await;
     let shop = PgShop::at(server, &database, Source::Table).await;
     let mut mesh = Mesh::new(config(&url(server.addr(), &database))).await;
-    let checked = async |mesh: &Mesh, said: &str| {
-        let (_, stdout, stderr) = mesh.jetmesh(&["check"]).await;
-        assert!(stdout.contains(said), "{said}\n{stdout}{stderr}");
-        assert!(!stdout.contains("secret"), "{stdout}");
-    };
     checked(&mesh, "correct the user in outbox.orders.url").await;
     shop.run(&format!("CREATE ROLE host_{database} LOGIN PASSWORD 'secret'"))
         .await;
-    checked(&mesh, "`jetmesh outbox init orders --yes` makes it").await;
+    let owner = format!("`jetmesh outbox init orders | psql {database}`, run by the owner");
+    checked(&mesh, &owner).await;
     let sql = mesh.jetmesh_ok(&["outbox", "init", "orders"]).await;
     shop.run(&sql).await;
     checked(&mesh, "GRANT SELECT, DELETE ON outbox TO").await;
@@ -147,6 +200,47 @@ async fn what_keeps_a_host_from_its_postgres_is_said_with_the_fix() {
         status.code() == Some(2) && stderr.contains(said) && !stderr.contains("secret"),
         "{stderr}"
     );
+}
+
+#[tokio::test]
+async fn check_names_rights_columns_and_publications_that_an_outbox_of_postgres_lacks() {
+    let Some(server) = PostgresServer::shared().await else {
+        return;
+    };
+    let database = server.database().await;
+    let shop = PgShop::at(server, &database, Source::Table).await;
+    let mut mesh = Mesh::new(config(&url(server.addr(), &database))).await;
+    shop.init(&mesh).await;
+    let role = format!("host_{database}");
+    let made = format!("CREATE ROLE {role} LOGIN PASSWORD 'secret'; GRANT SELECT ON outbox, outbox_position TO {role}");
+    shop.run(&made).await;
+    checked(&mesh, "no DELETE on table outbox").await;
+    checked(&mesh, "no UPDATE on table outbox_position").await;
+    shop.run(&format!(
+        "GRANT DELETE ON outbox TO {role}; GRANT UPDATE ON outbox_position TO {role}; \
+         ALTER TABLE outbox ALTER payload DROP DEFAULT, ALTER payload TYPE integer USING 7"
+    ))
+    .await;
+    checked(&mesh, "column payload is of type int4").await;
+    shop.run("ALTER TABLE outbox RENAME payload TO body").await;
+    checked(&mesh, "add the column with `ALTER TABLE outbox ADD COLUMN").await;
+    // For the log, the role and the database need other things.
+    mesh.config = config_with(&url(server.addr(), &database), Source::Log, "");
+    shop.init(&mesh).await;
+    checked(&mesh, "`ALTER ROLE … REPLICATION`").await;
+    shop.run(&format!(
+        "ALTER ROLE {role} REPLICATION; DROP PUBLICATION jetmesh_orders"
+    ))
+    .await;
+    checked(&mesh, "there is no publication jetmesh_orders").await;
+    shop.run(&format!("REVOKE UPDATE ON outbox_position FROM {role}")).await;
+    let (_, stdout, _) = mesh.jetmesh(&["check"]).await;
+    assert!(
+        stdout.contains("GRANT SELECT, UPDATE ON outbox_position") && !stdout.contains("ON outbox TO"),
+        "{stdout}"
+    );
+    let slot = format!("SELECT pg_drop_replication_slot('jetmesh_{database}_orders')");
+    shop.run(&slot).await;
 }
 
 #[tokio::test]

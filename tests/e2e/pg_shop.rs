@@ -54,7 +54,7 @@ pub fn config(url: &str) -> Config {
 }
 
 /// The same with another source, and more lines of its table.
-fn config_with(url: &str, source: Source, more: &str) -> Config {
+pub fn config_with(url: &str, source: Source, more: &str) -> Config {
     let lines = "bucket = \"probe\"\npublish = [\"events.>\"]\nsubjects = [\"orders.probe\"]";
     let keys = |url: &str| format!("url = \"{url}\"\npassword = \"secret\"\nstream = \"ORDERS\"");
     let outbox = format!("[outbox.orders]\n{}\nsource = \"{}\"\n{more}", keys(url), source.word());

@@ -15,10 +15,15 @@ pub const OUTBOX: &str = "[outbox.orders]\nurl = \"sqlite:orders.db\"\nstream = 
 
 /// A mesh with an outbox, and a handler on other subjects than its events.
 pub fn config() -> Config {
+    config_of(OUTBOX)
+}
+
+/// The same with other lines of the outbox.
+pub fn config_of(outbox: &str) -> Config {
     let lines = "bucket = \"probe\"\npublish = [\"events.>\"]\nsubjects = [\"orders.probe\"]";
     Config::new()
         .handler("probe", &modules::handler("probe"), lines)
-        .table(OUTBOX)
+        .table(outbox)
 }
 
 /// A service that saves orders and publishes them, both in one transaction.

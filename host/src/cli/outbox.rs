@@ -8,7 +8,7 @@ use super::{Args, Error, OK, UNSERVED, ask};
 use crate::broker::{self, Connection};
 use crate::micro;
 use crate::outbox::{self, Skipped};
-use crate::plan::{self, Outbox, OutboxSource, Plan};
+use crate::plan::{Outbox, OutboxSource, Plan};
 
 #[derive(Debug, Subcommand)]
 pub enum OutboxCommand {
@@ -65,20 +65,14 @@ pub struct Skip {
     /// Name of the outbox in the configuration
     pub name: String,
     /// The row's id; in a log its place, such as 0/16B3748
-    #[arg(allow_hyphen_values = true, value_parser = row_id)]
-    pub id: i64,
+    #[arg(allow_hyphen_values = true)]
+    pub id: String,
     /// Why, for the dead letter
     #[arg(long, value_name = "TEXT", default_value = "skipped by a person")]
     pub reason: String,
     /// Do not ask for confirmation
     #[arg(long)]
     pub yes: bool,
-}
-
-fn row_id(text: &str) -> Result<i64, String> {
-    let place = || plan::lsn(text).map(u64::cast_signed);
-    let id = text.parse().ok().or_else(place);
-    id.ok_or_else(|| "neither a number nor a place such as 0/16B3748".to_owned())
 }
 
 /// How markers name who has written them.
@@ -107,20 +101,26 @@ pub async fn run(args: &Args, command: &OutboxCommand) -> Result<u8, Error> {
             let outbox = named(plan, &resume.name)?;
             let connection = connect(plan).await?;
             match outbox::resume(&connection, outbox, PERSON, resume.new_database).await? {
-                true => println!("outbox {} publishes again, within a second", outbox.name),
+                true => println!(
+                    "outbox {} is no longer paused: a host that relays it publishes within about three seconds",
+                    outbox.name
+                ),
                 false => println!("outbox {} is not paused", outbox.name),
             }
             Ok(OK)
         }
         OutboxCommand::Skip(skip) => {
             let outbox = named(plan, &skip.name)?;
-            let row = outbox.row_name(skip.id);
+            let id = outbox
+                .row_id(&skip.id)
+                .map_err(|wanted| Error::Usage(format!("\"{}\" is not {wanted}", skip.id.escape_debug())))?;
+            let row = outbox.row_name(id);
             if !skip.yes {
                 let question = format!("Make row {row} of outbox {} a dead letter?", outbox.name);
                 ask::confirmed(&question, "nothing is changed")?;
             }
             let connection = connect(plan).await?;
-            let what = (PERSON, skip.id, skip.reason.as_str());
+            let what = (PERSON, id, skip.reason.as_str());
             match outbox::skip(&connection, plan, outbox, what).await? {
                 Skipped::Dead => {
                     println!("row {row} is a dead letter: `jetmesh dlq ls --handler {}`", outbox.name);

@@ -12,6 +12,9 @@ use crate::text::secret::redact;
 /// How a file of SQLite is named.
 const SQLITE: &str = "sqlite:";
 
+/// The least `wal_max`: PostgreSQL keeps whole files of its log, of 16 MiB.
+const WAL_MAX_LEAST: u64 = 32 << 20;
+
 pub fn read(root: &mut Section, base: &Path, handlers: &[Handler], reader: &mut Reader) -> Vec<Outbox> {
     let mut found: Vec<Outbox> = Vec::new();
     for (name, section) in root.sections(reader, "outbox") {
@@ -98,7 +101,7 @@ fn one(name: String, mut section: Section, base: &Path, reader: &mut Reader) -> 
 
 fn source(database: &OutboxDatabase, section: &mut Section, reader: &mut Reader) -> OutboxSource {
     let log = section.word(reader, "source", &[("table", false), ("log", true)], false);
-    let wal_max = section.bytes_or(reader, "wal_max", 1 << 20..=1 << 50);
+    let wal_max = section.bytes_or(reader, "wal_max", WAL_MAX_LEAST..=1 << 50);
     if !log {
         if wal_max.is_some() {
             let what = "only an outbox with source = \"log\" has it";

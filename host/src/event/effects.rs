@@ -181,6 +181,9 @@ pub fn check_subject(subject: &str) -> Result<(), String> {
     if subject.len() > 512 {
         return Err(format!("a subject of {} bytes is over the limit of 512", subject.len()));
     }
+    if subject.is_empty() {
+        return Err("the subject is empty".to_owned());
+    }
     if subject.split('.').any(str::is_empty) {
         return Err(format!(
             "`{}`: the parts of a subject between dots are not empty",

@@ -188,8 +188,8 @@ fn only_these_files_name_the_wasm_engine() {
 #[test]
 fn only_these_files_name_the_library_of_a_database() {
     assert_eq!(naming("rusqlite"), set(&["outbox/sqlite/mod.rs"]));
-    let postgres =
-        ["log", "mod", "session", "slot", "tls", "value", "wire"].map(|file| format!("outbox/postgres/{file}.rs"));
+    let postgres = ["fit", "log", "mod", "session", "slot", "tls", "value", "wire"]
+        .map(|file| format!("outbox/postgres/{file}.rs"));
     let postgres: BTreeSet<String> = postgres.into_iter().chain(["config/postgres.rs".to_owned()]).collect();
     assert_eq!(naming("tokio_postgres"), postgres);
 }

@@ -9,8 +9,8 @@ use crate::outbox::OutboxState;
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct OutboxStats<'a> {
     outbox: &'a str,
-    /// `standby`: another host publishes.
-    #[schemars(extend("enum" = ["starting", "publishing", "standby", "paused", "stopped"]))]
+    /// `standby`: another host publishes. `retrying`: something keeps it, and the host tries again. `stopped`: a person must act.
+    #[schemars(extend("enum" = ["starting", "publishing", "standby", "paused", "retrying", "stopped"]))]
     state: &'static str,
     #[schemars(extend("format" = "date-time"))]
     since: String,

@@ -25,28 +25,37 @@ pub struct Agreement {
     pub paused: Option<Pause>,
     /// Rows that become dead letters when they are read.
     pub skip: Vec<SkippedRow>,
+    /// The stream has events of this database only behind this sequence.
+    pub since: u64,
     /// What was found, if one of the two was an older copy.
     pub restored: Option<String>,
 }
 
 impl Agreement {
-    /// The next marker of a host, without rows.
+    /// The next marker of a host, which settles no row.
     pub fn next_marker(&self, host: &str) -> Marker {
         Marker {
             database: self.position.database.clone(),
-            batch: self.position.batch + 1,
+            batch: self.position.batch,
             host: host.to_owned(),
+            since: self.since,
             paused: self.paused.clone(),
             skip: self.skip.clone(),
             ..Marker::default()
         }
     }
 
+    /// The number of the next batch. A marker that settles no row has the number of the one before it: what an older copy of the
+    /// database lacks is counted by these numbers.
+    pub fn next_batch(&self, settles: bool) -> u64 {
+        self.position.batch + u64::from(settles)
+    }
+
     /// Where the database stands when it has confirmed that marker. `created`: when the stream was created.
-    pub fn next_position(&self, sequence: u64, created: &str) -> TablePosition {
+    pub fn next_position(&self, (batch, sequence): (u64, u64), created: &str) -> TablePosition {
         TablePosition {
             database: self.position.database.clone(),
-            batch: self.position.batch + 1,
+            batch,
             sequence,
             created: created.to_owned(),
         }
@@ -76,11 +85,10 @@ impl Sides<'_> {
     /// # Cancel safety
     /// Dropped half-way, the next call does the rest.
     pub async fn agree(&self, position: TablePosition, marked: Option<Marked>) -> Result<Agreement, Error> {
-        let published = self.published(&position, marked.as_ref()).await?;
-        let count = published.len();
-        let missing = self.database.delete(published).await?;
+        let mut settled = self.published(&position, marked.as_ref()).await?;
+        let count = settled.len();
+        let missing = self.database.missing(settled.clone()).await?;
         let (batch, sequence) = marked.as_ref().map_or((0, 0), |m| (m.marker.batch, m.sequence));
-        let mut settled = Vec::new();
         if let Some(marked) = &marked {
             settled.extend(&marked.marker.rows);
             for dead in &marked.marker.dead {
@@ -100,8 +108,11 @@ impl Sides<'_> {
         if !self.database.confirm(&position, &next, settled).await? {
             return Err(Error::Moved);
         }
+        let former = Some(&position.created).filter(|one| !one.is_empty() && **one != self.target.created);
         let found = Differing {
             outbox: self.outbox,
+            created: &self.target.created,
+            former: former.map(String::as_str),
             had: position.batch,
             marked: batch,
             events: count,
@@ -130,7 +141,11 @@ impl Sides<'_> {
         let last = info.as_ref().map_or(0, |info| info.state.last_seq);
         let until = marked.map_or(last, |marked| marked.sequence);
         let same = position.created == self.target.created && position.sequence <= last;
-        let first = if same { position.sequence + 1 } else { 1 };
+        let mut first = if same { position.sequence + 1 } else { 1 };
+        if position.sequence == 0 {
+            // What is before that was published from the database that this one has replaced.
+            first = first.max(marked.map_or(0, |marked| marked.marker.since) + 1);
+        }
         let mut found = BTreeSet::new();
         if first > until {
             return Ok(Vec::new());
@@ -189,6 +204,7 @@ fn standing(position: TablePosition, marked: Option<&Marked>, restored: Option<S
         marked_ms: marked.map_or(0, |marked| marked.time_ms),
         paused: marked.and_then(|marked| marked.marker.paused.clone()),
         skip: marked.map_or_else(Vec::new, |marked| marked.marker.skip.clone()),
+        since: marked.map_or(0, |marked| marked.marker.since),
         restored,
     }
 }
@@ -196,6 +212,9 @@ fn standing(position: TablePosition, marked: Option<&Marked>, restored: Option<S
 /// How far database and stream were apart.
 struct Differing<'a> {
     outbox: &'a Outbox,
+    /// When the stream was created, and when another one was into which the database was published before.
+    created: &'a str,
+    former: Option<&'a str>,
     /// The number of the marker that the database had confirmed, and of the newest in the stream.
     had: u64,
     marked: u64,
@@ -210,12 +229,23 @@ impl Differing<'_> {
     fn told(&self) -> Option<String> {
         let Differing {
             outbox,
+            created,
+            former,
             had,
             marked,
             events,
             missing,
         } = self;
         let name = &outbox.name;
+        let ahead = marked.saturating_sub(*had);
+        if let Some(former) = former.filter(|_| marked < had) {
+            let stream = &outbox.stream;
+            return Some(format!(
+                "the stream of outbox {name} is older than its database, or another one: {had} batches were published into a stream that \
+                 was created at {former}, and {stream}, created at {created}, ends at batch {marked}. If the other stream is gone, what \
+                 it held is gone from both; if it is there, two meshes have this database, and one must not"
+            ));
+        }
         if marked < had {
             return Some(format!(
                 "the stream of outbox {name} is older than its database: it ends at batch {marked}, and {had} batches were \
@@ -223,18 +253,24 @@ impl Differing<'_> {
             ));
         }
         let (Some(first), Some(last)) = (missing.first(), missing.last()) else {
-            return (marked - had > 1).then(|| {
-                format!(
-                    "the database of outbox {name} is older than its stream, by {} batches; none of their {events} events is \
-                     published again",
-                    marked - had
-                )
+            return (ahead > 1).then(|| match events {
+                0 => format!(
+                    "the database of outbox {name} is older than its stream, by {ahead} batches, and the stream has no events of \
+                     these: rows of them that the database still has are published again"
+                ),
+                _ => format!(
+                    "the database of outbox {name} is older than its stream, by {ahead} batches; none of their {events} events is \
+                     published again"
+                ),
             });
         };
+        let by = match ahead {
+            0 => String::new(),
+            ahead => format!(", by {ahead} batches"),
+        };
         Some(format!(
-            "the database of outbox {name} is older than its stream, by {} batches: {} events of the stream, ids {} to {}, have no \
+            "the database of outbox {name} is older than its stream{by}: {} events of the stream, ids {} to {}, have no \
              row any more, so their transactions are undone in the database and not in the stream; no event is published again",
-            marked - had,
             missing.len(),
             outbox.row_name(first.0),
             outbox.row_name(last.0)

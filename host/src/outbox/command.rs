@@ -13,7 +13,7 @@ use super::stream::{self, BatchRefusal, Marked, refusal};
 use crate::broker::Connection;
 use crate::event::clock::now_ms;
 use crate::event::rfc3339;
-use crate::plan::{Outbox, OutboxSource, Plan};
+use crate::plan::{Outbox, OutboxSource, Plan, lsn_text};
 
 /// How often a command tries while relays publish.
 const TRIES: u32 = 20;
@@ -34,7 +34,7 @@ pub async fn pause(connection: &Connection, outbox: &Outbox, host: &str, reason:
         reason: reason.to_owned(),
         since: rfc3339(now_ms()),
     };
-    mark(connection, outbox, host, |marker| {
+    mark(connection, outbox, host, |marker, _| {
         let before = marker.paused.replace(paused.clone());
         before.is_none()
     })
@@ -44,25 +44,32 @@ pub async fn pause(connection: &Connection, outbox: &Outbox, host: &str, reason:
 /// Publishes again. `false`: it is not paused. `new_database`: the stream follows the database of this configuration from now on.
 pub async fn resume(connection: &Connection, outbox: &Outbox, host: &str, new_database: bool) -> Result<bool, Error> {
     let database = match new_database {
-        true => Some(Database::open(outbox)?.position().await?.database),
+        true => Some(Database::open(outbox)?.position().await?),
         false => None,
     };
-    mark(connection, outbox, host, |marker| {
-        let other = database.as_ref().filter(|database| **database != marker.database);
-        if let Some(database) = other {
-            (marker.database, marker.batch) = (database.clone(), 0);
+    mark(connection, outbox, host, |marker, sequence| {
+        let other = database.as_ref().filter(|other| other.database != marker.database);
+        if let Some(other) = other {
+            *marker = Marker {
+                database: other.database.clone(),
+                batch: other.batch,
+                since: sequence,
+                paused: marker.paused.take(),
+                ..Marker::default()
+            };
         }
         marker.paused.take().is_some() || other.is_some()
     })
     .await
 }
 
-/// Writes a marker that says what the newest one says, but for a change. `false`: there is nothing to change.
+/// Writes a marker that says what the newest one says, but for a change, which is told the sequence of that one. `false`: there is
+/// nothing to change.
 async fn mark(
     connection: &Connection,
     outbox: &Outbox,
     host: &str,
-    change: impl Fn(&mut Marker) -> bool,
+    change: impl Fn(&mut Marker, u64) -> bool,
 ) -> Result<bool, Error> {
     stream::target(connection, outbox).await?;
     for _ in 0..TRIES {
@@ -71,10 +78,9 @@ async fn mark(
             Some(Marked { marker, sequence, .. }) => (marker, sequence),
             None => (Marker::default(), 0),
         };
-        if !change(&mut marker) {
+        if !change(&mut marker, follows) {
             return Ok(false);
         }
-        marker.batch += 1;
         host.clone_into(&mut marker.host);
         if written(connection, outbox, &marker, follows).await?.is_some() {
             return Ok(true);
@@ -150,13 +156,29 @@ pub async fn skip(
     Err(Error::Moved)
 }
 
-/// Notes a row of a log, which only the host reads that has its slot.
+/// Notes a message of a log, which only the host reads that has its slot.
 async fn note(
     connection: &Connection,
     outbox: &Outbox,
     (host, id, reason): (&str, i64, &str),
 ) -> Result<Skipped, Error> {
-    mark(connection, outbox, host, |marker| {
+    if let Some(log) = Database::open(outbox)?.backlog().await?.log {
+        let (place, name) = (id.cast_unsigned(), outbox.row_name(id));
+        if place < log.from {
+            return Err(Error::Person(format!(
+                "{name} is settled: outbox {} reads the log from {} on",
+                outbox.name,
+                lsn_text(log.from)
+            )));
+        }
+        if place > log.from + log.held {
+            return Err(Error::Person(format!(
+                "there is nothing at {name}: the log of the database ends at {}",
+                lsn_text(log.from + log.held)
+            )));
+        }
+    }
+    mark(connection, outbox, host, |marker, _| {
         let known = marker.skip.iter().any(|one| one.id == id);
         if !known {
             let why = reason.to_owned();
@@ -177,13 +199,14 @@ async fn dead_letter(
     let dead = DeadRow::new(row.at, why);
     let marker = Marker {
         dead: vec![dead.clone()],
+        batch: standing.next_batch(true),
         ..standing.next_marker(host)
     };
     let Some(sequence) = written(sides.connection, sides.outbox, &marker, standing.marker).await? else {
         return Ok(false);
     };
     letter::store(sides, &standing.position.database, row, &dead.why).await?;
-    let to = standing.next_position(sequence, &sides.target.created);
+    let to = standing.next_position((marker.batch, sequence), &sides.target.created);
     // If it has moved, a relay that has seen the marker has deleted the row.
     sides.database.confirm(&standing.position, &to, vec![row.at]).await?;
     Ok(true)

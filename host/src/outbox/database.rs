@@ -77,8 +77,9 @@ impl Database {
     /// Whether it has what an outbox needs.
     pub async fn fits(&self) -> Result<(), Error> {
         match self {
+            Database::Sqlite(thread) => thread.ask(Table::fits).await,
+            Database::Postgres(table) => table.fits().await,
             Database::Log(log) => log.fits().await,
-            Database::Sqlite(_) | Database::Postgres(_) => self.look(1, 0).await.map(|_| ()),
         }
     }
 
@@ -120,12 +121,12 @@ impl Database {
         }
     }
 
-    /// Deletes rows that are published; returns those that are not there.
-    pub async fn delete(&self, rows: Vec<RowRef>) -> Result<Vec<RowRef>, Error> {
+    /// Of rows whose events are in the stream, those that are not there. A log takes the others for settled.
+    pub async fn missing(&self, rows: Vec<RowRef>) -> Result<Vec<RowRef>, Error> {
         match self {
-            Database::Sqlite(thread) => thread.ask(move |table| table.delete(&rows)).await,
-            Database::Postgres(table) => table.delete(&rows).await,
-            Database::Log(log) => log.delete(rows).await,
+            Database::Sqlite(thread) => thread.ask(move |table| table.missing(&rows)).await,
+            Database::Postgres(table) => table.missing(&rows).await,
+            Database::Log(log) => log.missing(rows).await,
         }
     }
 

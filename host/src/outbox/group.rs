@@ -58,7 +58,7 @@ impl OutboxGroup {
 
     /// What of the rows that a person has skipped is not among these.
     pub fn unskipped(&self, skip: &[SkippedRow]) -> Vec<SkippedRow> {
-        let here = |one: &&SkippedRow| !self.dead.iter().any(|(row, _)| row.at.0 == one.id);
+        let here = |one: &&SkippedRow| !self.dead.iter().any(|(row, _)| row.is(one));
         skip.iter().filter(here).cloned().collect()
     }
 

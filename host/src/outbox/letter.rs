@@ -6,8 +6,10 @@ use super::sides::Sides;
 use crate::event::rfc3339;
 use crate::mesh_streams::dead_letter::{self, TIME};
 
-/// The row's id.
-const ROW: &str = "Mesh-Outbox-Row";
+/// The row's id, or its place in the log.
+pub const ROW: &str = "Mesh-Outbox-Row";
+/// Its `uid`, which its event would have had in its message id as well.
+pub const UID: &str = "Mesh-Outbox-Uid";
 /// The row's headers, if they cannot be read.
 const UNREAD: &str = "Mesh-Outbox-Headers";
 /// How much of those is kept.
@@ -18,7 +20,8 @@ pub async fn store(sides: &Sides<'_>, database: &str, row: &OutboxRow, why: &str
     let id = format!("{}.{database}.{}.0", sides.outbox.name, row.at.1.unsigned_abs());
     let headers = row.readable_headers();
     let (subject, mut letter) = dead_letter::undeliverable(&sides.outbox.stream, &id, &row.subject, &headers, why);
-    letter.push((ROW.to_owned(), row.at.0.to_string()));
+    letter.push((ROW.to_owned(), row.name()));
+    letter.push((UID.to_owned(), row.at.1.to_string()));
     if row.time_ms > 0 {
         letter.push((TIME.to_owned(), rfc3339(row.time_ms)));
     }
@@ -30,8 +33,8 @@ pub async fn store(sides: &Sides<'_>, database: &str, row: &OutboxRow, why: &str
     if sides.kept(stored).await? {
         tracing::warn!(
             outbox = sides.outbox.name,
-            row = row.at.0,
-            subject = row.subject,
+            row = row.name(),
+            subject = Some(row.subject.as_str()).filter(|subject| !subject.is_empty()),
             why,
             "a row is a dead letter"
         );

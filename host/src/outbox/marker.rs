@@ -12,7 +12,7 @@ pub struct RowRef(pub i64, pub i64);
 pub struct Marker {
     /// The database's own random name.
     pub database: String,
-    /// Counts the markers of the outbox.
+    /// Counts the batches that have settled rows. A marker that settles none, as of a pause, has the number before.
     pub batch: u64,
     /// The host that wrote it.
     pub host: String,
@@ -28,9 +28,17 @@ pub struct Marker {
     /// How far the log is settled, for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log: Option<LogPoint>,
+    /// The stream has events of this database only behind this sequence: before, it had those of another one.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub since: u64,
     /// A person has paused the outbox; absent: it publishes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub paused: Option<Pause>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// A row that is no event, and why.

@@ -23,14 +23,15 @@ use crate::broker::shared::Shared;
 use crate::broker::{self, Connection};
 use crate::plan::{Outbox, Plan};
 use crate::process::drain::Drain;
-use crate::trouble::{self, Weight};
+use crate::trouble::Weight;
 
 pub use command::{Skipped, database_fits, init, pause, resume, skip};
 pub use database::sql;
 pub use error::Error;
+pub use letter::{ROW, UID};
 pub use state::{OutboxStanding, OutboxState};
 pub use stream::{newest, unfit};
-pub use table::COUNT_MAX;
+pub use table::{Backlog, COUNT_MAX};
 
 use database::Database;
 use group::rows_max;
@@ -104,7 +105,12 @@ async fn relay(
             }
         };
         let Err(error) = served else { return };
-        state.stands(OutboxStanding::Stopped, Some(error.to_string()));
+        let standing = match error.passes() {
+            true => OutboxStanding::Retrying,
+            false => OutboxStanding::Stopped,
+        };
+        state.stands(standing, Some(error.to_string()));
+        state.waits(waiting(outbox, &error).await);
         let name = &outbox.name;
         trouble!(Weight::of(error.passes()), name, error, { outbox = name, %error }, "an outbox does not publish; its rows wait");
         tokio::select! {
@@ -112,6 +118,14 @@ async fn relay(
             () = drain.begun() => {}
         }
     }
+}
+
+/// What waits while it cannot be published. `None`: the database does not tell.
+async fn waiting(outbox: &Outbox, error: &Error) -> Option<Backlog> {
+    if let Error::Database { .. } = error {
+        return None;
+    }
+    Database::open(outbox).ok()?.backlog().await.ok()
 }
 
 async fn serve(
@@ -122,7 +136,6 @@ async fn serve(
 ) -> Result<(), Error> {
     let database = Database::open(&outbox)?;
     let target = stream::target(&connection, &outbox).await?;
-    let name = outbox.name.clone();
     let mut relay = OutboxRelay {
         rows_max: rows_max(&target.limits),
         plan,
@@ -136,9 +149,5 @@ async fn serve(
         unswept: 0,
         standby: None,
     };
-    relay.check().await?;
-    if let Some(times) = trouble::over(STOPPED, &name) {
-        tracing::warn!(outbox = name, times, "an outbox publishes again");
-    }
     relay.serve().await
 }

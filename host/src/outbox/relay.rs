@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::STOPPED;
 use super::agree::Agreement;
 use super::database::Database;
 use super::error::Error;
@@ -14,14 +15,16 @@ use super::row::OutboxRow;
 use super::sides::Sides;
 use super::state::{OutboxStanding, OutboxState};
 use super::stream::{self, BatchRefusal, OutboxStream, refusal};
+use super::table::{Backlog, TablePosition};
 use crate::broker::Connection;
 use crate::broker::batch::BatchMessage;
 use crate::broker::connection::EXPECTED;
 use crate::event::clock::now_ms;
-use crate::event::{MESSAGE_ID, header_map};
+use crate::event::{MESSAGE_ID, header_map, parse_rfc3339};
 use crate::failpoint::{self, mistake::Mistake};
 use crate::plan::{Outbox, Plan};
 use crate::process::drain::Drain;
+use crate::trouble::{self, Weight};
 
 /// How often a relay looks that has nothing to do, that stands by, or that is paused.
 pub const IDLE: Duration = Duration::from_secs(1);
@@ -85,13 +88,28 @@ impl OutboxRelay {
 
     /// Another host reads the log: it publishes.
     async fn stand_by(&mut self) {
-        self.state.stands(OutboxStanding::Standby, None);
+        self.works(OutboxStanding::Standby, None);
         self.pause(IDLE).await;
     }
 
-    /// Whether the database can be read.
-    pub async fn check(&self) -> Result<(), Error> {
-        self.database.position().await.map(|_| ())
+    /// All is well, as far as this host can see: it has published or looked, or has no need to.
+    fn works(&self, standing: OutboxStanding, why: Option<String>) {
+        if !self.state.stands(standing, why).is_kept() {
+            return;
+        }
+        let outbox = &self.outbox.name;
+        let Some(times) = trouble::over(STOPPED, outbox) else {
+            return;
+        };
+        match standing {
+            OutboxStanding::Publishing => tracing::warn!(outbox, times, "an outbox publishes again"),
+            _ => tracing::warn!(
+                outbox,
+                times,
+                state = standing.word(),
+                "nothing keeps an outbox from publishing any more"
+            ),
+        }
     }
 
     fn sides(&self) -> Sides<'_> {
@@ -105,16 +123,26 @@ impl OutboxRelay {
     }
 
     /// What database and stream agree on, after what is needed for that. `None`: the drain has begun.
-    async fn agree(&self) -> Result<Option<Agreement>, Error> {
+    async fn agree(&mut self) -> Result<Option<Agreement>, Error> {
         let mut before = None;
         loop {
             if self.drain.has_begun() {
                 return Ok(None);
             }
             let (position, marked) = match self.sides().agreed().await? {
-                Ok(standing) => return Ok(Some(standing)),
+                Ok(standing) => {
+                    self.state.feeds(&self.target.created);
+                    return Ok(Some(standing));
+                }
                 Err(differing) => differing,
             };
+            if self.feeds_another(&position) {
+                // Its own may have been made again since this relay began.
+                self.target = stream::target(&self.connection, &self.outbox).await?;
+                if self.feeds_another(&position) {
+                    return Err(self.two_streams(&position));
+                }
+            }
             // While another relay publishes, they differ for a moment at each batch.
             let marker = marked.as_ref().map(|marked| marked.sequence);
             if self.standby.is_some() && before != Some(marker) {
@@ -124,6 +152,7 @@ impl OutboxRelay {
             }
             match self.sides().agree(position, marked).await {
                 Ok(standing) => {
+                    self.state.feeds(&self.target.created);
                     if let Some(what) = &standing.restored {
                         self.state.restored(what.clone());
                     }
@@ -133,6 +162,24 @@ impl OutboxRelay {
                 Err(error) => return Err(error),
             }
         }
+    }
+
+    /// Whether another stream than this host's has rows of the database: a newer one, since this host has published.
+    fn feeds_another(&self, position: &TablePosition) -> bool {
+        let newer = parse_rfc3339(&position.created) > parse_rfc3339(&self.target.created);
+        newer && self.state.has_fed(&self.target.created)
+    }
+
+    fn two_streams(&self, position: &TablePosition) -> Error {
+        let (name, stream) = (&self.outbox.name, &self.outbox.stream);
+        Error::Person(format!(
+            "rows of {} go into two streams: into {stream} of this mesh, which was created at {}, and into another one, which was created \
+             at {}. Each row goes into one of them: let one mesh have the database as an outbox. If the other stream is gone, start \
+             this host again, and {stream} gets the rows of outbox {name}",
+            self.outbox.database.told(),
+            self.target.created,
+            position.created
+        ))
     }
 
     async fn step(&mut self, standing: &mut Agreement) -> Result<NextStep, Error> {
@@ -150,16 +197,15 @@ impl OutboxRelay {
         let first = looked.rows.first().map(|row| row.at);
         if let Some(before) = self.standby {
             if first.is_none() || before != first {
-                self.state.stands(OutboxStanding::Standby, None);
-                self.standby = Some(first);
                 self.tell_backlog().await?;
+                self.works(OutboxStanding::Standby, None);
+                self.standby = Some(first);
                 self.pause(IDLE).await;
                 return Ok(NextStep::Agree);
             }
             tracing::info!(outbox = self.outbox.name, "this host takes over the outbox");
             self.standby = None;
         }
-        self.state.stands(OutboxStanding::Publishing, None);
         if first.is_none() {
             return self.idle(standing).await;
         }
@@ -184,7 +230,8 @@ impl OutboxRelay {
                 BatchRefusal::Fenced => {
                     tracing::debug!(outbox = self.outbox.name, "another relay was faster");
                     self.standby = Some(None);
-                    self.state.stands(OutboxStanding::Standby, None);
+                    self.tell_backlog().await?;
+                    self.works(OutboxStanding::Standby, None);
                     self.pause(IDLE).await;
                     return Ok(NextStep::Agree);
                 }
@@ -207,11 +254,13 @@ impl OutboxRelay {
             letter::store(&self.sides(), &standing.position.database, row, &dead.why).await?;
             failpoint::point("outbox-lettered");
         }
-        let next = standing.next_position(sequence, &self.target.created);
+        let batch = standing.next_batch(!group.rows().is_empty());
+        let next = standing.next_position((batch, sequence), &self.target.created);
         if !self.database.confirm(&standing.position, &next, group.rows()).await? {
             return Err(Error::Moved);
         }
         failpoint::point("outbox-confirmed");
+        self.works(OutboxStanding::Publishing, None);
         self.state.settled(group.events.len(), group.dead.len());
         standing.position = next;
         standing.skip = group.unskipped(&standing.skip);
@@ -222,7 +271,7 @@ impl OutboxRelay {
             self.unswept = 0;
             if let Err(error) = stream::sweep(&self.connection, &self.outbox).await {
                 let outbox = &self.outbox.name;
-                trouble!(crate::trouble::Weight::Aside, outbox, error, { outbox, %error },
+                trouble!(Weight::Aside, outbox, error, { outbox, %error },
                     "old markers of an outbox cannot be removed; they take up room in its stream");
             }
             self.tell_backlog().await?;
@@ -249,6 +298,7 @@ impl OutboxRelay {
             dead: group.dead.iter().map(|(_, dead)| dead.clone()).collect(),
             skip: group.unskipped(&standing.skip),
             log: group.point.clone(),
+            batch: standing.next_batch(!group.rows().is_empty()),
             ..standing.next_marker(&self.host)
         };
         messages.push(marker_message(&self.outbox, &marker, standing.marker));
@@ -260,7 +310,11 @@ impl OutboxRelay {
 
     /// Nothing waits.
     async fn idle(&mut self, standing: &mut Agreement) -> Result<NextStep, Error> {
-        self.tell_backlog().await?;
+        if let Some(log) = self.tell_backlog().await?.log {
+            // What the log does not have any more will not be read.
+            standing.skip.retain(|one| one.id.cast_unsigned() >= log.from);
+        }
+        self.works(OutboxStanding::Publishing, None);
         let old = Duration::from_millis(now_ms().saturating_sub(standing.marked_ms));
         if standing.marker > 0 && self.target.renew.is_some_and(|renew| old > renew) {
             return self.settle(standing, OutboxGroup::default()).await;
@@ -274,16 +328,16 @@ impl OutboxRelay {
     }
 
     async fn paused(&self, pause: &Pause) -> Result<(), Error> {
-        self.state.stands(OutboxStanding::Paused, Some(pause.reason.clone()));
         self.tell_backlog().await?;
+        self.works(OutboxStanding::Paused, Some(pause.reason.clone()));
         self.pause(IDLE).await;
         Ok(())
     }
 
-    async fn tell_backlog(&self) -> Result<(), Error> {
+    async fn tell_backlog(&self) -> Result<Backlog, Error> {
         let backlog = self.database.backlog().await?;
-        self.state.waits(backlog);
-        Ok(())
+        self.state.waits(Some(backlog));
+        Ok(backlog)
     }
 
     /// Waits, unless the drain begins.
@@ -298,7 +352,7 @@ impl OutboxRelay {
 /// Rows, with what a person has said of some.
 fn skipped(mut rows: Vec<OutboxRow>, skip: &[SkippedRow]) -> Vec<OutboxRow> {
     for row in &mut rows {
-        if let Some(one) = skip.iter().find(|one| one.id == row.at.0) {
+        if let Some(one) = skip.iter().find(|one| row.is(one)) {
             row.odd = Some(one.why.clone());
         }
     }

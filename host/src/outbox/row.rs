@@ -3,17 +3,20 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use serde_json::Value;
+use serde_json::value::RawValue;
 
-use super::marker::RowRef;
+use super::marker::{RowRef, SkippedRow};
 use crate::event::effects::{Emit, check_subject};
 use crate::event::subject::subject_matches;
 use crate::event::{Headers, check_header};
+use crate::plan::lsn_text;
 
 /// A row as the database has it.
 #[derive(Debug, Clone)]
 pub struct OutboxRow {
     pub at: RowRef,
+    /// Its id is its place in the log, and not one of a table.
+    pub placed: bool,
     /// When it was written, in milliseconds since the Unix epoch.
     pub time_ms: u64,
     pub subject: String,
@@ -28,6 +31,19 @@ impl OutboxRow {
     /// About how much of a batch it is.
     pub fn bytes(&self) -> usize {
         self.subject.len() + self.headers.as_ref().map_or(0, String::len) + self.payload.len()
+    }
+
+    /// Its id for people.
+    pub fn name(&self) -> String {
+        match self.placed {
+            true => lsn_text(self.at.0.cast_unsigned()),
+            false => self.at.0.to_string(),
+        }
+    }
+
+    /// Whether a person has skipped it.
+    pub fn is(&self, skipped: &SkippedRow) -> bool {
+        self.placed && self.at.0 == skipped.id
     }
 
     /// Its headers, as far as they can be read.
@@ -78,34 +94,38 @@ pub fn judge(row: &OutboxRow, limits: &StreamLimits) -> Result<Headers, String> 
     Ok(emit.headers)
 }
 
-/// Reads a JSON object whose values are texts, numbers, booleans, or lists of these.
+/// Reads a JSON object whose values are texts, numbers as they are written, booleans, or lists of these. `null`: no headers.
 fn headers(text: Option<&str>) -> Result<Headers, String> {
     let Some(text) = text.filter(|text| !text.trim().is_empty()) else {
         return Ok(Headers::new());
     };
-    let read: BTreeMap<String, Value> =
+    let read: Option<BTreeMap<String, &RawValue>> =
         serde_json::from_str(text).map_err(|error| format!("its headers are not a JSON object: {error}"))?;
     let mut headers = Headers::new();
-    for (name, value) in read {
-        let values = match value {
-            Value::Array(values) => values,
-            Value::Null => continue,
-            one => vec![one],
+    for (name, value) in read.unwrap_or_default() {
+        let values = match value.get() {
+            "null" => continue,
+            list if list.starts_with('[') => serde_json::from_str(list).unwrap_or_default(),
+            _ => vec![value],
         };
         for value in values {
-            let text = match value {
-                Value::String(text) => text,
-                Value::Number(number) => number.to_string(),
-                Value::Bool(boolean) => boolean.to_string(),
-                Value::Null | Value::Array(_) | Value::Object(_) => {
-                    return Err(format!("header `{}`: its value is not a text", name.escape_debug()));
-                }
-            };
+            let text =
+                written(value).ok_or_else(|| format!("header `{}`: its value is not a text", name.escape_debug()))?;
             check_header(&name, &text)?;
             headers.push((name.clone(), text));
         }
     }
     Ok(headers)
+}
+
+/// A text, a number with all its digits, or a boolean.
+fn written(value: &RawValue) -> Option<String> {
+    match value.get() {
+        "null" => None,
+        json if json.starts_with(['[', '{']) => None,
+        json if json.starts_with('"') => serde_json::from_str(json).ok(),
+        json => Some(json.to_owned()),
+    }
 }
 
 #[cfg(test)]
@@ -115,6 +135,7 @@ mod tests {
     fn row(subject: &str, headers: Option<&str>, bytes: usize) -> OutboxRow {
         OutboxRow {
             at: RowRef(1, 2),
+            placed: false,
             time_ms: 3,
             subject: subject.to_owned(),
             headers: headers.map(str::to_owned),
@@ -137,7 +158,30 @@ mod tests {
         let read = judge(&row("orders.a", Some(headers), 5), &limits()).unwrap();
         let expected = [("list", "a"), ("list", "true"), ("n", "7"), ("traceparent", "00-1")];
         assert_eq!(read, expected.map(|(n, v)| (n.to_owned(), v.to_owned())));
-        assert_eq!(judge(&row("orders.a", Some(" "), 5), &limits()), Ok(Vec::new()));
+        for none in [" ", "null", " null ", "{}"] {
+            assert_eq!(judge(&row("orders.a", Some(none), 5), &limits()), Ok(Vec::new()));
+        }
+    }
+
+    #[test]
+    fn a_place_of_a_log_names_no_row_of_a_table() {
+        let skipped = SkippedRow {
+            id: 1,
+            why: String::new(),
+        };
+        let mut row = row("orders.a", None, 1);
+        assert!(!row.is(&skipped) && row.name() == "1");
+        row.placed = true;
+        assert!(row.is(&skipped) && row.name() == "0/1");
+    }
+
+    #[test]
+    fn a_number_in_headers_has_the_digits_that_were_written() {
+        for number in ["12.50", "123456789012345678901234567890", "-0", "1E2"] {
+            let headers = format!("{{\"n\": {number}, \"list\": [ {number} ]}}");
+            let read = judge(&row("orders.a", Some(&headers), 5), &limits()).unwrap();
+            assert_eq!(read, ["list", "n"].map(|name| (name.to_owned(), number.to_owned())));
+        }
     }
 
     #[test]

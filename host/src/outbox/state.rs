@@ -15,16 +15,31 @@ pub enum OutboxStanding {
     Standby,
     /// A person has paused it.
     Paused,
+    /// Something keeps it from publishing, and it tries again by itself.
+    Retrying,
+    /// A person must act.
     Stopped,
 }
 
 impl OutboxStanding {
+    /// It does not publish, and should.
+    pub fn is_kept(self) -> bool {
+        match self {
+            OutboxStanding::Retrying | OutboxStanding::Stopped => true,
+            OutboxStanding::Starting
+            | OutboxStanding::Publishing
+            | OutboxStanding::Standby
+            | OutboxStanding::Paused => false,
+        }
+    }
+
     pub fn word(self) -> &'static str {
         match self {
             OutboxStanding::Starting => "starting",
             OutboxStanding::Publishing => "publishing",
             OutboxStanding::Standby => "standby",
             OutboxStanding::Paused => "paused",
+            OutboxStanding::Retrying => "retrying",
             OutboxStanding::Stopped => "stopped",
         }
     }
@@ -50,6 +65,8 @@ pub struct OutboxState {
     now: Mutex<OutboxNow>,
     /// Why this host has dropped the slot of the outbox.
     lost_slot: Mutex<Option<String>>,
+    /// When the stream was created with which this host has brought the database to agree.
+    fed: Mutex<Option<String>>,
 }
 
 impl OutboxState {
@@ -66,6 +83,7 @@ impl OutboxState {
                 restored: None,
             }),
             lost_slot: Mutex::new(None),
+            fed: Mutex::new(None),
         }
     }
 
@@ -73,7 +91,8 @@ impl OutboxState {
         self.now.lock().clone()
     }
 
-    pub fn stands(&self, standing: OutboxStanding, why: Option<String>) {
+    /// Returns how it stood before.
+    pub fn stands(&self, standing: OutboxStanding, why: Option<String>) -> OutboxStanding {
         let why = match standing {
             OutboxStanding::Stopped => self.lost_slot.lock().clone().or(why),
             OutboxStanding::Publishing => {
@@ -83,24 +102,39 @@ impl OutboxState {
             _ => why,
         };
         let mut now = self.now.lock();
-        if now.standing != standing {
+        let before = now.standing;
+        if before != standing {
             now.since_ms = now_ms();
         }
         (now.standing, now.why) = (standing, why);
+        before
     }
 
     pub fn lost_slot(&self, why: String) {
         *self.lost_slot.lock() = Some(why);
     }
 
-    pub fn waits(&self, backlog: Backlog) {
-        self.now.lock().backlog = Some(backlog);
+    /// `None`: it is not known.
+    pub fn waits(&self, backlog: Option<Backlog>) {
+        self.now.lock().backlog = backlog;
     }
 
     pub fn settled(&self, published: usize, dead: usize) {
         let mut now = self.now.lock();
         now.published += published as u64;
         now.dead += dead as u64;
+    }
+
+    /// Database and stream agree; `created`: when the stream was created.
+    pub fn feeds(&self, created: &str) {
+        let mut fed = self.fed.lock();
+        if fed.as_deref() != Some(created) {
+            *fed = Some(created.to_owned());
+        }
+    }
+
+    pub fn has_fed(&self, created: &str) -> bool {
+        self.fed.lock().as_deref() == Some(created)
     }
 
     pub fn restored(&self, what: String) {

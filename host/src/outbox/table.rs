@@ -40,8 +40,9 @@ pub struct Backlog {
 /// What of its log the database keeps for an outbox, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LogBacklog {
-    /// All that it keeps.
+    /// All that it keeps, and the place from which on.
     pub held: u64,
+    pub from: u64,
     /// From where the outbox has settled it.
     pub behind: u64,
 }

@@ -24,6 +24,17 @@ impl Outbox {
         }
     }
 
+    /// Reads what a person calls a row by. `Err`: what it should be.
+    pub fn row_id(&self, text: &str) -> Result<i64, &'static str> {
+        match self.source {
+            OutboxSource::Table => text.parse().map_err(|_| "the id of a row, such as 4711"),
+            OutboxSource::Log { .. } => {
+                let place = lsn(text).map(u64::cast_signed);
+                place.ok_or("a place in the log, such as 0/16B3748, which pg_logical_emit_message returns")
+            }
+        }
+    }
+
     /// The subject on which the stream holds what is published of it.
     pub fn marker(&self) -> String {
         format!("$MESH.outbox.{}", self.name)

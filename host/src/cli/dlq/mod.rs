@@ -31,6 +31,8 @@ pub async fn run(args: &Args, dlq: &Dlq, stop: &Stop) -> Result<u8, Error> {
     }
     if let Some(name) = dlq.handler()
         && !loaded.plan.handlers.iter().any(|handler| handler.name == name)
+        // Dead letters of rows have its name.
+        && !loaded.plan.outboxes.iter().any(|outbox| outbox.name == name)
     {
         // It may have had one, and its letters are there still.
         let names: Vec<&str> = loaded

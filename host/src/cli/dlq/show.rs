@@ -24,6 +24,7 @@ use crate::mesh_streams::attempts::history;
 use crate::mesh_streams::attempts::{Attempt, RUNNING};
 use crate::mesh_streams::dead_letter::{self, Letter};
 use crate::mesh_streams::replay_queue::is_redrive;
+use crate::outbox;
 use crate::text::display::shown;
 
 /// A payload's lines beyond this are left to `--json`.
@@ -140,6 +141,7 @@ fn facts(letter: &Letter, now_ms: u64) -> Vec<(&'static str, String)> {
             with(of(dead_letter::HANDLER), ", module ", of(dead_letter::MODULE)),
         ),
         ("event", event(letter)),
+        ("row", row_of_outbox(letter)),
         ("attempts", attempts(letter)),
     ];
     if letter.redriven() > 0 {
@@ -163,6 +165,15 @@ fn with(text: &str, before: &str, more: &str) -> String {
         text.to_owned()
     } else {
         format!("{text}{before}{more}")
+    }
+}
+
+/// The row of an outbox that it was.
+fn row_of_outbox(letter: &Letter) -> String {
+    match (letter.header(outbox::ROW), letter.header(outbox::UID)) {
+        ("", _) => String::new(),
+        (place, _) if place.contains('/') => format!("the message at {place} of the log"),
+        (id, uid) => with(&format!("id {id}"), ", uid ", uid),
     }
 }
 

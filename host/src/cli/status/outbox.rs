@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::broker::Connection;
 use crate::cli::table;
-use crate::cli::text::in_time;
+use crate::cli::text::{in_time, span};
 use crate::event::clock::now_ms;
 use crate::event::{parse_rfc3339, rfc3339};
 use crate::outbox::{self, COUNT_MAX};
@@ -43,6 +43,19 @@ pub struct OutboxStatus {
     pub published_at: Option<String>,
     /// What a host found when the database or the stream was an older copy; null: neither was.
     pub restored: Option<String>,
+    /// Hosts on which it is stopped or retrying, although another one serves it.
+    pub stopped: Vec<OutboxStopped>,
+}
+
+/// An outbox that one host cannot publish.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct OutboxStopped {
+    pub host: String,
+    /// `stopped`, or `retrying` if the host tries again by itself.
+    pub state: String,
+    pub why: Option<String>,
+    #[schemars(extend("format" = "date-time"))]
+    pub since: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
@@ -53,67 +66,126 @@ pub enum OutboxWord {
     Standby,
     Paused,
     Starting,
+    /// Something keeps it from publishing, and its hosts try again by themselves.
+    Retrying,
+    /// A person must act.
     Stopped,
     /// No host that answers relays it.
     Unserved,
 }
 
 impl OutboxStatus {
-    /// A person's pause is as it should be.
+    /// A person's pause is as it should be. A host on which it is stopped could not take over.
     pub fn serves(&self) -> bool {
         match self.state {
-            OutboxWord::Publishing | OutboxWord::Standby | OutboxWord::Paused => true,
-            OutboxWord::Starting | OutboxWord::Stopped | OutboxWord::Unserved => false,
+            OutboxWord::Publishing | OutboxWord::Standby | OutboxWord::Paused => self.stopped.is_empty(),
+            OutboxWord::Starting | OutboxWord::Retrying | OutboxWord::Stopped | OutboxWord::Unserved => false,
         }
     }
 }
 
-const WORDS: [(&str, OutboxWord); 5] = [
+const WORDS: [(&str, OutboxWord); 6] = [
     ("publishing", OutboxWord::Publishing),
     ("standby", OutboxWord::Standby),
     ("paused", OutboxWord::Paused),
     ("starting", OutboxWord::Starting),
+    ("retrying", OutboxWord::Retrying),
     ("stopped", OutboxWord::Stopped),
 ];
 
 /// One outbox. `hosts`: what they answer.
 pub async fn stand(connection: &Connection, outbox: &Outbox, hosts: &[Value]) -> OutboxStatus {
-    let told = hosts.iter().filter_map(|host| host["outboxes"].as_array()).flatten();
-    let told: Vec<&Value> = told.filter(|one| one["outbox"] == outbox.name.as_str()).collect();
-    let best = WORDS.iter().find_map(|(word, state)| {
-        let host = told.iter().find(|one| one["state"] == *word)?;
-        Some((*state, *host))
-    });
-    let of = |key: &str| best.and_then(|(_, host)| host[key].as_str()).map(str::to_owned);
-    let most = |key: &str| told.iter().filter_map(|one| one[key].as_u64()).max();
     let (marked, unread) = match outbox::newest(connection, outbox).await {
         Ok(marked) => (marked, None),
         Err(error) => (None, Some(error.to_string())),
     };
-    let nowhere = || Some("no host that answers relays it".to_owned());
     let pause = marked.as_ref().and_then(|marked| marked.marker.paused.as_ref());
-    let (state, since, why) = match (pause, best) {
-        (Some(pause), _) => {
-            let (since, why) = (pause.since.clone(), pause.reason.clone());
-            (OutboxWord::Paused, Some(since), Some(why))
-        }
-        (None, Some((state, _))) => (state, of("since"), of("why").or(unread)),
-        (None, None) => (OutboxWord::Unserved, None, unread.or_else(nowhere)),
-    };
+    let pause = pause.map(|pause| (pause.since.as_str(), pause.reason.as_str()));
+    let own = of_hosts(&outbox.name, hosts);
+    let whole = whole(&own, pause, unread);
+    let told = || whole.best.into_iter().chain(own.iter().map(|(_, told)| *told));
+    let most = |key: &str| told().filter_map(|one| one[key].as_u64()).max();
+    let first = |key: &str| told().find_map(|one| one[key].as_str()).map(str::to_owned);
     OutboxStatus {
         outbox: outbox.name.clone(),
         stream: outbox.stream.clone(),
-        state,
-        since,
-        why,
-        waiting: told.iter().find_map(|one| one["waiting"].as_u64()),
-        oldest: of("oldest"),
+        waiting: told().find_map(|one| one["waiting"].as_u64()),
+        oldest: whole.best.and_then(|host| text(&host["oldest"])),
         wal_bytes: most("wal_bytes"),
         lag_bytes: most("lag_bytes"),
         batch: marked.as_ref().map(|marked| marked.marker.batch),
         published_at: marked.as_ref().map(|marked| rfc3339(marked.time_ms)),
-        restored: told.iter().find_map(|one| one["restored"].as_str()).map(str::to_owned),
+        restored: first("restored"),
+        state: whole.state,
+        since: whole.since,
+        why: whole.why,
+        stopped: whole.stopped,
     }
+}
+
+/// The hosts that relay an outbox, and what they tell of it.
+fn of_hosts<'a>(outbox: &str, hosts: &'a [Value]) -> Vec<(&'a str, &'a Value)> {
+    let own = |host: &'a Value| {
+        let mut all = host["outboxes"].as_array()?.iter();
+        Some((
+            host["id"].as_str().unwrap_or_default(),
+            all.find(|one| one["outbox"] == outbox)?,
+        ))
+    };
+    hosts.iter().filter_map(own).collect()
+}
+
+/// How an outbox stands as a whole.
+struct WholeOutbox<'a> {
+    state: OutboxWord,
+    since: Option<String>,
+    why: Option<String>,
+    stopped: Vec<OutboxStopped>,
+    /// What the host tells that serves it best.
+    best: Option<&'a Value>,
+}
+
+/// `pause`: since when and why a person has paused it. `unread`: why that is not known.
+fn whole<'a>(hosts: &[(&'a str, &'a Value)], pause: Option<(&str, &str)>, unread: Option<String>) -> WholeOutbox<'a> {
+    let best = WORDS.iter().find_map(|(word, state)| {
+        let (_, told) = hosts.iter().find(|(_, told)| told["state"] == *word)?;
+        Some((*state, *told))
+    });
+    let of = |key: &str| best.and_then(|(_, host)| text(&host[key]));
+    let kept = [OutboxWord::Retrying, OutboxWord::Stopped];
+    let (state, since, why) = match (pause, best) {
+        // It could not go on when it is resumed.
+        (Some((_, reason)), Some((state, _))) if kept.contains(&state) => {
+            let why = of("why").unwrap_or_default();
+            (state, of("since"), Some(format!("{why}; and it is paused: {reason}")))
+        }
+        (Some((since, reason)), _) => (OutboxWord::Paused, Some(since.to_owned()), Some(reason.to_owned())),
+        (None, Some((state, _))) => (state, of("since"), of("why").or(unread)),
+        (None, None) => {
+            let nowhere = || Some("no host that answers relays it".to_owned());
+            (OutboxWord::Unserved, None, unread.or_else(nowhere))
+        }
+    };
+    let stopped = hosts
+        .iter()
+        .filter(|(_, told)| kept.iter().any(|kept| told["state"] == word(*kept)) && !kept.contains(&state));
+    let stopped = stopped.map(|(host, told)| OutboxStopped {
+        host: (*host).to_owned(),
+        state: text(&told["state"]).unwrap_or_default(),
+        why: text(&told["why"]),
+        since: text(&told["since"]),
+    });
+    WholeOutbox {
+        stopped: stopped.collect(),
+        best: best.map(|(_, host)| host),
+        state,
+        since,
+        why,
+    }
+}
+
+fn text(value: &Value) -> Option<String> {
+    value.as_str().map(str::to_owned)
 }
 
 /// A table of outboxes, and a line for each thing that a person should know. Nothing without outboxes.
@@ -129,13 +201,16 @@ pub fn print(outboxes: &[OutboxStatus]) {
             Some(waiting) if waiting > COUNT_MAX => format!(">{COUNT_MAX}"),
             Some(waiting) => waiting.to_string(),
         };
-        let lag = time(&one.oldest).map_or(0, |at| now.saturating_sub(at) / 1000);
+        let lag = match (one.waiting, time(&one.oldest)) {
+            (None, None) => "-".to_owned(),
+            (_, oldest) => format!("{} s", oldest.map_or(0, |at| now.saturating_sub(at) / 1000)),
+        };
         let last = time(&one.published_at).map_or_else(|| "-".to_owned(), |at| in_time(at, now));
         vec![
             one.outbox.clone(),
             word(one.state).to_owned(),
             waiting,
-            format!("{lag} s"),
+            lag,
             last,
             one.stream.clone(),
         ]
@@ -143,13 +218,31 @@ pub fn print(outboxes: &[OutboxStatus]) {
     let rows: Vec<Vec<String>> = outboxes.iter().map(row).collect();
     table::print(&["OUTBOX", "STATE", "WAITING", "LAG", "LAST BATCH", "STREAM"], &rows);
     for one in outboxes {
-        let since = time(&one.since).map_or_else(String::new, |at| format!(" (since {})", in_time(at, now)));
+        let since = |since: &Option<String>| {
+            let past = |at| format!(" (for {})", span(now.saturating_sub(at)));
+            time(since).map_or_else(String::new, past)
+        };
         if let Some(why) = &one.why {
-            println!("outbox {} is {}{since}: {why}", one.outbox, word(one.state));
+            println!(
+                "outbox {} is {}{}: {why}",
+                one.outbox,
+                word(one.state),
+                since(&one.since)
+            );
+        }
+        for stopped in &one.stopped {
+            let why = stopped.why.as_deref().unwrap_or_default();
+            println!(
+                "outbox {} is {} on host {}{}: {why}",
+                one.outbox,
+                stopped.state,
+                stopped.host,
+                since(&stopped.since)
+            );
         }
         if let (Some(held), Some(behind)) = (one.wal_bytes, one.lag_bytes) {
             println!(
-                "outbox {}: PostgreSQL keeps {held} bytes of its log for it; the last {behind} bytes are not settled",
+                "outbox {}: PostgreSQL keeps {held} bytes of its log for it, of which {behind} are not settled",
                 one.outbox
             );
         }
@@ -162,4 +255,47 @@ pub fn print(outboxes: &[OutboxStatus]) {
 fn word(state: OutboxWord) -> &'static str {
     let known = WORDS.iter().find(|(_, known)| *known == state);
     known.map_or("unserved", |(word, _)| word)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn host(id: &str, state: &str, why: &str) -> Value {
+        json!({ "id": id, "outboxes": [{ "outbox": "orders", "state": state, "why": why }] })
+    }
+
+    #[test]
+    fn an_outbox_that_is_stopped_on_one_host_is_named_although_another_one_publishes() {
+        for kept in ["stopped", "retrying"] {
+            let hosts = [host("a", "publishing", ""), host("b", kept, "another database")];
+            let whole = whole(&of_hosts("orders", &hosts), None, None);
+            assert_eq!(whole.state, OutboxWord::Publishing);
+            let [stopped] = whole.stopped.as_slice() else {
+                panic!("{:?}", whole.stopped)
+            };
+            assert_eq!((stopped.host.as_str(), stopped.state.as_str()), ("b", kept));
+            assert_eq!(stopped.why.as_deref(), Some("another database"));
+        }
+    }
+
+    #[test]
+    fn a_pause_hides_nothing_that_keeps_an_outbox_on_all_hosts() {
+        let pause = Some(("2026-01-01T00:00:00Z", "stock is counted"));
+        let hosts = [host("a", "stopped", "there is no slot")];
+        let one = whole(&of_hosts("orders", &hosts), pause, None);
+        assert_eq!((one.state, one.stopped.len()), (OutboxWord::Stopped, 0));
+        assert_eq!(
+            one.why.as_deref(),
+            Some("there is no slot; and it is paused: stock is counted")
+        );
+        let hosts = [host("a", "paused", "")];
+        assert_eq!(
+            whole(&of_hosts("orders", &hosts), pause, None).state,
+            OutboxWord::Paused
+        );
+        assert_eq!(whole(&[], None, None).state, OutboxWord::Unserved);
+    }
 }

@@ -16,6 +16,7 @@ use crate::broker::{self, Connection};
 use crate::event::clock::Moment;
 use crate::event::rfc3339;
 use crate::micro::{self, told};
+use crate::plan::Outbox;
 use crate::trace::find::{Named, Place};
 use crate::trace::message_id::is_message_id;
 use crate::trace::reading::Reading;
@@ -83,7 +84,7 @@ pub async fn run(args: &Args, trace: &Trace, stop: &Stop) -> Result<u8, Error> {
             (found.into_iter().map(|(_, place)| place).collect(), searched)
         }
         (None, Some(id)) if is_message_id(id) => (vec![published(&mut tracer, id, trace.since).await?], Vec::new()),
-        (None, Some(id)) => (vec![named(&mut tracer, id).await?], Vec::new()),
+        (None, Some(id)) => (vec![named(&mut tracer, &plan.outboxes, id).await?], Vec::new()),
         (None, None) => return Err(Error::Usage("give an ID or --key".to_owned())),
     };
     let mut events = Vec::new();
@@ -158,7 +159,14 @@ async fn explain(connection: &Connection, mesh: &str, events: &mut [Traced]) {
     events.iter_mut().for_each(|event| event.each_waiting(&mut add));
 }
 
-async fn named(tracer: &mut Tracer<'_>, id: &str) -> Result<Place, Error> {
+async fn named(tracer: &mut Tracer<'_>, outboxes: &[Outbox], id: &str) -> Result<Place, Error> {
+    let of_letter = |outbox: &&Outbox| id.split('.').next() == Some(outbox.name.as_str());
+    if let Some(Outbox { name, .. }) = outboxes.iter().find(of_letter) {
+        return Err(Error::Failed(format!(
+            "{id} is no event, but a dead letter of outbox {name}: `jetmesh dlq show {id}` shows it. An event of the outbox has the id \
+             outbox.{name}.ID.UID, with both numbers of its row"
+        )));
+    }
     let named = Named::parse(id).ok_or_else(|| {
         Error::Usage(format!(
             "`{id}` is not INCARNATION.SEQUENCE, STREAM:SEQUENCE or HANDLER.INCARNATION.SEQUENCE; to find an event by its \

@@ -8,8 +8,9 @@ use tokio::sync::{Mutex, Notify};
 use tokio::time::timeout;
 use tokio_postgres::types::{ToSql, Type};
 
+use super::fit;
 use super::log_buffer::{LogBuffer, LogPlace};
-use super::replication::{Replication, UNFIT_TABLE};
+use super::replication::Replication;
 use super::session::{Failed, Session, Sessions};
 use super::slot::{SlotLook, look_at, plain, slot_name, without_slot};
 use super::wire::{Wire, WireRefusal};
@@ -98,10 +99,27 @@ impl PostgresLog {
         Ok(())
     }
 
-    /// Whether the position and the slot are there.
+    /// Whether position, slot and publication are there, with the rights that publishing needs.
     pub async fn fits(&self) -> Result<(), Error> {
         self.position().await?;
-        self.backlog().await.map(|_| ())
+        let rights = [(format!("{}_position", self.table), "UPDATE")];
+        let lacking = self.run(async |session| fit::lacking(session, &rights).await).await?;
+        fit::without_rights(&self.sessions, &lacking)?;
+        self.backlog().await?;
+        let publication = &self.publication;
+        let there = self.run(async |session| fit::has_publication(session, publication).await);
+        if !there.await? {
+            return Err(self.no_publication(&format!("there is no publication {publication}")));
+        }
+        // Only this shows whether the role may read the log.
+        let asked = async {
+            let mut wire = Wire::open(self.sessions.config(), self.sessions.encryption()).await?;
+            wire.ask("IDENTIFY_SYSTEM").await
+        };
+        let asked = timeout(PATIENCE, asked)
+            .await
+            .unwrap_or_else(|_| Err(WireRefusal::unanswered()));
+        asked.map(|_| ()).map_err(|refused| self.refused(&refused))
     }
 
     pub async fn position(&self) -> Result<TablePosition, Error> {
@@ -159,7 +177,7 @@ impl PostgresLog {
     }
 
     /// Takes rows for settled that lie in the stream; returns those that the log does not have.
-    pub async fn delete(&self, rows: Vec<RowRef>) -> Result<Vec<RowRef>, Error> {
+    pub async fn missing(&self, rows: Vec<RowRef>) -> Result<Vec<RowRef>, Error> {
         if rows.is_empty() {
             return Ok(rows);
         }
@@ -180,12 +198,13 @@ impl PostgresLog {
         let place = reading.buffer.place();
         let sql = format!(
             "UPDATE {}_position SET batch = $1, sequence = $2, created = $3, lsn = $4::text::pg_lsn, settled = $5, system = $6
-             WHERE one = 1 AND database = $7 AND batch = $8 RETURNING 1",
+             WHERE one = 1 AND database = $7 AND batch = $8 AND sequence = $9 RETURNING 1",
             self.table
         );
-        let (batch, sequence, before) = (number(to.batch), number(to.sequence), number(from.batch));
+        let (batch, sequence) = (number(to.batch), number(to.sequence));
+        let (batch_before, before) = (number(from.batch), number(from.sequence));
         let (at, settled) = (lsn_text(place.lsn), number(place.settled));
-        let values: [(&(dyn ToSql + Sync), Type); 8] = [
+        let values: [(&(dyn ToSql + Sync), Type); 9] = [
             (&batch, Type::INT8),
             (&sequence, Type::INT8),
             (&to.created, Type::TEXT),
@@ -193,6 +212,7 @@ impl PostgresLog {
             (&settled, Type::INT8),
             (&reading.replication.system, Type::TEXT),
             (&from.database, Type::TEXT),
+            (&batch_before, Type::INT8),
             (&before, Type::INT8),
         ];
         let moved = self.run(async |session| Ok(session.query(&sql, &values).await?.len() == 1));
@@ -208,7 +228,14 @@ impl PostgresLog {
     pub async fn backlog(&self) -> Result<Backlog, Error> {
         let slot = &self.slot;
         let look = self.run(async |session| look_at(session, slot).await).await?;
-        let Some(SlotLook { held, behind, lost, .. }) = look else {
+        let Some(SlotLook {
+            held,
+            from,
+            behind,
+            lost,
+            ..
+        }) = look
+        else {
             return Err(self.no_slot("there is no slot"));
         };
         if lost {
@@ -221,7 +248,7 @@ impl PostgresLog {
         Ok(Backlog {
             rows: buffer.map(|buffer| buffer.count() as u64),
             oldest_ms: buffer.and_then(LogBuffer::oldest_ms),
-            log: Some(LogBacklog { held, behind }),
+            log: Some(LogBacklog { held, from, behind }),
         })
     }
 
@@ -232,7 +259,8 @@ impl PostgresLog {
         }
         let begun = async {
             let wire = Wire::open(self.sessions.config(), self.sessions.encryption()).await?;
-            Replication::begin(wire, (&self.slot, &self.publication), Arc::clone(&self.changed)).await
+            let names = (self.outbox.as_str(), self.slot.as_str(), self.publication.as_str());
+            Replication::begin(wire, names, Arc::clone(&self.changed)).await
         };
         let begun = timeout(PATIENCE, begun)
             .await
@@ -279,14 +307,13 @@ impl PostgresLog {
 
     /// What a person is told of the log.
     fn refused(&self, refused: &WireRefusal) -> Error {
-        let (told, name) = (self.sessions.told(), &self.outbox);
-        let publication = &self.publication;
+        let told = self.sessions.told();
         let person = |fix: &str| Error::Person(format!("database {told}: {}: {fix}", refused.text));
         match refused.code.as_str() {
             // The object is in use.
             "55006" if refused.text.contains("is active") => Error::Busy,
             "42704" if refused.text.contains("replication slot") => self.no_slot("there is no slot"),
-            "42704" => person(&format!("`jetmesh outbox init {name}` prints the SQL that makes it")),
+            "42704" => self.no_publication(&refused.text),
             "55000" if refused.text.contains("wal_level") => {
                 person("set `wal_level = logical` in the configuration of PostgreSQL, and start it again")
             }
@@ -294,16 +321,23 @@ impl PostgresLog {
             "42501" | "28000" => {
                 person("`ALTER ROLE … REPLICATION` for the role of the host, and a line for it in pg_hba.conf")
             }
-            UNFIT_TABLE => person(&format!(
-                "`ALTER PUBLICATION {publication} DROP TABLE …`, or give the table the columns id, uid, subject, headers and payload"
-            )),
             _ => self.sessions.passing(refused.text.clone()),
         }
     }
 
+    fn no_publication(&self, why: &str) -> Error {
+        let (told, made) = (self.sessions.told(), self.sessions.made_by_the_owner());
+        Error::Person(format!(
+            "database {told}: {why}: {made} makes it. PostgreSQL cannot read with it what was committed before it was made: if this \
+             error stays, the slot is lost. Drop it with `SELECT pg_drop_replication_slot('{}')`, and do what docs/outbox.md says, \
+             \"A lost slot\"",
+            self.slot
+        ))
+    }
+
     fn no_slot(&self, why: &str) -> Error {
         let why = format!("{why} {}", self.slot);
-        Error::Person(without_slot(self.sessions.told(), &self.outbox, &why))
+        without_slot(&self.sessions, &why)
     }
 }
 

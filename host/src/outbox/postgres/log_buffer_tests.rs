@@ -7,6 +7,7 @@ use super::*;
 fn row(id: i64, bytes: usize) -> OutboxRow {
     OutboxRow {
         at: RowRef(id, 1),
+        placed: true,
         time_ms: 1,
         subject: String::new(),
         headers: None,

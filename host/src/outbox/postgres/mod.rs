@@ -1,6 +1,7 @@
 //! An outbox's table in a PostgreSQL. A look is one statement, so it is one moment of the database; so is what deletes rows and
 //! moves the position. No row is locked: of two relays that have seen the same rows, the stream refuses one.
 
+mod fit;
 mod log;
 mod log_buffer;
 mod log_row;
@@ -113,8 +114,8 @@ impl PostgresTable {
         let sql = format!(
             "SELECT p.database, p.batch, p.sequence, p.created, r.* FROM {table}_position p LEFT JOIN (
                SELECT {COLUMNS} FROM (
-                 SELECT first.*, sum(pg_column_size(payload)) OVER (ORDER BY id) - pg_column_size(payload) AS above
-                 FROM (SELECT * FROM {table} ORDER BY id LIMIT $1) first) sized
+                 SELECT sized.*, sum(size) OVER (ORDER BY id) - size AS above
+                 FROM (SELECT *, coalesce(pg_column_size(payload), 0) AS size FROM {table} ORDER BY id LIMIT $1) sized) summed
                WHERE above = 0 OR above < $2) r ON true
              WHERE p.one = 1 ORDER BY r.id",
             table = self.table
@@ -139,6 +140,24 @@ impl PostgresTable {
             })
         })
         .await
+    }
+
+    /// Whether the tables are there, with the columns and the rights that publishing needs.
+    pub async fn fits(&self) -> Result<(), Error> {
+        self.look(1, 0).await?;
+        let rights = [
+            (self.table.clone(), "DELETE"),
+            (format!("{}_position", self.table), "UPDATE"),
+        ];
+        let lacking = self.run(async |session| fit::lacking(session, &rights).await).await?;
+        fit::without_rights(&self.sessions, &lacking)?;
+        let odd = self
+            .run(async |session| fit::odd_columns(session, &self.table).await)
+            .await?;
+        match odd.is_empty() {
+            true => Ok(()),
+            false => Err(Error::Person(format!("table {}: {}", self.table, odd.join(", ")))),
+        }
     }
 
     pub async fn of_id(&self, id: i64) -> Result<Option<OutboxRow>, Error> {
@@ -173,20 +192,22 @@ impl PostgresTable {
         let sql = format!(
             "WITH moved AS (
                UPDATE {table}_position SET batch = $1, sequence = $2, created = $3
-               WHERE one = 1 AND database = $4 AND batch = $5 RETURNING 1),
+               WHERE one = 1 AND database = $4 AND batch = $5 AND sequence = $6 RETURNING 1),
              gone AS (
-               DELETE FROM {table} USING unnest($6, $7) AS settled(id, uid), moved
+               DELETE FROM {table} USING unnest($7, $8) AS settled(id, uid), moved
                WHERE {table}.id = settled.id AND {table}.uid = settled.uid)
              SELECT 1 FROM moved",
             table = self.table
         );
-        let (batch, sequence, before) = (number(to.batch), number(to.sequence), number(from.batch));
+        let (batch, sequence) = (number(to.batch), number(to.sequence));
+        let (batch_before, before) = (number(from.batch), number(from.sequence));
         let (ids, uids) = columns(rows);
-        let values: [(&(dyn ToSql + Sync), Type); 7] = [
+        let values: [(&(dyn ToSql + Sync), Type); 8] = [
             (&batch, Type::INT8),
             (&sequence, Type::INT8),
             (&to.created, Type::TEXT),
             (&from.database, Type::TEXT),
+            (&batch_before, Type::INT8),
             (&before, Type::INT8),
             (&ids, Type::INT8_ARRAY),
             (&uids, Type::INT8_ARRAY),
@@ -195,21 +216,19 @@ impl PostgresTable {
             .await
     }
 
-    pub async fn delete(&self, rows: &[RowRef]) -> Result<Vec<RowRef>, Error> {
+    pub async fn missing(&self, rows: &[RowRef]) -> Result<Vec<RowRef>, Error> {
         let sql = format!(
-            "DELETE FROM {table} USING unnest($1, $2) AS settled(id, uid)
-             WHERE {table}.id = settled.id AND {table}.uid = settled.uid
-             RETURNING {table}.id::bigint, {table}.uid::bigint",
+            "SELECT named.id, named.uid FROM unnest($1, $2) AS named(id, uid)
+             WHERE NOT EXISTS (SELECT FROM {table} WHERE {table}.id = named.id AND {table}.uid = named.uid)
+             ORDER BY 1, 2",
             table = self.table
         );
         let (ids, uids) = columns(rows);
         let values: [(&(dyn ToSql + Sync), Type); 2] = [(&ids, Type::INT8_ARRAY), (&uids, Type::INT8_ARRAY)];
         self.run(async |session| {
-            let mut gone = std::collections::HashSet::new();
-            for values in session.query(&sql, &values).await? {
-                gone.insert(RowRef(values.try_get(0)?, values.try_get(1)?));
-            }
-            Ok(rows.iter().filter(|row| !gone.contains(row)).copied().collect())
+            let found = session.query(&sql, &values).await?;
+            let row = |values: &Row| Ok(RowRef(values.try_get(0)?, values.try_get(1)?));
+            found.iter().map(row).collect()
         })
         .await
     }
@@ -239,7 +258,9 @@ fn row(values: &Row, first: usize) -> Result<OutboxRow, Failed> {
             None => Ok(None),
             Some(Ok(bytes)) => Ok(Some(bytes)),
             Some(Err(kind)) => {
-                odd = Some(format!("its {name} is of type {kind}, not bytea, text or JSON"));
+                odd = Some(format!(
+                    "column {name} is of type {kind}, not bytea, text, json or jsonb"
+                ));
                 Ok(None)
             }
         }
@@ -248,6 +269,7 @@ fn row(values: &Row, first: usize) -> Result<OutboxRow, Failed> {
     let headers = headers.map(|text| String::from_utf8_lossy(&text).into_owned());
     Ok(OutboxRow {
         at: RowRef(values.try_get(first)?, values.try_get(first + 1)?),
+        placed: false,
         time_ms: values
             .try_get::<_, Option<i64>>(first + 2)?
             .map_or(0, i64::unsigned_abs),

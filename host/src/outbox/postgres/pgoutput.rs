@@ -35,6 +35,8 @@ pub enum LogChange {
 #[derive(Debug, PartialEq, Eq)]
 pub struct Relation {
     pub id: u32,
+    /// With its schema.
+    pub table: String,
     /// The names of its columns, and the numbers of their types.
     pub columns: Vec<(String, u32)>,
 }
@@ -80,9 +82,8 @@ impl LogChange {
 
 fn relation(bytes: &mut Bytes) -> Result<Relation, String> {
     let id = int(bytes)?;
-    // Schema, name, and what identifies its rows.
-    text(bytes)?;
-    text(bytes)?;
+    let (schema, name) = (text(bytes)?, text(bytes)?);
+    // What identifies its rows.
     take(bytes, 1)?;
     let count = short(bytes)?;
     let mut columns = Vec::with_capacity(count.into());
@@ -93,7 +94,11 @@ fn relation(bytes: &mut Bytes) -> Result<Relation, String> {
         take(bytes, 4)?;
         columns.push((name, kind));
     }
-    Ok(Relation { id, columns })
+    Ok(Relation {
+        id,
+        table: format!("{schema}.{name}"),
+        columns,
+    })
 }
 
 fn row(bytes: &mut Bytes) -> Result<Vec<Option<Bytes>>, String> {
@@ -152,7 +157,8 @@ mod tests {
         let mut whole = b"R\0\0\0\x07public\0outbox\0d\0\x01\x01id\0\0\0\0\x14\xff\xff\xff\xff".to_vec();
         let read = LogChange::parse(Bytes::from(whole.clone())).unwrap();
         let columns = vec![("id".to_owned(), 20)];
-        assert_eq!(read, LogChange::Relation(Relation { id: 7, columns }));
+        let table = "public.outbox".to_owned();
+        assert_eq!(read, LogChange::Relation(Relation { id: 7, table, columns }));
         while whole.pop().is_some() {
             assert!(LogChange::parse(Bytes::from(whole.clone())).is_err());
         }

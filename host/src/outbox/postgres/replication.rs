@@ -12,11 +12,12 @@ use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::log_buffer::LogNews;
-use super::log_row::{of_insert, of_message};
+use super::log_row::{NoOutbox, of_insert, of_message};
 use super::pgoutput::{LogChange, Relation};
 use super::wire::{Wire, WireRefusal};
 use crate::event::clock::now_ms;
 use crate::plan::{lsn, lsn_text};
+use crate::trouble::Weight;
 
 /// How often the server is asked how far it has read, and told how far the log is settled.
 const TICK: Duration = Duration::from_secs(1);
@@ -58,7 +59,7 @@ impl Replication {
     )]
     pub async fn begin(
         mut wire: Wire,
-        (slot, publication): (&str, &str),
+        (outbox, slot, publication): (&str, &str, &str),
         changed: Arc<Notify>,
     ) -> Result<Replication, WireRefusal> {
         let row = wire.ask("IDENTIFY_SYSTEM").await?;
@@ -73,7 +74,9 @@ impl Replication {
         let settled = Arc::new(AtomicU64::new(0));
         let end = end.as_deref().and_then(lsn).unwrap_or(0);
         let listener = Listener {
+            outbox: outbox.to_owned(),
             wire,
+            publication: publication.to_owned(),
             relations: HashMap::new(),
             time: 0,
             tell,
@@ -125,7 +128,9 @@ fn ended() -> WireRefusal {
 }
 
 struct Listener {
+    outbox: String,
     wire: Wire,
+    publication: String,
     relations: HashMap<u32, Relation>,
     /// When the transaction that is read was committed.
     time: i64,
@@ -205,18 +210,20 @@ impl Listener {
                 Ok(news.then_some(LogNews::Read { until }))
             }
             b'w' if piece.len() >= 24 => {
-                piece.advance(24);
+                let place = piece.get_u64();
+                // Where the log ends, and the time.
+                piece.advance(16);
                 let change = LogChange::parse(piece).map_err(|text| WireRefusal {
                     code: String::new(),
                     text,
                 })?;
-                self.change(change)
+                self.change(change, place)
             }
             _ => Ok(None),
         }
     }
 
-    fn change(&mut self, change: LogChange) -> Result<Option<LogNews>, WireRefusal> {
+    fn change(&mut self, change: LogChange, place: u64) -> Result<Option<LogNews>, WireRefusal> {
         Ok(match change {
             LogChange::Begin { commit, time } => {
                 self.time = time;
@@ -236,8 +243,12 @@ impl Listener {
                 ..
             } => {
                 if prefix == PREFIX && !transactional {
-                    let at = lsn_text(at);
-                    tracing::warn!(at, "a message of a log is not transactional, and therefore no event");
+                    let (outbox, at) = (&self.outbox, lsn_text(at));
+                    tracing::warn!(
+                        outbox,
+                        at,
+                        "a message of a log is not transactional, and therefore no event"
+                    );
                 }
                 None
             }
@@ -246,21 +257,35 @@ impl Listener {
                 None
             }
             LogChange::Insert { relation, values } => {
-                let relation = self.relations.get(&relation);
-                let row = relation.ok_or_else(|| "a row of an unknown table".to_owned());
-                let row = row.and_then(|relation| of_insert(relation, &values, self.time));
-                Some(LogNews::Row(row.map_err(|text| WireRefusal {
-                    code: UNFIT_TABLE.to_owned(),
-                    text,
-                })?))
+                // The server describes a table before its first row.
+                let relation = self.relations.get(&relation).ok_or_else(|| WireRefusal {
+                    code: String::new(),
+                    text: "a row of the log has an unknown table".to_owned(),
+                })?;
+                match of_insert(relation, &values, (place, self.time)) {
+                    Ok(row) => Some(LogNews::Row(row)),
+                    Err(lacks) => {
+                        self.skipped(relation, &lacks);
+                        None
+                    }
+                }
             }
             LogChange::Other => None,
         })
     }
-}
 
-/// In place of a code of the server: a table of the publication is not an outbox.
-pub const UNFIT_TABLE: &str = "unfit-table";
+    /// Tells of a row that is no event.
+    fn skipped(&self, relation: &Relation, NoOutbox(lacks): &NoOutbox) {
+        let (outbox, table) = (&self.outbox, &relation.table);
+        let about = format!("{outbox}, table {table}");
+        let fix = format!(
+            "`ALTER PUBLICATION {} DROP TABLE {table}`, or add the columns: rows that are inserted after that are events",
+            self.publication
+        );
+        trouble!(Weight::Aside, about, lacks, { outbox, table, lacks, fix },
+            "a table of the publication is not an outbox; its rows are no events");
+    }
+}
 
 /// Tells the server how far the log is settled, and asks how far it has read.
 async fn report(wire: &mut Wire, settled: &AtomicU64) -> Result<(), WireRefusal> {

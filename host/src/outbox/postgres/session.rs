@@ -16,7 +16,7 @@ use tokio_postgres::{AsyncMessage, Client, Config, Connection, NoTls, Row, Socke
 
 use super::tls::{Encryption, encryption};
 use crate::outbox::error::Error;
-use crate::plan::{Outbox, Postgres};
+use crate::plan::{Outbox, OutboxSource, Postgres};
 
 /// How long a statement may take; it waits half of it for a row that a service has locked.
 const STATEMENT: Duration = Duration::from_secs(10);
@@ -28,6 +28,10 @@ const CONNECT: Duration = Duration::from_secs(5);
 pub struct Sessions {
     outbox: String,
     table: String,
+    /// Whether its rows are read from the log.
+    log: bool,
+    /// The name of the database.
+    database: String,
     /// The address for people.
     told: String,
     config: Config,
@@ -101,6 +105,8 @@ impl Sessions {
         Ok(Sessions {
             outbox: outbox.name.clone(),
             table: outbox.table.clone(),
+            log: matches!(outbox.source, OutboxSource::Log { .. }),
+            database: address.name.clone(),
             told: address.told.clone(),
             config,
             encryption,
@@ -204,27 +210,30 @@ impl Sessions {
         let (told, name, table) = (&self.told, &self.outbox, &self.table);
         let error = match failed {
             Failed::Unanswered => return self.passing(format!("no answer in {} s", PATIENCE.as_secs())),
-            Failed::NoPosition => return self.unmade("table of the position is empty"),
+            Failed::NoPosition => return self.unmade("the table of the position is empty"),
             Failed::Database(error) => error,
         };
         let why = chain(error);
         let person = |fix: &str| Error::Person(format!("database {told}: {why}: {fix}"));
         match error.code() {
-            Some(&SqlState::UNDEFINED_TABLE | &SqlState::UNDEFINED_COLUMN) => self.unmade(&why),
-            Some(&SqlState::INSUFFICIENT_PRIVILEGE) => person(&format!(
-                "`GRANT SELECT, DELETE ON {table} TO …; GRANT SELECT, UPDATE ON {table}_position TO …`; `jetmesh outbox init {name}` \
-                 prints what the owner of the database runs"
+            Some(&SqlState::UNDEFINED_COLUMN) if !self.log => person(&format!(
+                "add the column with `ALTER TABLE {table} ADD COLUMN …`, as `jetmesh outbox init {name}` prints it; the command does not \
+                 change a table that is there"
             )),
+            Some(&SqlState::UNDEFINED_TABLE | &SqlState::UNDEFINED_COLUMN) => self.unmade(&why),
+            Some(&SqlState::INSUFFICIENT_PRIVILEGE) => self.without_right(&why),
             Some(&SqlState::CANNOT_COERCE) => person("make the columns as `jetmesh outbox init` prints them"),
             Some(&SqlState::INVALID_PASSWORD | &SqlState::INVALID_AUTHORIZATION_SPECIFICATION) => person(&format!(
-                "correct the user in outbox.{name}.url, and the password in JETMESH_OUTBOX__{}__PASSWORD or outbox.{name}.password_file",
-                name.to_ascii_uppercase().replace('-', "_")
+                "correct the user in outbox.{name}.url, and the password in {} or outbox.{name}.password_file",
+                variable(name)
             )),
             Some(&SqlState::INVALID_CATALOG_NAME) => person(&format!("correct outbox.{name}.url")),
             _ if why.contains("error deserializing column") => {
                 person("make the columns as `jetmesh outbox init` prints them")
             }
-            _ if why.contains("password missing") => person(&format!("set outbox.{name}.password_file")),
+            _ if why.contains("password missing") => {
+                person(&format!("set {}, or outbox.{name}.password_file", variable(name)))
+            }
             _ if why.contains("server does not support TLS") => person(&format!(
                 "add `?sslmode=disable` to outbox.{name}.url if the network is trusted"
             )),
@@ -236,11 +245,45 @@ impl Sessions {
     }
 
     fn unmade(&self, why: &str) -> Error {
-        let (told, name, table) = (&self.told, &self.outbox, &self.table);
+        let (told, name, made) = (&self.told, &self.outbox, self.made_by_the_owner());
         Error::Person(format!(
-            "database {told} has no table {table} of an outbox ({why}): `jetmesh outbox init {name} --yes` makes it"
+            "database {told} lacks what outbox {name} needs ({why}): {made} makes it. If it is there in another schema, outbox.{name}.url \
+             needs `options=-csearch_path%3DSCHEMA`, and the role of the host `GRANT USAGE ON SCHEMA SCHEMA TO …`"
         ))
     }
+
+    /// What a role may not do that the host must do.
+    pub fn without_right(&self, why: &str) -> Error {
+        let (told, table) = (&self.told, &self.table);
+        let rows = if self.log {
+            String::new()
+        } else {
+            format!("GRANT SELECT, DELETE ON {table} TO …; ")
+        };
+        let grants = match why.contains("schema") {
+            true => "GRANT USAGE ON SCHEMA … TO …".to_owned(),
+            false => format!("{rows}GRANT SELECT, UPDATE ON {table}_position TO …"),
+        };
+        Error::Person(format!(
+            "database {told}: {why}: the owner of the database runs `{grants}` for the role of the host; the owner also makes the tables, \
+             with `jetmesh outbox init {} | psql {}`",
+            self.outbox, self.database
+        ))
+    }
+
+    /// The command that makes what an outbox needs, as the role of a host may not.
+    pub fn made_by_the_owner(&self) -> String {
+        let (name, database) = (&self.outbox, &self.database);
+        format!("`jetmesh outbox init {name} | psql {database}`, run by the owner of the database,")
+    }
+}
+
+/// The variable that holds the password of an outbox.
+fn variable(outbox: &str) -> String {
+    format!(
+        "JETMESH_OUTBOX__{}__PASSWORD",
+        outbox.to_ascii_uppercase().replace('-', "_")
+    )
 }
 
 /// An error with its reasons.

@@ -12,6 +12,9 @@ use crate::plan::{Outbox, Postgres, hex};
 
 /// How long a slot above its limit may stay where it is.
 const STANDSTILL: Duration = Duration::from_secs(60);
+/// Servers keep whole files of their log, of 16 MiB unless they were made otherwise. A slot of which less is not confirmed is not why
+/// they keep more.
+const SEGMENT: u64 = 16 << 20;
 /// The longest name that PostgreSQL does not cut off.
 const NAME_MAX: usize = 63;
 
@@ -37,18 +40,20 @@ pub fn plain(name: &str) -> String {
 }
 
 /// What a person is told of an outbox that has no slot.
-pub fn without_slot(told: &str, outbox: &str, why: &str) -> String {
-    format!(
-        "database {told}: {why}: `jetmesh outbox init {outbox} --yes` makes it. What was committed before that and is not published \
-         cannot be read any more; docs/outbox.md, \"A lost slot\", says how to find it"
-    )
+pub fn without_slot(sessions: &Sessions, why: &str) -> Error {
+    let (told, made) = (sessions.told(), sessions.made_by_the_owner());
+    Error::Person(format!(
+        "database {told}: {why}: {made} makes it. What was committed before that and is not published cannot be read any more; \
+         docs/outbox.md, \"A lost slot\", says how to find it"
+    ))
 }
 
 /// How a slot stands. Places and lengths are bytes of the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SlotLook {
-    /// What the database keeps for it.
+    /// What the database keeps for it, and the place from which on.
     pub held: u64,
+    pub from: u64,
     /// What is not confirmed.
     pub behind: u64,
     /// The place up to which all is confirmed.
@@ -62,7 +67,8 @@ pub async fn look_at(session: &Session, slot: &str) -> Result<Option<SlotLook>, 
     let sql = "SELECT coalesce(pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn), 0)::bigint,
                       coalesce(pg_wal_lsn_diff(pg_current_wal_lsn(), confirmed_flush_lsn), 0)::bigint,
                       coalesce(pg_wal_lsn_diff(confirmed_flush_lsn, '0/0'), 0)::bigint,
-                      coalesce(wal_status, '') = 'lost' FROM pg_replication_slots WHERE slot_name = $1";
+                      coalesce(wal_status, '') = 'lost',
+                      coalesce(pg_wal_lsn_diff(restart_lsn, '0/0'), 0)::bigint FROM pg_replication_slots WHERE slot_name = $1";
     let values: [(&(dyn ToSql + Sync), Type); 1] = [(&slot, Type::TEXT)];
     let found = session.query(sql, &values).await?;
     let Some(row) = found.first() else { return Ok(None) };
@@ -72,12 +78,12 @@ pub async fn look_at(session: &Session, slot: &str) -> Result<Option<SlotLook>, 
         behind: bytes(1)?,
         confirmed: bytes(2)?,
         lost: row.try_get(3)?,
+        from: bytes(4)?,
     }))
 }
 
 /// The limit of a slot. It works also while the mesh cannot be reached and while another owner has the slot.
 pub struct SlotLimit {
-    outbox: String,
     slot: String,
     sessions: Sessions,
     opened: Mutex<Option<Session>>,
@@ -88,7 +94,6 @@ impl SlotLimit {
     /// `most`: bytes that the database may keep.
     pub fn new(outbox: &Outbox, address: &Postgres, most: u64) -> Result<SlotLimit, Error> {
         Ok(SlotLimit {
-            outbox: outbox.name.clone(),
             slot: slot_name(outbox, address),
             sessions: Sessions::new(outbox, address, None, Arc::default())?,
             opened: Mutex::new(None),
@@ -119,7 +124,7 @@ impl SlotLimit {
             .await?;
         self.rule.over = None;
         let why = format!("{why}, so the host has dropped slot {slot}");
-        Ok(Some(without_slot(self.sessions.told(), &self.outbox, &why)))
+        Ok(Some(without_slot(&self.sessions, &why).to_string()))
     }
 }
 
@@ -151,7 +156,7 @@ impl LimitRule {
             confirmed: look.confirmed,
             moved: now,
         });
-        if look.confirmed > over.confirmed {
+        if look.confirmed > over.confirmed || look.behind < SEGMENT {
             (over.confirmed, over.moved) = (look.confirmed, now);
         }
         let held = look.held;
@@ -178,6 +183,11 @@ mod tests {
 
     /// Plays looks at a slot with a limit of 10 MiB, each `(seconds, MiB kept, MiB confirmed)`; returns when it is given up.
     fn given_up(looks: &[(u64, u64, u64)]) -> Option<u64> {
+        given_up_behind(SEGMENT, looks)
+    }
+
+    /// The same with so many bytes that are not confirmed.
+    fn given_up_behind(behind: u64, looks: &[(u64, u64, u64)]) -> Option<u64> {
         let mut rule = LimitRule {
             most: 10 * MIB,
             over: None,
@@ -186,7 +196,8 @@ mod tests {
         let given_up = |(at, held, confirmed): &(u64, u64, u64)| {
             let look = SlotLook {
                 held: held * MIB,
-                behind: 0,
+                from: 0,
+                behind,
                 confirmed: confirmed * MIB,
                 lost: false,
             };
@@ -217,6 +228,12 @@ mod tests {
     }
 
     #[test]
+    fn a_slot_whose_log_is_settled_stays_also_if_the_database_keeps_whole_files_of_it() {
+        assert_eq!(given_up_behind(SEGMENT - 1, &[(0, 48, 1), (100, 48, 1)]), None);
+        assert_eq!(given_up_behind(0, &[(0, 48, 1), (100, 59, 1)]), Some(100), "ever more");
+    }
+
+    #[test]
     fn a_slot_that_was_below_its_limit_in_between_has_a_minute_again() {
         assert_eq!(given_up(&[(0, 11, 1), (50, 9, 1), (100, 11, 1), (150, 11, 1)]), None);
     }
@@ -226,6 +243,7 @@ mod tests {
         let mut rule = LimitRule { most: 1, over: None };
         let lost = SlotLook {
             held: 100,
+            from: 0,
             behind: 0,
             confirmed: 0,
             lost: true,

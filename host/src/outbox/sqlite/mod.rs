@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rusqlite::types::ValueRef;
-use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _, Transaction, TransactionBehavior, params};
+use rusqlite::{
+    Connection, ErrorCode, MAIN_DB, OpenFlags, OptionalExtension as _, Transaction, TransactionBehavior, params,
+};
 
 use super::error::Error;
 use super::marker::RowRef;
@@ -17,6 +19,9 @@ use crate::plan::Outbox;
 
 /// How long a statement waits for a transaction of the service.
 const BUSY: Duration = Duration::from_secs(5);
+/// What mends a file that cannot be written.
+const WRITABLE: &str = "the host deletes rows that are published: let its user write the file and its folder";
+
 /// The table of an outbox. The file is opened when it is needed, and again when another one has taken its place.
 pub struct Table {
     outbox: String,
@@ -101,6 +106,19 @@ impl Table {
         })
     }
 
+    /// Whether it can be read, and the file can be written.
+    pub fn fits(&mut self) -> Result<(), Error> {
+        self.look(1, 0)?;
+        let fixed = self.open().and_then(|connection| connection.is_readonly(MAIN_DB));
+        match fixed.map_err(|error| self.error(&error))? {
+            false => Ok(()),
+            true => Err(Error::Person(format!(
+                "database {}: it cannot be written: {WRITABLE}",
+                self.file.display()
+            ))),
+        }
+    }
+
     /// The row of an id, whichever it is.
     pub fn of_id(&mut self, id: i64) -> Result<Option<OutboxRow>, Error> {
         let sql = format!("{} WHERE id = ?1", self.select());
@@ -129,10 +147,12 @@ impl Table {
     pub fn confirm(&mut self, from: &TablePosition, to: &TablePosition, rows: &[RowRef]) -> Result<bool, Error> {
         self.run(|moment, table| {
             let moved = format!(
-                "UPDATE {table}_position SET batch = ?1, sequence = ?2, created = ?3 WHERE database = ?4 AND batch = ?5"
+                "UPDATE {table}_position SET batch = ?1, sequence = ?2, created = ?3
+                 WHERE database = ?4 AND batch = ?5 AND sequence = ?6"
             );
             let (batch, sequence) = (number(to.batch), number(to.sequence));
-            let values = params![batch, sequence, to.created, from.database, number(from.batch)];
+            let (batch_before, before) = (number(from.batch), number(from.sequence));
+            let values = params![batch, sequence, to.created, from.database, batch_before, before];
             if moment.prepare_cached(&moved)?.execute(values)? != 1 {
                 return Ok(false);
             }
@@ -141,9 +161,19 @@ impl Table {
         })
     }
 
-    /// Deletes rows that are published; returns those that are not there.
-    pub fn delete(&mut self, rows: &[RowRef]) -> Result<Vec<RowRef>, Error> {
-        self.run(|moment, table| delete(moment, table, rows))
+    /// Of rows whose events are in the stream, those that are not there.
+    pub fn missing(&mut self, rows: &[RowRef]) -> Result<Vec<RowRef>, Error> {
+        self.run(|moment, table| {
+            let sql = format!("SELECT 1 FROM {table} WHERE id = ?1 AND uid = ?2");
+            let mut statement = moment.prepare_cached(&sql)?;
+            let mut missing = Vec::new();
+            for row in rows {
+                if !statement.exists([row.0, row.1])? {
+                    missing.push(*row);
+                }
+            }
+            Ok(missing)
+        })
     }
 
     /// Whether another connection has committed since this was asked last, or the file is another one.
@@ -205,10 +235,14 @@ impl Table {
     fn error(&self, error: &rusqlite::Error) -> Error {
         let (file, name) = (self.file.display(), &self.outbox);
         let why = error.to_string();
-        if why.contains("no such table")
-            || why.contains("no such column")
-            || *error == rusqlite::Error::QueryReturnedNoRows
-        {
+        if why.contains("no such column") {
+            return Error::Person(format!(
+                "database {file}: table {}: {why}: add the column with `ALTER TABLE`, as `jetmesh outbox init {name}` prints it; the \
+                 command does not change a table that is there",
+                self.table
+            ));
+        }
+        if why.contains("no such table") || *error == rusqlite::Error::QueryReturnedNoRows {
             return Error::Person(format!(
                 "database {file} has no table {} of an outbox ({why}): `jetmesh outbox init {name} --yes` makes it",
                 self.table
@@ -218,9 +252,7 @@ impl Table {
         match error.sqlite_error_code() {
             Some(ErrorCode::NotADatabase) => person("outbox.url names another file"),
             Some(ErrorCode::DatabaseCorrupt) => person("restore it from a backup"),
-            Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => {
-                person("the host deletes rows that are published: let its user write the file and its folder")
-            }
+            Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => person(WRITABLE),
             Some(ErrorCode::CannotOpen) if !self.file.exists() => Error::Database {
                 database: file.to_string(),
                 why: "there is no such file".to_owned(),
@@ -246,16 +278,13 @@ fn position(moment: &Transaction<'_>, table: &str) -> rusqlite::Result<TablePosi
     })
 }
 
-fn delete(moment: &Transaction<'_>, table: &str, rows: &[RowRef]) -> rusqlite::Result<Vec<RowRef>> {
+fn delete(moment: &Transaction<'_>, table: &str, rows: &[RowRef]) -> rusqlite::Result<()> {
     let sql = format!("DELETE FROM {table} WHERE id = ?1 AND uid = ?2");
     let mut statement = moment.prepare_cached(&sql)?;
-    let mut missing = Vec::new();
     for row in rows {
-        if statement.execute([row.0, row.1])? == 0 {
-            missing.push(*row);
-        }
+        statement.execute([row.0, row.1])?;
     }
-    Ok(missing)
+    Ok(())
 }
 
 fn row(values: &rusqlite::Row<'_>) -> rusqlite::Result<OutboxRow> {
@@ -271,7 +300,11 @@ fn row(values: &rusqlite::Row<'_>) -> rusqlite::Result<OutboxRow> {
                 }
             },
             other => {
-                odd = Some(format!("its {name} is of type {}, not text", other.data_type()));
+                let kind = match other {
+                    ValueRef::Blob(_) => "a blob",
+                    _ => "a number",
+                };
+                odd = Some(format!("column {name} holds {kind}, not a text"));
                 None
             }
         })
@@ -285,6 +318,7 @@ fn row(values: &rusqlite::Row<'_>) -> rusqlite::Result<OutboxRow> {
     };
     Ok(OutboxRow {
         at: RowRef(values.get(0)?, values.get::<_, Option<i64>>(1)?.unwrap_or_default()),
+        placed: false,
         time_ms: time(values, 2)?,
         subject,
         headers,
