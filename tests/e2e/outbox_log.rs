@@ -241,6 +241,9 @@ async fn a_slot_that_is_dropped_is_named_and_one_that_is_made_again_goes_on() {
     tokio::time::sleep(Duration::from_secs(2)).await;
     let status = mesh.jetmesh(&["outbox", "status"]).await.1;
     assert!(status.contains("does not exist"), "{status}");
+    let lines = host.lines();
+    let again = lines.iter().filter(|line| line.contains("publishes again"));
+    assert_eq!(again.count(), 1, "it was so after the slot was made: {lines:#?}");
     dropped().await;
     shop.init(&mesh).await;
     shop.orders(&["c"]).await;

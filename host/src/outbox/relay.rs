@@ -198,7 +198,9 @@ impl OutboxRelay {
         if let Some(before) = self.standby {
             if first.is_none() || before != first {
                 self.tell_backlog().await?;
-                self.works(OutboxStanding::Standby, None);
+                if looked.whole {
+                    self.works(OutboxStanding::Standby, None);
+                }
                 self.standby = Some(first);
                 self.pause(IDLE).await;
                 return Ok(NextStep::Agree);
@@ -207,7 +209,7 @@ impl OutboxRelay {
             self.standby = None;
         }
         if first.is_none() {
-            return self.idle(standing).await;
+            return self.idle(standing, looked.whole).await;
         }
         let mut group = OutboxGroup::of(skipped(looked.rows, &standing.skip), &self.target.limits);
         group.point = looked.point;
@@ -308,13 +310,15 @@ impl OutboxRelay {
         })
     }
 
-    /// Nothing waits.
-    async fn idle(&mut self, standing: &mut Agreement) -> Result<NextStep, Error> {
+    /// Nothing waits. `whole`: that is sure.
+    async fn idle(&mut self, standing: &mut Agreement, whole: bool) -> Result<NextStep, Error> {
         if let Some(log) = self.tell_backlog().await?.log {
             // What the log does not have any more will not be read.
             standing.skip.retain(|one| one.id.cast_unsigned() >= log.from);
         }
-        self.works(OutboxStanding::Publishing, None);
+        if whole {
+            self.works(OutboxStanding::Publishing, None);
+        }
         let old = Duration::from_millis(now_ms().saturating_sub(standing.marked_ms));
         if standing.marker > 0 && self.target.renew.is_some_and(|renew| old > renew) {
             return self.settle(standing, OutboxGroup::default()).await;

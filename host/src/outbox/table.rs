@@ -23,6 +23,8 @@ pub struct TableMoment {
     pub position: TablePosition,
     /// The first rows, in their order.
     pub rows: Vec<OutboxRow>,
+    /// Without rows, none was there. A log that was just opened may not be read as far as it was written.
+    pub whole: bool,
     /// Where they are in the log, if they are read from there.
     pub point: Option<LogPoint>,
 }

@@ -160,6 +160,7 @@ impl PostgresLog {
         let moment = TableMoment {
             position: reading.position.clone(),
             rows: reading.buffer.first(rows_max, bytes_max),
+            whole: reading.buffer.has_read(reading.replication.end),
             point: Some(reading.point()),
         };
         *held = Some(reading);

@@ -136,6 +136,7 @@ impl PostgresTable {
             Ok(TableMoment {
                 position,
                 rows,
+                whole: true,
                 point: None,
             })
         })

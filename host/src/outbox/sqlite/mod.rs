@@ -101,6 +101,7 @@ impl Table {
             Ok(TableMoment {
                 position,
                 rows,
+                whole: true,
                 point: None,
             })
         })
@@ -249,6 +250,9 @@ impl Table {
             ));
         }
         let person = |mend: &str| Error::Person(format!("database {file}: {why}: {mend}"));
+        if let rusqlite::Error::InvalidColumnType(..) = error {
+            return person(&format!("make the columns as `jetmesh outbox init {name}` prints them"));
+        }
         match error.sqlite_error_code() {
             Some(ErrorCode::NotADatabase) => person("outbox.url names another file"),
             Some(ErrorCode::DatabaseCorrupt) => person("restore it from a backup"),
@@ -317,7 +321,7 @@ fn row(values: &rusqlite::Row<'_>) -> rusqlite::Result<OutboxRow> {
         ValueRef::Real(number) => number.to_string().into_bytes(),
     };
     Ok(OutboxRow {
-        at: RowRef(values.get(0)?, values.get::<_, Option<i64>>(1)?.unwrap_or_default()),
+        at: RowRef(values.get(0)?, values.get(1)?),
         placed: false,
         time_ms: time(values, 2)?,
         subject,
@@ -340,3 +344,7 @@ fn file(path: &Path) -> Option<(u64, u64)> {
     let found = std::fs::metadata(path).ok()?;
     Some((found.dev(), found.ino()))
 }
+
+#[cfg(test)]
+#[path = "table_tests.rs"]
+mod tests;
