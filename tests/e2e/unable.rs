@@ -265,7 +265,7 @@ async fn delayed_events_that_are_due_and_cannot_be_published_are_told_of_as_late
         .await;
     let told = eventually("the status to tell of it", PATIENT, async || {
         let (code, text, _) = mesh.jetmesh(&["status"]).await;
-        text.contains("delayed events are late: one has been due since")
+        text.contains("delayed events and timers are late: one has been due since")
             .then_some((code.code(), text))
     })
     .await;
