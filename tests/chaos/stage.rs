@@ -83,11 +83,11 @@ pub async fn play(round: &Round, mistake: Option<&str>) -> Played {
     let held = Held::read(&mesh).await;
     let known = Known {
         orders: &round.orders,
-        published: &world.published.lock().expect("nobody panics"),
+        published: &world.published.lock().expect("no holder panics"),
         malformed: &[],
         plain: false,
-        puts: &world.puts.lock().expect("nobody panics"),
-        looks: &world.looks.lock().expect("nobody panics"),
+        puts: &world.puts.lock().expect("no holder panics"),
+        looks: &world.looks.lock().expect("no holder panics"),
         redrives_max: round.redrives_max,
     };
     problems.extend(audit::judge(&known, &held));
@@ -364,7 +364,7 @@ async fn wait_over(mesh: &Mesh, round: &Round) {
 
 /// Waits until all is decided and settled, or until nothing moves any more; what is missing then, the auditor finds.
 async fn wait_settled(js: &jetstream::Context, world: &World) {
-    let count = world.published.lock().expect("nobody panics").len() as u64;
+    let count = world.published.lock().expect("no holder panics").len() as u64;
     let mut quiet: Option<Instant> = None;
     let mut entries = 0;
     let began = Instant::now();

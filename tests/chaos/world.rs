@@ -95,7 +95,7 @@ impl World {
         for order in orders {
             pace.tick().await;
             let sequence = publish_once(js, "orders.chaos", &order.number.to_string(), &order.payload()).await;
-            self.published.lock().expect("nobody panics").push(sequence);
+            self.published.lock().expect("no holder panics").push(sequence);
         }
     }
 
@@ -132,7 +132,7 @@ impl World {
                     let sequence = ack.sequence;
                     self.puts
                         .lock()
-                        .expect("nobody panics")
+                        .expect("no holder panics")
                         .push(Put { key, value, sequence });
                 }
                 // Another writer was quicker.
@@ -145,14 +145,14 @@ impl World {
     /// Writes the key that orders wait for, when half of them are published.
     pub async fn fix(&self, js: &jetstream::Context, orders: &[Order]) {
         eventually("half of the orders", PATIENT, async || {
-            let published = self.published.lock().expect("nobody panics").len();
+            let published = self.published.lock().expect("no holder panics").len();
             (published >= orders.len() / 2).then_some(())
         })
         .await;
         let (key, value) = (redrives::FIX.to_owned(), "yes".to_owned());
         let subject = format!("$KV.{SHARED}.{key}");
         let sequence = publish_once(js, &subject, &key, &value).await;
-        let mut puts = self.puts.lock().expect("nobody panics");
+        let mut puts = self.puts.lock().expect("no holder panics");
         puts.push(Put { key, value, sequence });
     }
 
@@ -174,7 +174,7 @@ impl World {
                     acked,
                     entries,
                 };
-                let mut looks = self.looks.lock().expect("nobody panics");
+                let mut looks = self.looks.lock().expect("no holder panics");
                 // The same floor with more entries says less.
                 let before = looks.iter().rev().find(|l| l.handler == handler);
                 if before.is_none_or(|l| l.acked != acked) {

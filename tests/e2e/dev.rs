@@ -61,6 +61,11 @@ async fn a_program_beside_the_host_is_told_where_nats_is_and_ends_with_it() {
     assert!(runs());
     host.stop().await;
     assert!(!runs());
+    let lines = host.lines();
+    assert!(
+        !lines.iter().any(|line| line.contains("the program beside the host")),
+        "it was to end: {lines:#?}"
+    );
     // Also if it is killed.
     let (host, _) = start(&dir, &["--", "sh", "-c", script]).await;
     let line = host.wait_for_line(says(&["beside "]), SOON).await;
@@ -71,7 +76,7 @@ async fn a_program_beside_the_host_is_told_where_nats_is_and_ends_with_it() {
         (!Path::new("/proc").join(&pid).exists()).then_some(())
     })
     .await;
-    // What happens to it is said.
+    // The log tells how it fails.
     let (host, _) = start(&dir, &["--", "sh", "-c", "exit 3"]).await;
     let failed = ["ERROR", "the program beside the host has failed", "exit status: 3"];
     host.wait_for_line(says(&failed), SOON).await;

@@ -10,6 +10,8 @@ use async_nats::jetstream::stream::RetentionPolicy;
 use futures_util::StreamExt;
 
 use crate::mesh::{Mesh, PATIENT, says};
+#[cfg(feature = "failpoints")]
+use crate::shop::KILLED_AT;
 use crate::shop::{Shop, audited, config, events, forgetful, stream, texts};
 use crate::support::wait::SOON;
 use crate::support::{Signal, eventually};
@@ -17,14 +19,7 @@ use crate::support::{Signal, eventually};
 #[cfg(feature = "failpoints")]
 #[tokio::test]
 async fn a_host_that_is_killed_between_any_two_steps_of_an_outbox_loses_and_repeats_no_row() {
-    for fault in [
-        "outbox-before:kill",
-        "batch-part-sent:kill:2",
-        "outbox-stored:kill",
-        "outbox-stored:kill:2",
-        "outbox-lettered:kill",
-        "outbox-confirmed:kill",
-    ] {
+    for fault in KILLED_AT {
         let (mesh, shop) = forgetful().await;
         let killed = mesh.host_with_fault(fault).await;
         shop.row("stock.moved", None, "poison");

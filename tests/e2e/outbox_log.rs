@@ -1,7 +1,5 @@
 //! An outbox carries what services write into the log of a PostgreSQL into a stream.
 
-use std::time::Duration;
-
 use serde_json::{Value, json};
 
 use crate::mesh::{PATIENT, says};
@@ -238,7 +236,7 @@ async fn a_slot_that_is_dropped_is_named_and_one_that_is_made_again_goes_on() {
     ];
     host.wait_for_line(says(&said), PATIENT).await;
     shop.init(&mesh).await;
-    tokio::time::sleep(Duration::from_secs(2)).await;
+    shop.tried_again().await;
     let status = mesh.jetmesh(&["outbox", "status"]).await.1;
     assert!(status.contains("does not exist"), "{status}");
     let lines = host.lines();

@@ -150,8 +150,8 @@ async fn an_outbox_that_lacks_a_right_for_a_while_is_stopped_visibly_and_takes_n
             (status["waiting"] == 2 && status["state"] == "stopped").then_some(status)
         })
         .await;
-        // It tries each second, and is stopped all the time.
-        tokio::time::sleep(Duration::from_millis(1500)).await;
+        // It tries again and again, and is stopped all the time.
+        shop.tried_again().await;
         let (_, text, _) = mesh.jetmesh(&["outbox", "status", "--json"]).await;
         let later: Value = serde_json::from_str(&text).expect("a line of JSON");
         assert_eq!((&later["state"], &later["since"]), (&status["state"], &status["since"]));

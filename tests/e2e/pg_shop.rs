@@ -1,5 +1,6 @@
 //! A service whose database is a PostgreSQL. Its hosts log in as a role that may do no more than the documentation says.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -64,6 +65,19 @@ pub fn config_with(url: &str, source: Source, more: &str) -> Config {
 }
 
 impl PgShop {
+    /// Waits until a host that cannot publish has tried again: it connects for each try, and for what it then tells of the rows.
+    pub async fn tried_again(&self) {
+        let newest =
+            "SELECT coalesce(max(extract(epoch FROM backend_start) * 1000000), 0)::bigint FROM pg_stat_activity
+                      WHERE datname = current_database() AND application_name LIKE 'jetmesh outbox%'";
+        let mut seen = BTreeSet::new();
+        eventually("further connections of the host", SOON, async || {
+            seen.extend(Some(self.number(newest).await).filter(|began| *began > 0));
+            (seen.len() >= 4).then_some(())
+        })
+        .await;
+    }
+
     /// Writes 20 MB that no outbox reads into the log of the database.
     pub async fn filler(&self) {
         self.run(

@@ -3,6 +3,8 @@
 
 use crate::mesh::Mesh;
 use crate::pg_shop::{PgShop, Source, audited};
+#[cfg(feature = "failpoints")]
+use crate::shop::KILLED_AT;
 use crate::shop::events;
 use crate::support::postgres::PostgresServer;
 use crate::support::wait::SOON;
@@ -14,14 +16,7 @@ pub async fn killed_at_each_step(source: Source) {
     let Some(server) = PostgresServer::shared().await else {
         return;
     };
-    for fault in [
-        "outbox-before:kill",
-        "batch-part-sent:kill:2",
-        "outbox-stored:kill",
-        "outbox-stored:kill:2",
-        "outbox-lettered:kill",
-        "outbox-confirmed:kill",
-    ] {
+    for fault in KILLED_AT {
         let (mesh, shop) = PgShop::open(server, source).await;
         let killed = mesh.host_with_fault(fault).await;
         shop.poison().await;

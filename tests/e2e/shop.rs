@@ -13,6 +13,17 @@ use crate::support::{eventually, modules};
 /// The lines of a configuration with an outbox `orders`.
 pub const OUTBOX: &str = "[outbox.orders]\nurl = \"sqlite:orders.db\"\nstream = \"ORDERS\"";
 
+/// The steps of an outbox at which tests kill a host.
+#[cfg(feature = "failpoints")]
+pub const KILLED_AT: [&str; 6] = [
+    "outbox-before:kill",
+    "batch-part-sent:kill:2",
+    "outbox-stored:kill",
+    "outbox-stored:kill:2",
+    "outbox-lettered:kill",
+    "outbox-confirmed:kill",
+];
+
 /// A mesh with an outbox, and a handler on other subjects than its events.
 pub fn config() -> Config {
     config_of(OUTBOX)

@@ -9,7 +9,7 @@ use std::time::Duration;
 use async_nats::HeaderMap;
 
 use super::args::Dev;
-use super::{Args, Error, OK, UNFINISHED, run::on_signal, run::spawn_untracked, run::start_log, text};
+use super::{Args, Error, OK, UNFINISHED, run::on_signal, run::start_log, text};
 use crate::app;
 use crate::broker::kv::key_subject;
 use crate::broker::kv::kv_stream;
@@ -71,7 +71,7 @@ pub async fn run(args: &Args, dev: &Dev) -> Result<u8, Error> {
     text::flush();
     let beside = Beside::start(dev, &plan.nats.url)?;
     if let Some(beside) = &beside {
-        spawn_untracked(beside.ended());
+        beside.watch(&drain);
     }
     let clean = app::run(plan, drain).await?;
     drop(beside);

@@ -14,6 +14,11 @@ pub fn said(endpoints: &[&Value], name: &str) -> Vec<Value> {
     all
 }
 
+/// What all hosts tell of their handlers.
+pub fn endpoints(hosts: &[Value]) -> impl Iterator<Item = &Value> {
+    hosts.iter().filter_map(|host| host["endpoints"].as_array()).flatten()
+}
+
 /// The circuits of a handler that are open, one for each host.
 pub fn circuits(endpoints: &[&Value]) -> Vec<Value> {
     let of = |endpoint: &&Value| {
@@ -49,12 +54,12 @@ pub fn hindered(endpoints: &[&Value]) -> Vec<Value> {
 
 /// The same of every handler that has some, of all hosts.
 pub fn hindered_by_handler(hosts: &[Value]) -> BTreeMap<&str, Vec<Value>> {
-    let mut endpoints: BTreeMap<&str, Vec<&Value>> = BTreeMap::new();
-    for endpoint in hosts.iter().filter_map(|host| host["endpoints"].as_array()).flatten() {
+    let mut by_name: BTreeMap<&str, Vec<&Value>> = BTreeMap::new();
+    for endpoint in endpoints(hosts) {
         let name = endpoint["name"].as_str().unwrap_or_default();
-        endpoints.entry(name).or_default().push(endpoint);
+        by_name.entry(name).or_default().push(endpoint);
     }
-    let all = endpoints.into_iter().map(|(name, endpoints)| {
+    let all = by_name.into_iter().map(|(name, endpoints)| {
         let mut all = hindered(&endpoints);
         all.extend(circuits(&endpoints).iter().map(held_by));
         (name, all)

@@ -57,7 +57,7 @@ impl Audit<'_> {
         problems.extend(
             letters
                 .keys()
-                .map(|subject| format!("{subject} is a letter of nobody dead")),
+                .map(|subject| format!("{subject} is a letter of an event that is not dead")),
         );
         self.problems.extend(problems);
     }

@@ -86,7 +86,7 @@ impl Audit<'_> {
         let sequence = event.rsplit_once('.').and_then(|(_, sequence)| sequence.parse().ok());
         let found = sequence.and_then(|sequence: u64| Some((sequence, *self.published.get(&sequence)?)));
         let (Some(handler), Some((sequence, found))) = (handler, found) else {
-            return self.wrong(format!("{here}: nobody has published that"));
+            return self.wrong(format!("{here}: that was not published"));
         };
         let attempt = decision["attempt"]
             .as_u64()

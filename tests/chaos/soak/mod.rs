@@ -100,11 +100,11 @@ pub async fn run(time: Duration) -> bool {
     (held.emitted, held.given_up) = (seen.emitted.take(), seen.given_up.take());
     let known = Known {
         orders: &flow.orders,
-        published: &world.published.lock().expect("nobody panics"),
+        published: &world.published.lock().expect("no holder panics"),
         malformed: &flow.malformed,
         plain: true,
-        puts: &world.puts.lock().expect("nobody panics"),
-        looks: &world.looks.lock().expect("nobody panics"),
+        puts: &world.puts.lock().expect("no holder panics"),
+        looks: &world.looks.lock().expect("no holder panics"),
         redrives_max: None,
     };
     let mut problems = audit::judge(&known, &held);

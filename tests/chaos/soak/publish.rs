@@ -64,7 +64,7 @@ impl Flow {
             let order = order(&mut rng, number, !later.held.load(Ordering::Relaxed));
             world.publish(&mesh.js, slice::from_ref(&order), ORDER_EVERY).await;
             if order.asks_for_delayed() {
-                let published = world.published.lock().expect("nobody panics");
+                let published = world.published.lock().expect("no holder panics");
                 later
                     .last
                     .store(published.last().copied().unwrap_or(0), Ordering::Relaxed);

@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use super::super::Error;
 use super::super::args::Dev;
 use super::server::{die_with_parent, end};
+use crate::process::drain::Drain;
 
 /// How often it is looked whether it has ended.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
@@ -36,26 +37,29 @@ impl Beside {
         }))
     }
 
-    /// Completes when it has ended by itself, and logs how.
-    pub fn ended(&self) -> impl Future<Output = ()> + Send + 'static {
+    /// Logs how it ends, if it does before the drain begins: then it is to end.
+    pub fn watch(&self, drain: &Drain) {
         let (program, child) = (self.program.clone(), Arc::clone(&self.child));
-        async move {
-            let status = loop {
-                match child.lock().try_wait() {
-                    Ok(None) => {}
-                    ended => break ended,
-                }
-                tokio::time::sleep(LOOK_EVERY).await;
-            };
-            match status {
-                Ok(Some(status)) if status.success() => {
-                    tracing::info!(program, "the program beside the host has ended");
-                }
-                Ok(Some(status)) => {
-                    tracing::error!(program, %status, "the program beside the host has failed; the host continues without it");
-                }
-                Ok(None) => {}
-                Err(error) => tracing::error!(program, %error, "the program beside the host cannot be watched"),
+        drain.spawn_until("program beside the host", move || {
+            ended(program.clone(), Arc::clone(&child))
+        });
+    }
+}
+
+/// Completes when a program has ended, and logs how.
+async fn ended(program: String, child: Arc<Mutex<Child>>) {
+    loop {
+        let ended = child.lock().try_wait();
+        match ended {
+            Ok(None) => tokio::time::sleep(LOOK_EVERY).await,
+            Ok(Some(status)) if status.success() => {
+                return tracing::info!(program, "the program beside the host has ended");
+            }
+            Ok(Some(status)) => {
+                return tracing::error!(program, %status, "the program beside the host has failed; the host continues without it");
+            }
+            Err(error) => {
+                return tracing::error!(program, %error, "the program beside the host cannot be watched");
             }
         }
     }

@@ -18,6 +18,7 @@ use crate::event::clock::now_ms;
 use crate::event::parse_rfc3339;
 use crate::mesh_streams::dead_letter::Letter;
 use crate::micro;
+use crate::micro::told::endpoints;
 use crate::plan::{Handler, Plan};
 use crate::redrive::rule::{RedriveTally, of_letter};
 use crate::schedule::state::{ActedBy, ScheduleState, ScheduleStep};
@@ -114,8 +115,7 @@ async fn show(plan: &Plan, status: &RedriveStatusArgs) -> Result<u8, Error> {
     let tallies = tallies(&connection, plan).await?;
     let mut all = json::all(&connection, plan, &tallies, now_ms()).await?;
     let hosts = micro::hosts(&connection, &plan.mesh, "STATS").await;
-    let endpoints = hosts.iter().filter_map(|host| host["endpoints"].as_array()).flatten();
-    let open = endpoints.filter(|endpoint| endpoint["data"]["circuit"].is_object());
+    let open = endpoints(&hosts).filter(|endpoint| endpoint["data"]["circuit"].is_object());
     let open: HashSet<&str> = open.filter_map(|endpoint| endpoint["name"].as_str()).collect();
     for one in all.iter_mut().filter(|one| open.contains(one.handler.as_str())) {
         let why = || "a host whose circuit for this handler is open leaves its rounds out".to_owned();

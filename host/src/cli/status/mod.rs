@@ -32,6 +32,7 @@ use crate::event::{EventId, rfc3339};
 use crate::mesh_streams::attempts;
 use crate::mesh_streams::delayed;
 use crate::micro;
+use crate::micro::told::endpoints;
 use crate::plan::Plan;
 use crate::redrive::rule::RedriveTally;
 
@@ -94,11 +95,6 @@ pub async fn run(args: &Args, status: &Status) -> Result<u8, Error> {
         print::print(&whole);
     }
     Ok(if serves { OK } else { UNSERVED })
-}
-
-/// What all hosts tell of their handlers.
-fn endpoints(hosts: &[Value]) -> impl Iterator<Item = &Value> {
-    hosts.iter().filter_map(|host| host["endpoints"].as_array()).flatten()
 }
 
 async fn handlers(

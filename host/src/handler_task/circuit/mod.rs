@@ -129,9 +129,7 @@ impl Circuit {
             () = tokio::time::sleep(until.saturating_sub(now)) => {}
             () = changed => return,
         }
-        let now = self.began.elapsed();
-        let change = self.lock().map(|mut state| state.idle(now));
-        change.iter().for_each(|change| self.take_in(change));
+        self.step(CircuitState::idle);
     }
 
     /// In which time the next probe is due.
@@ -183,19 +181,20 @@ impl Circuit {
     }
 
     fn probed(&self, sign: Sign) {
-        let now = self.began.elapsed();
-        let change = self.lock().map(|mut state| state.probed(now, sign));
-        change.iter().for_each(|change| self.take_in(change));
-        self.changed.notify_waiters();
+        self.step(|state, now| state.probed(now, sign));
     }
 
     /// The replay of a dead letter has ended.
     pub fn replayed(&self, outcome: &Outcome) {
-        if !self.is_open() {
-            return;
+        if self.is_open() {
+            self.step(|state, now| state.replayed(now, &Sign::of(outcome)));
         }
+    }
+
+    /// A step of an open circuit, of which those are told that wait.
+    fn step(&self, step: impl FnOnce(&mut CircuitState, Duration) -> CircuitChange) {
         let now = self.began.elapsed();
-        let change = self.lock().map(|mut state| state.replayed(now, &Sign::of(outcome)));
+        let change = self.lock().map(|mut state| step(&mut state, now));
         change.iter().for_each(|change| self.take_in(change));
         self.changed.notify_waiters();
     }

@@ -128,9 +128,7 @@ impl CircuitState {
     /// No event may have come for a probe that is due: a circuit that holds nothing back helps nothing.
     pub fn idle(&mut self, now: Duration) -> CircuitChange {
         match self.idle_at() {
-            Some(at) if now >= at => self.close(now).map_or(CircuitChange::None, |(lasted, probes)| {
-                CircuitChange::Idle(lasted, probes)
-            }),
+            Some(at) if now >= at => self.close(now, CircuitChange::Idle),
             _ => CircuitChange::None,
         }
     }
@@ -138,17 +136,17 @@ impl CircuitState {
     /// The replay of a dead letter has ended. Its failure says nothing new: it was asked for, and is no probe.
     pub fn replayed(&mut self, now: Duration, sign: &Sign) -> CircuitChange {
         match sign {
-            Sign::Ended => self.close(now).map_or(CircuitChange::None, |(lasted, probes)| {
-                CircuitChange::Closed(lasted, probes)
-            }),
+            Sign::Ended => self.close(now, CircuitChange::Closed),
             Sign::Failed(_) | Sign::Nothing => CircuitChange::None,
         }
     }
 
-    /// How long it was open, with how many probes.
-    fn close(&mut self, now: Duration) -> Option<(Duration, u64)> {
-        let open = self.open.take()?;
-        Some((now.saturating_sub(open.at), open.probes))
+    /// `change`: what that is, with how long it was open and how many probes there were.
+    fn close(&mut self, now: Duration, change: fn(Duration, u64) -> CircuitChange) -> CircuitChange {
+        match self.open.take() {
+            Some(open) => change(now.saturating_sub(open.at), open.probes),
+            None => CircuitChange::None,
+        }
     }
 
     /// An attempt that was no probe has failed. `others`: how many have ended otherwise so far. Attempts that began before it was
@@ -198,9 +196,8 @@ impl CircuitState {
         open.is_probed = false;
         match sign {
             Sign::Ended => {
-                let (lasted, probes) = (now.saturating_sub(open.at), open.probes + 1);
-                self.open = None;
-                return CircuitChange::Closed(lasted, probes);
+                open.probes += 1;
+                return self.close(now, CircuitChange::Closed);
             }
             Sign::Failed(failure) => {
                 open.failure = failure;

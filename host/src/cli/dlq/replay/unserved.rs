@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Instant;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::broker::provision::REPLAY;
 use crate::broker::{self, Connection};
 use crate::cli::text::letters;
 use crate::dlq::course::Course;
 use crate::micro;
+use crate::micro::told;
 use crate::plan::Plan;
 
 /// A handler that no host serves, and how many of the letters that are meant are for it.
@@ -81,8 +82,5 @@ pub async fn takes_replays(connection: &Connection, plan: &Plan, handler: &str) 
 }
 
 fn endpoints<'a>(hosts: &'a [Value], handler: &str) -> impl Iterator<Item = &'a Value> {
-    let all = hosts
-        .iter()
-        .flat_map(|host| host["endpoints"].as_array().into_iter().flatten());
-    all.filter(move |endpoint| endpoint["name"] == json!(handler))
+    told::endpoints(hosts).filter(move |endpoint| endpoint["name"] == handler)
 }
