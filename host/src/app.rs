@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Mutex, mpsc};
 
+use crate::admin::{AdminListener, HostStage, Stage};
 use crate::broker::connection::{redial_delay, token};
 use crate::broker::provision::provision;
 use crate::broker::shared::Shared;
@@ -18,7 +19,7 @@ use crate::event::clock::now_ms;
 use crate::event::rfc3339;
 use crate::fit;
 use crate::handler_task::lane::Lane;
-use crate::handler_task::replay::order::RedriveOrders;
+use crate::handler_task::replay::order::{RedriveOrder, RedriveOrders};
 use crate::handler_task::{advisory, reload};
 use crate::ledger::Bucket;
 use crate::ledger::store::known;
@@ -26,7 +27,7 @@ use crate::micro;
 use crate::outbox::{self, OutboxState};
 use crate::plan::{Handler, Plan};
 use crate::process::drain::Drain;
-use crate::process::{limits, telemetry};
+use crate::process::{heartbeat, limits, telemetry};
 use crate::redrive;
 use crate::text::secret::redact;
 use crate::trouble;
@@ -175,7 +176,7 @@ async fn patiently<T>(
 }
 
 /// Runs a host until the drain has begun and what runs is finished. `false`: something had to be left unfinished.
-pub async fn run(plan: Plan, drain: Drain) -> Result<bool, Error> {
+pub async fn run(plan: Plan, admin: Option<AdminListener>, drain: Drain) -> Result<bool, Error> {
     let plan = Arc::new(plan);
     let host = token();
     if let Some(limit) = limits::computing() {
@@ -185,11 +186,16 @@ pub async fn run(plan: Plan, drain: Drain) -> Result<bool, Error> {
     if let Some(short) = limits::open_files_short(open_files) {
         tracing::warn!("{short}");
     }
+    let stage = HostStage::new(&drain);
+    let no_thread = |error| Error::Thread(limits::no_thread(&error));
+    let admin = threads::admin(&stage, admin).map_err(no_thread)?;
+    drain.spawn_beside("heartbeat", || heartbeat::keep("main".to_owned()));
     let library = Arc::new(Library::new(runtime(&plan)?));
     let modules = tokio::select! {
         modules = modules(&library, &plan) => modules?,
         () = drain.begun() => return Ok(true),
     };
+    stage.is(Stage::Connecting);
     if prepare(&plan, &drain).await?.is_none() {
         return Ok(true);
     }
@@ -200,23 +206,11 @@ pub async fn run(plan: Plan, drain: Drain) -> Result<bool, Error> {
     let schedules = threads::Schedules::new(&plan, &host, &lanes, &places, due);
     let (routes, timers) = threads::routes(fired, &lanes);
     let threads = threads::start(&plan, &lanes, &places, (schedules, &timers), &drain);
-    let threads = threads.map_err(|error| Error::Thread(limits::no_thread(&error)))?;
+    let mut threads = threads.map_err(no_thread)?;
+    threads.extend(admin);
     let relays = relays::start(&plan, &host, &lanes, routes, &drain);
     let outboxes = outboxes(&plan, &host, &lanes, &drain);
-    let (whole, orders) = (Arc::clone(&plan), Arc::new(Mutex::new(orders)));
-    // A round that this host leaves is ordered again.
-    drain.spawn_until("redrives", move || {
-        redrive::run(Arc::clone(&whole), Arc::clone(&orders))
-    });
-    let runners: Vec<_> = lanes.iter().map(|lane| Arc::clone(&lane.runner)).collect();
-    drain.spawn_until("module files", move || {
-        reload::follow(Arc::clone(&library), runners.clone())
-    });
-    // What it leaves is delivered again.
-    let (whole, heard) = (Arc::clone(&plan), lanes.clone());
-    drain.spawn_until("advisories", move || {
-        advisory::route::run(Arc::clone(&whole), heard.clone())
-    });
+    serve_all(&plan, &lanes, library, orders, &drain);
     let told = Arc::new(micro::Host {
         plan: Arc::clone(&plan),
         name: host.clone(),
@@ -226,6 +220,7 @@ pub async fn run(plan: Plan, drain: Drain) -> Result<bool, Error> {
         outboxes,
         panics: Arc::clone(&drain.panics),
     });
+    stage.is(Stage::Running(Arc::clone(&told)));
     drain.spawn_until("micro service", move || micro::run(Arc::clone(&told)));
     drain.spawn_until("log watcher", telemetry::watch);
     let connections = plan.nats.connections;
@@ -234,6 +229,7 @@ pub async fn run(plan: Plan, drain: Drain) -> Result<bool, Error> {
     drain.begun().await;
     tracing::info!(grace = ?plan.drain_timeout, "draining");
     let clean = drain.finished(plan.drain_timeout).await;
+    drop(stage);
     // A thread whose work is not finished in time is left behind; the process ends.
     let ended = tokio::task::spawn_blocking(move || threads.into_iter().all(|t| t.join().is_ok()));
     let joined = tokio::time::timeout(Duration::from_secs(2), ended).await;
@@ -241,6 +237,30 @@ pub async fn run(plan: Plan, drain: Drain) -> Result<bool, Error> {
     trouble::tell_all();
     tracing::info!(clean, "host ended");
     Ok(clean)
+}
+
+/// Starts the tasks that serve all handlers of the host.
+fn serve_all(
+    plan: &Arc<Plan>,
+    lanes: &[Arc<Lane>],
+    library: Arc<Library>,
+    orders: mpsc::Receiver<RedriveOrder>,
+    drain: &Drain,
+) {
+    let (whole, orders) = (Arc::clone(plan), Arc::new(Mutex::new(orders)));
+    // A round that this host leaves is ordered again.
+    drain.spawn_until("redrives", move || {
+        redrive::run(Arc::clone(&whole), Arc::clone(&orders))
+    });
+    let runners: Vec<_> = lanes.iter().map(|lane| Arc::clone(&lane.runner)).collect();
+    drain.spawn_until("module files", move || {
+        reload::follow(Arc::clone(&library), runners.clone())
+    });
+    // What it leaves is delivered again.
+    let (whole, heard) = (Arc::clone(plan), lanes.to_vec());
+    drain.spawn_until("advisories", move || {
+        advisory::route::run(Arc::clone(&whole), heard.clone())
+    });
 }
 
 /// How long an outbox waits at most for the handlers of its stream. They would have to say where they begin if the stream had

@@ -6,6 +6,7 @@
 #[macro_use]
 mod trouble;
 
+mod admin;
 mod app;
 mod broker;
 mod calendar;

@@ -2,6 +2,7 @@
 //! the text, [`Plan`] is what the rest of the program is built from.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
@@ -27,6 +28,8 @@ pub struct Plan {
     pub mesh: String,
     pub nats: Nats,
     pub log: Log,
+    /// Where a host answers over HTTP. `None`: the configuration does not say.
+    pub admin: Option<SocketAddr>,
     /// Replicas of the streams and buckets that the mesh makes for itself.
     pub replicas: usize,
     /// Whether this host has relays (see `ledger::relay`). If not, another host of the mesh must have them.

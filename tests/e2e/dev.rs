@@ -11,7 +11,7 @@ use crate::mesh::{Config, says};
 use crate::shop::{self, Shop};
 use crate::support::cli::jetmesh_with;
 use crate::support::wait::SOON;
-use crate::support::{Host, Signal, eventually, modules, path_with_tools};
+use crate::support::{Host, Signal, eventually, http, modules, path_with_tools};
 
 /// Starts it in a folder, and returns it with a client of its server.
 async fn start(dir: &TempDir, args: &[&str]) -> (Host, jetstream::Context) {
@@ -57,6 +57,9 @@ async fn a_program_beside_the_host_is_told_where_nats_is_and_ends_with_it() {
         lines.iter().any(|line| line.contains("jetmesh -c dev.toml -s nats://")),
         "{lines:?}"
     );
+    let health = host.wait_for_line(says(&["health at http://"]), SOON).await;
+    let address = http::address(&health);
+    assert_eq!(http::get(address, "/livez").await.status, 200);
     let runs = || Path::new("/proc").join(pid).exists();
     assert!(runs());
     host.stop().await;

@@ -3,6 +3,7 @@
 
 pub mod cli;
 pub mod host;
+pub mod http;
 pub mod modules;
 pub mod postgres;
 pub mod process;

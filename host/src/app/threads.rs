@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::sync::{Mutex, mpsc};
 
 use super::cache_bytes;
+use crate::admin::{AdminListener, HostStage};
 use crate::broker::provision::MESH_BUCKET;
 use crate::handler_task::lane::Lane;
 use crate::handler_task::{serve, timers};
@@ -17,6 +18,7 @@ use crate::ledger::relay::due::{HandlerTimerDue, TimerDue, TimerRoutes};
 use crate::ledger::store::{committer, follow};
 use crate::plan::Plan;
 use crate::process::drain::Drain;
+use crate::process::heartbeat;
 use crate::schedule::keeper::Keeper;
 
 /// Timers that wait to be taken in; what finds no room waits at the server.
@@ -114,6 +116,16 @@ pub fn start(
         .collect()
 }
 
+/// Starts the thread that answers at the admin address, if there is something to answer or to tell.
+pub fn admin(stage: &HostStage, listener: Option<AdminListener>) -> io::Result<Option<JoinHandle<()>>> {
+    let Some(answers) = stage.answers(listener) else {
+        return Ok(None);
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let thread = thread::Builder::new().name("admin".to_owned());
+    thread.spawn(move || runtime.block_on(answers)).map(Some)
+}
+
 fn thread(
     number: usize,
     lanes: Vec<Arc<Lane>>,
@@ -124,6 +136,7 @@ fn thread(
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let work = move || {
         runtime.block_on(async {
+            drain.spawn_beside("heartbeat", move || heartbeat::keep(format!("lanes-{number}")));
             let buckets: BTreeMap<&str, &Arc<Bucket>> = lanes
                 .iter()
                 .filter_map(|l| l.bucket.as_ref())

@@ -77,7 +77,7 @@ pub struct Args {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Run a host in production
-    Run,
+    Run(AdminArgs),
     /// Run a host for development, with a nats-server of its own
     Dev(Dev),
     /// Validate the configuration and the modules; with --connect, also what is in NATS
@@ -109,7 +109,16 @@ pub enum Command {
 }
 
 #[derive(Debug, clap::Args)]
+pub struct AdminArgs {
+    /// Address of this machine for metrics and health, such as 127.0.0.1:9464; replaces `admin.listen` of the configuration
+    #[arg(long = "admin", value_name = "ADDR")]
+    pub listen: Option<String>,
+}
+
+#[derive(Debug, clap::Args)]
 pub struct Dev {
+    #[command(flatten)]
+    pub admin: AdminArgs,
     /// Port of the nats-server; if it is taken, the next free one is used
     #[arg(long, default_value_t = 4222)]
     pub port: u16,
@@ -214,6 +223,10 @@ impl Args {
             wait: self.wait.clone(),
             log_filter: self.log.clone(),
             log_format: self.log_format.clone(),
+            admin: match &self.command {
+                Command::Run(admin) | Command::Dev(Dev { admin, .. }) => admin.listen.clone(),
+                _ => None,
+            },
         }
     }
 }

@@ -4,12 +4,14 @@ mod beside;
 mod hints;
 mod server;
 
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use async_nats::HeaderMap;
 
 use super::args::Dev;
 use super::{Args, Error, OK, UNFINISHED, run::on_signal, run::start_log, text};
+use crate::admin::AdminListener;
 use crate::app;
 use crate::broker::kv::key_subject;
 use crate::broker::kv::kv_stream;
@@ -36,6 +38,9 @@ pub async fn run(args: &Args, dev: &Dev) -> Result<u8, Error> {
     start_log(&plan)?;
     let drain = Drain::default();
     on_signal(&drain)?;
+    // Any free port, unless one is named.
+    let address = plan.admin.unwrap_or_else(|| (Ipv4Addr::LOCALHOST, 0).into());
+    let admin = AdminListener::bind(address).map_err(Error::Failed)?;
     let Some(server) = Server::start(dev, &drain).await? else {
         return Ok(OK);
     };
@@ -46,6 +51,7 @@ pub async fn run(args: &Args, dev: &Dev) -> Result<u8, Error> {
         plan.nats.url,
         server.dir.display()
     );
+    println!("health at http://{}/livez and /readyz", admin.address);
     if let Some(hint) = hints::elsewhere(&plan.nats.url, &configured) {
         println!("{hint}");
     }
@@ -73,7 +79,7 @@ pub async fn run(args: &Args, dev: &Dev) -> Result<u8, Error> {
     if let Some(beside) = &beside {
         beside.watch(&drain);
     }
-    let clean = app::run(plan, drain).await?;
+    let clean = app::run(plan, Some(admin), drain).await?;
     drop(beside);
     drop(server);
     Ok(if clean { OK } else { UNFINISHED })

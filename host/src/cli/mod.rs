@@ -187,13 +187,13 @@ fn command(args: &Args) -> ExitCode {
     let done = runtime.block_on(async {
         limits::outlive_file_size();
         match &args.command {
-            Command::Run => return run::run(args).await,
+            Command::Run(_) => return run::run(args).await,
             Command::Dev(dev) => return dev::run(args, dev).await,
             _ => {}
         }
         let stop = stop::Stop::listen()?;
         match &args.command {
-            Command::Run | Command::Dev(_) => unreachable!("a host has its own"),
+            Command::Run(_) | Command::Dev(_) => unreachable!("a host has its own"),
             Command::Check(check) => check::run(args, check).await,
             Command::Config => check::print_config(args),
             Command::Status(status) => status::run(args, status).await,

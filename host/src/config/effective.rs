@@ -36,6 +36,10 @@ pub fn effective(plan: &Plan) -> String {
             LogFormat::Json => "json",
         },
     );
+    if let Some(address) = plan.admin {
+        out.table("admin");
+        out.text("listen", &address.to_string());
+    }
     nats(&mut out, &plan.nats);
     for one in &plan.streams {
         stream(&mut out, one);

@@ -59,6 +59,7 @@ pub fn flags(overrides: &Overrides) -> Layer {
         wait,
         log_filter,
         log_format,
+        admin,
     } = overrides;
     let file = |path: &Option<std::path::PathBuf>| path.as_ref().map(|p| p.display().to_string());
     let all = [
@@ -71,6 +72,7 @@ pub fn flags(overrides: &Overrides) -> Layer {
         ("--wait", "nats", "wait", wait.clone()),
         ("--log", "log", "filter", log_filter.clone()),
         ("--log-format", "log", "format", log_format.clone()),
+        ("--admin", "admin", "listen", admin.clone()),
     ];
     let values = all.into_iter().filter_map(|(flag, table, key, text)| {
         Some(Said {

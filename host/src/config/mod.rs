@@ -1,5 +1,6 @@
 //! The configuration: read from layers (defaults, file, `JETMESH_` environment, flags) and checked into a [`Plan`].
 
+mod admin;
 mod circuit;
 mod context;
 pub mod effective;
@@ -49,6 +50,7 @@ pub struct Overrides {
     pub wait: Option<String>,
     pub log_filter: Option<String>,
     pub log_format: Option<String>,
+    pub admin: Option<String>,
 }
 
 /// A configuration that holds together.
@@ -237,6 +239,7 @@ fn plan(values: Dict, base: &Path, reader: &mut Reader) -> Plan {
     let mesh_bytes_max = root.bytes_or(reader, "mesh_max_bytes", 1 << 20..=1 << 50);
     let ledger_bytes_max = root.bytes_or(reader, "ledger_max_bytes", 1 << 20..=1 << 50);
     let log = log(root.section(reader, "log"), reader);
+    let admin = admin::read(root.section(reader, "admin"), reader);
     let mut nats = nats::read(root.section(reader, "nats"), reader);
     let mut streams = streams::read(&mut root, reader);
     let redrive = redrive::read(&mut root, reader);
@@ -255,6 +258,7 @@ fn plan(values: Dict, base: &Path, reader: &mut Reader) -> Plan {
         mesh,
         nats,
         log,
+        admin,
         replicas: narrow(replicas),
         relay,
         threads,

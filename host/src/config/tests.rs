@@ -33,6 +33,9 @@ ledger_keep = "0s"
 filter = "jetmesh=debug,info"
 format = "json"
 
+[admin]
+listen = "[::1]:9464"
+
 [nats]
 url = " host:4222 , tls://[::1]:4223"
 tls_first = true

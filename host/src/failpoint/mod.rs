@@ -2,7 +2,7 @@
 //! build has neither the code nor the variables.
 //!
 //! `MESH_FAULT=<point>:<action>[:<nth>]`, joined by commas; actions: `kill` (as `kill -9`), `stop` (SIGSTOP), `panic`,
-//! `off` (asked by [`off`]), or a number (asked by [`number`]). `nth` is the pass at which it acts, 1 unless given.
+//! `hang` (this thread does nothing any more), `off` (asked by [`off`]), or a number (asked by [`number`]). `nth` is the pass at which it acts, 1 unless given.
 //! `MESH_MISTAKE=<name>` plants a mistake in the ledger (`mistake`).
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -55,6 +55,12 @@ mod switch {
             "panic" => {
                 drop(faults);
                 panic!("the fault {name}");
+            }
+            "hang" => {
+                drop(faults);
+                loop {
+                    std::thread::park();
+                }
             }
             _ => return,
         };

@@ -1,6 +1,8 @@
 //! The process: its shutdown, its panics, its log, and what the operating system lets it have.
 
 pub mod drain;
+pub mod heartbeat;
 pub mod limits;
 pub mod panics;
+pub mod service;
 pub mod telemetry;

@@ -9,6 +9,7 @@ use wasmtime::{
     Config, Enabled, Engine, FrameInfo, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig, WasmBacktrace,
 };
 
+use crate::process::heartbeat::Heartbeat;
 use crate::process::limits;
 use crate::random::Seeds;
 use crate::text::display::clean;
@@ -163,9 +164,11 @@ fn config(instances: usize, memory_bytes_max: usize) -> Config {
 fn tick(engine: wasmtime::EngineWeak) -> std::io::Result<()> {
     let ticker = std::thread::Builder::new().name("epoch".to_owned());
     let spawned = ticker.spawn(move || {
+        let heartbeat = Heartbeat::begin("epoch");
         while let Some(engine) = engine.upgrade() {
             engine.increment_epoch();
             drop(engine);
+            heartbeat.beat();
             pause(TICK);
         }
     });

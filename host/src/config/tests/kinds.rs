@@ -131,3 +131,35 @@ fn a_missing_module_is_among_all_that_is_wrong() {
         Ok(())
     });
 }
+
+#[test]
+fn the_admin_address_is_one_that_other_machines_cannot_reach() {
+    let read = |listen: &str| parse(&format!("[admin]\nlisten = {listen:?}\n{SMALL}"), base());
+    for (listen, address) in [
+        ("127.0.0.1:9464", "127.0.0.1:9464"),
+        ("localhost:0", "127.0.0.1:0"),
+        ("[::1]:80", "[::1]:80"),
+        ("127.8.8.8:1", "127.8.8.8:1"),
+    ] {
+        assert_eq!(read(listen).unwrap().admin, Some(address.parse().unwrap()));
+    }
+    assert_eq!(parse(SMALL, base()).unwrap().admin, None);
+    for (listen, why) in [
+        ("9464", "no IP address with a port"),
+        ("127.0.0.1", "no IP address with a port"),
+        ("localhost:x", "no IP address with a port"),
+        ("example.org:9464", "no IP address with a port"),
+        ("0.0.0.0:9464", "other machines can reach 0.0.0.0:9464"),
+        ("[::]:9464", "other machines can reach [::]:9464"),
+        (
+            "10.0.0.7:9464",
+            "use \"127.0.0.1:9464\"; TLS and credentials come with the console",
+        ),
+    ] {
+        let problems = read(listen).unwrap_err().to_string();
+        assert!(
+            problems.contains("admin.listen: ") && problems.contains(why),
+            "{problems}"
+        );
+    }
+}

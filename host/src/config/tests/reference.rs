@@ -189,6 +189,7 @@ fn the_tables_of_the_reference_are_those_of_the_code() {
         [
             "-",
             "log",
+            "admin",
             "nats",
             "streams.*",
             "handlers.*",

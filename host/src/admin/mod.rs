@@ -1,0 +1,121 @@
+//! What tells others how a host stands without NATS: its admin address answers over HTTP, and the service manager that has
+//! started the host is told.
+
+mod health;
+mod http;
+mod manager;
+
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use crate::broker::latch::Latch;
+use crate::micro::Host;
+use crate::process::drain::Drain;
+use crate::process::service::ServiceManager;
+
+/// The admin address, before anything is answered there.
+#[derive(Debug)]
+pub struct AdminListener {
+    pub address: SocketAddr,
+    listener: TcpListener,
+}
+
+impl AdminListener {
+    /// # Errors
+    /// The address cannot be listened at; the text names it.
+    pub fn bind(address: SocketAddr) -> Result<AdminListener, String> {
+        let bound = || {
+            let listener = TcpListener::bind(address)?;
+            listener.set_nonblocking(true)?;
+            let address = listener.local_addr()?;
+            Ok(AdminListener { address, listener })
+        };
+        bound().map_err(|error: std::io::Error| {
+            format!(
+                "admin.listen, {address}: {error}; free this port, or choose another address with --admin, or in [admin]"
+            )
+        })
+    }
+}
+
+/// How far a host has come.
+#[derive(Clone)]
+pub enum Stage {
+    Compiling,
+    Connecting,
+    Running(Arc<Host>),
+}
+
+/// What the answers are made of.
+pub struct Admin {
+    drain: Drain,
+    stage: Mutex<Stage>,
+    ended: Latch,
+}
+
+impl Admin {
+    fn stage(&self) -> Stage {
+        self.stage.lock().clone()
+    }
+}
+
+/// Says to the admin address how far the host has come. When it is dropped, the host has ended, and nothing is answered any
+/// more.
+pub struct HostStage(Arc<Admin>);
+
+impl HostStage {
+    pub fn new(drain: &Drain) -> HostStage {
+        HostStage(Arc::new(Admin {
+            drain: drain.clone(),
+            stage: Mutex::new(Stage::Compiling),
+            ended: Latch::default(),
+        }))
+    }
+
+    pub fn is(&self, stage: Stage) {
+        *self.0.stage.lock() = stage;
+    }
+
+    /// What the admin thread does. `None`: it has nothing to do.
+    pub fn answers(&self, listener: Option<AdminListener>) -> Option<impl Future<Output = ()> + Send + use<>> {
+        let manager = ServiceManager::of_environment().unwrap_or_else(|why| {
+            tracing::warn!("the service manager cannot be told: {why}");
+            None
+        });
+        if listener.is_none() && manager.is_none() {
+            return None;
+        }
+        Some(answer(Arc::clone(&self.0), listener, manager))
+    }
+}
+
+impl Drop for HostStage {
+    fn drop(&mut self) {
+        self.0.ended.set();
+    }
+}
+
+/// Answers and tells until the host has ended.
+async fn answer(admin: Arc<Admin>, listener: Option<AdminListener>, manager: Option<ServiceManager>) {
+    if let Some(manager) = manager.map(Arc::new) {
+        let own = Arc::clone(&admin);
+        admin.drain.spawn_beside("service manager", move || {
+            manager::tell(Arc::clone(&manager), Arc::clone(&own))
+        });
+    }
+    if let Some(AdminListener { address, listener }) = listener {
+        match tokio::net::TcpListener::from_std(listener).map(Arc::new) {
+            Ok(listener) => {
+                let own = Arc::clone(&admin);
+                admin.drain.spawn_beside("admin address", move || {
+                    http::serve(Arc::clone(&listener), Arc::clone(&own))
+                });
+                tracing::info!(%address, "the admin address answers");
+            }
+            Err(error) => tracing::error!(%address, %error, "the admin address does not answer"),
+        }
+    }
+    admin.ended.wait().await;
+}
