@@ -8,7 +8,7 @@ export PATH := $(CURDIR)/.tools/bin:$(PATH)
 WASM := wasm32-unknown-unknown
 # The tests' own handler asks for everything that WASI gives.
 WASI := wasm32-wasip2
-BENCH := dispatch transactions letters handlers malformed outbox
+BENCH := dispatch transactions letters handlers malformed outbox metrics
 # The tests' build has the points at which they end or freeze the process; what `make build` makes has none.
 TEST := cargo test --locked --features failpoints
 OLDEST := $(shell sed -n 's/^SERVER_OLDEST=//p' tools/install.sh)
@@ -73,7 +73,7 @@ fixtures: # the handler written in JavaScript, for one test
 	    echo "SKIPPED: there is no npm, so the JavaScript handler is not built and not tested" >&2; \
 	fi
 
-bench: build ## measure, the tables go to standard output; one of them: make bench BENCH=dispatch, transactions, letters, handlers, malformed or outbox
+bench: build ## measure, the tables go to standard output; one of them: make bench BENCH=dispatch, transactions, letters, handlers, malformed, outbox or metrics
 	@for bench in $(BENCH); do cargo bench --locked -p jetmesh --bench "$$bench"; done
 
 lint: deny ## check the format, the dependencies, and run clippy; a warning is an error

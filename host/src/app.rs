@@ -188,9 +188,11 @@ pub async fn run(plan: Plan, admin: Option<AdminListener>, drain: Drain) -> Resu
     }
     let stage = HostStage::new(&drain);
     let no_thread = |error| Error::Thread(limits::no_thread(&error));
+    let has_address = admin.is_some();
     let admin = threads::admin(&stage, admin).map_err(no_thread)?;
     drain.spawn_beside("heartbeat", || heartbeat::keep("main".to_owned()));
-    let library = Arc::new(Library::new(runtime(&plan)?));
+    let runtime = runtime(&plan)?;
+    let library = Arc::new(Library::new(runtime.clone()));
     let modules = tokio::select! {
         modules = modules(&library, &plan) => modules?,
         () = drain.begun() => return Ok(true),
@@ -219,8 +221,9 @@ pub async fn run(plan: Plan, admin: Option<AdminListener>, drain: Drain) -> Resu
         relays,
         outboxes,
         panics: Arc::clone(&drain.panics),
+        runtime,
     });
-    stage.is(Stage::Running(Arc::clone(&told)));
+    stage.runs(&told, has_address);
     drain.spawn_until("micro service", move || micro::run(Arc::clone(&told)));
     drain.spawn_until("log watcher", telemetry::watch);
     let connections = plan.nats.connections;

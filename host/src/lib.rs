@@ -17,6 +17,7 @@ mod event;
 mod failpoint;
 mod fit;
 mod handler_task;
+mod histogram;
 #[cfg(test)]
 mod invariants;
 mod ledger;
@@ -32,10 +33,12 @@ mod text;
 mod trace;
 mod wasm;
 
-/// What a test of the wire format, which needs the real client, stands on; nothing else is for use from outside.
+/// What a test of the wire format, which needs the real client, stands on, and a benchmark of what it costs to count; nothing else
+/// is for use from outside.
 pub mod tested {
     pub use crate::broker::error::SERVER_MIN;
     pub use crate::broker::screen::Screen;
     pub use crate::broker::{Malformed, wire};
     pub use crate::event::{Headers, headers_of};
+    pub use crate::handler_task::metrics::CountedEvent;
 }

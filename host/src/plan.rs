@@ -95,6 +95,14 @@ pub struct ConnectionsWanted {
     pub most: usize,
 }
 
+impl ConnectionsWanted {
+    /// One more, by which a host with an admin address looks up what waits.
+    pub fn add_backlog(&mut self) {
+        self.usual += 1;
+        self.most += 1;
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum LogFormat {
     #[default]

@@ -57,7 +57,7 @@ async fn a_program_beside_the_host_is_told_where_nats_is_and_ends_with_it() {
         lines.iter().any(|line| line.contains("jetmesh -c dev.toml -s nats://")),
         "{lines:?}"
     );
-    let health = host.wait_for_line(says(&["health at http://"]), SOON).await;
+    let health = host.wait_for_line(says(&["metrics and health at http://"]), SOON).await;
     let address = http::address(&health);
     assert_eq!(http::get(address, "/livez").await.status, 200);
     let runs = || Path::new("/proc").join(pid).exists();

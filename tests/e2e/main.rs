@@ -51,6 +51,7 @@ mod login;
 mod malformed;
 mod mapped;
 mod mesh;
+mod metrics;
 mod modules;
 mod opening;
 mod order_service;

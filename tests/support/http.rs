@@ -26,8 +26,13 @@ impl Answer {
 pub fn address(line: &str) -> SocketAddr {
     let after = ["http://", "address="].iter().find_map(|mark| line.split_once(mark));
     let (_, rest) = after.unwrap_or_else(|| panic!("no address: {line}"));
-    let end = rest.find(|c: char| c == '/' || c.is_whitespace()).unwrap_or(rest.len());
-    rest[..end].parse().unwrap_or_else(|error| panic!("{error}: {line}"))
+    let end = rest
+        .find(|c: char| c != '.' && !c.is_ascii_digit() && c != ':')
+        .unwrap_or(rest.len());
+    rest[..end]
+        .trim_end_matches(':')
+        .parse()
+        .unwrap_or_else(|error| panic!("{error}: {line}"))
 }
 
 pub async fn get(address: SocketAddr, path: &str) -> Answer {

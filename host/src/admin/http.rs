@@ -10,7 +10,7 @@ use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use hyper::header::{ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
@@ -18,6 +18,7 @@ use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
 
 use super::Admin;
+use super::exposition::TextFormat;
 use super::health::{self, Health};
 use crate::process::limits;
 use crate::trouble::{self, Weight};
@@ -57,7 +58,7 @@ pub async fn serve(listener: Arc<TcpListener>, admin: Arc<Admin>) {
 
 async fn connection(stream: TcpStream, admin: Arc<Admin>) {
     let service = service_fn(|request: Request<Incoming>| {
-        let answer = answer(&admin, request.method(), request.uri().path());
+        let answer = answer(&admin, &request);
         async { Ok::<Answer, Infallible>(answer) }
     });
     let mut server = http1::Builder::new();
@@ -66,8 +67,9 @@ async fn connection(stream: TcpStream, admin: Arc<Admin>) {
     let _ = tokio::time::timeout(CONNECTION_MAX, served).await;
 }
 
-fn answer(admin: &Admin, method: &Method, path: &str) -> Answer {
-    let known = matches!(path, "/livez" | "/readyz");
+fn answer(admin: &Admin, request: &Request<Incoming>) -> Answer {
+    let (method, path) = (request.method(), request.uri().path());
+    let known = matches!(path, "/metrics" | "/livez" | "/readyz");
     if known && !matches!(*method, Method::GET | Method::HEAD) {
         let mut answer = of(StatusCode::METHOD_NOT_ALLOWED, TEXT, "only GET and HEAD\n".to_owned());
         answer
@@ -76,9 +78,18 @@ fn answer(admin: &Admin, method: &Method, path: &str) -> Answer {
         return answer;
     }
     match path {
+        "/metrics" => {
+            let accept = request.headers().get(ACCEPT).and_then(|accept| accept.to_str().ok());
+            let format = TextFormat::accepted(accept);
+            of(StatusCode::OK, format.content_type(), admin.metrics(format))
+        }
         "/livez" => of_health(&health::live()),
         "/readyz" => of_health(&health::ready(admin)),
-        _ => of(StatusCode::NOT_FOUND, TEXT, "there are /livez and /readyz\n".to_owned()),
+        _ => of(
+            StatusCode::NOT_FOUND,
+            TEXT,
+            "there are /metrics, /livez and /readyz\n".to_owned(),
+        ),
     }
 }
 

@@ -1,16 +1,27 @@
 //! What tells others how a host stands without NATS: its admin address answers over HTTP, and the service manager that has
 //! started the host is told.
 
+mod backlog;
+mod exposition;
+mod families;
+#[cfg(test)]
+mod families_tests;
 mod health;
 mod http;
 mod manager;
+mod proc;
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use self::backlog::MeshBacklog;
+use self::exposition::TextFormat;
+use self::families::Scrape;
+use self::proc::ProcessFigures;
 use crate::broker::latch::Latch;
+use crate::event::clock::now_ms;
 use crate::micro::Host;
 use crate::process::drain::Drain;
 use crate::process::service::ServiceManager;
@@ -52,10 +63,25 @@ pub enum Stage {
 pub struct Admin {
     drain: Drain,
     stage: Mutex<Stage>,
+    backlog: Arc<MeshBacklog>,
     ended: Latch,
 }
 
 impl Admin {
+    fn metrics(&self, format: TextFormat) -> String {
+        let stage = self.stage();
+        let scrape = Scrape {
+            host: match &stage {
+                Stage::Running(host) => Some(host),
+                Stage::Compiling | Stage::Connecting => None,
+            },
+            backlog: &self.backlog,
+            process: ProcessFigures::read(),
+            now_ms: now_ms(),
+        };
+        exposition::text(format, &scrape)
+    }
+
     fn stage(&self) -> Stage {
         self.stage.lock().clone()
     }
@@ -70,12 +96,24 @@ impl HostStage {
         HostStage(Arc::new(Admin {
             drain: drain.clone(),
             stage: Mutex::new(Stage::Compiling),
+            backlog: Arc::default(),
             ended: Latch::default(),
         }))
     }
 
     pub fn is(&self, stage: Stage) {
         *self.0.stage.lock() = stage;
+    }
+
+    /// The host runs. If it has an admin address, it is looked up from now on what waits.
+    pub fn runs(&self, host: &Arc<Host>, has_address: bool) {
+        self.is(Stage::Running(Arc::clone(host)));
+        if has_address {
+            let (backlog, host) = (Arc::clone(&self.0.backlog), Arc::clone(host));
+            self.0.drain.spawn_until("backlog", move || {
+                backlog::watch(Arc::clone(&backlog), Arc::clone(&host))
+            });
+        }
     }
 
     /// What the admin thread does. `None`: it has nothing to do.

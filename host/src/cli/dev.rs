@@ -39,6 +39,9 @@ pub async fn run(args: &Args, dev: &Dev) -> Result<u8, Error> {
     let drain = Drain::default();
     on_signal(&drain)?;
     // Any free port, unless one is named.
+    if plan.admin.is_none() {
+        plan.nats.connections.add_backlog();
+    }
     let address = plan.admin.unwrap_or_else(|| (Ipv4Addr::LOCALHOST, 0).into());
     let admin = AdminListener::bind(address).map_err(Error::Failed)?;
     let Some(server) = Server::start(dev, &drain).await? else {
@@ -51,7 +54,10 @@ pub async fn run(args: &Args, dev: &Dev) -> Result<u8, Error> {
         plan.nats.url,
         server.dir.display()
     );
-    println!("health at http://{}/livez and /readyz", admin.address);
+    println!(
+        "metrics and health at http://{}: /metrics, /livez and /readyz",
+        admin.address
+    );
     if let Some(hint) = hints::elsewhere(&plan.nats.url, &configured) {
         println!("{hint}");
     }

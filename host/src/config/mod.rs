@@ -254,6 +254,9 @@ fn plan(values: Dict, base: &Path, reader: &mut Reader) -> Plan {
     // That of the rounds of redrives.
     let redrives = handlers.iter().any(|handler| handler.redrive.is_some());
     nats.connections.most += usize::from(redrives);
+    if admin.is_some() {
+        nats.connections.add_backlog();
+    }
     Plan {
         mesh,
         nats,

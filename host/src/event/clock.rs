@@ -7,6 +7,7 @@
 //! Lines of the log have the time of the host's wall clock, [`wall_ms`]; everything else has [`now_ms`].
 
 use std::sync::LazyLock;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use parking_lot::Mutex;
@@ -25,12 +26,19 @@ const DRIFT: i64 = 2_000;
 /// Moments of the monotonic clock are counted from here.
 static BEGAN: LazyLock<Instant> = LazyLock::new(Instant::now);
 static CLOCK: Mutex<Clock> = Mutex::new(Clock::NEW);
+/// [`ahead_ms`] at the last answer.
+static AHEAD_MS: AtomicI64 = AtomicI64::new(0);
 
 /// Milliseconds since the Unix epoch, by the servers' clock as far as it is known.
 pub fn now_ms() -> u64 {
     let (wall, at) = (wall_us(), monotonic_us(Instant::now()));
     let now = CLOCK.lock().now_us(wall, at);
     u64::try_from(now / 1000).unwrap_or_default()
+}
+
+/// The same, as far as the last answer of a server told: without a lock, for figures that need no more.
+pub fn about_ms() -> u64 {
+    wall_ms().saturating_add_signed(-AHEAD_MS.load(Ordering::Relaxed))
 }
 
 /// The same by the host's own wall clock.
@@ -67,6 +75,7 @@ pub fn heard(time: &str, asked: Instant) {
         high: server * 1000 + 999 - monotonic_us(asked),
     };
     let change = CLOCK.lock().hear(seen, wall, at);
+    AHEAD_MS.store(ahead_ms(), Ordering::Relaxed);
     match change {
         Some(ClockChange::Apart(ahead_ms)) => tracing::warn!(
             "this host's clock is {} that of the NATS server: set it right, for instance with NTP; what the mesh writes has the \

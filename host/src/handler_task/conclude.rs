@@ -31,6 +31,7 @@ pub async fn conclude(lane: &Lane, delivery: Delivery, record: Option<Held>, att
     );
     if ending.is_of_this_attempt() {
         report::attempt(handler, &delivery, attempt, &ran);
+        lane.metrics.attempt(&ran.digest, &ran.outcome);
     }
     let may_have_record = delivery.turn().may_have_record();
     match ending {
@@ -44,6 +45,7 @@ pub async fn conclude(lane: &Lane, delivery: Delivery, record: Option<Held>, att
         }
         Ending::Done { resolve } => {
             Counters::add(&lane.counters.done, 1);
+            lane.metrics.decided(&delivery.message);
             if resolve {
                 Box::pin(letter::settle_directly(&lane.links, &delivery)).await;
             }
@@ -107,7 +109,8 @@ async fn dead(
         }
         failpoint::point("letter-stored");
     }
-    Counters::add(&lane.counters.dead, 1);
+    lane.counters.died(death.cause);
+    lane.metrics.decided(&delivery.message);
     let (settlement, confirmed) = death.answer();
     if !confirmed {
         delivery.acker.settle(&lane.links, &settlement).await;

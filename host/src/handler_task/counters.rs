@@ -6,13 +6,15 @@ use tokio::sync::watch;
 
 use crate::broker::Error;
 use crate::event::clock::now_ms;
+use crate::event::outcome::Cause;
 
 /// What this host has done for a handler since it started.
 #[derive(Default)]
 pub struct Counters {
     pub done: AtomicU64,
     pub retried: AtomicU64,
-    pub dead: AtomicU64,
+    /// Events that died, by [`Cause::ALL`].
+    deaths: [AtomicU64; Cause::ALL.len()],
     /// Answered without running: decided before.
     pub repeated: AtomicU64,
     /// Of these: duplicates under another sequence, recognised by their id.
@@ -28,6 +30,23 @@ pub struct Counters {
 impl Counters {
     pub fn add(counter: &AtomicU64, n: u64) {
         counter.fetch_add(n, Ordering::Relaxed);
+    }
+
+    pub fn died(&self, cause: Cause) {
+        if let Some(at) = Cause::ALL.iter().position(|one| *one == cause) {
+            Counters::add(&self.deaths[at], 1);
+        }
+    }
+
+    /// How many events died.
+    pub fn dead(&self) -> u64 {
+        self.deaths().map(|(_, count)| count).sum()
+    }
+
+    /// The same by cause.
+    pub fn deaths(&self) -> impl Iterator<Item = (Cause, u64)> + '_ {
+        let counts = self.deaths.iter().map(|count| count.load(Ordering::Relaxed));
+        Cause::ALL.into_iter().zip(counts)
     }
 
     /// Counts one more. `true`: it is the first.

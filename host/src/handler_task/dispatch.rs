@@ -1,6 +1,7 @@
 //! One event, from its delivery to its answer. [`handle`] is the whole way, in order.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use async_nats::{Message as Wire, Subject};
 use tokio::sync::SemaphorePermit;
@@ -50,6 +51,7 @@ pub async fn source(lane: &Lane, link: &Arc<Link>, wire: Wire, reply: Subject, i
 /// Dropped half-way, the event is delivered again; what was committed stands.
 pub async fn handle(lane: &Lane, delivery: Delivery) {
     failpoint::point("after-pull");
+    let delivered = Instant::now();
     let event = delivery.message.event.clone();
     // The server is told that it is worked on, for as long as this takes.
     let _leased = lane.in_flight.hold(&delivery.acker.reply);
@@ -97,6 +99,7 @@ pub async fn handle(lane: &Lane, delivery: Delivery) {
     if turn.is_beyond(number, lane.plan.retry.max_attempts) && !failpoint::off("host-verdict") {
         return Box::pin(died_before(lane, delivery, record)).await;
     }
+    lane.metrics.waited(&delivery.message, delivered.elapsed());
     // The guest runs, its outcome becomes a verdict, and the ledger commits what follows from it.
     let ran = attempt::run(lane, &delivery, record.as_ref(), number, instance).await;
     match pass {
@@ -157,7 +160,8 @@ async fn died_before(lane: &Lane, delivery: Delivery, record: Option<attempts::H
             let attempt = dead.record.attempts;
             tracing::warn!(handler = %lane.plan.name, %event, subject = delivery.message.subject, attempt,
                 outcome = attempts::HOST_ENDED, cause = %dead.cause, code = dead.failure.code, error = dead.failure.message, "dead");
-            Counters::add(&lane.counters.dead, 1);
+            lane.counters.died(dead.cause);
+            lane.metrics.decided(&delivery.message);
         }
         Ok(DeadLettered::Before) => report::repeated(&lane.plan.name, &lane.counters, &event),
         Err(error) => return put_off(&lane.links, &lane.hindered, delivery, (&error).into(), AFTER_FAULT).await,

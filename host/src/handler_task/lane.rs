@@ -14,6 +14,7 @@ use crate::handler_task::hindered::Hindered;
 use crate::handler_task::in_flight::InFlight;
 use crate::handler_task::links::{Link, Links};
 use crate::handler_task::lost::Doors;
+use crate::handler_task::metrics::HandlerMetrics;
 use crate::handler_task::record::AttemptRecords;
 use crate::handler_task::replay::lists::Lists;
 use crate::handler_task::replay::order::RedriveOrders;
@@ -45,6 +46,7 @@ pub struct Lane {
     /// What is worked on now.
     pub in_flight: InFlight,
     pub counters: Counters,
+    pub metrics: HandlerMetrics,
     /// Whether its events run.
     pub circuit: Circuit,
     /// What keeps its events from going on although it serves.
@@ -101,6 +103,7 @@ impl Lane {
             in_flight: InFlight::of(&plan),
             source: SourceMemory::new(&plan.stream, bucket.clone()),
             counters: Counters::default(),
+            metrics: HandlerMetrics::default(),
             circuit: Circuit::of(&plan),
             hindered: Hindered::default(),
             status: StatusCell::default(),

@@ -7,6 +7,7 @@ use async_nats::Subject;
 
 use crate::broker::provision::REPLAY;
 use crate::broker::{Error, Malformed, wire};
+use crate::event::outcome::Cause;
 use crate::event::{DeliveryInfo, EventId};
 use crate::handler_task::counters::Counters;
 use crate::handler_task::dead_lettering::{DeadLettered, DeadLetters};
@@ -92,7 +93,7 @@ async fn dead_letter(
     why: &str,
 ) -> Result<(), Error> {
     if dead_letters.dead_letter_malformed(event, body, why).await? == DeadLettered::Now {
-        Counters::add(&counters.dead, 1);
+        counters.died(Cause::Rejected);
     }
     Ok(())
 }

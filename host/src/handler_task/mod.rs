@@ -31,6 +31,7 @@ mod link;
 mod links;
 mod lost;
 mod malformed;
+pub mod metrics;
 mod postpone;
 mod record;
 pub mod reload;

@@ -165,23 +165,27 @@ pub fn originals(due: &Headers) -> Headers {
 
 /// How many events wait for their time, and how many are due and not published yet.
 pub async fn waiting(connection: &Connection) -> Result<(u64, u64), Error> {
-    let count = async |filter: &str| {
-        let body = json!({ "subjects_filter": filter });
-        let info: Value = match connection.api(&format!("STREAM.INFO.{DELAYED}"), &body).await {
-            Ok(info) => info,
-            Err(Error::Api {
-                code: Code::STREAM_NOT_FOUND,
-                ..
-            }) => return Ok(0),
-            Err(error) => return Err(error),
-        };
-        let listed = info["state"]["subjects"]
-            .as_object()
-            .map_or(0, |list| list.len() as u64);
-        // More than 100,000 come in pages.
-        Ok(info["total"].as_u64().unwrap_or(0).max(listed))
+    let none = |counted: Result<u64, Error>| match counted {
+        Err(error) if error.code() == Some(Code::STREAM_NOT_FOUND) => Ok(0),
+        counted => counted,
     };
-    Ok((count("$MESH.delay.>").await?, count("$MESH.due.>").await?))
+    Ok((
+        none(subjects(connection, "$MESH.delay.>").await)?,
+        none(subjects(connection, "$MESH.due.>").await)?,
+    ))
+}
+
+/// How many events wait for their time: those that a handler has emitted, or all.
+pub async fn count(connection: &Connection, handler: Option<&str>) -> Result<u64, Error> {
+    let of = handler.map_or_else(String::new, |handler| format!("{handler}."));
+    subjects(connection, &format!("$MESH.delay.{of}>")).await
+}
+
+/// How many subjects there are. The server lists none of them, because the list would begin beyond its end.
+async fn subjects(connection: &Connection, filter: &str) -> Result<u64, Error> {
+    let body = json!({ "subjects_filter": filter, "offset": i32::MAX });
+    let info: Value = connection.api(&format!("STREAM.INFO.{DELAYED}"), &body).await?;
+    Ok(info["total"].as_u64().unwrap_or(0))
 }
 
 /// When the first of the due events that are not published became due, in milliseconds since the Unix epoch. `None`: there is

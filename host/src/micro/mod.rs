@@ -19,6 +19,7 @@ use crate::micro::stats::{EndpointMetadata, Stats};
 use crate::outbox::OutboxState;
 use crate::plan::Plan;
 use crate::process::panics::Panics;
+use crate::wasm::engine::Runtime;
 
 pub mod circuit;
 mod outboxes;
@@ -53,6 +54,7 @@ pub struct Host {
     pub relays: Vec<Arc<RelayState>>,
     pub outboxes: Vec<Arc<OutboxState>>,
     pub panics: Arc<Panics>,
+    pub runtime: Runtime,
 }
 
 /// Answers for as long as it is polled.

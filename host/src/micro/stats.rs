@@ -344,7 +344,7 @@ impl<'a> Endpoint<'a> {
     fn of(lane: &'a Lane, host: &str) -> Endpoint<'a> {
         let of = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
         let counters = &lane.counters;
-        let (done, retried, dead) = (of(&counters.done), of(&counters.retried), of(&counters.dead));
+        let (done, retried, dead) = (of(&counters.done), of(&counters.retried), counters.dead());
         let attempts = done + retried + dead;
         let busy = of(&counters.busy_ns);
         let (keys_read, keys_fetched) = lane.bucket.as_ref().map_or((0, 0), |b| b.reads());

@@ -29,7 +29,7 @@ pub use command::{Skipped, database_fits, init, pause, resume, skip};
 pub use database::sql;
 pub use error::Error;
 pub use letter::{ROW, UID};
-pub use state::{OutboxStanding, OutboxState};
+pub use state::{OutboxNow, OutboxStanding, OutboxState};
 pub use stream::{newest, unfit};
 pub use table::{Backlog, COUNT_MAX};
 

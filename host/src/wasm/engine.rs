@@ -70,6 +70,17 @@ impl Runtime {
             room: Arc::default(),
         })
     }
+
+    /// Instances that live, those that are kept for reuse included.
+    pub fn instances(&self) -> u64 {
+        let metrics = self.engine.pooling_allocator_metrics();
+        metrics.map_or(0, |metrics| metrics.component_instances())
+    }
+
+    /// Runs that wait for room.
+    pub fn waiting(&self) -> usize {
+        self.room.waiting()
+    }
 }
 
 /// Compiles a component to what [`Runtime`]s of the same program can load. Takes 10 ms to 10 s of computing, and as much

@@ -63,6 +63,11 @@ impl Room {
         self.waiting.load(Ordering::Relaxed) > 0
     }
 
+    /// Tasks that wait for a place.
+    pub fn waiting(&self) -> usize {
+        self.waiting.load(Ordering::Relaxed)
+    }
+
     /// A place has come free.
     pub fn left(&self) {
         if self.is_waited_for() {

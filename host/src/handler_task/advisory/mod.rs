@@ -11,7 +11,6 @@ use crate::broker::Error;
 use crate::event::clock::now_ms;
 use crate::event::{EventId, parse_rfc3339};
 use crate::failpoint;
-use crate::handler_task::counters::Counters;
 use crate::handler_task::dead_lettering::{Dead, DeadLettered};
 use crate::handler_task::hindered::{HinderedWork, Why};
 use crate::handler_task::lane::Lane;
@@ -130,7 +129,7 @@ async fn dead_letter(lane: &Lane, link: &Link, event: &EventId, dead: Dead<'_>, 
         Some(body) if body.time_ms > at_ms => return Ok(()),
         Some(body) => {
             if dead_letters.dead_letter(event, &dead, Some(body)).await? == DeadLettered::Now {
-                Counters::add(&lane.counters.dead, 1);
+                lane.counters.died(dead.cause);
                 tracing::warn!(handler = %plan.name, %event, attempt = dead.record.attempts, cause = %dead.cause,
                     code = dead.failure.code, error = dead.failure.message, module = dead.record.module, "dead");
             }

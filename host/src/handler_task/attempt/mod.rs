@@ -3,6 +3,7 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::time::Instant;
 
 use tokio::sync::SemaphorePermit;
 
@@ -16,8 +17,10 @@ use crate::handler_task::delivery::{Delivery, Ran};
 use crate::handler_task::lane::Lane;
 use crate::handler_task::transaction;
 use crate::ledger::Bucket;
+use crate::ledger::core::fate::CommitResult;
 use crate::ledger::core::transaction::Transaction;
 use crate::ledger::identity;
+use crate::ledger::store::bucket::Alone;
 use crate::mesh_streams::attempts::Held;
 use crate::plan::RetryPolicy;
 use crate::random::Seed;
@@ -67,10 +70,7 @@ pub async fn run(
         if decides {
             failpoint::point("joined");
         }
-        let result = match alone.take() {
-            None => bucket.commit(tx).await,
-            Some(alone) => bucket.commit_alone(tx, alone).await,
-        };
+        let result = attempt.commit(bucket, tx, alone.take()).await;
         if !decides && result.is_ok() {
             bucket.doubt(effects.reads.keys());
         }
@@ -121,6 +121,7 @@ impl ThisAttempt<'_> {
         failpoint::point("after-run");
         let busy = u64::try_from(run.took.as_nanos()).unwrap_or(u64::MAX);
         Counters::add(&self.lane.counters.busy_ns, busy);
+        self.lane.metrics.ran(message, run.took);
         let ran = Ran {
             verdict: verdict(&self.lane.plan.retry, &run.outcome, self.number),
             outcome: run.outcome,
@@ -156,6 +157,19 @@ impl ThisAttempt<'_> {
             (Asks::Wait, _) => Some(transaction::waits(&plan.name, message, effects)),
             (Asks::Nothing, _) => None,
         }
+    }
+
+    /// Commits a transaction, and counts how long a decision takes.
+    async fn commit(&self, bucket: &Bucket, tx: Transaction, alone: Option<Alone<'_>>) -> CommitResult {
+        let (asked, decides) = (Instant::now(), tx.decision.is_some());
+        let result = match alone {
+            None => bucket.commit(tx).await,
+            Some(alone) => bucket.commit_alone(tx, alone).await,
+        };
+        if decides {
+            self.lane.metrics.committed(&self.delivery.message, asked.elapsed());
+        }
+        result
     }
 
     /// The transaction of an event that dies by this attempt.

@@ -34,7 +34,7 @@ const OUR_OWN: Duration = Duration::from_millis(10);
 /// A relay at work, over one connection.
 pub struct Relay {
     /// For people.
-    state: Arc<RelayState>,
+    pub(super) state: Arc<RelayState>,
     pub(super) plan: Arc<Plan>,
     pub(super) connection: Connection,
     pub(super) stream: String,

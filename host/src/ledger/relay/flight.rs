@@ -18,6 +18,8 @@ use super::blocked::{ConsequencePlace, Waiting};
 use crate::broker::connection::pub_ack;
 use crate::broker::error::Code;
 use crate::broker::{Connection, Error};
+use crate::event::clock::now_ms;
+use crate::histogram::Histogram;
 
 /// Published and not confirmed at a time. The server drops what comes faster than it stores, from 10,000 messages on.
 const AWAITED_MAX: usize = 2_000;
@@ -287,10 +289,13 @@ impl Flight {
     }
 
     /// How the consequence messages are confirmed that are done, together with all before them.
-    pub fn done(&mut self) -> Option<Subject> {
+    /// `published` counts how long they took.
+    pub fn done(&mut self, published: &Histogram) -> Option<Subject> {
         let mut reply = None;
         while let Some(one) = self.carried.pop_front_if(|one| one.whole && one.left == 0) {
             self.first += 1;
+            let took_ms = now_ms().saturating_sub(one.time_ms);
+            published.count(took_ms.saturating_mul(1_000_000));
             reply = one.reply.or(reply);
         }
         reply

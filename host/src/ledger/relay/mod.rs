@@ -243,7 +243,7 @@ fn gone(ledger: &str) -> Error {
 
 /// Confirms to the server up to where everything is published.
 async fn confirm(connection: &Connection, relay: &mut Relay) -> Result<(), Error> {
-    let Some(reply) = relay.flight.done() else {
+    let Some(reply) = relay.flight.done(&relay.state.published) else {
         return Ok(());
     };
     ack(connection, reply).await

@@ -4,6 +4,7 @@
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::event::clock::now_ms;
+use crate::histogram::Histogram;
 
 /// How many blocked targets are reported.
 pub const BLOCKED_MAX: usize = 100;
@@ -13,6 +14,8 @@ pub const BLOCKED_MAX: usize = 100;
 pub struct RelayState {
     ledger: String,
     now: Mutex<Snapshot>,
+    /// How long consequences took from their commit to their publication, in nanoseconds.
+    pub published: Histogram,
 }
 
 /// How it stood at a moment. Times are milliseconds since the Unix epoch, by this host's clock unless they say otherwise.
@@ -82,6 +85,7 @@ impl RelayState {
         RelayState {
             ledger: ledger.to_owned(),
             now: Mutex::new(now),
+            published: Histogram::times(),
         }
     }
 

@@ -14,6 +14,7 @@ use crate::broker::{Connection, Connections, Error};
 use crate::event::EventId;
 use crate::failpoint;
 use crate::failpoint::mistake::Mistake;
+use crate::histogram::Histogram;
 use crate::ledger::core::append::Batch;
 use crate::ledger::core::book::{Appended, Book, Read};
 use crate::ledger::core::entry::{Entry, Id, Incarnation, Subjects};
@@ -65,6 +66,9 @@ pub struct Bucket {
     pub(super) collected: Mutex<Option<(Instant, u64)>>,
     /// Refused batches since the start, for `status`.
     pub(super) refusals: AtomicU64,
+    /// How long appends of groups took, in nanoseconds, and how many decisions they had.
+    pub appends: Histogram,
+    pub groups: Histogram,
     /// Keys that handlers have asked for since the start, and how many of them were not at hand.
     pub(super) reads: AtomicU64,
     pub(super) fetched: AtomicU64,
@@ -127,6 +131,8 @@ impl Bucket {
             end: Mutex::new(0),
             collected: Mutex::new(None),
             refusals: AtomicU64::new(0),
+            appends: Histogram::times(),
+            groups: Histogram::sizes(),
             reads: AtomicU64::new(0),
             fetched: AtomicU64::new(0),
             trouble: Mutex::new(None),

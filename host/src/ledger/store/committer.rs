@@ -101,6 +101,9 @@ async fn append(bucket: &Bucket, connection: &Connection) -> Result<(), Error> {
                 }
                 bucket.is_certain();
                 stored(bucket, &batch, last);
+                let took = rounds.began.elapsed().as_nanos();
+                bucket.appends.count(u64::try_from(took).unwrap_or(u64::MAX));
+                bucket.groups.count(batch.entry.decisions.len() as u64);
                 give_way(bucket, rounds.began.elapsed()).await;
                 return Ok(());
             }
