@@ -2,7 +2,7 @@
 # Puts what a build and the tests need in place; quick when nothing is missing. Looks for everything first and names all
 # that is missing at once.
 #
-#   tools/install.sh rust|server|test-server|oldest|cli|postgres|deny|run|all
+#   tools/install.sh rust|server|test-server|oldest|cli|postgres|prometheus|deny|run|all
 #
 #   rust         the pinned toolchain with the targets of the handlers, and a C linker
 #   server       nats-server, at least the oldest that the host takes, on PATH or in .tools/bin
@@ -10,9 +10,10 @@
 #   oldest       nats-server in the oldest version, in .tools/<version>
 #   cli          the nats command line, on PATH or in .tools/bin; only some tests use it, so its absence is a warning
 #   postgres     PostgreSQL 14 or newer from the packages of Debian or Ubuntu; only some tests use it, so its absence is a warning
+#   prometheus   Prometheus and promtool, likewise, in .tools/bin; only some tests use them
 #   deny         cargo-deny, which `make lint` needs, on PATH or in .tools/bin
 #   run          rust, server, cli: what `make run` needs, and curl
-#   all          rust, test-server, cli, postgres: what `make test` needs
+#   all          rust, test-server, cli, postgres, prometheus: what `make test` needs
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -170,6 +171,23 @@ postgres() {
     echo "warning: no PostgreSQL, and it could not be installed: the tests that use it will skip" >&2
 }
 
+# The package is taken apart and not installed: nothing of it starts by itself, and no right of root is needed.
+prometheus() {
+    have prometheus && have promtool && return
+    [ -x "$BIN/prometheus" ] && [ -x "$BIN/promtool" ] && return
+    if have apt-get && have dpkg; then
+        echo "fetching prometheus (5 s) …"
+        local dir
+        dir=$(mktemp -d)
+        chmod 755 "$dir"
+        (cd "$dir" && apt-get download -qq prometheus >/dev/null 2>&1 && dpkg -x prometheus_*.deb .) \
+            && mkdir -p "$BIN" && install -m 755 "$dir"/usr/bin/prometheus "$dir"/usr/bin/promtool "$BIN" \
+            && rm -rf "$dir" && return
+        rm -rf "$dir"
+    fi
+    echo "warning: no Prometheus, and it could not be fetched: the test that uses it will skip" >&2
+}
+
 deny() {
     present cargo-deny "$DENY_VERSION" && return
     echo "installing cargo-deny $DENY_VERSION (3 min) …"
@@ -185,8 +203,8 @@ case "$what" in
     run) look_rust; look_server "$SERVER_OLDEST"; look_curl ;;
     all) look_rust; look_server "$SERVER_VERSION" ;;
     deny) look_rust ;;
-    oldest | cli | postgres) ;;
-    *) echo "usage: tools/install.sh rust|server|test-server|oldest|cli|postgres|deny|run|all" >&2; exit 2 ;;
+    oldest | cli | postgres | prometheus) ;;
+    *) echo "usage: tools/install.sh rust|server|test-server|oldest|cli|postgres|prometheus|deny|run|all" >&2; exit 2 ;;
 esac
 if [ ${#MISSING[@]} -gt 0 ]; then
     echo "error: this machine lacks:" >&2
@@ -200,7 +218,8 @@ case "$what" in
     oldest) oldest ;;
     cli) cli ;;
     postgres) postgres ;;
+    prometheus) prometheus ;;
     deny) rust; deny ;;
     run) rust; server "$SERVER_OLDEST"; cli ;;
-    all) rust; server "$SERVER_VERSION"; cli; postgres ;;
+    all) rust; server "$SERVER_VERSION"; cli; postgres; prometheus ;;
 esac

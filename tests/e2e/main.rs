@@ -68,6 +68,7 @@ mod pg_shop;
 mod pg_trials;
 mod poison;
 mod poisoned;
+mod prometheus;
 mod randomness;
 mod readme;
 mod recorded;

@@ -31,7 +31,7 @@ fn root() -> &'static Path {
 }
 
 /// Where a program is: in the environment variable `variable`, else in `.tools/bin`, else on `PATH`.
-fn tool(name: &str, variable: &str) -> Option<PathBuf> {
+pub fn tool(name: &str, variable: &str) -> Option<PathBuf> {
     if let Some(path) = env::var_os(variable) {
         return Some(path.into());
     }
