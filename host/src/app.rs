@@ -20,9 +20,10 @@ use crate::event::rfc3339;
 use crate::fit;
 use crate::handler_task::lane::Lane;
 use crate::handler_task::replay::order::{RedriveOrder, RedriveOrders};
-use crate::handler_task::{advisory, reload};
+use crate::handler_task::{advisory, pauses, reload};
 use crate::ledger::Bucket;
 use crate::ledger::store::known;
+use crate::mesh_streams::pauses::Pauses;
 use crate::micro;
 use crate::outbox::{self, OutboxState};
 use crate::plan::{Handler, Plan};
@@ -121,14 +122,14 @@ pub async fn make(connection: &Connection, plan: &Plan) -> Result<(), broker::Er
     provision(connection, plan, &lost).await
 }
 
-/// Makes what the mesh needs in NATS, waiting as long.
-async fn prepare(plan: &Plan, drain: &Drain) -> Result<Option<()>, broker::Error> {
+/// Makes what the mesh needs in NATS, waiting as long. Returns which handlers are paused.
+async fn prepare(plan: &Plan, drain: &Drain) -> Result<Option<Pauses>, broker::Error> {
     let prepare = async || {
         let connection = broker::open(&plan.nats, "jetmesh start").await?;
         make(&connection, plan).await?;
         match fit::apart(&connection, plan).await? {
             Some(why) => Err(broker::Error::Refused(why)),
-            None => Ok(()),
+            None => pauses::first(&connection).await,
         }
     };
     patiently(plan, drain, prepare).await
@@ -198,12 +199,13 @@ pub async fn run(plan: Plan, admin: Option<AdminListener>, drain: Drain) -> Resu
         () = drain.begun() => return Ok(true),
     };
     stage.is(Stage::Connecting);
-    if prepare(&plan, &drain).await?.is_none() {
+    let Some(paused) = prepare(&plan, &drain).await? else {
         return Ok(true);
-    }
+    };
     let places = threads::places(&plan);
     let (redrives, orders) = mpsc::channel(REDRIVES_MAX);
     let lanes = lanes(&plan, (&host, &redrives), modules, &places, &drain);
+    pauses::take_in(&lanes, &paused);
     let (fired, due) = mpsc::channel(threads::TIMERS_MAX);
     let schedules = threads::Schedules::new(&plan, &host, &lanes, &places, due);
     let (routes, timers) = threads::routes(fired, &lanes);

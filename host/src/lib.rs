@@ -12,6 +12,7 @@ mod broker;
 mod calendar;
 pub mod cli;
 mod config;
+mod control;
 mod dlq;
 mod event;
 mod failpoint;

@@ -62,6 +62,7 @@ mod outbox_log_faults;
 mod outbox_postgres;
 mod outbox_postgres_faults;
 mod panics;
+mod pause;
 mod payloads;
 mod permissions;
 mod pg_shop;

@@ -143,6 +143,9 @@ async fn what_is_printed_as_json_is_as_the_published_schemas_say() {
         "schedule-next",
         mesh.jetmesh_ok(&["schedule", "next", "tick", "--json"]).await,
     ));
+    for command in ["pause", "resume"] {
+        outputs.push((command, mesh.jetmesh_ok(&[command, "probe", "--json"]).await));
+    }
     outputs.push(("redrive", mesh.jetmesh_ok(&["redrive", "status", "--json"]).await));
     outputs.push(("status", status(&mesh).await));
     mesh.config = mesh.config.clone().table(OUTBOX);

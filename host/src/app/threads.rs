@@ -12,7 +12,7 @@ use super::cache_bytes;
 use crate::admin::{AdminListener, HostStage};
 use crate::broker::provision::MESH_BUCKET;
 use crate::handler_task::lane::Lane;
-use crate::handler_task::{serve, timers};
+use crate::handler_task::{pauses, serve, timers};
 use crate::ledger::Bucket;
 use crate::ledger::relay::due::{HandlerTimerDue, TimerDue, TimerRoutes};
 use crate::ledger::store::{committer, follow};
@@ -103,6 +103,8 @@ pub fn start(
     drain: &Drain,
 ) -> io::Result<Vec<JoinHandle<()>>> {
     let mut schedules = schedules;
+    // One thread looks for all, over the connection of its handlers.
+    let mut all = Some(lanes.to_vec());
     let mut shares: BTreeMap<usize, Vec<Arc<Lane>>> = BTreeMap::new();
     for (lane, place) in lanes.iter().zip(places) {
         shares.entry(*place).or_default().push(Arc::clone(lane));
@@ -111,7 +113,8 @@ pub fn start(
         .into_iter()
         .map(|(i, share)| {
             let own = schedules.take_if(|schedules| schedules.place == i);
-            thread(i, share, (own, timers.clone()), drain.clone(), plan.drain_timeout)
+            let beside = (own, timers.clone(), all.take());
+            thread(i, share, beside, drain.clone(), plan.drain_timeout)
         })
         .collect()
 }
@@ -129,7 +132,7 @@ pub fn admin(stage: &HostStage, listener: Option<AdminListener>) -> io::Result<O
 fn thread(
     number: usize,
     lanes: Vec<Arc<Lane>>,
-    (schedules, timers): (Option<Schedules>, TimerInlets),
+    (schedules, timers, all): (Option<Schedules>, TimerInlets, Option<Vec<Arc<Lane>>>),
     drain: Drain,
     grace: Duration,
 ) -> io::Result<JoinHandle<()>> {
@@ -159,6 +162,10 @@ fn thread(
                 drain.spawn_lane(format!("lane of {}", lane.plan.name), move || {
                     serve::run(Arc::clone(&own))
                 });
+            }
+            if let Some(all) = &all {
+                let all = all.clone();
+                drain.spawn_until("pauses", move || pauses::follow(all.clone()));
             }
             if let Some(Schedules { keeper, .. }) = &schedules {
                 let own = Arc::clone(keeper);

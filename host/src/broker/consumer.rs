@@ -97,9 +97,10 @@ impl ConsumerInfo {
     pub fn held_up(&self, stream: &str) -> Option<String> {
         let most = self.config["max_ack_pending"].as_u64().unwrap_or(u64::MAX);
         if self.paused {
-            let name = &self.name;
+            let handler = self.metadata(META_HANDLER).unwrap_or("HANDLER");
             return Some(format!(
-                "its consumer is paused: resume it with `nats consumer resume {stream} {name}`"
+                "its consumer {} on stream {stream} is paused: `jetmesh resume {handler}` resumes it",
+                self.name
             ));
         }
         (self.num_ack_pending >= most).then(|| {
@@ -153,6 +154,13 @@ impl Connection {
 }
 
 impl Connection {
+    /// Has the server deliver nothing to a consumer until a time, RFC 3339; `None`: deliver again.
+    pub async fn pause_consumer(&self, stream: &str, name: &str, until: Option<&str>) -> Result<(), Error> {
+        let body = until.map_or_else(|| json!({}), |until| json!({ "pause_until": until }));
+        let subject = format!("CONSUMER.PAUSE.{stream}.{name}");
+        self.api::<Value>(&subject, &body).await.map(drop)
+    }
+
     /// Removes a consumer; one that is not there is no error.
     pub async fn remove_consumer(&self, stream: &str, name: &str) -> Result<(), Error> {
         match self
@@ -188,13 +196,14 @@ pub struct Owner<'a> {
 }
 
 /// The consumer of a handler: made if it is not there, brought up to date if it is ours, refused if it is not. `floor`: up to
-/// here every event of the handler is decided; 0: none is, or that is not known.
+/// here every event of the handler is decided; 0: none is, or that is not known. `paused`: until when the server is to deliver
+/// nothing of one that is made.
 pub async fn bind(
     connection: &Connection,
     handler: &Handler,
     stream: &StreamInfo,
     owner: &Owner<'_>,
-    floor: u64,
+    (floor, paused): (u64, Option<&str>),
 ) -> Result<ConsumerInfo, Error> {
     let found = connection.consumer(&handler.stream, &handler.consumer).await?;
     if let Some(found) = &found {
@@ -204,7 +213,10 @@ pub async fn bind(
         Some(found) => found,
         None => {
             let start = start(handler, stream, floor)?;
-            let wanted = config(handler, owner, Origin::New(start));
+            let mut wanted = config(handler, owner, Origin::New(start));
+            if let Some(until) = paused {
+                wanted["pause_until"] = json!(until);
+            }
             match connection.put_consumer(&handler.stream, &wanted, "create").await {
                 Ok(made) => made,
                 // Another host was faster.

@@ -7,6 +7,7 @@ use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use super::dlq::Dlq;
 use super::outbox::OutboxCommand;
+use super::pause::{PauseHandlers, ResumeHandlers};
 use super::redrive::RedriveCommand;
 use super::retrying::Retrying;
 use super::schedule::ScheduleCommand;
@@ -92,9 +93,10 @@ pub enum Command {
     /// Make, show, pause and resume outboxes, which carry rows of a database into NATS
     #[command(subcommand)]
     Outbox(OutboxCommand),
-    // Its help is with its arguments.
+    // Its help is with its arguments; so is that of the next ones.
+    Pause(PauseHandlers),
+    Resume(ResumeHandlers),
     Retrying(Retrying),
-    // So is this one's.
     Trace(Box<Trace>),
     /// Show, pause and resume the replays of dead letters that the mesh makes by itself
     #[command(subcommand)]

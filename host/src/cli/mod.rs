@@ -11,6 +11,7 @@ mod dlq;
 #[cfg(test)]
 mod documented;
 mod outbox;
+mod pause;
 mod pretty;
 mod redrive;
 mod reset;
@@ -202,6 +203,8 @@ fn command(args: &Args) -> ExitCode {
             Command::Trace(trace) => trace::run(args, trace, &stop).await,
             Command::Outbox(command) => outbox::run(args, command).await,
             Command::Redrive(command) => redrive::run(args, command).await,
+            Command::Pause(asked) => pause::pause(args, asked).await,
+            Command::Resume(asked) => pause::resume(args, asked).await,
             Command::Schema(schema) => schema::run(schema),
             Command::Reset(reset) => reset::run(args, reset).await,
             Command::Schedule(schedule) => schedule::run(args, schedule, &stop).await,

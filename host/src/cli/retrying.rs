@@ -7,6 +7,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::dlq;
+use super::pause::since;
 use super::table::{self, Narrow};
 use super::text::{in_time, json_line, span};
 use super::{Args, Error, OK};
@@ -18,6 +19,7 @@ use crate::broker::{self, Connection};
 use crate::event::clock::now_ms;
 use crate::event::parse_rfc3339;
 use crate::mesh_streams::attempts::{Attempt, AttemptRecord, RUNNING};
+use crate::mesh_streams::pauses::{self, Pauses};
 use crate::micro::{self, told};
 use crate::plan::Plan;
 use crate::trace::over::Over;
@@ -36,7 +38,8 @@ const NARROW: Narrow<'_> = Narrow {
 /// which `jetmesh status` counts as in flight, and the replay of a dead letter, which `jetmesh trace` shows. An event that
 /// was decided in the last minute can still be listed. `running on HOST` is what the host recorded before the attempt. If
 /// this host has ended since, the server redelivers the event after `ack_wait`. Lines below the table count the events that
-/// wait because no attempt of them can be recorded.
+/// wait because no attempt of them can be recorded, and name the handlers that are paused: their events wait until
+/// `jetmesh resume`.
 #[derive(Debug, clap::Args)]
 pub struct Retrying {
     /// Only events of this handler
@@ -63,10 +66,11 @@ pub async fn run(args: &Args, retrying: &Retrying) -> Result<u8, Error> {
     let limit = retrying.limit.unwrap_or(if retrying.json { 0 } else { TABLE_LIMIT });
     let now = now_ms();
     let (mut next, mut count) = (BinaryHeap::new(), 0u64);
+    let pauses = pauses::load(&connection, now).await?;
     each(&connection, plan, retrying.handler.as_deref(), |record| {
         count += 1;
         if retrying.json && limit == 0 {
-            return println!("{}", json_of(plan, &record));
+            return println!("{}", json_of(plan, &record, &pauses));
         }
         let due = record.next.as_deref().and_then(parse_rfc3339).unwrap_or(0);
         next.push(Due { due, count, record });
@@ -78,9 +82,13 @@ pub async fn run(args: &Args, retrying: &Retrying) -> Result<u8, Error> {
     .await?;
     let next = next.into_sorted_vec();
     // What cannot be recorded is in no record.
-    let hindered = hindered(&connection, plan, retrying.handler.as_deref()).await;
+    let mut hindered = hindered(&connection, plan, retrying.handler.as_deref()).await;
+    let wanted = |name: &&String| retrying.handler.as_ref().is_none_or(|wanted| wanted == *name);
+    let paused = pauses.iter().filter(|(name, _)| wanted(name));
+    hindered.extend(paused.map(|(name, pause)| format!("{name} is paused {}", since(pause))));
     if retrying.json {
-        next.iter().for_each(|one| println!("{}", json_of(plan, &one.record)));
+        next.iter()
+            .for_each(|one| println!("{}", json_of(plan, &one.record, &pauses)));
         hindered.iter().for_each(|line| note!("warning: {line}"));
         return Ok(OK);
     }
@@ -91,7 +99,8 @@ pub async fn run(args: &Args, retrying: &Retrying) -> Result<u8, Error> {
         hindered.iter().for_each(|line| println!("{line}"));
         return Ok(OK);
     }
-    let rows: Vec<Vec<String>> = next.iter().map(|one| row(plan, &one.record, now)).collect();
+    let rows = next.iter().map(|one| row(plan, &one.record, now, &pauses));
+    let rows: Vec<Vec<String>> = rows.collect();
     let header = ["ID", "ATTEMPT", "NEXT", "SUBJECT", "CODE", "LAST ERROR"];
     table::print_narrow(&header, &rows, &NARROW);
     if next.len() as u64 != count {
@@ -256,21 +265,28 @@ fn max(plan: &Plan, record: &AttemptRecord) -> Option<u32> {
     Some(handler.retry.max_attempts)
 }
 
-fn row(plan: &Plan, record: &AttemptRecord, now: u64) -> Vec<String> {
-    let (failed, _) = state(record);
+fn row(plan: &Plan, record: &AttemptRecord, now: u64, pauses: &Pauses) -> Vec<String> {
+    let (failed, running) = state(record);
+    let waits = running.is_none() && pauses.contains_key(&record.handler);
     let max = max(plan, record).map_or_else(|| "?".to_owned(), |max| max.to_string());
     vec![
         format!("{}.{}", record.handler, record.event),
         format!("{} of {max}", record.attempts),
-        next(record, now),
+        if waits {
+            "when resumed".to_owned()
+        } else {
+            next(record, now)
+        },
         record.subject.clone(),
         failed.map(|f| f.code.clone()).unwrap_or_default(),
         failed.map(|f| f.message.clone()).unwrap_or_default(),
     ]
 }
 
-fn json_of(plan: &Plan, record: &AttemptRecord) -> String {
-    json_line(&RetryingJson::of(record, max(plan, record)))
+fn json_of(plan: &Plan, record: &AttemptRecord, pauses: &Pauses) -> String {
+    let mut one = RetryingJson::of(record, max(plan, record));
+    one.paused = pauses.contains_key(&record.handler);
+    json_line(&one)
 }
 
 /// An event between two attempts.
@@ -293,6 +309,8 @@ pub struct RetryingJson<'a> {
     /// When it began.
     #[schemars(extend("format" = "date-time"))]
     first_attempt: &'a str,
+    /// The handler is paused: the next attempt waits until it is resumed.
+    pub paused: bool,
     /// When the next attempt is due; null: one runs.
     #[schemars(extend("format" = "date-time"))]
     next: Option<&'a str>,
@@ -318,6 +336,7 @@ impl<'a> RetryingJson<'a> {
             attempts: record.attempts,
             max_attempts: max,
             first_attempt: &record.first,
+            paused: false,
             next: record.next.as_deref(),
             running_on: running,
             code: failed.map(|failure| failure.code.as_str()),

@@ -18,6 +18,7 @@ use super::status::json::MeshStatus;
 use super::status::outbox::OutboxStatus;
 use super::trace::TraceJson;
 use super::{Error, OK};
+use crate::control::pause::{Paused, Resumed};
 use crate::dlq::archive::Archived;
 use crate::micro::trace::{TraceAnswer, TraceRequest};
 
@@ -43,11 +44,13 @@ impl Published {
     }
 }
 
-pub static SCHEMAS: [Published; 18] = [
+pub static SCHEMAS: [Published; 20] = [
     Published::of::<MeshStatus>("status", "`status --json`"),
     Published::of::<TraceJson>("trace", "`trace --json`"),
     Published::of::<TraceRequest>("trace-request", "a request to `jetmesh.trace`"),
     Published::of::<TraceAnswer>("trace-answer", "the answer of `jetmesh.trace`"),
+    Published::of::<Paused>("pause", "a line of `pause --json`"),
+    Published::of::<Resumed>("resume", "a line of `resume --json`"),
     Published::of::<RetryingJson>("retrying", "a line of `retrying --json`"),
     Published::of::<ScheduleJson>("schedule", "`schedule show --json`, a line of `schedule ls --json`"),
     Published::of::<ScheduleDue>("schedule-next", "a line of `schedule next --json`"),

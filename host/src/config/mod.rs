@@ -30,7 +30,7 @@ pub use effective::effective;
 use layers::Layer;
 pub use reader::Problem;
 use reader::{Reader, Section};
-pub use values::{format_duration, rate};
+pub use values::{duration, format_duration, rate};
 
 use crate::plan::{Log, LogFormat, Plan};
 use crate::text::secret;

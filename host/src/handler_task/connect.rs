@@ -15,6 +15,7 @@ use crate::handler_task::sweep;
 use crate::ledger::core::entry::Incarnation;
 use crate::ledger::store::incarnation;
 use crate::ledger::store::known::{check_ledger, gone_bucket};
+use crate::mesh_streams::pauses::HandlerPause;
 use crate::plan::{Handler, Plan};
 
 /// Binds a connection to a handler's consumer.
@@ -39,7 +40,9 @@ pub async fn connect(lane: &Lane, connection: Connection) -> Result<Link, Error>
         .bucket
         .as_ref()
         .map_or(0, |bucket| bucket.floor(&plan.name, &present.token));
-    let own = bind(&connection, plan, &info, &owner, floor).await?;
+    let paused = lane.circuit.paused();
+    let until = paused.as_ref().map(HandlerPause::deadline);
+    let own = bind(&connection, plan, &info, &owner, (floor, until)).await?;
     let now = connection.stream(&plan.stream).await?;
     if now.is_none_or(|now| now.created != info.created) {
         // The stream was deleted and created again in between, and this consumer names the old incarnation: no host may use it.

@@ -110,16 +110,20 @@ pub async fn handle(lane: &Lane, delivery: Delivery) {
     conclude::conclude(lane, delivery, record, number, ran).await;
 }
 
-/// The right of an event to run, and an instance for it. No circuit keeps a letter back that is replayed: that was asked for.
+/// The right of an event to run, and an instance for it. No open circuit keeps a letter back that is replayed: that was asked for.
+/// A pause does.
 /// `None`: the event is to be given back.
 async fn admitted(lane: &Lane, of_letter: bool) -> Option<(Option<Pass<'_>>, SemaphorePermit<'_>)> {
     loop {
         let pass = match of_letter {
-            true => None,
+            true => {
+                lane.circuit.resumed(&lane.drain).await?;
+                None
+            }
             false => Some(lane.circuit.pass(&lane.drain).await?),
         };
         let instance = lane.runner.instance(&lane.drain).await?;
-        if pass.as_ref().is_none_or(Pass::stands) {
+        if pass.as_ref().map_or(!lane.circuit.is_paused(), Pass::stands) {
             return Some((pass, instance));
         }
     }

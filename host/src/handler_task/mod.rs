@@ -32,6 +32,7 @@ mod links;
 mod lost;
 mod malformed;
 pub mod metrics;
+pub mod pauses;
 mod postpone;
 mod record;
 pub mod reload;

@@ -116,7 +116,12 @@ async fn serve(lane: &Arc<Lane>, unanswered: Option<Connection>, work: &mut Work
     let connection = &link.connection;
     let source = Inlet::open(connection, &lane.plan.stream, &lane.plan.consumer).await?;
     let mut source = source.keeping(request_expires(lane.whole.handlers.len()));
-    let replays = Replays::open(connection, &lane.plan, &lane.whole.mesh, &lane.doors.replays);
+    let replays = Replays::open(
+        connection,
+        &lane.plan,
+        &lane.whole.mesh,
+        (&lane.doors.replays, &lane.circuit),
+    );
     let mut replays = beside(work, replays).await?;
     drop(turn);
     tracing::info!(handler = %lane.plan.name, stream = %lane.plan.stream, consumer = %lane.plan.consumer, guarded,
@@ -174,6 +179,7 @@ async fn take_all(
             }
             Some(()) = work.next() => {}
             () = lane.circuit.probe_due(), if lane.circuit.is_open() => {}
+            () = lane.circuit.pause_changed() => beside(work, replays.look()).await?,
             // They are bounded: a backlog of the source must not keep them waiting.
             heard = replays.next() => match heard? {
                 Heard::Pulled(pulled) => take(lane, link, pulled, work, Inbound::Replay).await?,
@@ -201,7 +207,8 @@ async fn ask(lane: &Lane, link: &Link, source: &mut Inlet, work: &mut Work) -> R
         return Err(Error::Refused(why));
     }
     let free = lane.circuit.room(lane.doors.source.free());
-    if free > 0 && source.unheard() > UNHEARD_MAX {
+    // A task whose handler is paused asks for nothing, and would not be told of a consumer that is gone.
+    if (free > 0 || lane.circuit.is_paused()) && source.unheard() > UNHEARD_MAX {
         beside(work, still_bound(&lane.plan, link)).await?;
     }
     if source.ask(free).await? {

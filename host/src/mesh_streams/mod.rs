@@ -1,7 +1,8 @@
-//! What the mesh keeps in streams of its own: dead letters, delayed events, the replays that are asked for, and the attempts
-//! at an event.
+//! What the mesh keeps in streams of its own: dead letters, delayed events, the replays that are asked for, the attempts at an
+//! event, and which handlers are paused.
 
 pub mod attempts;
 pub mod dead_letter;
 pub mod delayed;
+pub mod pauses;
 pub mod replay_queue;

@@ -21,7 +21,7 @@ use crate::plan::Plan;
 use crate::process::panics::Panics;
 use crate::wasm::engine::Runtime;
 
-pub mod circuit;
+pub mod held_back;
 mod outboxes;
 mod peers;
 pub mod settings;

@@ -5,15 +5,15 @@ use std::sync::atomic::Ordering;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::circuit::CircuitJson;
+use super::held_back::{CircuitJson, HindranceJson};
 use super::outboxes::OutboxStats;
 use super::{Host, service, settings, subject};
 use crate::event::clock;
 use crate::event::rfc3339;
-use crate::handler_task::hindered;
 use crate::handler_task::lane::Lane;
 use crate::ledger;
 use crate::ledger::relay::{RelayState, state};
+use crate::mesh_streams::pauses::HandlerPause;
 use crate::process::telemetry;
 
 const TYPE: &str = "io.nats.micro.v1.stats_response";
@@ -193,6 +193,8 @@ struct EndpointData {
     hindered: Vec<HindranceJson>,
     /// Its circuit, while that is open.
     circuit: Option<CircuitJson>,
+    /// The pause of the handler that this host obeys; null: none.
+    paused: Option<HandlerPause>,
     /// Events at work on this host.
     in_flight: usize,
     done: u64,
@@ -221,16 +223,6 @@ pub struct NotTakenJson {
     /// Since when.
     #[schemars(extend("format" = "date-time"))]
     since: String,
-}
-
-/// What keeps some events of a handler from going on.
-#[derive(Debug, Serialize, JsonSchema)]
-pub struct HindranceJson {
-    why: String,
-    #[schemars(extend("format" = "date-time"))]
-    since: String,
-    /// Events that wait for it; 0: events that were lost are not looked for; null: all that come, as a circuit is open.
-    events: Option<usize>,
 }
 
 impl<'a> Stats<'a> {
@@ -371,6 +363,7 @@ impl<'a> Endpoint<'a> {
                 }),
                 hindered: lane.hindered.now().into_iter().map(HindranceJson::from).collect(),
                 circuit: lane.circuit.told().map(|told| CircuitJson::of(host, told)),
+                paused: lane.circuit.paused(),
                 in_flight: lane.in_flight.count(),
                 done,
                 retried,
@@ -383,16 +376,6 @@ impl<'a> Endpoint<'a> {
                 keys_read,
                 keys_fetched,
             },
-        }
-    }
-}
-
-impl From<hindered::Hindrance> for HindranceJson {
-    fn from(hindrance: hindered::Hindrance) -> HindranceJson {
-        HindranceJson {
-            why: hindrance.why,
-            since: rfc3339(hindrance.since_ms),
-            events: Some(hindrance.events),
         }
     }
 }

@@ -22,6 +22,7 @@ use crate::event::outcome::HOPS_MAX;
 use crate::event::subject::subject_matches;
 use crate::event::{EventId, Headers};
 use crate::ledger::core::entry::{Head, Incarnation};
+use crate::mesh_streams::pauses::HandlerPause;
 use crate::plan::{Handler, Plan};
 
 use self::find::Place;
@@ -82,6 +83,8 @@ pub struct Part {
     /// Why some events of the handler cannot continue, as its hosts report it: `why`, `since` and `events`. Filled by the caller
     /// of the trace, for an event that is not decided.
     pub hindered: Vec<Value>,
+    /// The pause of the handler. Filled as well.
+    pub paused: Option<HandlerPause>,
     /// What of that could not be found out.
     pub note: Option<&'static str>,
 }

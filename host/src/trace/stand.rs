@@ -168,6 +168,7 @@ impl Tracer<'_> {
             before_resets,
             follows: Vec::new(),
             hindered: Vec::new(),
+            paused: None,
             note,
         })
     }

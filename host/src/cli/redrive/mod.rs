@@ -17,6 +17,7 @@ use crate::dlq::{Filter, select};
 use crate::event::clock::now_ms;
 use crate::event::parse_rfc3339;
 use crate::mesh_streams::dead_letter::Letter;
+use crate::mesh_streams::pauses;
 use crate::micro;
 use crate::micro::told::endpoints;
 use crate::plan::{Handler, Plan};
@@ -119,6 +120,11 @@ async fn show(plan: &Plan, status: &RedriveStatusArgs) -> Result<u8, Error> {
     let open: HashSet<&str> = open.filter_map(|endpoint| endpoint["name"].as_str()).collect();
     for one in all.iter_mut().filter(|one| open.contains(one.handler.as_str())) {
         let why = || "a host whose circuit for this handler is open leaves its rounds out".to_owned();
+        one.why.get_or_insert_with(why);
+    }
+    let pauses = pauses::load(&connection, now_ms()).await?;
+    for one in all.iter_mut().filter(|one| pauses.contains_key(&one.handler)) {
+        let why = || "its handler is paused: replays wait until that is resumed".to_owned();
         one.why.get_or_insert_with(why);
     }
     if status.json {

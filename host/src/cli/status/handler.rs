@@ -9,6 +9,7 @@ use crate::broker::kv::kv_stream;
 use crate::broker::{self, By, Connection};
 use crate::event::EventId;
 use crate::ledger::core::entry::{Head, Subjects};
+use crate::mesh_streams::pauses::HandlerPause;
 use crate::micro::settings::Difference;
 use crate::micro::told;
 use crate::plan::Handler;
@@ -36,6 +37,8 @@ pub struct Known<'a> {
     pub dead: u64,
     /// What its hosts do not agree on.
     pub differs: Option<Difference>,
+    /// The pause by a person.
+    pub paused: Option<&'a HandlerPause>,
     /// Events of which there are attempt records; `None`: that is not known.
     pub tried: Option<&'a [EventId]>,
 }
@@ -55,6 +58,7 @@ pub async fn stand(connection: &Connection, handler: &Handler, hosts: &Hosts<'_>
         consumer: handler.consumer.clone(),
         state: best.state,
         since: best.since.map(str::to_owned),
+        paused: known.paused.cloned(),
         why: best.why.map(str::to_owned),
         hindered: told::hindered(hosts.endpoints),
         circuits: told::circuits(hosts.endpoints),
@@ -82,6 +86,12 @@ pub async fn stand(connection: &Connection, handler: &Handler, hosts: &Hosts<'_>
         if best.why.is_none() {
             status.why.clone_from(&ledger.why);
         }
+    }
+    if let Some(pause) = known.paused
+        && matches!(status.state, HandlerState::Serving | HandlerState::Degraded)
+    {
+        status.state = HandlerState::Paused;
+        status.since = Some(pause.since.clone());
     }
     match at_nats(connection, handler, &mut status).await {
         Ok(None) => {}
@@ -201,7 +211,8 @@ async fn at_nats(
              until a host creates it again, at its next start or sweep"
         )));
     }
-    if let Some(why) = info.held_up(stream) {
+    // The server holds the consumer of a paused handler for that.
+    if let Some(why) = info.held_up(stream).filter(|_| status.paused.is_none()) {
         status.note = Some(why);
     }
     Ok(None)

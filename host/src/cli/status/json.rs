@@ -7,9 +7,10 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::outbox::OutboxStatus;
-use crate::micro::circuit::CircuitJson;
+use crate::mesh_streams::pauses::HandlerPause;
+use crate::micro::held_back::{CircuitJson, HindranceJson};
 use crate::micro::settings::Difference;
-use crate::micro::stats::{BlockedJson, HindranceJson, LeftOutJson, NotTakenJson, Stats};
+use crate::micro::stats::{BlockedJson, LeftOutJson, NotTakenJson, Stats};
 
 /// How each handler stands.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -17,7 +18,7 @@ use crate::micro::stats::{BlockedJson, HindranceJson, LeftOutJson, NotTakenJson,
 pub struct MeshStatus {
     /// The mesh's name.
     pub mesh: String,
-    /// Some host answers, and all handlers, ledgers, relays and outboxes serve; if not, the command ends with 6.
+    /// Some host answers, and all handlers, ledgers, relays and outboxes serve, or are paused; if not, the command ends with 6.
     pub serves: bool,
     pub handlers: Vec<HandlerStatus>,
     pub ledgers: Vec<LedgerStatus>,
@@ -48,6 +49,8 @@ pub struct HandlerStatus {
     /// Since when it stands so.
     #[schemars(extend("format" = "date-time"))]
     pub since: Option<String>,
+    /// The pause by a person; null: it is not paused. A handler that does not serve can be paused too.
+    pub paused: Option<HandlerPause>,
     /// Why it does not serve, or why some of its events cannot go on.
     pub why: Option<String>,
     /// What keeps some of its events from going on, by reason.
@@ -95,10 +98,26 @@ pub enum HandlerState {
     Serving,
     /// It serves, and some of its events cannot go on.
     Degraded,
+    /// A person has paused it; apart from that it serves.
+    Paused,
     Connecting,
     Starting,
     Stopped,
     Unserved,
+}
+
+impl HandlerState {
+    /// A pause by a person is as it should be.
+    pub fn serves(self) -> bool {
+        match self {
+            HandlerState::Serving | HandlerState::Paused => true,
+            HandlerState::Degraded
+            | HandlerState::Connecting
+            | HandlerState::Starting
+            | HandlerState::Stopped
+            | HandlerState::Unserved => false,
+        }
+    }
 }
 
 /// The hosts that serve a handler with the same module.

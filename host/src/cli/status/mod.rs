@@ -11,9 +11,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use serde_json::Value;
 
-use self::json::{
-    DelayedStatus, HandlerState, HandlerStatus, LedgerState, LedgerStatus, MeshStatus, Orphan, RelayStanding,
-};
+use self::json::{DelayedStatus, HandlerStatus, LedgerState, LedgerStatus, MeshStatus, Orphan, RelayStanding};
 use self::outbox::OutboxStatus;
 use super::args::Status;
 use super::redrive;
@@ -31,6 +29,7 @@ use crate::event::clock::now_ms;
 use crate::event::{EventId, rfc3339};
 use crate::mesh_streams::attempts;
 use crate::mesh_streams::delayed;
+use crate::mesh_streams::pauses::{self, Pauses};
 use crate::micro;
 use crate::micro::told::endpoints;
 use crate::plan::Plan;
@@ -54,7 +53,9 @@ pub async fn run(args: &Args, status: &Status) -> Result<u8, Error> {
         Err(error) if error.code() == Some(Code::STREAM_NOT_FOUND) => None,
         tried => or_warning(tried, &mut warnings),
     };
-    let handlers = handlers(&connection, plan, &hosts, &ledgers, &dead, tried.as_ref()).await;
+    let pauses = or_warning(pauses::load(&connection, now_ms()).await, &mut warnings).unwrap_or_default();
+    let known = (&dead, &pauses);
+    let handlers = handlers(&connection, plan, &hosts, &ledgers, known, tried.as_ref()).await;
     let near = or_warning(limits::near(&connection, plan).await, &mut warnings);
     warnings.extend(near.unwrap_or_default());
     let orphans = orphans_without_host(&connection, plan, &hosts, &mut warnings).await;
@@ -73,7 +74,7 @@ pub async fn run(args: &Args, status: &Status) -> Result<u8, Error> {
     let serves = !hosts.is_empty()
         && delayed.late_since.is_none()
         && !late
-        && handlers.iter().all(|handler| handler.state == HandlerState::Serving)
+        && handlers.iter().all(|handler| handler.state.serves())
         && ledgers.iter().all(works)
         && outboxes.iter().all(OutboxStatus::serves);
     let whole = MeshStatus {
@@ -102,7 +103,7 @@ async fn handlers(
     plan: &Plan,
     hosts: &[Value],
     ledgers: &[LedgerStatus],
-    dead: &BTreeMap<String, u64>,
+    (dead, pauses): (&BTreeMap<String, u64>, &Pauses),
     tried: Option<&BTreeMap<String, Vec<EventId>>>,
 ) -> Vec<HandlerStatus> {
     let mut by_name: HashMap<&str, Vec<&Value>> = HashMap::new();
@@ -122,6 +123,7 @@ async fn handlers(
             ledger: ledgers.iter().find(|l| Some(&l.ledger) == handler.ledger.as_ref()),
             differs: differences.remove(name),
             dead: dead.get(name).copied().unwrap_or(0),
+            paused: pauses.get(name),
             tried: tried.map(|tried| tried.get(name).map_or(&[][..], Vec::as_slice)),
         };
         handlers.push(handler::stand(connection, handler, &told, known).await);

@@ -94,6 +94,13 @@ fn handler(status: &HandlerStatus, ledgers: &[LedgerStatus]) {
         );
         println!("{name} is {}{since}: {why}", word(&status.state));
     }
+    if let Some(pause) = &status.paused {
+        println!(
+            "{name} is paused{} {}; `jetmesh resume {name}` resumes it",
+            since(Some(&pause.since)),
+            pause.told()
+        );
+    }
     for one in &status.circuits {
         let next = one["next_probe"].as_str().and_then(parse_rfc3339);
         let next = next.filter(|at| *at > now_ms());

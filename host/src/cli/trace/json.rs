@@ -9,7 +9,8 @@ use crate::dlq::payload::{Header, Payload, headers};
 use crate::event::outcome::Cause;
 use crate::event::rfc3339;
 use crate::ledger::core::entry::DecisionKind;
-use crate::micro::stats::HindranceJson;
+use crate::mesh_streams::pauses::HandlerPause;
+use crate::micro::held_back::HindranceJson;
 use crate::trace::follow::{Follow, Whereabouts};
 use crate::trace::ledger::{BeforeReset, TracedDecision, WrittenKey};
 use crate::trace::reading::Reading;
@@ -78,6 +79,8 @@ struct PartJson<'a> {
     /// host.
     #[schemars(with = "Vec<HindranceJson>")]
     hindered: &'a [Value],
+    /// The pause of the handler; null: it is not paused, or this event does not wait for a host.
+    paused: Option<&'a HandlerPause>,
     /// What of that could not be found out; null: all was.
     note: Option<&'a str>,
 }
@@ -271,12 +274,17 @@ impl<'a> From<&'a TracedMessage> for MessageJson<'a> {
 
 impl<'a> From<&'a Part> for PartJson<'a> {
     fn from(part: &'a Part) -> PartJson<'a> {
+        let mut stand = StandJson::from(&part.stand);
+        if let StandJson::Retrying { attempts } = &mut stand {
+            attempts.paused = part.paused.is_some();
+        }
         PartJson {
             handler: &part.handler,
-            stand: StandJson::from(&part.stand),
+            stand,
             before_resets: part.before_resets.iter().map(BeforeResetJson::from).collect(),
             follows: part.follows.iter().map(FollowJson::from).collect(),
             hindered: &part.hindered,
+            paused: part.paused.as_ref(),
             note: part.note,
         }
     }

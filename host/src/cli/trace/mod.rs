@@ -13,8 +13,9 @@ use super::text::json_page;
 use super::{Args, Error, OK, table};
 use crate::broker::stream::StreamState;
 use crate::broker::{self, Connection};
-use crate::event::clock::Moment;
+use crate::event::clock::{Moment, now_ms};
 use crate::event::rfc3339;
+use crate::mesh_streams::pauses::{self, Pauses};
 use crate::micro::{self, told};
 use crate::plan::Outbox;
 use crate::trace::find::{Named, Place};
@@ -139,7 +140,7 @@ fn print(events: &[Traced], searched: &[Searched]) {
     }
 }
 
-/// Adds what the hosts report that keeps events from continuing. The hosts count those events and do not name them.
+/// Adds what keeps events from continuing: pauses, and what the hosts report. The hosts count those events and do not name them.
 async fn explain(connection: &Connection, mesh: &str, events: &mut [Traced]) {
     let mut waits = false;
     events
@@ -150,10 +151,19 @@ async fn explain(connection: &Connection, mesh: &str, events: &mut [Traced]) {
     }
     let hosts = micro::hosts(connection, mesh, "STATS").await;
     let hindered = told::hindered_by_handler(&hosts);
+    let pauses = pauses::load(connection, now_ms()).await.unwrap_or_else(|error| {
+        note!("warning: {error}");
+        Pauses::new()
+    });
     let mut add = |part: &mut Part| {
         let all = hindered.get(part.handler.as_str()).into_iter().flatten();
         // A sweep that fails keeps lost events waiting, and no others.
         let lost = matches!(part.stand, Stand::Lost);
+        part.paused = pauses.get(&part.handler).cloned();
+        if let (Some(_), Stand::Waiting { held_up, .. }) = (&part.paused, &mut part.stand) {
+            // The server holds its consumer for that.
+            *held_up = None;
+        }
         part.hindered = all.filter(|one| lost || one["events"] != 0).cloned().collect();
     };
     events.iter_mut().for_each(|event| event.each_waiting(&mut add));

@@ -1,6 +1,7 @@
 //! A trace in words.
 
 use super::tree::Node;
+use crate::cli::pause::since;
 use crate::cli::retrying::{degraded, next, state};
 use crate::cli::text::value;
 use crate::event::clock::now_ms;
@@ -44,6 +45,8 @@ fn part(part: &Part) -> Node {
     below.extend(part.before_resets.iter().map(before_reset));
     below.extend(part.follows.iter().map(follow));
     below.extend(part.note.map(Node::leaf));
+    let pause = part.paused.as_ref();
+    below.extend(pause.map(|pause| Node::leaf(format!("{} is paused {}", part.handler, since(pause)))));
     below.extend(part.hindered.iter().map(|one| Node::leaf(degraded(&part.handler, one))));
     Node {
         text: format!("{}: {text}", part.handler),

@@ -1,8 +1,8 @@
 //! The circuit of a handler on this host. While nearly all of its attempts ask for another one, it is open: no events are pulled,
 //! those that are here wait, and one at a time runs as a probe. An event costs a counter while it is closed; only failures take
-//! its lock.
+//! its lock. A handler that a person has paused is held back in the same place (`pause`).
 
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, MutexGuard};
@@ -11,25 +11,36 @@ use tokio::sync::Notify;
 use self::state::{CircuitChange, CircuitState, Entrance, Sign};
 use crate::event::clock::now_ms;
 use crate::event::outcome::Outcome;
-use crate::plan::Handler;
+use crate::mesh_streams::pauses::HandlerPause;
+use crate::plan::{CircuitPolicy, Handler};
 use crate::process::drain::Drain;
 
+mod pause;
 mod state;
 
 /// How long an event that is here waits for an open circuit. Then it is given back: another host may be better off, and the
 /// server keeps it at no cost. Pull requests that were open are over by then.
 const HOLD: Duration = Duration::from_secs(30);
 
+/// In [`Circuit::held`]: it is open.
+const OPEN: u8 = 1;
+/// The same: a person has paused the handler.
+const PAUSED: u8 = 2;
+
 pub struct Circuit {
     handler: String,
     /// `None`: it is switched off.
     state: Option<Mutex<CircuitState>>,
-    is_open: AtomicBool,
+    /// What holds its events back; 0: nothing does. An event reads this and nothing else.
+    held: AtomicU8,
     /// Attempts that have ended, and not with a failure.
     others: AtomicU64,
     /// Events that wait for it here.
     waiting: AtomicUsize,
     changed: Notify,
+    pause: Mutex<Option<HandlerPause>>,
+    /// For the handler task, which is one.
+    pause_changed: Notify,
     began: Instant,
 }
 
@@ -51,24 +62,30 @@ pub struct Pass<'a> {
 
 impl Circuit {
     pub fn of(plan: &Handler) -> Circuit {
+        Circuit::new(&plan.name, plan.circuit)
+    }
+
+    fn new(handler: &str, policy: Option<CircuitPolicy>) -> Circuit {
         Circuit {
-            handler: plan.name.clone(),
-            state: plan.circuit.map(|policy| Mutex::new(CircuitState::new(policy))),
-            is_open: AtomicBool::new(false),
+            handler: handler.to_owned(),
+            state: policy.map(|policy| Mutex::new(CircuitState::new(policy))),
+            held: AtomicU8::new(0),
             others: AtomicU64::new(0),
             waiting: AtomicUsize::new(0),
             changed: Notify::new(),
+            pause: Mutex::default(),
+            pause_changed: Notify::new(),
             began: Instant::now(),
         }
     }
 
     pub fn is_open(&self) -> bool {
-        self.is_open.load(Ordering::Relaxed)
+        self.held.load(Ordering::Relaxed) & OPEN != 0
     }
 
-    /// HeldBack until an event may run. `None`: it is to be given back.
+    /// Held back until an event may run. `None`: it is to be given back.
     pub async fn pass(&self, drain: &Drain) -> Option<Pass<'_>> {
-        if !self.is_open() {
+        if self.held.load(Ordering::Relaxed) == 0 {
             return Some(self.usual());
         }
         Box::pin(self.wait(drain)).await
@@ -80,7 +97,10 @@ impl Circuit {
         loop {
             let changed = self.changed.notified();
             let now = self.began.elapsed();
-            let entrance = self.lock().map_or(Entrance::Runs, |mut state| state.enter(now));
+            let entrance = match self.is_paused() {
+                true => Entrance::WaitsForProbe,
+                false => self.lock().map_or(Entrance::Runs, |mut state| state.enter(now)),
+            };
             let pause = match entrance {
                 Entrance::Runs => return Some(self.usual()),
                 Entrance::Probes => {
@@ -102,10 +122,13 @@ impl Circuit {
         }
     }
 
-    /// How many events to have at a time: while it is open one, when a probe is due and no event is here for it.
+    /// How many events to have at a time: none while the handler is paused; while it is open one, when a probe is due and no event
+    /// is here for it.
     pub fn room(&self, free: usize) -> usize {
-        if !self.is_open() {
-            return free;
+        match self.held.load(Ordering::Relaxed) {
+            0 => return free,
+            held if held & PAUSED != 0 => return 0,
+            _ => {}
         }
         let due = self.next_probe().is_some_and(|next| next.is_zero());
         let wanted = due && self.waiting.load(Ordering::Relaxed) == 0;
@@ -205,7 +228,7 @@ impl Circuit {
         match change {
             CircuitChange::None => {}
             CircuitChange::Opened => {
-                self.is_open.store(true, Ordering::Relaxed);
+                self.held.fetch_or(OPEN, Ordering::Relaxed);
                 let why = self.told().map(|told| told.why).unwrap_or_default();
                 tracing::warn!(
                     handler,
@@ -214,11 +237,11 @@ impl Circuit {
                 );
             }
             CircuitChange::Closed(lasted, probes) => {
-                self.is_open.store(false, Ordering::Relaxed);
+                self.held.fetch_and(!OPEN, Ordering::Relaxed);
                 tracing::info!(handler, open_for = ?lasted, probes, "the circuit is closed: events are pulled again");
             }
             CircuitChange::Idle(lasted, probes) => {
-                self.is_open.store(false, Ordering::Relaxed);
+                self.held.fetch_and(!OPEN, Ordering::Relaxed);
                 tracing::info!(handler, open_for = ?lasted, probes, "the circuit is closed: no event has come to probe with");
             }
         }
@@ -228,7 +251,10 @@ impl Circuit {
 impl Pass<'_> {
     /// Whether the event may still run, after it has waited for something else.
     pub fn stands(&self) -> bool {
-        self.is_probe || !self.circuit.is_open()
+        match self.circuit.held.load(Ordering::Relaxed) {
+            0 => true,
+            held => held & PAUSED == 0 && self.is_probe,
+        }
     }
 
     /// The attempt has ended.

@@ -11,6 +11,7 @@ use crate::broker::error::Code;
 use crate::broker::provision::REPLAY;
 use crate::broker::pull::{Inlet, Pulled};
 use crate::broker::{Connection, Error};
+use crate::handler_task::circuit::Circuit;
 use crate::handler_task::lost::{self, Door};
 use crate::mesh_streams::replay_queue::subject;
 use crate::plan::Handler;
@@ -34,6 +35,8 @@ pub struct Replays<'a> {
     mesh: &'a str,
     /// What has been taken of them.
     door: &'a Door,
+    /// While the handler is paused, they wait in their stream.
+    circuit: &'a Circuit,
     /// Hears each replay of this handler as it is asked for. Absent while there is an inlet.
     asked: Option<Subscriber>,
     inlet: Option<Inlet>,
@@ -47,13 +50,14 @@ impl<'a> Replays<'a> {
         connection: &'a Connection,
         plan: &'a Handler,
         mesh: &'a str,
-        door: &'a Door,
+        (door, circuit): (&'a Door, &'a Circuit),
     ) -> Result<Replays<'a>, Error> {
         let mut replays = Replays {
             connection,
             plan,
             mesh,
             door,
+            circuit,
             asked: Some(listen(connection, &plan.name).await?),
             inlet: None,
             last: Instant::now(),
@@ -64,7 +68,7 @@ impl<'a> Replays<'a> {
 
     /// Whether something waits that was not heard of: a message to a subscriber may be lost.
     pub async fn look(&mut self) -> Result<(), Error> {
-        if self.inlet.is_some() {
+        if self.inlet.is_some() || self.circuit.is_paused() {
             return Ok(());
         }
         let filter = format!("{}.>", subject(&self.plan.name));
@@ -80,8 +84,11 @@ impl<'a> Replays<'a> {
         }
     }
 
-    /// Makes the consumer, or finds it, and pulls from it.
+    /// Makes the consumer, or finds it, and pulls from it; not while the handler is paused.
     pub async fn bind(&mut self) -> Result<(), Error> {
+        if self.circuit.is_paused() {
+            return Ok(());
+        }
         let found = bind(self.connection, self.plan, self.mesh).await?;
         let exactly_once = self.plan.ledger.is_some();
         lost::hand_back(self.connection, REPLAY, &found, self.door, exactly_once, |_| false).await;
@@ -110,7 +117,8 @@ impl<'a> Replays<'a> {
     /// Asks for as many as there is room for.
     pub async fn ask(&mut self) -> Result<(), Error> {
         if let Some(inlet) = &mut self.inlet {
-            inlet.ask(self.door.free()).await?;
+            let paused = self.circuit.is_paused();
+            inlet.ask(if paused { 0 } else { self.door.free() }).await?;
         }
         Ok(())
     }

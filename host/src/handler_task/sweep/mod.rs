@@ -19,6 +19,7 @@ use crate::event::clock::now_ms;
 use crate::event::{EventId, parse_rfc3339};
 use crate::failpoint;
 use crate::handler_task::behind;
+use crate::handler_task::circuit::Circuit;
 use crate::handler_task::counters::Counters;
 use crate::handler_task::dead_lettering::{self, DeadLettered, DeadLetters};
 use crate::handler_task::hindered::{Hindered, HinderedWork, Why};
@@ -55,6 +56,7 @@ pub async fn begin(lane: Arc<Lane>, link: Arc<Link>, only: OwnedSemaphorePermit)
         dead_letters: &lane.dead_letters,
         counters: &lane.counters,
         hindered: &lane.hindered,
+        circuit: &lane.circuit,
         connections: &lane.connections,
     };
     let swept = std::pin::pin!(async {
@@ -81,6 +83,7 @@ struct Sweep<'a> {
     dead_letters: &'a DeadLetters,
     counters: &'a Counters,
     hindered: &'a Hindered,
+    circuit: &'a Circuit,
     connections: &'a Connections,
 }
 
@@ -277,6 +280,9 @@ impl Sweep<'_> {
 
     /// An event that the server will not deliver again, undecided.
     async fn recover(&self, event: &EventId) -> Result<(), Error> {
+        if self.circuit.is_paused() {
+            return Ok(());
+        }
         let (plan, connection) = (self.plan, &self.link.connection);
         let held = attempts::load(connection, &plan.name, event).await?;
         if held.record.attempts < plan.retry.max_attempts {

@@ -11,14 +11,15 @@ use crate::cli::text::{json_line, letters};
 use crate::cli::{FAILED, OK, UNSERVED, code_of, table};
 use crate::dlq::course::Course;
 use crate::dlq::replay::End;
+use crate::mesh_streams::pauses::Pauses;
 
 /// Prints it; returns the exit code.
-pub fn tell(course: &Course, end: &End, took: Duration, args: &ReplayCommand, stop: &Stop) -> u8 {
+pub fn tell(course: &Course, end: &End, took: Duration, args: &ReplayCommand, (stop, pauses): (&Stop, &Pauses)) -> u8 {
     let counts = course.counts();
     if args.json {
         println!("{}", json_line(&AccountJson::of(course, end.into(), took)));
     } else {
-        print(course, end, took);
+        print(course, end, took, pauses);
     }
     let code = match end {
         End::Over if counts.over() == course.len() && course.lost == 0 => return OK,
@@ -40,10 +41,15 @@ pub fn tell(course: &Course, end: &End, took: Duration, args: &ReplayCommand, st
             stop.code().unwrap_or(FAILED)
         }
         End::Unserved(handler) => {
-            note!(
-                "\nerror: no host serves handler {handler}; the replays that were sent wait for one, see `jetmesh \
-                   status`"
-            );
+            match pauses.contains_key(handler) {
+                true => note!(
+                    "\nerror: handler {handler} is paused; the replays that were sent wait until `jetmesh resume {handler}`"
+                ),
+                false => note!(
+                    "\nerror: no host serves handler {handler}; the replays that were sent wait for one, see `jetmesh \
+                       status`"
+                ),
+            }
             UNSERVED
         }
         End::Broken(error) => {
@@ -59,7 +65,7 @@ pub fn tell(course: &Course, end: &End, took: Duration, args: &ReplayCommand, st
     code
 }
 
-fn print(course: &Course, end: &End, took: Duration) {
+fn print(course: &Course, end: &End, took: Duration, pauses: &Pauses) {
     let counts = course.counts();
     let seconds = took.as_secs_f64();
     let (sent, all) = (counts.sent, letters(course.len() as u64));
@@ -68,6 +74,9 @@ fn print(course: &Course, end: &End, took: Duration) {
         decided => println!("sent {sent} of {all}, decided {decided} in {seconds:.1} s"),
     }
     let undecided = match end {
+        End::Unserved(handler) if pauses.contains_key(handler) => {
+            format!("sent and not decided: {handler} is paused, so they wait until it is resumed")
+        }
         End::Unserved(handler) => format!("sent and not decided: no host serves {handler}, so they wait for one"),
         End::Over | End::TooManyFailures | End::Interrupted | End::Broken(_) => {
             "sent and not decided yet; they continue without this command".to_owned()

@@ -23,7 +23,9 @@ use crate::dlq::course::Course;
 use crate::dlq::pace::PaceLimits;
 use crate::dlq::watch::Watch;
 use crate::dlq::{replay, select};
+use crate::event::clock::now_ms;
 use crate::event::outcome::Cause;
+use crate::mesh_streams::pauses;
 use crate::plan::Plan;
 
 /// More groups than a person reads before a yes.
@@ -77,7 +79,8 @@ pub async fn run(plan: &Plan, connection: &Connection, args: &ReplayCommand, sto
         print_kinds(&course);
         return Ok(OK);
     }
-    ask(&course, &unserved::of(connection, plan, &course).await, args)?;
+    let pauses = pauses::load(connection, now_ms()).await?;
+    ask(&course, &unserved::of(connection, plan, &course, &pauses).await, args)?;
     let limits = PaceLimits {
         batch_max: args.batch as usize,
         per_second: args.rate,
@@ -91,7 +94,7 @@ pub async fn run(plan: &Plan, connection: &Connection, args: &ReplayCommand, sto
     let run = (name.as_str(), watch);
     let end = replay::run(connection, run, &mut course, limits, stop.asked(), served, seen).await;
     progress.clear();
-    Ok(account::tell(&course, &end, began.elapsed(), args, stop))
+    Ok(account::tell(&course, &end, began.elapsed(), args, (stop, &pauses)))
 }
 
 /// Asks for a yes where it is worth one.
@@ -103,7 +106,7 @@ fn ask(course: &Course, unserved: &[Unserved], args: &ReplayCommand) -> Result<(
         return Ok(());
     }
     if !unserved.is_empty() && !ask::can_ask() {
-        let text = "nothing is sent; with --yes the replays are sent, and wait for a host";
+        let text = "nothing is sent; with --yes the replays are sent, and wait";
         return Err(Error::Unserved(text.to_owned()));
     }
     if course.len() > 1 {

@@ -1,4 +1,4 @@
-//! Handlers that no host serves: what is sent to them waits.
+//! Handlers that no host serves, and those that are paused: what is sent to them waits.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -8,18 +8,26 @@ use serde_json::Value;
 
 use crate::broker::provision::REPLAY;
 use crate::broker::{self, Connection};
+use crate::cli::pause::since;
 use crate::cli::text::letters;
 use crate::dlq::course::Course;
+use crate::mesh_streams::pauses::{HandlerPause, Pauses};
 use crate::micro;
 use crate::micro::told;
 use crate::plan::Plan;
 
-/// A handler that no host serves, and how many of the letters that are meant are for it.
+/// A handler that takes no replays, and how many of the letters that are meant are for it.
 pub struct Unserved {
     handler: String,
     letters: usize,
-    /// The reason that a host gives, if one has the handler.
-    why: Option<String>,
+    why: WhyUnserved,
+}
+
+/// Why a handler takes no replays.
+enum WhyUnserved {
+    Paused(HandlerPause),
+    /// No host serves it; with the reason that a host gives, if one has the handler.
+    NoHost(Option<String>),
 }
 
 impl fmt::Display for Unserved {
@@ -29,20 +37,27 @@ impl fmt::Display for Unserved {
             letters: count,
             why,
         } = self;
-        write!(f, "no host serves handler {handler}")?;
-        if let Some(why) = why {
-            write!(f, ": {why}")?;
-        }
         let what = letters(*count as u64);
-        write!(
-            f,
-            "\n  if its {what} are sent, they wait until a host serves it; `jetmesh status` shows more"
-        )
+        match why {
+            WhyUnserved::Paused(pause) => write!(
+                f,
+                "handler {handler} is paused {}\n  if its {what} are sent, they wait until `jetmesh resume {handler}`",
+                since(pause)
+            ),
+            WhyUnserved::NoHost(why) => {
+                let why = why.as_ref().map_or_else(String::new, |why| format!(": {why}"));
+                write!(
+                    f,
+                    "no host serves handler {handler}{why}\n  if its {what} are sent, they wait until a host serves it; \
+                     `jetmesh status` shows more"
+                )
+            }
+        }
     }
 }
 
 /// Those of a course. An event that no stream took is published, and needs no host.
-pub async fn of(connection: &Connection, plan: &Plan, course: &Course) -> Vec<Unserved> {
+pub async fn of(connection: &Connection, plan: &Plan, course: &Course, pauses: &Pauses) -> Vec<Unserved> {
     let mut wanted: BTreeMap<&str, usize> = BTreeMap::new();
     for kind in course.kinds().into_iter().filter(|kind| !kind.is_undeliverable()) {
         *wanted.entry(&kind.key.handler).or_default() += kind.count;
@@ -50,25 +65,37 @@ pub async fn of(connection: &Connection, plan: &Plan, course: &Course) -> Vec<Un
     if wanted.is_empty() {
         return Vec::new();
     }
+    let mut unserved = Vec::new();
+    wanted.retain(|handler, letters| {
+        let pause = pauses.get(*handler);
+        unserved.extend(pause.map(|pause| Unserved {
+            handler: (*handler).to_owned(),
+            letters: *letters,
+            why: WhyUnserved::Paused(pause.clone()),
+        }));
+        pause.is_none()
+    });
     let began = Instant::now();
     let hosts = micro::hosts(connection, &plan.mesh, "STATS").await;
     let asked = format!("$SRV.STATS.{}", micro::service(&plan.mesh));
     if hosts.is_empty() && connection.denials.publish_since(&asked, began) {
         // This user may not ask, and so does not know.
-        return Vec::new();
+        return unserved;
     }
-    let unserved = wanted.into_iter().filter_map(|(handler, letters)| {
+    let no_host = wanted.into_iter().filter_map(|(handler, letters)| {
         let told: Vec<&Value> = endpoints(&hosts, handler).collect();
         let stopped = told.iter().all(|endpoint| endpoint["data"]["state"] == "stopped");
         stopped.then(|| Unserved {
             handler: handler.to_owned(),
             letters,
-            why: told
-                .iter()
-                .find_map(|endpoint| Some(endpoint["data"]["why"].as_str()?.to_owned())),
+            why: WhyUnserved::NoHost(
+                told.iter()
+                    .find_map(|endpoint| Some(endpoint["data"]["why"].as_str()?.to_owned())),
+            ),
         })
     });
-    unserved.collect()
+    unserved.extend(no_host);
+    unserved
 }
 
 /// Whether a host serves a handler and takes its replays.

@@ -1,0 +1,5 @@
+//! What a person tells the mesh to do, apart from its dead letters (`dlq`): each function does it and returns what has become of it.
+//! Commands print that.
+
+pub mod pause;
+pub mod person;

@@ -1,0 +1,207 @@
+//! Pausing handlers, and resuming them. The pause is stored in the mesh's bucket, which all hosts read; then the server is told to
+//! deliver nothing to the handler's consumer. `decisions/0028-pause.md` says why both.
+
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde_json::Value;
+use tokio::time::{Instant, sleep};
+
+use crate::broker::consumer::META_HANDLER;
+use crate::broker::error::Code;
+use crate::broker::{Connection, Error};
+use crate::event::clock::now_ms;
+use crate::event::rfc3339;
+use crate::mesh_streams::pauses::{self, HandlerPause};
+use crate::micro;
+use crate::micro::told::endpoints;
+use crate::plan::{Handler, Plan};
+
+/// How long hosts are given to report that they obey. They look every two seconds.
+const OBEYED_WITHIN: Duration = Duration::from_secs(5);
+const ASK_EVERY: Duration = Duration::from_millis(200);
+
+/// A pause that is asked for.
+#[derive(Debug, Clone)]
+pub struct PauseOrder {
+    pub by: String,
+    pub reason: Option<String>,
+    /// How long it lasts; `None`: until it is resumed.
+    pub lasts: Option<Duration>,
+}
+
+/// What has become of the order to pause a handler.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(title = "A line of `jetmesh pause --json`", description = "")]
+pub struct Paused {
+    pub handler: String,
+    pub outcome: PauseOutcome,
+    /// As it holds now.
+    pub pause: HandlerPause,
+    /// Why the server does not hold the consumer as well; null: it does. The hosts obey either way.
+    pub consumer_not_paused: Option<String>,
+    /// Hosts that have not reported yet that they obey.
+    pub hosts_behind: Vec<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum PauseOutcome {
+    Paused,
+    /// It was paused before, and has another end or reason now.
+    Changed,
+    /// It was paused before, and nothing else was asked for.
+    Unchanged,
+}
+
+/// What has become of the order to resume a handler.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(title = "A line of `jetmesh resume --json`", description = "")]
+pub struct Resumed {
+    pub handler: String,
+    /// false: it was not paused.
+    pub resumed: bool,
+    /// The pause that has ended; null: there was none, or only one of the consumer.
+    pub pause: Option<HandlerPause>,
+    /// Hosts that have not reported yet that they obey.
+    pub hosts_behind: Vec<String>,
+}
+
+/// Pauses handlers on all hosts.
+pub async fn pause(
+    connection: &Connection,
+    plan: &Plan,
+    handlers: &[&Handler],
+    order: &PauseOrder,
+) -> Result<Vec<Paused>, Error> {
+    let now = now_ms();
+    let until = order
+        .lasts
+        .map(|lasts| rfc3339(now + u64::try_from(lasts.as_millis()).unwrap_or(u64::MAX)));
+    let asked = |before: Option<&HandlerPause>| match before {
+        Some(before) if until.is_none() && order.reason.is_none() => (PauseOutcome::Unchanged, before.clone()),
+        Some(before) => {
+            let until = until.clone().or_else(|| before.until.clone());
+            let reason = order.reason.clone().or_else(|| before.reason.clone());
+            let (by, since) = (order.by.clone(), before.since.clone());
+            (
+                PauseOutcome::Changed,
+                HandlerPause {
+                    by,
+                    since,
+                    until,
+                    reason,
+                },
+            )
+        }
+        None => {
+            let (until, reason) = (until.clone(), order.reason.clone());
+            let (by, since) = (order.by.clone(), rfc3339(now));
+            (
+                PauseOutcome::Paused,
+                HandlerPause {
+                    by,
+                    since,
+                    until,
+                    reason,
+                },
+            )
+        }
+    };
+    let mut all = Vec::new();
+    pauses::change(connection, now, |stored| {
+        all.clear();
+        for handler in handlers {
+            let (outcome, pause) = asked(stored.get(&handler.name));
+            stored.insert(handler.name.clone(), pause.clone());
+            all.push((*handler, outcome, pause));
+        }
+        all.iter().any(|(_, outcome, _)| *outcome != PauseOutcome::Unchanged)
+    })
+    .await?;
+    let mut told = Vec::new();
+    for (handler, outcome, pause) in all {
+        // Also if nothing has changed: a command may have ended in between.
+        let held = hold(connection, handler, Some(pause.deadline())).await;
+        told.push(Paused {
+            handler: handler.name.clone(),
+            outcome,
+            pause,
+            consumer_not_paused: held.err().map(|error| error.to_string()),
+            hosts_behind: Vec::new(),
+        });
+    }
+    let behind = behind(connection, plan, handlers, true).await;
+    for (one, behind) in told.iter_mut().zip(behind) {
+        one.hosts_behind = behind;
+    }
+    Ok(told)
+}
+
+/// Resumes handlers on all hosts, and also a consumer that was paused by other means.
+pub async fn resume(connection: &Connection, plan: &Plan, handlers: &[&Handler]) -> Result<Vec<Resumed>, Error> {
+    let mut ended = Vec::new();
+    pauses::change(connection, now_ms(), |stored| {
+        ended = handlers.iter().map(|handler| stored.remove(&handler.name)).collect();
+        ended.iter().any(Option::is_some)
+    })
+    .await?;
+    let mut held = Vec::new();
+    for handler in handlers {
+        held.push(hold(connection, handler, None).await?);
+    }
+    let behind = behind(connection, plan, handlers, false).await;
+    let all = handlers.iter().zip(ended).zip(held).zip(behind);
+    let told = all.map(|(((handler, pause), held), hosts_behind)| Resumed {
+        handler: handler.name.clone(),
+        resumed: pause.is_some() || held,
+        pause,
+        hosts_behind,
+    });
+    Ok(told.collect())
+}
+
+/// Pauses the handler's consumer at the server, or resumes it. Returns whether it was paused. One that is missing is created by
+/// a host, as the stored pause says; one that is not the handler's is left alone.
+async fn hold(connection: &Connection, handler: &Handler, until: Option<&str>) -> Result<bool, Error> {
+    let (stream, consumer) = (&handler.stream, &handler.consumer);
+    let found = match connection.consumer(stream, consumer).await {
+        Err(error) if error.code() == Some(Code::STREAM_NOT_FOUND) => None,
+        found => found?,
+    };
+    let Some(found) = found.filter(|found| found.metadata(META_HANDLER) == Some(&handler.name)) else {
+        return Ok(false);
+    };
+    if found.paused || until.is_some() {
+        connection.pause_consumer(stream, consumer, until).await?;
+    }
+    Ok(found.paused)
+}
+
+/// For each handler the hosts that have not taken the order in, after they had time for it.
+async fn behind(connection: &Connection, plan: &Plan, handlers: &[&Handler], paused: bool) -> Vec<Vec<String>> {
+    let began = Instant::now();
+    loop {
+        let hosts = micro::hosts(connection, &plan.mesh, "STATS").await;
+        let behind: Vec<Vec<String>> = handlers
+            .iter()
+            .map(|handler| of_handler(&hosts, &handler.name, paused))
+            .collect();
+        if behind.iter().all(Vec::is_empty) || began.elapsed() >= OBEYED_WITHIN {
+            return behind;
+        }
+        sleep(ASK_EVERY).await;
+    }
+}
+
+fn of_handler(hosts: &[Value], handler: &str, paused: bool) -> Vec<String> {
+    let serves = |host: &&Value| {
+        let mut endpoints = endpoints(std::slice::from_ref(*host));
+        endpoints.any(|one| one["name"] == handler && one["data"]["paused"].is_object() != paused)
+    };
+    let behind = hosts.iter().filter(serves);
+    behind
+        .filter_map(|host| Some(host["id"].as_str()?.to_owned()))
+        .collect()
+}
