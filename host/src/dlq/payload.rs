@@ -44,7 +44,7 @@ pub fn headers(list: &Headers) -> Vec<Header> {
 impl Payload {
     pub fn of(bytes: &[u8]) -> Payload {
         let (encoding, data) = match Text::of(bytes) {
-            Text::Text(data) => (Encoding::Text, data),
+            Text::Text(data) => (Encoding::Text, data.into_owned()),
             Text::Base64(data) => (Encoding::Base64, data),
         };
         Payload { encoding, data }
@@ -53,7 +53,7 @@ impl Payload {
     /// `Err` says why the bytes cannot be had.
     pub fn into_bytes(self) -> Result<Bytes, String> {
         let text = match self.encoding {
-            Encoding::Text => Text::Text(self.data),
+            Encoding::Text => Text::Text(self.data.into()),
             Encoding::Base64 => Text::Base64(self.data),
         };
         text.into_bytes()

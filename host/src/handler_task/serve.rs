@@ -259,8 +259,8 @@ async fn take(
     let (message, reply) = match pulled {
         Pulled::Ended => return Ok(()),
         Pulled::Malformed(malformed, reply) => (Err(malformed), reply),
-        Pulled::Message(message) => {
-            let reply = message.reply.clone();
+        Pulled::Message(mut message) => {
+            let reply = message.reply.take();
             (Ok(message), reply)
         }
     };

@@ -33,8 +33,9 @@ pub fn done(plan: &Handler, delivery: &Delivery, attempt: u32, digest: &ModuleDi
 /// The same without the letter that a replay resolves.
 pub fn of(plan: &Handler, message: &Message, attempt: u32, digest: &ModuleDigest, effects: Effects) -> Transaction {
     let mut consequences: Vec<Planned> = Vec::with_capacity(effects.emits.len() + 1);
-    let cause = EmitCause::of(plan, message);
-    let mut ids = (0u64..).map(|i| format!("{}.{}.{i}", plan.name, message.event));
+    let event = message.event.to_string();
+    let cause = EmitCause::of(plan, message, &event);
+    let mut ids = (0u64..).map(|i| [&plan.name, ".", &event, ".", &i.to_string()].concat());
     for (emit, id) in effects.emits.into_iter().zip(&mut ids) {
         let headers = cause.headers(emit.headers, &emit.payload, &id);
         let (subject, payload) = (emit.subject, emit.payload);
@@ -65,7 +66,7 @@ pub fn of(plan: &Handler, message: &Message, attempt: u32, digest: &ModuleDigest
         writes.insert(key, set);
     }
     let id = identity::of_message(plan, message);
-    let done = Decision::done(&plan.name, message.event.to_string(), attempt, digest.to_string());
+    let done = Decision::done(&plan.name, event, attempt, digest.to_string());
     Transaction {
         handler: plan.name.clone(),
         event: message.event.clone(),
@@ -82,15 +83,18 @@ pub fn of(plan: &Handler, message: &Message, attempt: u32, digest: &ModuleDigest
 struct EmitCause<'a> {
     plan: &'a Handler,
     message: &'a Message,
+    /// Its id, as text.
+    event: &'a str,
     /// Of what it emits.
     hops: u32,
 }
 
 impl<'a> EmitCause<'a> {
-    fn of(plan: &'a Handler, message: &'a Message) -> EmitCause<'a> {
+    fn of(plan: &'a Handler, message: &'a Message, event: &'a str) -> EmitCause<'a> {
         EmitCause {
             plan,
             message,
+            event,
             hops: identity::hops(message) + 1,
         }
     }
@@ -101,7 +105,7 @@ impl<'a> EmitCause<'a> {
         headers.reserve(6);
         headers.push((EVENT_ID.to_owned(), id.to_owned()));
         headers.push((SEAL.to_owned(), identity::seal(id, payload)));
-        headers.push(("Mesh-Cause-Event".to_owned(), self.message.event.to_string()));
+        headers.push(("Mesh-Cause-Event".to_owned(), self.event.to_owned()));
         headers.push(("Mesh-Cause-Handler".to_owned(), self.plan.name.clone()));
         headers.push((HOPS.to_owned(), self.hops.to_string()));
         if let (Some(trace), false) = (self.message.header("traceparent"), traced) {

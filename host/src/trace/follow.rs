@@ -296,11 +296,11 @@ fn id_of(seen: &Seen) -> Option<&str> {
 }
 
 impl Wanted {
-    fn of((out, consequence): (u64, Consequence)) -> Option<Wanted> {
+    fn of((out, consequence): (u64, Consequence<'static>)) -> Option<Wanted> {
         match consequence {
             Consequence::Event { id, subject, .. } => Some(Wanted {
-                id,
-                subject,
+                id: id.into_owned(),
+                subject: subject.into_owned(),
                 due: None,
                 timer: None,
                 out,
@@ -312,8 +312,8 @@ impl Wanted {
                 headers,
                 ..
             } => Some(Wanted {
-                id,
-                subject: header(&headers, TIMER_SUBJECT).map_or(subject, str::to_owned),
+                id: id.into_owned(),
+                subject: header(&headers, TIMER_SUBJECT).map_or(subject.into_owned(), str::to_owned),
                 due: parse_rfc3339(&due).map(|_| due),
                 timer: header(&headers, TIMER_KEY).map(str::to_owned),
                 out,

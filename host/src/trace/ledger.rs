@@ -281,7 +281,7 @@ impl Tracer<'_> {
         &self,
         ledger: &str,
         decided: &TracedDecision,
-    ) -> Result<Option<Vec<(u64, Consequence)>>, Error> {
+    ) -> Result<Option<Vec<(u64, Consequence<'static>)>>, Error> {
         let (stream, subjects) = (kv_stream(ledger), Subjects::new(ledger));
         let connection = &self.reading.connection;
         let mine = format!("{}.{}.", decided.decision.handler, decided.decision.event);

@@ -230,6 +230,6 @@ fn absent(stream: Option<&str>, published: bool) -> String {
     }
 }
 
-fn text_of(text: &Text) -> String {
+fn text_of(text: &Text<'_>) -> String {
     text.bytes().map_or_else(|_| "?".to_owned(), |bytes| value(&bytes))
 }

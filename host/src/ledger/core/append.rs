@@ -174,9 +174,10 @@ fn decision(tx: &Transaction, writes: &[Write]) -> Option<Decision> {
 /// The record of a death, or of what a replay has made of it.
 fn death(subjects: &Subjects, n: u64, append: &str, tx: &Transaction) -> Option<Record> {
     let decision = tx.decision.as_ref()?;
+    let expect = expected_of_death(tx)?;
     Some(Record {
         subject: subjects.death(&tx.handler, &decision.event),
-        expect: expected_of_death(tx)?,
+        expect,
         mark: RecordMark::Plain,
         body: json(&Death {
             n,

@@ -1,9 +1,9 @@
 //! The keys of a bucket that this host has seen last, bounded in bytes. What is in it may be old: every commit rests on
 //! revisions that the server checks. Pure.
 
-use std::collections::HashMap;
-
 use bytes::Bytes;
+
+use super::maps::HashMap;
 
 /// A key as it was seen.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,8 +32,8 @@ const KEY_BYTES: usize = 128;
 impl Cache {
     pub fn new(bytes_max: usize) -> Cache {
         Cache {
-            young: HashMap::new(),
-            old: HashMap::new(),
+            young: HashMap::default(),
+            old: HashMap::default(),
             young_bytes: 0,
             bytes_max,
         }
@@ -72,7 +72,7 @@ impl Cache {
     }
 
     pub fn clear(&mut self) {
-        (self.young, self.old, self.young_bytes) = (HashMap::new(), HashMap::new(), 0);
+        (self.young, self.old, self.young_bytes) = (HashMap::default(), HashMap::default(), 0);
     }
 
     fn insert(&mut self, key: String, cached: Cached) {

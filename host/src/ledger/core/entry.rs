@@ -3,6 +3,7 @@
 //! Subjects, all in the bucket's stream: `$MESH.state.<bucket>.ledger.<n>` (entries), `.out.<n>` and `.out.<n>.<k>`
 //! (consequences), `.head`, `.dead.<handler>.<event>` (one record per death), `.check` (carriers of expectations).
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use base64::Engine as _;
@@ -195,7 +196,7 @@ pub struct Write {
     pub base: u64,
     /// Absent: deleted, or too large to be repeated here (see `bytes`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub value: Option<Text>,
+    pub value: Option<Text<'static>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bytes: Option<usize>,
 }
@@ -205,7 +206,9 @@ impl Write {
         Write {
             key: key.to_owned(),
             base,
-            value: value.filter(|v| v.len() <= VALUE_IN_ENTRY_MAX).map(|v| Text::of(v)),
+            value: value
+                .filter(|v| v.len() <= VALUE_IN_ENTRY_MAX)
+                .map(|v| Text::of(v).into_owned()),
             bytes: value.map(Bytes::len),
         }
     }
@@ -214,22 +217,29 @@ impl Write {
 /// Bytes in JSON: as text where they are text, else in base64.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Text {
-    Text(String),
+pub enum Text<'a> {
+    Text(Cow<'a, str>),
     Base64(String),
 }
 
-impl Text {
-    pub fn of(bytes: &[u8]) -> Text {
+impl<'a> Text<'a> {
+    pub fn of(bytes: &'a [u8]) -> Text<'a> {
         match std::str::from_utf8(bytes) {
-            Ok(text) => Text::Text(text.to_owned()),
+            Ok(text) => Text::Text(text.into()),
             Err(_) => Text::Base64(BASE64.encode(bytes)),
+        }
+    }
+
+    pub fn into_owned(self) -> Text<'static> {
+        match self {
+            Text::Text(text) => Text::Text(text.into_owned().into()),
+            Text::Base64(text) => Text::Base64(text),
         }
     }
 
     pub fn into_bytes(self) -> Result<Bytes, String> {
         match self {
-            Text::Text(text) => Ok(text.into()),
+            Text::Text(text) => Ok(text.into_owned().into()),
             Text::Base64(text) => BASE64.decode(text).map(Bytes::from).map_err(|e| e.to_string()),
         }
     }

@@ -74,7 +74,10 @@ impl<W> Group<W> {
     /// Whether there is room for one more, that touches these keys. A group of one is what it is: `batch` says whether
     /// it can be sent.
     pub fn fits(&self, more: GroupRoom, versions: &BTreeMap<String, Version>, payload_max: usize) -> bool {
-        self.members.is_empty() || Group::<W>::holds(self.with(more, versions), payload_max)
+        // The count of new keys is looked up only where it matters.
+        self.members.is_empty()
+            || Group::<W>::holds(self.room.plus(more), payload_max)
+            || Group::<W>::holds(self.with(more, versions), payload_max)
     }
 
     /// How much it holds with one more. A key is one message, however many transactions touch it.

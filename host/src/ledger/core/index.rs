@@ -1,9 +1,10 @@
 //! What is decided, as the ledger tells it: a floor for each handler and the decisions above it. Pure.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::BTreeMap;
 
 use super::entry::{DecisionKind, Entry, Floor, Head, Id};
 use super::ids::Ids;
+use super::maps::{HashMap, HashSet};
 use super::replayed::Replayed;
 use crate::event::EventId;
 

@@ -13,6 +13,7 @@ pub mod ids;
 mod incarnation;
 pub mod index;
 pub mod join;
+mod maps;
 mod memory;
 pub mod opening;
 pub mod outs;

@@ -1,5 +1,7 @@
 //! Consequences laid out as messages of a batch: as few as their bytes allow. Pure.
 
+use std::borrow::Cow;
+
 use super::transaction::Planned;
 use bytes::Bytes;
 
@@ -57,7 +59,13 @@ fn flush(subjects: &Subjects, n: u64, packed: &mut Vec<u8>, records: &mut Vec<Re
 }
 
 /// A payload where its consequence is, or in parts.
-fn lay(subjects: &Subjects, n: u64, payload: &Bytes, payload_max: usize, records: &mut Vec<Record>) -> StoredBody {
+fn lay<'a>(
+    subjects: &Subjects,
+    n: u64,
+    payload: &'a Bytes,
+    payload_max: usize,
+    records: &mut Vec<Record>,
+) -> StoredBody<'a> {
     if payload.len() <= BODY_HERE_MAX && in_json(payload) <= payload_max / 4 {
         return StoredBody::Here(Text::of(payload));
     }
@@ -74,7 +82,11 @@ fn lay(subjects: &Subjects, n: u64, payload: &Bytes, payload_max: usize, records
     StoredBody::Parts(parts)
 }
 
-fn consequence(planned: &Planned, (n, death): (u64, usize), lay: &mut dyn FnMut(&Bytes) -> StoredBody) -> Consequence {
+fn consequence<'a>(
+    planned: &'a Planned,
+    (n, death): (u64, usize),
+    lay: &mut dyn FnMut(&'a Bytes) -> StoredBody<'a>,
+) -> Consequence<'a> {
     match planned {
         Planned::Event {
             id,
@@ -82,9 +94,9 @@ fn consequence(planned: &Planned, (n, death): (u64, usize), lay: &mut dyn FnMut(
             headers,
             payload,
         } => Consequence::Event {
-            id: id.clone(),
-            subject: subject.clone(),
-            headers: headers.clone(),
+            id: id.into(),
+            subject: subject.into(),
+            headers: Cow::Borrowed(headers),
             body: lay(payload),
         },
         Planned::Delayed {
@@ -94,10 +106,10 @@ fn consequence(planned: &Planned, (n, death): (u64, usize), lay: &mut dyn FnMut(
             headers,
             payload,
         } => Consequence::Delayed {
-            id: id.clone(),
+            id: id.into(),
             due: rfc3339(*due_ms),
-            subject: subject.clone(),
-            headers: headers.clone(),
+            subject: subject.into(),
+            headers: Cow::Borrowed(headers),
             body: lay(payload),
         },
         Planned::Letter {
@@ -111,8 +123,8 @@ fn consequence(planned: &Planned, (n, death): (u64, usize), lay: &mut dyn FnMut(
                 false => (name.clone(), value.clone()),
             };
             Consequence::Letter {
-                subject: subject.clone(),
-                headers: headers.iter().map(named).collect(),
+                subject: subject.into(),
+                headers: Cow::Owned(headers.iter().map(named).collect()),
                 body: lay(payload),
                 death: Some(death),
             }
@@ -123,10 +135,10 @@ fn consequence(planned: &Planned, (n, death): (u64, usize), lay: &mut dyn FnMut(
             in_parts,
             asked_by,
         } => Consequence::Settle {
-            subject: subject.clone(),
-            reason: reason.clone(),
+            subject: subject.into(),
+            reason: reason.into(),
             in_parts: *in_parts,
-            asked_by: asked_by.clone(),
+            asked_by: asked_by.as_deref().map(Cow::Borrowed),
         },
     }
 }

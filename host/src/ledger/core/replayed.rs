@@ -1,8 +1,9 @@
 //! The replays that were done of late. A letter is settled a moment after its replay's `done`, and below the floor only the
 //! death's record tells of it: who asks in between is answered from here. Pure.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 
+use super::maps::HashMap;
 use crate::event::EventId;
 
 /// More than a relay has in hand.

@@ -1,8 +1,7 @@
 //! The events that stand in a group: each at most once, and none twice under another sequence. Pure.
 
-use std::collections::{HashMap, HashSet};
-
 use super::entry::{Hash, Id};
+use super::maps::{HashMap, HashSet};
 use crate::event::EventId;
 use crate::ledger::core::transaction::Transaction;
 
@@ -28,10 +27,11 @@ impl Standing {
 
     pub fn insert(&mut self, tx: &Transaction) {
         let Some(decision) = &tx.decision else { return };
-        match self.events.get_mut(&tx.handler) {
-            Some(events) => drop(events.insert(tx.event.clone())),
-            None => drop(self.events.insert(tx.handler.clone(), [tx.event.clone()].into())),
-        }
+        let events = match self.events.get_mut(&tx.handler) {
+            Some(events) => events,
+            None => self.events.entry(tx.handler.clone()).or_default(),
+        };
+        events.insert(tx.event.clone());
         if let (Some(id), None) = (&decision.id, &decision.same_as) {
             let same = self.ids.entry((tx.handler.clone(), id.hash)).or_default();
             same.push((tx.event.clone(), id.time_ms));

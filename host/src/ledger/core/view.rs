@@ -1,9 +1,9 @@
 //! The keys of a bucket as a transaction that runs now sees them: what has joined and is not committed yet lies over
 //! what is known to be stored. Pure.
 
-use std::collections::HashMap;
-
 use bytes::Bytes;
+
+use super::maps::HashMap;
 
 use super::cache::{Cache, Cached};
 use super::group::TxId;
@@ -27,7 +27,7 @@ impl View {
     pub fn new(cache_bytes_max: usize) -> View {
         View {
             cache: Cache::new(cache_bytes_max),
-            overlay: HashMap::new(),
+            overlay: HashMap::default(),
         }
     }
 

@@ -63,7 +63,7 @@ impl World {
         }
     }
 
-    fn publish(&mut self, bounds: &Bounds, consequence: &Consequence, entry_sequence: u64, there: &[usize]) {
+    fn publish(&mut self, bounds: &Bounds, consequence: &Consequence<'_>, entry_sequence: u64, there: &[usize]) {
         match consequence {
             Consequence::Event { id, .. } => {
                 let at = event_of(id.rsplit('.').next().unwrap_or_default());

@@ -207,7 +207,7 @@ impl Relay {
             let what = self.subjects.entry(out.n);
             return Err(Error::Missing { what });
         };
-        let mut consequences: Vec<Option<Consequence>> = out.consequences.into_iter().map(Some).collect();
+        let mut consequences: Vec<Option<Consequence<'static>>> = out.consequences.into_iter().map(Some).collect();
         for (i, waiting) in due {
             let Some(consequence) = consequences.get_mut(i).and_then(Option::take) else {
                 continue;

@@ -1,7 +1,9 @@
 //! One consequence on its way: what is published for it, and where.
 
-use super::task::Task;
+use std::borrow::Cow;
 use std::time::Duration;
+
+use super::task::Task;
 
 use bytes::{Bytes, BytesMut};
 use tokio::time::Instant;
@@ -21,41 +23,51 @@ use crate::mesh_streams::delayed::{self, Delayed};
 
 impl Relay {
     /// Begins to publish one consequence.
-    pub(super) async fn begin(&mut self, task: Task, consequence: Consequence) -> Result<(), Error> {
+    pub(super) async fn begin(&mut self, task: Task, consequence: Consequence<'static>) -> Result<(), Error> {
         match consequence {
             Consequence::Event {
                 id,
                 subject,
                 headers,
                 body,
-            } => self.event(task, (id, subject, headers), body).await,
+            } => {
+                let event = (id.into_owned(), subject.into_owned(), headers.into_owned());
+                self.event(task, event, body).await
+            }
             Consequence::Delayed {
                 id,
                 due,
                 subject,
                 headers,
                 body,
-            } => self.delayed(task, &due, (id, subject, headers), body).await,
+            } => {
+                let event = (id.into_owned(), subject.into_owned(), headers.into_owned());
+                self.delayed(task, &due, event, body).await
+            }
             Consequence::Letter {
                 subject,
-                mut headers,
+                headers,
                 body,
                 death,
             } => {
+                let mut headers = headers.into_owned();
                 if let Some(place) = death {
                     let record = record_of_death(task.entry_sequence, place);
                     headers.push((DEATH_RECORD.to_owned(), record.to_string()));
                 }
                 let payload = self.payload(task.entry, body).await?;
                 failpoint::point("before-letter");
-                self.store(task, subject, headers, payload).await
+                self.store(task, subject.into_owned(), headers, payload).await
             }
             Consequence::Settle {
                 subject,
                 reason,
                 in_parts,
                 asked_by,
-            } => self.settle(task, subject, (reason, asked_by), in_parts).await,
+            } => {
+                let told = (reason.into_owned(), asked_by.map(Cow::into_owned));
+                self.settle(task, subject.into_owned(), told, in_parts).await
+            }
         }
     }
 
@@ -65,7 +77,7 @@ impl Relay {
         task: Task,
         due: &str,
         (id, subject, mut headers): (String, String, Headers),
-        body: StoredBody,
+        body: StoredBody<'static>,
     ) -> Result<(), Error> {
         if self.is_again(&task) && self.is_letter(&id).await? {
             return Ok(());
@@ -123,7 +135,7 @@ impl Relay {
         &mut self,
         task: Task,
         (id, subject, headers): (String, String, Headers),
-        body: StoredBody,
+        body: StoredBody<'static>,
     ) -> Result<(), Error> {
         if let Some(why) = task.letter() {
             let payload = self.payload(task.entry, body).await?;
@@ -209,7 +221,7 @@ impl Relay {
         Ok(())
     }
 
-    async fn payload(&mut self, entry: u64, body: StoredBody) -> Result<Bytes, Error> {
+    async fn payload(&mut self, entry: u64, body: StoredBody<'static>) -> Result<Bytes, Error> {
         let parts = match body {
             StoredBody::Here(text) => {
                 return text.into_bytes().map_err(|why| Error::Answer {
