@@ -76,6 +76,18 @@ impl Connection {
         Ok(None)
     }
 
+    /// When the oldest message was stored that a consumer has not been acked for, in milliseconds since the Unix epoch. One request for
+    /// each of its filters.
+    pub async fn oldest_unsettled(&self, stream: &str, consumer: &ConsumerInfo) -> Result<Option<u64>, Error> {
+        let mut oldest: Option<u64> = None;
+        for filter in filters(&consumer.config) {
+            let next = self.stored_next(stream, consumer.settled_floor() + 1, &filter).await?;
+            let times = oldest.into_iter().chain(next.map(|next| next.time_ms));
+            oldest = times.min();
+        }
+        Ok(oldest)
+    }
+
     /// Deletes a consumer and creates it again with the same settings and metadata, so that the server delivers what is stored
     /// from a sequence on. `metadata`: entries to add.
     pub async fn recreate(

@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::json::{HandlerState, HandlerStatus, LedgerState, LedgerStatus, ServedModule};
 use crate::broker::kv::kv_stream;
 use crate::broker::{self, By, Connection};
-use crate::event::EventId;
+use crate::event::{EventId, rfc3339};
 use crate::ledger::core::entry::{Head, Subjects};
 use crate::mesh_streams::pauses::HandlerPause;
 use crate::micro::settings::Difference;
@@ -67,6 +67,7 @@ pub async fn stand(connection: &Connection, handler: &Handler, hosts: &Hosts<'_>
         settings_differ: known.differs,
         pending: None,
         in_flight: None,
+        oldest: None,
         removed: removed(hosts.endpoints),
         retrying: known.tried.map(|tried| tried.iter().filter(waits).count()),
         decided: handler.ledger.is_some().then(decided),
@@ -210,6 +211,10 @@ async fn at_nats(
             "stream {stream} has lost its last messages: consumer {consumer} is ahead of it, and receives nothing \
              until a host creates it again, at its next start or sweep"
         )));
+    }
+    if info.num_pending > 0 || info.num_ack_pending > 0 {
+        let oldest = connection.oldest_unsettled(stream, &info).await?;
+        status.oldest = oldest.map(rfc3339);
     }
     // The server holds the consumer of a paused handler for that.
     if let Some(why) = info.held_up(stream).filter(|_| status.paused.is_none()) {

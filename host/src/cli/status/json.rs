@@ -76,6 +76,9 @@ pub struct HandlerStatus {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "u64")]
     pub in_flight: Option<u64>,
+    /// When the oldest event was stored that is pending or in flight; null: none is.
+    #[schemars(extend("format" = "date-time"))]
+    pub oldest: Option<String>,
     /// Messages that its stream has removed before they were delivered, as far as the hosts that answer have seen since they
     /// started.
     pub removed: u64,

@@ -18,6 +18,9 @@ const NARROW: Narrow<'_> = Narrow {
     cut: &[0],
 };
 
+/// From this age on, a line tells how old the oldest event of a handler is.
+const OLD_MS: u64 = 60_000;
+
 pub fn print(status: &MeshStatus) {
     let names: Vec<&str> = status.hosts.iter().filter_map(|h| h["id"].as_str()).collect();
     match names.as_slice() {
@@ -133,6 +136,13 @@ fn handler(status: &HandlerStatus, ledgers: &[LedgerStatus]) {
     for one in &status.modules_not_taken {
         let (since, why) = (since(one["since"].as_str()), text(&one["why"]));
         println!("{name} is served with the module it had{since}; what its file has now is not taken up: {why}");
+    }
+    let age = status.oldest.as_deref().and_then(parse_rfc3339);
+    if let Some(age) = age.map(|at| now_ms().saturating_sub(at)).filter(|age| *age >= OLD_MS) {
+        println!(
+            "{name}: its oldest event that is not settled was stored {} ago",
+            span(age)
+        );
     }
     if status.removed > 0 {
         println!(
