@@ -143,6 +143,8 @@ async fn what_is_printed_as_json_is_as_the_published_schemas_say() {
         "schedule-next",
         mesh.jetmesh_ok(&["schedule", "next", "tick", "--json"]).await,
     ));
+    let act = ["retrying", "now", "--handler", "probe", "--yes", "--json"];
+    outputs.push(("retrying-acted", mesh.jetmesh_ok(&act).await));
     for command in ["pause", "resume"] {
         outputs.push((command, mesh.jetmesh_ok(&[command, "probe", "--json"]).await));
     }

@@ -9,7 +9,7 @@ use rand::RngExt as _;
 use serde_json::json;
 
 use super::connection::Connection;
-use super::consumer::nanos;
+use super::consumer::{ConsumerInfo, nanos};
 use super::error::Error;
 use super::screen::Malformed;
 
@@ -158,5 +158,18 @@ impl Inlet {
                 let _ = connection.client.publish(reply, "-NAK".into()).await;
             }
         }
+    }
+}
+
+impl Connection {
+    /// Has the server deliver a message again at once that it waits for, by its sequence. The server ignores this for what it does not
+    /// wait for, and for a delivery whose count the consumer has not reached.
+    pub async fn hand_back(&self, stream: &str, consumer: &ConsumerInfo, sequence: u64) -> Result<(), Error> {
+        let (name, count) = (&consumer.name, consumer.delivered.consumer_seq);
+        let reply = format!("$JS.ACK.{stream}.{name}.1.{sequence}.{count}.0.0");
+        let sent = self.client.publish(reply, "-NAK".into()).await;
+        sent.map_err(|_| Error::Gone {
+            what: "giving a message back".to_owned(),
+        })
     }
 }

@@ -19,6 +19,7 @@ use super::status::outbox::OutboxStatus;
 use super::trace::TraceJson;
 use super::{Error, OK};
 use crate::control::pause::{Paused, Resumed};
+use crate::control::retrying::RetryingActed;
 use crate::dlq::archive::Archived;
 use crate::micro::trace::{TraceAnswer, TraceRequest};
 
@@ -44,7 +45,7 @@ impl Published {
     }
 }
 
-pub static SCHEMAS: [Published; 20] = [
+pub static SCHEMAS: [Published; 21] = [
     Published::of::<MeshStatus>("status", "`status --json`"),
     Published::of::<TraceJson>("trace", "`trace --json`"),
     Published::of::<TraceRequest>("trace-request", "a request to `jetmesh.trace`"),
@@ -52,6 +53,7 @@ pub static SCHEMAS: [Published; 20] = [
     Published::of::<Paused>("pause", "a line of `pause --json`"),
     Published::of::<Resumed>("resume", "a line of `resume --json`"),
     Published::of::<RetryingJson>("retrying", "a line of `retrying --json`"),
+    Published::of::<RetryingActed>("retrying-acted", "`retrying now --json`, `retrying give-up --json`"),
     Published::of::<ScheduleJson>("schedule", "`schedule show --json`, a line of `schedule ls --json`"),
     Published::of::<ScheduleDue>("schedule-next", "a line of `schedule next --json`"),
     Published::of::<RedriveJson>("redrive", "a line of `redrive status --json`"),

@@ -3,3 +3,4 @@
 
 pub mod pause;
 pub mod person;
+pub mod retrying;

@@ -81,7 +81,7 @@ pub fn unfit(letter: &Letter) -> Option<&'static str> {
     match Cause::parse(letter.header(dead_letter::CAUSE)) {
         Some(Cause::Lost) => Some("the event was lost with its payload"),
         Some(Cause::Undeliverable) => Some("no handler failed on it: it is an emitted event that no stream took"),
-        Some(Cause::Exhausted | Cause::Rejected | Cause::MaxDeliver | Cause::Terminated) | None => {
+        Some(Cause::Exhausted | Cause::Rejected | Cause::MaxDeliver | Cause::Terminated | Cause::GaveUp) | None => {
             let named = EventId::parse(letter.header(dead_letter::EVENT)).is_some();
             (!named).then_some("it names no event")
         }

@@ -54,16 +54,19 @@ pub enum Cause {
     Lost,
     /// A consequence that its target refuses for good.
     Undeliverable,
+    /// A person gave it up between two attempts.
+    GaveUp,
 }
 
 impl Cause {
-    pub const ALL: [Cause; 6] = [
+    pub const ALL: [Cause; 7] = [
         Cause::Exhausted,
         Cause::Rejected,
         Cause::MaxDeliver,
         Cause::Terminated,
         Cause::Lost,
         Cause::Undeliverable,
+        Cause::GaveUp,
     ];
 
     /// The word that letters and entries carry.
@@ -75,6 +78,7 @@ impl Cause {
             Cause::Terminated => "terminated",
             Cause::Lost => "lost",
             Cause::Undeliverable => "undeliverable",
+            Cause::GaveUp => "gave-up",
         }
     }
 

@@ -192,9 +192,12 @@ impl DeadEnding<'_> {
                 let reason = format!("{OWN_TERM}rejected: {}", self.failure.code);
                 (Settlement::Term(reason), false)
             }
-            Cause::Exhausted | Cause::MaxDeliver | Cause::Terminated | Cause::Lost | Cause::Undeliverable => {
-                (Settlement::Ack, self.store)
-            }
+            Cause::Exhausted
+            | Cause::MaxDeliver
+            | Cause::Terminated
+            | Cause::Lost
+            | Cause::Undeliverable
+            | Cause::GaveUp => (Settlement::Ack, self.store),
         }
     }
 }

@@ -16,9 +16,12 @@ use crate::ledger::core::entry::{Decision, DecisionKind};
 use crate::ledger::core::transaction::{Planned, Transaction};
 use crate::ledger::identity;
 use crate::ledger::{Bucket, CommitError, Committed};
-use crate::mesh_streams::attempts::{Attempt, AttemptRecord, Held};
+use crate::mesh_streams::attempts::{Attempt, AttemptRecord, GivenUp, Held};
 use crate::mesh_streams::dead_letter::{self, Body, DeadLetterFacts};
 use crate::plan::{Handler, Plan};
+
+/// The code of an event that a person has given up.
+const GAVE_UP: &str = "gave-up";
 
 /// What is known of an event's attempts.
 #[derive(Debug, Clone, Default)]
@@ -56,8 +59,23 @@ pub fn body_of(message: &Message) -> Body {
 }
 
 /// The death of an event of which only the record is left. It is described in the same way in each case: a host gets the event
-/// once more, the server sends an advisory, or the sweep finds it.
+/// once more, the server sends an advisory, or the sweep finds it. A person may have given it up.
 pub fn left_behind(record: &AttemptRecord, attempts_max: u32) -> Dead<'static> {
+    let mut failure = record.last_failure();
+    if let Some(GivenUp { by, reason, .. }) = &record.given_up {
+        let reason = reason.as_ref().map_or_else(String::new, |reason| format!(": {reason}"));
+        // The person is in quotation marks: what two of them give up is one kind.
+        failure.message = format!(
+            "`{by}` gave it up{reason}; it had failed with {}: {}",
+            failure.code, failure.message
+        );
+        failure.code = GAVE_UP.to_owned();
+        return Dead {
+            cause: Cause::GaveUp,
+            failure: Cow::Owned(failure),
+            record: of_record(record),
+        };
+    }
     // The server counts deliveries, and not each of them becomes an attempt.
     let cause = match record.attempts >= attempts_max {
         true => Cause::Exhausted,
@@ -65,7 +83,7 @@ pub fn left_behind(record: &AttemptRecord, attempts_max: u32) -> Dead<'static> {
     };
     Dead {
         cause,
-        failure: Cow::Owned(record.last_failure()),
+        failure: Cow::Owned(failure),
         record: of_record(record),
     }
 }

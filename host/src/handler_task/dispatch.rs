@@ -6,6 +6,7 @@ use std::time::Instant;
 use async_nats::{Message as Wire, Subject};
 use tokio::sync::SemaphorePermit;
 
+use crate::event::outcome::Cause;
 use crate::event::{DeliveryInfo, EventId, Message, headers_of};
 use crate::failpoint;
 use crate::handler_task::circuit::Pass;
@@ -94,9 +95,10 @@ pub async fn handle(lane: &Lane, delivery: Delivery) {
             Err(error) => return Box::pin(unrecorded(&lane.links, &lane.hindered, delivery, error)).await,
         },
     };
-    // Were all of its attempts begun, and none was answered? Then a host ended during the last one.
+    // Were all of its attempts begun, and none was answered? Then a host ended during the last one. Or was it given up?
     let number = turn.attempt(record.as_ref().map(|held| held.record.attempts));
-    if turn.is_beyond(number, lane.plan.retry.max_attempts) && !failpoint::off("host-verdict") {
+    let given_up = record.as_ref().is_some_and(|held| held.record.given_up.is_some());
+    if given_up || (turn.is_beyond(number, lane.plan.retry.max_attempts) && !failpoint::off("host-verdict")) {
         return Box::pin(died_before(lane, delivery, record)).await;
     }
     lane.metrics.waited(&delivery.message, delivered.elapsed());
@@ -129,6 +131,14 @@ async fn admitted(lane: &Lane, of_letter: bool) -> Option<(Option<Pass<'_>>, Sem
     }
 }
 
+/// How the log calls the end of an event that did not die by an attempt.
+fn died_of(record: &attempts::AttemptRecord) -> &'static str {
+    match record.given_up {
+        Some(_) => Cause::GaveUp.name(),
+        None => attempts::HOST_ENDED,
+    }
+}
+
 /// What the ledger knows of an event that has come.
 enum KnownEvent<'a> {
     /// Nothing, or only the death that its replay follows.
@@ -153,7 +163,8 @@ fn known<'a>(plan: &'a Handler, bucket: &'a Bucket, counters: &Counters, deliver
     }
 }
 
-/// The host ended during the last attempt, so its result was never recorded: the event is dead-lettered.
+/// The host ended during the last attempt, so its result was never recorded, or a person has given the event up: it is
+/// dead-lettered.
 async fn died_before(lane: &Lane, delivery: Delivery, record: Option<attempts::Held>) {
     let record = record.unwrap_or_default();
     let event = delivery.message.event.clone();
@@ -163,7 +174,7 @@ async fn died_before(lane: &Lane, delivery: Delivery, record: Option<attempts::H
         Ok(DeadLettered::Now) => {
             let attempt = dead.record.attempts;
             tracing::warn!(handler = %lane.plan.name, %event, subject = delivery.message.subject, attempt,
-                outcome = attempts::HOST_ENDED, cause = %dead.cause, code = dead.failure.code, error = dead.failure.message, "dead");
+                outcome = died_of(&record.record), cause = %dead.cause, code = dead.failure.code, error = dead.failure.message, "dead");
             lane.counters.died(dead.cause);
             lane.metrics.decided(&delivery.message);
         }

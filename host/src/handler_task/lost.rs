@@ -135,15 +135,12 @@ pub async fn hand_back(
     exactly_once: bool,
     at_work: impl Fn(u64) -> bool,
 ) {
-    // The server ignores an answer to what it does not wait for, and one whose count it has not reached.
-    let (name, count) = (&consumer.name, consumer.delivered.consumer_seq);
     for sequence in door
         .taken
         .bind(consumer, exactly_once)
         .filter(|sequence| !at_work(*sequence))
     {
-        let reply = format!("$JS.ACK.{stream}.{name}.1.{sequence}.{count}.0.0");
         // This fails only when the connection is closed again.
-        let _ = connection.client.publish(reply, "-NAK".into()).await;
+        let _ = connection.hand_back(stream, consumer, sequence).await;
     }
 }

@@ -41,11 +41,14 @@ impl AttemptRecords {
     }
 
     /// Counts an attempt before it runs, so that an event which ends the host is counted too. One beyond the last is counted
-    /// and not written: it does not run.
+    /// and not written: it does not run. Neither does one at an event that a person has given up.
     pub async fn begin(&self, delivery: &Delivery, module: &ModuleDigest) -> Result<attempts::Held, Error> {
         let link = self.links.needed("recording an attempt").await?;
         let event = &delivery.message.event;
         let mut held = self.load(&link, event).await?;
+        if held.record.given_up.is_some() {
+            return Ok(held);
+        }
         self.describe(&mut held, &delivery.message);
         if held.record.attempts >= self.plan.retry.max_attempts && !failpoint::off("host-verdict") {
             held.record.attempts += 1;
@@ -53,6 +56,10 @@ impl AttemptRecords {
         }
         held.record.begin(&self.host, &module.to_string());
         attempts::save(&link.connection, event, &mut held).await?;
+        if held.record.given_up.is_some() {
+            // It was given up meanwhile.
+            held.record.not_begun();
+        }
         failpoint::point("attempt-written");
         Ok(held)
     }

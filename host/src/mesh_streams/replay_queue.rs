@@ -147,10 +147,17 @@ pub async fn waiting(connection: &Connection, handler: &str) -> Result<HashSet<S
     Ok(waiting)
 }
 
+/// Where the request is that names this event alone, by its sequence.
+pub async fn place(connection: &Connection, handler: &str, event: &EventId) -> Result<Option<u64>, Error> {
+    let subject = subject(&format!("{handler}.{event}"));
+    let stored = connection.stored(REPLAY, By::Last(&subject)).await?;
+    Ok(stored.map(|stored| stored.sequence))
+}
+
 /// Whether an event waits to be run once more.
 pub async fn waits(connection: &Connection, handler: &str, event: &EventId) -> Result<bool, Error> {
     let id = format!("{handler}.{event}");
-    if connection.stored(REPLAY, By::Last(&subject(&id))).await?.is_some() {
+    if place(connection, handler, event).await?.is_some() {
         return Ok(true);
     }
     let lists = subject(&format!("{handler}.{LIST}>"));

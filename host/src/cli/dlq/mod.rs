@@ -10,7 +10,7 @@ mod selection;
 pub mod show;
 
 pub use args::Dlq;
-pub use selection::{handler, time};
+pub use selection::{handler, pattern, time};
 
 use super::stop::Stop;
 use super::{Args, Error};

@@ -130,7 +130,7 @@ fn digest(text: &str) -> Result<String, String> {
 }
 
 /// A subject, perhaps with wildcards.
-fn pattern(text: &str) -> Result<String, String> {
+pub fn pattern(text: &str) -> Result<String, String> {
     match no_subject(text) {
         None => Ok(text.to_owned()),
         Some(why) => Err(format!("not a subject: {why}")),

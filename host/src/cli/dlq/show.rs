@@ -122,6 +122,7 @@ fn facts(letter: &Letter, now_ms: u64) -> Vec<(&'static str, String)> {
         Cause::MaxDeliver => ": the server gave up delivering it",
         Cause::Terminated => ": a person or a program terminated it",
         Cause::Lost => ": its stream had removed it before it was decided",
+        Cause::GaveUp => ": a person gave it up between two attempts",
         Cause::Undeliverable => ": its target stream does not accept it, or there is none",
     });
     let mut facts = vec![
@@ -319,12 +320,14 @@ fn next(letter: &Letter) -> Vec<String> {
             format!("# publish it on {}", letter.header(dead_letter::SUBJECT)),
             format!("jetmesh dlq replay {id}"),
         ]),
-        Some(Cause::Exhausted | Cause::Rejected | Cause::MaxDeliver | Cause::Terminated) | None => lines.extend([
-            "# see what a fixed module would do with it; changes nothing".to_owned(),
-            format!("jetmesh dlq rehearse {id} --module FIXED.wasm"),
-            format!("# give it back to handler {handler}, and to no other"),
-            format!("jetmesh dlq replay {id}"),
-        ]),
+        Some(Cause::Exhausted | Cause::Rejected | Cause::MaxDeliver | Cause::Terminated | Cause::GaveUp) | None => {
+            lines.extend([
+                "# see what a fixed module would do with it; changes nothing".to_owned(),
+                format!("jetmesh dlq rehearse {id} --module FIXED.wasm"),
+                format!("# give it back to handler {handler}, and to no other"),
+                format!("jetmesh dlq replay {id}"),
+            ])
+        }
     }
     lines.extend([
         "# or resolve it without running it".to_owned(),

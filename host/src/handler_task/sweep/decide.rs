@@ -32,13 +32,14 @@ pub enum Leftover {
     Forgotten,
     /// Its stream has removed it: it is dead-lettered without its body.
     Lost,
-    /// It has no attempts left: it is dead-lettered.
+    /// It has no attempts left, or was given up: it is dead-lettered.
     Exhausted,
 }
 
-/// `in_stream`: the stream still holds the event. `attempts`: how many were begun.
-pub fn leftover(plan: &Handler, in_stream: bool, attempts: u32) -> Leftover {
+/// `in_stream`: the stream still holds the event. `attempts`: how many were begun. `given_up`: by a person.
+pub fn leftover(plan: &Handler, in_stream: bool, attempts: u32, given_up: bool) -> Leftover {
     match (in_stream, plan.ledger.is_some()) {
+        (true, _) if given_up => Leftover::Exhausted,
         (false, true) => Leftover::Lost,
         // Without a ledger a lost event looks like one that was done.
         (false, false) => Leftover::Forgotten,
@@ -69,20 +70,23 @@ mod tests {
         let last = without.retry.max_attempts;
         let rows = [
             // With a ledger the floor finds what is in the stream, and only the record finds what is not.
-            (&with, true, last, Leftover::Kept),
-            (&with, false, 1, Leftover::Lost),
+            (&with, true, last, false, Leftover::Kept),
+            (&with, true, 1, true, Leftover::Exhausted),
+            (&with, false, 1, false, Leftover::Lost),
+            (&with, false, 1, true, Leftover::Lost),
             // Without one, the record is all that there is.
-            (&without, true, last - 1, Leftover::Kept),
-            (&without, true, last, Leftover::Exhausted),
-            (&without, true, last + 1, Leftover::Exhausted),
-            (&without, false, last, Leftover::Forgotten),
+            (&without, true, last - 1, false, Leftover::Kept),
+            (&without, true, 1, true, Leftover::Exhausted),
+            (&without, true, last, false, Leftover::Exhausted),
+            (&without, true, last + 1, false, Leftover::Exhausted),
+            (&without, false, last, false, Leftover::Forgotten),
         ];
-        for (plan, in_stream, attempts, expected) in rows {
+        for (plan, in_stream, attempts, given_up, expected) in rows {
             let ledger = &plan.ledger;
             assert_eq!(
-                leftover(plan, in_stream, attempts),
+                leftover(plan, in_stream, attempts, given_up),
                 expected,
-                "{ledger:?}, {in_stream}, {attempts}"
+                "{ledger:?}, {in_stream}, {attempts}, {given_up}"
             );
         }
     }

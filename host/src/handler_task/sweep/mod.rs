@@ -156,7 +156,7 @@ impl Sweep<'_> {
             return Ok(());
         }
         let in_stream = self.dead_letters.body_in_stream(event).await?.is_some();
-        match leftover(plan, in_stream, held.record.attempts) {
+        match leftover(plan, in_stream, held.record.attempts, held.record.given_up.is_some()) {
             Leftover::Kept => Ok(()),
             Leftover::Forgotten => attempts::remove(connection, &plan.name, event).await,
             Leftover::Lost => {
@@ -280,12 +280,12 @@ impl Sweep<'_> {
 
     /// An event that the server will not deliver again, undecided.
     async fn recover(&self, event: &EventId) -> Result<(), Error> {
-        if self.circuit.is_paused() {
-            return Ok(());
-        }
         let (plan, connection) = (self.plan, &self.link.connection);
         let held = attempts::load(connection, &plan.name, event).await?;
-        if held.record.attempts < plan.retry.max_attempts {
+        if held.record.attempts < plan.retry.max_attempts && held.record.given_up.is_none() {
+            if self.circuit.is_paused() {
+                return Ok(());
+            }
             tracing::info!(handler = %plan.name, %event, "found undecided: it is run once more");
             return replay_queue::ask(connection, &plan.name, event).await;
         }

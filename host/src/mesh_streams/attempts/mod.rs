@@ -44,6 +44,19 @@ pub struct AttemptRecord {
     /// When the next one is due; absent while one runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<String>,
+    /// No attempt follows: a person has given the event up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub given_up: Option<GivenUp>,
+}
+
+/// Who has given an event up, when and why.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "given-up", description = "Who has given an event up.")]
+pub struct GivenUp {
+    pub by: String,
+    #[schemars(extend("format" = "date-time"))]
+    pub at: String,
+    pub reason: Option<String>,
 }
 
 /// An attempt, as it is stored, and as commands print it.
@@ -180,6 +193,25 @@ impl AttemptRecord {
     pub fn last(&self) -> Option<&Attempt> {
         self.history.last()
     }
+
+    /// The last attempt that has ended.
+    pub fn last_ended(&self) -> Option<&Attempt> {
+        self.history.iter().rfind(|attempt| attempt.outcome != RUNNING)
+    }
+
+    /// The host whose attempt runs, or was never answered.
+    pub fn running_on(&self) -> Option<&str> {
+        let running = self.last().filter(|attempt| attempt.outcome == RUNNING);
+        running.map(|attempt| attempt.host.as_str())
+    }
+
+    /// Takes back an attempt that was begun and does not run.
+    pub fn not_begun(&mut self) {
+        if self.running_on().is_some() {
+            self.history.pop();
+            self.attempts = self.attempts.saturating_sub(1);
+        }
+    }
 }
 
 fn subject(handler: &str, event: &EventId) -> String {
@@ -215,7 +247,8 @@ fn unreadable(handler: &str, event: &EventId, why: String) -> Error {
     }
 }
 
-/// Writes a record upon the revision that was read. If another host has written meanwhile, the higher count stays.
+/// Writes a record upon the revision that was read. If it was written meanwhile, the higher count stays, and that the event was
+/// given up.
 pub async fn save(connection: &Connection, event: &EventId, held: &mut Held) -> Result<(), Error> {
     let subject = subject(&held.record.handler, event);
     for _ in 0..5 {
@@ -233,7 +266,38 @@ pub async fn save(connection: &Connection, event: &EventId, held: &mut Held) -> 
                 let there = load(connection, &held.record.handler, event).await?;
                 held.revision = there.revision;
                 held.record.attempts = held.record.attempts.max(there.record.attempts);
+                held.record.given_up = held.record.given_up.take().or(there.record.given_up);
             }
+        }
+    }
+    Err(Error::Timeout {
+        what: format!("writing {subject}"),
+    })
+}
+
+/// Notes that a person gives an event up. `false`: there is no record, as it is decided or was never tried. An event that was given
+/// up before stays so, by the person who did it first.
+pub async fn give_up(
+    connection: &Connection,
+    handler: &str,
+    event: &EventId,
+    given_up: &GivenUp,
+) -> Result<bool, Error> {
+    let subject = subject(handler, event);
+    for _ in 0..5 {
+        let mut held = load(connection, handler, event).await?;
+        if held.record.attempts == 0 {
+            return Ok(false);
+        }
+        if held.record.given_up.is_some() {
+            return Ok(true);
+        }
+        held.record.given_up = Some(given_up.clone());
+        let body = serde_json::to_vec(&held.record).expect("a record serialises");
+        let written = connection.publish_upon(&subject, held.revision, HeaderMap::new(), body.into());
+        let written = written.await.map_err(|error| error.in_stream(&kv_stream(ATTEMPTS)))?;
+        if written.is_some() {
+            return Ok(true);
         }
     }
     Err(Error::Timeout {

@@ -1,28 +1,29 @@
-//! `jetmesh retrying`: what is between two attempts.
+//! `jetmesh retrying`: what is between two attempts, and what a person does with it.
 
-use std::collections::{BTreeMap, BinaryHeap};
+mod act;
+
+use std::collections::BinaryHeap;
 
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
 
+use self::act::RetryingAct;
 use super::dlq;
 use super::pause::since;
 use super::table::{self, Narrow};
 use super::text::{in_time, json_line, span};
 use super::{Args, Error, OK};
-use crate::broker::kv::key_subject;
 use crate::broker::kv::kv_stream;
 use crate::broker::provision::ATTEMPTS;
-use crate::broker::scan::{From, Scan};
 use crate::broker::{self, Connection};
+use crate::control::retrying;
 use crate::event::clock::now_ms;
 use crate::event::parse_rfc3339;
-use crate::mesh_streams::attempts::{Attempt, AttemptRecord, RUNNING};
+use crate::mesh_streams::attempts::{Attempt, AttemptRecord, GivenUp};
 use crate::mesh_streams::pauses::{self, Pauses};
 use crate::micro::{self, told};
 use crate::plan::Plan;
-use crate::trace::over::Over;
 
 /// How many events a table shows if nothing is said.
 const TABLE_LIMIT: usize = 100;
@@ -41,7 +42,10 @@ const NARROW: Narrow<'_> = Narrow {
 /// wait because no attempt of them can be recorded, and name the handlers that are paused: their events wait until
 /// `jetmesh resume`.
 #[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct Retrying {
+    #[command(subcommand)]
+    pub act: Option<RetryingAct>,
     /// Only events of this handler
     #[arg(long, value_name = "NAME", value_parser = dlq::handler)]
     pub handler: Option<String>,
@@ -53,7 +57,7 @@ pub struct Retrying {
     pub json: bool,
 }
 
-pub async fn run(args: &Args, retrying: &Retrying) -> Result<u8, Error> {
+pub async fn run(args: &Args, asked: &Retrying) -> Result<u8, Error> {
     let loaded = args.look()?;
     let plan = &loaded.plan;
     let connection = broker::open_guarded(&plan.nats, "jetmesh retrying").await?;
@@ -63,13 +67,16 @@ pub async fn run(args: &Args, retrying: &Retrying) -> Result<u8, Error> {
              creates it again within a minute"
         )));
     }
-    let limit = retrying.limit.unwrap_or(if retrying.json { 0 } else { TABLE_LIMIT });
+    if let Some(act) = &asked.act {
+        return act::run(&connection, plan, act).await;
+    }
+    let limit = asked.limit.unwrap_or(if asked.json { 0 } else { TABLE_LIMIT });
     let now = now_ms();
     let (mut next, mut count) = (BinaryHeap::new(), 0u64);
     let pauses = pauses::load(&connection, now).await?;
-    each(&connection, plan, retrying.handler.as_deref(), |record| {
+    let unreadable = retrying::each(&connection, plan, asked.handler.as_deref(), |record| {
         count += 1;
-        if retrying.json && limit == 0 {
+        if asked.json && limit == 0 {
             return println!("{}", json_of(plan, &record, &pauses));
         }
         let due = record.next.as_deref().and_then(parse_rfc3339).unwrap_or(0);
@@ -78,15 +85,17 @@ pub async fn run(args: &Args, retrying: &Retrying) -> Result<u8, Error> {
             // The last due goes.
             next.pop();
         }
-    })
-    .await?;
+    });
+    for why in unreadable.await? {
+        note!("warning: {why}");
+    }
     let next = next.into_sorted_vec();
     // What cannot be recorded is in no record.
-    let mut hindered = hindered(&connection, plan, retrying.handler.as_deref()).await;
-    let wanted = |name: &&String| retrying.handler.as_ref().is_none_or(|wanted| wanted == *name);
+    let mut hindered = hindered(&connection, plan, asked.handler.as_deref()).await;
+    let wanted = |name: &&String| asked.handler.as_ref().is_none_or(|wanted| wanted == *name);
     let paused = pauses.iter().filter(|(name, _)| wanted(name));
     hindered.extend(paused.map(|(name, pause)| format!("{name} is paused {}", since(pause))));
-    if retrying.json {
+    if asked.json {
         next.iter()
             .for_each(|one| println!("{}", json_of(plan, &one.record, &pauses)));
         hindered.iter().for_each(|line| note!("warning: {line}"));
@@ -168,76 +177,9 @@ impl Ord for Due {
     }
 }
 
-/// Calls `seen` for each record whose event is not known to be decided, once through the bucket.
-async fn each(
-    connection: &Connection,
-    plan: &Plan,
-    handler: Option<&str>,
-    mut seen: impl FnMut(AttemptRecord),
-) -> Result<(), Error> {
-    let over = over(connection, plan, handler).await?;
-    let subjects = [key_subject(ATTEMPTS, &format!("{}.*.*", handler.unwrap_or("*")))];
-    let mut scan = Scan::start(
-        connection,
-        &kv_stream(ATTEMPTS),
-        &subjects,
-        From::Sequence(1),
-        u64::MAX,
-        false,
-    )
-    .await?;
-    while let Some(scanned) = scan.next().await? {
-        let (subject, read) = match &scanned.malformed {
-            Some(malformed) => (String::from_utf8_lossy(&malformed.subject), Err(malformed.why())),
-            None => (
-                scanned.message.subject.as_str().into(),
-                AttemptRecord::read(&scanned.message.payload),
-            ),
-        };
-        let record = match read {
-            Ok(record) => record,
-            Err(why) => {
-                note!(
-                    "warning: {subject} in bucket {ATTEMPTS} cannot be read: {why}; remove it with \
-                     `nats stream purge {} --subject '{subject}'`",
-                    kv_stream(ATTEMPTS)
-                );
-                continue;
-            }
-        };
-        if !over
-            .get(record.handler.as_str())
-            .is_some_and(|over| over.is(&record.event))
-        {
-            seen(record);
-        }
-    }
-    scan.end().await?;
-    Ok(())
-}
-
-/// By handler, what is over.
-async fn over<'a>(
-    connection: &Connection,
-    plan: &'a Plan,
-    handler: Option<&str>,
-) -> Result<BTreeMap<&'a str, Over>, Error> {
-    let mut over = BTreeMap::new();
-    for plan in plan
-        .handlers
-        .iter()
-        .filter(|h| handler.is_none_or(|name| h.name == name))
-    {
-        over.insert(plan.name.as_str(), Over::of(connection, plan).await?);
-    }
-    Ok(over)
-}
-
 /// The last attempt that failed, and the host of the one that runs.
 pub fn state(record: &AttemptRecord) -> (Option<&Attempt>, Option<&str>) {
-    let running = |attempt: &&Attempt| attempt.outcome == RUNNING;
-    let host = record.last().filter(running).map(|attempt| attempt.host.as_str());
-    (record.history.iter().rfind(|attempt| !running(attempt)), host)
+    (record.last_ended(), record.running_on())
 }
 
 /// When the next attempt is due, in words.
@@ -268,15 +210,16 @@ fn max(plan: &Plan, record: &AttemptRecord) -> Option<u32> {
 fn row(plan: &Plan, record: &AttemptRecord, now: u64, pauses: &Pauses) -> Vec<String> {
     let (failed, running) = state(record);
     let waits = running.is_none() && pauses.contains_key(&record.handler);
+    let due = match (&record.given_up, waits) {
+        (Some(_), _) => "given up".to_owned(),
+        (None, true) => "when resumed".to_owned(),
+        (None, false) => next(record, now),
+    };
     let max = max(plan, record).map_or_else(|| "?".to_owned(), |max| max.to_string());
     vec![
         format!("{}.{}", record.handler, record.event),
         format!("{} of {max}", record.attempts),
-        if waits {
-            "when resumed".to_owned()
-        } else {
-            next(record, now)
-        },
+        due,
         record.subject.clone(),
         failed.map(|f| f.code.clone()).unwrap_or_default(),
         failed.map(|f| f.message.clone()).unwrap_or_default(),
@@ -311,6 +254,8 @@ pub struct RetryingJson<'a> {
     first_attempt: &'a str,
     /// The handler is paused: the next attempt waits until it is resumed.
     pub paused: bool,
+    /// Who has given it up: it becomes a dead letter; null: it is not given up.
+    given_up: Option<&'a GivenUp>,
     /// When the next attempt is due; null: one runs.
     #[schemars(extend("format" = "date-time"))]
     next: Option<&'a str>,
@@ -337,6 +282,7 @@ impl<'a> RetryingJson<'a> {
             max_attempts: max,
             first_attempt: &record.first,
             paused: false,
+            given_up: record.given_up.as_ref(),
             next: record.next.as_deref(),
             running_on: running,
             code: failed.map(|failure| failure.code.as_str()),
