@@ -1,5 +1,6 @@
 //! `jetmesh status` names whatever does not serve, and why.
 
+use std::path::Path;
 use std::time::UNIX_EPOCH;
 
 use async_nats::jetstream::stream::RetentionPolicy;
@@ -7,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::mesh::{Config, Mesh, PATIENT, says};
 use crate::support::wait::SOON;
-use crate::support::{Host, Signal, cli, eventually, modules};
+use crate::support::{Host, Signal, cli, eventually, host, modules};
 
 /// What it prints with `--json`, and its exit code.
 async fn status(mesh: &Mesh) -> (Option<i32>, Value) {
@@ -301,4 +302,55 @@ async fn its_table_fits_eighty_columns_with_ordinary_names_and_is_whole_on_a_wid
     let (_, unserved, _) = mesh.jetmesh(&["status"]).await;
     let table = unserved.lines().skip(1).take(2);
     assert!(table.into_iter().all(|line| line.chars().count() <= 80), "{unserved}");
+}
+
+#[tokio::test]
+async fn one_that_watches_shows_what_changes_and_goes_on_when_nats_comes_again() {
+    let mut mesh = Mesh::new(Config::probe()).await;
+    let host = mesh.host(&[]).await;
+    let file = mesh.write_config();
+    let args = [
+        "status",
+        "--watch=500ms",
+        "--json",
+        "--config",
+        file.to_str().expect("UTF-8"),
+    ];
+    let watch = Host::start_command(&args, mesh.dir.path(), &[]);
+    watch
+        .wait_for_line(says(&["\"serves\":true", "\"dead\":0"]), SOON)
+        .await;
+    mesh.order(json!({ "op": "reject", "code": "c", "message": "m" })).await;
+    watch
+        .wait_for_line(says(&["\"serves\":true", "\"dead\":1"]), SOON)
+        .await;
+    mesh.server.kill9();
+    watch.wait_for_line(|line| line.starts_with("error: "), SOON).await;
+    let mark = watch.lines().len();
+    mesh.server.restart().await;
+    watch
+        .wait_for_line_after(mark, says(&["\"serves\":true", "\"dead\":1"]), PATIENT)
+        .await;
+    watch.signal(Signal::INT);
+    assert_eq!(watch.wait_exit(SOON).await.code(), Some(130));
+    drop(host);
+    for (pause, why) in [("100ms", "it is at least 500ms"), ("2", "for instance 2s")] {
+        let (code, _, stderr) = mesh.jetmesh(&["status", &format!("--watch={pause}")]).await;
+        assert!(code.code() == Some(2) && stderr.contains(why), "{stderr}");
+    }
+    // On a terminal each look begins an empty screen.
+    let shell = format!(
+        "exec '{}' status --watch=500ms --config commands.toml",
+        env!("CARGO_BIN_EXE_jetmesh")
+    );
+    let mut terminal = host::program(Path::new("script"), mesh.dir.path());
+    terminal.args(["-qec", &shell, "/dev/null"]);
+    let terminal = Host::start_program(terminal);
+    terminal
+        .wait_for_line(|line| line.starts_with("\x1b[H\x1b[2J2"), SOON)
+        .await;
+    let mark = terminal.lines().len();
+    terminal
+        .wait_for_line_after(mark, |line| line.starts_with("\x1b[H\x1b[2J2"), SOON)
+        .await;
 }

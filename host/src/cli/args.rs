@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
@@ -13,6 +14,7 @@ use super::retrying::Retrying;
 use super::schedule::ScheduleCommand;
 use super::schema::Schema;
 use super::table;
+use super::text;
 use super::trace::Trace;
 use crate::config::{Loaded, Overrides, load};
 
@@ -153,6 +155,9 @@ pub struct Status {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+    /// Show it again every two seconds, or after this time, until Ctrl-C; with --json, each time on one line
+    #[arg(long, value_name = "DURATION", num_args = 0..=1, require_equals = true, default_missing_value = "2s", value_parser = text::pause)]
+    pub watch: Option<Duration>,
 }
 
 #[derive(Debug, clap::Args)]

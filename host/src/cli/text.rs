@@ -36,6 +36,15 @@ macro_rules! note {
 /// How a panic begins that says that standard output cannot be written. The standard library's own begins so.
 pub const UNPRINTED: &str = "failed printing to stdout: ";
 
+/// What looks more often costs the hosts more than it shows.
+const PAUSE_MIN: Duration = Duration::from_millis(500);
+
+/// Begins an empty screen.
+pub fn clear() {
+    // Not the macro, which has a terminal obey nothing. Home, and erase all that is shown.
+    std::print!("\x1b[H\x1b[2J");
+}
+
 /// Writes what was printed without the end of a line.
 ///
 /// # Panics
@@ -63,6 +72,15 @@ pub fn value(bytes: &[u8]) -> String {
         Ok("") => "\"\"".to_owned(),
         Ok(text) => clean(text),
         Err(_) => format!("({} bytes that are no text)", bytes.len()),
+    }
+}
+
+/// Reads a pause between two looks.
+pub fn pause(text: &str) -> Result<Duration, String> {
+    let pause = humantime::parse_duration(text).map_err(|error| format!("{error}: for instance 2s"))?;
+    match pause < PAUSE_MIN {
+        true => Err("it is at least 500ms".to_owned()),
+        false => Ok(pause),
     }
 }
 

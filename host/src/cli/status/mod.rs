@@ -8,6 +8,8 @@ pub mod outbox;
 mod print;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::io::IsTerminal as _;
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -17,7 +19,7 @@ use super::args::Status;
 use super::redrive;
 use super::redrive::json::{RedriveJson, RedriveStanding};
 use super::schedule::{self, json::ScheduleStanding};
-use super::text::json_page;
+use super::text::{self, json_line, json_page};
 use super::{Args, Error, OK, UNSERVED};
 use crate::broker::consumer::{META_HANDLER, META_MESH};
 use crate::broker::error::Code;
@@ -34,10 +36,47 @@ use crate::micro;
 use crate::micro::told::endpoints;
 use crate::plan::Plan;
 use crate::redrive::rule::RedriveTally;
+use crate::text::secret;
 
 pub async fn run(args: &Args, status: &Status) -> Result<u8, Error> {
     let loaded = args.look()?;
-    let plan = &loaded.plan;
+    let whole = look(&loaded.plan).await?;
+    if let Some(pause) = status.watch {
+        return watch(&loaded.plan, status, whole, pause).await;
+    }
+    if status.json {
+        println!("{}", json_page(&whole));
+    } else {
+        print::print(&whole);
+    }
+    Ok(if whole.serves { OK } else { UNSERVED })
+}
+
+/// Shows it again and again, until a signal ends the process.
+async fn watch(plan: &Plan, status: &Status, first: MeshStatus, pause: Duration) -> Result<u8, Error> {
+    let clears = !status.json && std::io::stdout().is_terminal();
+    let mut looked: Result<MeshStatus, Error> = Ok(first);
+    loop {
+        if clears {
+            text::clear();
+        }
+        match &looked {
+            Ok(whole) if status.json => println!("{}", json_line(whole)),
+            Ok(whole) => {
+                println!("{}", rfc3339(now_ms()));
+                print::print(whole);
+            }
+            // What is away may come again.
+            Err(error) => note!("error: {}", secret::hide(&error.to_string())),
+        }
+        text::flush();
+        tokio::time::sleep(pause).await;
+        looked = look(plan).await;
+    }
+}
+
+/// Asks NATS and the hosts.
+async fn look(plan: &Plan) -> Result<MeshStatus, Error> {
     let connection = broker::open_guarded(&plan.nats, "jetmesh status").await?;
     let asked = std::time::Instant::now();
     let hosts = micro::hosts(&connection, &plan.mesh, "STATS").await;
@@ -77,7 +116,7 @@ pub async fn run(args: &Args, status: &Status) -> Result<u8, Error> {
         && handlers.iter().all(|handler| handler.state.serves())
         && ledgers.iter().all(works)
         && outboxes.iter().all(OutboxStatus::serves);
-    let whole = MeshStatus {
+    Ok(MeshStatus {
         mesh: plan.mesh.clone(),
         serves,
         handlers,
@@ -89,13 +128,7 @@ pub async fn run(args: &Args, status: &Status) -> Result<u8, Error> {
         orphans,
         hosts,
         warnings,
-    };
-    if status.json {
-        println!("{}", json_page(&whole));
-    } else {
-        print::print(&whole);
-    }
-    Ok(if serves { OK } else { UNSERVED })
+    })
 }
 
 async fn handlers(
