@@ -26,8 +26,8 @@ const DRIFT: i64 = 2_000;
 /// Moments of the monotonic clock are counted from here.
 static BEGAN: LazyLock<Instant> = LazyLock::new(Instant::now);
 static CLOCK: Mutex<Clock> = Mutex::new(Clock::NEW);
-/// [`ahead_ms`] at the last answer.
-static AHEAD_MS: AtomicI64 = AtomicI64::new(0);
+/// How far the servers' clock was ahead of the monotonic one at the last answer; before the first, the wall clock.
+static SERVERS_US: LazyLock<AtomicI64> = LazyLock::new(|| AtomicI64::new(wall_us() - monotonic_us(Instant::now())));
 
 /// Milliseconds since the Unix epoch, by the servers' clock as far as it is known.
 pub fn now_ms() -> u64 {
@@ -36,9 +36,11 @@ pub fn now_ms() -> u64 {
     u64::try_from(now / 1000).unwrap_or_default()
 }
 
-/// The same, as far as the last answer of a server told: without a lock, for figures that need no more.
-pub fn about_ms() -> u64 {
-    wall_ms().saturating_add_signed(-AHEAD_MS.load(Ordering::Relaxed))
+/// What time it was at a moment, as far as the last answer of a server told: without a lock, and without asking a clock, for
+/// figures that need no more.
+pub fn about_ms(at: Instant) -> u64 {
+    let us = monotonic_us(at) + SERVERS_US.load(Ordering::Relaxed);
+    u64::try_from(us / 1000).unwrap_or_default()
 }
 
 /// The same by the host's own wall clock.
@@ -74,8 +76,12 @@ pub fn heard(time: &str, asked: Instant) {
         // Of its time, milliseconds are read.
         high: server * 1000 + 999 - monotonic_us(asked),
     };
-    let change = CLOCK.lock().hear(seen, wall, at);
-    AHEAD_MS.store(ahead_ms(), Ordering::Relaxed);
+    let change = {
+        let mut clock = CLOCK.lock();
+        let change = clock.hear(seen, wall, at);
+        SERVERS_US.store(clock.now_us(wall, at) - at, Ordering::Relaxed);
+        change
+    };
     match change {
         Some(ClockChange::Apart(ahead_ms)) => tracing::warn!(
             "this host's clock is {} that of the NATS server: set it right, for instance with NTP; what the mesh writes has the \

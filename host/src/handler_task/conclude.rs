@@ -45,7 +45,7 @@ pub async fn conclude(lane: &Lane, delivery: Delivery, record: Option<Held>, att
         }
         Ending::Done { resolve } => {
             Counters::add(&lane.counters.done, 1);
-            lane.metrics.decided(&delivery.message);
+            lane.metrics.decided(&delivery.message, ran.ended);
             if resolve {
                 Box::pin(letter::settle_directly(&lane.links, &delivery)).await;
             }
@@ -110,7 +110,7 @@ async fn dead(
         failpoint::point("letter-stored");
     }
     lane.counters.died(death.cause);
-    lane.metrics.decided(&delivery.message);
+    lane.metrics.decided(&delivery.message, ran.ended);
     let (settlement, confirmed) = death.answer();
     if !confirmed {
         delivery.acker.settle(&lane.links, &settlement).await;

@@ -1,6 +1,6 @@
 //! An event on its way to a handler, and what came of one attempt at it.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::event::Message;
 use crate::event::outcome::{Outcome, Verdict};
@@ -19,6 +19,8 @@ pub struct Delivery {
     /// How often the server has delivered it, this time included.
     pub delivered: u64,
     pub replay: Option<Replay>,
+    /// When it came to this host.
+    pub at: Instant,
 }
 
 impl Delivery {
@@ -116,6 +118,8 @@ pub struct Ran {
     pub committed: Option<Committed>,
     pub lines: Vec<Line>,
     pub took: Duration,
+    /// When the guest had ended; of a decision, when it was committed.
+    pub ended: Instant,
     pub digest: ModuleDigest,
     /// What its random numbers came from.
     pub seed: Option<Seed>,

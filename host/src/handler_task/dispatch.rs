@@ -41,6 +41,7 @@ pub async fn source(lane: &Lane, link: &Arc<Link>, wire: Wire, reply: Subject, i
         acker: Acker::of(reply, link),
         delivered: info.delivered,
         replay: None,
+        at: Instant::now(),
     };
     handle(lane, delivery).await;
 }
@@ -52,7 +53,6 @@ pub async fn source(lane: &Lane, link: &Arc<Link>, wire: Wire, reply: Subject, i
 /// Dropped half-way, the event is delivered again; what was committed stands.
 pub async fn handle(lane: &Lane, delivery: Delivery) {
     failpoint::point("after-pull");
-    let delivered = Instant::now();
     let event = delivery.message.event.clone();
     // The server is told that it is worked on, for as long as this takes.
     let _leased = lane.in_flight.hold(&delivery.acker.reply);
@@ -101,7 +101,6 @@ pub async fn handle(lane: &Lane, delivery: Delivery) {
     if given_up || (turn.is_beyond(number, lane.plan.retry.max_attempts) && !failpoint::off("host-verdict")) {
         return Box::pin(died_before(lane, delivery, record)).await;
     }
-    lane.metrics.waited(&delivery.message, delivered.elapsed());
     // The guest runs, its outcome becomes a verdict, and the ledger commits what follows from it.
     let ran = attempt::run(lane, &delivery, record.as_ref(), number, instance).await;
     match pass {
@@ -176,7 +175,7 @@ async fn died_before(lane: &Lane, delivery: Delivery, record: Option<attempts::H
             tracing::warn!(handler = %lane.plan.name, %event, subject = delivery.message.subject, attempt,
                 outcome = died_of(&record.record), cause = %dead.cause, code = dead.failure.code, error = dead.failure.message, "dead");
             lane.counters.died(dead.cause);
-            lane.metrics.decided(&delivery.message);
+            lane.metrics.decided(&delivery.message, Instant::now());
         }
         Ok(DeadLettered::Before) => report::repeated(&lane.plan.name, &lane.counters, &event),
         Err(error) => return put_off(&lane.links, &lane.hindered, delivery, (&error).into(), AFTER_FAULT).await,

@@ -76,8 +76,8 @@ impl HandlerMetrics {
     }
 
     /// An event is done or dead.
-    pub fn decided(&self, message: &Message) {
-        let age_ms = about_ms().saturating_sub(message.time_ms);
+    pub fn decided(&self, message: &Message, at: Instant) {
+        let age_ms = about_ms(at).saturating_sub(message.time_ms);
         count(&self.age, message, age_ms.saturating_mul(1_000_000));
     }
 
@@ -112,7 +112,7 @@ fn count(histogram: &Histogram, message: &Message, value: u64) {
         event: message.event.to_string(),
         trace: message.trace_id().map(str::to_owned),
         value,
-        at_ms: about_ms(),
+        at_ms: about_ms(Instant::now()),
     });
 }
 
@@ -137,23 +137,25 @@ impl CountedEvent {
                 subject: String::new(),
                 headers,
                 payload: bytes::Bytes::new(),
-                time_ms: about_ms(),
+                time_ms: about_ms(Instant::now()),
             },
             module: ModuleDigest::from(ModuleHash::of(&[])),
         })
     }
 
-    /// Counts it as `handler_task` does, in the order of an event, and asks the clock as often. Its guest and its commit take this
-    /// much longer than nothing.
+    /// Counts it as `handler_task` does, in the order of an event, and asks the clock as often. Its guest takes this time, and its
+    /// commit this much longer.
     pub fn count(&self, guest: Duration, commit: Duration) {
         let (metrics, message) = (&self.metrics, &self.message);
-        let delivered = Instant::now();
-        metrics.waited(message, delivered.elapsed());
+        let at = Instant::now();
+        // The clock is asked for a run anyway.
+        let ended = at + guest;
         metrics.ran(message, guest);
-        let asked = Instant::now();
-        metrics.committed(message, asked.elapsed() + commit);
+        metrics.waited(message, ended.saturating_duration_since(at).saturating_sub(guest));
+        let committed = Instant::now() + guest;
+        metrics.committed(message, committed - ended + commit);
         metrics.attempt(&self.module, &Outcome::Done);
-        metrics.decided(message);
+        metrics.decided(message, committed);
     }
 }
 

@@ -71,6 +71,7 @@ pub struct Run {
     pub effects: Effects,
     pub lines: Vec<Line>,
     pub took: Duration,
+    pub ended: Instant,
     /// What its random numbers came from; `None`: it asked for none.
     pub seed: Option<Seed>,
 }
@@ -126,8 +127,8 @@ impl Module {
             Ok(live) => live,
             Err(error) => {
                 return Run {
-                    took: asked.elapsed(),
-                    ..Run::without(instance_failure(&error, timeout, &[]))
+                    outcome: instance_failure(&error, timeout, &[]),
+                    ..Run::since(asked)
                 };
             }
         };
@@ -175,7 +176,7 @@ impl Module {
             effects,
             seed,
             lines: call.lines,
-            took: began.elapsed(),
+            ..Run::since(began)
         }
     }
 
@@ -294,9 +295,19 @@ impl Run {
     pub fn without(outcome: Outcome) -> Run {
         Run {
             outcome,
+            ..Run::since(Instant::now())
+        }
+    }
+
+    /// One that ends now and does nothing.
+    fn since(began: Instant) -> Run {
+        let ended = Instant::now();
+        Run {
+            outcome: Outcome::Done,
             effects: Effects::default(),
             lines: Vec::new(),
-            took: Duration::ZERO,
+            took: ended.saturating_duration_since(began),
+            ended,
             seed: None,
         }
     }

@@ -57,7 +57,7 @@ pub async fn run(
     };
     loop {
         let session = lane.bucket.as_ref().map_or(0, |b| b.session_number());
-        let (mut ran, mut effects) = attempt.guest(seed).await;
+        let (mut ran, mut effects) = attempt.guest(seed, so_far).await;
         // What waits for its commit holds no instance.
         instance.take();
         seed = ran.seed;
@@ -70,7 +70,7 @@ pub async fn run(
         if decides {
             failpoint::point("joined");
         }
-        let result = attempt.commit(bucket, tx, alone.take()).await;
+        let result = attempt.commit(bucket, tx, alone.take(), &mut ran.ended).await;
         if !decides && result.is_ok() {
             bucket.doubt(effects.reads.keys());
         }
@@ -111,7 +111,7 @@ struct ThisAttempt<'a> {
 
 impl ThisAttempt<'_> {
     /// One run of the guest, and the verdict on it.
-    async fn guest(&self, seed: Option<Seed>) -> (Ran, Effects) {
+    async fn guest(&self, seed: Option<Seed>, so_far: SoFar) -> (Ran, Effects) {
         let message = &self.delivery.message;
         failpoint::point("before-run");
         let run = match circles(identity::hops(message)) {
@@ -121,13 +121,21 @@ impl ThisAttempt<'_> {
         failpoint::point("after-run");
         let busy = u64::try_from(run.took.as_nanos()).unwrap_or(u64::MAX);
         Counters::add(&self.lane.counters.busy_ns, busy);
+        let waited = run
+            .ended
+            .saturating_duration_since(self.delivery.at)
+            .saturating_sub(run.took);
         self.lane.metrics.ran(message, run.took);
+        if so_far.reruns == 0 && !so_far.has_read_again {
+            self.lane.metrics.waited(message, waited);
+        }
         let ran = Ran {
             verdict: verdict(&self.lane.plan.retry, &run.outcome, self.number),
             outcome: run.outcome,
             committed: None,
             lines: run.lines,
             took: run.took,
+            ended: run.ended,
             digest: self.module.digest.clone(),
             seed: run.seed,
         };
@@ -160,14 +168,22 @@ impl ThisAttempt<'_> {
     }
 
     /// Commits a transaction, and counts how long a decision takes.
-    async fn commit(&self, bucket: &Bucket, tx: Transaction, alone: Option<Alone<'_>>) -> CommitResult {
-        let (asked, decides) = (Instant::now(), tx.decision.is_some());
+    /// `ended`: when the guest had, and then when it was committed.
+    async fn commit(
+        &self,
+        bucket: &Bucket,
+        tx: Transaction,
+        alone: Option<Alone<'_>>,
+        ended: &mut Instant,
+    ) -> CommitResult {
+        let decides = tx.decision.is_some();
         let result = match alone {
             None => bucket.commit(tx).await,
             Some(alone) => bucket.commit_alone(tx, alone).await,
         };
         if decides {
-            self.lane.metrics.committed(&self.delivery.message, asked.elapsed());
+            let guest = std::mem::replace(ended, Instant::now());
+            self.lane.metrics.committed(&self.delivery.message, *ended - guest);
         }
         result
     }

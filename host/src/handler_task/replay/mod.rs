@@ -2,6 +2,7 @@
 //! lost. A message of `MESH_REPLAY` only names the event, or several; their bytes are read from where they are stored.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use async_nats::{Message as Wire, Subject};
 use serde_json::json;
@@ -129,6 +130,7 @@ async fn run(lane: &Lane, event: &EventId, found: Result<ReplayFound, Error>, ac
                     acker,
                     delivered,
                     replay: Some(replay),
+                    at: Instant::now(),
                 },
             )
             .await;
