@@ -69,6 +69,9 @@ async fn the_help_names_every_command_and_every_exit_code() {
       dlq       Find, inspect, replay and discard dead letters
       outbox    Make, show, pause and resume outboxes, which carry rows of a
                 database into NATS
+      pause     Pause handlers on all hosts: no event of theirs begins, and no
+                attempt is counted, until they are resumed
+      resume    Resume paused handlers on all hosts: their events are taken again
       retrying  List the events that failed and will be tried again: attempt, last
                 error, time of the next attempt
       trace     Show what each handler has made of an event, and what followed from
