@@ -33,11 +33,8 @@ pub const TIMES: [u64; 21] = [
 /// Upper bounds of numbers of things.
 pub const SIZES: [u64; 11] = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000];
 
-/// Of so many in a bucket, one leaves an exemplar, so that seldom ones do as well.
-const EXEMPLAR_EVERY: u64 = 64;
-/// The same of those that are slow, by which a person finds why.
-const SLOW_EVERY: u64 = 8;
-const SLOW: u64 = 100_000_000;
+/// A bucket gets a new exemplar after this time, in milliseconds: so rare ones leave one each, and frequent ones cost nothing.
+const EXEMPLAR_EVERY_MS: u64 = 1_000;
 
 /// One that was counted, by which a person finds it.
 #[derive(Debug, Clone, PartialEq)]
@@ -56,6 +53,8 @@ pub struct Histogram {
     /// One for each bound, and one for what is above.
     buckets: Box<[AtomicU64]>,
     sum: AtomicU64,
+    /// From when on each bucket gets a new exemplar, in milliseconds since the Unix epoch.
+    due_ms: Box<[AtomicU64]>,
     /// Of each bucket the newest; empty as long as there is none.
     exemplars: Mutex<Vec<Option<Exemplar>>>,
 }
@@ -78,10 +77,12 @@ impl Counted {
 
 impl Histogram {
     pub fn new(bounds: &'static [u64]) -> Histogram {
+        let zeros = || (0..=bounds.len()).map(|_| AtomicU64::new(0)).collect();
         Histogram {
             bounds,
-            buckets: (0..=bounds.len()).map(|_| AtomicU64::new(0)).collect(),
+            buckets: zeros(),
             sum: AtomicU64::new(0),
+            due_ms: zeros(),
             exemplars: Mutex::default(),
         }
     }
@@ -98,11 +99,12 @@ impl Histogram {
         self.counted(value);
     }
 
-    /// The same. `exemplar` is asked now and then.
-    pub fn count_of(&self, value: u64, exemplar: impl FnOnce() -> Exemplar) {
-        let (bucket, before) = self.counted(value);
-        let every = if value >= SLOW { SLOW_EVERY } else { EXEMPLAR_EVERY };
-        if before.is_multiple_of(every) {
+    /// The same. `exemplar` is asked at most once a second for each bucket. `at_ms`: now, in milliseconds since the Unix epoch.
+    pub fn count_of(&self, value: u64, at_ms: u64, exemplar: impl FnOnce() -> Exemplar) {
+        let bucket = self.counted(value);
+        let due_ms = &self.due_ms[bucket];
+        if at_ms >= due_ms.load(Ordering::Relaxed) {
+            due_ms.store(at_ms + EXEMPLAR_EVERY_MS, Ordering::Relaxed);
             let exemplar = exemplar();
             let mut exemplars = self.exemplars.lock();
             exemplars.resize(self.buckets.len(), None);
@@ -110,11 +112,12 @@ impl Histogram {
         }
     }
 
-    /// Its bucket, and how many were there before.
-    fn counted(&self, value: u64) -> (usize, u64) {
+    /// Its bucket.
+    fn counted(&self, value: u64) -> usize {
         let bucket = self.bounds.partition_point(|bound| *bound < value);
         self.sum.fetch_add(value, Ordering::Relaxed);
-        (bucket, self.buckets[bucket].fetch_add(1, Ordering::Relaxed))
+        self.buckets[bucket].fetch_add(1, Ordering::Relaxed);
+        bucket
     }
 
     /// `None`: nothing was counted yet.
@@ -147,28 +150,26 @@ mod tests {
     }
 
     #[test]
-    fn the_first_of_each_bucket_leaves_an_exemplar_then_a_few_and_slow_ones_more_often() {
+    fn a_bucket_gets_a_new_exemplar_each_second_and_those_of_others_stay() {
         let times = Histogram::times();
         let mut asked = 0;
-        let mut count = |value: u64| {
-            times.count_of(value, || {
+        let mut count = |value: u64, at_ms: u64| {
+            times.count_of(value, at_ms, || {
                 asked += 1;
                 Exemplar {
-                    event: format!("k.{value}"),
+                    event: format!("k.{at_ms}"),
                     trace: None,
                     value,
-                    at_ms: 1,
+                    at_ms,
                 }
             });
         };
-        (0..EXEMPLAR_EVERY).for_each(|_| count(1_000));
-        (0..EXEMPLAR_EVERY).for_each(|_| count(150_000_000));
-        assert_eq!(asked, 1 + EXEMPLAR_EVERY / SLOW_EVERY);
+        (0..EXEMPLAR_EVERY_MS).for_each(|ms| count(1_000, 5_000 + ms));
+        count(150_000_000, 5_001);
+        count(1_000, 6_000);
+        assert_eq!(asked, 3);
         let exemplars = times.now().unwrap().exemplars;
         let event = |at: usize| exemplars[at].as_ref().map(|exemplar| exemplar.event.as_str());
-        assert_eq!(
-            (event(0), event(1), event(13)),
-            (Some("k.1000"), None, Some("k.150000000"))
-        );
+        assert_eq!((event(0), event(1), event(13)), (Some("k.6000"), None, Some("k.5001")));
     }
 }

@@ -40,7 +40,7 @@ fn some(_: &Scrape<'_>, out: &mut Samples<'_>) {
         value,
         at_ms: 1_700_000_000_123,
     };
-    times.count_of(15_000, || exemplar(15_000));
+    times.count_of(15_000, 0, || exemplar(15_000));
     times.count(90_000_000_000);
     out.histogram(&["a \"b\"\\\n"], times.now(), 1e9);
 }

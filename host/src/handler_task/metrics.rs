@@ -62,23 +62,24 @@ impl ModuleAttempts {
 }
 
 impl HandlerMetrics {
-    /// The guest of an event starts, so long after its delivery.
-    pub fn waited(&self, message: &Message, took: Duration) {
-        count(&self.wait, message, nanos(took));
+    /// The guest of an event started so long after its delivery. `at`, here and below: about now.
+    pub fn waited(&self, message: &Message, took: Duration, at: Instant) {
+        count(&self.wait, message, nanos(took), about_ms(at));
     }
 
-    pub fn ran(&self, message: &Message, took: Duration) {
-        count(&self.run, message, nanos(took));
+    pub fn ran(&self, message: &Message, took: Duration, at: Instant) {
+        count(&self.run, message, nanos(took), about_ms(at));
     }
 
-    pub fn committed(&self, message: &Message, took: Duration) {
-        count(&self.commit, message, nanos(took));
+    pub fn committed(&self, message: &Message, took: Duration, at: Instant) {
+        count(&self.commit, message, nanos(took), about_ms(at));
     }
 
     /// An event is done or dead.
     pub fn decided(&self, message: &Message, at: Instant) {
-        let age_ms = about_ms(at).saturating_sub(message.time_ms);
-        count(&self.age, message, age_ms.saturating_mul(1_000_000));
+        let at_ms = about_ms(at);
+        let age_ms = at_ms.saturating_sub(message.time_ms);
+        count(&self.age, message, age_ms.saturating_mul(1_000_000), at_ms);
     }
 
     /// An attempt has ended.
@@ -107,12 +108,12 @@ impl HandlerMetrics {
     }
 }
 
-fn count(histogram: &Histogram, message: &Message, value: u64) {
-    histogram.count_of(value, || Exemplar {
+fn count(histogram: &Histogram, message: &Message, value: u64, at_ms: u64) {
+    histogram.count_of(value, at_ms, || Exemplar {
         event: message.event.to_string(),
         trace: message.trace_id().map(str::to_owned),
         value,
-        at_ms: about_ms(Instant::now()),
+        at_ms,
     });
 }
 
@@ -150,10 +151,14 @@ impl CountedEvent {
         let at = Instant::now();
         // The clock is asked for a run anyway.
         let ended = at + guest;
-        metrics.ran(message, guest);
-        metrics.waited(message, ended.saturating_duration_since(at).saturating_sub(guest));
+        metrics.ran(message, guest, ended);
+        metrics.waited(
+            message,
+            ended.saturating_duration_since(at).saturating_sub(guest),
+            ended,
+        );
         let committed = Instant::now() + guest;
-        metrics.committed(message, committed - ended + commit);
+        metrics.committed(message, committed - ended + commit, committed);
         metrics.attempt(&self.module, &Outcome::Done);
         metrics.decided(message, committed);
     }

@@ -125,9 +125,9 @@ impl ThisAttempt<'_> {
             .ended
             .saturating_duration_since(self.delivery.at)
             .saturating_sub(run.took);
-        self.lane.metrics.ran(message, run.took);
+        self.lane.metrics.ran(message, run.took, run.ended);
         if so_far.reruns == 0 && !so_far.has_read_again {
-            self.lane.metrics.waited(message, waited);
+            self.lane.metrics.waited(message, waited, run.ended);
         }
         let ran = Ran {
             verdict: verdict(&self.lane.plan.retry, &run.outcome, self.number),
@@ -183,7 +183,8 @@ impl ThisAttempt<'_> {
         };
         if decides {
             let guest = std::mem::replace(ended, Instant::now());
-            self.lane.metrics.committed(&self.delivery.message, *ended - guest);
+            let metrics = &self.lane.metrics;
+            metrics.committed(&self.delivery.message, *ended - guest, *ended);
         }
         result
     }
