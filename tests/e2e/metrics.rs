@@ -108,10 +108,12 @@ async fn a_scrape_has_what_became_of_events_how_long_it_took_and_what_waits() {
         open.headers
     );
     assert!(open.body.ends_with("# EOF\n"));
-    let exemplar = format!(",trace_id=\"{trace}\"}} ");
     let of_runs = |line: &&str| line.starts_with("jetmesh_run_seconds_bucket{handler=\"probe\"");
     assert!(
-        open.body.lines().filter(of_runs).any(|line| line.contains(&exemplar)),
+        open.body
+            .lines()
+            .filter(of_runs)
+            .any(|line| line.contains("# {event_id=\"")),
         "{}",
         open.body
     );
@@ -143,4 +145,27 @@ async fn a_scrape_has_what_became_of_events_how_long_it_took_and_what_waits() {
         value(&text, "jetmesh_backlog_age_seconds{handler=\"probe\"}") < Some(60.0),
         "{text}"
     );
+    // A bucket takes one exemplar a second, and so sooner or later one of these.
+    let exemplar = format!(",trace_id=\"{trace}\"}} ");
+    let told = eventually("the trace of an event", SOON, async || {
+        mesh.publish_with("orders.probe", &traced, emit.to_string()).await;
+        let open = http::ask(address, accept).await.body;
+        open.lines()
+            .filter(of_runs)
+            .any(|line| line.contains(&exemplar))
+            .then_some(())
+    });
+    told.await;
+    // A person has paused it: it is still ready, and the alerts know.
+    mesh.jetmesh_ok(&["pause", "probe", "--reason", "a test"]).await;
+    until(
+        address,
+        &[
+            ("jetmesh_handler_paused{handler=\"probe\"}", 1.0),
+            ("jetmesh_handler_paused{handler=\"other\"}", 0.0),
+        ],
+    )
+    .await;
+    let ready = http::get(address, "/readyz").await;
+    assert!(ready.body.contains("\"ok\":true"), "{}", ready.body);
 }

@@ -96,7 +96,7 @@ const LEDGER: &[&str] = &["ledger"];
 const OUTBOX: &[&str] = &["outbox"];
 
 #[rustfmt::skip]
-pub static FAMILIES: [Family; 49] = [
+pub static FAMILIES: [Family; 50] = [
     Family::new("jetmesh_build_info", G, &["version"], "1; the version of the host.",
         |_, out| out.add(&[env!("CARGO_PKG_VERSION")], 1)),
     Family::new("jetmesh_handler_serving", G, HANDLER, "1 while the handler takes events on this host, else 0.",
@@ -104,6 +104,8 @@ pub static FAMILIES: [Family; 49] = [
     Family::new("jetmesh_handler_hindered_events", G, HANDLER,
         "Events that cannot go on although the handler serves; `jetmesh status` says why.",
         |scrape, out| lanes(scrape, |lane| out.add(&[name(lane)], lane.hindered.now().iter().map(|one| one.events).sum::<usize>()))),
+    Family::new("jetmesh_handler_paused", G, HANDLER, "1 while a person has paused the handler, else 0.",
+        |scrape, out| lanes(scrape, |lane| out.add(&[name(lane)], u8::from(lane.circuit.is_paused())))),
     Family::new("jetmesh_handler_circuit_open", G, HANDLER, "1 while the circuit of the handler is open on this host, else 0.",
         |scrape, out| lanes(scrape, |lane| out.add(&[name(lane)], u8::from(lane.circuit.told().is_some())))),
     Family::new("jetmesh_handler_module_info", G, &["handler", "module"], "1; the module that the handler runs.",
