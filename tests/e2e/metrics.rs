@@ -9,6 +9,8 @@ use crate::mesh::{Config, Mesh, says};
 use crate::support::wait::SOON;
 use crate::support::{Host, eventually, http, modules};
 
+pub const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
+
 /// A host with an admin address, and where that is.
 pub async fn start(config: Config) -> (Mesh, Host, SocketAddr) {
     let mesh = Mesh::new(config).await;
@@ -16,6 +18,15 @@ pub async fn start(config: Config) -> (Mesh, Host, SocketAddr) {
     let line = host.wait_for_line(says(&["the admin address answers"]), SOON).await;
     let address = http::address(&line);
     (mesh, host, address)
+}
+
+/// Publishes an event of the trace [`TRACE`], with a write and an emitted event.
+pub async fn traced(mesh: &Mesh) {
+    let steps =
+        json!({ "do": [{ "op": "add", "key": "n", "by": 1 }, { "op": "emit", "subject": "events.a", "payload": 1 }] });
+    let parent = format!("00-{TRACE}-b7ad6b7169203331-01");
+    mesh.publish_with("orders.probe", &[("traceparent", &*parent)], steps.to_string())
+        .await;
 }
 
 /// All metrics, as a client reads them that does not ask for OpenMetrics.
@@ -51,11 +62,7 @@ async fn a_scrape_has_what_became_of_events_how_long_it_took_and_what_waits() {
     let other = "subjects = [\"orders.other\"]";
     let config = Config::probe_with(lines).handler("other", &modules::handler("probe"), other);
     let (mesh, host, address) = start(config).await;
-    let trace = "0af7651916cd43dd8448eb211c80319c";
-    let traced = [("traceparent", &*format!("00-{trace}-b7ad6b7169203331-01"))];
-    let emit =
-        json!({ "do": [{ "op": "add", "key": "n", "by": 1 }, { "op": "emit", "subject": "events.a", "payload": 1 }] });
-    mesh.publish_with("orders.probe", &traced, emit.to_string()).await;
+    traced(&mesh).await;
     mesh.order(json!({ "op": "reject", "code": "c", "message": "m" })).await;
     mesh.order(json!({ "op": "retry", "code": "c", "message": "m" })).await;
     mesh.order(json!({ "op": "emit_later", "subject": "events.b", "payload": 1, "after_ms": 3_600_000 }))
@@ -146,9 +153,9 @@ async fn a_scrape_has_what_became_of_events_how_long_it_took_and_what_waits() {
         "{text}"
     );
     // A bucket takes one exemplar a second, and so sooner or later one of these.
-    let exemplar = format!(",trace_id=\"{trace}\"}} ");
+    let exemplar = format!(",trace_id=\"{TRACE}\"}} ");
     let told = eventually("the trace of an event", SOON, async || {
-        mesh.publish_with("orders.probe", &traced, emit.to_string()).await;
+        traced(&mesh).await;
         let open = http::ask(address, accept).await.body;
         open.lines()
             .filter(of_runs)

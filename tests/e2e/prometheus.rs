@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use serde_json::{Value, json};
 
 use crate::mesh::Config;
-use crate::metrics::{plain, start, value};
+use crate::metrics::{TRACE, plain, start, traced, value};
 use crate::support::process::Process;
 use crate::support::wait::SOON;
 use crate::support::{eventually, http, skipped, tool};
@@ -235,11 +235,7 @@ fn found(program: &str) -> Option<PathBuf> {
 #[tokio::test]
 async fn a_real_prometheus_takes_metrics_exemplars_rules_and_every_query() {
     let (mesh, _host, address) = start(Config::probe_with("max_attempts = 1")).await;
-    let trace = "0af7651916cd43dd8448eb211c80319c";
-    let traced = [("traceparent", &*format!("00-{trace}-b7ad6b7169203331-01"))];
-    let emit =
-        json!({ "do": [{ "op": "add", "key": "n", "by": 1 }, { "op": "emit", "subject": "events.a", "payload": 1 }] });
-    mesh.publish_with("orders.probe", &traced, emit.to_string()).await;
+    traced(&mesh).await;
     mesh.order(json!({ "op": "reject", "code": "c", "message": "m" })).await;
     mesh.wait_letters(1).await;
     // The place of KEDA's value, for this handler.
@@ -281,7 +277,7 @@ async fn a_real_prometheus_takes_metrics_exemplars_rules_and_every_query() {
         .await;
     let exemplars = exemplars.expect("it answers").to_string();
     assert!(
-        exemplars.contains(trace) && exemplars.contains("event_id"),
+        exemplars.contains(TRACE) && exemplars.contains("event_id"),
         "{exemplars}"
     );
     // No alert fires for a host that works; the one dead letter may be new.

@@ -18,6 +18,7 @@ use crate::dlq::select;
 use crate::event::EventId;
 use crate::event::clock::now_ms;
 use crate::handler_task::lane::Lane;
+use crate::mesh_streams::dead_letter::{Letter, handler_of};
 use crate::mesh_streams::{attempts, delayed};
 use crate::micro::Host;
 
@@ -28,8 +29,6 @@ const STEP: Duration = Duration::from_millis(20);
 /// The dead letters are read again at most so often, and at most for this share of the time.
 const DEAD_PAUSE: Duration = Duration::from_secs(5);
 const DEAD_SHARE: u32 = 50;
-/// Subjects of a handler of which the oldest event is looked for.
-const SUBJECTS_MAX: usize = 4;
 
 /// What waits of a handler.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -118,7 +117,7 @@ async fn round(
             },
             dead: letters.of_handler.get(name).copied().unwrap_or(0),
             oldest_ms: if waits {
-                oldest(connection, lane, &consumer).await?
+                connection.oldest_unsettled(&lane.plan.stream, &consumer).await?
             } else {
                 None
             },
@@ -145,17 +144,6 @@ fn undecided(lane: &Lane, consumer: &ConsumerInfo, tried: &[EventId]) -> u64 {
     tried.iter().filter(is_open).count() as u64
 }
 
-/// When the oldest event was stored that the server waits for or has not delivered.
-async fn oldest(connection: &Connection, lane: &Lane, consumer: &ConsumerInfo) -> Result<Option<u64>, Error> {
-    let mut oldest = None;
-    for subject in lane.plan.subjects.iter().take(SUBJECTS_MAX) {
-        let next = connection.stored_next(&lane.plan.stream, consumer.ack_floor.stream_seq + 1, subject);
-        let Some(next) = next.await? else { continue };
-        oldest = Some(oldest.map_or(next.time_ms, |at: u64| at.min(next.time_ms)));
-    }
-    Ok(oldest)
-}
-
 /// The dead letters, as they were read last.
 #[derive(Default)]
 struct Letters {
@@ -178,9 +166,8 @@ impl Letters {
         }
         let mut counts = BTreeMap::new();
         if stream.is_some() {
-            let count = |letter: crate::mesh_streams::dead_letter::Letter| {
-                let handler = letter.id().split('.').next().unwrap_or_default().to_owned();
-                *counts.entry(handler).or_insert(0) += 1;
+            let count = |letter: Letter| {
+                *counts.entry(handler_of(&letter.subject).to_owned()).or_insert(0) += 1;
             };
             // `jetmesh status` says what cannot be read.
             drop(select::each(connection, &Filter::default(), false, count).await?);

@@ -50,14 +50,18 @@ fn counted(_: &Scrape<'_>, out: &mut Samples<'_>) {
     out.add(&["b"], 0);
 }
 
+fn without_host(backlog: &MeshBacklog, process: ProcessFigures) -> Scrape<'_> {
+    Scrape {
+        host: None,
+        backlog,
+        process,
+        now_ms: 0,
+    }
+}
+
 fn of(family: &'static Family, format: TextFormat) -> String {
     let backlog = MeshBacklog::default();
-    let scrape = Scrape {
-        host: None,
-        backlog: &backlog,
-        process: ProcessFigures::default(),
-        now_ms: 0,
-    };
+    let scrape = without_host(&backlog, ProcessFigures::default());
     text_of(std::iter::once(family), format, &scrape)
 }
 
@@ -124,12 +128,7 @@ fn a_counter_has_its_suffix_where_each_format_wants_it() {
 #[test]
 fn a_host_that_starts_has_figures_of_its_process() {
     let backlog = MeshBacklog::default();
-    let scrape = Scrape {
-        host: None,
-        backlog: &backlog,
-        process: ProcessFigures::read(),
-        now_ms: 0,
-    };
+    let scrape = without_host(&backlog, ProcessFigures::read());
     let text = text(TextFormat::Prometheus, &scrape);
     for name in [
         "jetmesh_build_info{version=",

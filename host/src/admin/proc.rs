@@ -9,10 +9,8 @@ use rustix::process::{Resource, getrlimit};
 pub struct ProcessFigures {
     pub cpu_seconds: Option<f64>,
     pub resident_bytes: Option<u64>,
-    pub virtual_bytes: Option<u64>,
     pub open_files: Option<u64>,
     pub open_files_max: Option<u64>,
-    pub threads: Option<u64>,
     /// Seconds since the Unix epoch.
     pub started: Option<f64>,
 }
@@ -46,8 +44,6 @@ fn of_stat(stat: &str, ticks: u64, boot: Option<f64>) -> ProcessFigures {
     ProcessFigures {
         cpu_seconds: seconds(14).zip(seconds(15)).map(|(user, system)| user + system),
         resident_bytes: number(24).map(|pages| pages * rustix::param::page_size() as u64),
-        virtual_bytes: number(23),
-        threads: number(20),
         started: boot.zip(seconds(22)).map(|(boot, after)| boot + after),
         ..ProcessFigures::default()
     }
@@ -62,7 +58,6 @@ mod tests {
         let stat = "7 (a) b c) S 1 2 3 4 5 6 7 8 9 10 250 50 0 0 20 0 9 0 400 1000000 3 18446744073709551615";
         let figures = of_stat(stat, 100, Some(1000.0));
         assert_eq!(figures.cpu_seconds, Some(3.0));
-        assert_eq!((figures.threads, figures.virtual_bytes), (Some(9), Some(1_000_000)));
         assert_eq!(figures.resident_bytes, Some(3 * rustix::param::page_size() as u64));
         assert_eq!(figures.started, Some(1004.0));
         assert_eq!(of_stat("", 100, None), ProcessFigures::default());

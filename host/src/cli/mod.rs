@@ -34,6 +34,7 @@ use args::Command;
 use crate::app;
 use crate::broker;
 use crate::config;
+use crate::plan::{Handler, Plan};
 use crate::process::limits;
 use crate::text::display::shown;
 use crate::text::secret;
@@ -90,6 +91,20 @@ impl Error {
 }
 
 /// Of an error of NATS.
+/// The handler of this name in the configuration.
+fn handler_named<'a>(plan: &'a Plan, name: &str) -> Result<&'a Handler, Error> {
+    plan.handlers
+        .iter()
+        .find(|handler| handler.name == name)
+        .ok_or_else(|| {
+            let names: Vec<&str> = plan.handlers.iter().map(|handler| handler.name.as_str()).collect();
+            Error::Usage(format!(
+                "there is no handler {name}: the configuration has {}",
+                names.join(", ")
+            ))
+        })
+}
+
 fn code_of(error: &broker::Error) -> u8 {
     match error {
         broker::Error::Connect { .. } | broker::Error::Crowded { .. } => UNREACHABLE,

@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::builder::NonEmptyStringValueParser;
 
 use super::text::{in_time, json_line};
-use super::{Args, Error, OK};
+use super::{Args, Error, OK, handler_named};
 use crate::broker::kv::kv_stream;
 use crate::broker::provision::MESH_BUCKET;
 use crate::broker::{self, Connection};
@@ -154,14 +154,7 @@ async fn connect(plan: &Plan, name: &str) -> Result<Connection, Error> {
 fn named<'a>(plan: &'a Plan, names: &[String]) -> Result<Vec<&'a Handler>, Error> {
     let mut named: Vec<&Handler> = Vec::new();
     for name in names {
-        let found = plan.handlers.iter().find(|handler| handler.name == *name);
-        let Some(found) = found else {
-            let known: Vec<&str> = plan.handlers.iter().map(|handler| handler.name.as_str()).collect();
-            return Err(Error::Usage(format!(
-                "there is no handler {name}: the configuration has {}",
-                known.join(", ")
-            )));
-        };
+        let found = handler_named(plan, name)?;
         if !named.iter().any(|one| one.name == *name) {
             named.push(found);
         }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::args::Reset;
-use super::{Args, Error, OK, ask};
+use super::{Args, Error, OK, ask, handler_named};
 use crate::broker::connection::token;
 use crate::broker::consumer::{ConsumerInfo, Owner, check_owner};
 use crate::broker::kv::key_subject;
@@ -30,7 +30,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(100);
 pub async fn run(args: &Args, reset: &Reset) -> Result<u8, Error> {
     let loaded = args.load()?;
     let plan = &loaded.plan;
-    let handler = named(plan, &reset.handler)?;
+    let handler = handler_named(plan, &reset.handler)?;
     if reset.state && handler.bucket.is_none() {
         return Err(Error::Usage(format!(
             "handler {} has no bucket: leave --state out",
@@ -62,7 +62,7 @@ pub async fn run(args: &Args, reset: &Reset) -> Result<u8, Error> {
 
 /// The same for a mesh that only this process uses, before it serves.
 pub async fn before_start(connection: &Connection, plan: &Plan, handler: &str) -> Result<(), Error> {
-    let handler = named(plan, handler)?;
+    let handler = handler_named(plan, handler)?;
     let found = look(connection, plan, handler).await?;
     if found.is_nothing(handler, false) {
         println!(
@@ -73,13 +73,6 @@ pub async fn before_start(connection: &Connection, plan: &Plan, handler: &str) -
     }
     found.print(handler, false);
     carry_out(connection, plan, handler, &found, false).await
-}
-
-fn named<'a>(plan: &'a Plan, name: &str) -> Result<&'a Handler, Error> {
-    plan.handlers.iter().find(|h| h.name == name).ok_or_else(|| {
-        let names: Vec<&str> = plan.handlers.iter().map(|h| h.name.as_str()).collect();
-        Error::Usage(format!("there is no handler {name}; there are {}", names.join(", ")))
-    })
 }
 
 /// One kind of what goes: how many messages of a stream are on a subject.

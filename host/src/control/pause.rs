@@ -81,31 +81,21 @@ pub async fn pause(
         .map(|lasts| rfc3339(now + u64::try_from(lasts.as_millis()).unwrap_or(u64::MAX)));
     let asked = |before: Option<&HandlerPause>| match before {
         Some(before) if until.is_none() && order.reason.is_none() => (PauseOutcome::Unchanged, before.clone()),
-        Some(before) => {
-            let until = until.clone().or_else(|| before.until.clone());
-            let reason = order.reason.clone().or_else(|| before.reason.clone());
-            let (by, since) = (order.by.clone(), before.since.clone());
+        before => {
+            let pause = HandlerPause {
+                by: order.by.clone(),
+                since: before.map_or_else(|| rfc3339(now), |before| before.since.clone()),
+                until: until.clone().or_else(|| before?.until.clone()),
+                reason: order.reason.clone().or_else(|| before?.reason.clone()),
+            };
+            let was_paused = before.is_some();
             (
-                PauseOutcome::Changed,
-                HandlerPause {
-                    by,
-                    since,
-                    until,
-                    reason,
+                if was_paused {
+                    PauseOutcome::Changed
+                } else {
+                    PauseOutcome::Paused
                 },
-            )
-        }
-        None => {
-            let (until, reason) = (until.clone(), order.reason.clone());
-            let (by, since) = (order.by.clone(), rfc3339(now));
-            (
-                PauseOutcome::Paused,
-                HandlerPause {
-                    by,
-                    since,
-                    until,
-                    reason,
-                },
+                pause,
             )
         }
     };

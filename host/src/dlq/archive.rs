@@ -8,7 +8,7 @@ use super::select::is_id;
 use crate::dlq::payload::{Header, Payload, headers};
 use crate::event::outcome::Cause;
 use crate::event::{Headers, header_map, parse_rfc3339, rfc3339};
-use crate::mesh_streams::dead_letter::{self, DEAD_SINCE, Letter, PARTS, SETTLED, id_of};
+use crate::mesh_streams::dead_letter::{self, DEAD_SINCE, Letter, PARTS, SETTLED, handler_of, id_of};
 
 /// A line.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
@@ -95,8 +95,7 @@ pub fn parse(text: &str) -> Result<Restored, String> {
         }
     }
     let of = |name| crate::event::header(&headers, name).unwrap_or_default();
-    let handler = id_of(&line.subject).split('.').next();
-    if Some(of(dead_letter::HANDLER)) != handler {
+    if of(dead_letter::HANDLER) != handler_of(&line.subject) {
         return Err(format!("its header {} does not fit its subject", dead_letter::HANDLER));
     }
     if Cause::parse(of(dead_letter::CAUSE)).is_none() {

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 
+use crate::broker::consumer::nanos;
 use crate::event::clock::about_ms;
 use crate::event::outcome::Outcome;
 use crate::event::{EventId, Headers, Message};
@@ -115,10 +116,6 @@ fn count(histogram: &Histogram, message: &Message, value: u64, at_ms: u64) {
         value,
         at_ms,
     });
-}
-
-fn nanos(took: Duration) -> u64 {
-    u64::try_from(took.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// All that is counted of one event of a handler with a ledger, for a benchmark of what that costs.

@@ -8,7 +8,7 @@ use clap::builder::NonEmptyStringValueParser;
 use crate::broker::Connection;
 use crate::cli::dlq::{handler, pattern};
 use crate::cli::text::json_line;
-use crate::cli::{Error, FAILED, OK, ask};
+use crate::cli::{Error, FAILED, OK, ask, handler_named};
 use crate::control::person;
 use crate::control::retrying::{self, ChosenEvents, RetryingActed, RetryingChoice, RetryingFilter, RetryingOrder};
 use crate::dlq::select::is_id;
@@ -129,7 +129,10 @@ pub async fn run(connection: &Connection, plan: &Plan, act: &RetryingAct) -> Res
         }
     };
     let choice = what.choice()?;
-    known(plan, what.handler.as_deref())?;
+    if let Some(name) = &what.handler {
+        // One that is named by mistake would be one without events.
+        handler_named(plan, name)?;
+    }
     let chosen = retrying::choose(connection, plan, &choice).await?;
     chosen.unreadable.iter().for_each(|why| note!("warning: {why}"));
     if what.dry_run {
@@ -148,20 +151,6 @@ pub async fn run(connection: &Connection, plan: &Plan, act: &RetryingAct) -> Res
         false => print(&acted, &words),
     }
     Ok(if acted.missing.is_empty() { OK } else { FAILED })
-}
-
-/// A handler that is named by mistake would be one without events.
-fn known(plan: &Plan, handler: Option<&str>) -> Result<(), Error> {
-    match handler {
-        Some(name) if !plan.handlers.iter().any(|handler| handler.name == name) => {
-            let names: Vec<&str> = plan.handlers.iter().map(|handler| handler.name.as_str()).collect();
-            Err(Error::Usage(format!(
-                "there is no handler {name}: the configuration has {}",
-                names.join(", ")
-            )))
-        }
-        _ => Ok(()),
-    }
 }
 
 fn events(count: u64) -> String {

@@ -8,6 +8,7 @@ use std::time::Instant;
 use tokio::sync::SemaphorePermit;
 
 use self::next::{Asks, Next, SoFar, asks, next, too_large};
+use crate::broker::consumer::nanos;
 use crate::event::effects::Effects;
 use crate::event::outcome::{Cause, Failure, Outcome, Verdict, circles, decide};
 use crate::failpoint;
@@ -119,8 +120,7 @@ impl ThisAttempt<'_> {
             None => self.lane.runner.run(&self.module, message, self.number, seed).await,
         };
         failpoint::point("after-run");
-        let busy = u64::try_from(run.took.as_nanos()).unwrap_or(u64::MAX);
-        Counters::add(&self.lane.counters.busy_ns, busy);
+        Counters::add(&self.lane.counters.busy_ns, nanos(run.took));
         let waited = run
             .ended
             .saturating_duration_since(self.delivery.at)

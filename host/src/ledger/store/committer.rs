@@ -9,6 +9,7 @@ use super::bucket::{Bucket, Ends, tell};
 use super::send;
 use crate::broker::bucket::lost_settings;
 use crate::broker::connection::{redial_delay, token};
+use crate::broker::consumer::nanos;
 use crate::broker::{self, Connection, Error};
 use crate::event::clock::now_ms;
 use crate::event::rfc3339;
@@ -101,10 +102,10 @@ async fn append(bucket: &Bucket, connection: &Connection) -> Result<(), Error> {
                 }
                 bucket.is_certain();
                 stored(bucket, &batch, last);
-                let took = rounds.began.elapsed().as_nanos();
-                bucket.appends.count(u64::try_from(took).unwrap_or(u64::MAX));
+                let took = rounds.began.elapsed();
+                bucket.appends.count(nanos(took));
                 bucket.groups.count(batch.entry.decisions.len() as u64);
-                give_way(bucket, rounds.began.elapsed()).await;
+                give_way(bucket, took).await;
                 return Ok(());
             }
             BatchAnswer::Refused => {

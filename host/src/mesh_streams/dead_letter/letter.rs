@@ -59,6 +59,11 @@ pub fn id_of(subject: &str) -> &str {
         .map_or(subject, |(_, id)| id)
 }
 
+/// The handler of a letter, or its outbox, from its subject.
+pub fn handler_of(subject: &str) -> &str {
+    id_of(subject).split('.').next().unwrap_or_default()
+}
+
 /// What lies on a letter's subject, settled or not, without the parts of its body.
 pub async fn stored(connection: &Connection, subject: &str) -> Result<Option<Letter>, Error> {
     let Some(stored) = connection.stored(DEAD, By::Last(subject)).await? else {

@@ -20,7 +20,7 @@ mod letter;
 
 pub use end::{REPLAYED, SETTLED_TTL, discard, resolve, rewrite, settle, settled};
 pub use envelope::{DeathRef, Envelope, glance, glance_all};
-pub use letter::{Letter, id_of, read, stored};
+pub use letter::{Letter, handler_of, id_of, read, stored};
 
 pub const HANDLER: &str = "Mesh-Handler";
 pub const STREAM: &str = "Mesh-Stream";
