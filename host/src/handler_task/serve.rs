@@ -34,6 +34,9 @@ use crate::trouble::{self, Weight};
 /// longer.
 const UNHEARD_MAX: Duration = Duration::from_millis(500);
 
+/// What is taken of one kind before the task looks at all others that may have come: a look costs as much as a part of an event.
+const AT_A_TIME: usize = 16;
+
 type Work = FuturesUnordered<BoxFuture<'static, ()>>;
 
 /// How a connection was left that did not break.
@@ -177,7 +180,7 @@ async fn take_all(
                 }
                 beside(work, replays.look()).await?;
             }
-            Some(()) = work.next() => {}
+            Some(()) = work.next() => finished(work),
             () = lane.circuit.probe_due(), if lane.circuit.is_open() => {}
             () = lane.circuit.pause_changed() => beside(work, replays.look()).await?,
             // They are bounded: a backlog of the source must not keep them waiting.
@@ -188,7 +191,22 @@ async fn take_all(
             Some(advisory) = advisories.recv(), if doors.advisories.free() > 0 => {
                 work.push(act(Arc::clone(lane), Arc::clone(link), advisory).boxed());
             }
-            pulled = source.next() => take(lane, link, pulled?, work, Inbound::Source).await?,
+            pulled = source.next() => {
+                take(lane, link, pulled?, work, Inbound::Source).await?;
+                for _ in 1..AT_A_TIME {
+                    let Some(pulled) = source.next().now_or_never() else { break };
+                    take(lane, link, pulled?, work, Inbound::Source).await?;
+                }
+            }
+        }
+    }
+}
+
+/// Takes what has ended besides, without a look at all else that may come.
+fn finished(work: &mut Work) {
+    for _ in 1..AT_A_TIME {
+        if work.next().now_or_never().flatten().is_none() {
+            break;
         }
     }
 }
