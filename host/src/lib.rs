@@ -29,6 +29,7 @@ mod plan;
 mod process;
 mod random;
 mod redrive;
+mod report;
 mod schedule;
 mod text;
 mod trace;

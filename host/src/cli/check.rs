@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::args::Check;
-use super::schedule::json::when;
 use super::{Args, Error, OK, REFUSED};
 use crate::app;
 use crate::broker::provision::DEAD;
@@ -20,6 +19,7 @@ use crate::ledger::core::ids::{ENTRY_BYTES, ID_BYTES};
 use crate::outbox;
 use crate::plan::{Handler, Identity, OutboxSource, Plan, Schedule, Stream};
 use crate::process::limits as system;
+use crate::report::schedule::when;
 use crate::wasm::engine::INSTANCES_MAX;
 use crate::wasm::library::Library;
 

@@ -2,13 +2,14 @@
 
 use clap::Subcommand;
 
-use super::status::outbox::{print, stand};
+use super::status::outbox::print;
 use super::text::json_line;
 use super::{Args, Error, OK, UNSERVED, ask};
 use crate::broker::{self, Connection};
 use crate::micro;
 use crate::outbox::{self, Skipped};
 use crate::plan::{Outbox, OutboxSource, Plan};
+use crate::report::outbox::stand;
 
 #[derive(Debug, Subcommand)]
 pub enum OutboxCommand {

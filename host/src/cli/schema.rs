@@ -7,21 +7,20 @@ use serde_json::Value;
 
 use super::dlq::discard::Discarded;
 use super::dlq::export::Imported;
-use super::dlq::ls::{GroupJson, LetterJson};
 use super::dlq::rehearse::RehearsalLine;
 use super::dlq::replay::{AccountJson, DryRunJson};
-use super::dlq::show::ShowJson;
-use super::redrive::json::RedriveJson;
-use super::retrying::RetryingJson;
-use super::schedule::json::{ScheduleDue, ScheduleJson};
-use super::status::json::MeshStatus;
-use super::status::outbox::OutboxStatus;
-use super::trace::TraceJson;
 use super::{Error, OK};
 use crate::control::pause::{Paused, Resumed};
 use crate::control::retrying::RetryingActed;
 use crate::dlq::archive::Archived;
 use crate::micro::trace::{TraceAnswer, TraceRequest};
+use crate::report::letters::{GroupJson, LetterJson, ShowJson};
+use crate::report::outbox::OutboxStatus;
+use crate::report::redrive::RedriveJson;
+use crate::report::retrying::RetryingJson;
+use crate::report::schedule::{ScheduleDue, ScheduleJson};
+use crate::report::status::json::MeshStatus;
+use crate::report::trace::TraceJson;
 
 #[derive(Debug, clap::Args)]
 pub struct Schema {

@@ -1,8 +1,5 @@
 //! `jetmesh dlq ls`: which dead letters there are, or which faults.
 
-use schemars::JsonSchema;
-use serde::Serialize;
-
 use super::selection::Conditions;
 use crate::broker::Connection;
 use crate::cli::table::{self, Narrow};
@@ -12,11 +9,11 @@ use crate::dlq::group::LetterGroup;
 use crate::dlq::select::Newest;
 use crate::dlq::{Filter, Groups};
 use crate::event::clock::now_ms;
-use crate::event::outcome::Cause;
 use crate::event::rfc3339;
 use crate::mesh_streams::dead_letter::{self, Letter};
 use crate::plan::Plan;
 use crate::redrive::rule::{RedriveTurn, of_letter};
+use crate::report::letters::{GroupJson, LetterJson};
 
 #[derive(Debug, clap::Args)]
 pub struct Ls {
@@ -198,120 +195,4 @@ async fn groups(connection: &Connection, filter: &Filter, ls: &Ls) -> Result<u8,
         note!("{uncounted} more are of groups beyond the first {}", groups.len());
     }
     Ok(OK)
-}
-
-/// A dead letter.
-#[derive(Debug, Serialize, JsonSchema)]
-#[schemars(title = "A dead letter, a line of `jetmesh dlq ls --json`", description = "")]
-pub struct LetterJson<'a> {
-    /// What people call the letter by: HANDLER.INCARNATION.SEQUENCE.
-    id: &'a str,
-    /// Where the letter lies.
-    subject: &'a str,
-    /// Of the letter in the stream MESH_DEAD.
-    sequence: u64,
-    /// When the event died.
-    #[schemars(extend("format" = "date-time"))]
-    dead_since: String,
-    /// The handler that failed on it.
-    handler: &'a str,
-    /// Why the event is dead.
-    #[schemars(with = "Cause")]
-    cause: &'a str,
-    /// Of the last failure.
-    code: &'a str,
-    /// Of the last failure.
-    error: &'a str,
-    /// How often it was tried; 0 if that is not known.
-    attempts: u32,
-    /// How many of its failed replays the mesh has begun by itself.
-    redriven: u32,
-    /// Digest of the module of the last attempt; empty if there was none.
-    module: &'a str,
-    /// The event: INCARNATION.SEQUENCE; of an undeliverable one its own id.
-    event: &'a str,
-    /// The event's subject; empty if it was lost.
-    event_subject: &'a str,
-    /// When the first attempt began; empty if it is not known.
-    first_attempt: &'a str,
-    /// When the last attempt began; empty if it is not known.
-    last_attempt: &'a str,
-}
-
-impl<'a> From<&'a Letter> for LetterJson<'a> {
-    fn from(letter: &'a Letter) -> LetterJson<'a> {
-        let of = |name: &str| letter.header(name);
-        LetterJson {
-            id: letter.id(),
-            subject: &letter.subject,
-            sequence: letter.sequence,
-            dead_since: rfc3339(letter.dead_since_ms()),
-            handler: of(dead_letter::HANDLER),
-            cause: of(dead_letter::CAUSE),
-            code: of(dead_letter::CODE),
-            error: of(dead_letter::ERROR),
-            attempts: of(dead_letter::ATTEMPTS).parse().unwrap_or(0),
-            redriven: letter.redriven(),
-            module: of(dead_letter::MODULE),
-            event: of(dead_letter::EVENT),
-            event_subject: of(dead_letter::SUBJECT),
-            first_attempt: of(dead_letter::FIRST_ATTEMPT),
-            last_attempt: of(dead_letter::LAST_ATTEMPT),
-        }
-    }
-}
-
-/// A group of dead letters.
-#[derive(Debug, Serialize, JsonSchema)]
-#[schemars(
-    title = "A group of dead letters, a line of `jetmesh dlq ls --group --json`",
-    description = ""
-)]
-pub struct GroupJson<'a> {
-    /// The group's id.
-    #[schemars(regex(pattern = "^[0-9a-f]{8}$"))]
-    group: String,
-    /// How many letters it has.
-    #[schemars(range(min = 1))]
-    count: u64,
-    /// Of these: were replayed, and have failed again.
-    failed_again: u64,
-    /// When the first of them died.
-    #[schemars(extend("format" = "date-time"))]
-    first: String,
-    /// When the last of them died.
-    #[schemars(extend("format" = "date-time"))]
-    last: String,
-    handler: &'a str,
-    /// Why the event is dead.
-    #[schemars(with = "Cause")]
-    cause: &'a str,
-    code: &'a str,
-    /// The error without what differs from event to event.
-    message: &'a str,
-    /// The module's digest.
-    module: &'a str,
-    /// The id of the newest letter.
-    sample: &'a str,
-    /// The newest letter's error, word for word.
-    error: &'a str,
-}
-
-impl<'a> From<&'a LetterGroup> for GroupJson<'a> {
-    fn from(group: &'a LetterGroup) -> GroupJson<'a> {
-        GroupJson {
-            group: group.key.id(),
-            count: group.count,
-            failed_again: group.failed_again,
-            first: rfc3339(group.first_ms),
-            last: rfc3339(group.last_ms),
-            handler: &group.key.handler,
-            cause: &group.key.cause,
-            code: &group.key.code,
-            message: &group.key.message,
-            module: &group.key.module,
-            sample: &group.sample,
-            error: &group.error,
-        }
-    }
 }

@@ -6,17 +6,13 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use schemars::JsonSchema;
-use serde::Serialize;
 
-use super::ls::LetterJson;
 use crate::broker::provision::DEAD;
 use crate::cli::pretty;
 use crate::cli::table::{self, terminal_columns};
 use crate::cli::text::json_page;
 use crate::cli::{Error, OK};
 use crate::dlq::group;
-use crate::dlq::payload::{self, Header, Payload};
 use crate::event::clock::now_ms;
 use crate::event::outcome::Cause;
 use crate::event::rfc3339;
@@ -25,6 +21,7 @@ use crate::mesh_streams::attempts::{Attempt, RUNNING};
 use crate::mesh_streams::dead_letter::{self, Letter};
 use crate::mesh_streams::replay_queue::is_redrive;
 use crate::outbox;
+use crate::report::letters::ShowJson;
 use crate::text::display::shown;
 
 /// A payload's lines beyond this are left to `--json`.
@@ -334,51 +331,4 @@ fn next(letter: &Letter) -> Vec<String> {
         format!("jetmesh dlq discard {id} --reason WHY"),
     ]);
     lines
-}
-
-/// Everything that is known of a dead letter.
-#[derive(Debug, Serialize, JsonSchema)]
-#[schemars(
-    title = "Everything that is known of a dead letter, `jetmesh dlq show --json`",
-    description = ""
-)]
-pub struct ShowJson<'a> {
-    #[serde(flatten)]
-    letter: LetterJson<'a>,
-    /// The event's stream.
-    stream: &'a str,
-    /// When the event was stored; empty if it is not known.
-    event_time: &'a str,
-    /// The ledger that holds the death; empty if the handler has none.
-    ledger: &'a str,
-    /// The ledger's entry that decided the death.
-    death: Option<u64>,
-    /// The id of its group.
-    group: String,
-    /// The attempts that are known word for word, oldest first.
-    history: Vec<Attempt>,
-    /// The event's headers.
-    headers: Vec<Header>,
-    /// Headers that no client can read; empty if there are none.
-    raw_headers_base64: &'a str,
-    /// The event's payload.
-    payload: Payload,
-}
-
-impl<'a> From<&'a Letter> for ShowJson<'a> {
-    fn from(letter: &'a Letter) -> ShowJson<'a> {
-        let of = |name: &str| letter.header(name);
-        ShowJson {
-            letter: LetterJson::from(letter),
-            stream: of(dead_letter::STREAM),
-            event_time: of(dead_letter::TIME),
-            ledger: of(dead_letter::LEDGER),
-            death: of(dead_letter::DEATH).parse().ok(),
-            group: group::FaultKey::of(letter).id(),
-            history: history::of(&letter.headers),
-            headers: payload::headers(&dead_letter::originals(&letter.headers)),
-            raw_headers_base64: of(dead_letter::RAW_HEADERS),
-            payload: Payload::of(&letter.payload),
-        }
-    }
 }

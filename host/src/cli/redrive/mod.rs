@@ -1,12 +1,9 @@
 //! `jetmesh redrive`: dead letters that the mesh replays by itself, and what a person can do about that.
 
-pub mod json;
-
 use std::collections::{BTreeMap, HashSet};
 
 use clap::Subcommand;
 
-use self::json::RedriveJson;
 use super::schedule::stepped;
 use super::table;
 use super::text::{in_time, json_line};
@@ -21,7 +18,8 @@ use crate::mesh_streams::pauses;
 use crate::micro;
 use crate::micro::told::endpoints;
 use crate::plan::{Handler, Plan};
-use crate::redrive::rule::{RedriveTally, of_letter};
+use crate::redrive::rule::RedriveTally;
+use crate::report::redrive::{RedriveJson, add};
 use crate::schedule::state::{ActedBy, ScheduleState, ScheduleStep};
 use crate::schedule::store::Stepped;
 
@@ -114,7 +112,7 @@ fn meant<'a>(plan: &'a Plan, named: &RedriveNamed) -> Result<Vec<&'a Handler>, E
 async fn show(plan: &Plan, status: &RedriveStatusArgs) -> Result<u8, Error> {
     let connection = broker::open_guarded(&plan.nats, "jetmesh redrive").await?;
     let tallies = tallies(&connection, plan).await?;
-    let mut all = json::all(&connection, plan, &tallies, now_ms()).await?;
+    let mut all = crate::report::redrive::all(&connection, plan, &tallies, now_ms()).await?;
     let hosts = micro::hosts(&connection, &plan.mesh, "STATS").await;
     let open = endpoints(&hosts).filter(|endpoint| endpoint["data"]["circuit"].is_object());
     let open: HashSet<&str> = open.filter_map(|endpoint| endpoint["name"].as_str()).collect();
@@ -149,13 +147,6 @@ async fn tallies(connection: &Connection, plan: &Plan) -> Result<BTreeMap<String
         note!("warning: {told}");
     }
     Ok(tallies)
-}
-
-/// Counts a dead letter by how it stands with the redrive of its handler.
-pub fn add(tallies: &mut BTreeMap<String, RedriveTally>, plan: &Plan, letter: &Letter, now: u64) {
-    if let Some((handler, turn)) = of_letter(plan, letter, now) {
-        tallies.entry(handler.to_owned()).or_default().add(turn);
-    }
 }
 
 fn print(all: &[RedriveJson]) {

@@ -1,13 +1,9 @@
 //! `jetmesh schedule ls` and `next`: nothing is changed.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::json::{ScheduleDue, ScheduleJson};
-use super::{ScheduleLs, ScheduleNext, of_plan, unknown};
-use crate::broker::kv::kv_stream;
-use crate::broker::provision::MESH_BUCKET;
-use crate::broker::{self, Connection};
+use super::{ScheduleLs, ScheduleNext, unknown};
+use crate::broker::Connection;
 use crate::calendar::{Calendar, delay_of};
 use crate::cli::table::{self, Narrow};
 use crate::cli::text::{in_time, json_line};
@@ -15,6 +11,7 @@ use crate::cli::{Error, OK};
 use crate::event::clock::now_ms;
 use crate::event::{parse_rfc3339, rfc3339};
 use crate::plan::Plan;
+use crate::report::schedule::{ScheduleDue, ScheduleJson, all, of_plan};
 use crate::schedule::store;
 
 const NARROW: Narrow<'_> = Narrow {
@@ -62,26 +59,6 @@ pub async fn ls(connection: &Connection, plan: &Plan, ls: &ScheduleLs) -> Result
         }
     }
     Ok(OK)
-}
-
-/// Every schedule that is stored or in the configuration, by name; and why some cannot be read.
-pub async fn all(connection: &Connection, plan: &Plan) -> Result<(Vec<ScheduleJson>, Vec<String>), broker::Error> {
-    let own = plan.schedules.iter().flatten().map(|spec| spec.name.clone());
-    let mut names: BTreeSet<String> = own.collect();
-    if connection.stream(&kv_stream(MESH_BUCKET)).await?.is_some() {
-        names.extend(store::names(connection).await?);
-    }
-    let (mut all, mut unread) = (Vec::new(), Vec::new());
-    for name in names {
-        match (store::fetch(connection, &name).await, of_plan(plan, &name)) {
-            (Ok(Some(state)), _) => all.push(ScheduleJson::of(&state, plan, now_ms())),
-            (Ok(None), Some(spec)) => all.push(ScheduleJson::unarmed(spec)),
-            (Ok(None), None) => {}
-            (Err(store::Error::Broker(error)), _) => return Err(error),
-            (Err(error), _) => unread.push(error.to_string()),
-        }
-    }
-    Ok((all, unread))
 }
 
 pub async fn next(connection: &Connection, plan: &Plan, next: &ScheduleNext) -> Result<u8, Error> {

@@ -1,19 +1,18 @@
 //! `jetmesh schedule`: what the mesh emits by itself at certain times, and what a person can do with it.
 
 mod act;
-pub mod json;
 mod list;
 mod show;
 
 use clap::Subcommand;
 
 pub use self::act::stepped;
-pub use self::list::all;
 use super::stop::Stop;
 use super::{Args, Error};
 use crate::broker;
 use crate::event::parse_rfc3339;
-use crate::plan::{Plan, Schedule};
+use crate::plan::Plan;
+use crate::report::schedule::of_plan;
 use crate::schedule::store;
 
 #[derive(Debug, Subcommand)]
@@ -118,10 +117,6 @@ impl From<store::Error> for Error {
             other => Error::Failed(other.to_string()),
         }
     }
-}
-
-fn of_plan<'a>(plan: &'a Plan, name: &str) -> Option<&'a Schedule> {
-    plan.schedules.iter().flatten().find(|schedule| schedule.name == name)
 }
 
 fn unknown(plan: &Plan, name: &str) -> Error {

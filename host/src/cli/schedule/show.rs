@@ -2,16 +2,16 @@
 
 use std::time::Duration;
 
-use super::json::{HandlersPart, ScheduleJson};
 use super::{ScheduleShow, of_plan, unknown};
 use crate::broker::Connection;
 use crate::cli::stop::Stop;
 use crate::cli::text::{in_time, json_page};
-use crate::cli::trace;
 use crate::cli::{Error, OK};
 use crate::event::clock::now_ms;
 use crate::event::{parse_rfc3339, rfc3339};
 use crate::plan::Plan;
+use crate::report::schedule::{HandlersPart, ScheduleJson};
+use crate::report::trace::state;
 use crate::schedule::open::place;
 use crate::schedule::store;
 use crate::trace::reading::Reading;
@@ -104,7 +104,7 @@ async fn handlers(
     let traced = tracer.trace(place, ALONE).await?;
     let state = |part: &crate::trace::Part| HandlersPart {
         handler: part.handler.clone(),
-        state: trace::state(&part.stand),
+        state: state(&part.stand),
     };
     Ok(traced.handlers.iter().map(state).collect())
 }

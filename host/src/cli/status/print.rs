@@ -5,13 +5,13 @@ use std::fmt::Display;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::json::{DelayedStatus, HandlerStatus, LedgerStatus, MeshStatus, Orphan};
 use crate::cli::redrive;
-use crate::cli::schedule::json::ScheduleJson;
 use crate::cli::table::{self, Narrow};
 use crate::cli::text::{in_time, span};
 use crate::event::clock::{self, now_ms};
 use crate::event::parse_rfc3339;
+use crate::report::schedule::ScheduleJson;
+use crate::report::status::json::{DelayedStatus, HandlerStatus, LedgerStatus, MeshStatus, Orphan};
 
 const NARROW: Narrow<'_> = Narrow {
     leave_out: &[4, 5],

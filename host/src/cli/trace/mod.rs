@@ -1,12 +1,10 @@
 //! `jetmesh trace`: where an event is.
 
-mod json;
 mod show;
 mod tree;
 
 use std::time::Duration;
 
-pub use self::json::{TraceJson, state};
 use super::dlq::time;
 use super::stop::Stop;
 use super::text::json_page;
@@ -18,6 +16,7 @@ use crate::event::rfc3339;
 use crate::mesh_streams::pauses::{self, Pauses};
 use crate::micro::{self, told};
 use crate::plan::Outbox;
+use crate::report::trace::TraceJson;
 use crate::trace::find::{Named, Place};
 use crate::trace::message_id::is_message_id;
 use crate::trace::reading::Reading;

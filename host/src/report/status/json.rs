@@ -1,16 +1,16 @@
 //! What `jetmesh status --json` prints.
 
-use crate::cli::redrive::json::RedriveJson;
-use crate::cli::schedule::json::ScheduleJson;
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::outbox::OutboxStatus;
 use crate::mesh_streams::pauses::HandlerPause;
 use crate::micro::held_back::{CircuitJson, HindranceJson};
 use crate::micro::settings::Difference;
 use crate::micro::stats::{BlockedJson, LeftOutJson, NotTakenJson, Stats};
+use crate::report::outbox::OutboxStatus;
+use crate::report::redrive::RedriveJson;
+use crate::report::schedule::ScheduleJson;
 
 /// How each handler stands.
 #[derive(Debug, Serialize, JsonSchema)]

@@ -1,11 +1,18 @@
-//! What is printed of schedules as JSON.
+//! How schedules stand.
+
+use std::collections::BTreeSet;
 
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use crate::broker::kv::kv_stream;
+use crate::broker::provision::MESH_BUCKET;
+use crate::broker::{self, Connection};
+use crate::event::clock::now_ms;
 use crate::event::rfc3339;
 use crate::plan::{Plan, Schedule, When};
 use crate::schedule::state::ScheduleState;
+use crate::schedule::store;
 
 /// A schedule. `schedule ls`, `schedule show` and `status` print it.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
@@ -143,6 +150,31 @@ impl ScheduleJson {
             ..ScheduleJson::unarmed(&state.spec)
         }
     }
+}
+
+/// Every schedule that is stored or in the configuration, by name; and why some cannot be read.
+pub async fn all(connection: &Connection, plan: &Plan) -> Result<(Vec<ScheduleJson>, Vec<String>), broker::Error> {
+    let own = plan.schedules.iter().flatten().map(|spec| spec.name.clone());
+    let mut names: BTreeSet<String> = own.collect();
+    if connection.stream(&kv_stream(MESH_BUCKET)).await?.is_some() {
+        names.extend(store::names(connection).await?);
+    }
+    let (mut all, mut unread) = (Vec::new(), Vec::new());
+    for name in names {
+        match (store::fetch(connection, &name).await, of_plan(plan, &name)) {
+            (Ok(Some(state)), _) => all.push(ScheduleJson::of(&state, plan, now_ms())),
+            (Ok(None), Some(spec)) => all.push(ScheduleJson::unarmed(spec)),
+            (Ok(None), None) => {}
+            (Err(store::Error::Broker(error)), _) => return Err(error),
+            (Err(error), _) => unread.push(error.to_string()),
+        }
+    }
+    Ok((all, unread))
+}
+
+/// The schedule of this name in the configuration.
+pub fn of_plan<'a>(plan: &'a Plan, name: &str) -> Option<&'a Schedule> {
+    plan.schedules.iter().flatten().find(|schedule| schedule.name == name)
 }
 
 fn standing(state: &ScheduleState, plan: &Plan, now: u64) -> (ScheduleStanding, Option<String>) {

@@ -4,13 +4,13 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::cli::retrying::RetryingJson;
 use crate::dlq::payload::{Header, Payload, headers};
 use crate::event::outcome::Cause;
 use crate::event::rfc3339;
 use crate::ledger::core::entry::DecisionKind;
 use crate::mesh_streams::pauses::HandlerPause;
 use crate::micro::held_back::HindranceJson;
+use crate::report::retrying::RetryingJson;
 use crate::trace::follow::{Follow, Whereabouts};
 use crate::trace::ledger::{BeforeReset, TracedDecision, WrittenKey};
 use crate::trace::reading::Reading;

@@ -1,4 +1,4 @@
-//! How the redrive of a handler stands, as JSON.
+//! How the redrive of a handler stands.
 
 use std::collections::BTreeMap;
 
@@ -8,8 +8,9 @@ use serde::Serialize;
 use crate::broker::Connection;
 use crate::config::format_duration;
 use crate::event::rfc3339;
+use crate::mesh_streams::dead_letter::Letter;
 use crate::plan::{Handler, Plan, Redrive};
-use crate::redrive::rule::RedriveTally;
+use crate::redrive::rule::{RedriveTally, of_letter};
 use crate::schedule::state::ScheduleState;
 use crate::schedule::store;
 
@@ -83,6 +84,13 @@ pub async fn all(
         all.push(one((handler, redrive), state.as_ref(), tally, now));
     }
     Ok(all)
+}
+
+/// Counts a dead letter by how it stands with the redrive of its handler.
+pub fn add(tallies: &mut BTreeMap<String, RedriveTally>, plan: &Plan, letter: &Letter, now: u64) {
+    if let Some((handler, turn)) = of_letter(plan, letter, now) {
+        tallies.entry(handler.to_owned()).or_default().add(turn);
+    }
 }
 
 fn one(

@@ -1,0 +1,9 @@
+//! How the mesh stands, as data: what commands print with `--json`, and what the console shows. The types are also the schemas.
+
+pub mod letters;
+pub mod outbox;
+pub mod redrive;
+pub mod retrying;
+pub mod schedule;
+pub mod status;
+pub mod trace;
