@@ -2,14 +2,17 @@
 
 pub mod archive;
 pub mod course;
+pub mod discard;
 mod filter;
 pub mod group;
+pub mod meant;
 pub mod pace;
 pub mod payload;
 pub mod rehearse;
 pub mod replay;
 pub mod retention;
 pub mod select;
+pub mod unserved;
 pub mod watch;
 
 pub use filter::Filter;

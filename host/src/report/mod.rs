@@ -3,6 +3,7 @@
 pub mod letters;
 pub mod outbox;
 pub mod redrive;
+pub mod replay;
 pub mod retrying;
 pub mod schedule;
 pub mod status;

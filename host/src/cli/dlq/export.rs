@@ -9,10 +9,11 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::broker::{self, Connection};
-use crate::cli::dlq::selection::{Selected, Selection};
+use crate::cli::dlq::selection::Selection;
 use crate::cli::stop::Stop;
 use crate::cli::text::{json_line, letters};
 use crate::cli::{Error, FAILED, OK, UNREAD};
+use crate::dlq::meant::Selected;
 use crate::dlq::{archive, select};
 use crate::mesh_streams::dead_letter::{self, Letter};
 use crate::text::display::shown;

@@ -5,6 +5,7 @@ use clap::builder::{NonEmptyStringValueParser, PossibleValuesParser};
 use crate::cli::Error;
 use crate::config::names::{NAME, is_name};
 use crate::dlq::Filter;
+use crate::dlq::meant::Selected;
 use crate::dlq::select::is_id;
 use crate::event::clock::Moment;
 use crate::event::outcome::Cause;
@@ -71,13 +72,6 @@ pub struct Selection {
     /// All dead letters
     #[arg(long)]
     pub all: bool,
-}
-
-/// A selection that has been understood.
-#[derive(Debug)]
-pub enum Selected {
-    Ids(Vec<String>),
-    Filter(Filter),
 }
 
 impl Selection {

@@ -2,31 +2,27 @@
 
 mod account;
 mod progress;
-mod unserved;
 
 use std::time::{Duration, Instant};
 
-use schemars::JsonSchema;
-use serde::Serialize;
-
-pub use self::account::AccountJson;
-use self::account::Ended;
-use self::unserved::Unserved;
 use crate::broker::Connection;
 use crate::broker::connection::token;
-use crate::cli::dlq::selection::{Selected, Selection};
+use crate::cli::dlq::selection::Selection;
+use crate::cli::pause::since;
 use crate::cli::stop::Stop;
 use crate::cli::text::{json_line, letters};
 use crate::cli::{Error, OK, ask, table};
 use crate::config::rate;
 use crate::dlq::course::Course;
+use crate::dlq::meant::{self, Selected};
 use crate::dlq::pace::PaceLimits;
+use crate::dlq::replay;
+use crate::dlq::unserved::{self, Unserved, WhyUnserved};
 use crate::dlq::watch::Watch;
-use crate::dlq::{replay, select};
 use crate::event::clock::now_ms;
-use crate::event::outcome::Cause;
 use crate::mesh_streams::pauses;
 use crate::plan::Plan;
+use crate::report::replay::{AccountJson, DryRunJson, Ended};
 
 /// More groups than a person reads before a yes.
 const KINDS_MAX: usize = 20;
@@ -100,7 +96,7 @@ pub async fn run(plan: &Plan, connection: &Connection, args: &ReplayCommand, sto
 /// Asks for a yes where it is worth one.
 fn ask(course: &Course, unserved: &[Unserved], args: &ReplayCommand) -> Result<(), Error> {
     for one in unserved {
-        note!("{one}");
+        note!("{}", told(one));
     }
     if args.yes || (course.len() == 1 && unserved.is_empty()) {
         return Ok(());
@@ -119,29 +115,38 @@ fn ask(course: &Course, unserved: &[Unserved], args: &ReplayCommand) -> Result<(
     ask::confirmed(&question, "nothing is replayed")
 }
 
-/// The letters that are meant and still there.
-async fn meant(connection: &Connection, selected: &Selected) -> Result<Course, Error> {
-    let mut course = Course::default();
-    match selected {
-        Selected::Filter(filter) => super::each(connection, filter, false, |letter| course.add(&letter)).await?,
-        Selected::Ids(ids) => {
-            let mut unknown = Vec::new();
-            for id in ids {
-                if let Some(letter) = select::find(connection, id).await? {
-                    course.add(&letter);
-                } else if let Some(reason) = select::settled(connection, id).await? {
-                    // The same command again goes on with the rest.
-                    note!("{id} is already resolved: {reason}");
-                } else {
-                    unknown.push(format!("`{id}`"));
-                }
-            }
-            if !unknown.is_empty() {
-                return Err(Error::Failed(super::unknown(&unknown.join(", "))));
-            }
+fn told(unserved: &Unserved) -> String {
+    let (handler, what) = (&unserved.handler, letters(unserved.letters as u64));
+    match &unserved.why {
+        WhyUnserved::Paused(pause) => format!(
+            "handler {handler} is paused {}\n  if its {what} are sent, they wait until `jetmesh resume {handler}`",
+            since(pause)
+        ),
+        WhyUnserved::NoHost(why) => {
+            let why = why.as_ref().map_or_else(String::new, |why| format!(": {why}"));
+            format!(
+                "no host serves handler {handler}{why}\n  if its {what} are sent, they wait until a host serves it; \
+                 `jetmesh status` shows more"
+            )
         }
     }
-    Ok(course)
+}
+
+/// The letters that are meant and still there.
+async fn meant(connection: &Connection, selected: &Selected) -> Result<Course, Error> {
+    let found = meant::course(connection, selected).await?;
+    if let Some(told) = found.unread {
+        note!("warning: {told}");
+    }
+    for (id, reason) in found.resolved {
+        // The same command again goes on with the rest.
+        note!("{id} is already resolved: {reason}");
+    }
+    if !found.unknown.is_empty() {
+        let ids: Vec<String> = found.unknown.iter().map(|id| format!("`{id}`")).collect();
+        return Err(Error::Failed(super::unknown(&ids.join(", "))));
+    }
+    Ok(found.letters)
 }
 
 fn nothing(course: &Course, as_json: bool) -> u8 {
@@ -197,50 +202,6 @@ fn print_lost(course: &Course) {
             ""
         }
     );
-}
-
-/// What a dry run prints for scripts.
-#[derive(Debug, Serialize, JsonSchema)]
-#[schemars(title = "What `jetmesh dlq replay --dry-run --json` would replay", description = "")]
-pub struct DryRunJson<'a> {
-    /// How many letters are meant and can be replayed.
-    would_replay: usize,
-    /// How many are left out because their events were lost with their payloads.
-    lost: usize,
-    /// What they have in common, by group.
-    groups: Vec<KindJson<'a>>,
-}
-
-/// Letters of one group.
-#[derive(Debug, Serialize, JsonSchema)]
-struct KindJson<'a> {
-    /// As `dlq ls --group` prints it.
-    group: String,
-    /// How many of its letters would be replayed.
-    #[schemars(range(min = 1))]
-    count: usize,
-    handler: &'a str,
-    /// Why the events are dead.
-    #[schemars(with = "Cause")]
-    cause: &'a str,
-    code: &'a str,
-}
-
-impl<'a> From<&'a Course> for DryRunJson<'a> {
-    fn from(course: &'a Course) -> DryRunJson<'a> {
-        let groups = course.kinds().into_iter().map(|kind| KindJson {
-            group: kind.key.id(),
-            count: kind.count,
-            handler: &kind.key.handler,
-            cause: &kind.key.cause,
-            code: &kind.key.code,
-        });
-        DryRunJson {
-            would_replay: course.len(),
-            lost: course.lost,
-            groups: groups.collect(),
-        }
-    }
 }
 
 /// A share, out of a percentage.

@@ -1,15 +1,12 @@
 //! Handlers that no host serves, and those that are paused: what is sent to them waits.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::time::Instant;
 
 use serde_json::Value;
 
 use crate::broker::provision::REPLAY;
 use crate::broker::{self, Connection};
-use crate::cli::pause::since;
-use crate::cli::text::letters;
 use crate::dlq::course::Course;
 use crate::mesh_streams::pauses::{HandlerPause, Pauses};
 use crate::micro;
@@ -18,42 +15,16 @@ use crate::plan::Plan;
 
 /// A handler that takes no replays, and how many of the letters that are meant are for it.
 pub struct Unserved {
-    handler: String,
-    letters: usize,
-    why: WhyUnserved,
+    pub handler: String,
+    pub letters: usize,
+    pub why: WhyUnserved,
 }
 
 /// Why a handler takes no replays.
-enum WhyUnserved {
+pub enum WhyUnserved {
     Paused(HandlerPause),
     /// No host serves it; with the reason that a host gives, if one has the handler.
     NoHost(Option<String>),
-}
-
-impl fmt::Display for Unserved {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Unserved {
-            handler,
-            letters: count,
-            why,
-        } = self;
-        let what = letters(*count as u64);
-        match why {
-            WhyUnserved::Paused(pause) => write!(
-                f,
-                "handler {handler} is paused {}\n  if its {what} are sent, they wait until `jetmesh resume {handler}`",
-                since(pause)
-            ),
-            WhyUnserved::NoHost(why) => {
-                let why = why.as_ref().map_or_else(String::new, |why| format!(": {why}"));
-                write!(
-                    f,
-                    "no host serves handler {handler}{why}\n  if its {what} are sent, they wait until a host serves it; \
-                     `jetmesh status` shows more"
-                )
-            }
-        }
-    }
 }
 
 /// Those of a course. An event that no stream took is published, and needs no host.
