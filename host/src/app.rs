@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Mutex, mpsc};
 
-use crate::admin::{AdminListener, HostStage, Stage};
+use crate::admin::{HostStage, Stage};
 use crate::broker::connection::{redial_delay, token};
 use crate::broker::provision::provision;
 use crate::broker::shared::Shared;
@@ -21,6 +21,7 @@ use crate::fit;
 use crate::handler_task::lane::Lane;
 use crate::handler_task::replay::order::{RedriveOrder, RedriveOrders};
 use crate::handler_task::{advisory, pauses, reload};
+use crate::http::HttpListener;
 use crate::ledger::Bucket;
 use crate::ledger::store::known;
 use crate::mesh_streams::pauses::Pauses;
@@ -177,7 +178,7 @@ async fn patiently<T>(
 }
 
 /// Runs a host until the drain has begun and what runs is finished. `false`: something had to be left unfinished.
-pub async fn run(plan: Plan, admin: Option<AdminListener>, drain: Drain) -> Result<bool, Error> {
+pub async fn run(plan: Plan, admin: Option<HttpListener>, drain: Drain) -> Result<bool, Error> {
     let plan = Arc::new(plan);
     let host = token();
     if let Some(limit) = limits::computing() {
@@ -190,7 +191,7 @@ pub async fn run(plan: Plan, admin: Option<AdminListener>, drain: Drain) -> Resu
     let stage = HostStage::new(&drain);
     let no_thread = |error| Error::Thread(limits::no_thread(&error));
     let has_address = admin.is_some();
-    let admin = threads::admin(&stage, admin).map_err(no_thread)?;
+    let admin = threads::admin(&stage, &plan, admin).map_err(no_thread)?;
     drain.spawn_beside("heartbeat", || heartbeat::keep("main".to_owned()));
     let runtime = runtime(&plan)?;
     let library = Arc::new(Library::new(runtime.clone()));

@@ -12,6 +12,7 @@ mod broker;
 mod calendar;
 pub mod cli;
 mod config;
+mod console;
 mod control;
 mod dlq;
 mod event;
@@ -19,6 +20,7 @@ mod failpoint;
 mod fit;
 mod handler_task;
 mod histogram;
+mod http;
 #[cfg(test)]
 mod invariants;
 mod ledger;

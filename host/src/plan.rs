@@ -67,6 +67,8 @@ pub struct Nats {
     pub creds: Option<PathBuf>,
     /// A file that holds an nkey seed.
     pub nkey: Option<PathBuf>,
+    /// Keys that a viewer of the console has given. Not configured.
+    pub given: Option<GivenKeys>,
     pub tls_ca: Option<PathBuf>,
     pub tls_cert: Option<PathBuf>,
     pub tls_key: Option<PathBuf>,
@@ -84,6 +86,21 @@ pub struct Nats {
     pub wait: Option<Duration>,
     /// How many connections a host has at a time, for the error that a server has too many. Not configured.
     pub connections: ConnectionsWanted,
+}
+
+/// Keys as text, and not as a file.
+#[derive(Clone, PartialEq)]
+pub enum GivenKeys {
+    /// The content of a `.creds` file.
+    Creds(String),
+    /// An nkey seed.
+    Seed(String),
+}
+
+impl std::fmt::Debug for GivenKeys {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("***")
+    }
 }
 
 /// Connections that a host has at a time, however many handlers it runs.

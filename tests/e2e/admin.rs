@@ -110,7 +110,8 @@ async fn a_host_is_alive_from_its_start_to_its_end_and_ready_while_its_handlers_
         post.status == 405 && post.headers.to_lowercase().contains("allow: get, head"),
         "{post:?}"
     );
-    assert_eq!(http::get(address, "/").await.status, 404);
+    // What is not told to all is the console, which has no other name.
+    assert_eq!(http::get(address, "/").await.status, 421);
     assert_eq!(http::ask(address, "nonsense\r\n\r\n").await.status, 400);
     drop(silent);
     // Another host cannot have its address.

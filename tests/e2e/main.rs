@@ -21,6 +21,7 @@ mod clocks;
 mod cluster;
 mod compile;
 mod config;
+mod console;
 mod corrupt;
 mod crowded;
 mod cut;

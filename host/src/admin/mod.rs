@@ -1,5 +1,5 @@
 //! What tells others how a host stands without NATS: its admin address answers over HTTP, and the service manager that has
-//! started the host is told.
+//! started the host is told. The console is at the admin address, too.
 
 mod backlog;
 mod exposition;
@@ -7,11 +7,11 @@ mod families;
 #[cfg(test)]
 mod families_tests;
 mod health;
-mod http;
 mod manager;
 mod proc;
+mod site;
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -20,35 +20,26 @@ use self::backlog::MeshBacklog;
 use self::exposition::TextFormat;
 use self::families::Scrape;
 use self::proc::ProcessFigures;
+use self::site::AdminSite;
 use crate::broker::latch::Latch;
+use crate::console::{Admission, Console};
 use crate::event::clock::now_ms;
+use crate::http::{self, HttpListener};
 use crate::micro::Host;
+use crate::plan::Plan;
 use crate::process::drain::Drain;
 use crate::process::service::ServiceManager;
 
 /// The admin address, before anything is answered there.
-#[derive(Debug)]
-pub struct AdminListener {
-    pub address: SocketAddr,
-    listener: TcpListener,
-}
-
-impl AdminListener {
-    /// # Errors
-    /// The address cannot be listened at; the text names it.
-    pub fn bind(address: SocketAddr) -> Result<AdminListener, String> {
-        let bound = || {
-            let listener = TcpListener::bind(address)?;
-            listener.set_nonblocking(true)?;
-            let address = listener.local_addr()?;
-            Ok(AdminListener { address, listener })
-        };
-        bound().map_err(|error: std::io::Error| {
-            format!(
-                "admin.listen, {address}: {error}; free this port, or choose another address with --admin, or in [admin]"
-            )
-        })
-    }
+///
+/// # Errors
+/// The address cannot be listened at; the text names it.
+pub fn bind(address: SocketAddr) -> Result<HttpListener, String> {
+    HttpListener::bind(address).map_err(|error| {
+        format!(
+            "admin.listen, {address}: {error}; free this port, or choose another address with --admin, or in [admin]"
+        )
+    })
 }
 
 /// How far a host has come.
@@ -117,7 +108,11 @@ impl HostStage {
     }
 
     /// What the admin thread does. `None`: it has nothing to do.
-    pub fn answers(&self, listener: Option<AdminListener>) -> Option<impl Future<Output = ()> + Send + use<>> {
+    pub fn answers(
+        &self,
+        plan: &Arc<Plan>,
+        listener: Option<HttpListener>,
+    ) -> Option<impl Future<Output = ()> + Send + use<>> {
         let manager = ServiceManager::of_environment().unwrap_or_else(|why| {
             tracing::warn!("the service manager cannot be told: {why}");
             None
@@ -125,7 +120,11 @@ impl HostStage {
         if listener.is_none() && manager.is_none() {
             return None;
         }
-        Some(answer(Arc::clone(&self.0), listener, manager))
+        let served = listener.map(|listener| {
+            let console = Console::new(Arc::clone(plan), Admission::Credentials, listener.address);
+            (listener, console)
+        });
+        Some(answer(Arc::clone(&self.0), served, manager))
     }
 }
 
@@ -136,19 +135,23 @@ impl Drop for HostStage {
 }
 
 /// Answers and tells until the host has ended.
-async fn answer(admin: Arc<Admin>, listener: Option<AdminListener>, manager: Option<ServiceManager>) {
+async fn answer(admin: Arc<Admin>, served: Option<(HttpListener, Arc<Console>)>, manager: Option<ServiceManager>) {
     if let Some(manager) = manager.map(Arc::new) {
         let own = Arc::clone(&admin);
         admin.drain.spawn_beside("service manager", move || {
             manager::tell(Arc::clone(&manager), Arc::clone(&own))
         });
     }
-    if let Some(AdminListener { address, listener }) = listener {
-        match tokio::net::TcpListener::from_std(listener).map(Arc::new) {
+    if let Some((listener, console)) = served {
+        let address = listener.address;
+        match listener.listen().map(Arc::new) {
             Ok(listener) => {
-                let own = Arc::clone(&admin);
+                let site = Arc::new(AdminSite {
+                    admin: Arc::clone(&admin),
+                    console,
+                });
                 admin.drain.spawn_beside("admin address", move || {
-                    http::serve(Arc::clone(&listener), Arc::clone(&own))
+                    http::serve(Arc::clone(&listener), Arc::clone(&site))
                 });
                 tracing::info!(%address, "the admin address answers");
             }

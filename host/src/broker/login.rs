@@ -5,7 +5,7 @@ use std::path::Path;
 use async_nats::{ConnectError, ConnectErrorKind, ConnectOptions};
 
 use super::error::{Error, chain};
-use crate::plan::Nats;
+use crate::plan::{GivenKeys, Nats};
 use crate::text::secret;
 
 /// A server's address, and who is to be there if the address says so.
@@ -121,6 +121,16 @@ pub async fn options(nats: &Nats, login: Option<&Login>) -> Result<ConnectOption
         })?;
         options = options.nkey(seed);
     }
+    match &nats.given {
+        Some(GivenKeys::Creds(text)) => {
+            options = options.credentials(text).map_err(|e| Error::Credentials {
+                what: "the credentials".to_owned(),
+                why: e.to_string(),
+            })?;
+        }
+        Some(GivenKeys::Seed(seed)) => options = options.nkey(seed.clone()),
+        None => {}
+    }
     match login {
         Some(Login::User { name, password }) => options = options.user_and_password(name.clone(), password.clone()),
         Some(Login::Token(token)) => options = options.token(token.clone()),
@@ -168,6 +178,7 @@ fn described(nats: &Nats, login: Option<&Login>) -> String {
             .as_deref()
             .map(|path| format!("the certificate in {}", file(path))),
     );
+    tried.extend(nats.given.as_ref().map(|_| "the keys that were given".to_owned()));
     match tried.is_empty() {
         true => "none are given".to_owned(),
         false => tried.join(", "),
@@ -177,7 +188,11 @@ fn described(nats: &Nats, login: Option<&Login>) -> String {
 /// The user's seed in a file: the first word that is one, so that comments, a public key beside it, armour and a byte
 /// order mark do no harm.
 pub fn seed(path: &Path) -> Result<String, String> {
-    let text = text(path)?;
+    seed_in(&text(path)?)
+}
+
+/// The same of a text.
+pub fn seed_in(text: &str) -> Result<String, String> {
     let word = |c: char| !c.is_ascii_alphanumeric();
     let seeds = text
         .split(word)
@@ -231,11 +246,15 @@ fn wrong(word: &str) -> Option<String> {
 
 /// Whether a file can be a `.creds` file.
 pub fn check_credentials(path: &Path) -> Result<(), String> {
-    let text = text(path)?;
+    check_credentials_in(&text(path)?)
+}
+
+/// The same of a text.
+pub fn check_credentials_in(text: &str) -> Result<(), String> {
     if !text.contains("BEGIN NATS USER JWT") {
         return Err("it holds no user JWT: a credentials file is made by `nsc generate creds`".to_owned());
     }
-    seed(path).map(|_| ())
+    seed_in(text).map(|_| ())
 }
 
 /// Whether a file holds what the title of such a block names, in PEM.

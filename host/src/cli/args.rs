@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
+use super::console::ConsoleCommand;
 use super::dlq::Dlq;
 use super::outbox::OutboxCommand;
 use super::pause::{PauseHandlers, ResumeHandlers};
@@ -89,13 +90,14 @@ pub enum Command {
     Config,
     /// Show whether each handler, ledger, relay and outbox serves, and how many events wait
     Status(Status),
+    // Its help is with its arguments; so is that of others below.
+    Console(ConsoleCommand),
     /// Find, inspect, replay and discard dead letters
     #[command(subcommand)]
     Dlq(Box<Dlq>),
     /// Make, show, pause and resume outboxes, which carry rows of a database into NATS
     #[command(subcommand)]
     Outbox(OutboxCommand),
-    // Its help is with its arguments; so is that of the next ones.
     Pause(PauseHandlers),
     Resume(ResumeHandlers),
     Retrying(Retrying),
@@ -114,7 +116,8 @@ pub enum Command {
 
 #[derive(Debug, clap::Args)]
 pub struct AdminArgs {
-    /// Address of this machine for metrics and health, such as 127.0.0.1:9464; replaces `admin.listen` of the configuration
+    /// Address of this machine for the console, metrics and health, such as 127.0.0.1:9464; replaces `admin.listen` of the
+    /// configuration
     #[arg(long = "admin", value_name = "ADDR")]
     pub listen: Option<String>,
 }

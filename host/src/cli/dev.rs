@@ -11,7 +11,7 @@ use async_nats::HeaderMap;
 
 use super::args::Dev;
 use super::{Args, Error, OK, UNFINISHED, run::on_signal, run::start_log, text};
-use crate::admin::AdminListener;
+use crate::admin;
 use crate::app;
 use crate::broker::kv::key_subject;
 use crate::broker::kv::kv_stream;
@@ -43,7 +43,7 @@ pub async fn run(args: &Args, dev: &Dev) -> Result<u8, Error> {
         plan.nats.connections.add_backlog();
     }
     let address = plan.admin.unwrap_or_else(|| (Ipv4Addr::LOCALHOST, 0).into());
-    let admin = AdminListener::bind(address).map_err(Error::Failed)?;
+    let listener = admin::bind(address).map_err(Error::Failed)?;
     let Some(server) = Server::start(dev, &drain).await? else {
         return Ok(OK);
     };
@@ -54,9 +54,10 @@ pub async fn run(args: &Args, dev: &Dev) -> Result<u8, Error> {
         plan.nats.url,
         server.dir.display()
     );
+    println!("console at http://{}/", listener.address);
     println!(
         "metrics and health at http://{}: /metrics, /livez and /readyz",
-        admin.address
+        listener.address
     );
     if let Some(hint) = hints::elsewhere(&plan.nats.url, &configured) {
         println!("{hint}");
@@ -85,7 +86,7 @@ pub async fn run(args: &Args, dev: &Dev) -> Result<u8, Error> {
     if let Some(beside) = &beside {
         beside.watch(&drain);
     }
-    let clean = app::run(plan, Some(admin), drain).await?;
+    let clean = app::run(plan, Some(listener), drain).await?;
     drop(beside);
     drop(server);
     Ok(if clean { OK } else { UNFINISHED })

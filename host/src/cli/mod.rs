@@ -6,6 +6,7 @@ mod text;
 mod args;
 mod ask;
 mod check;
+mod console;
 mod dev;
 mod dlq;
 #[cfg(test)]
@@ -212,6 +213,7 @@ fn command(args: &Args) -> ExitCode {
             Command::Run(_) | Command::Dev(_) => unreachable!("a host has its own"),
             Command::Check(check) => check::run(args, check).await,
             Command::Config => check::print_config(args),
+            Command::Console(console) => console::run(args, console).await,
             Command::Status(status) => status::run(args, status).await,
             Command::Dlq(dlq) => dlq::run(args, dlq, &stop).await,
             Command::Retrying(retrying) => retrying::run(args, retrying).await,

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::{Args, Error, OK, UNFINISHED};
-use crate::admin::AdminListener;
+use crate::admin;
 use crate::app;
 use crate::plan::Plan;
 use crate::process::drain::Drain;
@@ -19,8 +19,8 @@ pub async fn run(args: &Args) -> Result<u8, Error> {
     }
     let drain = Drain::default();
     on_signal(&drain)?;
-    let admin = loaded.plan.admin.map(AdminListener::bind).transpose();
-    let clean = app::run(loaded.plan, admin.map_err(Error::Failed)?, drain).await?;
+    let listener = loaded.plan.admin.map(admin::bind).transpose();
+    let clean = app::run(loaded.plan, listener.map_err(Error::Failed)?, drain).await?;
     Ok(if clean { OK } else { UNFINISHED })
 }
 

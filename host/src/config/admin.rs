@@ -10,21 +10,33 @@ pub fn read(mut section: Section, reader: &mut Reader) -> Option<SocketAddr> {
     let key = section.key("listen");
     section.finish(reader);
     let text = text?;
-    let Some(address) = address(&text) else {
+    match local(&text) {
+        Ok(address) => Some(address),
+        Err((what, hint)) => {
+            reader.problem(key, what, hint);
+            None
+        }
+    }
+}
+
+/// An address that only this machine can reach. `Err`: what is wrong, and what would be right.
+pub fn local(text: &str) -> Result<SocketAddr, (String, String)> {
+    let Some(address) = address(text) else {
         let what = format!("\"{}\" is no IP address with a port", text.escape_debug());
-        reader.problem(key, what, "for instance \"127.0.0.1:9464\"; port 0 is any free one");
-        return None;
+        return Err((
+            what,
+            "for instance \"127.0.0.1:9464\"; port 0 is any free one".to_owned(),
+        ));
     };
     if !address.ip().to_canonical().is_loopback() {
-        let what = format!("other machines can reach {address}, and there are no TLS and no credentials yet");
+        let what = format!("other machines can reach {address}, and what they send would not be encrypted");
         let hint = format!(
-            "use \"127.0.0.1:{}\"; TLS and credentials come with the console",
+            "use \"127.0.0.1:{}\"; from another machine, forward the port with `ssh -L` or `kubectl port-forward`",
             address.port()
         );
-        reader.problem(key, what, hint);
-        return None;
+        return Err((what, hint));
     }
-    Some(address)
+    Ok(address)
 }
 
 fn address(text: &str) -> Option<SocketAddr> {

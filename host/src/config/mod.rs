@@ -26,6 +26,7 @@ use figment::Figment;
 use figment::providers::{Format as _, Toml};
 use figment::value::Dict;
 
+pub use admin::local as local_address;
 pub use effective::effective;
 use layers::Layer;
 pub use reader::Problem;

@@ -57,6 +57,7 @@ fn said(section: &mut Section, context: Context, reader: &mut Reader) -> Nats {
         js_event_prefix: text("js_event_prefix", context.jetstream_event_prefix)
             .unwrap_or_else(|| EVENT_PREFIX.to_owned()),
         tls_first: false,
+        given: None,
         connections: ConnectionsWanted::default(),
         timeout: Duration::ZERO,
         wait: None,

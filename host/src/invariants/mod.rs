@@ -117,10 +117,11 @@ const IMPURE: [&str; 12] = [
 ];
 
 /// The rooms, from the top down: a folder, or a file beside them. What is in one imports only from those below it.
-const ROOMS: [&str; 27] = [
+const ROOMS: [&str; 29] = [
     "cli",
     "app",
     "admin",
+    "console",
     "report",
     "control",
     "redrive",
@@ -134,6 +135,7 @@ const ROOMS: [&str; 27] = [
     "outbox",
     "mesh_streams",
     "wasm",
+    "http",
     "process",
     "config",
     "broker",
@@ -314,4 +316,52 @@ fn each_type_has_a_name_of_its_own() {
     assert!(homes.len() > 300, "{}", homes.len());
     homes.retain(|_, files| files.len() > 1);
     assert_eq!(homes, BTreeMap::new());
+}
+
+/// By what text of others could become part of the page, or run. The rest is done by what the browser is told (`console/site`).
+const UNSAFE_IN_A_PAGE: [&str; 12] = [
+    "innerHTML",
+    "outerHTML",
+    "insertAdjacentHTML",
+    "createContextualFragment",
+    "document.write",
+    "DOMParser",
+    "srcdoc",
+    "eval(",
+    "new Function",
+    "setAttribute(\"style\"",
+    "javascript:",
+    "https://",
+];
+
+#[test]
+fn the_page_of_the_console_takes_text_as_text_and_loads_nothing_from_elsewhere() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/console/web");
+    let served = std::fs::read_to_string(folder.join("../assets.rs")).expect("it is a source file");
+    let files = std::fs::read_dir(&folder).expect("the folder of the page");
+    let (mut found, mut count) = (Vec::new(), 0);
+    for file in files {
+        let path = file.expect("it is readable").path();
+        let name = path.file_name().expect("a file").to_string_lossy().into_owned();
+        let text = std::fs::read_to_string(&path).expect("it is text");
+        count += 1;
+        let mut unsafe_words: Vec<&str> = UNSAFE_IN_A_PAGE
+            .into_iter()
+            .filter(|word| text.contains(word))
+            .collect();
+        // Handlers and styles in the text of a page would not be obeyed.
+        if name.ends_with(".html") {
+            let inline = [" onclick=", " onload=", " style=", "<style", "<script>"];
+            unsafe_words.extend(inline.into_iter().filter(|word| text.contains(word)));
+        }
+        if !served.contains(&format!("\"{name}\"")) {
+            unsafe_words.push("is not served");
+        }
+        if text.lines().count() > LINES_MAX {
+            unsafe_words.push("is longer than 400 lines");
+        }
+        found.extend(unsafe_words.into_iter().map(|word| format!("{name}: {word}")));
+    }
+    assert!(count > 10, "{count}");
+    assert_eq!(found, Vec::<String>::new());
 }

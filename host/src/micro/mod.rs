@@ -24,6 +24,7 @@ use crate::wasm::engine::Runtime;
 pub mod held_back;
 mod outboxes;
 mod peers;
+mod runs;
 pub mod settings;
 pub mod stats;
 pub mod told;

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::held_back::{CircuitJson, HindranceJson};
 use super::outboxes::OutboxStats;
+use super::runs::RunsJson;
 use super::{Host, service, settings, subject};
 use crate::event::clock;
 use crate::event::rfc3339;
@@ -206,6 +207,8 @@ struct EndpointData {
     known_by_id: u64,
     /// Messages that the stream has removed before this handler was given them, as far as this host has seen.
     removed: u64,
+    /// Runs of its guest on this host by how long they took, without empty buckets.
+    runs: Vec<RunsJson>,
     /// Runs whose reads had changed before their commit.
     conflicts: u64,
     /// Of its ledger.
@@ -371,6 +374,7 @@ impl<'a> Endpoint<'a> {
                 repeated: of(&counters.repeated),
                 known_by_id: of(&counters.known_by_id),
                 removed: of(&counters.removed),
+                runs: lane.metrics.run.now().as_ref().map(RunsJson::of).unwrap_or_default(),
                 conflicts: of(&counters.conflicts),
                 refused_commits: lane.bucket.as_ref().map_or(0, |b| b.refusals()),
                 keys_read,

@@ -32,33 +32,38 @@ use crate::redrive::rule::RedriveTally;
 /// Asks NATS and the hosts.
 pub async fn look(plan: &Plan) -> Result<MeshStatus, broker::Error> {
     let connection = broker::open_guarded(&plan.nats, "jetmesh status").await?;
+    Ok(look_with(&connection, plan).await)
+}
+
+/// The same over a connection that is there.
+pub async fn look_with(connection: &Connection, plan: &Plan) -> MeshStatus {
     let asked = std::time::Instant::now();
-    let hosts = micro::hosts(&connection, &plan.mesh, "STATS").await;
-    let mut warnings: Vec<String> = micro::denied(&connection, &plan.mesh, "STATS", asked)
+    let hosts = micro::hosts(connection, &plan.mesh, "STATS").await;
+    let mut warnings: Vec<String> = micro::denied(connection, &plan.mesh, "STATS", asked)
         .into_iter()
         .collect();
-    let (dead, tallies) = dead_letters(&connection, plan, &mut warnings).await;
+    let (dead, tallies) = dead_letters(connection, plan, &mut warnings).await;
     let mut ledgers = Vec::new();
     for name in plan.ledgers() {
-        ledgers.push(ledger::stand(&connection, plan, name, &hosts).await);
+        ledgers.push(ledger::stand(connection, plan, name, &hosts).await);
     }
-    let tried = match attempts::by_handler(&connection).await {
+    let tried = match attempts::by_handler(connection).await {
         Err(error) if error.code() == Some(Code::STREAM_NOT_FOUND) => None,
         tried => or_warning(tried, &mut warnings),
     };
-    let pauses = or_warning(pauses::load(&connection, now_ms()).await, &mut warnings).unwrap_or_default();
+    let pauses = or_warning(pauses::load(connection, now_ms()).await, &mut warnings).unwrap_or_default();
     let known = (&dead, &pauses);
-    let handlers = handlers(&connection, plan, &hosts, &ledgers, known, tried.as_ref()).await;
-    let near = or_warning(limits::near(&connection, plan).await, &mut warnings);
+    let handlers = handlers(connection, plan, &hosts, &ledgers, known, tried.as_ref()).await;
+    let near = or_warning(limits::near(connection, plan).await, &mut warnings);
     warnings.extend(near.unwrap_or_default());
-    let orphans = orphans_without_host(&connection, plan, &hosts, &mut warnings).await;
+    let orphans = orphans_without_host(connection, plan, &hosts, &mut warnings).await;
     let mut outboxes = Vec::new();
     for one in &plan.outboxes {
-        outboxes.push(outbox::stand(&connection, one, &hosts).await);
+        outboxes.push(outbox::stand(connection, one, &hosts).await);
     }
-    let delayed = delayed_events(&connection, &mut warnings).await;
-    let (schedules, unread) = or_warning(schedule::all(&connection, plan).await, &mut warnings).unwrap_or_default();
-    let redrives = redrives(&connection, plan, &tallies, &mut warnings).await;
+    let delayed = delayed_events(connection, &mut warnings).await;
+    let (schedules, unread) = or_warning(schedule::all(connection, plan).await, &mut warnings).unwrap_or_default();
+    let redrives = redrives(connection, plan, &tallies, &mut warnings).await;
     let late = schedules.iter().any(|one| one.state == ScheduleStanding::Late)
         || redrives.iter().any(|one| one.state == RedriveStanding::Late);
     warnings.extend(unread);
@@ -70,7 +75,7 @@ pub async fn look(plan: &Plan) -> Result<MeshStatus, broker::Error> {
         && handlers.iter().all(|handler| handler.state.serves())
         && ledgers.iter().all(works)
         && outboxes.iter().all(OutboxStatus::serves);
-    Ok(MeshStatus {
+    MeshStatus {
         mesh: plan.mesh.clone(),
         serves,
         handlers,
@@ -82,7 +87,7 @@ pub async fn look(plan: &Plan) -> Result<MeshStatus, broker::Error> {
         orphans,
         hosts,
         warnings,
-    })
+    }
 }
 
 async fn handlers(

@@ -1,0 +1,46 @@
+//! `jetmesh console`: the console without a host.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+use super::{Args, Error, OK, text};
+use crate::broker;
+use crate::config;
+use crate::console::{Admission, Console, Invitation};
+use crate::http::{self, HttpListener};
+
+/// Show the mesh in a browser: how it stands, its dead letters, where an event is, and what a person can do about them
+///
+/// It prints an address with a token, which lets in one browser; then it prints the address for the next one. The console connects as
+/// this command does. A host with an admin address has the console, too; there a viewer logs in with credentials of NATS.
+#[derive(Debug, clap::Args)]
+pub struct ConsoleCommand {
+    /// Address of this machine where the console answers, such as 127.0.0.1:8080 [default: a free port]
+    #[arg(long, value_name = "ADDR", value_parser = local)]
+    pub listen: Option<SocketAddr>,
+}
+
+fn local(text: &str) -> Result<SocketAddr, String> {
+    config::local_address(text).map_err(|(what, hint)| format!("{what}: {hint}"))
+}
+
+pub async fn run(args: &Args, asked: &ConsoleCommand) -> Result<u8, Error> {
+    let plan = args.look()?.plan;
+    // What is wrong with the way to NATS is said here, and not first in the browser.
+    drop(broker::open_guarded(&plan.nats, "jetmesh console").await?);
+    let address = asked.listen.unwrap_or_else(|| (Ipv4Addr::LOCALHOST, 0).into());
+    let cannot = |error: std::io::Error| Error::Failed(format!("--listen, {address}: {error}; choose another address"));
+    let listener = HttpListener::bind(address).map_err(cannot)?;
+    let next = |address: &str| {
+        println!("for another browser: {address}");
+        text::flush();
+    };
+    let admission = Admission::Invitation(Invitation::new(next));
+    let console = Console::new(Arc::new(plan), admission, listener.address);
+    println!("console at {}", console.first_address());
+    println!("this address lets in one browser; Ctrl-C ends the console");
+    text::flush();
+    let listener = listener.listen().map_err(cannot)?;
+    http::serve(Arc::new(listener), console).await;
+    Ok(OK)
+}

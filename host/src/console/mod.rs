@@ -1,0 +1,86 @@
+//! The console: how the mesh stands, and what a person does about it, in a browser. A viewer logs in with credentials of NATS, and
+//! all that is asked and done for this viewer is asked and done with those. What is shown is read from NATS when it is asked for:
+//! nothing of it is kept here. `decisions/0029-console.md` says why.
+
+mod assets;
+mod live;
+mod login;
+mod now;
+mod session;
+mod site;
+mod trouble;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use self::session::ViewerSessions;
+use crate::plan::Plan;
+
+/// How a viewer is let in.
+pub enum Admission {
+    /// With credentials of NATS.
+    Credentials,
+    /// By the address that the command prints, with its token: then with the command's own connection settings.
+    Invitation(Invitation),
+}
+
+/// The token of the next viewer. It lets in once; after that there is another one.
+pub struct Invitation {
+    token: Mutex<String>,
+    /// Tells the next address.
+    tell: Box<dyn Fn(&str) + Send + Sync>,
+}
+
+impl Invitation {
+    pub fn new(tell: impl Fn(&str) + Send + Sync + 'static) -> Invitation {
+        Invitation {
+            token: Mutex::new(session::secret()),
+            tell: Box::new(tell),
+        }
+    }
+
+    /// Whether this is the token. It is none any more then.
+    fn take(&self, given: &str, address: SocketAddr) -> bool {
+        let mut token = self.token.lock();
+        if !session::same(&token, given) {
+            return false;
+        }
+        *token = session::secret();
+        (self.tell)(&invited(address, &token));
+        true
+    }
+}
+
+/// The address with a token. What follows `#` is sent to no server.
+fn invited(address: SocketAddr, token: &str) -> String {
+    format!("http://{address}/#/login/{token}")
+}
+
+/// What is served at one address.
+pub struct Console {
+    pub(in crate::console) plan: Arc<Plan>,
+    pub(in crate::console) admission: Admission,
+    pub(in crate::console) address: SocketAddr,
+    pub(in crate::console) sessions: ViewerSessions,
+}
+
+impl Console {
+    pub fn new(plan: Arc<Plan>, admission: Admission, address: SocketAddr) -> Arc<Console> {
+        Arc::new(Console {
+            plan,
+            admission,
+            address,
+            sessions: ViewerSessions::default(),
+        })
+    }
+
+    /// The address for the first viewer.
+    pub fn first_address(&self) -> String {
+        match &self.admission {
+            Admission::Credentials => format!("http://{}/", self.address),
+            Admission::Invitation(invitation) => invited(self.address, &invitation.token.lock()),
+        }
+    }
+}

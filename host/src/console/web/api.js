@@ -1,0 +1,40 @@
+// Asking the console. What fails is thrown with the reason that it gave.
+
+export const me = { session: null };
+
+export class Failed extends Error {
+  constructor(status, message) {
+    super(message);
+    this.status = status;
+  }
+}
+
+async function ask(path, options) {
+  let answer;
+  try {
+    answer = await fetch(`/api/${path}`, { credentials: "same-origin", cache: "no-store", ...options });
+  } catch {
+    throw new Failed(0, "The console does not answer: the host has ended, or the way to it is interrupted.");
+  }
+  const body = await answer.json().catch(() => ({}));
+  if (!answer.ok) {
+    const failed = new Failed(answer.status, body.error ?? `The console answers ${answer.status}.`);
+    if (answer.status === 401 && me.session) dispatchEvent(new Event("logged-out"));
+    throw failed;
+  }
+  return body;
+}
+
+/** A query; what is undefined or empty is left out. */
+export function get(path, query) {
+  const given = Object.entries(query ?? {}).filter(([, value]) => value !== undefined && value !== null && value !== "");
+  const search = new URLSearchParams(given).toString();
+  return ask(search ? `${path}?${search}` : path, { method: "GET" });
+}
+
+/** An order. */
+export function post(path, body) {
+  const headers = { "Content-Type": "application/json" };
+  if (me.session) headers["X-Jetmesh-Csrf"] = me.session.csrf;
+  return ask(path, { method: "POST", headers, body: JSON.stringify(body ?? {}) });
+}

@@ -1,0 +1,87 @@
+// Where it begins: log in, the frame around all screens, and which one is shown.
+
+import { get, me, post } from "./api.js";
+import { byId, h, put, s, text, look } from "./dom.js";
+import { enter, form } from "./login.js";
+import { live } from "./live.js";
+import { now } from "./now.js";
+
+const SCREENS = [
+  { path: "now", name: "Now", show: now, icon: "M3 12h4l3-8 4 16 3-8h4" },
+];
+
+let leave = null;
+
+function frame() {
+  const pulse = h("span", { class: "dot" });
+  const word = h("span", {}, "");
+  live.addEventListener("sample", () => {
+    look(pulse, `dot ${live.state === "live" ? (live.hosts.length ? "ok" : "bad") : "warn"}`);
+    text(word, live.state === "live" ? (live.hosts.length ? "live" : "no host answers") : "not live");
+    word.parentNode.title = live.why;
+  });
+  put(byId("bar"),
+    h("a", { class: "brand", href: "#/now" }, h("img", { src: "/icon.svg", alt: "" }), me.session.mesh),
+    h("span", { class: "where", title: "the addresses of NATS" }, me.session.nats),
+    h("span", { class: "space" }),
+    h("span", { class: "pulse", role: "status" }, pulse, word),
+    h("span", { class: "who", title: `logged in as ${me.session.who}` }, me.session.who),
+    h("button", { type: "button", class: "plain", onclick: logOut }, "Log out"));
+  put(byId("rail"), SCREENS.map((screen) => h("a", { href: `#/${screen.path}`, "data-path": screen.path },
+    s("svg", { viewBox: "0 0 24 24", "aria-hidden": "true" }, s("path", { d: screen.icon })), screen.name,
+    h("span", { class: "count hidden", "data-count": screen.path }))));
+}
+
+async function logOut() {
+  await post("logout").catch(() => {});
+  out("You are logged out.");
+}
+
+function out(why) {
+  me.session = null;
+  live.stop();
+  leave?.();
+  leave = null;
+  put(byId("bar"));
+  put(byId("rail"));
+  put(byId("runs"));
+  form(why, begin);
+}
+
+function route() {
+  if (!me.session) return;
+  const [path, search] = location.hash.replace(/^#\//, "").split("?");
+  const [name, ...rest] = path.split("/");
+  const screen = SCREENS.find((one) => one.path === name) ?? SCREENS[0];
+  leave?.();
+  document.title = `${screen.name} · ${me.session.mesh}`;
+  for (const link of byId("rail").children) {
+    if (link.dataset.path === screen.path) link.setAttribute("aria-current", "page");
+    else link.removeAttribute("aria-current");
+  }
+  leave = screen.show(byId("main"), rest.map(decodeURIComponent), Object.fromEntries(new URLSearchParams(search ?? ""))) ?? null;
+  scrollTo(0, 0);
+}
+
+function begin() {
+  frame();
+  live.start();
+  route();
+}
+
+addEventListener("hashchange", route);
+addEventListener("logged-out", () => out("The session has ended: log in again."));
+addEventListener("dead", (event) => {
+  const badge = document.querySelector("[data-count=letters]");
+  if (!badge) return;
+  text(badge, event.detail > 999 ? "999+" : event.detail);
+  badge.classList.toggle("hidden", !event.detail);
+});
+byId("skip").addEventListener("click", () => byId("main").focus());
+
+try {
+  me.session = await get("session");
+  begin();
+} catch {
+  await enter().then(begin, (failed) => form(failed.message, begin));
+}

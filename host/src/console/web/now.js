@@ -1,0 +1,191 @@
+// Now: how each handler stands, and what flows where.
+
+import { get } from "./api.js";
+import { spark } from "./charts.js";
+import { h, look, put, text } from "./dom.js";
+import { ago, count, digest, plural, rate, span, took } from "./format.js";
+import { live } from "./live.js";
+import { picture } from "./picture.js";
+
+/** How often it is asked what waits. */
+const EVERY = 5000;
+// A mesh that takes long to ask is asked less often: at most a tenth of the time goes into it.
+const SHARE = 10;
+/** Rows that are shown; a filter finds the others. */
+const ROWS_MAX = 200;
+const STATES = { serving: "ok", paused: "hold", degraded: "warn", connecting: "warn", starting: "warn", stopped: "bad", unserved: "bad" };
+
+const COLUMNS = [
+  ["handler", "Handler", (row) => row.name],
+  ["chart", "Last 5 min"],
+  ["rate", "Events/s", (row) => row.live?.rate.last || 0, true],
+  ["p50", "p50", (row) => row.live?.p50 || 0, true],
+  ["p99", "p99", (row) => row.live?.p99 || 0, true],
+  ["waiting", "Waiting", (row) => row.status?.pending ?? 0, true],
+  ["oldest", "Oldest", (row) => (row.status?.oldest ? -Date.parse(row.status.oldest) : -Infinity), true],
+  ["retrying", "Retrying", (row) => row.status?.retrying ?? 0, true],
+  ["dead", "Dead", (row) => row.status?.dead ?? 0, true],
+  ["module", "Module", (row) => row.status?.module ?? ""],
+];
+
+export function now(main) {
+  const tiles = ["Events/s", "Failed attempts/s", "Waiting", "Dead letters"].map(tile);
+  const notes = h("div", { class: "stack notes" });
+  const drawing = h("div", { class: "body" }, h("p", { class: "loading" }, "Loading…"));
+  const table = handlers();
+  const read = h("span", {}, "");
+  put(main,
+    h("div", { class: "title" }, h("h1", {}, "Now"), h("span", { class: "space" }), h("span", { class: "soft", id: "hosts" })),
+    notes,
+    h("div", { class: "tiles" }, tiles.map((one) => one.node)),
+    h("section", { class: "card", "aria-label": "Handlers" }, h("div", { class: "head" }, h("h2", {}, "Handlers"), table.filter), h("div", { class: "scroll" }, table.node), h("div", { class: "foot" }, table.foot, h("span", { class: "space" }), read)),
+    h("section", { class: "card", "aria-label": "The mesh" }, h("div", { class: "head" }, h("h2", {}, "The mesh"), h("span", { class: "soft" }, "by the configuration: streams, handlers, and where these emit")), drawing));
+  let [status, drawn, mesh] = [null, null, null];
+  const sampled = () => {
+    const unknown = live.state !== "live";
+    tiles[0].set(rate(live.rate.last), live.rate.list());
+    tiles[1].set(rate(live.failed.last), live.failed.list(), live.failed.last > 0 ? "warn" : "");
+    const hosts = main.querySelector("#hosts");
+    if (hosts) text(hosts, unknown ? live.why : live.hosts.length ? `${plural(live.hosts.length, "host")} answer${live.hosts.length === 1 ? "s" : ""}` : "no host answers");
+    table.update(status, mesh);
+    drawn?.update(live);
+  };
+  let [timer, gone] = [undefined, false];
+  const ask = async () => {
+    const began = performance.now();
+    await askOnce();
+    if (!gone) timer = setTimeout(ask, Math.max(EVERY, SHARE * (performance.now() - began)));
+  };
+  const askOnce = async () => {
+    if (document.hidden) return;
+    try {
+      status = await get("status");
+      text(read, `What waits was asked ${new Date().toISOString().slice(11, 19)}Z, and is again after 5 s or more`);
+      look(read, "");
+      const sum = (key) => status.handlers.reduce((all, one) => all + (one[key] ?? 0), 0);
+      const oldest = status.handlers.map((one) => one.oldest).filter(Boolean).sort()[0];
+      tiles[2].set(count(sum("pending")), null, "", oldest ? `oldest ${span(Date.now() - Date.parse(oldest))}` : `${count(sum("in_flight"))} in flight`);
+      tiles[3].set(count(sum("dead")), null, sum("dead") > 0 ? "bad" : "", `${count(sum("retrying"))} retrying`);
+      put(notes, attention(status));
+      dispatchEvent(new CustomEvent("dead", { detail: sum("dead") }));
+    } catch (failed) {
+      text(read, `What waits is not known: ${failed.message}`);
+      look(read, "bad");
+    }
+    sampled();
+  };
+  get("mesh").then((answer) => {
+    mesh = answer;
+    drawn = picture(mesh);
+    put(drawing, drawn.node);
+    sampled();
+  }, (failed) => put(drawing, h("p", { class: "note bad" }, failed.message)));
+  live.addEventListener("sample", sampled);
+  ask();
+  return () => {
+    clearTimeout(timer);
+    gone = true;
+    live.removeEventListener("sample", sampled);
+  };
+}
+
+function tile(name) {
+  const value = h("div", { class: "value" }, "–");
+  const more = h("div", { class: "more" });
+  const chart = spark(240, 40, `${name}, the last five minutes`);
+  const node = h("div", { class: "card tile" }, h("div", { class: "name" }, name), value, more);
+  const set = (figure, values, kind = "", under = "") => {
+    text(value, figure);
+    look(value, `value ${kind}`);
+    if (values) {
+      if (!chart.svg.isConnected) put(more, chart.svg);
+      chart.update(values);
+    } else text(more, under);
+  };
+  return { node, set };
+}
+
+/** What a person should look at. */
+function attention(status) {
+  const lines = [];
+  for (const one of status.handlers) {
+    const why = one.why ?? one.note;
+    if (!["serving", "paused"].includes(one.state)) lines.push(["bad", `${one.handler} is ${one.state}${why ? `: ${why}` : ""}`]);
+    if (one.modules.length > 1) lines.push(["", `hosts serve ${one.handler} with ${one.modules.length} modules: ${one.modules.map((m) => `${digest(m.module)} on ${m.hosts}`).join(", ")}`]);
+    for (const taken of one.modules_not_taken) lines.push(["", `${one.handler} serves an older module than its file has: ${taken.why}`]);
+  }
+  for (const one of status.ledgers) {
+    if (one.state !== "works") lines.push(["bad", `ledger ${one.ledger} is ${one.state}: ${one.why}`]);
+    if (one.relay.state !== "works") lines.push(["bad", `the relay of ${one.ledger} is ${one.relay.state}: ${one.relay.why}`]);
+  }
+  for (const one of status.outboxes) if (one.why) lines.push(["", `outbox ${one.outbox} is ${one.state}: ${one.why}`]);
+  if (status.delayed.late_since) lines.push(["bad", `delayed events are late since ${ago(status.delayed.late_since)}: no host publishes them`]);
+  for (const one of status.warnings) lines.push(["", one]);
+  return lines.slice(0, 12).map(([kind, line]) => h("p", { class: `note ${kind}` }, line))
+    .concat(lines.length > 12 ? [h("p", { class: "note" }, `and ${lines.length - 12} more: jetmesh status shows all`)] : []);
+}
+
+/** The table. A row stays the same element while it is shown, so that a finger or a reader on it keeps its place. */
+function handlers() {
+  const rows = new Map();
+  const body = h("tbody");
+  const foot = h("span");
+  const filter = h("input", { type: "search", placeholder: "Filter handlers", "aria-label": "Filter handlers", oninput: () => draw() });
+  let [sorted, down, known] = ["handler", false, []];
+  const heads = COLUMNS.map(([id, name, key, number]) => h("th", { class: number ? "num" : "", scope: "col" },
+    key ? h("button", { type: "button", onclick: () => { down = sorted === id ? !down : Boolean(number); sorted = id; draw(); } }, name) : name));
+  const node = h("table", { class: "handlers" }, h("caption", { class: "sr" }, "Handlers"), h("thead", {}, h("tr", {}, heads)), body);
+  const draw = () => {
+    const wanted = filter.value.trim().toLowerCase();
+    const key = COLUMNS.find(([id]) => id === sorted)[2];
+    const shown = known.filter((row) => row.name.toLowerCase().includes(wanted));
+    shown.sort((a, b) => (key(a) < key(b) ? -1 : key(a) > key(b) ? 1 : a.name < b.name ? -1 : 1) * (down ? -1 : 1));
+    COLUMNS.forEach(([id], at) => (id === sorted ? heads[at].setAttribute("aria-sort", down ? "descending" : "ascending") : heads[at].removeAttribute("aria-sort")));
+    const first = shown.slice(0, ROWS_MAX);
+    const nodes = first.map((row) => {
+      if (!rows.has(row.name)) rows.set(row.name, newRow(row.name));
+      const one = rows.get(row.name);
+      one.update(row);
+      return one.node;
+    });
+    if (nodes.length !== body.children.length || nodes.some((one, at) => body.children[at] !== one)) put(body, nodes);
+    text(foot, first.length < shown.length ? `${first.length} of ${plural(shown.length, "handler")}: filter or sort to see the others` : plural(shown.length, "handler"));
+  };
+  const update = (status, mesh) => {
+    const names = new Set([...(mesh?.handlers ?? []).map((one) => one.handler), ...live.handlers.keys()]);
+    const by = new Map((status?.handlers ?? []).map((one) => [one.handler, one]));
+    known = [...names].map((name) => ({ name, live: live.handlers.get(name), status: by.get(name) }));
+    draw();
+  };
+  return { node, update, filter, foot };
+}
+
+function newRow(name) {
+  const chart = spark(120, 24, `${name}: events per second in the last five minutes`);
+  const dot = h("span", { class: "dot" });
+  const state = h("span", { class: "faint" });
+  const cells = Object.fromEntries(COLUMNS.map(([id, , , number]) => [id, h("td", { class: `${number ? "num " : ""}c-${id}` })]));
+  put(cells.handler, h("div", { class: "who-is" }, dot, h("strong", {}, name), state));
+  put(cells.chart, chart.svg);
+  put(cells.dead, h("a", { href: `#/letters?handler=${encodeURIComponent(name)}` }));
+  put(cells.retrying, h("a", { href: `#/waiting?handler=${encodeURIComponent(name)}` }));
+  const node = h("tr", {}, Object.values(cells));
+  const update = ({ live: one, status }) => {
+    const word = status?.state ?? (one?.now.serving ? "serving" : "…");
+    look(dot, `dot ${STATES[word] ?? ""}`);
+    text(state, word === "serving" ? "" : word);
+    node.title = status?.why ?? "";
+    if (one) chart.update(one.rate.list());
+    text(cells.rate, rate(one?.rate.last));
+    text(cells.p50, took(one?.p50));
+    text(cells.p99, took(one?.p99));
+    text(cells.waiting, count(status?.pending));
+    text(cells.oldest, status?.oldest ? span(Date.now() - Date.parse(status.oldest)) : "–");
+    text(cells.retrying.firstChild, count(status?.retrying));
+    text(cells.dead.firstChild, count(status?.dead));
+    look(cells.dead.firstChild, status?.dead > 0 ? "bad" : "faint");
+    look(cells.retrying.firstChild, status?.retrying > 0 ? "warn" : "faint");
+    text(cells.module, status?.module ? status.module.split(",").map(digest).join(", ") : "–");
+  };
+  return { node, update };
+}

@@ -1,0 +1,96 @@
+//! A server of HTTP: what the admin address and the console have in common. A client that is slow or silent holds one of its
+//! connections for a while, and nothing else.
+
+mod serve;
+mod stream;
+
+use std::convert::Infallible;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Incoming;
+use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue};
+use hyper::{Request, Response, StatusCode};
+
+pub use self::serve::serve;
+pub use self::stream::{ServerSentEvent, events};
+
+pub const TEXT: &str = "text/plain; charset=utf-8";
+pub const JSON: &str = "application/json";
+
+/// What a request is answered with.
+pub type Answer = Response<UnsyncBoxBody<Bytes, Infallible>>;
+
+/// What answers requests.
+pub trait Site: Send + Sync {
+    fn answer(&self, request: Request<Incoming>, patience: &Patience) -> impl Future<Output = Answer> + Send;
+}
+
+/// How long a connection may last, from its begin to the end of its only answer. An answer that takes longer says so.
+pub struct Patience(AtomicU64);
+
+impl Patience {
+    /// As long as Prometheus waits for an answer.
+    pub const USUAL: Duration = Duration::from_secs(10);
+
+    fn usual() -> Patience {
+        Patience(AtomicU64::new(Patience::USUAL.as_secs()))
+    }
+
+    /// Seconds, and no less than before.
+    pub fn raise(&self, to: Duration) {
+        self.0.fetch_max(to.as_secs(), Ordering::Relaxed);
+    }
+
+    fn get(&self) -> Duration {
+        Duration::from_secs(self.0.load(Ordering::Relaxed))
+    }
+}
+
+/// An address, before anything is answered there.
+#[derive(Debug)]
+pub struct HttpListener {
+    pub address: SocketAddr,
+    listener: TcpListener,
+}
+
+impl HttpListener {
+    /// # Errors
+    /// The address cannot be listened at.
+    pub fn bind(address: SocketAddr) -> std::io::Result<HttpListener> {
+        let listener = TcpListener::bind(address)?;
+        listener.set_nonblocking(true)?;
+        let address = listener.local_addr()?;
+        Ok(HttpListener { address, listener })
+    }
+
+    /// # Errors
+    /// The runtime does not take it.
+    pub fn listen(self) -> std::io::Result<tokio::net::TcpListener> {
+        tokio::net::TcpListener::from_std(self.listener)
+    }
+}
+
+/// An answer that nothing keeps.
+pub fn answer(status: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> Answer {
+    let mut answer = Response::new(Full::new(body.into()).boxed_unsync());
+    *answer.status_mut() = status;
+    header(&mut answer, CONTENT_TYPE, kind);
+    header(&mut answer, CACHE_CONTROL, "no-store");
+    answer
+}
+
+/// The answer to a method that is not allowed.
+pub fn only(methods: &'static str, text: &'static str) -> Answer {
+    let mut only = answer(StatusCode::METHOD_NOT_ALLOWED, TEXT, text);
+    header(&mut only, ALLOW, methods);
+    only
+}
+
+pub fn header(answer: &mut Answer, name: HeaderName, value: &'static str) {
+    answer.headers_mut().insert(name, HeaderValue::from_static(value));
+}

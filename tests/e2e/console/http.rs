@@ -1,0 +1,209 @@
+//! What the console answers to requests as they are on the wire.
+
+use std::net::SocketAddr;
+
+use serde_json::{Value, json};
+
+use crate::mesh::{Config, Mesh, says};
+use crate::support::http::{self, Answer};
+use crate::support::server::Options;
+use crate::support::wait::SOON;
+use crate::support::{Host, NatsServer};
+
+const PASSWORD: &str = "hunter2-of-anna";
+
+/// Sends a request with these header lines and this body.
+async fn send(address: SocketAddr, line: &str, headers: &[&str], body: &str) -> Answer {
+    let mut lines: Vec<String> = headers.iter().map(|&header| header.to_owned()).collect();
+    if !headers.iter().any(|header| header.starts_with("Host:")) {
+        lines.push(format!("Host: {address}"));
+    }
+    lines.push(format!("Content-Length: {}", body.len()));
+    http::ask(
+        address,
+        &format!("{line} HTTP/1.1\r\n{}\r\n\r\n{body}", lines.join("\r\n")),
+    )
+    .await
+}
+
+/// As a page of the console sends it.
+async fn post(address: SocketAddr, path: &str, more: &[&str], body: &Value) -> Answer {
+    let origin = format!("Origin: http://{address}");
+    send(
+        address,
+        &format!("POST /api/{path}"),
+        &[more, &[origin.as_str()]].concat(),
+        &body.to_string(),
+    )
+    .await
+}
+
+/// Logs in; returns the header with the cookie, and that with the token.
+async fn log_in(address: SocketAddr, form: &Value) -> (String, String) {
+    let answer = post(address, "login", &[], form).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    let cookie = cookie(&answer);
+    let csrf = answer.json()["csrf"].as_str().expect("a token").to_owned();
+    let pair = cookie.split(';').next().expect("a pair");
+    (format!("Cookie: {pair}"), format!("X-Jetmesh-Csrf: {csrf}"))
+}
+
+fn cookie(answer: &Answer) -> String {
+    let line = answer
+        .headers
+        .lines()
+        .find(|line| line.to_lowercase().starts_with("set-cookie: "));
+    line.unwrap_or_else(|| panic!("no cookie: {answer:?}"))["set-cookie: ".len()..].to_owned()
+}
+
+/// A server with users, and a host with an admin address.
+async fn with_users() -> (Mesh, Host, SocketAddr) {
+    let few = "publish: [\"_INBOX.>\", \"$SRV.>\", \"$JS.API.STREAM.INFO.*\"], subscribe: [\"_INBOX.>\"]";
+    let users = [
+        "{ user: host, password: pw }".to_owned(),
+        format!("{{ user: anna, password: {PASSWORD:?} }}"),
+        format!("{{ user: few, password: pw, permissions: {{ {few} }} }}"),
+    ];
+    let options = Options {
+        config: format!("authorization {{ users: [{}] }}", users.join(", ")),
+        ..Options::default()
+    };
+    let server = NatsServer::start_with(&options).await;
+    let login = async_nats::ConnectOptions::with_user_and_password("host".to_owned(), "pw".to_owned());
+    let client = server.client_with(login).await;
+    let config = Config::probe().nats("user = \"host\"").nats("password = \"pw\"");
+    let mesh = Mesh::with_client(server, client, config);
+    let host = mesh.host(&[("JETMESH_ADMIN__LISTEN", "127.0.0.1:0")]).await;
+    let address = http::address(&host.wait_for_line(says(&["the admin address answers"]), SOON).await);
+    (mesh, host, address)
+}
+
+#[tokio::test]
+async fn a_viewer_is_let_in_with_credentials_of_nats_and_can_do_what_these_can_and_no_more() {
+    let (_mesh, host, address) = with_users().await;
+    // The host's own are not used for a viewer.
+    let without = post(address, "login", &[], &json!({ "way": "nothing" })).await;
+    assert!(
+        without.status == 422 && without.body.contains("none are given"),
+        "{without:?}"
+    );
+    let wrong = json!({ "way": "user", "user": "anna", "password": "hunter2-is-wrong" });
+    let wrong = post(address, "login", &[], &wrong).await;
+    assert!(wrong.status == 422 && wrong.body.contains("user anna"), "{wrong:?}");
+    assert!(!wrong.body.contains("hunter2"), "{wrong:?}");
+    let seed = post(address, "login", &[], &json!({ "way": "nkey", "seed": "SUNOSEED" })).await;
+    assert!(seed.status == 400 && !seed.body.contains("SUNOSEED"), "{seed:?}");
+    let odd = post(address, "login", &[], &json!({ "way": "user", "user": PASSWORD })).await;
+    assert!(odd.status == 400 && !odd.body.contains(PASSWORD), "{odd:?}");
+    let form = json!({ "way": "user", "user": "anna", "password": PASSWORD });
+    let answer = post(address, "login", &[], &form).await;
+    let session = answer.json();
+    assert_eq!((&session["who"], &session["mesh"]), (&json!("anna"), &json!("jetmesh")));
+    assert!(!answer.body.contains(PASSWORD), "{answer:?}");
+    let cookie = cookie(&answer);
+    assert!(cookie.starts_with(&format!("jetmesh-{}=", address.port())), "{cookie}");
+    assert!(cookie.ends_with("; Path=/; HttpOnly; SameSite=Strict"), "{cookie}");
+    let (cookie, _) = log_in(address, &form).await;
+    let status = send(address, "GET /api/status", &[&cookie], "").await.json();
+    assert_eq!(status["handlers"][0]["state"], "serving", "{status}");
+    let mesh = send(address, "GET /api/mesh", &[&cookie], "").await.json();
+    assert_eq!(mesh["handlers"][0]["publish"], json!(["events.>"]));
+    // One who may do little is told what is missing.
+    let (cookie, _) = log_in(address, &json!({ "way": "user", "user": "few", "password": "pw" })).await;
+    let status = send(address, "GET /api/status", &[&cookie], "").await.json();
+    let warnings = status["warnings"].to_string();
+    assert!(warnings.contains("not allowed to publish to"), "{status}");
+    let lines = host.lines().join("\n");
+    assert!(!lines.contains("hunter2") && !lines.contains("SUNOSEED"), "{lines}");
+}
+
+#[tokio::test]
+async fn another_site_gets_nothing_and_orders_nothing() {
+    let (_mesh, _host, address) = with_users().await;
+    let form = json!({ "way": "user", "user": "anna", "password": PASSWORD });
+    let (cookie, csrf) = log_in(address, &form).await;
+    let here = format!("Origin: http://{address}");
+    let get = async |headers: &[&str]| send(address, "GET /api/session", headers, "").await.status;
+    assert_eq!(get(&[&cookie]).await, 200);
+    assert_eq!(get(&[]).await, 401);
+    assert_eq!(get(&["Cookie: jetmesh-1=0"]).await, 401);
+    // A name of a foreign site that leads here.
+    for name in ["evil.example", "localhost.evil.example:80", "10.0.0.1", ""] {
+        assert_eq!(get(&[&cookie, &format!("Host: {name}")]).await, 421, "{name}");
+    }
+    for name in ["localhost", "localhost:1", "127.0.0.1:9", "[::1]:9"] {
+        assert_eq!(get(&[&cookie, &format!("Host: {name}")]).await, 200, "{name}");
+    }
+    for headers in [
+        &["Sec-Fetch-Site: cross-site"][..],
+        &["Sec-Fetch-Site: same-site"],
+        &["Origin: http://evil.example"],
+        &["Origin: null"],
+    ] {
+        assert_eq!(get(&[&[cookie.as_str()], headers].concat()).await, 403, "{headers:?}");
+    }
+    let order = async |headers: &[&str]| send(address, "POST /api/logout", headers, "{}").await.status;
+    for headers in [
+        &[cookie.as_str(), &here][..],
+        &[&cookie, &csrf],
+        &[&cookie, &here, "X-Jetmesh-Csrf: 0"],
+        &[&cookie, &csrf, "Origin: http://evil.example"],
+        &[&cookie, &csrf, &here, "Sec-Fetch-Site: cross-site"],
+    ] {
+        assert_eq!(order(headers).await, 403, "{headers:?}");
+    }
+    assert_eq!(order(&[&here, &csrf]).await, 401);
+    // Every answer, also one that refuses, tells the browser what it may do with it.
+    for (path, status) in [("/", 200), ("/main.js", 200), ("/api/session", 401), ("/nothing", 404)] {
+        let answer = send(address, &format!("GET {path}"), &[], "").await;
+        let headers = answer.headers.to_lowercase();
+        assert_eq!(answer.status, status, "{path}");
+        for wanted in [
+            "content-security-policy: default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
+            "x-content-type-options: nosniff",
+            "referrer-policy: no-referrer",
+            "cache-control: no-store",
+        ] {
+            assert!(headers.contains(wanted), "{path}: {wanted} is not in {headers}");
+        }
+    }
+    let script = send(address, "GET /main.js", &[], "").await.headers.to_lowercase();
+    assert!(script.contains("content-type: text/javascript"), "{script}");
+    assert_eq!(send(address, "DELETE /api/session", &[&cookie], "").await.status, 405);
+    // The session ends for good.
+    assert_eq!(order(&[&cookie, &csrf, &here]).await, 200);
+    assert_eq!(get(&[&cookie]).await, 401);
+}
+
+#[tokio::test]
+async fn the_command_lets_in_one_browser_for_each_address_that_it_prints_and_needs_no_host() {
+    let mesh = Mesh::new(Config::probe()).await;
+    let file = mesh.write_config();
+    let file = file.to_str().expect("UTF-8");
+    let console = Host::start_command(&["console", "--config", file], mesh.dir.path(), &[]);
+    let line = console.wait_for_line(says(&["console at http://"]), SOON).await;
+    let address = http::address(&line);
+    let token = line.rsplit('/').next().expect("a token").trim().to_owned();
+    assert_eq!(token.len(), 64, "{line}");
+    let login = async |token: &str| post(address, "login", &[], &json!({ "way": "invitation", "token": token })).await;
+    assert_eq!(login("0").await.status, 403);
+    let none = post(address, "login", &[], &json!({ "way": "nothing" })).await;
+    assert!(
+        none.status == 403 && none.body.contains("the address that it prints"),
+        "{none:?}"
+    );
+    let (cookie, _) = log_in(address, &json!({ "way": "invitation", "token": token })).await;
+    let status = send(address, "GET /api/status", &[&cookie], "").await.json();
+    assert_eq!(status["handlers"][0]["why"], "no host answers", "{status}");
+    assert_eq!(login(&token).await.status, 403);
+    let line = console
+        .wait_for_line(says(&["for another browser: http://"]), SOON)
+        .await;
+    let next = line.rsplit('/').next().expect("a token").trim().to_owned();
+    assert_eq!(login(&next).await.status, 200);
+    let (status, _, stderr) = mesh.jetmesh(&["console", "--listen", "0.0.0.0:0"]).await;
+    assert!(
+        status.code() == Some(2) && stderr.contains("other machines can reach"),
+        "{stderr}"
+    );
+}
