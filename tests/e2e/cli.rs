@@ -66,6 +66,8 @@ async fn the_help_names_every_command_and_every_exit_code() {
       config    Print the effective configuration; secrets are hidden
       status    Show whether each handler, ledger, relay and outbox serves, and how
                 many events wait
+      console   Show the mesh in a browser: how it stands, its dead letters, where
+                an event is, and what a person can do about them
       dlq       Find, inspect, replay and discard dead letters
       outbox    Make, show, pause and resume outboxes, which carry rows of a
                 database into NATS
