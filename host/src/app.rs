@@ -31,6 +31,7 @@ use crate::plan::{Handler, Plan};
 use crate::process::drain::Drain;
 use crate::process::{heartbeat, limits, telemetry};
 use crate::redrive;
+use crate::spans;
 use crate::text::secret::redact;
 use crate::trouble;
 use crate::trouble::Weight;
@@ -54,6 +55,8 @@ pub enum Error {
     Engine(#[from] engine::Error),
     #[error("{0}")]
     Thread(String),
+    #[error("OTEL_EXPORTER_OTLP_CERTIFICATE: {0}; name a file with certificates as PEM")]
+    Spans(String),
     #[error("{}", list(.0))]
     Modules(Vec<Unfit>),
     #[error(transparent)]
@@ -188,6 +191,7 @@ pub async fn run(plan: Plan, admin: Option<HttpListener>, drain: Drain) -> Resul
     if let Some(short) = limits::open_files_short(open_files) {
         tracing::warn!("{short}");
     }
+    export_spans(&plan, &host, &drain)?;
     let stage = HostStage::new(&drain);
     let no_thread = |error| Error::Thread(limits::no_thread(&error));
     let has_address = admin.is_some();
@@ -240,9 +244,26 @@ pub async fn run(plan: Plan, admin: Option<HttpListener>, drain: Drain) -> Resul
     let ended = tokio::task::spawn_blocking(move || threads.into_iter().all(|t| t.join().is_ok()));
     let joined = tokio::time::timeout(Duration::from_secs(2), ended).await;
     let clean = clean && matches!(joined, Ok(Ok(true)));
+    spans::flush().await;
     trouble::tell_all();
     tracing::info!(clean, "host ended");
     Ok(clean)
+}
+
+/// Starts the task that exports spans, if they are asked for. It is not waited for: the end of the host flushes what it has.
+fn export_spans(plan: &Plan, host: &str, drain: &Drain) -> Result<(), Error> {
+    let Some(otlp) = &plan.spans.otlp else { return Ok(()) };
+    let export = spans::start(&plan.spans, host).map_err(|error| Error::Spans(error.to_string()))?;
+    let Some(export) = export.map(Arc::new) else {
+        return Ok(());
+    };
+    let (to, protocol) = (&otlp.endpoint, otlp.protocol.word());
+    tracing::info!(host = to.host, port = to.port, protocol, "spans are exported");
+    drain.spawn_beside("spans", move || {
+        let export = Arc::clone(&export);
+        async move { export.run().await }
+    });
+    Ok(())
 }
 
 /// Starts the tasks that serve all handlers of the host.

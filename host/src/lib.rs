@@ -33,6 +33,7 @@ mod random;
 mod redrive;
 mod report;
 mod schedule;
+mod spans;
 mod text;
 mod trace;
 mod wasm;

@@ -12,6 +12,7 @@ mod agree;
 mod circuit;
 mod outbox;
 mod redrive;
+mod spans;
 pub mod time_text;
 mod timetable;
 
@@ -19,6 +20,7 @@ pub use agree::hex;
 pub use circuit::CircuitPolicy;
 pub use outbox::{Outbox, OutboxDatabase, OutboxSource, Postgres, PostgresTls, lsn, lsn_text};
 pub use redrive::{REDRIVE, Redrive};
+pub use spans::{Otlp, OtlpEndpoint, OtlpProtocol, ProducerSpan, Sampler, SpanBatch, Spans};
 pub use timetable::{Dst, Timetable, When};
 
 /// What one host does: how it reaches NATS, which streams it provides, which handlers it runs.
@@ -30,6 +32,7 @@ pub struct Plan {
     pub log: Log,
     /// Where a host answers over HTTP. `None`: the configuration does not say.
     pub admin: Option<SocketAddr>,
+    pub spans: Spans,
     /// Replicas of the streams and buckets that the mesh makes for itself.
     pub replicas: usize,
     /// Whether this host has relays (see `ledger::relay`). If not, another host of the mesh must have them.

@@ -89,6 +89,7 @@ mod schedules;
 mod schemas;
 mod secrets;
 mod shop;
+mod spans;
 mod status;
 mod storage;
 mod swaps;

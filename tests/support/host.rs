@@ -155,7 +155,11 @@ pub fn command(dir: &Path) -> Command {
 /// The same of a program that runs it.
 pub fn program(path: &Path, dir: &Path) -> Command {
     let mut command = Command::new(path);
-    let ours = |name: &str| name.starts_with("JETMESH_") || name.starts_with("NATS_");
+    let ours = |name: &str| {
+        ["JETMESH_", "NATS_", "OTEL_"]
+            .iter()
+            .any(|prefix| name.starts_with(prefix))
+    };
     for (name, _) in env::vars_os().filter(|(name, _)| ours(&name.to_string_lossy())) {
         command.env_remove(name);
     }

@@ -5,6 +5,7 @@ pub mod cli;
 pub mod host;
 pub mod http;
 pub mod modules;
+pub mod otlp;
 pub mod postgres;
 pub mod process;
 pub mod proxy;

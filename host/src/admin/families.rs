@@ -15,6 +15,7 @@ use crate::ledger::relay::state::Snapshot;
 use crate::micro::Host;
 use crate::outbox::OutboxNow;
 use crate::process::telemetry;
+use crate::spans;
 
 /// Nanoseconds in a second: what times are counted in, and told in.
 const NANOS: f64 = 1e9;
@@ -96,7 +97,7 @@ const LEDGER: &[&str] = &["ledger"];
 const OUTBOX: &[&str] = &["outbox"];
 
 #[rustfmt::skip]
-pub static FAMILIES: [Family; 50] = [
+pub static FAMILIES: [Family; 52] = [
     Family::new("jetmesh_build_info", G, &["version"], "1; the version of the host.",
         |_, out| out.add(&[env!("CARGO_PKG_VERSION")], 1)),
     Family::new("jetmesh_handler_serving", G, HANDLER, "1 while the handler takes events on this host, else 0.",
@@ -187,6 +188,10 @@ pub static FAMILIES: [Family; 50] = [
         |_, out| out.add(&[], clock::ahead_ms() as f64 / 1000.0)).in_unit("seconds"),
     Family::new("jetmesh_log_lines_lost", C, &[], "Log lines that could not be written.",
         |_, out| out.add(&[], telemetry::lost())),
+    Family::new("jetmesh_spans_exported", C, &[], "Spans that a collector has taken.",
+        |_, out| out.add(&[], spans::exported())),
+    Family::new("jetmesh_spans_dropped", C, &[], "Spans that are lost, because too many waited or no collector took them.",
+        |_, out| out.add(&[], spans::dropped())),
     Family::new("jetmesh_panics", C, &[], "Defects of the host that it has met; `jetmesh status --json` says where.",
         |scrape, out| out.add_some(&[], scrape.host.map(|host| host.panics.all().values().map(|one| one.count).sum::<u64>()))),
     Family::new("process_cpu_seconds", C, &[], "Processor time of the process.",

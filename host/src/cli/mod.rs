@@ -86,7 +86,9 @@ impl Error {
                 crate::outbox::Error::Busy | crate::outbox::Error::Database { .. } | crate::outbox::Error::Moved,
             ) => FAILED,
             Error::Unserved(_) => UNSERVED,
-            Error::App(app::Error::Engine(_) | app::Error::Thread(_)) | Error::Failed(_) => FAILED,
+            Error::App(app::Error::Engine(_) | app::Error::Thread(_) | app::Error::Spans(_)) | Error::Failed(_) => {
+                FAILED
+            }
         }
     }
 }

@@ -40,6 +40,9 @@ pub fn effective(plan: &Plan) -> String {
         out.table("admin");
         out.text("listen", &address.to_string());
     }
+    out.table("spans");
+    out.text("producer", plan.spans.producer.word());
+    out.raw("failures", &plan.spans.failures);
     nats(&mut out, &plan.nats);
     for one in &plan.streams {
         stream(&mut out, one);

@@ -8,11 +8,13 @@ mod handlers;
 mod layers;
 pub mod names;
 mod nats;
+mod otel;
 mod outboxes;
 mod postgres;
 mod reader;
 mod redrive;
 mod schedules;
+mod spans;
 mod streams;
 #[cfg(test)]
 mod tests;
@@ -119,6 +121,7 @@ pub fn look(path: Option<&Path>, overrides: &Overrides) -> Result<Loaded, Error>
     let (mut plan, mut reader) = read(&name, &text, base, |file| {
         vec![layers::environment(file), layers::flags(overrides)]
     })?;
+    plan.spans.otlp = otel::read(|name| std::env::var(name).ok(), &plan.mesh, &mut reader);
     if !reader.problems.is_empty() {
         missing_modules(&plan, &mut reader);
     }
@@ -241,6 +244,7 @@ fn plan(values: Dict, base: &Path, reader: &mut Reader) -> Plan {
     let ledger_bytes_max = root.bytes_or(reader, "ledger_max_bytes", 1 << 20..=1 << 50);
     let log = log(root.section(reader, "log"), reader);
     let admin = admin::read(root.section(reader, "admin"), reader);
+    let spans = spans::read(root.section(reader, "spans"), reader);
     let mut nats = nats::read(root.section(reader, "nats"), reader);
     let mut streams = streams::read(&mut root, reader);
     let redrive = redrive::read(&mut root, reader);
@@ -263,6 +267,7 @@ fn plan(values: Dict, base: &Path, reader: &mut Reader) -> Plan {
         nats,
         log,
         admin,
+        spans,
         replicas: narrow(replicas),
         relay,
         threads,

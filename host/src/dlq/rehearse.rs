@@ -141,7 +141,13 @@ impl<'a> Rehearsal<'a> {
         if rehearsed.outcome != Outcome::Done {
             return Ok(rehearsed);
         }
-        let tx = transaction::of(self.handler, &message, 1, &self.module.digest, run.effects.clone());
+        let tx = transaction::of(
+            self.handler,
+            &message,
+            (1, None),
+            &self.module.digest,
+            run.effects.clone(),
+        );
         let (writes, versions) = self.changes(&tx).await?;
         if let Err(BatchTooLarge(why)) = self.commits(&tx, &versions) {
             rehearsed.outcome = Outcome::Reject {

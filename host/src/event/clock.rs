@@ -39,8 +39,12 @@ pub fn now_ms() -> u64 {
 /// What time it was at a moment, as far as the last answer of a server told: without a lock, and without asking a clock, for
 /// figures that need no more.
 pub fn about_ms(at: Instant) -> u64 {
-    let us = monotonic_us(at) + SERVERS_US.load(Ordering::Relaxed);
-    u64::try_from(us / 1000).unwrap_or_default()
+    about_us(at) / 1000
+}
+
+/// The same in microseconds since the Unix epoch.
+pub fn about_us(at: Instant) -> u64 {
+    u64::try_from(monotonic_us(at) + SERVERS_US.load(Ordering::Relaxed)).unwrap_or_default()
 }
 
 /// The same by the host's own wall clock.

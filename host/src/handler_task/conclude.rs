@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::event::outcome::{Cause, Failure, Verdict};
 use crate::failpoint;
+use crate::handler_task::attempt_span::AttemptSpan;
 use crate::handler_task::counters::Counters;
 use crate::handler_task::dead_lettering::{self, Dead};
 use crate::handler_task::delivery::{Delivery, Ran};
@@ -20,7 +21,13 @@ use crate::mesh_streams::attempts::Held;
 use crate::trouble::Weight;
 
 /// Ends a delivery by what came of its attempt.
-pub async fn conclude(lane: &Lane, delivery: Delivery, record: Option<Held>, attempt: u32, ran: Ran) {
+pub async fn conclude(
+    lane: &Lane,
+    delivery: Delivery,
+    record: Option<Held>,
+    (attempt, span): (u32, Option<Box<AttemptSpan>>),
+    ran: Ran,
+) {
     let (handler, event) = (lane.plan.name.as_str(), delivery.message.event.clone());
     report::guest_lines(handler, &event, attempt, &ran.lines);
     let ending = ending(
@@ -33,6 +40,19 @@ pub async fn conclude(lane: &Lane, delivery: Delivery, record: Option<Held>, att
         report::attempt(handler, &delivery, attempt, &ran);
         lane.metrics.attempt(&ran.digest, &ran.outcome);
     }
+    let spans = span.and_then(|span| match ending {
+        Ending::DecidedBefore(_) => None,
+        _ => span.ended(&lane.plan, &delivery, attempt, &ran, ending.is_of_this_attempt()),
+    });
+    end(lane, delivery, (record, attempt), &ran, ending).await;
+    if let Some(spans) = spans {
+        spans.record();
+    }
+}
+
+/// Does what an ending asks for.
+async fn end(lane: &Lane, delivery: Delivery, (record, attempt): (Option<Held>, u32), ran: &Ran, ending: Ending<'_>) {
+    let (handler, event) = (lane.plan.name.as_str(), delivery.message.event.clone());
     let may_have_record = delivery.turn().may_have_record();
     match ending {
         Ending::DecidedBefore(decided) => {
@@ -60,20 +80,20 @@ pub async fn conclude(lane: &Lane, delivery: Delivery, record: Option<Held>, att
                 &lane.records,
                 &delivery,
                 attempt,
-                &ran,
+                ran,
             ))
             .await;
             delivery.acker.settle(&lane.links, &Settlement::Ack).await;
         }
         Ending::Dead(death) => {
-            if Box::pin(dead(lane, delivery, record, attempt, &ran, death)).await && may_have_record {
+            if Box::pin(dead(lane, delivery, record, attempt, ran, death)).await && may_have_record {
                 Box::pin(lane.records.forget(&event)).await;
             }
         }
         Ending::Retry { delay, record: kept } => {
             Counters::add(&lane.counters.retried, 1);
             if kept {
-                let noted = Box::pin(lane.records.failed(&delivery, record, attempt, &ran, delay)).await;
+                let noted = Box::pin(lane.records.failed(&delivery, record, attempt, ran, delay)).await;
                 if let Err(error) = noted {
                     // It is tried again all the same; what then cannot be recorded either, waits.
                     lane.hindered

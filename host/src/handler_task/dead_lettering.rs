@@ -11,6 +11,7 @@ use crate::broker::{By, Error};
 use crate::event::outcome::{Cause, Failure};
 use crate::event::{EventId, Message, parse_rfc3339};
 use crate::failpoint;
+use crate::handler_task::attempt_span;
 use crate::handler_task::links::Links;
 use crate::ledger::core::entry::{Decision, DecisionKind};
 use crate::ledger::core::transaction::{Planned, Transaction};
@@ -19,6 +20,7 @@ use crate::ledger::{Bucket, CommitError, Committed};
 use crate::mesh_streams::attempts::{Attempt, AttemptRecord, GivenUp, Held};
 use crate::mesh_streams::dead_letter::{self, Body, DeadLetterFacts};
 use crate::plan::{Handler, Plan};
+use crate::spans;
 
 /// The code of an event that a person has given up.
 const GAVE_UP: &str = "gave-up";
@@ -185,6 +187,16 @@ impl DeadLetters {
         dead: &Dead<'_>,
         body: Option<Body>,
     ) -> Result<DeadLettered, Error> {
+        // Only a span needs it.
+        let known = spans::recorder().and_then(|_| body.clone());
+        let dead_lettered = self.decide(event, dead, body).await?;
+        if dead_lettered == DeadLettered::Now {
+            attempt_span::died(&self.plan, event, dead, known.as_ref());
+        }
+        Ok(dead_lettered)
+    }
+
+    async fn decide(&self, event: &EventId, dead: &Dead<'_>, body: Option<Body>) -> Result<DeadLettered, Error> {
         let Some(bucket) = &self.bucket else {
             return self.store(event, dead, body).await.map(|()| DeadLettered::Now);
         };

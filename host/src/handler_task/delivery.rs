@@ -118,8 +118,12 @@ pub struct Ran {
     pub committed: Option<Committed>,
     pub lines: Vec<Line>,
     pub took: Duration,
-    /// When the guest had ended; of a decision, when it was committed.
+    /// When the guest had ended.
+    pub run_ended: Instant,
+    /// The same; of a decision, when it was committed.
     pub ended: Instant,
+    /// How often it was run again, because what it had read had changed.
+    pub reruns: u32,
     pub digest: ModuleDigest,
     /// What its random numbers came from.
     pub seed: Option<Seed>,

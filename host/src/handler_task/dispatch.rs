@@ -9,6 +9,7 @@ use tokio::sync::SemaphorePermit;
 use crate::event::outcome::Cause;
 use crate::event::{DeliveryInfo, EventId, Message, headers_of};
 use crate::failpoint;
+use crate::handler_task::attempt_span::AttemptSpan;
 use crate::handler_task::circuit::Pass;
 use crate::handler_task::counters::Counters;
 use crate::handler_task::dead_lettering::{self, DeadLettered};
@@ -102,13 +103,14 @@ pub async fn handle(lane: &Lane, delivery: Delivery) {
         return Box::pin(died_before(lane, delivery, record)).await;
     }
     // The guest runs, its outcome becomes a verdict, and the ledger commits what follows from it.
-    let ran = attempt::run(lane, &delivery, record.as_ref(), number, instance).await;
+    let span = AttemptSpan::of(&lane.plan, &delivery, number);
+    let ran = attempt::run(lane, &delivery, record.as_ref(), (number, span.as_deref()), instance).await;
     match pass {
         Some(pass) => pass.ended(&ran.outcome, event.sequence),
         None => lane.circuit.replayed(&ran.outcome),
     }
     // The server is answered: ack, nak or term. Without a ledger, a dead letter is stored before.
-    conclude::conclude(lane, delivery, record, number, ran).await;
+    conclude::conclude(lane, delivery, record, (number, span), ran).await;
 }
 
 /// The right of an event to run, and an instance for it. No open circuit keeps a letter back that is replayed: that was asked for.

@@ -30,7 +30,7 @@ pub fn of(plan: &Handler, bucket: &Bucket, counters: &Counters, delivery: &Deliv
 /// Decides it, and answers.
 pub async fn answer(lane: &Lane, bucket: &Bucket, delivery: Delivery, first: EventId) {
     let module = lane.runner.digest();
-    let mut tx = transaction::done(&lane.plan, &delivery, 0, &module, Effects::default());
+    let mut tx = transaction::done(&lane.plan, &delivery, (0, None), &module, Effects::default());
     tx.repeats(&first);
     match bucket.commit(tx).await {
         Ok(Committed::Here { .. }) => {}

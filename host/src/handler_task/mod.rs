@@ -15,6 +15,7 @@
 
 pub mod advisory;
 mod attempt;
+mod attempt_span;
 mod behind;
 pub mod circuit;
 mod conclude;

@@ -31,7 +31,7 @@ pub fn attempt(handler: &str, delivery: &Delivery, attempt: u32, ran: &Ran) {
 }
 
 pub fn guest_lines(handler: &str, event: &EventId, attempt: u32, lines: &[Line]) {
-    for Line { level, text } in lines {
+    for Line { level, text, .. } in lines {
         match *level {
             tracing::Level::ERROR => tracing::error!(target: "guest", %handler, %event, attempt, "{text}"),
             tracing::Level::WARN => tracing::warn!(target: "guest", %handler, %event, attempt, "{text}"),

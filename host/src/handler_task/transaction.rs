@@ -3,6 +3,7 @@
 use crate::event::effects::{Effects, Emit};
 use crate::event::timer::{self, TimerState};
 use crate::event::{HOPS, Headers, Message, rfc3339};
+use crate::handler_task::attempt_span::AttemptSpan;
 use crate::handler_task::delivery::Delivery;
 use crate::ledger::core::entry::Decision;
 use crate::ledger::core::transaction::{Planned, Transaction};
@@ -10,10 +11,17 @@ use crate::ledger::identity::{self, EVENT_ID, SEAL};
 use crate::mesh_streams::dead_letter::REPLAYED;
 use crate::mesh_streams::delayed::{HANDLER_TIMER_TO, TIMER_KEY, TIMER_SUBJECT};
 use crate::plan::Handler;
+use crate::spans::TRACEPARENT;
 use crate::wasm::source::ModuleDigest;
 
 /// What is appended when a handler has succeeded.
-pub fn done(plan: &Handler, delivery: &Delivery, attempt: u32, digest: &ModuleDigest, effects: Effects) -> Transaction {
+pub fn done(
+    plan: &Handler,
+    delivery: &Delivery,
+    attempt: (u32, Option<&AttemptSpan>),
+    digest: &ModuleDigest,
+    effects: Effects,
+) -> Transaction {
     let mut tx = of(plan, &delivery.message, attempt, digest, effects);
     tx.death = delivery.death();
     if let (Some(decision), Some(death)) = (&mut tx.decision, tx.death) {
@@ -31,10 +39,16 @@ pub fn done(plan: &Handler, delivery: &Delivery, attempt: u32, digest: &ModuleDi
 }
 
 /// The same without the letter that a replay resolves.
-pub fn of(plan: &Handler, message: &Message, attempt: u32, digest: &ModuleDigest, effects: Effects) -> Transaction {
+pub fn of(
+    plan: &Handler,
+    message: &Message,
+    (attempt, span): (u32, Option<&AttemptSpan>),
+    digest: &ModuleDigest,
+    effects: Effects,
+) -> Transaction {
     let mut consequences: Vec<Planned> = Vec::with_capacity(effects.emits.len() + 1);
     let event = message.event.to_string();
-    let cause = EmitCause::of(plan, message, &event);
+    let cause = EmitCause::of(plan, message, &event, span);
     let mut ids = (0u64..).map(|i| [&plan.name, ".", &event, ".", &i.to_string()].concat());
     for (emit, id) in effects.emits.into_iter().zip(&mut ids) {
         let headers = cause.headers(emit.headers, &emit.payload, &id);
@@ -87,29 +101,40 @@ struct EmitCause<'a> {
     event: &'a str,
     /// Of what it emits.
     hops: u32,
+    /// The span of the attempt.
+    span: Option<&'a AttemptSpan>,
 }
 
 impl<'a> EmitCause<'a> {
-    fn of(plan: &'a Handler, message: &'a Message, event: &'a str) -> EmitCause<'a> {
+    fn of(plan: &'a Handler, message: &'a Message, event: &'a str, span: Option<&'a AttemptSpan>) -> EmitCause<'a> {
         EmitCause {
             plan,
             message,
             event,
             hops: identity::hops(message) + 1,
+            span,
         }
     }
 
     /// The headers of an emitted event: those that the guest gave, and the mesh's own.
     fn headers(&self, mut headers: Headers, payload: &[u8], id: &str) -> Headers {
-        let traced = headers.iter().any(|h| h.0 == "traceparent");
-        headers.reserve(6);
+        let traced = headers.iter().any(|h| h.0.eq_ignore_ascii_case(TRACEPARENT));
+        headers.reserve(7);
         headers.push((EVENT_ID.to_owned(), id.to_owned()));
         headers.push((SEAL.to_owned(), identity::seal(id, payload)));
         headers.push(("Mesh-Cause-Event".to_owned(), self.event.to_owned()));
         headers.push(("Mesh-Cause-Handler".to_owned(), self.plan.name.clone()));
         headers.push((HOPS.to_owned(), self.hops.to_string()));
-        if let (Some(trace), false) = (self.message.header("traceparent"), traced) {
-            headers.push(("traceparent".to_owned(), trace.to_owned()));
+        if traced {
+            return headers;
+        }
+        match (
+            self.span.and_then(|span| span.passed_on(id)),
+            self.message.header(TRACEPARENT),
+        ) {
+            (Some(own), _) => headers.extend(own),
+            (None, Some(trace)) => headers.push((TRACEPARENT.to_owned(), trace.to_owned())),
+            (None, None) => {}
         }
         headers
     }

@@ -360,6 +360,7 @@ fn code(text: &str, lines: &mut Vec<Line>) -> String {
         lines.push(Line {
             level: tracing::Level::WARN,
             text: clean(&told),
+            at: Instant::now(),
         });
     }
     code

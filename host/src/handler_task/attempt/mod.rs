@@ -12,6 +12,7 @@ use crate::broker::consumer::nanos;
 use crate::event::effects::Effects;
 use crate::event::outcome::{Cause, Failure, Outcome, Verdict, circles, decide};
 use crate::failpoint;
+use crate::handler_task::attempt_span::AttemptSpan;
 use crate::handler_task::counters::Counters;
 use crate::handler_task::dead_lettering::{self, Dead};
 use crate::handler_task::delivery::{Delivery, Ran};
@@ -37,7 +38,7 @@ pub async fn run(
     lane: &Lane,
     delivery: &Delivery,
     record: Option<&Held>,
-    number: u32,
+    (number, span): (u32, Option<&AttemptSpan>),
     instance: SemaphorePermit<'_>,
 ) -> Ran {
     let module = lane.runner.module.load_full();
@@ -46,6 +47,7 @@ pub async fn run(
         delivery,
         record,
         number,
+        span,
         module,
     };
     let mut instance = Some(instance);
@@ -106,6 +108,7 @@ struct ThisAttempt<'a> {
     delivery: &'a Delivery,
     record: Option<&'a Held>,
     number: u32,
+    span: Option<&'a AttemptSpan>,
     /// The same for all of its runs.
     module: Arc<Module>,
 }
@@ -135,7 +138,9 @@ impl ThisAttempt<'_> {
             committed: None,
             lines: run.lines,
             took: run.took,
+            run_ended: run.ended,
             ended: run.ended,
+            reruns: so_far.reruns,
             digest: self.module.digest.clone(),
             seed: run.seed,
         };
@@ -157,7 +162,7 @@ impl ThisAttempt<'_> {
                 Some(transaction::done(
                     plan,
                     self.delivery,
-                    self.number,
+                    (self.number, self.span),
                     &ran.digest,
                     effects,
                 ))

@@ -15,6 +15,7 @@ use slab::Slab;
 use tokio::time::Instant;
 
 use super::blocked::{ConsequencePlace, Waiting};
+use super::publish_span::PublishSpan;
 use crate::broker::connection::pub_ack;
 use crate::broker::error::Code;
 use crate::broker::{Connection, Error};
@@ -40,6 +41,7 @@ pub struct Cargo {
     pub target: Option<Arc<str>>,
     /// If it has been tried before.
     pub before: Option<Waiting>,
+    pub span: Option<Box<PublishSpan>>,
 }
 
 #[derive(Debug)]

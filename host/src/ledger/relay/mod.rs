@@ -32,6 +32,7 @@ mod flight;
 mod hearing;
 mod lookback;
 mod publish;
+mod publish_span;
 mod refused;
 mod seen;
 pub mod state;

@@ -10,16 +10,17 @@ use tokio::time::Instant;
 
 use super::carry::Relay;
 use super::flight::{Answered, What};
+use super::publish_span::PublishSpan;
 use crate::broker::connection::{EXPECTED, token};
 use crate::broker::error::Code;
 use crate::broker::provision::{DEAD, DELAYED};
 use crate::broker::{By, Error};
-use crate::event::{Headers, MESSAGE_ID, writable};
+use crate::event::{Headers, MESSAGE_ID, header, writable};
 use crate::failpoint;
 use crate::failpoint::mistake::Mistake;
 use crate::ledger::core::entry::{Consequence, StoredBody, record_of_death};
 use crate::mesh_streams::dead_letter::{self, DEATH_RECORD};
-use crate::mesh_streams::delayed::{self, Delayed};
+use crate::mesh_streams::delayed::{self, Delayed, TIMER_KEY};
 
 impl Relay {
     /// Begins to publish one consequence.
@@ -87,6 +88,14 @@ impl Relay {
         if let Some(why) = task.letter() {
             return self.undeliverable(task, (&id, &subject, &headers), &why, payload).await;
         }
+        // The event of a timer is published when the timer has fired.
+        let is_timer = header(&headers, TIMER_KEY).is_some();
+        let mut span = (!is_timer)
+            .then(|| PublishSpan::of(&self.plan, (&id, &subject), &headers))
+            .flatten();
+        if let Some(span) = &mut span {
+            span.due(due);
+        }
         let event = Delayed {
             id: &id,
             due,
@@ -96,7 +105,8 @@ impl Relay {
         };
         let (subject, map) = delayed::scheduled(&event);
         self.make_room().await?;
-        let cargo = task.cargo(What::Delayed, subject, Some(DELAYED.into()));
+        let mut cargo = task.cargo(What::Delayed, subject, Some(DELAYED.into()));
+        cargo.span = span;
         if self.room.takes(&self.connection, payload.len() as u64).await? {
             return self.flight.send(cargo, map, payload).await;
         }
@@ -165,7 +175,9 @@ impl Relay {
         let mut map = writable(&headers);
         map.insert(MESSAGE_ID, known_by);
         map.insert("Mesh-Cause-Entry", task.entry.to_string());
-        let cargo = task.cargo(What::Event(id), subject, target);
+        let span = PublishSpan::of(&self.plan, (&id, &subject), &headers);
+        let mut cargo = task.cargo(What::Event(id), subject, target);
+        cargo.span = span;
         self.flight.send(cargo, map, payload).await?;
         failpoint::point_after("relay-published", self.connection.client.flush()).await;
         Ok(())

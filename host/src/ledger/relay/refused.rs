@@ -25,15 +25,18 @@ impl Relay {
         // Stored upon nothing: something that is there is as good.
         let there = matches!(cargo.what, What::Letter | What::Delayed);
         match answer {
-            Ok(()) => self.taken(&cargo),
-            Err(error) if there && error.code() == Some(Code::STREAM_WRONG_LAST_SEQUENCE) => self.taken(&cargo),
-            Err(_) if failpoint::planted().is(Mistake::BlockedIsPublished) => self.taken(&cargo),
+            Ok(()) => self.taken(cargo),
+            Err(error) if there && error.code() == Some(Code::STREAM_WRONG_LAST_SEQUENCE) => self.taken(cargo),
+            Err(_) if failpoint::planted().is(Mistake::BlockedIsPublished) => self.taken(cargo),
             Err(error) => return self.refused(cargo, error),
         }
         Ok(())
     }
 
-    fn taken(&mut self, cargo: &Cargo) {
+    fn taken(&mut self, mut cargo: Cargo) {
+        if let Some(span) = cargo.span.take() {
+            span.record(cargo.target.as_deref(), None);
+        }
         match &cargo.what {
             What::Event(id) => {
                 tracing::trace!(subject = cargo.subject, id, "event emitted");
@@ -53,7 +56,7 @@ impl Relay {
         self.flight.confirm(cargo.carried);
     }
 
-    fn refused(&mut self, cargo: Cargo, error: Error) -> Result<(), Error> {
+    fn refused(&mut self, mut cargo: Cargo, error: Error) -> Result<(), Error> {
         let now = Instant::now();
         let silence = matches!(error, Error::NoResponders { .. });
         let mut waiting = cargo.before.unwrap_or_else(|| Waiting::new(cargo.carried, now));
@@ -67,6 +70,9 @@ impl Relay {
             Refusal::Never(why) if mortal => {
                 trouble!(Weight::Aside, whole, why, { subject = cargo.subject, why },
                     "an emitted event can never be delivered");
+                if let Some(span) = cargo.span.take() {
+                    span.record(cargo.target.as_deref(), Some(&why));
+                }
                 self.blocked.never(cargo.place, waiting, &why);
                 return Ok(());
             }

@@ -30,6 +30,7 @@ impl Task {
             subject,
             target,
             before: self.before,
+            span: None,
         }
     }
 

@@ -80,6 +80,7 @@ mod tests {
 
     fn found(texts: &[&str]) -> String {
         let line = |text: &&str| Line {
+            at: std::time::Instant::now(),
             level: tracing::Level::WARN,
             text: (*text).to_owned(),
         };

@@ -69,6 +69,8 @@ impl Facts {
 pub struct Line {
     pub level: tracing::Level,
     pub text: String,
+    /// When it was written.
+    pub at: Instant,
 }
 
 /// The data of a store: one call at a time.
@@ -131,7 +133,8 @@ impl Call {
             return;
         }
         self.logged += text.len();
-        self.lines.push(Line { level, text });
+        let at = Instant::now();
+        self.lines.push(Line { level, text, at });
     }
 }
 
@@ -199,6 +202,7 @@ impl Guest {
             call.lines.push(Line {
                 level: tracing::Level::WARN,
                 text,
+                at: Instant::now(),
             });
         }
         call

@@ -1,0 +1,69 @@
+//! OTLP over HTTP/1.1, with protobuf.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::header::{CONTENT_TYPE, HOST, HeaderMap, RETRY_AFTER, USER_AGENT};
+use hyper::{Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+
+use super::{AGENT, ANSWER_MAX, CollectorStream, SpansRefused, authority};
+use crate::plan::Otlp;
+
+/// Sends a request; its answer's body.
+pub async fn send(stream: Box<dyn CollectorStream>, otlp: &Otlp, body: Bytes) -> Result<Bytes, SpansRefused> {
+    let failed = |error: hyper::Error| SpansRefused::passes(error.to_string());
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+        .await
+        .map_err(failed)?;
+    let mut request = Request::post(otlp.endpoint.path.as_str())
+        .header(HOST, authority(otlp))
+        .header(USER_AGENT, AGENT)
+        .header(CONTENT_TYPE, "application/x-protobuf");
+    for (name, value) in &otlp.headers {
+        request = request.header(name, value);
+    }
+    let request = request.body(Full::new(body)).map_err(|error| SpansRefused {
+        why: error.to_string(),
+        passes: false,
+        after: None,
+    })?;
+    let asked = async {
+        let (head, body) = sender.send_request(request).await.map_err(failed)?.into_parts();
+        let body = Limited::new(body, ANSWER_MAX).collect().await;
+        let body = body
+            .map_err(|error| SpansRefused::passes(error.to_string()))?
+            .to_bytes();
+        judged(&Response::from_parts(head, ()), body)
+    };
+    // The connection works for as long as it is polled.
+    tokio::select! {
+        biased;
+        answer = asked => answer,
+        ended = connection => Err(SpansRefused::passes(ended.map_or_else(|error| error.to_string(), |()| "the connection was closed".to_owned()))),
+    }
+}
+
+fn judged(answer: &Response<()>, body: Bytes) -> Result<Bytes, SpansRefused> {
+    let status = answer.status();
+    if status.is_success() {
+        return Ok(body);
+    }
+    Err(SpansRefused {
+        why: format!("HTTP status {status}"),
+        passes: matches!(
+            status,
+            StatusCode::TOO_MANY_REQUESTS
+                | StatusCode::BAD_GATEWAY
+                | StatusCode::SERVICE_UNAVAILABLE
+                | StatusCode::GATEWAY_TIMEOUT
+        ),
+        after: after(answer.headers()),
+    })
+}
+
+fn after(headers: &HeaderMap) -> Option<Duration> {
+    let seconds = headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
+    Some(Duration::from_secs(seconds))
+}
