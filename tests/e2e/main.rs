@@ -34,6 +34,7 @@ mod display;
 mod dlq;
 mod docs;
 mod domains;
+mod edited;
 mod effects;
 mod failure_modes;
 mod faults;

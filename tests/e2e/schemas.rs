@@ -114,6 +114,20 @@ async fn what_is_printed_as_json_is_as_the_published_schemas_say() {
     let question = json!({ "id": format!("ORDERS:{}", effects + 1) });
     outputs.push(("trace-answer", ask(&mesh, &question).await.1.to_string()));
     outputs.push(("trace-request", question.to_string()));
+    let payload = mesh.dir.path().join("payload");
+    std::fs::write(&payload, text.replace("never", "still not")).expect("the test's folder is writable");
+    let payload = payload.to_str().expect("UTF-8");
+    let edit = ["dlq", "edit", letters[0].letter_id(), "--payload", payload, "--json"];
+    outputs.push(("edit", mesh.jetmesh_ok(&edit).await));
+    let groups: Value = serde_json::from_str(outputs[1].1.lines().next().unwrap_or_default()).expect("JSON");
+    let note = [
+        "dlq",
+        "note",
+        groups["group"].as_str().expect("an id"),
+        "ticket 12",
+        "--json",
+    ];
+    outputs.push(("note", mesh.jetmesh_ok(&note).await));
     let dry_run = ["dlq", "replay", "--all", "--dry-run", "--json"];
     outputs.push(("dry-run", object(&mesh, &dry_run).await));
     let replay = mesh

@@ -11,6 +11,7 @@ mod dev;
 mod dlq;
 #[cfg(test)]
 mod documented;
+mod editor;
 mod outbox;
 mod pause;
 mod pretty;

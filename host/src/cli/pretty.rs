@@ -48,6 +48,12 @@ pub fn json(text: &str) -> Option<String> {
     Some(out)
 }
 
+/// The same on one line. `None`: the text is not JSON.
+pub fn compact(text: &str) -> Option<String> {
+    serde_json::from_str::<serde::de::IgnoredAny>(text).ok()?;
+    Some(text.chars().filter(not_blank()).collect())
+}
+
 /// Tells blanks within strings, which stay, from those between, which go.
 fn not_blank() -> impl FnMut(&char) -> bool {
     let (mut within, mut escaped) = (false, false);
@@ -86,6 +92,11 @@ mod tests {
         }
         "#);
         assert_eq!(json("{"), None);
+        let compacted = compact(&json(text).unwrap()).unwrap();
+        assert_eq!(
+            compacted,
+            r#"{"z":12345678901234567890123,"a":[],"b":{},"s":"x: {\"y\", [1] \\","n":[1.10,null]}"#
+        );
         assert_eq!(json("7").as_deref(), Some("7"));
     }
 

@@ -5,7 +5,9 @@ use schemars::generate::SchemaSettings;
 use schemars::transform::RecursiveTransform;
 use serde_json::Value;
 
+use super::dlq::edit::EditJson;
 use super::dlq::export::Imported;
+use super::dlq::note::NoteJson;
 use super::dlq::rehearse::RehearsalLine;
 use super::{Error, OK};
 use crate::control::pause::{Paused, Resumed};
@@ -44,7 +46,7 @@ impl Published {
     }
 }
 
-pub static SCHEMAS: [Published; 21] = [
+pub static SCHEMAS: [Published; 23] = [
     Published::of::<MeshStatus>("status", "`status --json`"),
     Published::of::<TraceJson>("trace", "`trace --json`"),
     Published::of::<TraceRequest>("trace-request", "a request to `jetmesh.trace`"),
@@ -63,6 +65,8 @@ pub static SCHEMAS: [Published; 21] = [
     Published::of::<RehearsalLine>("rehearse", "a line of `dlq rehearse --json`"),
     Published::of::<AccountJson>("replay", "`dlq replay --json`"),
     Published::of::<DryRunJson>("dry-run", "`dlq replay --dry-run --json`"),
+    Published::of::<EditJson>("edit", "`dlq edit --json`"),
+    Published::of::<NoteJson>("note", "`dlq note --json`"),
     Published::of::<Discarded>("discard", "`dlq discard --json`"),
     Published::of::<Archived>("export", "a line of `dlq export`"),
     Published::of::<Imported>("import", "`dlq import --json`"),

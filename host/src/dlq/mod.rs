@@ -3,6 +3,7 @@
 pub mod archive;
 pub mod course;
 pub mod discard;
+pub mod edit;
 mod filter;
 pub mod group;
 pub mod meant;

@@ -254,9 +254,11 @@ impl ReplayRun<'_> {
                 self.count(fate);
                 continue;
             };
-            let found = stored.headers().map(|headers| fate(&headers, self.name));
-            let found = found.unwrap_or((Fate::Silent, Whose::Own));
-            let found = self.course.written(&subject, stored.sequence, found);
+            let found = match stored.headers() {
+                Ok(headers) => fate(&headers, self.name),
+                Err(_) => Some((Fate::Silent, Whose::Own)),
+            };
+            let found = found.and_then(|found| self.course.written(&subject, stored.sequence, found));
             if found.is_some() {
                 self.count(found);
                 continue;

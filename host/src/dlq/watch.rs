@@ -58,11 +58,14 @@ impl Watch {
                     if scanned.malformed.is_some() {
                         continue;
                     }
-                    return Ok(Written {
-                        subject: scanned.message.subject.to_string(),
-                        sequence: scanned.sequence,
-                        fate: fate(&headers_of(scanned.message.headers.as_ref()), &self.run),
-                    });
+                    let headers = headers_of(scanned.message.headers.as_ref());
+                    if let Some(fate) = fate(&headers, &self.run) {
+                        return Ok(Written {
+                            subject: scanned.message.subject.to_string(),
+                            sequence: scanned.sequence,
+                            fate,
+                        });
+                    }
                 }
                 // The consumer went with its server; what it would have read is still there.
                 Err(broker::Error::Missing { .. }) => self.scan = None,
@@ -73,15 +76,16 @@ impl Watch {
 }
 
 /// The fate of a letter's replay by its newest headers, and which run asked for it. Headers that name no run count as this
-/// run's: hosts of earlier builds do not write who has asked.
-pub fn fate(headers: &Headers, run: &str) -> (Fate, Whose) {
+/// run's: hosts of earlier builds do not write who has asked. `None`: a person has edited the letter, which is no fate.
+pub fn fate(headers: &Headers, run: &str) -> Option<(Fate, Whose)> {
     let whose = |asked_by: Option<&str>| match asked_by {
         Some(asked_by) if asked_by != run => Whose::Another,
         Some(_) | None => Whose::Own,
     };
-    match header(headers, SETTLED) {
+    Some(match header(headers, SETTLED) {
         Some(REPLAYED) => (Fate::Succeeded, whose(header(headers, ASKED_BY))),
         Some(_) => (Fate::Gone, Whose::Another),
+        None if dead_letter::is_edited(headers) => return None,
         None => {
             let of = |name| header(headers, name).unwrap_or_default().to_owned();
             let last = history::of(headers).pop();
@@ -92,5 +96,5 @@ pub fn fate(headers: &Headers, run: &str) -> (Fate, Whose) {
             };
             (Fate::Failed { code, error }, whose)
         }
-    }
+    })
 }

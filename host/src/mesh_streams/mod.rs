@@ -1,8 +1,9 @@
 //! What the mesh keeps in streams of its own: dead letters, delayed events, the replays that are asked for, the attempts at an
-//! event, and which handlers are paused.
+//! event, which handlers are paused, and what people note.
 
 pub mod attempts;
 pub mod dead_letter;
 pub mod delayed;
+pub mod notes;
 pub mod pauses;
 pub mod replay_queue;

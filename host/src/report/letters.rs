@@ -1,5 +1,7 @@
 //! Dead letters and their groups.
 
+use std::collections::BTreeMap;
+
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -8,7 +10,8 @@ use crate::dlq::payload::{self, Header, Payload};
 use crate::event::outcome::Cause;
 use crate::event::rfc3339;
 use crate::mesh_streams::attempts::{Attempt, history};
-use crate::mesh_streams::dead_letter::{self, Letter};
+use crate::mesh_streams::dead_letter::{self, Letter, LetterEdit};
+use crate::mesh_streams::notes::GroupNote;
 
 /// A dead letter.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -105,12 +108,17 @@ pub struct GroupJson<'a> {
     sample: &'a str,
     /// The newest letter's error, word for word.
     error: &'a str,
+    /// What people have noted about the group; null: nothing.
+    note: Option<&'a GroupNote>,
 }
 
-impl<'a> From<&'a LetterGroup> for GroupJson<'a> {
-    fn from(group: &'a LetterGroup) -> GroupJson<'a> {
+impl<'a> GroupJson<'a> {
+    /// `notes`: by the id of the group.
+    pub fn of(group: &'a LetterGroup, notes: &'a BTreeMap<String, GroupNote>) -> GroupJson<'a> {
+        let id = group.key.id();
         GroupJson {
-            group: group.key.id(),
+            note: notes.get(&id),
+            group: id,
             count: group.count,
             failed_again: group.failed_again,
             first: rfc3339(group.first_ms),
@@ -145,8 +153,12 @@ pub struct ShowJson<'a> {
     death: Option<u64>,
     /// The id of its group.
     group: String,
+    /// What people have noted about the group; null: nothing.
+    note: Option<GroupNote>,
     /// The attempts that are known word for word, oldest first.
     history: Vec<Attempt>,
+    /// The edits of its payload, oldest first.
+    edits: Vec<LetterEdit>,
     /// The event's headers.
     headers: Vec<Header>,
     /// Headers that no client can read; empty if there are none.
@@ -155,8 +167,9 @@ pub struct ShowJson<'a> {
     payload: Payload,
 }
 
-impl<'a> From<&'a Letter> for ShowJson<'a> {
-    fn from(letter: &'a Letter) -> ShowJson<'a> {
+impl<'a> ShowJson<'a> {
+    /// `note`: that on its group.
+    pub fn of(letter: &'a Letter, note: Option<GroupNote>) -> ShowJson<'a> {
         let of = |name: &str| letter.header(name);
         ShowJson {
             letter: LetterJson::from(letter),
@@ -165,7 +178,9 @@ impl<'a> From<&'a Letter> for ShowJson<'a> {
             ledger: of(dead_letter::LEDGER),
             death: of(dead_letter::DEATH).parse().ok(),
             group: group::FaultKey::of(letter).id(),
+            note,
             history: history::of(&letter.headers),
+            edits: dead_letter::edits(&letter.headers),
             headers: payload::headers(&dead_letter::originals(&letter.headers)),
             raw_headers_base64: of(dead_letter::RAW_HEADERS),
             payload: Payload::of(&letter.payload),

@@ -8,6 +8,7 @@ use crate::dlq::payload::{Header, Payload, headers};
 use crate::event::outcome::Cause;
 use crate::event::rfc3339;
 use crate::ledger::core::entry::DecisionKind;
+use crate::mesh_streams::dead_letter::LetterEdit;
 use crate::mesh_streams::pauses::HandlerPause;
 use crate::micro::held_back::HindranceJson;
 use crate::report::retrying::RetryingJson;
@@ -75,6 +76,8 @@ struct PartJson<'a> {
     before_resets: Vec<BeforeResetJson<'a>>,
     /// What it has emitted for the event.
     follows: Vec<FollowJson<'a>>,
+    /// The last edit of the payload that a replay gives it; null: the payload is the event's own.
+    edited: Option<&'a LetterEdit>,
     /// Why some events of the handler cannot continue, by reason, as its hosts report it; empty if this event does not wait for a
     /// host.
     #[schemars(with = "Vec<HindranceJson>")]
@@ -283,6 +286,7 @@ impl<'a> From<&'a Part> for PartJson<'a> {
             stand,
             before_resets: part.before_resets.iter().map(BeforeResetJson::from).collect(),
             follows: part.follows.iter().map(FollowJson::from).collect(),
+            edited: part.edited.as_ref(),
             hindered: &part.hindered,
             paused: part.paused.as_ref(),
             note: part.note,

@@ -22,6 +22,7 @@ use crate::event::outcome::HOPS_MAX;
 use crate::event::subject::subject_matches;
 use crate::event::{EventId, Headers};
 use crate::ledger::core::entry::{Head, Incarnation};
+use crate::mesh_streams::dead_letter::LetterEdit;
 use crate::mesh_streams::pauses::HandlerPause;
 use crate::plan::{Handler, Plan};
 
@@ -80,6 +81,8 @@ pub struct Part {
     /// What it had decided before it was reset, the oldest first.
     pub before_resets: Vec<BeforeReset>,
     pub follows: Vec<Follow>,
+    /// The last edit of the payload that a replay has given it, or would give it; `None`: it is the event's own.
+    pub edited: Option<LetterEdit>,
     /// Why some events of the handler cannot continue, as its hosts report it: `why`, `since` and `events`. Filled by the caller
     /// of the trace, for an event that is not decided.
     pub hindered: Vec<Value>,

@@ -11,7 +11,7 @@ use crate::broker::error::Code;
 use crate::event::{EventId, rfc3339};
 use crate::ledger::core::entry::DecisionKind;
 use crate::mesh_streams::attempts::{self, AttemptRecord};
-use crate::mesh_streams::dead_letter;
+use crate::mesh_streams::dead_letter::{self, LetterEdit};
 use crate::mesh_streams::replay_queue;
 use crate::plan::Handler;
 
@@ -162,9 +162,11 @@ impl Tracer<'_> {
             before_resets,
             note,
         } = told;
+        let stand = self.stand_by(word, handler, event, message).await?;
         Ok(Part {
             handler: handler.name.clone(),
-            stand: self.stand_by(word, handler, event, message).await?,
+            edited: self.edited(handler, event, &stand).await?,
+            stand,
             before_resets,
             follows: Vec::new(),
             hindered: Vec::new(),
@@ -246,6 +248,23 @@ impl Tracer<'_> {
                 settled: letter.settled().map(str::to_owned),
             }
         }))
+    }
+
+    /// Only of what has died there is a letter, and only letters are edited.
+    async fn edited(&self, handler: &Handler, event: &EventId, stand: &Stand) -> Result<Option<LetterEdit>, Error> {
+        let died = match stand {
+            Stand::Done { decided } => decided.decision.follows_death.is_some(),
+            Stand::Dead { .. } | Stand::Forgotten { .. } => true,
+            _ => false,
+        };
+        if !died {
+            return Ok(None);
+        }
+        let letter = dead_letter::subject(&handler.stream, &handler.name, event);
+        match dead_letter::newest_edit(&self.reading.connection, &letter).await {
+            Err(error) if error.code() == Some(Code::STREAM_NOT_FOUND) => Ok(None),
+            edit => edit,
+        }
     }
 
     /// What the attempts and the consumer tell.

@@ -4,7 +4,9 @@ use super::ls::Ls;
 use clap::Subcommand;
 
 use super::discard::Discard;
+use super::edit::EditCommand;
 use super::export::{Export, Import};
+use super::note::NoteCommand;
 use super::rehearse::Rehearse;
 use super::replay::ReplayCommand;
 use super::show::Show;
@@ -24,8 +26,12 @@ pub enum Dlq {
                       ended. The same command again continues with the dead letters that are left."
     )]
     Replay(ReplayCommand),
+    // Its help is with its arguments.
+    Edit(EditCommand),
     /// Resolve dead letters without running their events, which stay dead. This does not stop a running replay
     Discard(Discard),
+    // The same.
+    Note(NoteCommand),
     /// Write dead letters as lines of JSON, which `import` can restore
     Export(Export),
     /// Restore exported dead letters that are missing. One that was replayed or discarded in the last three days is not
@@ -42,7 +48,7 @@ impl Dlq {
             Dlq::Replay(replay) => &replay.selection.conditions,
             Dlq::Discard(discard) => &discard.selection.conditions,
             Dlq::Export(export) => &export.selection.conditions,
-            Dlq::Show(_) | Dlq::Import(_) => return None,
+            Dlq::Show(_) | Dlq::Edit(_) | Dlq::Note(_) | Dlq::Import(_) => return None,
         };
         conditions.handler.as_deref()
     }

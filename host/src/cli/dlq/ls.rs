@@ -1,5 +1,6 @@
 //! `jetmesh dlq ls`: which dead letters there are, or which faults.
 
+use super::note;
 use super::selection::Conditions;
 use crate::broker::Connection;
 use crate::cli::table::{self, Narrow};
@@ -149,8 +150,9 @@ async fn groups(connection: &Connection, filter: &Filter, ls: &Ls) -> Result<u8,
     let groups = groups.sorted();
     let limit = ls.limit.filter(|limit| *limit > 0).unwrap_or(groups.len());
     let shown = &groups[..limit.min(groups.len())];
+    let notes = note::all(connection).await;
     if ls.json {
-        let groups = shown.iter().map(GroupJson::from);
+        let groups = shown.iter().map(|group| GroupJson::of(group, &notes));
         groups.for_each(|group| println!("{}", json_line(&group)));
     } else if groups.is_empty() {
         none(filter);
@@ -184,6 +186,11 @@ async fn groups(connection: &Connection, filter: &Filter, ls: &Ls) -> Result<u8,
             "NEWEST ERROR",
         ];
         table::print_narrow(&header, &rows, &NARROW_GROUPS);
+        let noted = shown.iter().filter_map(|group| notes.get_key_value(&group.key.id()));
+        let noted: Vec<String> = noted.map(|(group, note)| format!("{group}: {}", note.told())).collect();
+        if !noted.is_empty() {
+            println!("\nNOTES\n{}", noted.join("\n"));
+        }
         let all: u64 = groups.iter().map(|g| g.count).sum();
         let mut all = text::letters(all);
         if shown.len() < groups.len() {

@@ -2,8 +2,10 @@
 
 mod args;
 pub mod discard;
+pub mod edit;
 pub mod export;
 pub mod ls;
+pub mod note;
 pub mod rehearse;
 pub mod replay;
 mod selection;
@@ -48,9 +50,14 @@ pub async fn run(args: &Args, dlq: &Dlq, stop: &Stop) -> Result<u8, Error> {
     }
     match dlq {
         Dlq::Ls(ls) => ls::run(&connection, &loaded.plan, ls).await,
-        Dlq::Show(show) => show::run(&find(&connection, &show.id).await?, show.json),
+        Dlq::Show(show) => show::run(&connection, &find(&connection, &show.id).await?, show.json).await,
         Dlq::Rehearse(rehearse) => rehearse::run(&connection, &loaded.plan, rehearse, stop).await,
         Dlq::Replay(replay) => replay::run(&loaded.plan, &connection, replay, stop).await,
+        Dlq::Edit(edit) => {
+            let letter = find(&connection, &edit.id).await?;
+            edit::run(&connection, &loaded.plan, &letter, edit).await
+        }
+        Dlq::Note(note) => note::run(&connection, &loaded.plan, note).await,
         Dlq::Discard(discard) => discard::run(&connection, discard, stop).await,
         Dlq::Export(export) => export::export(&connection, export, stop).await,
         Dlq::Import(import) => export::import(&connection, import, stop).await,

@@ -7,6 +7,8 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
+use super::note;
+use crate::broker::Connection;
 use crate::broker::provision::DEAD;
 use crate::cli::pretty;
 use crate::cli::table::{self, terminal_columns};
@@ -19,6 +21,7 @@ use crate::event::rfc3339;
 use crate::mesh_streams::attempts::history;
 use crate::mesh_streams::attempts::{Attempt, RUNNING};
 use crate::mesh_streams::dead_letter::{self, Letter};
+use crate::mesh_streams::notes::GroupNote;
 use crate::mesh_streams::replay_queue::is_redrive;
 use crate::outbox;
 use crate::report::letters::ShowJson;
@@ -40,18 +43,20 @@ pub struct Show {
     pub json: bool,
 }
 
-pub fn run(letter: &Letter, as_json: bool) -> Result<u8, Error> {
+pub async fn run(connection: &Connection, letter: &Letter, as_json: bool) -> Result<u8, Error> {
+    let note = note::all(connection).await.remove(&group::FaultKey::of(letter).id());
     if as_json {
-        println!("{}", json_page(&ShowJson::from(letter)));
+        println!("{}", json_page(&ShowJson::of(letter, note)));
     } else {
-        print!("{}", page(letter, now_ms(), terminal_columns()));
+        print!("{}", page(letter, note.as_ref(), now_ms(), terminal_columns()));
     }
     Ok(OK)
 }
 
-fn page(letter: &Letter, now_ms: u64, columns: Option<usize>) -> String {
+fn page(letter: &Letter, note: Option<&GroupNote>, now_ms: u64, columns: Option<usize>) -> String {
     let mut page = format!("{}\n\n", letter.id());
-    let facts = facts(letter, now_ms);
+    let mut facts = facts(letter, now_ms);
+    facts.extend(note.map(|note| ("note", note.told())));
     let width = facts.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
     for (name, fact) in facts {
         let _ = writeln!(page, "  {name:width$}  {fact}");
@@ -90,6 +95,7 @@ fn page(letter: &Letter, now_ms: u64, columns: Option<usize>) -> String {
             &last.backtrace,
         );
     }
+    section(&mut page, "EDITS of the payload", &edits(letter));
     section(&mut page, "HEADERS", &headers(letter));
     payload(&mut page, &letter.payload);
     section(&mut page, "WHAT NEXT", &next(letter));
@@ -237,6 +243,23 @@ fn row(attempt: &Attempt, number: String, died: &str) -> Vec<String> {
     ]
 }
 
+/// Each with the subject on which its version of the payload is kept.
+fn edits(letter: &Letter) -> Vec<String> {
+    let edits = dead_letter::edits(&letter.headers);
+    let version = |number| dead_letter::version(&letter.subject, number);
+    let mut lines: Vec<String> = edits
+        .iter()
+        .map(|edit| {
+            let sizes = format!("{} bytes before, {} bytes after", edit.bytes_before, edit.bytes);
+            format!("{}; {sizes}; {}", edit.told(), version(edit.number))
+        })
+        .collect();
+    if !lines.is_empty() {
+        lines.push(format!("the first payload is kept too: {}", version(0)));
+    }
+    lines
+}
+
 fn headers(letter: &Letter) -> Vec<String> {
     let list = dead_letter::originals(&letter.headers);
     let mut lines: Vec<String> = list.iter().map(|(name, value)| format!("{name}: {value}")).collect();
@@ -319,6 +342,8 @@ fn next(letter: &Letter) -> Vec<String> {
         ]),
         Some(Cause::Exhausted | Cause::Rejected | Cause::MaxDeliver | Cause::Terminated | Cause::GaveUp) | None => {
             lines.extend([
+                "# correct its payload".to_owned(),
+                format!("jetmesh dlq edit {id}"),
                 "# see what a fixed module would do with it; changes nothing".to_owned(),
                 format!("jetmesh dlq rehearse {id} --module FIXED.wasm"),
                 format!("# give it back to handler {handler}, and to no other"),

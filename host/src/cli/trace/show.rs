@@ -43,6 +43,8 @@ pub fn event(traced: &Traced) -> Node {
 fn part(part: &Part) -> Node {
     let (text, mut below) = stand(&part.stand);
     below.extend(part.before_resets.iter().map(before_reset));
+    let edit = part.edited.as_ref();
+    below.extend(edit.map(|edit| Node::leaf(format!("its payload was edited {}", edit.told()))));
     below.extend(part.follows.iter().map(follow));
     below.extend(part.note.map(Node::leaf));
     let pause = part.paused.as_ref();

@@ -10,7 +10,7 @@ use crate::handler_task::record::AttemptRecords;
 use crate::ledger::Bucket;
 use crate::mesh_streams::attempts::Attempt;
 use crate::mesh_streams::attempts::history::{self, HISTORY};
-use crate::mesh_streams::dead_letter::{self, DEAD_SINCE, Envelope, LEDGER, REDRIVEN, REPLAYED};
+use crate::mesh_streams::dead_letter::{self, DEAD_SINCE, EDITED, Envelope, LEDGER, REDRIVEN, REPLAYED};
 use crate::mesh_streams::replay_queue::is_redrive;
 use crate::trouble::Weight;
 
@@ -43,7 +43,7 @@ async fn add_to_history(connection: &Connection, replayed: &Envelope, attempt: A
     let mut attempts = history::of(&letter.headers);
     attempts.push(attempt);
     let mut headers = letter.headers.clone();
-    headers.retain(|(name, _)| ![HISTORY, DEAD_SINCE, REDRIVEN].contains(&name.as_str()));
+    headers.retain(|(name, _)| ![HISTORY, DEAD_SINCE, REDRIVEN, EDITED].contains(&name.as_str()));
     if redriven > 0 {
         headers.push((REDRIVEN.to_owned(), redriven.to_string()));
     }

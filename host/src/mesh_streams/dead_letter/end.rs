@@ -55,14 +55,15 @@ pub async fn settle(
     let sent = connection.publish(subject, headers, Bytes::new()).await;
     sent.map_err(|error| error.in_stream(DEAD))?;
     if in_parts {
-        purge_parts(connection, subject).await?;
+        purge(connection, &format!("{subject}.part.>")).await?;
     }
     Ok(())
 }
 
-async fn purge_parts(connection: &Connection, subject: &str) -> Result<(), Error> {
-    let parts = json!({ "filter": format!("{subject}.part.>") });
-    let _: serde_json::Value = connection.api(&format!("STREAM.PURGE.{DEAD}"), &parts).await?;
+/// Removes what lies on a subject, or on those that match it.
+pub(super) async fn purge(connection: &Connection, subject: &str) -> Result<(), Error> {
+    let what = json!({ "filter": subject });
+    let _: serde_json::Value = connection.api(&format!("STREAM.PURGE.{DEAD}"), &what).await?;
     Ok(())
 }
 
@@ -87,7 +88,7 @@ pub async fn resolve(
         return Ok(false);
     }
     if letter.is_in_parts() {
-        purge_parts(connection, &letter.subject).await?;
+        purge(connection, &format!("{}.part.>", letter.subject)).await?;
     }
     Ok(true)
 }

@@ -14,10 +14,12 @@ use crate::mesh_streams::attempts::Attempt;
 use crate::mesh_streams::attempts::history::{self, HISTORY};
 use crate::text::display::clean;
 
+mod edit;
 mod end;
 mod envelope;
 mod letter;
 
+pub use edit::{EDITED, EDITS_MAX, LetterEdit, Rewritten, edit, edits, is_edited, newest_edit, version};
 pub use end::{REPLAYED, SETTLED_TTL, discard, resolve, rewrite, settle, settled};
 pub use envelope::{DeathRef, Envelope, glance, glance_all};
 pub use letter::{Letter, handler_of, id_of, read, stored};
@@ -203,6 +205,14 @@ pub fn originals(letter: &Headers) -> Headers {
     letter.iter().filter_map(original).collect()
 }
 
+/// Gives an original header of a letter another value, if the original had it.
+pub fn set_original(letter: &mut Headers, name: &str, value: &str) {
+    let is = |own: &str| original(own).is_some_and(|original| original.eq_ignore_ascii_case(name));
+    for (_, old) in letter.iter_mut().filter(|(own, _)| is(own)) {
+        value.clone_into(old);
+    }
+}
+
 /// What a letter's header was called in the original. `None`: it is the letter's own.
 fn original(name: &str) -> Option<&str> {
     match name.strip_prefix(ORIGINAL) {
@@ -222,7 +232,13 @@ pub async fn store(connection: &Connection, subject: &str, headers: &Headers, pa
 
 /// Whether a letter fits one message.
 pub fn fits(connection: &Connection, headers: &Headers, payload: &Bytes) -> bool {
-    header_bytes(headers) + HEADERS_ROOM + payload.len() <= connection.client.max_payload()
+    payload.len() <= room(connection, headers)
+}
+
+/// How many bytes of payload fit one message beside these headers of a letter.
+fn room(connection: &Connection, headers: &Headers) -> usize {
+    let taken = header_bytes(headers) + HEADERS_ROOM;
+    connection.client.max_payload().saturating_sub(taken)
 }
 
 /// The headers of a letter as its stream takes them, whatever the event has brought along: there is a letter in any case.

@@ -1,0 +1,136 @@
+//! `jetmesh dlq note`: what people note about a group of dead letters.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use crate::broker::Connection;
+use crate::cli::text::json_line;
+use crate::cli::{Error, OK};
+use crate::control::person;
+use crate::dlq::Filter;
+use crate::event::clock::now_ms;
+use crate::event::rfc3339;
+use crate::mesh_streams::notes::{self, GroupNote};
+use crate::plan::Plan;
+
+/// Longest text, in characters: a note is read at a glance.
+const TEXT_MAX: usize = 500;
+const OWNER_MAX: usize = 100;
+
+/// Note something about a group of dead letters, for everybody who looks at it; without a text, print the note
+///
+/// `dlq ls --group` and `dlq show` show the note. A group has the same ID when it comes again, and its note stays until it is
+/// removed.
+#[derive(Debug, clap::Args)]
+pub struct NoteCommand {
+    /// ID of a group, which `dlq ls --group` prints
+    #[arg(value_name = "GROUP", value_parser = group)]
+    pub group: String,
+    /// The note, which replaces the one before
+    #[arg(value_name = "TEXT", value_parser = text)]
+    pub text: Option<String>,
+    /// Who takes care of the group
+    #[arg(long, value_name = "NAME", value_parser = owner)]
+    pub owner: Option<String>,
+    /// Remove the note and the owner
+    #[arg(long, conflicts_with_all = ["text", "owner"])]
+    pub remove: bool,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// The note on a group.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(title = "What `jetmesh dlq note --json` prints", description = "")]
+pub struct NoteJson<'a> {
+    /// The group's id.
+    #[schemars(regex(pattern = "^[0-9a-f]{8}$"))]
+    group: &'a str,
+    /// As it is now; null: there is none.
+    note: Option<&'a GroupNote>,
+}
+
+fn group(text: &str) -> Result<String, String> {
+    let is = text.len() == 8
+        && text
+            .bytes()
+            .all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte));
+    match is {
+        true => Ok(text.to_owned()),
+        false => Err("not the ID of a group, which has eight of the digits 0-9 and a-f".to_owned()),
+    }
+}
+
+fn text(text: &str) -> Result<String, String> {
+    within(text, TEXT_MAX)
+}
+
+fn owner(text: &str) -> Result<String, String> {
+    within(text, OWNER_MAX)
+}
+
+fn within(text: &str, most: usize) -> Result<String, String> {
+    match text.chars().count() {
+        0 => Err("it is empty: --remove removes the note".to_owned()),
+        count if count > most => Err(format!("it has {count} characters, and {most} are the most")),
+        _ => Ok(text.to_owned()),
+    }
+}
+
+pub async fn run(connection: &Connection, plan: &Plan, asked: &NoteCommand) -> Result<u8, Error> {
+    let group = &asked.group;
+    let note = if asked.remove {
+        notes::change(connection, group, |_| None).await?
+    } else if asked.text.is_none() && asked.owner.is_none() {
+        notes::of(connection, group).await?
+    } else {
+        let exists = exists(connection, group).await?;
+        if !exists && notes::of(connection, group).await?.is_none() {
+            return Err(Error::Failed(format!(
+                "no dead letter is of group {group}; `jetmesh dlq ls --group` lists the groups"
+            )));
+        }
+        let (by, at) = (person::name(&plan.nats), rfc3339(now_ms()));
+        let written = |before: Option<GroupNote>| {
+            let (text, owner) = before.map_or((None, None), |before| (before.text, before.owner));
+            Some(GroupNote {
+                text: asked.text.clone().or(text),
+                owner: asked.owner.clone().or(owner),
+                by: by.clone(),
+                at: at.clone(),
+            })
+        };
+        notes::change(connection, group, written).await?
+    };
+    match (&note, asked.json) {
+        (note, true) => println!(
+            "{}",
+            json_line(&NoteJson {
+                group,
+                note: note.as_ref()
+            })
+        ),
+        (Some(note), false) => println!("{}", note.told()),
+        (None, false) => println!("group {group} has no note"),
+    }
+    Ok(OK)
+}
+
+async fn exists(connection: &Connection, group: &str) -> Result<bool, Error> {
+    let filter = Filter {
+        group: Some(group.to_owned()),
+        ..Filter::default()
+    };
+    Ok(!super::newest(connection, &filter, 1).await?.letters.is_empty())
+}
+
+/// The notes on all groups. That they cannot be read is no reason not to show the rest.
+pub async fn all(connection: &Connection) -> BTreeMap<String, GroupNote> {
+    notes::load(connection).await.unwrap_or_else(|error| {
+        note!("warning: the notes on groups of dead letters cannot be read: {error}");
+        BTreeMap::new()
+    })
+}
