@@ -2,13 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::mesh::{Config, Mesh, says};
 use crate::metrics::{TRACE, plain, value};
 use crate::support::otlp::{Collector, Span};
 use crate::support::wait::SOON;
-use crate::support::{Signal, cli, eventually, http, modules};
+use crate::support::{Host, Signal, cli, eventually, http, modules};
 
 const PRODUCER: &str = "b7ad6b7169203331";
 const QUICK: (&str, &str) = ("OTEL_BSP_SCHEDULE_DELAY", "20");
@@ -195,15 +195,18 @@ async fn spans_go_over_grpc_again_when_the_collector_was_not_available_and_the_l
     let collector = Collector::grpc(&[UNAVAILABLE, UNAVAILABLE]).await;
     let mesh = Mesh::new(Config::probe().table("[spans]\nproducer = \"link\"\n")).await;
     let endpoint = collector.endpoint();
-    let host = mesh
-        .host(&[
-            QUICK,
-            ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", &endpoint),
-            ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"),
-            ("OTEL_EXPORTER_OTLP_HEADERS", "Authorization=Bearer%20x"),
-        ])
-        .await;
-    mesh.publish_with("orders.probe", &[("traceparent", &*parent("00"))], "{\"do\":[]}")
+    let variables = [
+        QUICK,
+        ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", &*endpoint),
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"),
+        ("OTEL_EXPORTER_OTLP_HEADERS", "Authorization=Bearer%20x"),
+        ("JETMESH_LOG__FORMAT", "json"),
+        ("JETMESH_LOG__FILTER", "trace"),
+    ];
+    let host = Host::start(&mesh.config.text(&mesh.server.url()), mesh.dir.path(), &variables);
+    host.wait_for_line(says(&["\"message\":\"serving\""]), SOON).await;
+    let log = json!({ "do": [{ "op": "log", "level": "info", "message": "hello" }] });
+    mesh.publish_with("orders.probe", &[("traceparent", &*parent("00"))], log.to_string())
         .await;
     let [process] = wait_spans(&collector, [&named("process ORDERS")]).await;
     assert_eq!(collector.requests(), 3);
@@ -212,6 +215,7 @@ async fn spans_go_over_grpc_again_when_the_collector_was_not_available_and_the_l
     assert_ne!(process.trace, TRACE);
     assert_eq!((process.parent.as_str(), process.sampled), ("", true));
     assert_eq!(process.links, [PRODUCER]);
+    lines_name_it(&host, &process).await;
     // What has just ended is exported before the host is.
     let waits = ("OTEL_BSP_SCHEDULE_DELAY", "600000");
     host.stop().await;
@@ -224,6 +228,23 @@ async fn spans_go_over_grpc_again_when_the_collector_was_not_available_and_the_l
     host.stop().await;
     let last = |span: &Span| span.attribute("jetmesh.sequence") == "2";
     assert!(collector.spans().iter().any(last), "{:#?}", collector.spans());
+}
+
+/// The line of the guest and that of the host say which span they belong to.
+async fn lines_name_it(host: &Host, span: &Span) {
+    host.wait_for_line(says(&["\"message\":\"done\""]), SOON).await;
+    let lines = host.lines();
+    let json = lines.iter().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let (own, rest): (Vec<Value>, Vec<Value>) = json.partition(|line| line["span_id"] == span.id.as_str());
+    assert!(rest.iter().all(|line| line["message"] != "hello"), "{rest:?}");
+    for line in &own {
+        let named = json!([line["handler"], line["attempt"], line["trace_id"], line["event"]]);
+        let event = span.attribute("jetmesh.event_id");
+        assert_eq!(named, json!(["probe", 1, span.trace, event]), "{line}");
+    }
+    for message in ["hello", "done"] {
+        assert!(own.iter().any(|line| line["message"] == message), "{message}: {own:?}");
+    }
 }
 
 #[tokio::test]

@@ -25,6 +25,9 @@ use crate::ledger::core::transaction::already_decided;
 use crate::ledger::store::at_work::AtWork;
 use crate::mesh_streams::attempts;
 use crate::plan::Handler;
+use crate::process::logged_event::{self, LoggedAttempt};
+use crate::spans::TRACEPARENT;
+use crate::spans::context::SpanContext;
 
 /// Takes a delivery of the handler's own consumer.
 pub async fn source(lane: &Lane, link: &Arc<Link>, wire: Wire, reply: Subject, info: DeliveryInfo) {
@@ -52,8 +55,13 @@ pub async fn source(lane: &Lane, link: &Arc<Link>, wire: Wire, reply: Subject, i
 ///
 /// # Cancel safety
 /// Dropped half-way, the event is delivered again; what was committed stands.
-pub async fn handle(lane: &Lane, delivery: Delivery) {
+pub fn handle(lane: &Lane, delivery: Delivery) -> impl Future<Output = ()> {
     failpoint::point("after-pull");
+    let event = delivery.message.event.clone();
+    logged_event::about(&lane.plan, &event, handle_logged(lane, delivery))
+}
+
+async fn handle_logged(lane: &Lane, delivery: Delivery) {
     let event = delivery.message.event.clone();
     // The server is told that it is worked on, for as long as this takes.
     let _leased = lane.in_flight.hold(&delivery.acker.reply);
@@ -104,6 +112,7 @@ pub async fn handle(lane: &Lane, delivery: Delivery) {
     }
     // The guest runs, its outcome becomes a verdict, and the ledger commits what follows from it.
     let span = AttemptSpan::of(&lane.plan, &delivery, number);
+    logged_event::attempt(logged(&delivery, number, span.as_deref()));
     let ran = attempt::run(lane, &delivery, record.as_ref(), (number, span.as_deref()), instance).await;
     match pass {
         Some(pass) => pass.ended(&ran.outcome, event.sequence),
@@ -111,6 +120,21 @@ pub async fn handle(lane: &Lane, delivery: Delivery) {
     }
     // The server is answered: ack, nak or term. Without a ledger, a dead letter is stored before.
     conclude::conclude(lane, delivery, record, (number, span), ran).await;
+}
+
+/// What the lines of the log say of an attempt.
+fn logged(delivery: &Delivery, number: u32, span: Option<&AttemptSpan>) -> LoggedAttempt {
+    let producer = || delivery.message.header(TRACEPARENT).and_then(SpanContext::parse);
+    let trace = match span {
+        Some(span) => Some(span.context.trace),
+        None if logged_event::says_traces() => producer().map(|producer| producer.trace),
+        None => None,
+    };
+    LoggedAttempt {
+        number,
+        trace,
+        span: span.map(|span| span.context.span),
+    }
 }
 
 /// The right of an event to run, and an instance for it. No open circuit keeps a letter back that is replayed: that was asked for.

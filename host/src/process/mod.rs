@@ -3,6 +3,7 @@
 pub mod drain;
 pub mod heartbeat;
 pub mod limits;
+pub mod logged_event;
 pub mod panics;
 pub mod service;
 pub mod telemetry;

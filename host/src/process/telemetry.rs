@@ -8,8 +8,10 @@ use std::time::{Duration, Instant};
 use parking_lot::{Mutex, MutexGuard};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::format;
 
 use crate::plan::{Log, LogFormat};
+use crate::process::logged_event::{self, WithEvent};
 use crate::text::display::straight;
 use crate::text::secret;
 use crate::trouble;
@@ -19,29 +21,34 @@ use crate::trouble;
 pub struct Error(String);
 
 /// Starts logging; once per process.
-pub fn start(log: &Log) -> Result<(), Error> {
-    let filter = EnvFilter::try_new(&log.filter).map_err(|e| Error(e.to_string()))?;
+pub fn start(plan: &Log) -> Result<(), Error> {
+    let filter = EnvFilter::try_new(&plan.filter).map_err(|e| Error(e.to_string()))?;
     // The client logs each of its reconnects as an error; the mesh says it once, with what it means.
     let filter = filter.add_directive("async_nats=off".parse().map_err(|e| Error(format!("{e}")))?);
-    let lines = tracing_subscriber::fmt()
+    let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         // It would tell of a failed write by a print that panics when it fails as well.
         .log_internal_errors(false)
         .with_writer(|| LogLine);
     let terminal = io::stderr().is_terminal();
-    match log.format {
+    match plan.format {
         LogFormat::Text => {
-            lines
-                .with_ansi(colours(terminal, |name| std::env::var_os(name)))
+            let colours = colours(terminal, |name| std::env::var_os(name));
+            let lines = format::format()
+                .with_ansi(colours)
                 .with_target(false)
-                .with_timer(LogClock { day: !terminal })
+                .with_timer(LogClock { day: !terminal });
+            log.with_ansi(colours)
+                .event_format(WithEvent { lines, json: false })
                 .init();
         }
-        LogFormat::Json => lines
-            .json()
-            .flatten_event(true)
-            .with_timer(LogClock { day: true })
-            .init(),
+        LogFormat::Json => {
+            logged_event::say_traces();
+            let lines = format::json().flatten_event(true).with_timer(LogClock { day: true });
+            log.fmt_fields(format::JsonFields::new())
+                .event_format(WithEvent { lines, json: true })
+                .init();
+        }
     }
     Ok(())
 }
