@@ -9,8 +9,7 @@ use super::{Args, Error, OK, handler_named};
 use crate::broker::kv::kv_stream;
 use crate::broker::provision::MESH_BUCKET;
 use crate::broker::{self, Connection};
-use crate::config::duration;
-use crate::control::pause::{self, PauseOrder, PauseOutcome, Paused, Resumed};
+use crate::control::pause::{self, PauseOrder, PauseOutcome, Paused, Resumed, lasting};
 use crate::control::person;
 use crate::event::clock::now_ms;
 use crate::mesh_streams::pauses::HandlerPause;
@@ -46,18 +45,6 @@ pub struct ResumeHandlers {
     /// Print JSON, one object per line
     #[arg(long)]
     pub json: bool,
-}
-
-/// The longest pause with an end.
-const LASTS_MAX: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
-
-fn lasting(text: &str) -> Result<Duration, String> {
-    let lasts = duration(text).map_err(|hint| format!("not a duration, which is {hint}"))?;
-    match lasts {
-        lasts if lasts < Duration::from_secs(1) => Err("a pause lasts one second or longer".to_owned()),
-        lasts if lasts > LASTS_MAX => Err("too long: without --for the pause lasts until `jetmesh resume`".to_owned()),
-        lasts => Ok(lasts),
-    }
 }
 
 pub async fn pause(args: &Args, asked: &PauseHandlers) -> Result<u8, Error> {
@@ -160,17 +147,4 @@ fn named<'a>(plan: &'a Plan, names: &[String]) -> Result<Vec<&'a Handler>, Error
         }
     }
     Ok(named)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_pause_lasts_a_second_at_least_and_never_a_month_by_mistake() {
-        assert_eq!(lasting("90m"), Ok(Duration::from_secs(5400)));
-        for wrong in ["", "0s", "10ms", "1", "1M", "4000d"] {
-            assert!(lasting(wrong).is_err(), "{wrong}");
-        }
-    }
 }

@@ -4,3 +4,4 @@
 pub mod pause;
 pub mod person;
 pub mod retrying;
+pub mod schedule;

@@ -11,6 +11,7 @@ use tokio::time::{Instant, sleep};
 use crate::broker::consumer::META_HANDLER;
 use crate::broker::error::Code;
 use crate::broker::{Connection, Error};
+use crate::config::duration;
 use crate::event::clock::now_ms;
 use crate::event::rfc3339;
 use crate::mesh_streams::pauses::{self, HandlerPause};
@@ -66,6 +67,19 @@ pub struct Resumed {
     pub pause: Option<HandlerPause>,
     /// Hosts that have not reported yet that they obey.
     pub hosts_behind: Vec<String>,
+}
+
+/// The longest pause with an end.
+const LASTS_MAX: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+
+/// How long a pause lasts, as people write it.
+pub fn lasting(text: &str) -> Result<Duration, String> {
+    let lasts = duration(text).map_err(|hint| format!("not a duration, which is {hint}"))?;
+    match lasts {
+        lasts if lasts < Duration::from_secs(1) => Err("a pause lasts one second or longer".to_owned()),
+        lasts if lasts > LASTS_MAX => Err("too long: without --for the pause lasts until `jetmesh resume`".to_owned()),
+        lasts => Ok(lasts),
+    }
 }
 
 /// Pauses handlers on all hosts.
@@ -194,4 +208,17 @@ fn of_handler(hosts: &[Value], handler: &str, paused: bool) -> Vec<String> {
     behind
         .filter_map(|host| Some(host["id"].as_str()?.to_owned()))
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pause_lasts_a_second_at_least_and_never_a_month_by_mistake() {
+        assert_eq!(lasting("90m"), Ok(Duration::from_secs(5400)));
+        for wrong in ["", "0s", "10ms", "1", "1M", "4000d"] {
+            assert!(lasting(wrong).is_err(), "{wrong}");
+        }
+    }
 }

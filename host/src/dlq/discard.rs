@@ -42,25 +42,25 @@ pub async fn discard(
     let reason = reason.as_str();
     let refused = CancellationToken::new();
     // What is on its way is waited for.
-    let mut answers = stream::iter(letters)
+    let mut answers = stream::iter(0..letters.len())
         .take_until(Box::pin(async {
             tokio::select! {
                 () = stop => {}
                 () = refused.cancelled() => {}
             }
         }))
-        .map(|letter| async move { (letter, dead_letter::discard(connection, letter, reason).await) })
+        .map(|at| async move { (at, dead_letter::discard(connection, &letters[at], reason).await) })
         .buffer_unordered(AT_ONCE);
     let mut account = Discarded {
         left: letters.len() as u64,
         ..Discarded::default()
     };
     let mut failed = None;
-    while let Some((letter, answer)) = answers.next().await {
+    while let Some((at, answer)) = answers.next().await {
         account.left -= 1;
         match answer {
             Ok(true) => account.discarded += 1,
-            Ok(false) => account.changed.push(letter.id().to_owned()),
+            Ok(false) => account.changed.push(letters[at].id().to_owned()),
             Err(error) => {
                 account.failed += 1;
                 failed = failed.or(Some(error));

@@ -1,6 +1,7 @@
 //! Dead letters as a person works with them: which of them are meant, and which of them are the same fault.
 
 pub mod archive;
+pub mod condition;
 pub mod course;
 pub mod discard;
 pub mod edit;
@@ -13,6 +14,7 @@ pub mod rehearse;
 pub mod replay;
 pub mod retention;
 pub mod select;
+pub mod survey;
 pub mod unserved;
 pub mod watch;
 

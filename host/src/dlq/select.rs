@@ -76,56 +76,98 @@ pub struct Newest {
     pub unread: Unread,
 }
 
-/// The newest letters that a filter means, at most `most`: read from the end of the stream, piece by piece, and no further
-/// than needed. Their payloads are there only if the filter needs them.
-pub async fn newest(connection: &Connection, filter: &Filter, most: usize) -> Result<Newest, broker::Error> {
-    let mut newest = Newest::default();
+/// The newest letters that a filter means, at most `most`: read from the end of the stream, or from before a sequence, piece by piece,
+/// and no further than needed. Their payloads are there only if the filter needs them.
+pub async fn newest(
+    connection: &Connection,
+    filter: &Filter,
+    most: usize,
+    before: Option<u64>,
+) -> Result<Newest, broker::Error> {
+    let mut letters = VecDeque::new();
+    let goes_on = |looked: &LookedBack| looked.meant < most as u64;
+    let looked = backwards(connection, filter, before, goes_on, |mut piece| {
+        // The newest of a piece are its last.
+        piece.drain(..piece.len().saturating_sub(most - letters.len()));
+        piece.append(&mut letters);
+        letters = piece;
+    })
+    .await?;
+    Ok(Newest {
+        letters,
+        meant: looked.meant,
+        looked_at: looked.looked_at,
+        back_to_ms: looked.back_to_ms,
+        in_stream: looked.in_stream,
+        unread: looked.unread,
+    })
+}
+
+/// How far it was looked back.
+#[derive(Debug, Default)]
+pub struct LookedBack {
+    /// As in [`Newest`].
+    pub looked_at: u64,
+    pub meant: u64,
+    pub back_to_ms: u64,
+    pub in_stream: Option<u64>,
+    pub unread: Unread,
+}
+
+/// Reads letters from the end of the stream, or from before a sequence, piece by piece, for as long as `goes_on` says so. `seen` is given
+/// those of a piece that the filter means, oldest first.
+pub async fn backwards(
+    connection: &Connection,
+    filter: &Filter,
+    before: Option<u64>,
+    goes_on: impl Fn(&LookedBack) -> bool,
+    mut seen: impl FnMut(VecDeque<Letter>),
+) -> Result<LookedBack, broker::Error> {
+    let mut looked = LookedBack::default();
     let Some(info) = connection.stream(DEAD).await? else {
-        return Ok(newest);
+        return Ok(looked);
     };
     let subjects = subjects(filter);
     let first = match begin(filter) {
         From::Sequence(_) => info.state.first_seq,
         since @ From::Time(_) => first_since(connection, DEAD, since).await?,
     };
-    let (mut last, mut width) = (info.state.last_seq, (2 * most as u64).max(PIECE));
-    while last >= first.max(1) && newest.letters.len() < most {
+    let end = before.map_or(u64::MAX, |before| before.saturating_sub(1));
+    let (mut last, mut width) = (info.state.last_seq.min(end), PIECE);
+    while last >= first.max(1) && goes_on(&looked) {
         let from = (last + 1).saturating_sub(width).max(first.max(1));
         let mut piece: VecDeque<Letter> = VecDeque::new();
         let mut oldest_ms = None;
         let bare = !filter.needs_payload();
         let mut scan = Scan::start(connection, DEAD, &subjects, From::Sequence(from), last, bare).await?;
         while let Some(scanned) = scan.next().await? {
-            let Some(letter) = letter(connection, filter, scanned, &mut newest.unread).await? else {
+            let Some(letter) = letter(connection, filter, scanned, &mut looked.unread).await? else {
                 continue;
             };
-            newest.looked_at += 1;
+            looked.looked_at += 1;
             oldest_ms.get_or_insert(letter.time_ms);
             if filter.matches(&letter) {
-                newest.meant += 1;
+                looked.meant += 1;
                 piece.push_back(letter);
-                // The newest of a piece are its last.
-                if piece.len() > most - newest.letters.len() {
-                    piece.pop_front();
-                }
             }
         }
         scan.end().await?;
-        piece.append(&mut newest.letters);
-        newest.letters = piece;
-        newest.back_to_ms = oldest_ms.unwrap_or(newest.back_to_ms);
+        seen(piece);
+        looked.back_to_ms = oldest_ms.unwrap_or(looked.back_to_ms);
         last = from - 1;
         // Where little is found, or much was overwritten, the next piece is larger.
-        width *= 4;
+        width = (width * 4).min(PIECE_MAX);
     }
     if last >= first.max(1) {
-        newest.in_stream = Some(count(connection, DEAD, &subjects).await?);
+        looked.in_stream = Some(count(connection, DEAD, &subjects).await?);
     }
-    Ok(newest)
+    Ok(looked)
 }
 
 /// Sequences that are looked at first, at least: as many as come with one request.
 const PIECE: u64 = 500;
+/// And at most: the headers of so many letters are in memory at a time.
+const PIECE_MAX: u64 = 32_000;
 
 /// Without the parts of large ones, whose subjects go on.
 fn subjects(filter: &Filter) -> [String; 1] {

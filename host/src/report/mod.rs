@@ -8,3 +8,4 @@ pub mod retrying;
 pub mod schedule;
 pub mod status;
 pub mod trace;
+pub mod whereabouts;

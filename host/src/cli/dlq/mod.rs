@@ -80,7 +80,7 @@ async fn each(
 
 /// See [`select::newest`]; the same.
 async fn newest(connection: &Connection, filter: &Filter, most: usize) -> Result<Newest, broker::Error> {
-    let newest = select::newest(connection, filter, most).await?;
+    let newest = select::newest(connection, filter, most, None).await?;
     if let Some(told) = newest.unread.told() {
         note!("warning: {told}");
     }

@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, HashSet};
 
 use clap::Subcommand;
 
-use super::schedule::stepped;
 use super::table;
 use super::text::{in_time, json_line};
 use super::{Args, Error, OK};
 use crate::broker::provision::DEAD;
 use crate::broker::{self, Connection};
+use crate::control::schedule::stepped;
 use crate::dlq::{Filter, select};
 use crate::event::clock::now_ms;
 use crate::event::parse_rfc3339;

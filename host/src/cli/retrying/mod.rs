@@ -2,8 +2,6 @@
 
 mod act;
 
-use std::collections::BinaryHeap;
-
 use serde_json::Value;
 
 use self::act::RetryingAct;
@@ -22,8 +20,8 @@ use crate::mesh_streams::attempts::AttemptRecord;
 use crate::mesh_streams::pauses::{self, Pauses};
 use crate::micro::{self, told};
 use crate::plan::Plan;
-use crate::report::retrying::RetryingJson;
 pub use crate::report::retrying::state;
+use crate::report::retrying::{NextDue, RetryingJson};
 
 /// How many events a table shows if nothing is said.
 const TABLE_LIMIT: usize = 100;
@@ -72,32 +70,26 @@ pub async fn run(args: &Args, asked: &Retrying) -> Result<u8, Error> {
     }
     let limit = asked.limit.unwrap_or(if asked.json { 0 } else { TABLE_LIMIT });
     let now = now_ms();
-    let (mut next, mut count) = (BinaryHeap::new(), 0u64);
+    let mut next = NextDue::new(limit);
     let pauses = pauses::load(&connection, now).await?;
     let unreadable = retrying::each(&connection, plan, asked.handler.as_deref(), |record| {
-        count += 1;
-        if asked.json && limit == 0 {
-            return println!("{}", json_of(plan, &record, &pauses));
-        }
-        let due = record.next.as_deref().and_then(parse_rfc3339).unwrap_or(0);
-        next.push(Due { due, count, record });
-        if limit > 0 && next.len() > limit {
-            // The last due goes.
-            next.pop();
+        match asked.json && limit == 0 {
+            true => println!("{}", json_of(plan, &record, &pauses)),
+            false => next.add(record),
         }
     });
     for why in unreadable.await? {
         note!("warning: {why}");
     }
-    let next = next.into_sorted_vec();
+    let count = next.count;
+    let next = next.sorted();
     // What cannot be recorded is in no record.
     let mut hindered = hindered(&connection, plan, asked.handler.as_deref()).await;
     let wanted = |name: &&String| asked.handler.as_ref().is_none_or(|wanted| wanted == *name);
     let paused = pauses.iter().filter(|(name, _)| wanted(name));
     hindered.extend(paused.map(|(name, pause)| format!("{name} is paused {}", since(pause))));
     if asked.json {
-        next.iter()
-            .for_each(|one| println!("{}", json_of(plan, &one.record, &pauses)));
+        next.iter().for_each(|one| println!("{}", json_of(plan, one, &pauses)));
         hindered.iter().for_each(|line| note!("warning: {line}"));
         return Ok(OK);
     }
@@ -108,7 +100,7 @@ pub async fn run(args: &Args, asked: &Retrying) -> Result<u8, Error> {
         hindered.iter().for_each(|line| println!("{line}"));
         return Ok(OK);
     }
-    let rows = next.iter().map(|one| row(plan, &one.record, now, &pauses));
+    let rows = next.iter().map(|one| row(plan, one, now, &pauses));
     let rows: Vec<Vec<String>> = rows.collect();
     let header = ["ID", "ATTEMPT", "NEXT", "SUBJECT", "CODE", "LAST ERROR"];
     table::print_narrow(&header, &rows, &NARROW);
@@ -141,40 +133,6 @@ pub fn degraded(handler: &str, hindrance: &Value) -> String {
         format!(" (for {})", span(now_ms().saturating_sub(since)))
     });
     format!("{handler} is degraded{since}: {}", told::hindrance(hindrance))
-}
-
-/// A record in the order of what is due: those that run first.
-struct Due {
-    due: u64,
-    /// In the order of the bucket.
-    count: u64,
-    record: AttemptRecord,
-}
-
-impl Due {
-    fn key(&self) -> (u64, u64) {
-        (self.due, self.count)
-    }
-}
-
-impl PartialEq for Due {
-    fn eq(&self, other: &Due) -> bool {
-        self.key() == other.key()
-    }
-}
-
-impl Eq for Due {}
-
-impl PartialOrd for Due {
-    fn partial_cmp(&self, other: &Due) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Due {
-    fn cmp(&self, other: &Due) -> std::cmp::Ordering {
-        self.key().cmp(&other.key())
-    }
 }
 
 /// When the next attempt is due, in words.

@@ -1,17 +1,12 @@
 //! `jetmesh schedule pause`, `resume`, `run` and `backfill`: steps of a schedule, as transactions of the mesh's ledger.
 
-use std::sync::Arc;
-
 use super::{ScheduleBackfill, ScheduleRun, unarmed};
-use crate::broker::connection::token;
-use crate::broker::provision::MESH_BUCKET;
-use crate::broker::{Connection, Connections};
+use crate::broker::Connection;
 use crate::cli::ask::confirmed;
 use crate::cli::{Error, OK};
+use crate::control::schedule::stepped;
 use crate::event::clock::now_ms;
 use crate::event::rfc3339;
-use crate::ledger::Bucket;
-use crate::ledger::store::committer;
 use crate::plan::Plan;
 use crate::schedule::state::{ActedBy, EVENTS_MAX, ScheduleState, ScheduleStep};
 use crate::schedule::store::{self, Stepped};
@@ -94,24 +89,4 @@ async fn step(
     take: impl Fn(&ScheduleState, ActedBy) -> Option<ScheduleStep>,
 ) -> Result<Stepped, Error> {
     stepped(plan, name, take).await?.ok_or_else(|| unarmed(plan, name))
-}
-
-/// Takes a step of a schedule. `None`: it is not armed.
-pub async fn stepped(
-    plan: &Plan,
-    name: &str,
-    take: impl Fn(&ScheduleState, ActedBy) -> Option<ScheduleStep>,
-) -> Result<Option<Stepped>, Error> {
-    let connections = Arc::new(Connections::new(&plan.nats, "schedule"));
-    let by = format!("command-{}", token());
-    let bucket = Arc::new(Bucket::new(MESH_BUCKET, &by, connections, usize::MAX));
-    bucket.ready().await?;
-    if store::read(&bucket, name).await?.is_none() {
-        return Ok(None);
-    }
-    let taken = store::step(&bucket, name, &by, |found, by| take(found?, by));
-    tokio::select! {
-        stepped = taken => Ok(Some(stepped?)),
-        () = committer::run(Arc::clone(&bucket)) => Err(Error::Failed(format!("schedule {name}: nothing was committed"))),
-    }
 }

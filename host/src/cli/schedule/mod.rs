@@ -6,7 +6,6 @@ mod show;
 
 use clap::Subcommand;
 
-pub use self::act::stepped;
 use super::stop::Stop;
 use super::{Args, Error};
 use crate::broker;
