@@ -2,7 +2,7 @@
 # Puts what a build and the tests need in place; quick when nothing is missing. Looks for everything first and names all
 # that is missing at once.
 #
-#   tools/install.sh rust|server|test-server|oldest|cli|postgres|prometheus|deny|run|all
+#   tools/install.sh rust|server|test-server|oldest|cli|postgres|prometheus|chromium|deny|run|all
 #
 #   rust         the pinned toolchain with the targets of the handlers, and a C linker
 #   server       nats-server, at least the oldest that the host takes, on PATH or in .tools/bin
@@ -11,9 +11,10 @@
 #   cli          the nats command line, on PATH or in .tools/bin; only some tests use it, so its absence is a warning
 #   postgres     PostgreSQL 14 or newer from the packages of Debian or Ubuntu; only some tests use it, so its absence is a warning
 #   prometheus   Prometheus and promtool, likewise, in .tools/bin; only some tests use them
+#   chromium     Chromium from the packages of Debian; only some tests use it, so its absence is a warning
 #   deny         cargo-deny, which `make lint` needs, on PATH or in .tools/bin
 #   run          rust, server, cli: what `make run` needs, and curl
-#   all          rust, test-server, cli, postgres, prometheus: what `make test` needs
+#   all          rust, test-server, cli, postgres, prometheus, chromium: what `make test` needs
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -188,6 +189,19 @@ prometheus() {
     echo "warning: no Prometheus, and it could not be fetched: the test that uses it will skip" >&2
 }
 
+chromium() {
+    have chromium && return
+    local root=()
+    [ "$(id -u)" = 0 ] || root=(sudo -n)
+    if have apt-get && "${root[@]}" true 2>/dev/null; then
+        echo "installing chromium (60 s) …"
+        { "${root[@]}" apt-get update -qq && "${root[@]}" env DEBIAN_FRONTEND=noninteractive \
+            apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core >/dev/null; } || true
+        have chromium && return
+    fi
+    echo "warning: no Chromium, and it could not be installed: the test that uses it will skip" >&2
+}
+
 deny() {
     present cargo-deny "$DENY_VERSION" && return
     echo "installing cargo-deny $DENY_VERSION (3 min) …"
@@ -203,8 +217,8 @@ case "$what" in
     run) look_rust; look_server "$SERVER_OLDEST"; look_curl ;;
     all) look_rust; look_server "$SERVER_VERSION" ;;
     deny) look_rust ;;
-    oldest | cli | postgres | prometheus) ;;
-    *) echo "usage: tools/install.sh rust|server|test-server|oldest|cli|postgres|prometheus|deny|run|all" >&2; exit 2 ;;
+    oldest | cli | postgres | prometheus | chromium) ;;
+    *) echo "usage: tools/install.sh rust|server|test-server|oldest|cli|postgres|prometheus|chromium|deny|run|all" >&2; exit 2 ;;
 esac
 if [ ${#MISSING[@]} -gt 0 ]; then
     echo "error: this machine lacks:" >&2
@@ -219,7 +233,8 @@ case "$what" in
     cli) cli ;;
     postgres) postgres ;;
     prometheus) prometheus ;;
+    chromium) chromium ;;
     deny) rust; deny ;;
     run) rust; server "$SERVER_OLDEST"; cli ;;
-    all) rust; server "$SERVER_VERSION"; cli; postgres; prometheus ;;
+    all) rust; server "$SERVER_VERSION"; cli; postgres; prometheus; chromium ;;
 esac

@@ -1,6 +1,7 @@
 //! What the end-to-end tests stand on: a real nats-server, a real PostgreSQL, the real jetmesh binary, a proxy that breaks the connection
 //! between them, and one way to wait for a fact.
 
+pub mod browser;
 pub mod cli;
 pub mod host;
 pub mod http;

@@ -146,6 +146,11 @@ async fn answer(admin: Arc<Admin>, served: Option<(HttpListener, Arc<Console>)>,
         let address = listener.address;
         match listener.listen().map(Arc::new) {
             Ok(listener) => {
+                let own = Arc::clone(&console);
+                admin.drain.spawn_beside("console", move || {
+                    let own = Arc::clone(&own);
+                    async move { own.work().await }
+                });
                 let site = Arc::new(AdminSite {
                     admin: Arc::clone(&admin),
                     console,

@@ -41,6 +41,9 @@ pub async fn run(args: &Args, asked: &ConsoleCommand) -> Result<u8, Error> {
     println!("this address lets in one browser; Ctrl-C ends the console");
     text::flush();
     let listener = listener.listen().map_err(cannot)?;
-    http::serve(Arc::new(listener), console).await;
+    tokio::select! {
+        () = http::serve(Arc::new(listener), Arc::clone(&console)) => {}
+        () = console.work() => {}
+    }
     Ok(OK)
 }

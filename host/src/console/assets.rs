@@ -30,6 +30,12 @@ files! {
     "/picture.js": SCRIPT, "picture.js";
     "/login.js": SCRIPT, "login.js";
     "/now.js": SCRIPT, "now.js";
+    "/letters.js": SCRIPT, "letters.js";
+    "/letter.js": SCRIPT, "letter.js";
+    "/actions.js": SCRIPT, "actions.js";
+    "/runs.js": SCRIPT, "runs.js";
+    "/where.js": SCRIPT, "where.js";
+    "/waiting.js": SCRIPT, "waiting.js";
 }
 
 /// The file at a path.

@@ -5,14 +5,18 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use futures_util::{Stream, stream};
+use bytes::Bytes;
+use futures_util::stream::BoxStream;
+use futures_util::{Stream, StreamExt as _, stream};
 use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
+use super::runs::TOLD;
 use super::session::ViewerSession;
 use super::trouble::ConsoleError;
+use crate::broker::Error;
 use crate::event::clock::now_ms;
 use crate::http::ServerSentEvent;
 use crate::micro;
@@ -59,31 +63,85 @@ struct HandlerSample {
 /// A bound above all bounds.
 const LONGER: u64 = u64::MAX;
 
+/// Longer than what a run tells.
+const TOLD_MAX: usize = 16 * 1024;
+
+/// What one page listens to.
+struct Listening {
+    session: Arc<ViewerSession>,
+    ticks: Interval,
+    /// Progress of replays. `None`: it is not subscribed, or no longer.
+    told: Option<BoxStream<'static, Bytes>>,
+}
+
 /// The events of one page, until the session ends.
 pub fn stream(session: Arc<ViewerSession>) -> impl Stream<Item = ServerSentEvent> + Send {
     let mut ticks = interval(EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    stream::unfold((session, ticks), |(session, mut ticks)| async move {
-        let event = next(&session, &mut ticks).await?;
-        Some((event, (session, ticks)))
+    let listening = Listening {
+        session,
+        ticks,
+        told: None,
+    };
+    stream::unfold(listening, |mut listening| async move {
+        let event = next(&mut listening).await?;
+        Some((event, listening))
     })
 }
 
-async fn next(session: &ViewerSession, ticks: &mut Interval) -> Option<ServerSentEvent> {
-    tokio::select! {
-        _ = ticks.tick() => {}
-        () = session.ended.wait() => return None,
+async fn next(listening: &mut Listening) -> Option<ServerSentEvent> {
+    loop {
+        let told = async {
+            match &mut listening.told {
+                Some(told) => told.next().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            _ = listening.ticks.tick() => {}
+            told = told => match told {
+                Some(body) => match progress(&body) {
+                    Some(data) => return Some(ServerSentEvent { name: "progress", data }),
+                    None => continue,
+                },
+                // The connection is gone.
+                None => {
+                    listening.told = None;
+                    continue;
+                }
+            },
+            () = listening.session.ended.wait() => return None,
+        }
+        let session = &listening.session;
+        if listening.told.is_none() {
+            listening.told = told_by(session).await.ok();
+        }
+        return Some(match sample(session).await {
+            Ok(sample) => ServerSentEvent {
+                name: "sample",
+                data: json!(&*sample),
+            },
+            Err(error) => ServerSentEvent {
+                name: "trouble",
+                data: json!({ "error": error.told() }),
+            },
+        });
     }
-    Some(match sample(session).await {
-        Ok(sample) => ServerSentEvent {
-            name: "sample",
-            data: json!(&*sample),
-        },
-        Err(error) => ServerSentEvent {
-            name: "trouble",
-            data: json!({ "error": error.told() }),
-        },
-    })
+}
+
+async fn told_by(session: &ViewerSession) -> Result<BoxStream<'static, Bytes>, ConsoleError> {
+    let connection = session.connection().await?;
+    let told = connection.client.subscribe(format!("{TOLD}.*")).await;
+    let told = told.map_err(|_| Error::Gone {
+        what: "the progress of replays".to_owned(),
+    })?;
+    Ok(told.map(|message| message.payload).boxed())
+}
+
+/// What a console tells of a replay, which any user with the permission can send.
+fn progress(body: &[u8]) -> Option<Value> {
+    let data: Value = serde_json::from_slice(body).ok().filter(|_| body.len() <= TOLD_MAX)?;
+    data.is_object().then_some(data)
 }
 
 async fn sample(session: &ViewerSession) -> Result<Arc<Sample>, ConsoleError> {

@@ -3,18 +3,28 @@
 //! nothing of it is kept here. `decisions/0029-console.md` says why.
 
 mod assets;
+mod conditions;
+mod letters;
 mod live;
 mod login;
 mod now;
+mod orders;
+mod queries;
+mod query;
+mod rights;
+mod runs;
 mod session;
 mod site;
 mod trouble;
+mod waiting;
+mod whereabouts;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use self::runs::Runs;
 use self::session::ViewerSessions;
 use crate::plan::Plan;
 
@@ -64,6 +74,7 @@ pub struct Console {
     pub(in crate::console) admission: Admission,
     pub(in crate::console) address: SocketAddr,
     pub(in crate::console) sessions: ViewerSessions,
+    pub(in crate::console) runs: Arc<Runs>,
 }
 
 impl Console {
@@ -73,7 +84,13 @@ impl Console {
             admission,
             address,
             sessions: ViewerSessions::default(),
+            runs: Arc::default(),
         })
+    }
+
+    /// Does what viewers have begun, for as long as it is polled.
+    pub async fn work(&self) {
+        self.runs.work().await;
     }
 
     /// The address for the first viewer.

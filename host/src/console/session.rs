@@ -76,6 +76,11 @@ impl ViewerSession {
         Ok(connection.clone())
     }
 
+    /// Who gives an order, for those that ask later who it was.
+    pub fn by(&self) -> String {
+        format!("{}, at the console", self.who)
+    }
+
     fn is_over(&self, now: Instant) -> bool {
         now.duration_since(self.began) >= AGE_MAX || now.duration_since(*self.used.lock()) >= IDLE_MAX
     }

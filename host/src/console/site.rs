@@ -11,9 +11,10 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::login::{self, LoginForm, SessionJson};
-use super::session::{ViewerSession, same};
+use super::query::Query;
+use super::session::same;
 use super::trouble::ConsoleError;
-use super::{Console, assets, live, now};
+use super::{Console, assets, live, orders, queries};
 use crate::http::{self, Answer, Patience, Site};
 
 /// The largest order: a credentials file, or a list of ids.
@@ -106,18 +107,13 @@ impl Console {
             }
             (call, false) => {
                 patience.raise(QUERY_MAX);
-                self.query(&session, call).await
+                let query = Query::of(request.uri().query());
+                queries::answer(&session, call, &query).await
             }
-            (call, true) => Err(ConsoleError::missing(format!("there is no order {call}"))),
-        }
-    }
-
-    async fn query(&self, session: &ViewerSession, call: &str) -> Result<Answer, ConsoleError> {
-        match call {
-            "session" => json(&SessionJson::of(session)),
-            "mesh" => json(&now::picture(&session.plan)),
-            "status" => json(&now::status(session).await?),
-            _ => Err(ConsoleError::missing(format!("there is no query {call}"))),
+            (call, true) => {
+                patience.raise(QUERY_MAX);
+                orders::obey(self, session, call, request).await
+            }
         }
     }
 
@@ -199,7 +195,7 @@ fn header<'a>(request: &'a Request<Incoming>, name: &str) -> Option<&'a str> {
 }
 
 /// The JSON that a request brings.
-async fn body<T: DeserializeOwned>(request: Request<Incoming>) -> Result<T, ConsoleError> {
+pub(super) async fn body<T: DeserializeOwned>(request: Request<Incoming>) -> Result<T, ConsoleError> {
     let read = Limited::new(request.into_body(), BODY_MAX).collect().await;
     let bytes =
         read.map_err(|_| ConsoleError::wrong(format!("the order is longer than {BODY_MAX} bytes, or was cut")))?;

@@ -22,7 +22,7 @@ use crate::plan::{Handler, Outbox, Plan};
 mod rights;
 mod targets;
 
-pub use rights::apart;
+pub use rights::{apart, may_publish};
 
 /// What was found.
 #[derive(Debug, Default)]

@@ -42,6 +42,11 @@ pub async fn apart(connection: &Connection, plan: &Plan) -> Result<Option<String
     }))
 }
 
+/// Whether the user may publish to a subject, as far as the server says. Nothing is changed.
+pub async fn may_publish(connection: &Connection, subject: &str) -> bool {
+    !matches!(tried(connection, subject).await, Err(Error::Denied { .. }))
+}
+
 /// A stream that is nowhere: what expects it is refused, once it has come as far as a stream.
 const NOWHERE: &str = "jetmesh-check";
 

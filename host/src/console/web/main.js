@@ -5,9 +5,18 @@ import { byId, h, put, s, text, look } from "./dom.js";
 import { enter, form } from "./login.js";
 import { live } from "./live.js";
 import { now } from "./now.js";
+import { letters } from "./letters.js";
+import { letter } from "./letter.js";
+import { where } from "./where.js";
+import { waiting } from "./waiting.js";
+import "./runs.js";
 
 const SCREENS = [
   { path: "now", name: "Now", show: now, icon: "M3 12h4l3-8 4 16 3-8h4" },
+  { path: "letters", name: "Dead letters", show: letters, icon: "M3 6h18v12H3zM3 7l9 6 9-6" },
+  { path: "where", name: "Where is it?", show: where, icon: "M11 4a7 7 0 1 0 0 14 7 7 0 0 0 0-14zM16 16l5 5" },
+  { path: "waiting", name: "Waiting", show: waiting, icon: "M12 3a9 9 0 1 0 0 18 9 9 0 0 0 0-18zM12 7v5l3 3" },
+  { path: "letter", of: "letters", name: "Dead letter", show: letter },
 ];
 
 let leave = null;
@@ -27,7 +36,7 @@ function frame() {
     h("span", { class: "pulse", role: "status" }, pulse, word),
     h("span", { class: "who", title: `logged in as ${me.session.who}` }, me.session.who),
     h("button", { type: "button", class: "plain", onclick: logOut }, "Log out"));
-  put(byId("rail"), SCREENS.map((screen) => h("a", { href: `#/${screen.path}`, "data-path": screen.path },
+  put(byId("rail"), SCREENS.filter((screen) => screen.icon).map((screen) => h("a", { href: `#/${screen.path}`, "data-path": screen.path },
     s("svg", { viewBox: "0 0 24 24", "aria-hidden": "true" }, s("path", { d: screen.icon })), screen.name,
     h("span", { class: "count hidden", "data-count": screen.path }))));
 }
@@ -56,7 +65,7 @@ function route() {
   leave?.();
   document.title = `${screen.name} · ${me.session.mesh}`;
   for (const link of byId("rail").children) {
-    if (link.dataset.path === screen.path) link.setAttribute("aria-current", "page");
+    if (link.dataset.path === (screen.of ?? screen.path)) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
   }
   leave = screen.show(byId("main"), rest.map(decodeURIComponent), Object.fromEntries(new URLSearchParams(search ?? ""))) ?? null;

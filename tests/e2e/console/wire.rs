@@ -4,13 +4,11 @@ use std::net::SocketAddr;
 
 use serde_json::{Value, json};
 
+use super::{PASSWORD, with_users};
 use crate::mesh::{Config, Mesh, says};
+use crate::support::Host;
 use crate::support::http::{self, Answer};
-use crate::support::server::Options;
 use crate::support::wait::SOON;
-use crate::support::{Host, NatsServer};
-
-const PASSWORD: &str = "hunter2-of-anna";
 
 /// Sends a request with these header lines and this body.
 async fn send(address: SocketAddr, line: &str, headers: &[&str], body: &str) -> Answer {
@@ -54,28 +52,6 @@ fn cookie(answer: &Answer) -> String {
         .lines()
         .find(|line| line.to_lowercase().starts_with("set-cookie: "));
     line.unwrap_or_else(|| panic!("no cookie: {answer:?}"))["set-cookie: ".len()..].to_owned()
-}
-
-/// A server with users, and a host with an admin address.
-async fn with_users() -> (Mesh, Host, SocketAddr) {
-    let few = "publish: [\"_INBOX.>\", \"$SRV.>\", \"$JS.API.STREAM.INFO.*\"], subscribe: [\"_INBOX.>\"]";
-    let users = [
-        "{ user: host, password: pw }".to_owned(),
-        format!("{{ user: anna, password: {PASSWORD:?} }}"),
-        format!("{{ user: few, password: pw, permissions: {{ {few} }} }}"),
-    ];
-    let options = Options {
-        config: format!("authorization {{ users: [{}] }}", users.join(", ")),
-        ..Options::default()
-    };
-    let server = NatsServer::start_with(&options).await;
-    let login = async_nats::ConnectOptions::with_user_and_password("host".to_owned(), "pw".to_owned());
-    let client = server.client_with(login).await;
-    let config = Config::probe().nats("user = \"host\"").nats("password = \"pw\"");
-    let mesh = Mesh::with_client(server, client, config);
-    let host = mesh.host(&[("JETMESH_ADMIN__LISTEN", "127.0.0.1:0")]).await;
-    let address = http::address(&host.wait_for_line(says(&["the admin address answers"]), SOON).await);
-    (mesh, host, address)
 }
 
 #[tokio::test]

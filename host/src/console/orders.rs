@@ -1,0 +1,106 @@
+//! What a page can order. Each order is a function of the commands, over the viewer's connection, and is logged with the viewer's name.
+
+use std::sync::Arc;
+
+use hyper::Request;
+use hyper::body::Incoming;
+use serde::Deserialize;
+use serde_json::json;
+
+use super::Console;
+use super::conditions::{LetterSelection, quoted};
+use super::runs::{self, ReplayOrder};
+use super::session::ViewerSession;
+use super::site::{body, json as answer};
+use super::trouble::ConsoleError;
+use super::waiting::{self, ScheduleAct};
+use crate::dlq::discard::{Discarded, discard};
+use crate::dlq::meant;
+use crate::http::Answer;
+
+pub async fn obey(
+    console: &Console,
+    session: Arc<ViewerSession>,
+    call: &str,
+    request: Request<Incoming>,
+) -> Result<Answer, ConsoleError> {
+    match call {
+        "replay-plan" => answer(&runs::plan(&session, &body::<ReplayOrder>(request).await?).await?),
+        "replay" => {
+            let order: ReplayOrder = body(request).await?;
+            let run = runs::begin(&console.runs, session, order).await?;
+            answer(&json!({ "run": run }))
+        }
+        "replay-stop" => {
+            let order: StopOrder = body(request).await?;
+            console.runs.stop(&order.run)?;
+            tracing::info!(
+                by = session.who,
+                run = order.run,
+                "a viewer of the console has stopped a replay"
+            );
+            answer(&json!({}))
+        }
+        "discard-plan" => {
+            let order: DiscardOrder = body(request).await?;
+            answer(&json!({ "command": order.command() }))
+        }
+        "discard" => answer(&discarded(&session, &body::<DiscardOrder>(request).await?).await?),
+        "retry-now" => answer(&waiting::act(&session, body(request).await?, false).await?),
+        "give-up" => answer(&waiting::act(&session, body(request).await?, true).await?),
+        "pause" => answer(&waiting::pause(&session, body(request).await?).await?),
+        "resume" => answer(&waiting::resume(&session, body(request).await?).await?),
+        "schedule-pause" => answer(&waiting::step(&session, body(request).await?, ScheduleAct::Pause).await?),
+        "schedule-resume" => answer(&waiting::step(&session, body(request).await?, ScheduleAct::Resume).await?),
+        "schedule-run" => answer(&waiting::step(&session, body(request).await?, ScheduleAct::Run).await?),
+        _ => Err(ConsoleError::missing(format!("there is no order {call}"))),
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StopOrder {
+    run: String,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct DiscardOrder {
+    selection: LetterSelection,
+    reason: Option<String>,
+}
+
+impl DiscardOrder {
+    fn command(&self) -> String {
+        let reason = self
+            .reason
+            .as_ref()
+            .map(|reason| format!("--reason {}", quoted(reason)));
+        let more: Vec<String> = reason.into_iter().chain(["--yes".to_owned()]).collect();
+        self.selection.command("discard", &more)
+    }
+}
+
+async fn discarded(session: &ViewerSession, order: &DiscardOrder) -> Result<Discarded, ConsoleError> {
+    let connection = session.connection().await?;
+    let found = meant::bare(&connection, &order.selection.selected()?).await?;
+    let reason = match &order.reason {
+        Some(reason) => format!("{reason} (by {})", session.who),
+        None => format!("by {}", session.who),
+    };
+    let ended = session.ended.wait();
+    let (mut done, failed) = discard(&connection, &found.letters, Some(&reason), ended).await;
+    done.missing = found.unknown;
+    done.missing.extend(found.resolved.into_iter().map(|(id, _)| id));
+    tracing::info!(
+        by = session.who,
+        what = order.selection.told(),
+        reason = order.reason,
+        discarded = done.discarded,
+        "a viewer of the console has discarded dead letters"
+    );
+    match failed {
+        Some(error) if done.discarded == 0 => Err(error.into()),
+        _ => Ok(done),
+    }
+}

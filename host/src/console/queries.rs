@@ -1,0 +1,27 @@
+//! What a page can ask.
+
+use super::login::SessionJson;
+use super::query::Query;
+use super::session::ViewerSession;
+use super::site::json;
+use super::trouble::ConsoleError;
+use super::{letters, now, rights, waiting, whereabouts};
+use crate::http::Answer;
+
+pub async fn answer(session: &ViewerSession, call: &str, query: &Query) -> Result<Answer, ConsoleError> {
+    if let Some(id) = call.strip_prefix("letter/") {
+        return json(&letters::letter(session, id).await?);
+    }
+    match call {
+        "session" => json(&SessionJson::of(session)),
+        "mesh" => json(&now::picture(&session.plan)),
+        "status" => json(&now::status(session).await?),
+        "rights" => json(&rights::missing(session).await?),
+        "groups" => json(&letters::groups(session, query).await?),
+        "letters" => json(&letters::letters(session, query).await?),
+        "trace" => json(&whereabouts::trace(session, query).await?),
+        "retrying" => json(&waiting::retrying(session, query).await?),
+        "waiting" => json(&waiting::others(session).await?),
+        _ => Err(ConsoleError::missing(format!("there is no query {call}"))),
+    }
+}

@@ -1,0 +1,301 @@
+//! Replays that this console makes. Their progress is told over NATS, so that every viewer sees it, at whatever host.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt as _, StreamExt as _};
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::conditions::LetterSelection;
+use super::session::ViewerSession;
+use super::trouble::ConsoleError;
+use crate::broker::Connection;
+use crate::broker::connection::token;
+use crate::dlq::course::{Counts, Course};
+use crate::dlq::meant;
+use crate::dlq::pace::PaceLimits;
+use crate::dlq::replay::{self, End};
+use crate::dlq::unserved::{self, Unserved, WhyUnserved};
+use crate::dlq::watch::Watch;
+use crate::event::clock::now_ms;
+use crate::mesh_streams::pauses;
+use crate::report::replay::{AccountJson, DryRunJson, Ended};
+
+/// Where progress is told: the run's name follows.
+pub const TOLD: &str = "$MESH.told.replay";
+/// How often.
+const EVERY: Duration = Duration::from_millis(500);
+/// Replays at a time. Each remembers the ids of its letters.
+const RUNS_MAX: usize = 8;
+/// As `dlq replay` has them.
+const BATCH: usize = 4_000;
+
+/// The replays that run here.
+pub struct Runs {
+    jobs: mpsc::UnboundedSender<BoxFuture<'static, ()>>,
+    taken: tokio::sync::Mutex<mpsc::UnboundedReceiver<BoxFuture<'static, ()>>>,
+    running: Mutex<BTreeMap<String, CancellationToken>>,
+}
+
+impl Default for Runs {
+    fn default() -> Runs {
+        let (jobs, taken) = mpsc::unbounded_channel();
+        Runs {
+            jobs,
+            taken: tokio::sync::Mutex::new(taken),
+            running: Mutex::default(),
+        }
+    }
+}
+
+impl Runs {
+    /// Does what was begun, for as long as it is polled.
+    pub async fn work(&self) {
+        let mut taken = self.taken.lock().await;
+        let mut open = FuturesUnordered::new();
+        loop {
+            tokio::select! {
+                Some(()) = open.next() => {}
+                Some(job) = taken.recv() => open.push(job),
+            }
+        }
+    }
+
+    pub fn stop(&self, run: &str) -> Result<(), ConsoleError> {
+        match self.running.lock().get(run) {
+            Some(token) => {
+                token.cancel();
+                Ok(())
+            }
+            None => Err(ConsoleError::missing(format!(
+                "replay {run} does not run at this console: it has ended, or another console or command makes it"
+            ))),
+        }
+    }
+}
+
+/// What a viewer wants replayed.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReplayOrder {
+    selection: LetterSelection,
+    /// Per second at most; null: as fast as the handlers are.
+    rate: Option<f64>,
+    /// In percent.
+    max_failures: f64,
+}
+
+impl ReplayOrder {
+    fn limits(&self) -> Result<PaceLimits, ConsoleError> {
+        if !(0.0..=100.0).contains(&self.max_failures) {
+            return Err(ConsoleError::wrong(
+                "the share of failures is a percentage from 0 to 100",
+            ));
+        }
+        if self.rate.is_some_and(|rate| !(rate > 0.0 && rate.is_finite())) {
+            return Err(ConsoleError::wrong("the rate is a number above 0"));
+        }
+        Ok(PaceLimits {
+            batch_max: BATCH,
+            per_second: self.rate,
+            failures_max: self.max_failures / 100.0,
+        })
+    }
+
+    fn command(&self) -> String {
+        let mut more = Vec::new();
+        more.extend(self.rate.map(|rate| format!("--rate {rate}/s")));
+        if self.max_failures.to_string() != "10" {
+            more.push(format!("--max-failures {}", self.max_failures));
+        }
+        more.push("--yes".to_owned());
+        self.selection.command("replay", &more)
+    }
+}
+
+/// What would be replayed, and by which command.
+pub async fn plan(session: &ViewerSession, order: &ReplayOrder) -> Result<serde_json::Value, ConsoleError> {
+    order.limits()?;
+    let connection = session.connection().await?;
+    let found = meant::course(&connection, &order.selection.selected()?).await?;
+    let pauses = pauses::load(&connection, now_ms()).await?;
+    let unserved = unserved::of(&connection, &session.plan, &found.letters, &pauses).await;
+    let unserved: Vec<String> = unserved.iter().map(waits).collect();
+    let plan = DryRunJson::from(&found.letters);
+    Ok(serde_json::json!({
+        "plan": plan, "unserved": unserved, "resolved": found.resolved.len(), "unknown": found.unknown, "command": order.command(),
+    }))
+}
+
+fn waits(one: &Unserved) -> String {
+    let Unserved { handler, letters, why } = one;
+    match why {
+        WhyUnserved::Paused(pause) => {
+            format!(
+                "handler {handler} is paused since {} {}: its {letters} wait until it is resumed",
+                pause.since,
+                pause.told()
+            )
+        }
+        WhyUnserved::NoHost(Some(why)) => {
+            format!("no host serves handler {handler} ({why}): its {letters} wait for one")
+        }
+        WhyUnserved::NoHost(None) => format!("no host serves handler {handler}: its {letters} wait for one"),
+    }
+}
+
+/// How far a run is, for everyone who looks on.
+#[derive(Debug, Serialize)]
+struct ReplayProgress<'a> {
+    run: &'a str,
+    by: &'a str,
+    what: &'a str,
+    command: &'a str,
+    seconds: f64,
+    meant: usize,
+    succeeded: usize,
+    failed: usize,
+    /// Sent and not decided.
+    undecided: usize,
+    not_sent: usize,
+    /// Discarded, or replayed by others.
+    otherwise: usize,
+    end: Option<Ended>,
+    /// Why it came to its end.
+    why: Option<String>,
+}
+
+struct Telling {
+    connection: Connection,
+    run: String,
+    by: String,
+    what: String,
+    command: String,
+    began: Instant,
+    now: Mutex<(usize, Counts)>,
+}
+
+impl Telling {
+    async fn tell(&self, end: Option<&End>) {
+        let (meant, counts) = *self.now.lock();
+        let why = end.and_then(|end| match end {
+            End::Unserved(handler) => Some(format!("no host serves handler {handler}; what was sent waits for one")),
+            End::Broken(error) => Some(error.to_string()),
+            End::TooManyFailures => Some("too many failed again".to_owned()),
+            End::Interrupted => Some("it was stopped; what was sent continues".to_owned()),
+            End::Over => None,
+        });
+        let progress = ReplayProgress {
+            run: &self.run,
+            by: &self.by,
+            what: &self.what,
+            command: &self.command,
+            seconds: self.began.elapsed().as_secs_f64(),
+            meant,
+            succeeded: counts.succeeded,
+            failed: counts.failed_in_all(),
+            undecided: counts.out,
+            not_sent: counts.untried,
+            otherwise: counts.gone + counts.succeeded_for_others,
+            end: end.map(Ended::from),
+            why,
+        };
+        if let Ok(body) = serde_json::to_vec(&progress) {
+            // No one waits for it: a viewer who may not tell it replays all the same.
+            let _ = self
+                .connection
+                .client
+                .publish(format!("{TOLD}.{}", self.run), body.into())
+                .await;
+        }
+    }
+
+    async fn go_on_telling(&self) {
+        loop {
+            self.tell(None).await;
+            tokio::time::sleep(EVERY).await;
+        }
+    }
+}
+
+/// Begins to replay; returns the run's name.
+pub async fn begin(runs: &Arc<Runs>, session: Arc<ViewerSession>, order: ReplayOrder) -> Result<String, ConsoleError> {
+    let limits = order.limits()?;
+    let connection = session.connection().await?;
+    let name = token();
+    // Before the letters are read, so that nothing that is written to them is missed.
+    let watch = Watch::start(&connection, &name).await?;
+    let course = meant::course(&connection, &order.selection.selected()?).await?.letters;
+    if course.is_empty() {
+        return Err(ConsoleError::missing("no such dead letters: nothing to replay"));
+    }
+    let stop = CancellationToken::new();
+    {
+        let mut running = runs.running.lock();
+        if running.len() >= RUNS_MAX {
+            return Err(ConsoleError::refused(format!(
+                "{RUNS_MAX} replays run at this console: wait until one has ended"
+            )));
+        }
+        running.insert(name.clone(), stop.clone());
+    }
+    let telling = Telling {
+        connection,
+        run: name.clone(),
+        by: session.who.clone(),
+        what: order.selection.told(),
+        command: order.command(),
+        began: Instant::now(),
+        now: Mutex::new((course.len(), course.counts())),
+    };
+    let (own, run) = (Arc::clone(runs), name.clone());
+    let job = async move {
+        replayed(&session, &telling, watch, course, limits, stop).await;
+        own.running.lock().remove(&run);
+    };
+    // The receiver is a part of the same.
+    let _ = runs.jobs.send(job.boxed());
+    Ok(name)
+}
+
+async fn replayed(
+    session: &ViewerSession,
+    telling: &Telling,
+    watch: Watch,
+    mut course: Course,
+    limits: PaceLimits,
+    stop: CancellationToken,
+) {
+    let connection = &telling.connection;
+    let (asked, plan) = (connection.clone(), Arc::clone(&session.plan));
+    // With nothing borrowed, so that it can go to another thread.
+    let served = move |handler: &str| {
+        let (asked, plan, handler) = (asked.clone(), Arc::clone(&plan), handler.to_owned());
+        async move { unserved::takes_replays(&asked, &plan, &handler).await }.boxed()
+    };
+    let seen = |course: &Course, _| *telling.now.lock() = (course.len(), course.counts());
+    let run = replay::run(
+        connection,
+        (&telling.run, watch),
+        &mut course,
+        limits,
+        stop.cancelled(),
+        served,
+        seen,
+    );
+    let end = tokio::select! {
+        end = run => end,
+        () = telling.go_on_telling() => return,
+    };
+    *telling.now.lock() = (course.len(), course.counts());
+    telling.tell(Some(&end)).await;
+    let account = AccountJson::of(&course, Ended::from(&end), telling.began.elapsed());
+    tracing::info!(run = telling.run, by = telling.by, what = telling.what, account = %serde_json::to_string(&account).unwrap_or_default(),
+        "a viewer of the console has replayed dead letters");
+}

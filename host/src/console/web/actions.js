@@ -1,0 +1,117 @@
+// What a viewer does. Each order is shown with the command that does the same, before it is given.
+
+import { get, me, post } from "./api.js";
+import { command, h, put, text, toast } from "./dom.js";
+import { count, plural } from "./format.js";
+
+/** What the viewer may do: the missing permission of each order, or null. */
+let rights = null;
+
+export async function missing(order) {
+  if (rights?.of !== me.session) rights = { of: me.session, answer: get("rights") };
+  try {
+    return (await rights.answer)[order] ?? null;
+  } catch {
+    // It is not known, so it is tried.
+    rights = null;
+    return null;
+  }
+}
+
+/** A dialog that asks before something is done. `act` returns when it is done, or throws the reason why it is not. */
+export function ask({ title, body, verb, danger, order, act }) {
+  const problem = h("p", { class: "note bad hidden", role: "alert" });
+  const say = (message) => {
+    text(problem, message);
+    problem.classList.toggle("hidden", !message);
+  };
+  const go = h("button", { type: "submit", class: danger ? "danger" : "main" }, verb);
+  const form = h("form", { method: "dialog" },
+    h("div", { class: "head" }, h("h1", {}, title)), h("div", { class: "body" }, body, problem),
+    h("div", { class: "foot" }, h("button", { type: "button", onclick: () => dialog.close() }, "Cancel"), go));
+  const dialog = h("dialog", { "aria-label": title, onclose: () => dialog.remove() }, form);
+  form.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    go.disabled = true;
+    say("");
+    try {
+      await act(form);
+      dialog.close();
+    } catch (failed) {
+      say(failed.message);
+      go.disabled = false;
+    }
+  });
+  document.body.append(dialog);
+  dialog.showModal();
+  if (order) missing(order).then((subject) => {
+    if (!subject) return;
+    go.disabled = true;
+    say(`You may not do this: your user of NATS lacks the permission to publish to ${subject}.`);
+  });
+  return { dialog, go, say };
+}
+
+const changed = () => dispatchEvent(new Event("letters-changed"));
+
+/** Replays letters: first it is shown what would be replayed. */
+export function replay(selection) {
+  const info = h("div", { class: "stack" }, h("p", { class: "loading" }, "Looking for what is meant…"));
+  const rate = h("input", { id: "r-rate", type: "number", min: "0.1", step: "any", placeholder: "as fast as the handlers are" });
+  const failures = h("input", { id: "r-failures", type: "number", min: "0", max: "100", step: "any", value: "10" });
+  const line = h("div");
+  const order = () => ({ selection, rate: rate.value ? Number(rate.value) : null, max_failures: Number(failures.value || 0) });
+  const fields = h("div", { class: "pair" },
+    h("div", { class: "field" }, h("label", { for: "r-rate" }, "At most this many a second"), rate),
+    h("div", { class: "field" }, h("label", { for: "r-failures" }, "Stop if more than this percentage failed again"), failures));
+  const { go, say } = ask({
+    title: "Replay dead letters", verb: "Replay", order: "replay",
+    body: [info, fields, h("span", { class: "soft" }, "The same by command:"), line],
+    act: async () => {
+      const { run } = await post("replay", order());
+      toast(`Replay ${run} has begun.`);
+    },
+  });
+  go.disabled = true;
+  const look = async () => {
+    try {
+      const { plan, unserved, command: same, resolved } = await post("replay-plan", order());
+      put(info, h("p", {}, h("strong", {}, plural(plan.would_replay, "dead letter")), " go back to the handlers that failed on them."),
+        h("ul", { class: "kinds" }, plan.groups.slice(0, 8).map((one) => h("li", {}, `${count(one.count)} of ${one.handler}, ${one.cause}${one.code ? `, ${one.code}` : ""}`))),
+        plan.groups.length > 8 ? h("p", { class: "soft" }, `and of ${plan.groups.length - 8} more groups`) : null,
+        plan.lost ? h("p", { class: "note" }, `${plan.lost} are left out: their events were lost with their payloads.`) : null,
+        resolved ? h("p", { class: "soft" }, `${resolved} are resolved already.`) : null,
+        unserved.map((why) => h("p", { class: "note" }, why)));
+      put(line, command(same));
+      if (plan.would_replay && !(await missing("replay"))) go.disabled = false;
+      say((await missing("replay")) ? `You may not do this: your user of NATS lacks the permission to publish to ${await missing("replay")}.` : "");
+    } catch (failed) {
+      put(info);
+      say(failed.message);
+    }
+  };
+  for (const field of [rate, failures]) field.addEventListener("change", look);
+  look();
+}
+
+/** Resolves letters without running them. */
+export function discard(selection) {
+  const reason = h("input", { id: "d-reason", placeholder: "why they are not needed any more", maxlength: "300" });
+  const line = h("div");
+  const order = () => ({ selection, reason: reason.value.trim() || null });
+  const show = async () => put(line, command((await post("discard-plan", order())).command));
+  const what = selection.ids ? plural(selection.ids.length, "dead letter") : "All dead letters that meet the conditions";
+  const { say } = ask({
+    title: "Discard dead letters", verb: "Discard", danger: true, order: "discard",
+    body: [h("p", {}, h("strong", {}, what), ": the events stay dead, and no replay brings them back. `jetmesh dlq export` saves a copy first."),
+      h("div", { class: "field" }, h("label", { for: "d-reason" }, "Reason, which is stored"), reason), h("span", { class: "soft" }, "The same by command:"), line],
+    act: async () => {
+      const done = await post("discard", order());
+      const left = [[done.changed.length, "have changed meanwhile"], [done.missing.length, "are resolved already"], [done.failed, "were refused"], [done.left, "were not tried"]];
+      toast([`Discarded ${plural(done.discarded, "dead letter")}.`, ...left.filter(([n]) => n).map(([n, why]) => `${n} ${why}.`)].join(" "));
+      changed();
+    },
+  });
+  reason.addEventListener("change", () => show().catch((failed) => say(failed.message)));
+  show().catch((failed) => say(failed.message));
+}

@@ -1,0 +1,161 @@
+// Dead letters: the faults, and the letters of one.
+
+import { get } from "./api.js";
+import { h, put, text, toast } from "./dom.js";
+import { ago, clock, count, digest, plural } from "./format.js";
+import { discard, replay } from "./actions.js";
+
+const CAUSES = ["exhausted", "rejected", "max-deliver", "terminated", "lost", "gave-up", "undeliverable"];
+const FIELDS = [
+  ["handler", "Handler", "inventory"],
+  ["code", "Code", "out-of-stock"],
+  ["since", "Since", "2h, or a time"],
+  ["text", "Text", "in error, header or payload"],
+];
+
+/** The address of a list with these conditions. */
+const place = (conditions) => {
+  const given = Object.entries(conditions).filter(([, value]) => value);
+  return given.length ? `#/letters?${new URLSearchParams(given)}` : "#/letters";
+};
+
+/** How far it was looked, in words. */
+export function looked({ looked_at, in_stream, back_to, unread }, what) {
+  const far = in_stream === null ? `All ${plural(looked_at, "letter")} were read` : `Read ${count(looked_at)} of ${count(in_stream)} (with resolved ones), newest first, back to ${clock(back_to)}`;
+  return [h("span", {}, `${far}${what ? `; ${what}` : ""}.`), unread ? h("span", { class: "warn" }, unread) : null];
+}
+
+export function letters(main, _path, query) {
+  const list = h("div", { class: "stack" }, h("p", { class: "loading" }, "Reading dead letters…"));
+  put(main,
+    h("div", { class: "title" }, h("h1", {}, query.group ? `Group ${query.group}` : "Dead letters"),
+      query.group ? h("a", { href: "#/letters" }, "All groups") : null, h("span", { class: "space" }),
+      h("button", { type: "button", class: "plain", onclick: () => load() }, "Read again")),
+    conditionsForm(query), list);
+  const asList = Boolean(query.group || query.list || query.text);
+  const load = async () => {
+    try {
+      if (asList) await showLetters(list, query);
+      else await showGroups(list, query);
+    } catch (failed) {
+      // A failure is no empty list.
+      put(list, h("p", { class: "note bad", role: "alert" }, `The dead letters could not be read: ${failed.message}`));
+    }
+  };
+  load();
+  // Another viewer, or this one, has changed them.
+  const changed = () => load();
+  addEventListener("letters-changed", changed);
+  return () => removeEventListener("letters-changed", changed);
+}
+
+function conditionsForm(query) {
+  const fields = FIELDS.map(([name, label, hint]) => h("div", { class: "field" }, h("label", { for: `c-${name}` }, label),
+    h("input", { id: `c-${name}`, name, value: query[name] ?? "", placeholder: hint, spellcheck: "false" })));
+  const cause = h("select", { id: "c-cause", name: "cause" }, h("option", { value: "" }, "any"), CAUSES.map((one) => h("option", { value: one, selected: query.cause === one }, one)));
+  const go = (event) => {
+    event.preventDefault();
+    const values = Object.fromEntries([...event.target.elements].filter((one) => one.name).map((one) => [one.name, one.value.trim()]));
+    location.hash = place({ ...values, group: query.group, list: query.list });
+  };
+  return h("form", { class: "filters", role: "search", onsubmit: go }, fields,
+    h("div", { class: "field" }, h("label", { for: "c-cause" }, "Cause"), cause),
+    h("button", { type: "submit" }, "Apply"),
+    Object.keys(query).length ? h("a", { class: "clear", href: "#/letters" }, "Clear") : null);
+}
+
+async function showGroups(list, query) {
+  const { groups, groups_in_all, looked: far } = await get("groups", query);
+  if (groups.length === 0) return put(list, none(query), h("div", { class: "soft" }, looked(far)));
+  const most = Math.max(...groups.map((one) => one.count));
+  const rows = groups.map((one) => h("tr", {},
+    h("td", {}, h("a", { class: "mono", href: place({ ...query, group: one.group }) }, one.group)),
+    h("td", { class: "num" }, h("strong", {}, count(one.count))),
+    h("td", { class: "c-share" }, share(one.count / most)),
+    h("td", {}, one.handler),
+    h("td", {}, h("span", { class: "tag bad" }, one.cause), " ", one.code ? h("span", { class: "tag" }, one.code) : null),
+    h("td", { class: "cut", title: one.error }, one.error),
+    h("td", { class: "nowrap soft c-first", title: one.first }, ago(one.first)),
+    h("td", { class: "nowrap", title: one.last }, ago(one.last)),
+    h("td", { class: "num c-again" }, one.failed_again ? count(one.failed_again) : "–"),
+    h("td", { class: "mono soft c-module" }, digest(one.module)),
+    h("td", { class: "right nowrap" }, h("button", { type: "button", class: "small", onclick: () => replay({ conditions: { ...query, group: one.group } }) }, "Replay"))));
+  const heads = [["Group"], ["Letters", "num"], ["", "c-share"], ["Handler"], ["Why"], ["Newest error"], ["First", "c-first"], ["Last"], ["Failed again", "num c-again"], ["Module", "c-module"], ["", ""]];
+  put(list, h("section", { class: "card", "aria-label": "Groups of dead letters" },
+    h("div", { class: "scroll" }, h("table", { class: "groups" }, h("caption", { class: "sr" }, "Dead letters by fault, the largest first"),
+      h("thead", {}, h("tr", {}, heads.map(([name, kind]) => h("th", { scope: "col", class: kind ?? "" }, name || h("span", { class: "sr" }, "more"))))), h("tbody", {}, rows))),
+    h("div", { class: "foot" }, looked(far, groups.length < groups_in_all ? `the largest ${groups.length} of ${count(groups_in_all)} groups are shown` : plural(groups.length, "group")))));
+}
+
+/** A bar without a figure: which of the rows is large. */
+function share(part) {
+  const bar = h("div", { class: "bar", "aria-hidden": "true" }, h("div", {}));
+  bar.firstChild.style.width = `${Math.max(2, part * 100)}%`;
+  return bar;
+}
+
+function none(query) {
+  const any = Object.keys(query).length > 0;
+  return h("div", { class: "card empty" }, h("strong", {}, any ? "No dead letters of this kind" : "No dead letters"),
+    any ? "No letter that was read meets all of the conditions." : "Every event that was decided is done, or was resolved.");
+}
+
+async function showLetters(list, query) {
+  const { list: _list, ...conditions } = query;
+  let page = await get("letters", conditions);
+  if (page.letters.length === 0) return put(list, none(query), h("div", { class: "soft" }, looked(page.looked)));
+  const chosen = new Set();
+  const body = h("tbody");
+  const foot = h("div", { class: "foot" });
+  const status = h("span", { class: "soft" });
+  const all = h("input", { type: "checkbox", "aria-label": "Select all that are shown", onchange: () => {
+    for (const box of body.querySelectorAll("input")) {
+      box.checked = all.checked;
+      (all.checked ? chosen.add(box.value) : chosen.delete(box.value));
+    }
+    told();
+  } });
+  const some = h("button", { type: "button", onclick: () => replay({ ids: [...chosen] }) }, "Replay selected");
+  const less = h("button", { type: "button", class: "danger", onclick: () => discard({ ids: [...chosen] }) }, "Discard selected");
+  const told = () => {
+    some.disabled = less.disabled = chosen.size === 0;
+    text(status, chosen.size ? `${chosen.size} selected` : "");
+    all.indeterminate = chosen.size > 0 && chosen.size < body.children.length;
+  };
+  const row = (one) => h("tr", {},
+    h("td", { class: "c-box" }, h("input", { type: "checkbox", value: one.id, "aria-label": `Select ${one.id}`, onchange: (event) => {
+      (event.target.checked ? chosen.add(one.id) : chosen.delete(one.id));
+      told();
+    } })),
+    h("td", {}, h("a", { class: "mono", href: `#/letter/${encodeURIComponent(one.id)}` }, one.id)),
+    h("td", { class: "nowrap", title: one.dead_since }, ago(one.dead_since)),
+    h("td", {}, h("span", { class: "tag bad" }, one.cause), " ", one.code ? h("span", { class: "tag" }, one.code) : null),
+    h("td", { class: "num c-attempts" }, one.attempts || "–"),
+    h("td", { class: "mono soft c-subject" }, one.event_subject),
+    h("td", { class: "cut", title: one.error }, one.error));
+  const add = () => {
+    body.append(...page.letters.map(row));
+    const more = page.before === null ? null : h("button", { type: "button", class: "small", onclick: next }, "Show older ones");
+    put(foot, looked(page.looked, `${plural(body.children.length, "letter")} shown`), more);
+  };
+  const next = async (event) => {
+    event.target.disabled = true;
+    try {
+      page = await get("letters", { ...conditions, before: page.before });
+      add();
+    } catch (failed) {
+      event.target.disabled = false;
+      toast(`Older letters could not be read: ${failed.message}`);
+    }
+  };
+  add();
+  told();
+  const whole = Object.keys(conditions).length > 0;
+  put(list, h("section", { class: "card", "aria-label": "Dead letters" },
+    h("div", { class: "head" }, some, less, status, h("span", { class: "space" }),
+      whole ? h("button", { type: "button", class: "main", onclick: () => replay({ conditions }) }, query.group ? "Replay the group" : "Replay all of these") : null,
+      whole ? h("button", { type: "button", class: "danger", onclick: () => discard({ conditions }) }, query.group ? "Discard the group" : "Discard all of these") : null),
+    h("div", { class: "scroll" }, h("table", { class: "letters" }, h("caption", { class: "sr" }, "Dead letters, the newest first"),
+      h("thead", {}, h("tr", {}, [h("th", { scope: "col" }, all), ...["Letter", "Dead", "Why"].map((name) => h("th", { scope: "col" }, name)), h("th", { scope: "col", class: "num c-attempts" }, "Attempts"), h("th", { scope: "col", class: "c-subject" }, "Subject"), h("th", { scope: "col" }, "Error")])), body)),
+    foot));
+}

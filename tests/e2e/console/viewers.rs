@@ -1,0 +1,137 @@
+//! What viewers see and do, in a real browser: one browser, one server and one host for all of it.
+
+use serde_json::{Value, json};
+
+use super::{PASSWORD, with_users};
+use crate::mesh::Mesh;
+use crate::support::browser::{Browser, Page};
+
+/// What would run if a page took it as anything but text.
+const HOSTILE: &str = "<img src=x onerror=window.hacked=1><script>window.hacked=1</script>";
+
+async fn log_in(browser: &mut Browser, page: &Page, url: &str, user: &str, password: &str) {
+    browser.open(page, url).await;
+    browser.fill(page, "#f-user", user).await;
+    browser.fill(page, "#f-password", password).await;
+    browser.click(page, "button", "Log in").await;
+    browser
+        .until(
+            page,
+            "document.querySelector('.handlers tbody tr')?.textContent.includes('probe')",
+        )
+        .await;
+    browser
+        .until(page, "document.querySelector('.pulse').textContent === 'live'")
+        .await;
+}
+
+/// A letter that no replay helps, full of markup, and one that succeeds when the stock is there.
+async fn letters(mesh: &Mesh) {
+    let reject: Value = json!({ "op": "reject", "code": "no-such-sku", "message": HOSTILE });
+    mesh.publish_with("orders.probe", &[("X-Note", HOSTILE)], reject.to_string())
+        .await;
+    let needs = json!({ "op": "need", "key": "stock" });
+    mesh.order(needs).await;
+    mesh.wait_letters(2).await;
+    mesh.put("probe", "stock", "7").await;
+}
+
+#[tokio::test]
+async fn a_broken_order_is_found_and_replayed_in_a_browser_and_others_look_on() {
+    let Some(mut browser) = Browser::start() else { return };
+    let (mesh, _host, address) = with_users().await;
+    letters(&mesh).await;
+    let url = format!("http://{address}/");
+    let (anna, reader) = (browser.page(1280, 900).await, browser.page(360, 740).await);
+    log_in(&mut browser, &anna, &url, "anna", PASSWORD).await;
+    log_in(&mut browser, &reader, &url, "reader", "pw").await;
+    // Both see what failed, as faults.
+    browser
+        .until(&anna, "document.querySelector('td.c-dead').textContent === '2'")
+        .await;
+    for page in [&anna, &reader] {
+        browser.value(page, "void (location.hash = '#/letters')").await;
+        browser
+            .until(page, "document.querySelectorAll('.groups tbody tr').length === 2")
+            .await;
+    }
+    // Text of others is text, in the list and in the letter.
+    browser
+        .click(&anna, ".groups tbody tr:has(td[title*='script']) a", "")
+        .await;
+    browser.click(&anna, ".letters a", "probe.").await;
+    let whole = format!("document.querySelector('.error-text')?.textContent === {HOSTILE:?}");
+    browser.until(&anna, &whole).await;
+    let header = format!("[...document.querySelectorAll('dd')].some((one) => one.textContent === {HOSTILE:?})");
+    browser.until(&anna, &header).await;
+    let payload = browser
+        .value(&anna, "document.querySelector('[aria-label=Payload] pre').textContent")
+        .await;
+    let payload: Value = serde_json::from_str(payload.as_str().expect("text")).expect("JSON, laid out");
+    assert_eq!(payload["message"], HOSTILE);
+    assert_eq!(
+        browser
+            .value(&anna, "String(window.hacked) + document.images.length")
+            .await,
+        "undefined1"
+    );
+    // Who may only read is told which permission is missing.
+    let need = ".groups tbody tr:not(:has(td[title*='script'])) button";
+    browser.click(&reader, need, "Replay").await;
+    browser
+        .until(
+            &reader,
+            "document.querySelector('dialog .note.bad')?.textContent.includes('$MESH.replay.probe')",
+        )
+        .await;
+    browser
+        .until(&reader, "document.querySelector('dialog button[type=submit]').disabled")
+        .await;
+    browser.click(&reader, "dialog button", "Cancel").await;
+    // Anna replays, and the reader looks on.
+    browser.value(&anna, "void (location.hash = '#/letters')").await;
+    browser.click(&anna, need, "Replay").await;
+    browser
+        .until(
+            &anna,
+            "document.querySelector('dialog code')?.textContent.startsWith('jetmesh dlq replay --group ')",
+        )
+        .await;
+    browser.click(&anna, "dialog button[type=submit]", "Replay").await;
+    for page in [&anna, &reader] {
+        browser
+            .until(page, "document.querySelector('.run .tag')?.textContent === 'done'")
+            .await;
+        let told = browser
+            .value(page, "document.querySelector('.run').textContent")
+            .await
+            .to_string();
+        assert!(told.contains("1 succeeded") && told.contains("by anna"), "{told}");
+        browser
+            .until(page, "document.querySelectorAll('.groups tbody tr').length === 1")
+            .await;
+    }
+    mesh.wait_letters(1).await;
+    // The other one is discarded.
+    browser.click(&anna, ".groups a", "").await;
+    browser.click(&anna, "button", "Discard the group").await;
+    browser.fill(&anna, "#d-reason", "it's <b>old</b>").await;
+    browser
+        .until(
+            &anna,
+            r"document.querySelector('dialog code').textContent.includes(`--reason 'it'\\''s <b>old</b>'`)",
+        )
+        .await;
+    browser.click(&anna, "dialog button[type=submit]", "Discard").await;
+    browser
+        .until(
+            &anna,
+            "document.querySelector('.empty')?.textContent.startsWith('No dead letters of this kind')",
+        )
+        .await;
+    let settled = mesh.messages("MESH_DEAD", "$MESH.dead.*.*.*.*").await;
+    let reasons: Vec<&str> = settled.iter().filter_map(|one| one.header("Mesh-Settled")).collect();
+    assert!(reasons.contains(&"discarded: it's <b>old</b> (by anna)"), "{reasons:?}");
+    assert_eq!(browser.value(&anna, "String(window.hacked)").await, "undefined");
+    assert_eq!(browser.complaints, Vec::<String>::new());
+}
