@@ -34,6 +34,8 @@ files! {
     "/letter.js": SCRIPT, "letter.js";
     "/actions.js": SCRIPT, "actions.js";
     "/runs.js": SCRIPT, "runs.js";
+    "/modules.js": SCRIPT, "modules.js";
+    "/state.js": SCRIPT, "state.js";
     "/where.js": SCRIPT, "where.js";
     "/waiting.js": SCRIPT, "waiting.js";
 }

@@ -5,7 +5,7 @@ use super::query::Query;
 use super::session::ViewerSession;
 use super::site::json;
 use super::trouble::ConsoleError;
-use super::{letters, now, rights, waiting, whereabouts};
+use super::{letters, modules, now, rights, state, waiting, whereabouts};
 use crate::http::Answer;
 
 pub async fn answer(session: &ViewerSession, call: &str, query: &Query) -> Result<Answer, ConsoleError> {
@@ -20,6 +20,10 @@ pub async fn answer(session: &ViewerSession, call: &str, query: &Query) -> Resul
         "groups" => json(&letters::groups(session, query).await?),
         "letters" => json(&letters::letters(session, query).await?),
         "trace" => json(&whereabouts::trace(session, query).await?),
+        "modules" => json(&modules::modules(session).await?),
+        "buckets" => json(&serde_json::json!({ "buckets": state::buckets(&session.plan) })),
+        "keys" => json(&state::keys(session, query).await?),
+        "key" => json(&state::key(session, query).await?),
         "retrying" => json(&waiting::retrying(session, query).await?),
         "waiting" => json(&waiting::others(session).await?),
         _ => Err(ConsoleError::missing(format!("there is no query {call}"))),

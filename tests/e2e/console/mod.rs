@@ -7,10 +7,16 @@ use crate::support::server::Options;
 use crate::support::wait::SOON;
 use crate::support::{Host, NatsServer, http};
 
+mod pictures;
 mod viewers;
 mod wire;
 
 const PASSWORD: &str = "hunter2-of-anna";
+
+/// The admin address of a host.
+async fn admin_address(host: &Host) -> SocketAddr {
+    http::address(&host.wait_for_line(says(&["the admin address answers"]), SOON).await)
+}
 
 /// A server with users, of whom `few` may do little and `reader` only read, and a host with an admin address.
 async fn with_users() -> (Mesh, Host, SocketAddr) {
@@ -32,6 +38,6 @@ async fn with_users() -> (Mesh, Host, SocketAddr) {
     let config = Config::probe().nats("user = \"host\"").nats("password = \"pw\"");
     let mesh = Mesh::with_client(server, client, config);
     let host = mesh.host(&[("JETMESH_ADMIN__LISTEN", "127.0.0.1:0")]).await;
-    let address = http::address(&host.wait_for_line(says(&["the admin address answers"]), SOON).await);
+    let address = admin_address(&host).await;
     (mesh, host, address)
 }

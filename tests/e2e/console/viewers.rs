@@ -119,7 +119,7 @@ async fn a_broken_order_is_found_and_replayed_in_a_browser_and_others_look_on() 
     browser
         .until(
             &anna,
-            r"document.querySelector('dialog code').textContent.includes(`--reason 'it'\\''s <b>old</b>'`)",
+            r"document.querySelector('dialog code')?.textContent.includes(`--reason 'it'\\''s <b>old</b>'`)",
         )
         .await;
     browser.click(&anna, "dialog button[type=submit]", "Discard").await;
@@ -132,6 +132,47 @@ async fn a_broken_order_is_found_and_replayed_in_a_browser_and_others_look_on() 
     let settled = mesh.messages("MESH_DEAD", "$MESH.dead.*.*.*.*").await;
     let reasons: Vec<&str> = settled.iter().filter_map(|one| one.header("Mesh-Settled")).collect();
     assert!(reasons.contains(&"discarded: it's <b>old</b> (by anna)"), "{reasons:?}");
+    // What the event wrote is a key, and its history names the event.
+    browser
+        .value(&anna, "void (location.hash = '#/state?bucket=probe&key=stock')")
+        .await;
+    browser
+        .until(
+            &anna,
+            "document.querySelector('[aria-label=Value]')?.textContent.includes('revision')",
+        )
+        .await;
+    browser
+        .until(
+            &anna,
+            "document.querySelector('[aria-label=History]').textContent.includes('written by other means')",
+        )
+        .await;
+    browser.value(&anna, "void (location.hash = '#/modules')").await;
+    browser
+        .until(
+            &anna,
+            "document.querySelector('[aria-label=\\'Modules by handler\\']')?.textContent.includes('1 host of 1')",
+        )
+        .await;
+    // A pause is told with its author and its reason.
+    browser.value(&anna, "void (location.hash = '#/waiting')").await;
+    browser.click(&anna, "button", "Pause…").await;
+    browser.fill(&anna, "#p-reason", HOSTILE).await;
+    browser.click(&anna, "dialog button[type=submit]", "Pause").await;
+    let paused = format!(
+        "[...document.querySelectorAll('[aria-label=\\'Paused handlers\\'] .part')].some((one) => \
+         one.textContent.includes('by anna, at the console') && one.textContent.includes({HOSTILE:?}))"
+    );
+    browser.until(&anna, &paused).await;
+    browser.click(&anna, "button", "Resume").await;
+    browser.click(&anna, "dialog button[type=submit]", "Resume").await;
+    browser
+        .until(
+            &anna,
+            "document.querySelector('[aria-label=\\'Paused handlers\\'] .empty')",
+        )
+        .await;
     assert_eq!(browser.value(&anna, "String(window.hacked)").await, "undefined");
     assert_eq!(browser.complaints, Vec::<String>::new());
 }

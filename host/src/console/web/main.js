@@ -9,6 +9,8 @@ import { letters } from "./letters.js";
 import { letter } from "./letter.js";
 import { where } from "./where.js";
 import { waiting } from "./waiting.js";
+import { modules } from "./modules.js";
+import { state } from "./state.js";
 import "./runs.js";
 
 const SCREENS = [
@@ -16,6 +18,8 @@ const SCREENS = [
   { path: "letters", name: "Dead letters", show: letters, icon: "M3 6h18v12H3zM3 7l9 6 9-6" },
   { path: "where", name: "Where is it?", show: where, icon: "M11 4a7 7 0 1 0 0 14 7 7 0 0 0 0-14zM16 16l5 5" },
   { path: "waiting", name: "Waiting", show: waiting, icon: "M12 3a9 9 0 1 0 0 18 9 9 0 0 0 0-18zM12 7v5l3 3" },
+  { path: "modules", name: "Modules", show: modules, icon: "M12 3l8 4.5v9L12 21l-8-4.5v-9zM4 7.5l8 4.5 8-4.5M12 12v9" },
+  { path: "state", name: "State", show: state, icon: "M4 6c0-4 16-4 16 0v12c0 4-16 4-16 0zM4 6c0 4 16 4 16 0M4 12c0 4 16 4 16 0" },
   { path: "letter", of: "letters", name: "Dead letter", show: letter },
 ];
 

@@ -1,0 +1,46 @@
+// Modules: which host serves which handler with which.
+
+import { get } from "./api.js";
+import { h, put } from "./dom.js";
+import { ago, count, digest, plural } from "./format.js";
+
+export function modules(main) {
+  const body = h("div", { class: "stack" }, h("p", { class: "loading" }, "Asking the hosts…"));
+  const load = async () => {
+    try {
+      const answer = await get("modules");
+      put(body, answer.denied ? h("p", { class: "note bad" }, answer.denied) : null, handlersCard(answer), hostsCard(answer));
+    } catch (failed) {
+      put(body, h("p", { class: "note bad", role: "alert" }, `The hosts could not be asked: ${failed.message}`));
+    }
+  };
+  put(main, h("div", { class: "title" }, h("h1", {}, "Modules"), h("span", { class: "space" }), h("button", { type: "button", class: "plain", onclick: load }, "Ask again")), body);
+  load();
+}
+
+const head = (names) => h("thead", {}, h("tr", {}, names.map((name) => h("th", { scope: "col" }, name))));
+
+function handlersCard({ handlers, files, hosts }) {
+  const names = [...new Set([...Object.keys(files), ...Object.keys(handlers)])].sort();
+  const rows = names.flatMap((name) => {
+    const all = Object.entries(handlers[name] ?? {});
+    if (all.length === 0) return [h("tr", {}, h("td", {}, h("strong", {}, name)), h("td", { class: "soft", colspan: 3 }, "no host that answers serves it"), h("td", { class: "mono soft break" }, files[name] ?? ""))];
+    return all.map(([module, { hosts: on }], at) => h("tr", {},
+      h("td", {}, at === 0 ? h("strong", {}, name) : null, at === 0 && all.length > 1 ? h("span", { class: "tag warn" }, `${all.length} modules`) : null),
+      h("td", { class: "mono", title: module }, digest(module)),
+      h("td", {}, plural(on.length, "host"), h("span", { class: "soft" }, ` of ${hosts.length}`), h("div", { class: "mono soft" }, on.slice(0, 6).map((one) => one.host).join(" "), on.length > 6 ? " …" : ""),
+        on.filter((one) => one.not_taken).map((one) => h("div", { class: "warn break" }, `${one.host}: ${one.not_taken}`))),
+      h("td", { class: "nowrap" }, ago(on.map((one) => one.since).sort().at(-1))),
+      h("td", { class: "mono soft break" }, at === 0 ? files[name] ?? "not in the configuration here" : "")));
+  });
+  return h("section", { class: "card", "aria-label": "Modules by handler" }, h("div", { class: "head" }, h("h2", {}, "By handler"), h("span", { class: "soft" }, "more than one module outside of a rolling update is a mistake")),
+    h("div", { class: "scroll" }, h("table", {}, head(["Handler", "Module", "Served by", "Since", "File, by the configuration"]), h("tbody", {}, rows))));
+}
+
+function hostsCard({ hosts }) {
+  const rows = hosts.map((one) => h("tr", {}, h("td", { class: "mono" }, one.host), h("td", {}, one.version), h("td", { title: one.started }, ago(one.started)), h("td", { class: "num" }, count(one.handlers)),
+    h("td", { class: `num ${Math.abs(one.clock_ahead_ms) >= 1000 ? "warn" : ""}` }, `${one.clock_ahead_ms} ms`), h("td", { class: `num ${one.log_lines_lost ? "warn" : ""}` }, count(one.log_lines_lost)),
+    h("td", {}, one.panics.length ? one.panics.map((panic) => h("div", { class: "bad break" }, `${panic.task}, ${plural(panic.count, "time")}, ${ago(panic.at)}: ${panic.last}`)) : "–")));
+  return h("section", { class: "card", "aria-label": "Hosts" }, h("div", { class: "head" }, h("h2", {}, "Hosts")),
+    hosts.length ? h("div", { class: "scroll" }, h("table", {}, h("thead", {}, h("tr", {}, [["Host"], ["Version"], ["Started"], ["Handlers", "num"], ["Clock ahead", "num"], ["Log lines lost", "num"], ["Defects since the start"]].map(([name, kind]) => h("th", { scope: "col", class: kind ?? "" }, name)))), h("tbody", {}, rows))) : h("div", { class: "empty" }, h("strong", {}, "No host answers"), "Figures of hosts are not known."));
+}
