@@ -10,9 +10,11 @@ use super::query::Query;
 use super::session::ViewerSession;
 use super::trouble::ConsoleError;
 use crate::broker::provision::DEAD;
+use crate::dlq::group::FaultKey;
 use crate::dlq::select;
 use crate::dlq::survey::survey;
 use crate::event::rfc3339;
+use crate::mesh_streams::notes;
 use crate::report::letters::{GroupJson, LetterJson, ShowJson};
 
 /// What one look at the groups reads at most, and for how long.
@@ -52,8 +54,16 @@ pub async fn groups(session: &ViewerSession, query: &Query) -> Result<Value, Con
         unread: survey.unread.told(),
     };
     let all = survey.groups.sorted();
-    let told: Vec<GroupJson<'_>> = all.iter().take(GROUPS_MAX).map(GroupJson::from).collect();
-    Ok(serde_json::json!({ "groups": told, "groups_in_all": all.len(), "looked": looked }))
+    // Who may not read them sees the groups all the same.
+    let loaded = notes::load(&connection).await;
+    let unread = loaded.as_ref().err().map(ToString::to_string);
+    let notes = loaded.unwrap_or_default();
+    let told: Vec<GroupJson<'_>> = all
+        .iter()
+        .take(GROUPS_MAX)
+        .map(|group| GroupJson::of(group, &notes))
+        .collect();
+    Ok(serde_json::json!({ "groups": told, "groups_in_all": all.len(), "looked": looked, "notes_unread": unread }))
 }
 
 pub async fn letters(session: &ViewerSession, query: &Query) -> Result<Value, ConsoleError> {
@@ -88,6 +98,9 @@ pub async fn letter(session: &ViewerSession, id: &str) -> Result<Value, ConsoleE
             None => ConsoleError::missing(format!("there is no dead letter {id}")),
         });
     };
+    let note = notes::of(&connection, &FaultKey::of(&letter).id())
+        .await
+        .unwrap_or_default();
     let bytes = letter.payload.len();
     if bytes > PAYLOAD_MAX {
         // Text is cut between two characters.
@@ -96,7 +109,7 @@ pub async fn letter(session: &ViewerSession, id: &str) -> Result<Value, ConsoleE
         letter.payload.truncate(end);
     }
     Ok(
-        serde_json::json!({ "letter": ShowJson::from(&letter), "payload_bytes": bytes, "payload_cut": bytes > PAYLOAD_MAX }),
+        serde_json::json!({ "letter": ShowJson::of(&letter, note), "payload_bytes": bytes, "payload_cut": bytes > PAYLOAD_MAX }),
     )
 }
 

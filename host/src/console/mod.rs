@@ -10,6 +10,7 @@ mod login;
 mod modules;
 mod now;
 mod orders;
+mod people;
 mod queries;
 mod query;
 mod rights;

@@ -9,6 +9,7 @@ use serde_json::json;
 
 use super::Console;
 use super::conditions::{LetterSelection, quoted};
+use super::people;
 use super::runs::{self, ReplayOrder};
 use super::session::ViewerSession;
 use super::site::{body, json as answer};
@@ -46,6 +47,8 @@ pub async fn obey(
             answer(&json!({ "command": order.command() }))
         }
         "discard" => answer(&discarded(&session, &body::<DiscardOrder>(request).await?).await?),
+        "note" => answer(&people::note(&session, body(request).await?).await?),
+        "edit" => answer(&people::correct(&session, body(request).await?).await?),
         "retry-now" => answer(&waiting::act(&session, body(request).await?, false).await?),
         "give-up" => answer(&waiting::act(&session, body(request).await?, true).await?),
         "pause" => answer(&waiting::pause(&session, body(request).await?).await?),

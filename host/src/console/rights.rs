@@ -21,7 +21,7 @@ pub async fn missing(session: &ViewerSession) -> Result<BTreeMap<&'static str, O
         |one| format!("{}.{}", one.stream, one.consumer),
     );
     let bucket = format!("$KV.{MESH_BUCKET}.check");
-    let orders: [(&str, Vec<String>); 6] = [
+    let orders: [(&str, Vec<String>); 7] = [
         ("replay", vec![format!("$MESH.replay.{name}.list.check")]),
         ("discard", vec![format!("$MESH.dead.check.{name}.check.check")]),
         ("retry-now", vec![format!("$JS.ACK.{consumer}.check")]),
@@ -30,6 +30,7 @@ pub async fn missing(session: &ViewerSession) -> Result<BTreeMap<&'static str, O
             "pause",
             vec![bucket.clone(), format!("{prefix}.CONSUMER.PAUSE.{consumer}.check")],
         ),
+        ("note", vec![bucket.clone()]),
         ("schedule", vec![bucket, format!("$MESH.state.{MESH_BUCKET}.check")]),
     ];
     let all = orders.into_iter().map(|(order, subjects)| {

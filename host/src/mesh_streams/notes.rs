@@ -60,9 +60,15 @@ pub async fn load(connection: &Connection) -> Result<BTreeMap<String, GroupNote>
         subjects => subjects?,
     };
     let prefix = key_subject(MESH_BUCKET, KEY);
-    let groups = subjects.iter().filter_map(|subject| subject.strip_prefix(&prefix));
+    let mut groups: Vec<String> = Vec::new();
+    for subject in &subjects {
+        groups.extend(subject.strip_prefix(&prefix).map(str::to_owned));
+    }
     let notes = stream::iter(groups)
-        .map(|group| async move { Ok::<_, Error>((group.to_owned(), of(connection, group).await?)) })
+        .map(|group: String| async move {
+            let note = of(connection, &group).await?;
+            Ok::<_, Error>((group, note))
+        })
         .buffer_unordered(AT_ONCE)
         .try_filter_map(|(group, note)| async move { Ok(note.map(|note| (group, note))) });
     notes.try_collect().await

@@ -62,7 +62,7 @@ async fn the_pictures_of_the_documentation_are_taken() {
     browser
         .value(
             &page,
-            "document.querySelectorAll('.trace .part details').forEach((one) => { one.open = true; })",
+            "[...document.querySelectorAll('.trace details')].forEach((one) => { one.open = one.textContent.startsWith('Wrote'); })",
         )
         .await;
     take(&mut browser, &page, "where").await;

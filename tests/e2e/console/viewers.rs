@@ -75,6 +75,27 @@ async fn a_broken_order_is_found_and_replayed_in_a_browser_and_others_look_on() 
             .await,
         "undefined1"
     );
+    // The payload is corrected, and a note is left; both keep who it was.
+    browser.click(&anna, "button", "Correct…").await;
+    let corrected = format!("{{\"op\": \"reject\", \"code\": \"no-such-sku\", \"message\": \"{HOSTILE}\", \"n\": 1}}");
+    browser.fill(&anna, "#e-payload", "not JSON").await;
+    browser.click(&anna, "dialog button[type=submit]", "Store").await;
+    browser
+        .until(
+            &anna,
+            "document.querySelector('dialog .note.bad')?.textContent.includes('the new one is not')",
+        )
+        .await;
+    browser.fill(&anna, "#e-payload", &corrected).await;
+    browser.click(&anna, "dialog button[type=submit]", "Store").await;
+    browser.until(&anna, "[...document.querySelectorAll('dd')].some((one) => one.textContent.startsWith('1 time, the last by anna'))").await;
+    browser.click(&anna, "dd a.mono", "").await;
+    browser.click(&anna, "button", "Note…").await;
+    browser.fill(&anna, "#n-text", HOSTILE).await;
+    browser.click(&anna, "dialog button[type=submit]", "Store").await;
+    browser.value(&anna, "void (location.hash = '#/letters')").await;
+    let noted = format!("document.querySelector('.noted')?.textContent.includes({HOSTILE:?})");
+    browser.until(&anna, &noted).await;
     // Who may only read is told which permission is missing.
     let need = ".groups tbody tr:not(:has(td[title*='script'])) button";
     browser.click(&reader, need, "Replay").await;

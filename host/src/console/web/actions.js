@@ -1,7 +1,7 @@
 // What a viewer does. Each order is shown with the command that does the same, before it is given.
 
 import { get, me, post } from "./api.js";
-import { command, h, put, text, toast } from "./dom.js";
+import { command, h, put, text, toast, word } from "./dom.js";
 import { count, plural } from "./format.js";
 
 /** What the viewer may do: the missing permission of each order, or null. */
@@ -114,4 +114,40 @@ export function discard(selection) {
   });
   reason.addEventListener("change", () => show().catch((failed) => say(failed.message)));
   show().catch((failed) => say(failed.message));
+}
+
+/** Gives a letter another payload: it stays the same event. */
+export function correct(letter) {
+  const payload = h("textarea", { id: "e-payload", rows: 12, spellcheck: "false" });
+  payload.value = letter.payload.data;
+  const reason = h("input", { id: "e-reason", maxlength: "300" });
+  ask({
+    title: "Correct the payload", verb: "Store", order: "discard",
+    body: [h("p", {}, "The letter keeps both versions, and who has made the new one. A replay then takes the new one, as the same event."),
+      h("div", { class: "field" }, h("label", { for: "e-payload" }, "Payload"), payload), h("div", { class: "field" }, h("label", { for: "e-reason" }, "Reason, which is stored"), reason), command(`jetmesh dlq edit ${letter.id}`)],
+    act: async () => {
+      const done = await post("edit", { id: letter.id, sequence: letter.sequence, payload: payload.value, reason: reason.value.trim() || null });
+      toast(`${done.edited ? "The payload is corrected" : "The payload is the same"}.${done.replay ? " A replay was asked for meanwhile, and may have run the one before." : ""}`);
+      changed();
+    },
+  });
+}
+
+/** A note and an owner on a group, for the next person who looks. */
+export function note(group) {
+  const words = h("textarea", { id: "n-text", rows: 3, maxlength: "500" });
+  const owner = h("input", { id: "n-owner", maxlength: "100" });
+  const line = h("div");
+  const show = () => put(line, command(`jetmesh dlq note ${group}${words.value.trim() ? ` ${word(words.value.trim())}` : ""}${owner.value.trim() ? ` --owner ${word(owner.value.trim())}` : ""}`));
+  for (const one of [words, owner]) one.addEventListener("input", show);
+  show();
+  ask({
+    title: `Note on group ${group}`, verb: "Store", order: "note",
+    body: [h("p", {}, "It replaces the note before. What is left empty stays as it is."), h("div", { class: "field" }, h("label", { for: "n-text" }, "Note"), words), h("div", { class: "field" }, h("label", { for: "n-owner" }, "Who takes care of the group"), owner), line],
+    act: async () => {
+      await post("note", { group, text: words.value.trim() || null, owner: owner.value.trim() || null });
+      toast("The note is stored.");
+      changed();
+    },
+  });
 }

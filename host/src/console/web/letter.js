@@ -3,7 +3,8 @@
 import { get } from "./api.js";
 import { command, h, put } from "./dom.js";
 import { ago, bytes, clock, digest, plural } from "./format.js";
-import { discard, replay } from "./actions.js";
+import { correct, discard, replay } from "./actions.js";
+import { noted } from "./letters.js";
 
 const WHY = {
   exhausted: "all of its attempts failed",
@@ -40,6 +41,7 @@ function show({ letter: one, payload_bytes, payload_cut }) {
       h("div", {}, h("h1", { class: "mono break" }, one.id), h("div", { class: "line soft" }, h("span", { class: "tag bad" }, one.cause), one.code ? h("span", { class: "tag" }, one.code) : null, `dead since ${ago(one.dead_since)}`)),
       h("span", { class: "space" }),
       h("a", { class: "button-like", href: `#/where?id=${encodeURIComponent(one.event)}` }, "Where is it?"),
+      canReplay && !payload_cut && one.payload.encoding === "text" ? h("button", { type: "button", onclick: () => correct(one) }, "Correct…") : null,
       canReplay ? h("button", { type: "button", class: "main", onclick: () => replay({ ids: [one.id] }) }, "Replay") : null,
       h("button", { type: "button", class: "danger", onclick: () => discard({ ids: [one.id] }) }, "Discard")),
     h("p", { class: "error-text break" }, one.error || "no error is known"),
@@ -55,6 +57,7 @@ function show({ letter: one, payload_bytes, payload_cut }) {
     last?.log?.length ? lines("Log of the last attempt", last.log) : null,
     h("section", { class: "card", "aria-label": "Commands" }, h("div", { class: "head" }, h("h2", {}, "The same by command")), h("div", { class: "body stack" },
       command(`jetmesh dlq show ${one.id}`),
+      command(`jetmesh dlq edit ${one.id}`),
       canReplay ? [h("span", { class: "soft" }, "what a fixed module would do with it; changes nothing"), command(`jetmesh dlq rehearse ${one.id} --module FIXED.wasm`)] : null)),
   ];
 }
@@ -68,6 +71,8 @@ function facts(one) {
     ["Stored", one.event_time ? `${clock(one.event_time)} in ${one.stream}` : one.stream],
     ["Dead since", `${clock(one.dead_since)}, ${ago(one.dead_since)}`],
     ["Group", h("a", { class: "mono", href: `#/letters?group=${one.group}` }, one.group)],
+    ["Note", one.note ? noted(one.note) : null],
+    ["Corrected", one.edits?.length ? `${plural(one.edits.length, "time")}, the last by ${one.edits.at(-1).by} ${ago(one.edits.at(-1).at)}${one.edits.at(-1).reason ? `: ${one.edits.at(-1).reason}` : ""}` : null],
     ["Decided", one.death ? `by entry ${one.death} of ledger ${one.ledger}` : null],
     ["Redriven", one.redriven ? `${plural(one.redriven, "time")} by the mesh itself` : null],
   ];

@@ -3,7 +3,7 @@
 import { get } from "./api.js";
 import { h, put, text, toast } from "./dom.js";
 import { ago, clock, count, digest, plural } from "./format.js";
-import { discard, replay } from "./actions.js";
+import { discard, note, replay } from "./actions.js";
 
 const CAUSES = ["exhausted", "rejected", "max-deliver", "terminated", "lost", "gave-up", "undeliverable"];
 const FIELDS = [
@@ -65,7 +65,7 @@ function conditionsForm(query) {
 }
 
 async function showGroups(list, query) {
-  const { groups, groups_in_all, looked: far } = await get("groups", query);
+  const { groups, groups_in_all, looked: far, notes_unread } = await get("groups", query);
   if (groups.length === 0) return put(list, none(query), h("div", { class: "soft" }, looked(far)));
   const most = Math.max(...groups.map((one) => one.count));
   const rows = groups.map((one) => h("tr", {},
@@ -74,7 +74,7 @@ async function showGroups(list, query) {
     h("td", { class: "c-share" }, share(one.count / most)),
     h("td", {}, one.handler),
     h("td", {}, h("span", { class: "tag bad" }, one.cause), " ", one.code ? h("span", { class: "tag" }, one.code) : null),
-    h("td", { class: "cut", title: one.error }, one.error),
+    h("td", { class: "cut", title: one.error }, one.error, one.note ? h("div", { class: "noted", title: noted(one.note) }, noted(one.note)) : null),
     h("td", { class: "nowrap soft c-first", title: one.first }, ago(one.first)),
     h("td", { class: "nowrap", title: one.last }, ago(one.last)),
     h("td", { class: "num c-again" }, one.failed_again ? count(one.failed_again) : "–"),
@@ -84,8 +84,11 @@ async function showGroups(list, query) {
   put(list, h("section", { class: "card", "aria-label": "Groups of dead letters" },
     h("div", { class: "scroll" }, h("table", { class: "groups" }, h("caption", { class: "sr" }, "Dead letters by fault, the largest first"),
       h("thead", {}, h("tr", {}, heads.map(([name, kind]) => h("th", { scope: "col", class: kind ?? "" }, name || h("span", { class: "sr" }, "more"))))), h("tbody", {}, rows))),
-    h("div", { class: "foot" }, looked(far, groups.length < groups_in_all ? `the largest ${groups.length} of ${count(groups_in_all)} groups are shown` : plural(groups.length, "group")))));
+    h("div", { class: "foot" }, looked(far, groups.length < groups_in_all ? `the largest ${groups.length} of ${count(groups_in_all)} groups are shown` : plural(groups.length, "group")), notes_unread ? h("span", { class: "warn" }, `Notes could not be read: ${notes_unread}`) : null)));
 }
+
+/** A note on a group, on one line. */
+export const noted = (note) => `${[note.owner ? `owner ${note.owner}` : null, note.text].filter(Boolean).join(": ")} (${note.by}, ${ago(note.at)})`;
 
 /** A bar without a figure: which of the rows is large. */
 function share(part) {
@@ -153,6 +156,7 @@ async function showLetters(list, query) {
   const whole = Object.keys(conditions).length > 0;
   put(list, h("section", { class: "card", "aria-label": "Dead letters" },
     h("div", { class: "head" }, some, less, status, h("span", { class: "space" }),
+      query.group ? h("button", { type: "button", onclick: () => note(query.group) }, "Note…") : null,
       whole ? h("button", { type: "button", class: "main", onclick: () => replay({ conditions }) }, query.group ? "Replay the group" : "Replay all of these") : null,
       whole ? h("button", { type: "button", class: "danger", onclick: () => discard({ conditions }) }, query.group ? "Discard the group" : "Discard all of these") : null),
     h("div", { class: "scroll" }, h("table", { class: "letters" }, h("caption", { class: "sr" }, "Dead letters, the newest first"),
