@@ -18,6 +18,7 @@ fn documents() -> Vec<PathBuf> {
     let folder = std::fs::read_dir(root.join("docs")).expect("the folder of the documents");
     let pages = folder.map(|file| file.expect("it is readable").path());
     pages
+        .filter(|path| path.extension().is_some_and(|extension| extension == "md"))
         .chain([root.join("README.md"), root.join("handlers/README.md")])
         .collect()
 }
