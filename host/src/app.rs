@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Mutex, mpsc};
 
-use crate::admin::{HostStage, Stage};
+use crate::admin::{AdminAddress, HostStage, Stage};
 use crate::broker::connection::{redial_delay, token};
 use crate::broker::provision::provision;
 use crate::broker::shared::Shared;
@@ -21,7 +21,6 @@ use crate::fit;
 use crate::handler_task::lane::Lane;
 use crate::handler_task::replay::order::{RedriveOrder, RedriveOrders};
 use crate::handler_task::{advisory, pauses, reload};
-use crate::http::HttpListener;
 use crate::ledger::Bucket;
 use crate::ledger::store::known;
 use crate::mesh_streams::pauses::Pauses;
@@ -181,7 +180,7 @@ async fn patiently<T>(
 }
 
 /// Runs a host until the drain has begun and what runs is finished. `false`: something had to be left unfinished.
-pub async fn run(plan: Plan, admin: Option<HttpListener>, drain: Drain) -> Result<bool, Error> {
+pub async fn run(plan: Plan, admin: Option<AdminAddress>, drain: Drain) -> Result<bool, Error> {
     let plan = Arc::new(plan);
     let host = token();
     if let Some(limit) = limits::computing() {

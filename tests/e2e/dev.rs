@@ -5,8 +5,10 @@ use std::path::Path;
 
 use async_nats::jetstream;
 use rustix::fs::{FlockOperation, flock};
+use serde_json::json;
 use tempfile::TempDir;
 
+use crate::console::wire::{log_in, post};
 use crate::mesh::{Config, says};
 use crate::shop::{self, Shop};
 use crate::support::cli::jetmesh_with;
@@ -60,6 +62,15 @@ async fn a_program_beside_the_host_is_told_where_nats_is_and_ends_with_it() {
     let health = host.wait_for_line(says(&["metrics and health at http://"]), SOON).await;
     let address = http::address(&health);
     assert_eq!(http::get(address, "/livez").await.status, 200);
+    // In its console a person can publish events, to try things out.
+    let (cookie, csrf) = log_in(address, &json!({ "way": "nothing" })).await;
+    let before = held(&js, "ORDERS").await;
+    for (subject, status) in [("orders.created", 200), ("orders.*", 400), ("$KV.a.b", 400)] {
+        let event = json!({ "subject": subject, "payload": "{}" });
+        let answer = post(address, "publish", &[&cookie, &csrf], &event).await;
+        assert_eq!(answer.status, status, "{answer:?}");
+    }
+    assert_eq!(held(&js, "ORDERS").await, before + 1);
     let runs = || Path::new("/proc").join(pid).exists();
     assert!(runs());
     host.stop().await;

@@ -30,16 +30,25 @@ use crate::plan::Plan;
 use crate::process::drain::Drain;
 use crate::process::service::ServiceManager;
 
-/// The admin address, before anything is answered there.
+/// Listens at an admin address, before anything is answered there.
 ///
 /// # Errors
 /// The address cannot be listened at; the text names it.
-pub fn bind(address: SocketAddr) -> Result<HttpListener, String> {
-    HttpListener::bind(address).map_err(|error| {
+pub fn bind(address: SocketAddr) -> Result<AdminAddress, String> {
+    let listener = HttpListener::bind(address).map_err(|error| {
         format!(
             "admin.listen, {address}: {error}; free this port, or choose another address with --admin, or in [admin]"
         )
-    })
+    })?;
+    let publishes = false;
+    Ok(AdminAddress { listener, publishes })
+}
+
+/// Where a host answers, and whether a viewer can publish events there, to try things out.
+#[derive(Debug)]
+pub struct AdminAddress {
+    pub listener: HttpListener,
+    pub publishes: bool,
 }
 
 /// How far a host has come.
@@ -111,17 +120,18 @@ impl HostStage {
     pub fn answers(
         &self,
         plan: &Arc<Plan>,
-        listener: Option<HttpListener>,
+        address: Option<AdminAddress>,
     ) -> Option<impl Future<Output = ()> + Send + use<>> {
         let manager = ServiceManager::of_environment().unwrap_or_else(|why| {
             tracing::warn!("the service manager cannot be told: {why}");
             None
         });
-        if listener.is_none() && manager.is_none() {
+        if address.is_none() && manager.is_none() {
             return None;
         }
-        let served = listener.map(|listener| {
-            let console = Console::new(Arc::clone(plan), Admission::Credentials, listener.address);
+        let served = address.map(|AdminAddress { listener, publishes }| {
+            let admission = Admission::Credentials { publishes };
+            let console = Console::new(Arc::clone(plan), admission, listener.address);
             (listener, console)
         });
         Some(answer(Arc::clone(&self.0), served, manager))

@@ -9,11 +9,10 @@ use std::time::Duration;
 use tokio::sync::{Mutex, mpsc};
 
 use super::cache_bytes;
-use crate::admin::HostStage;
+use crate::admin::{AdminAddress, HostStage};
 use crate::broker::provision::MESH_BUCKET;
 use crate::handler_task::lane::Lane;
 use crate::handler_task::{pauses, serve, timers};
-use crate::http::HttpListener;
 use crate::ledger::Bucket;
 use crate::ledger::relay::due::{HandlerTimerDue, TimerDue, TimerRoutes};
 use crate::ledger::store::{committer, follow};
@@ -121,12 +120,8 @@ pub fn start(
 }
 
 /// Starts the thread that answers at the admin address, if there is something to answer or to tell.
-pub fn admin(
-    stage: &HostStage,
-    plan: &Arc<Plan>,
-    listener: Option<HttpListener>,
-) -> io::Result<Option<JoinHandle<()>>> {
-    let Some(answers) = stage.answers(plan, listener) else {
+pub fn admin(stage: &HostStage, plan: &Arc<Plan>, address: Option<AdminAddress>) -> io::Result<Option<JoinHandle<()>>> {
+    let Some(answers) = stage.answers(plan, address) else {
         return Ok(None);
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

@@ -43,7 +43,9 @@ pub async fn run(args: &Args, dev: &Dev) -> Result<u8, Error> {
         plan.nats.connections.add_backlog();
     }
     let address = plan.admin.unwrap_or_else(|| (Ipv4Addr::LOCALHOST, 0).into());
-    let listener = admin::bind(address).map_err(Error::Failed)?;
+    let mut admin = admin::bind(address).map_err(Error::Failed)?;
+    admin.publishes = true;
+    let at = admin.listener.address;
     let Some(server) = Server::start(dev, &drain).await? else {
         return Ok(OK);
     };
@@ -54,11 +56,8 @@ pub async fn run(args: &Args, dev: &Dev) -> Result<u8, Error> {
         plan.nats.url,
         server.dir.display()
     );
-    println!("console at http://{}/", listener.address);
-    println!(
-        "metrics and health at http://{}: /metrics, /livez and /readyz",
-        listener.address
-    );
+    println!("console at http://{}/", at);
+    println!("metrics and health at http://{}: /metrics, /livez and /readyz", at);
     if let Some(hint) = hints::elsewhere(&plan.nats.url, &configured) {
         println!("{hint}");
     }
@@ -86,7 +85,7 @@ pub async fn run(args: &Args, dev: &Dev) -> Result<u8, Error> {
     if let Some(beside) = &beside {
         beside.watch(&drain);
     }
-    let clean = app::run(plan, Some(listener), drain).await?;
+    let clean = app::run(plan, Some(admin), drain).await?;
     drop(beside);
     drop(server);
     Ok(if clean { OK } else { UNFINISHED })

@@ -19,8 +19,8 @@ pub async fn run(args: &Args) -> Result<u8, Error> {
     }
     let drain = Drain::default();
     on_signal(&drain)?;
-    let listener = loaded.plan.admin.map(admin::bind).transpose();
-    let clean = app::run(loaded.plan, listener.map_err(Error::Failed)?, drain).await?;
+    let address = loaded.plan.admin.map(admin::bind).transpose();
+    let clean = app::run(loaded.plan, address.map_err(Error::Failed)?, drain).await?;
     Ok(if clean { OK } else { UNFINISHED })
 }
 

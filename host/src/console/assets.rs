@@ -30,6 +30,7 @@ files! {
     "/picture.js": SCRIPT, "picture.js";
     "/login.js": SCRIPT, "login.js";
     "/now.js": SCRIPT, "now.js";
+    "/tryit.js": SCRIPT, "tryit.js";
     "/letters.js": SCRIPT, "letters.js";
     "/letter.js": SCRIPT, "letter.js";
     "/actions.js": SCRIPT, "actions.js";

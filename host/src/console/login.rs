@@ -50,10 +50,12 @@ pub struct SessionJson<'a> {
     pub version: &'static str,
     /// The addresses of NATS, without users.
     pub nats: String,
+    /// Whether events can be published here.
+    pub publishes: bool,
 }
 
 impl<'a> SessionJson<'a> {
-    pub fn of(session: &'a ViewerSession) -> SessionJson<'a> {
+    pub fn of(console: &Console, session: &'a ViewerSession) -> SessionJson<'a> {
         let servers = addresses(&session.plan.nats).into_iter().map(|one| one.server);
         SessionJson {
             who: &session.who,
@@ -61,6 +63,7 @@ impl<'a> SessionJson<'a> {
             mesh: &session.plan.mesh,
             version: env!("CARGO_PKG_VERSION"),
             nats: servers.collect::<Vec<_>>().join(","),
+            publishes: console.publishes(),
         }
     }
 }
@@ -86,12 +89,12 @@ pub async fn session(console: &Console, form: LoginForm) -> Result<Arc<ViewerSes
                 "`jetmesh console` lets in by the address that it prints, with its token: open that one",
             ));
         }
-        (LoginForm::Invitation { .. }, Admission::Credentials) => {
+        (LoginForm::Invitation { .. }, Admission::Credentials { .. }) => {
             return Err(ConsoleError::wrong(
                 "a host takes credentials of NATS, and no invitation",
             ));
         }
-        (form, Admission::Credentials) => of_viewer(nats, form)?,
+        (form, Admission::Credentials { .. }) => of_viewer(nats, form)?,
     };
     let plan = Arc::new(Plan {
         nats,

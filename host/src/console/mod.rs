@@ -33,8 +33,8 @@ use crate::plan::Plan;
 
 /// How a viewer is let in.
 pub enum Admission {
-    /// With credentials of NATS.
-    Credentials,
+    /// With credentials of NATS. `publishes`: a viewer can publish events, to try things out.
+    Credentials { publishes: bool },
     /// By the address that the command prints, with its token: then with the command's own connection settings.
     Invitation(Invitation),
 }
@@ -96,10 +96,15 @@ impl Console {
         self.runs.work().await;
     }
 
+    /// Whether a viewer can publish events.
+    fn publishes(&self) -> bool {
+        matches!(self.admission, Admission::Credentials { publishes: true })
+    }
+
     /// The address for the first viewer.
     pub fn first_address(&self) -> String {
         match &self.admission {
-            Admission::Credentials => format!("http://{}/", self.address),
+            Admission::Credentials { .. } => format!("http://{}/", self.address),
             Admission::Invitation(invitation) => invited(self.address, &invitation.token.lock()),
         }
     }

@@ -1,19 +1,36 @@
 //! The mesh as a whole: how it stands, and what it is made of.
 
 use serde::Serialize;
+use serde_json::{Value, json};
 
 use super::session::ViewerSession;
 use super::trouble::ConsoleError;
 use crate::plan::Plan;
-use crate::report::status::json::MeshStatus;
-use crate::report::status::look_with;
+use crate::report::status::{LetterCounts, dead_letters, look_with};
 
-/// As `jetmesh status --json` prints it, but for what the hosts report word for word: the page has that by the second.
-pub async fn status(session: &ViewerSession) -> Result<MeshStatus, ConsoleError> {
+/// As `jetmesh status --json` prints it, but for what the hosts report word for word, which the page has by the second, and for what
+/// takes long with many dead letters: that is asked for by itself.
+pub async fn status(session: &ViewerSession) -> Result<Value, ConsoleError> {
     let connection = session.connection().await?;
-    let mut status = look_with(&connection, &session.plan).await;
+    let mut status = look_with(&connection, &session.plan, LetterCounts::default(), Vec::new()).await;
     status.hosts.clear();
+    let mut status = json!(status);
+    let handlers = status["handlers"].as_array_mut();
+    for handler in handlers.into_iter().flatten().filter_map(Value::as_object_mut) {
+        handler.remove("dead");
+    }
+    if let Some(status) = status.as_object_mut() {
+        status.remove("redrives");
+    }
     Ok(status)
+}
+
+/// How many dead letters each handler has, and what is to be warned of about them.
+pub async fn dead(session: &ViewerSession) -> Result<Value, ConsoleError> {
+    let connection = session.connection().await?;
+    let mut warnings = Vec::new();
+    let (dead, _) = dead_letters(&connection, &session.plan, &mut warnings).await;
+    Ok(json!({ "dead": dead, "warnings": warnings }))
 }
 
 /// What flows where, by the configuration.

@@ -15,8 +15,10 @@ use super::session::ViewerSession;
 use super::site::{body, json as answer};
 use super::trouble::ConsoleError;
 use super::waiting::{self, ScheduleAct};
+use crate::dlq::condition::pattern;
 use crate::dlq::discard::{Discarded, discard};
 use crate::dlq::meant;
+use crate::event::header_map;
 use crate::http::Answer;
 
 pub async fn obey(
@@ -56,6 +58,7 @@ pub async fn obey(
         "schedule-pause" => answer(&waiting::step(&session, body(request).await?, ScheduleAct::Pause).await?),
         "schedule-resume" => answer(&waiting::step(&session, body(request).await?, ScheduleAct::Resume).await?),
         "schedule-run" => answer(&waiting::step(&session, body(request).await?, ScheduleAct::Run).await?),
+        "publish" if console.publishes() => answer(&published(&session, body(request).await?).await?),
         _ => Err(ConsoleError::missing(format!("there is no order {call}"))),
     }
 }
@@ -106,4 +109,26 @@ async fn discarded(session: &ViewerSession, order: &DiscardOrder) -> Result<Disc
         Some(error) if done.discarded == 0 => Err(error.into()),
         _ => Ok(done),
     }
+}
+
+/// An event to try things out with.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct EventOrdered {
+    subject: String,
+    payload: String,
+}
+
+async fn published(session: &ViewerSession, event: EventOrdered) -> Result<serde_json::Value, ConsoleError> {
+    let wrong = |why: &str| ConsoleError::wrong(format!("subject: {why}"));
+    let subject = pattern(&event.subject).map_err(|why| wrong(&why))?;
+    if subject.contains(['*', '>']) || subject.starts_with('$') {
+        return Err(wrong(
+            "an event has one without wildcards, and none of NATS or of the mesh",
+        ));
+    }
+    let none = header_map(&Vec::new()).unwrap_or_default();
+    let connection = session.connection().await?;
+    let stored = connection.publish(&subject, none, event.payload.into()).await?;
+    Ok(json!({ "sequence": stored.seq }))
 }

@@ -5,17 +5,23 @@ use super::query::Query;
 use super::session::ViewerSession;
 use super::site::json;
 use super::trouble::ConsoleError;
-use super::{letters, modules, now, rights, state, waiting, whereabouts};
+use super::{Console, letters, modules, now, rights, state, waiting, whereabouts};
 use crate::http::Answer;
 
-pub async fn answer(session: &ViewerSession, call: &str, query: &Query) -> Result<Answer, ConsoleError> {
+pub async fn answer(
+    console: &Console,
+    session: &ViewerSession,
+    call: &str,
+    query: &Query,
+) -> Result<Answer, ConsoleError> {
     if let Some(id) = call.strip_prefix("letter/") {
         return json(&letters::letter(session, id).await?);
     }
     match call {
-        "session" => json(&SessionJson::of(session)),
+        "session" => json(&SessionJson::of(console, session)),
         "mesh" => json(&now::picture(&session.plan)),
         "status" => json(&now::status(session).await?),
+        "dead" => json(&now::dead(session).await?),
         "rights" => json(&rights::missing(session).await?),
         "groups" => json(&letters::groups(session, query).await?),
         "letters" => json(&letters::letters(session, query).await?),

@@ -108,7 +108,7 @@ impl Console {
             (call, false) => {
                 patience.raise(QUERY_MAX);
                 let query = Query::of(request.uri().query());
-                queries::answer(&session, call, &query).await
+                queries::answer(self, &session, call, &query).await
             }
             (call, true) => {
                 patience.raise(QUERY_MAX);
@@ -126,7 +126,7 @@ impl Console {
                 "64 sessions are open here, and no more can be: log out in another browser, or wait until one is idle for 30 minutes",
             ));
         };
-        let mut answer = json(&SessionJson::of(&session))?;
+        let mut answer = json(&SessionJson::of(self, &session))?;
         self.set_cookie(&mut answer, &secret, "");
         Ok(answer)
     }

@@ -9,7 +9,7 @@ use crate::support::{Host, NatsServer, http};
 
 mod pictures;
 mod viewers;
-mod wire;
+pub mod wire;
 
 const PASSWORD: &str = "hunter2-of-anna";
 

@@ -25,7 +25,7 @@ async fn send(address: SocketAddr, line: &str, headers: &[&str], body: &str) -> 
 }
 
 /// As a page of the console sends it.
-async fn post(address: SocketAddr, path: &str, more: &[&str], body: &Value) -> Answer {
+pub async fn post(address: SocketAddr, path: &str, more: &[&str], body: &Value) -> Answer {
     let origin = format!("Origin: http://{address}");
     send(
         address,
@@ -37,7 +37,7 @@ async fn post(address: SocketAddr, path: &str, more: &[&str], body: &Value) -> A
 }
 
 /// Logs in; returns the header with the cookie, and that with the token.
-async fn log_in(address: SocketAddr, form: &Value) -> (String, String) {
+pub async fn log_in(address: SocketAddr, form: &Value) -> (String, String) {
     let answer = post(address, "login", &[], form).await;
     assert_eq!(answer.status, 200, "{answer:?}");
     let cookie = cookie(&answer);
@@ -79,7 +79,10 @@ async fn a_viewer_is_let_in_with_credentials_of_nats_and_can_do_what_these_can_a
     let cookie = cookie(&answer);
     assert!(cookie.starts_with(&format!("jetmesh-{}=", address.port())), "{cookie}");
     assert!(cookie.ends_with("; Path=/; HttpOnly; SameSite=Strict"), "{cookie}");
-    let (cookie, _) = log_in(address, &form).await;
+    let (cookie, csrf) = log_in(address, &form).await;
+    // Events are published only where a mesh is for trying things out.
+    let event = json!({ "subject": "orders.probe", "payload": "{}" });
+    assert_eq!(post(address, "publish", &[&cookie, &csrf], &event).await.status, 404);
     let status = send(address, "GET /api/status", &[&cookie], "").await.json();
     assert_eq!(status["handlers"][0]["state"], "serving", "{status}");
     let mesh = send(address, "GET /api/mesh", &[&cookie], "").await.json();

@@ -1,11 +1,12 @@
 // Now: how each handler stands, and what flows where.
 
-import { get } from "./api.js";
+import { get, me } from "./api.js";
 import { spark } from "./charts.js";
 import { h, look, put, text } from "./dom.js";
 import { ago, count, digest, plural, rate, span, took } from "./format.js";
 import { live } from "./live.js";
 import { picture } from "./picture.js";
+import { tryIt } from "./tryit.js";
 
 /** How often it is asked what waits. */
 const EVERY = 5000;
@@ -24,7 +25,7 @@ const COLUMNS = [
   ["waiting", "Waiting", (row) => row.status?.pending ?? 0, true],
   ["oldest", "Oldest", (row) => (row.status?.oldest ? -Date.parse(row.status.oldest) : -Infinity), true],
   ["retrying", "Retrying", (row) => row.status?.retrying ?? 0, true],
-  ["dead", "Dead", (row) => row.status?.dead ?? 0, true],
+  ["dead", "Dead", (row) => row.dead ?? 0, true],
   ["module", "Module", (row) => row.status?.module ?? ""],
 ];
 
@@ -38,54 +39,72 @@ export function now(main) {
     h("div", { class: "title" }, h("h1", {}, "Now"), h("span", { class: "space" }), h("span", { class: "soft", id: "hosts" })),
     notes,
     h("div", { class: "tiles" }, tiles.map((one) => one.node)),
+    me.session.publishes ? h("div", { id: "try" }) : null,
     h("section", { class: "card", "aria-label": "Handlers" }, h("div", { class: "head" }, h("h2", {}, "Handlers"), table.filter), h("div", { class: "scroll" }, table.node), h("div", { class: "foot" }, table.foot, h("span", { class: "space" }), read)),
     h("section", { class: "card", "aria-label": "The mesh" }, h("div", { class: "head" }, h("h2", {}, "The mesh"), h("span", { class: "soft" }, "by the configuration: streams, handlers, and where these emit")), drawing));
-  let [status, drawn, mesh] = [null, null, null];
+  let [status, dead, drawn, mesh] = [null, null, null, null];
   const sampled = () => {
     const unknown = live.state !== "live";
     tiles[0].set(rate(live.rate.last), live.rate.list());
     tiles[1].set(rate(live.failed.last), live.failed.list(), live.failed.last > 0 ? "warn" : "");
     const hosts = main.querySelector("#hosts");
     if (hosts) text(hosts, unknown ? live.why : live.hosts.length ? `${plural(live.hosts.length, "host")} answer${live.hosts.length === 1 ? "s" : ""}` : "no host answers");
-    table.update(status, mesh);
+    table.update(status, dead, mesh);
     drawn?.update(live);
   };
-  let [timer, gone] = [undefined, false];
-  const ask = async () => {
-    const began = performance.now();
-    await askOnce();
-    if (!gone) timer = setTimeout(ask, Math.max(EVERY, SHARE * (performance.now() - began)));
-  };
-  const askOnce = async () => {
-    if (document.hidden) return;
+  const stop = [rhythm(async () => {
     try {
       status = await get("status");
-      text(read, `What waits was asked ${new Date().toISOString().slice(11, 19)}Z, and is again after 5 s or more`);
+      text(read, `What waits was asked ${new Date().toISOString().slice(11, 19)}Z`);
       look(read, "");
       const sum = (key) => status.handlers.reduce((all, one) => all + (one[key] ?? 0), 0);
       const oldest = status.handlers.map((one) => one.oldest).filter(Boolean).sort()[0];
       tiles[2].set(count(sum("pending")), null, "", oldest ? `oldest ${span(Date.now() - Date.parse(oldest))}` : `${count(sum("in_flight"))} in flight`);
-      tiles[3].set(count(sum("dead")), null, sum("dead") > 0 ? "bad" : "", `${count(sum("retrying"))} retrying`);
-      put(notes, attention(status));
-      dispatchEvent(new CustomEvent("dead", { detail: sum("dead") }));
+      put(notes, attention(status, dead));
     } catch (failed) {
       text(read, `What waits is not known: ${failed.message}`);
       look(read, "bad");
     }
     sampled();
-  };
+  }), rhythm(async () => {
+    try {
+      dead = await get("dead");
+      const all = Object.values(dead.dead).reduce((sum, one) => sum + one, 0);
+      tiles[3].set(count(all), null, all > 0 ? "bad" : "", `counted ${new Date().toISOString().slice(11, 19)}Z`);
+      dispatchEvent(new CustomEvent("dead", { detail: all }));
+    } catch (failed) {
+      dead = null;
+      tiles[3].set("–", null, "", `not known: ${failed.message}`);
+    }
+    sampled();
+  })];
   get("mesh").then((answer) => {
     mesh = answer;
     drawn = picture(mesh);
+    const place = main.querySelector("#try");
+    if (place) put(place, tryIt(mesh));
     put(drawing, drawn.node);
     sampled();
   }, (failed) => put(drawing, h("p", { class: "note bad" }, failed.message)));
   live.addEventListener("sample", sampled);
-  ask();
   return () => {
-    clearTimeout(timer);
-    gone = true;
+    for (const end of stop) end();
     live.removeEventListener("sample", sampled);
+  };
+}
+
+/** Asks every five seconds, or less often where asking takes long; not for a page that is not seen. Returns what ends it. */
+function rhythm(ask) {
+  let [timer, ended] = [undefined, false];
+  const next = async () => {
+    const began = performance.now();
+    if (!document.hidden) await ask();
+    if (!ended) timer = setTimeout(next, Math.max(EVERY, SHARE * (performance.now() - began)));
+  };
+  next();
+  return () => {
+    ended = true;
+    clearTimeout(timer);
   };
 }
 
@@ -106,7 +125,7 @@ function tile(name) {
 }
 
 /** What a person should look at. */
-function attention(status) {
+function attention(status, dead) {
   const lines = [];
   for (const one of status.handlers) {
     const why = one.why ?? one.note;
@@ -120,7 +139,7 @@ function attention(status) {
   }
   for (const one of status.outboxes) if (one.why) lines.push(["", `outbox ${one.outbox} is ${one.state}: ${one.why}`]);
   if (status.delayed.late_since) lines.push(["bad", `delayed events are late since ${ago(status.delayed.late_since)}: no host publishes them`]);
-  for (const one of status.warnings) lines.push(["", one]);
+  for (const one of [...status.warnings, ...(dead?.warnings ?? [])]) lines.push(["", one]);
   return lines.slice(0, 12).map(([kind, line]) => h("p", { class: `note ${kind}` }, line))
     .concat(lines.length > 12 ? [h("p", { class: "note" }, `and ${lines.length - 12} more: jetmesh status shows all`)] : []);
 }
@@ -151,10 +170,10 @@ function handlers() {
     if (nodes.length !== body.children.length || nodes.some((one, at) => body.children[at] !== one)) put(body, nodes);
     text(foot, first.length < shown.length ? `${first.length} of ${plural(shown.length, "handler")}: filter or sort to see the others` : plural(shown.length, "handler"));
   };
-  const update = (status, mesh) => {
+  const update = (status, dead, mesh) => {
     const names = new Set([...(mesh?.handlers ?? []).map((one) => one.handler), ...live.handlers.keys()]);
     const by = new Map((status?.handlers ?? []).map((one) => [one.handler, one]));
-    known = [...names].map((name) => ({ name, live: live.handlers.get(name), status: by.get(name) }));
+    known = [...names].map((name) => ({ name, live: live.handlers.get(name), status: by.get(name), dead: dead ? dead.dead[name] ?? 0 : undefined }));
     draw();
   };
   return { node, update, filter, foot };
@@ -170,7 +189,7 @@ function newRow(name) {
   put(cells.dead, h("a", { href: `#/letters?handler=${encodeURIComponent(name)}` }));
   put(cells.retrying, h("a", { href: `#/waiting?handler=${encodeURIComponent(name)}` }));
   const node = h("tr", {}, Object.values(cells));
-  const update = ({ live: one, status }) => {
+  const update = ({ live: one, status, dead }) => {
     const word = status?.state ?? (one?.now.serving ? "serving" : "…");
     look(dot, `dot ${STATES[word] ?? ""}`);
     text(state, word === "serving" ? "" : word);
@@ -182,8 +201,8 @@ function newRow(name) {
     text(cells.waiting, count(status?.pending));
     text(cells.oldest, status?.oldest ? span(Date.now() - Date.parse(status.oldest)) : "–");
     text(cells.retrying.firstChild, count(status?.retrying));
-    text(cells.dead.firstChild, count(status?.dead));
-    look(cells.dead.firstChild, status?.dead > 0 ? "bad" : "faint");
+    text(cells.dead.firstChild, count(dead));
+    look(cells.dead.firstChild, dead > 0 ? "bad" : "faint");
     look(cells.retrying.firstChild, status?.retrying > 0 ? "warn" : "faint");
     text(cells.module, status?.module ? status.module.split(",").map(digest).join(", ") : "–");
   };

@@ -32,17 +32,22 @@ use crate::redrive::rule::RedriveTally;
 /// Asks NATS and the hosts.
 pub async fn look(plan: &Plan) -> Result<MeshStatus, broker::Error> {
     let connection = broker::open_guarded(&plan.nats, "jetmesh status").await?;
-    Ok(look_with(&connection, plan).await)
+    let mut warnings = Vec::new();
+    let counts = dead_letters(&connection, plan, &mut warnings).await;
+    Ok(look_with(&connection, plan, counts, warnings).await)
 }
 
-/// The same over a connection that is there.
-pub async fn look_with(connection: &Connection, plan: &Plan) -> MeshStatus {
+/// The same over a connection that is there, with dead letters as they were counted before, and what was to be warned of then.
+pub async fn look_with(
+    connection: &Connection,
+    plan: &Plan,
+    (dead, tallies): LetterCounts,
+    mut warnings: Vec<String>,
+) -> MeshStatus {
     let asked = std::time::Instant::now();
     let hosts = micro::hosts(connection, &plan.mesh, "STATS").await;
-    let mut warnings: Vec<String> = micro::denied(connection, &plan.mesh, "STATS", asked)
-        .into_iter()
-        .collect();
-    let (dead, tallies) = dead_letters(connection, plan, &mut warnings).await;
+    let denied = micro::denied(connection, &plan.mesh, "STATS", asked);
+    warnings.splice(0..0, denied);
     let mut ledgers = Vec::new();
     for name in plan.ledgers() {
         ledgers.push(ledger::stand(connection, plan, name, &hosts).await);
@@ -137,7 +142,7 @@ async fn redrives(
 }
 
 /// How many dead letters each handler has, and how they stand with its redrive. What keeps them from being counted is a warning.
-async fn dead_letters(connection: &Connection, plan: &Plan, warnings: &mut Vec<String>) -> LetterCounts {
+pub async fn dead_letters(connection: &Connection, plan: &Plan, warnings: &mut Vec<String>) -> LetterCounts {
     let dead = connection.stream(DEAD).await;
     match &dead {
         Ok(Some(dead)) => warnings.extend(retention::warnings(dead, plan.mesh_bytes_max)),
@@ -188,7 +193,7 @@ fn or_warning<T>(asked: Result<T, broker::Error>, warnings: &mut Vec<String>) ->
 }
 
 /// By handler: how many dead letters it has, and how they stand with its redrive.
-type LetterCounts = (BTreeMap<String, u64>, BTreeMap<String, RedriveTally>);
+pub type LetterCounts = (BTreeMap<String, u64>, BTreeMap<String, RedriveTally>);
 
 async fn letters(connection: &Connection, plan: &Plan) -> Result<(LetterCounts, Unread), broker::Error> {
     let (mut counts, mut tallies) = LetterCounts::default();
