@@ -1,5 +1,6 @@
 //! Spans, as a collector of OpenTelemetry is given them.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -62,6 +63,9 @@ async fn a_collector_sees_one_trace_over_three_handlers_and_what_fails_is_retrie
     one_trace(&mesh, &collector).await;
     failures(&mesh, &collector).await;
     unsampled(&mesh, &collector).await;
+    let spans = collector.spans();
+    let ids: BTreeSet<&str> = spans.iter().map(|span| span.id.as_str()).collect();
+    assert_eq!(ids.len(), spans.len(), "each was sent once");
 }
 
 /// A producer's trace goes on through three handlers, and the events between them.

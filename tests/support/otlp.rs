@@ -163,9 +163,12 @@ async fn over_http(stream: TcpStream, taken: Arc<Mutex<Taken>>) {
             Ok::<_, Infallible>(answer)
         }
     });
-    let server = hyper::server::conn::http1::Builder::new();
-    // The client may close it.
-    let _ = server.serve_connection(TokioIo::new(stream), service).await;
+    let mut server = hyper::server::conn::http1::Builder::new();
+    // It closes the connection with its answer. The client may close it before.
+    let _ = server
+        .keep_alive(false)
+        .serve_connection(TokioIo::new(stream), service)
+        .await;
 }
 
 async fn over_grpc(stream: TcpStream, taken: Arc<Mutex<Taken>>) {

@@ -1,6 +1,8 @@
 //! OTLP over gRPC: one call, which is one stream of HTTP/2
 //! (<https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md>).
 
+use std::pin::pin;
+
 use bytes::{BufMut as _, Bytes, BytesMut};
 use h2::RecvStream;
 use hyper::header::{CONTENT_TYPE, HeaderMap, TE, USER_AGENT};
@@ -47,12 +49,15 @@ pub async fn send(stream: Box<dyn CollectorStream>, otlp: &Otlp, body: Bytes) ->
         judged(&trailers.unwrap_or(head.headers))?;
         Ok(message)
     };
+    let mut asked = pin!(asked);
     // The connection works for as long as it is polled.
     tokio::select! {
         biased;
-        answer = asked => answer,
-        ended = connection => Err(SpansRefused::passes(ended.map_or_else(|error| error.to_string(), |()| "the connection was closed".to_owned()))),
+        answer = &mut asked => return answer,
+        _ = connection => {}
     }
+    // A server may close it at once after its answer, which is there then. Else this says why there is none.
+    asked.await
 }
 
 async fn read(mut body: RecvStream) -> Result<(Bytes, Option<HeaderMap>), SpansRefused> {

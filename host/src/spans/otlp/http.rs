@@ -1,5 +1,6 @@
 //! OTLP over HTTP/1.1, with protobuf.
 
+use std::pin::pin;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -37,12 +38,15 @@ pub async fn send(stream: Box<dyn CollectorStream>, otlp: &Otlp, body: Bytes) ->
             .to_bytes();
         judged(&Response::from_parts(head, ()), body)
     };
+    let mut asked = pin!(asked);
     // The connection works for as long as it is polled.
     tokio::select! {
         biased;
-        answer = asked => answer,
-        ended = connection => Err(SpansRefused::passes(ended.map_or_else(|error| error.to_string(), |()| "the connection was closed".to_owned()))),
+        answer = &mut asked => return answer,
+        _ = connection => {}
     }
+    // A server may close it at once after its answer, which is there then. Else this says why there is none.
+    asked.await
 }
 
 fn judged(answer: &Response<()>, body: Bytes) -> Result<Bytes, SpansRefused> {
