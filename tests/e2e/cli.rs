@@ -66,9 +66,11 @@ async fn the_help_names_every_command_and_every_exit_code() {
       config    Print the effective configuration; secrets are hidden
       status    Show whether each handler, ledger, relay and outbox serves, and how
                 many events wait
+      top       Show the handlers live on a terminal: rates, times, what waits, and
+                what is wrong
       console   Show the mesh in a browser: how it stands, its dead letters, where
                 an event is, and what a person can do about them
-      dlq       Find, inspect, replay and discard dead letters
+      dlq       Find, inspect, correct, replay and discard dead letters
       outbox    Make, show, pause and resume outboxes, which carry rows of a
                 database into NATS
       pause     Pause handlers on all hosts: no event of theirs begins, and no

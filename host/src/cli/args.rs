@@ -16,6 +16,7 @@ use super::schedule::ScheduleCommand;
 use super::schema::Schema;
 use super::table;
 use super::text;
+use super::top::Top;
 use super::trace::Trace;
 use crate::config::{Loaded, Overrides, load};
 
@@ -91,8 +92,9 @@ pub enum Command {
     /// Show whether each handler, ledger, relay and outbox serves, and how many events wait
     Status(Status),
     // Its help is with its arguments; so is that of others below.
+    Top(Top),
     Console(ConsoleCommand),
-    /// Find, inspect, replay and discard dead letters
+    /// Find, inspect, correct, replay and discard dead letters
     #[command(subcommand)]
     Dlq(Box<Dlq>),
     /// Make, show, pause and resume outboxes, which carry rows of a database into NATS

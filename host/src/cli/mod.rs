@@ -24,6 +24,7 @@ mod schema;
 mod status;
 mod stop;
 mod table;
+mod top;
 mod trace;
 
 use std::borrow::Cow;
@@ -218,6 +219,7 @@ fn command(args: &Args) -> ExitCode {
             Command::Config => check::print_config(args),
             Command::Console(console) => console::run(args, console).await,
             Command::Status(status) => status::run(args, status).await,
+            Command::Top(_) => top::run(args, &stop).await,
             Command::Dlq(dlq) => dlq::run(args, dlq, &stop).await,
             Command::Retrying(retrying) => retrying::run(args, retrying).await,
             Command::Trace(trace) => trace::run(args, trace, &stop).await,

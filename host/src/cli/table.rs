@@ -40,7 +40,7 @@ pub fn print_narrow(header: &[&str], rows: &[Vec<String>], narrow: &Narrow<'_>) 
 }
 
 /// The same as text, for a terminal of this number of columns.
-fn fit(header: &[&str], rows: &[Vec<String>], narrow: &Narrow<'_>, columns: Option<usize>) -> String {
+pub fn fit(header: &[&str], rows: &[Vec<String>], narrow: &Narrow<'_>, columns: Option<usize>) -> String {
     let Some(columns) = columns else {
         return render(header, rows, None);
     };

@@ -5,6 +5,7 @@ pub mod outbox;
 pub mod redrive;
 pub mod replay;
 pub mod retrying;
+pub mod sample;
 pub mod schedule;
 pub mod status;
 pub mod trace;

@@ -39,35 +39,62 @@ pub fn print(status: &MeshStatus) {
         "MODULE",
     ];
     table::print_narrow(&header, &rows, &NARROW);
-    status.handlers.iter().for_each(|one| handler(one, &status.ledgers));
-    status.ledgers.iter().for_each(ledger);
+    let print = |lines: Vec<String>| lines.iter().for_each(|line| println!("{line}"));
+    print(of_handlers_and_ledgers(status));
     super::outbox::print(&status.outboxes);
-    status.hosts.iter().for_each(host);
-    status.orphans.iter().for_each(orphan);
-    status
-        .warnings
-        .iter()
-        .for_each(|warning| println!("warning: {warning}"));
-    delayed(&status.delayed);
-    schedules(&status.schedules);
+    print(of_the_rest(status));
     redrive::tell(&status.redrives);
 }
 
+/// A line for each thing that a person should know of the handlers and ledgers.
+pub fn of_handlers_and_ledgers(status: &MeshStatus) -> Vec<String> {
+    let mut out = Vec::new();
+    for one in &status.handlers {
+        handler(one, &status.ledgers, &mut out);
+    }
+    for one in &status.ledgers {
+        ledger(one, &mut out);
+    }
+    out
+}
+
+/// The same of one handler.
+pub fn of_handler(status: &MeshStatus, one: &HandlerStatus) -> Vec<String> {
+    let mut out = Vec::new();
+    handler(one, &status.ledgers, &mut out);
+    out
+}
+
+/// The same of hosts, consumers, delayed events and schedules.
+pub fn of_the_rest(status: &MeshStatus) -> Vec<String> {
+    let mut out = Vec::new();
+    for one in &status.hosts {
+        host(one, &mut out);
+    }
+    for one in &status.orphans {
+        orphan(one, &mut out);
+    }
+    out.extend(status.warnings.iter().map(|warning| format!("warning: {warning}")));
+    delayed(&status.delayed, &mut out);
+    schedules(&status.schedules, &mut out);
+    out
+}
+
 /// One line for those that are as they should be, and one for each other.
-fn schedules(all: &[ScheduleJson]) {
+fn schedules(all: &[ScheduleJson], out: &mut Vec<String>) {
     let usual = |one: &&ScheduleJson| one.why.is_none();
     let next = all.iter().filter(usual).filter_map(|one| one.next.as_deref());
     match (all.iter().filter(usual).count(), next.min()) {
         (0, _) => {}
-        (count, None) => println!("schedules: {count} over"),
+        (count, None) => out.push(format!("schedules: {count} over")),
         (count, Some(next)) => {
             let at = parse_rfc3339(next).map_or_else(String::new, |at| format!(" ({})", in_time(at, now_ms())));
-            println!("schedules: {count}; the next one is due at {next}{at}");
+            out.push(format!("schedules: {count}; the next one is due at {next}{at}"));
         }
     }
     for one in all {
         if let Some(why) = &one.why {
-            println!("schedule {} is {}: {why}", one.schedule, one.state.word());
+            out.push(format!("schedule {} is {}: {why}", one.schedule, one.state.word()));
         }
     }
 }
@@ -85,7 +112,7 @@ fn row(status: &HandlerStatus) -> Vec<String> {
     ]
 }
 
-fn handler(status: &HandlerStatus, ledgers: &[LedgerStatus]) {
+fn handler(status: &HandlerStatus, ledgers: &[LedgerStatus], out: &mut Vec<String>) {
     let name = &status.handler;
     if let Some(why) = &status.why {
         let since = since(status.since.as_deref());
@@ -95,72 +122,84 @@ fn handler(status: &HandlerStatus, ledgers: &[LedgerStatus]) {
             || why.clone(),
             |ledger| format!("ledger {} is stopped, see below", ledger.ledger),
         );
-        println!("{name} is {}{since}: {why}", word(&status.state));
+        out.push(format!("{name} is {}{since}: {why}", word(&status.state)));
     }
     if let Some(pause) = &status.paused {
-        println!(
+        out.push(format!(
             "{name} is paused{} {}; `jetmesh resume {name}` resumes it",
             since(Some(&pause.since)),
             pause.told()
-        );
+        ));
     }
     for one in &status.circuits {
         let next = one["next_probe"].as_str().and_then(parse_rfc3339);
         let next = next.filter(|at| *at > now_ms());
         let next = next.map_or_else(|| "when an event comes".to_owned(), |at| in_time(at, now_ms()));
-        println!(
+        out.push(format!(
             "{name}: its circuit on host {} is open{}: {}; the next probe is {next}, {} failed",
             text(&one["host"]),
             since(one["since"].as_str()),
             text(&one["why"]),
             text(&one["probes"])
-        );
+        ));
     }
+    modules(status, out);
+    let age = status.oldest.as_deref().and_then(parse_rfc3339);
+    if let Some(age) = age.map(|at| now_ms().saturating_sub(at)).filter(|age| *age >= OLD_MS) {
+        out.push(format!(
+            "{name}: its oldest event that is not settled was stored {} ago",
+            span(age)
+        ));
+    }
+    if status.removed > 0 {
+        out.push(format!(
+            "{name}: stream {} has removed {} message(s) before they were delivered, by its limits or by a person; they are \
+             lost without a dead letter",
+            status.stream, status.removed
+        ));
+    }
+    if let Some(note) = &status.note {
+        out.push(format!("{name}: {note}"));
+    }
+}
+
+/// Hosts that serve a handler with several modules, or with other settings, or not with what its file has.
+fn modules(status: &HandlerStatus, out: &mut Vec<String>) {
+    let name = &status.handler;
     if status.modules.len() > 1 {
         let all = status.modules.iter().map(|one| {
             let since = since(one.since.as_deref());
             format!("{} on {} host(s){since}", one.module, one.hosts)
         });
         let all: Vec<String> = all.collect();
-        println!("{name} is served with {} modules: {}", all.len(), all.join(", "));
+        out.push(format!(
+            "{name} is served with {} modules: {}",
+            all.len(),
+            all.join(", ")
+        ));
     }
     if let Some(differ) = &status.settings_differ {
         let list = |all: &std::collections::BTreeSet<String>| all.iter().cloned().collect::<Vec<_>>().join(", ");
-        println!(
+        out.push(format!(
             "{name} is served with other settings by {} than by {}: {}; give all hosts the same configuration",
             list(&differ.hosts),
             differ.than,
             list(&differ.keys)
-        );
+        ));
     }
     for one in &status.modules_not_taken {
         let (since, why) = (since(one["since"].as_str()), text(&one["why"]));
-        println!("{name} is served with the module it had{since}; what its file has now is not taken up: {why}");
-    }
-    let age = status.oldest.as_deref().and_then(parse_rfc3339);
-    if let Some(age) = age.map(|at| now_ms().saturating_sub(at)).filter(|age| *age >= OLD_MS) {
-        println!(
-            "{name}: its oldest event that is not settled was stored {} ago",
-            span(age)
-        );
-    }
-    if status.removed > 0 {
-        println!(
-            "{name}: stream {} has removed {} message(s) before they were delivered, by its limits or by a person; they are \
-             lost without a dead letter",
-            status.stream, status.removed
-        );
-    }
-    if let Some(note) = &status.note {
-        println!("{name}: {note}");
+        out.push(format!(
+            "{name} is served with the module it had{since}; what its file has now is not taken up: {why}"
+        ));
     }
 }
 
-fn ledger(status: &LedgerStatus) {
+fn ledger(status: &LedgerStatus, out: &mut Vec<String>) {
     let name = &status.ledger;
     if let Some(why) = &status.why {
         let since = since(status.since.as_deref());
-        println!("ledger {name} is {}{since}: {why}", word(&status.state));
+        out.push(format!("ledger {name} is {}{since}: {why}", word(&status.state)));
     }
     let relay = &status.relay;
     if let Some(why) = &relay.why {
@@ -171,78 +210,84 @@ fn ledger(status: &LedgerStatus) {
                 since(relay.oldest.as_deref())
             ),
         };
-        println!("relay of {name} is {}{waits}: {why}", word(&relay.state));
+        out.push(format!("relay of {name} is {}{waits}: {why}", word(&relay.state)));
     }
     for one in relay.blocked.iter().filter(|one| one["waiting"] == 0) {
         let (target, since, why) = (text(&one["target"]), since(one["since"].as_str()), text(&one["why"]));
-        println!(
+        out.push(format!(
             "relay of {name}: {target} takes nothing{since}: {why}; {} event(s) became dead letters, and none waits now",
             text(&one["letters"])
-        );
+        ));
     }
     if let Some(left_out) = &relay.left_out {
         let of = |key: &str| text(&left_out[key]);
-        println!(
+        out.push(format!(
             "relay of {name} has left out {} message(s) of stream KV_{name} that cannot be parsed, and that the \
              mesh has not written; the last is {}: {}",
             of("count"),
             of("sequence"),
             of("why")
-        );
+        ));
     }
 }
 
-fn host(host: &Value) {
+fn host(host: &Value, out: &mut Vec<String>) {
     let (id, data) = (text(&host["id"]), &host["data"]);
     if let Some(apart) = data["clock_ahead_ms"].as_i64().and_then(clock::difference) {
-        println!("host {id}: its clock is {apart} that of the NATS server; set it right, for instance with NTP");
+        out.push(format!(
+            "host {id}: its clock is {apart} that of the NATS server; set it right, for instance with NTP"
+        ));
     }
     if let Some(lost) = data["log_lines_lost"].as_u64().filter(|lost| *lost > 0) {
-        println!("host {id} has lost {lost} log line(s): standard error took none");
+        out.push(format!(
+            "host {id} has lost {lost} log line(s): standard error took none"
+        ));
     }
     for told in data["panics"].as_array().into_iter().flatten() {
         let (task, count) = (text(&told["task"]), text(&told["count"]));
-        println!(
+        out.push(format!(
             "host {id}: {task} has panicked {count} time(s), a defect of jetmesh: {}",
             text(&told["last"])
-        );
+        ));
     }
 }
 
-fn orphan(orphan: &Orphan) {
+fn orphan(orphan: &Orphan, out: &mut Vec<String>) {
     let Orphan {
         stream,
         consumer,
         handler,
     } = orphan;
-    println!(
+    out.push(format!(
         "orphan: consumer {consumer} on stream {stream} belongs to handler {handler}, which is not in the configuration; \
          remove it with `nats consumer rm {stream} {consumer}`"
-    );
+    ));
 }
 
-fn delayed(status: &DelayedStatus) {
+fn delayed(status: &DelayedStatus, out: &mut Vec<String>) {
     if let Some(at) = status.late_since.as_deref().and_then(parse_rfc3339) {
-        println!(
+        out.push(format!(
             "delayed events and timers are late: one has been due since {}; no host publishes it, or its host's log says why not",
             in_time(at, now_ms())
-        );
+        ));
     }
     match (status.waiting, status.due) {
         (0, 0) => {}
-        (waiting, 0) => println!("delayed events and timers: {waiting} wait for their time"),
+        (waiting, 0) => out.push(format!("delayed events and timers: {waiting} wait for their time")),
         (waiting, due) => {
-            println!("delayed events and timers: {waiting} wait for their time, {due} are due and not published yet");
+            out.push(format!(
+                "delayed events and timers: {waiting} wait for their time, {due} are due and not published yet"
+            ));
         }
     }
 }
 
 /// The word that the JSON has for a state.
-fn word(state: &impl Serialize) -> String {
+pub fn word(state: &impl Serialize) -> String {
     text(&serde_json::to_value(state).expect("a state serialises"))
 }
 
-fn known(value: Option<impl Display>) -> String {
+pub fn known(value: Option<impl Display>) -> String {
     value.map_or_else(|| "-".to_owned(), |value| value.to_string())
 }
 

@@ -32,12 +32,17 @@ use crate::redrive::rule::RedriveTally;
 /// Asks NATS and the hosts.
 pub async fn look(plan: &Plan) -> Result<MeshStatus, broker::Error> {
     let connection = broker::open_guarded(&plan.nats, "jetmesh status").await?;
-    let mut warnings = Vec::new();
-    let counts = dead_letters(&connection, plan, &mut warnings).await;
-    Ok(look_with(&connection, plan, counts, warnings).await)
+    Ok(look_over(&connection, plan).await)
 }
 
-/// The same over a connection that is there, with dead letters as they were counted before, and what was to be warned of then.
+/// The same over a connection that is there.
+pub async fn look_over(connection: &Connection, plan: &Plan) -> MeshStatus {
+    let mut warnings = Vec::new();
+    let counts = dead_letters(connection, plan, &mut warnings).await;
+    look_with(connection, plan, counts, warnings).await
+}
+
+/// The same with dead letters as they were counted before, and what was to be warned of then.
 pub async fn look_with(
     connection: &Connection,
     plan: &Plan,

@@ -1,0 +1,324 @@
+//! What `jetmesh top` shows, for a screen of a given size.
+
+use super::rates::{HandlerRates, MeshRates};
+use super::terminal::{Look, ScreenLine};
+use crate::cli::status::{known, of_handler, of_handlers_and_ledgers, of_the_rest, word};
+use crate::cli::table::{Narrow, cut, fit};
+use crate::cli::text::span;
+use crate::event::parse_rfc3339;
+use crate::event::rfc3339;
+use crate::report::status::json::{HandlerStatus, MeshStatus};
+use crate::text::display::shown;
+
+/// What is known at this moment.
+pub struct TopView<'a> {
+    pub status: &'a MeshStatus,
+    pub rates: &'a MeshRates,
+    /// Why it is not news.
+    pub trouble: Option<&'a str>,
+    pub now_ms: u64,
+}
+
+/// What a person has chosen.
+#[derive(Debug, Default)]
+pub struct Choice {
+    pub sort: Sort,
+    /// The handler, by its name: others may move while it is looked at.
+    pub handler: Option<String>,
+    /// The handler alone.
+    pub alone: bool,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Sort {
+    /// As the configuration has them.
+    #[default]
+    Configuration,
+    Rate,
+    Failing,
+    Pending,
+    Retrying,
+    Dead,
+    Oldest,
+}
+
+impl Sort {
+    const ALL: [Sort; 7] = [
+        Sort::Configuration,
+        Sort::Rate,
+        Sort::Failing,
+        Sort::Pending,
+        Sort::Retrying,
+        Sort::Dead,
+        Sort::Oldest,
+    ];
+
+    pub fn next(self) -> Sort {
+        let at = Sort::ALL.iter().position(|one| *one == self).unwrap_or(0);
+        Sort::ALL[(at + 1) % Sort::ALL.len()]
+    }
+
+    fn word(self) -> &'static str {
+        match self {
+            Sort::Configuration => "configuration",
+            Sort::Rate => "rate",
+            Sort::Failing => "failing",
+            Sort::Pending => "pending",
+            Sort::Retrying => "retrying",
+            Sort::Dead => "dead",
+            Sort::Oldest => "oldest",
+        }
+    }
+
+    /// The largest first.
+    fn key(self, seen: &TopView<'_>, one: &HandlerStatus) -> f64 {
+        let rates = seen.rates.handlers.get(&one.handler);
+        let number = |number: Option<u64>| number.map_or(-1.0, |number| number as f64);
+        match self {
+            Sort::Configuration => 0.0,
+            Sort::Rate => rates.and_then(HandlerRates::rate).unwrap_or(-1.0),
+            Sort::Failing => rates.and_then(|rates| rates.failing).unwrap_or(-1.0),
+            Sort::Pending => number(one.pending),
+            Sort::Retrying => number(one.retrying.map(|count| count as u64)),
+            Sort::Dead => one.dead as f64,
+            Sort::Oldest => number(age_ms(one, seen.now_ms)),
+        }
+    }
+}
+
+impl Choice {
+    /// The handlers in the order in which they are shown.
+    pub fn sorted<'a>(&self, seen: &TopView<'a>) -> Vec<&'a HandlerStatus> {
+        let mut all: Vec<&HandlerStatus> = seen.status.handlers.iter().collect();
+        all.sort_by(|a, b| self.sort.key(seen, b).total_cmp(&self.sort.key(seen, a)));
+        all
+    }
+
+    /// Goes so many handlers down; up, if it is negative.
+    pub fn step(&mut self, seen: &TopView<'_>, by: isize) {
+        let all = self.sorted(seen);
+        let at = self.at(&all).saturating_add_signed(by).min(all.len().saturating_sub(1));
+        self.handler = all.get(at).map(|one| one.handler.clone());
+    }
+
+    fn at(&self, all: &[&HandlerStatus]) -> usize {
+        let is = |one: &&HandlerStatus| Some(&one.handler) == self.handler.as_ref();
+        all.iter().position(is).unwrap_or(0)
+    }
+}
+
+/// The page, of at most so many lines.
+pub fn page(seen: &TopView<'_>, choice: &Choice, (columns, lines): (usize, usize)) -> Vec<ScreenLine> {
+    let all = choice.sorted(seen);
+    let mut page = vec![bold(headline(seen))];
+    if let Some(trouble) = seen.trouble {
+        page.push(bold(format!("error: {trouble}")));
+    }
+    match all.get(choice.at(&all)).filter(|_| choice.alone) {
+        Some(one) => alone(seen, one, columns, &mut page),
+        None => table(seen, choice, &all, (columns, lines), &mut page),
+    }
+    page.truncate(lines.saturating_sub(1));
+    while page.len() + 1 < lines {
+        page.push(plain(String::new()));
+    }
+    let keys = match choice.alone {
+        true => "Esc back   ↑↓ another handler   q quit".to_owned(),
+        false => format!(
+            "↑↓ choose   Enter details   s sort (by {})   q quit",
+            choice.sort.word()
+        ),
+    };
+    page.push(bold(keys));
+    for line in &mut page {
+        line.text = cut(&shown(&line.text), columns);
+    }
+    page
+}
+
+fn headline(seen: &TopView<'_>) -> String {
+    let (status, rates) = (seen.status, &seen.rates.handlers);
+    let rate: f64 = rates.values().filter_map(HandlerRates::rate).sum();
+    let pending: u64 = status.handlers.iter().filter_map(|one| one.pending).sum();
+    let dead: u64 = status.handlers.iter().map(|one| one.dead).sum();
+    let time = rfc3339(seen.now_ms);
+    let time = time.get(11..19).unwrap_or_default();
+    format!(
+        "{time}Z  mesh {}  {} host(s)  {} done/s  {pending} pending  {dead} dead",
+        status.mesh,
+        status.hosts.len(),
+        per_second(Some(rate))
+    )
+}
+
+/// Without module, in flight, median and failing it fits 80 columns.
+const NARROW: Narrow<'_> = Narrow {
+    leave_out: &[10, 6, 3, 5],
+    cut: &[0],
+};
+const HEADER: [&str; 12] = [
+    "HANDLER",
+    "STATE",
+    "DONE/S",
+    "P50",
+    "P99",
+    "FAILED/S",
+    "IN FLIGHT",
+    "PENDING",
+    "RETRYING",
+    "DEAD",
+    "MODULE",
+    "DONE, LAST MINUTE",
+];
+
+fn table(
+    seen: &TopView<'_>,
+    choice: &Choice,
+    all: &[&HandlerStatus],
+    (columns, lines): (usize, usize),
+    page: &mut Vec<ScreenLine>,
+) {
+    let at = choice.at(all);
+    // What a person should know has a third of the screen, if there is so much.
+    let mut told = of_handlers_and_ledgers(seen.status);
+    told.extend(of_the_rest(seen.status));
+    let room = lines.saturating_sub(page.len() + 2);
+    let for_told = told.len().min(room / 3);
+    let rows_max = room.saturating_sub(for_told + usize::from(for_told > 0)).max(1);
+    let first = (at + 1).saturating_sub(rows_max);
+    let part = &all[first..all.len().min(first + rows_max)];
+    let rows: Vec<Vec<String>> = part.iter().map(|one| row(seen, one)).collect();
+    let text = fit(&HEADER, &rows, &NARROW, Some(columns));
+    // The last line may name what has no room, and how else that is seen: not here.
+    for (line, text) in text.lines().take(rows.len() + 1).enumerate() {
+        let look = match line {
+            0 => Look::Bold,
+            line if first + line - 1 == at => Look::Reverse,
+            _ => Look::Plain,
+        };
+        let text = text.to_owned();
+        page.push(ScreenLine { text, look });
+    }
+    if for_told > 0 {
+        page.push(plain(String::new()));
+        page.extend(told.into_iter().take(for_told).map(plain));
+    }
+}
+
+fn row(seen: &TopView<'_>, one: &HandlerStatus) -> Vec<String> {
+    let rates = seen.rates.handlers.get(&one.handler);
+    let time = |of: fn(&HandlerRates) -> Option<u64>| rates.and_then(of).map_or_else(|| "-".to_owned(), micros);
+    vec![
+        one.handler.clone(),
+        word(&one.state),
+        per_second(rates.and_then(HandlerRates::rate)),
+        time(|rates| rates.p50_us),
+        time(|rates| rates.p99_us),
+        per_second(rates.and_then(|rates| rates.failing)),
+        known(one.in_flight),
+        known(one.pending),
+        known(one.retrying),
+        one.dead.to_string(),
+        known(one.module.as_ref()),
+        rates.map_or_else(String::new, |rates| curve(rates, 20)),
+    ]
+}
+
+/// All of one handler, and the commands that follow from it.
+fn alone(seen: &TopView<'_>, one: &HandlerStatus, columns: usize, page: &mut Vec<ScreenLine>) {
+    let name = &one.handler;
+    let rates = seen.rates.handlers.get(name);
+    let time = |of: fn(&HandlerRates) -> Option<u64>| rates.and_then(of).map_or_else(|| "-".to_owned(), micros);
+    page.push(plain(String::new()));
+    page.push(bold(format!("{name}: {}", word(&one.state))));
+    let oldest = age_ms(one, seen.now_ms).map(|age| format!(", the oldest for {}", span(age)));
+    let facts = [
+        ("stream", format!("{}, consumer {}", one.stream, one.consumer)),
+        ("module", known(one.module.as_ref())),
+        ("done/s", per_second(rates.and_then(HandlerRates::rate))),
+        ("failed/s", per_second(rates.and_then(|rates| rates.failing))),
+        (
+            "runs",
+            format!("half within {}, 99 % within {}", time(|c| c.p50_us), time(|c| c.p99_us)),
+        ),
+        ("in flight", known(one.in_flight)),
+        ("pending", known(one.pending) + &oldest.unwrap_or_default()),
+        ("retrying", known(one.retrying)),
+        ("dead", one.dead.to_string()),
+        ("decided", known(one.decided.flatten())),
+    ];
+    page.extend(facts.map(|(what, fact)| plain(format!("  {what:9}  {fact}"))));
+    if let Some(rates) = rates {
+        page.push(plain(String::new()));
+        page.push(plain(format!(
+            "  {}  done in the last minute",
+            curve(rates, columns.min(60))
+        )));
+    }
+    let told = of_handler(seen.status, one);
+    if !told.is_empty() {
+        page.push(plain(String::new()));
+        page.extend(told.into_iter().map(plain));
+    }
+    let mut commands = Vec::new();
+    if one.dead > 0 {
+        commands.push(format!("jetmesh dlq ls --group --handler {name}"));
+    }
+    if one.retrying.is_some_and(|count| count > 0) {
+        commands.push(format!("jetmesh retrying --handler {name}"));
+    }
+    commands.push(match &one.paused {
+        Some(_) => format!("jetmesh resume {name}"),
+        None => format!("jetmesh pause {name} --reason WHY"),
+    });
+    page.push(plain(String::new()));
+    page.extend(commands.into_iter().map(|command| plain(format!("  $ {command}"))));
+}
+
+/// How old the oldest event is that is not settled.
+fn age_ms(one: &HandlerStatus, now_ms: u64) -> Option<u64> {
+    let at = one.oldest.as_deref().and_then(parse_rfc3339)?;
+    Some(now_ms.saturating_sub(at))
+}
+
+/// Rates as blocks of eight heights, the newest last.
+fn curve(rates: &HandlerRates, width: usize) -> String {
+    const BLOCKS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
+    let largest = rates.done.iter().flatten().fold(0.0, |a: f64, b| a.max(*b));
+    let first = rates.done.len().saturating_sub(width);
+    let block = |rate: &Option<f64>| match rate {
+        None => ' ',
+        Some(rate) if largest > 0.0 => BLOCKS[((rate / largest * 7.0).round() as usize).min(7)],
+        Some(_) => BLOCKS[0],
+    };
+    rates.done.iter().skip(first).map(block).collect()
+}
+
+fn per_second(rate: Option<f64>) -> String {
+    match rate {
+        None => "-".to_owned(),
+        Some(0.0) => "0".to_owned(),
+        Some(rate) if rate < 10.0 => format!("{rate:.1}"),
+        Some(rate) => format!("{rate:.0}"),
+    }
+}
+
+/// A time in the unit that suits it.
+fn micros(us: u64) -> String {
+    match us {
+        0..1000 => format!("{us}µs"),
+        1000..10_000 => format!("{:.1}ms", us as f64 / 1000.0),
+        10_000..1_000_000 => format!("{}ms", us / 1000),
+        _ => format!("{:.1}s", us as f64 / 1e6),
+    }
+}
+
+fn plain(text: String) -> ScreenLine {
+    let look = Look::Plain;
+    ScreenLine { text, look }
+}
+
+fn bold(text: String) -> ScreenLine {
+    let look = Look::Bold;
+    ScreenLine { text, look }
+}

@@ -1,0 +1,197 @@
+//! What the screen shows, at the widths that people have.
+
+use std::collections::BTreeMap;
+
+use unicode_width::UnicodeWidthStr as _;
+
+use super::rates::MeshRates;
+use super::terminal::Look;
+use super::view::{Choice, Sort, TopView, page};
+use crate::event::parse_rfc3339;
+use crate::report::sample::{HandlerSample, Sample};
+use crate::report::status::json::{DelayedStatus, HandlerState, HandlerStatus, MeshStatus};
+
+const NOW: &str = "2026-05-01T08:00:00Z";
+
+fn handler(name: &str, state: HandlerState, pending: u64, dead: u64) -> HandlerStatus {
+    HandlerStatus {
+        handler: name.to_owned(),
+        stream: "ORDERS".to_owned(),
+        consumer: name.to_owned(),
+        state,
+        since: None,
+        paused: None,
+        why: None,
+        hindered: Vec::new(),
+        circuits: Vec::new(),
+        module: Some("64c5412009ee".to_owned()),
+        modules: Vec::new(),
+        modules_not_taken: Vec::new(),
+        settings_differ: None,
+        pending: Some(pending),
+        in_flight: Some(2),
+        oldest: None,
+        removed: 0,
+        retrying: Some(1),
+        decided: Some(Some(1234)),
+        dead,
+        note: (dead > 10).then(|| "its consumer delivers nothing".to_owned()),
+    }
+}
+
+fn status() -> MeshStatus {
+    MeshStatus {
+        mesh: "shop".to_owned(),
+        serves: true,
+        handlers: vec![
+            handler("inventory", HandlerState::Serving, 12, 0),
+            handler("points", HandlerState::Degraded, 90_000, 17),
+            handler("notify\u{202e}", HandlerState::Paused, 0, 3),
+        ],
+        ledgers: Vec::new(),
+        outboxes: Vec::new(),
+        delayed: DelayedStatus {
+            waiting: 0,
+            due: 0,
+            late_since: None,
+        },
+        schedules: Vec::new(),
+        redrives: Vec::new(),
+        orphans: Vec::new(),
+        hosts: vec![serde_json::json!({ "id": "h1" })],
+        warnings: vec!["stream ORDERS is nearly full".to_owned()],
+    }
+}
+
+fn rates() -> MeshRates {
+    let mut rates = MeshRates::default();
+    for second in 0..4u64 {
+        let of = |done: u64| HandlerSample {
+            done: done * second * second,
+            runs: BTreeMap::from([(500, second * 99), (20_000, second)]),
+            ..HandlerSample::default()
+        };
+        rates.take(&Sample {
+            at: second * 1000,
+            hosts: Vec::new(),
+            handlers: BTreeMap::from([("inventory".to_owned(), of(100)), ("points".to_owned(), of(1))]),
+            denied: None,
+        });
+    }
+    rates
+}
+
+/// The page as text, with a mark before the line that is chosen.
+fn shown(choice: &Choice, size: (usize, usize)) -> String {
+    let (status, rates) = (status(), rates());
+    let seen = TopView {
+        status: &status,
+        rates: &rates,
+        trouble: None,
+        now_ms: parse_rfc3339(NOW).expect("a time"),
+    };
+    let page = page(&seen, choice, size);
+    assert_eq!(page.len(), size.1, "the screen is full");
+    assert!(
+        page.iter().all(|line| line.text.width() <= size.0),
+        "no line is too long: {page:#?}"
+    );
+    let marked = page.iter().map(|line| match line.look {
+        Look::Reverse => format!("> {}", line.text),
+        Look::Plain | Look::Bold => format!("| {}", line.text),
+    });
+    marked.map(|line| format!("{}\n", line.trim_end())).collect()
+}
+
+#[test]
+fn a_wide_screen_shows_all_columns() {
+    insta::assert_snapshot!(shown(&Choice::default(), (140, 12)), @r#"
+    | 08:00:00Z  mesh shop  1 host(s)  505 done/s  90012 pending  20 dead
+    | HANDLER       STATE     DONE/S  P50    P99    FAILED/S  IN FLIGHT  PENDING  RETRYING  DEAD  MODULE        DONE, LAST MINUTE
+    > inventory     serving   500     500µs  500µs  0         2          12       1         0     64c5412009ee   ▂▅█
+    | points        degraded  5.0     500µs  500µs  0         2          90000    1         17    64c5412009ee   ▂▅█
+    | notify\u202e  paused    -       -      -      -         2          0        1         3     64c5412009ee
+    |
+    | points: its consumer delivers nothing
+    | warning: stream ORDERS is nearly full
+    |
+    |
+    |
+    | ↑↓ choose   Enter details   s sort (by configuration)   q quit
+    "#);
+}
+
+#[test]
+fn a_screen_of_80_columns_does_without_some_and_a_small_one_shows_the_handler_that_is_chosen() {
+    let choice = Choice {
+        sort: Sort::Pending,
+        ..Choice::default()
+    };
+    insta::assert_snapshot!(shown(&choice, (80, 12)), @r#"
+    | 08:00:00Z  mesh shop  1 host(s)  505 done/s  90012 pending  20 dead
+    | HANDLER      STATE     DONE/S  P99    PENDING  RETRYING  DEAD  DONE, LAST MINUTE
+    > points       degraded  5.0     500µs  90000    1         17     ▂▅█
+    | inventory    serving   500     500µs  12       1         0      ▂▅█
+    | notify\u20…  paused    -       -      0        1         3
+    |
+    | points: its consumer delivers nothing
+    | warning: stream ORDERS is nearly full
+    |
+    |
+    |
+    | ↑↓ choose   Enter details   s sort (by pending)   q quit
+    "#);
+    let mut last = Choice::default();
+    let (status, rates) = (status(), rates());
+    let seen = TopView {
+        status: &status,
+        rates: &rates,
+        trouble: Some("the server does not answer"),
+        now_ms: 0,
+    };
+    last.step(&seen, 9);
+    let small = page(&seen, &last, (40, 6));
+    let chosen = small
+        .iter()
+        .find(|line| line.look == Look::Reverse)
+        .expect("one is chosen");
+    assert!(chosen.text.starts_with("notify\\"), "{small:#?}");
+    assert!(small[1].text.contains("does not answer"), "{small:#?}");
+}
+
+#[test]
+fn a_handler_alone_is_shown_with_the_commands_that_follow() {
+    let choice = Choice {
+        sort: Sort::Configuration,
+        handler: Some("points".to_owned()),
+        alone: true,
+    };
+    insta::assert_snapshot!(shown(&choice, (80, 26)), @r#"
+    | 08:00:00Z  mesh shop  1 host(s)  505 done/s  90012 pending  20 dead
+    |
+    | points: degraded
+    |   stream     ORDERS, consumer points
+    |   module     64c5412009ee
+    |   done/s     5.0
+    |   failed/s   0
+    |   runs       half within 500µs, 99 % within 500µs
+    |   in flight  2
+    |   pending    90000
+    |   retrying   1
+    |   dead       17
+    |   decided    1234
+    |
+    |    ▂▅█  done in the last minute
+    |
+    | points: its consumer delivers nothing
+    |
+    |   $ jetmesh dlq ls --group --handler points
+    |   $ jetmesh retrying --handler points
+    |   $ jetmesh pause points --reason WHY
+    |
+    |
+    |
+    |
+    | Esc back   ↑↓ another handler   q quit
+    "#);
+}
