@@ -129,15 +129,6 @@ impl LetterSelection {
         words.extend(more.iter().cloned());
         words.join(" ")
     }
-
-    /// In a few words, for those who look on.
-    pub fn told(&self) -> String {
-        match self.ids.as_slice() {
-            [] => self.conditions.flags().join(" ").replace("--", ""),
-            [one] => one.clone(),
-            ids => format!("{} dead letters", ids.len()),
-        }
-    }
 }
 
 /// A word for a shell.

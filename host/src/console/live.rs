@@ -11,10 +11,10 @@ use serde_json::{Value, json};
 use tokio::sync::Mutex;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
-use super::runs::TOLD;
 use super::session::ViewerSession;
 use super::trouble::ConsoleError;
 use crate::broker::Error;
+use crate::dlq::telling::TOLD;
 use crate::http::ServerSentEvent;
 use crate::micro;
 use crate::report::sample::Sample;

@@ -89,7 +89,8 @@ impl DiscardOrder {
 
 async fn discarded(session: &ViewerSession, order: &DiscardOrder) -> Result<Discarded, ConsoleError> {
     let connection = session.connection().await?;
-    let found = meant::bare(&connection, &order.selection.selected()?).await?;
+    let selected = order.selection.selected()?;
+    let found = meant::bare(&connection, &selected).await?;
     let reason = match &order.reason {
         Some(reason) => format!("{reason} (by {})", session.who),
         None => format!("by {}", session.who),
@@ -100,7 +101,7 @@ async fn discarded(session: &ViewerSession, order: &DiscardOrder) -> Result<Disc
     done.missing.extend(found.resolved.into_iter().map(|(id, _)| id));
     tracing::info!(
         by = session.who,
-        what = order.selection.told(),
+        what = selected.told(),
         reason = order.reason,
         discarded = done.discarded,
         "a viewer of the console has discarded dead letters"

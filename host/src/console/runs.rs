@@ -2,13 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt as _, StreamExt as _};
 use parking_lot::Mutex;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -17,20 +16,17 @@ use super::session::ViewerSession;
 use super::trouble::ConsoleError;
 use crate::broker::Connection;
 use crate::broker::connection::token;
-use crate::dlq::course::{Counts, Course};
+use crate::dlq::course::Course;
 use crate::dlq::meant;
 use crate::dlq::pace::PaceLimits;
-use crate::dlq::replay::{self, End};
+use crate::dlq::replay;
+use crate::dlq::telling::Telling;
 use crate::dlq::unserved::{self, Unserved, WhyUnserved};
 use crate::dlq::watch::Watch;
 use crate::event::clock::now_ms;
 use crate::mesh_streams::pauses;
 use crate::report::replay::{AccountJson, DryRunJson, Ended};
 
-/// Where progress is told: the run's name follows.
-pub const TOLD: &str = "$MESH.told.replay";
-/// How often.
-const EVERY: Duration = Duration::from_millis(500);
 /// Replays at a time. Each remembers the ids of its letters.
 const RUNS_MAX: usize = 8;
 /// As `dlq replay` has them.
@@ -150,80 +146,6 @@ fn waits(one: &Unserved) -> String {
     }
 }
 
-/// How far a run is, for everyone who looks on.
-#[derive(Debug, Serialize)]
-struct ReplayProgress<'a> {
-    run: &'a str,
-    by: &'a str,
-    what: &'a str,
-    command: &'a str,
-    seconds: f64,
-    meant: usize,
-    succeeded: usize,
-    failed: usize,
-    /// Sent and not decided.
-    undecided: usize,
-    not_sent: usize,
-    /// Discarded, or replayed by others.
-    otherwise: usize,
-    end: Option<Ended>,
-    /// Why it came to its end.
-    why: Option<String>,
-}
-
-struct Telling {
-    connection: Connection,
-    run: String,
-    by: String,
-    what: String,
-    command: String,
-    began: Instant,
-    now: Mutex<(usize, Counts)>,
-}
-
-impl Telling {
-    async fn tell(&self, end: Option<&End>) {
-        let (meant, counts) = *self.now.lock();
-        let why = end.and_then(|end| match end {
-            End::Unserved(handler) => Some(format!("no host serves handler {handler}; what was sent waits for one")),
-            End::Broken(error) => Some(error.to_string()),
-            End::TooManyFailures => Some("too many failed again".to_owned()),
-            End::Interrupted => Some("it was stopped; what was sent continues".to_owned()),
-            End::Over => None,
-        });
-        let progress = ReplayProgress {
-            run: &self.run,
-            by: &self.by,
-            what: &self.what,
-            command: &self.command,
-            seconds: self.began.elapsed().as_secs_f64(),
-            meant,
-            succeeded: counts.succeeded,
-            failed: counts.failed_in_all(),
-            undecided: counts.out,
-            not_sent: counts.untried,
-            otherwise: counts.gone + counts.succeeded_for_others,
-            end: end.map(Ended::from),
-            why,
-        };
-        if let Ok(body) = serde_json::to_vec(&progress) {
-            // No one waits for it: a viewer who may not tell it replays all the same.
-            let _ = self
-                .connection
-                .client
-                .publish(format!("{TOLD}.{}", self.run), body.into())
-                .await;
-        }
-    }
-
-    async fn go_on_telling(&self) {
-        loop {
-            self.tell(None).await;
-            tokio::time::sleep(EVERY).await;
-        }
-    }
-}
-
 /// Begins to replay; returns the run's name.
 pub async fn begin(runs: &Arc<Runs>, session: Arc<ViewerSession>, order: ReplayOrder) -> Result<String, ConsoleError> {
     let limits = order.limits()?;
@@ -231,7 +153,8 @@ pub async fn begin(runs: &Arc<Runs>, session: Arc<ViewerSession>, order: ReplayO
     let name = token();
     // Before the letters are read, so that nothing that is written to them is missed.
     let watch = Watch::start(&connection, &name).await?;
-    let course = meant::course(&connection, &order.selection.selected()?).await?.letters;
+    let selected = order.selection.selected()?;
+    let course = meant::course(&connection, &selected).await?.letters;
     if course.is_empty() {
         return Err(ConsoleError::missing("no such dead letters: nothing to replay"));
     }
@@ -245,18 +168,12 @@ pub async fn begin(runs: &Arc<Runs>, session: Arc<ViewerSession>, order: ReplayO
         }
         running.insert(name.clone(), stop.clone());
     }
-    let telling = Telling {
-        connection,
-        run: name.clone(),
-        by: session.who.clone(),
-        what: order.selection.told(),
-        command: order.command(),
-        began: Instant::now(),
-        now: Mutex::new((course.len(), course.counts())),
-    };
+    let told = (session.who.clone(), selected.told());
+    let telling = Telling::new(&connection, &name, told, Some(order.command()));
+    telling.saw(&course);
     let (own, run) = (Arc::clone(runs), name.clone());
     let job = async move {
-        replayed(&session, &telling, watch, course, limits, stop).await;
+        replayed(&connection, &session, &telling, watch, course, limits, stop).await;
         own.running.lock().remove(&run);
     };
     // The receiver is a part of the same.
@@ -265,6 +182,7 @@ pub async fn begin(runs: &Arc<Runs>, session: Arc<ViewerSession>, order: ReplayO
 }
 
 async fn replayed(
+    connection: &Connection,
     session: &ViewerSession,
     telling: &Telling,
     watch: Watch,
@@ -272,14 +190,13 @@ async fn replayed(
     limits: PaceLimits,
     stop: CancellationToken,
 ) {
-    let connection = &telling.connection;
     let (asked, plan) = (connection.clone(), Arc::clone(&session.plan));
     // With nothing borrowed, so that it can go to another thread.
     let served = move |handler: &str| {
         let (asked, plan, handler) = (asked.clone(), Arc::clone(&plan), handler.to_owned());
         async move { unserved::takes_replays(&asked, &plan, &handler).await }.boxed()
     };
-    let seen = |course: &Course, _| *telling.now.lock() = (course.len(), course.counts());
+    let seen = |course: &Course, _| telling.saw(course);
     let run = replay::run(
         connection,
         (&telling.run, watch),
@@ -291,11 +208,10 @@ async fn replayed(
     );
     let end = tokio::select! {
         end = run => end,
-        () = telling.go_on_telling() => return,
+        () = telling.go_on() => return,
     };
-    *telling.now.lock() = (course.len(), course.counts());
-    telling.tell(Some(&end)).await;
-    let account = AccountJson::of(&course, Ended::from(&end), telling.began.elapsed());
+    telling.end(&course, &end).await;
+    let account = AccountJson::of(&course, Ended::from(&end), telling.took());
     tracing::info!(run = telling.run, by = telling.by, what = telling.what, account = %serde_json::to_string(&account).unwrap_or_default(),
         "a viewer of the console has replayed dead letters");
 }

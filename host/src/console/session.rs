@@ -46,8 +46,7 @@ pub struct ViewerSession {
     /// The mesh, with the viewer's way to NATS.
     pub plan: Arc<Plan>,
     connection: tokio::sync::Mutex<Connection>,
-    began: Instant,
-    used: Mutex<Instant>,
+    lifetime: Lifetime,
     pub latest: LatestSample,
     /// Set when the session has ended.
     pub ended: Latch,
@@ -60,8 +59,7 @@ impl ViewerSession {
             csrf: secret(),
             plan,
             connection: tokio::sync::Mutex::new(connection),
-            began: Instant::now(),
-            used: Mutex::new(Instant::now()),
+            lifetime: Lifetime::from(Instant::now()),
             latest: LatestSample::default(),
             ended: Latch::default(),
         }
@@ -79,6 +77,25 @@ impl ViewerSession {
     /// Who gives an order, for those that ask later who it was.
     pub fn by(&self) -> String {
         format!("{}, at the console", self.who)
+    }
+}
+
+/// When a session began, and was used last.
+struct Lifetime {
+    began: Instant,
+    used: Mutex<Instant>,
+}
+
+impl Lifetime {
+    fn from(now: Instant) -> Lifetime {
+        Lifetime {
+            began: now,
+            used: Mutex::new(now),
+        }
+    }
+
+    fn is_used(&self, now: Instant) {
+        *self.used.lock() = now;
     }
 
     fn is_over(&self, now: Instant) -> bool {
@@ -114,7 +131,7 @@ impl ViewerSessions {
         end_old(&mut all);
         let digest: [u8; 32] = Sha256::digest(secret).into();
         let session = all.get(&digest)?;
-        *session.used.lock() = Instant::now();
+        session.lifetime.is_used(Instant::now());
         Some(Arc::clone(session))
     }
 
@@ -129,10 +146,36 @@ impl ViewerSessions {
 fn end_old(all: &mut HashMap<[u8; 32], Arc<ViewerSession>>) {
     let now = Instant::now();
     all.retain(|_, session| {
-        let over = session.is_over(now);
+        let over = session.lifetime.is_over(now);
         if over {
             session.ended.set();
         }
         !over
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_session_ends_after_half_an_hour_without_a_request_and_after_twelve_hours_in_any_case() {
+        let (began, minute) = (Instant::now(), Duration::from_secs(60));
+        let lifetime = Lifetime::from(began);
+        assert!(!lifetime.is_over(began + 29 * minute) && lifetime.is_over(began + 30 * minute));
+        for minutes in (0..12 * 60).step_by(20) {
+            let now = began + minutes * minute;
+            assert!(!lifetime.is_over(now), "after {minutes} minutes");
+            lifetime.is_used(now);
+        }
+        lifetime.is_used(began + 719 * minute);
+        assert!(lifetime.is_over(began + 720 * minute));
+    }
+
+    #[test]
+    fn each_secret_is_another_one_of_256_bits() {
+        let (one, other) = (secret(), secret());
+        assert_eq!((one.len(), other.len()), (64, 64));
+        assert!(one != other && same(&one, &one) && !same(&one, &other) && !same("", &one));
+    }
 }

@@ -2,6 +2,7 @@
 
 use super::group;
 use crate::event::outcome::Cause;
+use crate::event::rfc3339;
 use crate::event::subject::subject_matches;
 use crate::mesh_streams::dead_letter::{self, Letter};
 
@@ -28,6 +29,29 @@ impl Filter {
     /// Whether anything is said.
     pub fn is_empty(&self) -> bool {
         *self == Filter::default()
+    }
+
+    /// In a few words.
+    pub fn told(&self) -> String {
+        let time = |ms: Option<u64>| ms.map(rfc3339);
+        let all = [
+            ("handler", self.handler.clone()),
+            ("cause", self.cause.map(|cause| cause.name().to_owned())),
+            ("code", self.code.clone()),
+            ("module", self.digest.clone()),
+            ("since", time(self.since_ms)),
+            ("until", time(self.until_ms)),
+            ("subject", self.subject.clone()),
+            ("text", self.text.clone()),
+            ("group", self.group.clone()),
+        ];
+        let given = all
+            .into_iter()
+            .filter_map(|(name, value)| Some(format!("{name} {}", value?)));
+        match given.collect::<Vec<_>>().join(", ") {
+            all if all.is_empty() => "all dead letters".to_owned(),
+            some => some,
+        }
     }
 
     /// Whether payloads must be read to tell.

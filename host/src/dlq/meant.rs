@@ -13,6 +13,19 @@ pub enum Selected {
     Filter(Filter),
 }
 
+impl Selected {
+    /// In a few words, for those who look on.
+    pub fn told(&self) -> String {
+        match self {
+            Selected::Ids(ids) => match ids.as_slice() {
+                [one] => one.clone(),
+                ids => format!("{} dead letters", ids.len()),
+            },
+            Selected::Filter(filter) => filter.told(),
+        }
+    }
+}
+
 /// What was found of them.
 #[derive(Debug, Default)]
 pub struct FoundLetters<T> {

@@ -15,6 +15,7 @@ pub mod replay;
 pub mod retention;
 pub mod select;
 pub mod survey;
+pub mod telling;
 pub mod unserved;
 pub mod watch;
 

@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::dlq::course::Course;
-use crate::dlq::replay::End;
+pub use crate::dlq::telling::Ended;
 use crate::event::outcome::Cause;
 
 /// What has become of the letters that were meant, for scripts.
@@ -42,17 +42,6 @@ pub struct AccountJson<'a> {
     took_ms: u64,
     /// Those that failed again, by group and code.
     failures: Vec<FailuresJson<'a>>,
-}
-
-#[derive(Debug, Clone, Copy, Serialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-#[schemars(inline)]
-pub enum Ended {
-    Over,
-    TooManyFailures,
-    Interrupted,
-    Unserved,
-    Broken,
 }
 
 /// Letters of one group that have failed again with one code.
@@ -96,18 +85,6 @@ impl<'a> AccountJson<'a> {
             lost: course.lost,
             took_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
             failures: failures.collect(),
-        }
-    }
-}
-
-impl From<&End> for Ended {
-    fn from(end: &End) -> Ended {
-        match end {
-            End::Over => Ended::Over,
-            End::TooManyFailures => Ended::TooManyFailures,
-            End::Interrupted => Ended::Interrupted,
-            End::Unserved(_) => Ended::Unserved,
-            End::Broken(_) => Ended::Broken,
         }
     }
 }

@@ -133,6 +133,15 @@ async fn a_broken_order_is_found_and_replayed_in_a_browser_and_others_look_on() 
             .await;
     }
     mesh.wait_letters(1).await;
+    // What a command replays is seen as well; it fails again.
+    let all = mesh
+        .jetmesh(&["dlq", "replay", "--all", "--yes", "--max-failures", "100"])
+        .await;
+    assert_eq!(all.0.code(), Some(1), "{all:?}");
+    for page in [&anna, &reader] {
+        let told = "[...document.querySelectorAll('.run')].some((one) => one.textContent.includes('1 failed again') && one.textContent.includes('all dead letters'))";
+        browser.until(page, told).await;
+    }
     // The other one is discarded.
     browser.click(&anna, ".groups a", "").await;
     browser.click(&anna, "button", "Discard the group").await;

@@ -149,9 +149,19 @@ async fn another_site_gets_nothing_and_orders_nothing() {
     let script = send(address, "GET /main.js", &[], "").await.headers.to_lowercase();
     assert!(script.contains("content-type: text/javascript"), "{script}");
     assert_eq!(send(address, "DELETE /api/session", &[&cookie], "").await.status, 405);
+    // There are 64 sessions at most, and the place of one that has ended is free.
+    for _ in 1..64 {
+        log_in(address, &form).await;
+    }
+    let full = post(address, "login", &[], &form).await;
+    assert!(
+        full.status == 503 && full.body.contains("64 sessions are open"),
+        "{full:?}"
+    );
     // The session ends for good.
     assert_eq!(order(&[&cookie, &csrf, &here]).await, 200);
     assert_eq!(get(&[&cookie]).await, 401);
+    log_in(address, &form).await;
 }
 
 #[tokio::test]

@@ -15,8 +15,8 @@ import "./runs.js";
 
 const SCREENS = [
   { path: "now", name: "Now", show: now, icon: "M3 12h4l3-8 4 16 3-8h4" },
-  { path: "letters", name: "Dead letters", show: letters, icon: "M3 6h18v12H3zM3 7l9 6 9-6" },
-  { path: "where", name: "Where is it?", show: where, icon: "M11 4a7 7 0 1 0 0 14 7 7 0 0 0 0-14zM16 16l5 5" },
+  { path: "letters", name: "Dead letters", short: "Letters", show: letters, icon: "M3 6h18v12H3zM3 7l9 6 9-6" },
+  { path: "where", name: "Where is it?", short: "Where", show: where, icon: "M11 4a7 7 0 1 0 0 14 7 7 0 0 0 0-14zM16 16l5 5" },
   { path: "waiting", name: "Waiting", show: waiting, icon: "M12 3a9 9 0 1 0 0 18 9 9 0 0 0 0-18zM12 7v5l3 3" },
   { path: "modules", name: "Modules", show: modules, icon: "M12 3l8 4.5v9L12 21l-8-4.5v-9zM4 7.5l8 4.5 8-4.5M12 12v9" },
   { path: "state", name: "State", show: state, icon: "M4 6c0-4 16-4 16 0v12c0 4-16 4-16 0zM4 6c0 4 16 4 16 0M4 12c0 4 16 4 16 0" },
@@ -41,7 +41,8 @@ function frame() {
     h("span", { class: "who", title: `logged in as ${me.session.who}` }, me.session.who),
     h("button", { type: "button", class: "plain", onclick: logOut }, "Log out"));
   put(byId("rail"), SCREENS.filter((screen) => screen.icon).map((screen) => h("a", { href: `#/${screen.path}`, "data-path": screen.path },
-    s("svg", { viewBox: "0 0 24 24", "aria-hidden": "true" }, s("path", { d: screen.icon })), screen.name,
+    s("svg", { viewBox: "0 0 24 24", "aria-hidden": "true" }, s("path", { d: screen.icon })),
+    h("span", { class: "long" }, screen.name), h("span", { class: "short", "aria-hidden": "true" }, screen.short ?? screen.name),
     h("span", { class: "count hidden", "data-count": screen.path }))));
 }
 

@@ -64,7 +64,7 @@ function card(first) {
         .filter(([n, name]) => n > 0 || name === "succeeded").map(([n, name, kind]) => h("span", { class: kind }, `${count(n)} ${name}`)), h("span", { class: "soft" }, `${span(now.seconds * 1000)} ${rate}`));
       text(state, run.ended ? ENDS[now.end] ?? now.end : "runs");
       state.className = `tag ${now.end === "over" ? (now.failed ? "warn" : "ok") : run.ended ? "bad" : ""}`;
-      node.title = now.command;
+      node.title = now.command ?? "";
       if (now.why) figures.append(h("span", { class: "bad break" }, now.why));
       stop.classList.toggle("hidden", run.ended);
     },

@@ -13,10 +13,12 @@ use crate::cli::stop::Stop;
 use crate::cli::text::{json_line, letters};
 use crate::cli::{Error, OK, ask, table};
 use crate::config::rate;
+use crate::control::person;
 use crate::dlq::course::Course;
 use crate::dlq::meant::{self, Selected};
 use crate::dlq::pace::PaceLimits;
 use crate::dlq::replay;
+use crate::dlq::telling::Telling;
 use crate::dlq::unserved::{self, Unserved, WhyUnserved};
 use crate::dlq::watch::Watch;
 use crate::event::clock::now_ms;
@@ -85,10 +87,21 @@ pub async fn run(plan: &Plan, connection: &Connection, args: &ReplayCommand, sto
     stop.heed();
     let served = async |handler: &str| unserved::takes_replays(connection, plan, handler).await;
     let mut progress = progress::Progress::default();
-    let seen = |course: &Course, standing| progress.show(course.len(), course.counts(), standing);
+    // Those who look on at a console see it as well.
+    let telling = Telling::new(connection, &name, (person::name(&plan.nats), selected.told()), None);
+    telling.saw(&course);
+    let seen = |course: &Course, standing| {
+        telling.saw(course);
+        progress.show(course.len(), course.counts(), standing);
+    };
     let began = Instant::now();
     let run = (name.as_str(), watch);
-    let end = replay::run(connection, run, &mut course, limits, stop.asked(), served, seen).await;
+    let run = replay::run(connection, run, &mut course, limits, stop.asked(), served, seen);
+    let end = tokio::select! {
+        end = run => end,
+        () = telling.go_on() => unreachable!("it tells for as long as it is polled"),
+    };
+    telling.end(&course, &end).await;
     progress.clear();
     Ok(account::tell(&course, &end, began.elapsed(), args, (stop, &pauses)))
 }
