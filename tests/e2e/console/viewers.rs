@@ -39,7 +39,7 @@ async fn letters(mesh: &Mesh) {
 #[tokio::test]
 async fn a_broken_order_is_found_and_replayed_in_a_browser_and_others_look_on() {
     let Some(mut browser) = Browser::start() else { return };
-    let (mesh, _host, address) = with_users().await;
+    let (mut mesh, _host, address) = with_users().await;
     letters(&mesh).await;
     let url = format!("http://{address}/");
     let (anna, reader) = (browser.page(1280, 900).await, browser.page(360, 740).await);
@@ -204,5 +204,23 @@ async fn a_broken_order_is_found_and_replayed_in_a_browser_and_others_look_on() 
         )
         .await;
     assert_eq!(browser.value(&anna, "String(window.hacked)").await, "undefined");
+    // What cannot be asked is told as a failure, and is asked again when NATS is there again.
+    mesh.server.stop().await;
+    browser
+        .until(&anna, "document.querySelector('.pulse').textContent === 'not live'")
+        .await;
+    browser.value(&anna, "void (location.hash = '#/letters')").await;
+    browser.until(&anna, "document.querySelector('#main .note.bad')?.textContent.includes('could not be read: cannot connect to NATS')").await;
+    mesh.server.restart().await;
+    browser
+        .until(&anna, "document.querySelector('.pulse').textContent === 'live'")
+        .await;
+    browser.click(&anna, "button", "Read again").await;
+    browser
+        .until(
+            &anna,
+            "document.querySelector('#main .empty')?.textContent.startsWith('No dead letters')",
+        )
+        .await;
     assert_eq!(browser.complaints, Vec::<String>::new());
 }

@@ -62,7 +62,7 @@ function out(why) {
   form(why, begin);
 }
 
-function route() {
+function route(moved) {
   if (!me.session) return;
   const [path, search] = location.hash.replace(/^#\//, "").split("?");
   const [name, ...rest] = path.split("/");
@@ -75,6 +75,8 @@ function route() {
   }
   leave = screen.show(byId("main"), rest.map(decodeURIComponent), Object.fromEntries(new URLSearchParams(search ?? ""))) ?? null;
   scrollTo(0, 0);
+  // Who reads with a screen reader, or with the keyboard, is where the new screen begins.
+  if (moved) byId("main").focus({ preventScroll: true });
 }
 
 function begin() {
@@ -83,7 +85,7 @@ function begin() {
   route();
 }
 
-addEventListener("hashchange", route);
+addEventListener("hashchange", () => route(true));
 addEventListener("logged-out", () => out("The session has ended: log in again."));
 addEventListener("dead", (event) => {
   const badge = document.querySelector("[data-count=letters]");
