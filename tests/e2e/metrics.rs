@@ -59,8 +59,10 @@ async fn until(address: SocketAddr, samples: &[(&str, f64)]) -> String {
 #[tokio::test]
 async fn a_scrape_has_what_became_of_events_how_long_it_took_and_what_waits() {
     let lines = "subjects = [\"orders.probe\"]\nmax_attempts = 2\nbackoff = \"10ms\"\ntimeout = \"10m\"";
-    let other = "subjects = [\"orders.other\"]";
+    let other = "subjects = [\"orders.other\"]\nmax_attempts = 1\nmemory_max = \"16MiB\"\ntimeout = \"300ms\"";
+    let schedule = "[schedules.tick]\nsubject = \"events.tick\"\nevery = \"1s\"";
     let config = Config::probe_with(lines).handler("other", &modules::handler("probe"), other);
+    let config = config.table(schedule);
     let (mesh, host, address) = start(config).await;
     traced(&mesh).await;
     mesh.order(json!({ "op": "reject", "code": "c", "message": "m" })).await;
@@ -163,6 +165,31 @@ async fn a_scrape_has_what_became_of_events_how_long_it_took_and_what_waits() {
             .then_some(())
     });
     told.await;
+    // Which limit of the sandbox it was, if it was one.
+    for step in [
+        json!({ "op": "grow", "mib": 32 }),
+        json!({ "op": "recurse" }),
+        json!({ "op": "spin" }),
+        json!({ "op": "trap" }),
+    ] {
+        mesh.publish("orders.other", step.to_string()).await;
+    }
+    let limit = |limit: &str| format!("jetmesh_limits_reached_total{{handler=\"other\",limit=\"{limit}\"}}");
+    let text = until(
+        address,
+        &[
+            (&limit("memory"), 1.0),
+            (&limit("stack"), 1.0),
+            (&limit("time"), 1.0),
+            (&limit("table"), 0.0),
+            ("jetmesh_events_total{handler=\"other\",result=\"dead\"}", 4.0),
+        ],
+    )
+    .await;
+    assert!(
+        value(&text, "jetmesh_schedule_lag_seconds_count") >= Some(1.0),
+        "{text}"
+    );
     // A person has paused it: it is still ready, and the alerts know.
     mesh.jetmesh_ok(&["pause", "probe", "--reason", "a test"]).await;
     until(

@@ -15,6 +15,7 @@ use crate::ledger::relay::state::Snapshot;
 use crate::micro::Host;
 use crate::outbox::OutboxNow;
 use crate::process::telemetry;
+use crate::schedule;
 use crate::spans;
 
 /// Nanoseconds in a second: what times are counted in, and told in.
@@ -97,7 +98,7 @@ const LEDGER: &[&str] = &["ledger"];
 const OUTBOX: &[&str] = &["outbox"];
 
 #[rustfmt::skip]
-pub static FAMILIES: [Family; 52] = [
+pub static FAMILIES: [Family; 54] = [
     Family::new("jetmesh_build_info", G, &["version"], "1; the version of the host.",
         |_, out| out.add(&[env!("CARGO_PKG_VERSION")], 1)),
     Family::new("jetmesh_handler_serving", G, HANDLER, "1 while the handler takes events on this host, else 0.",
@@ -123,6 +124,8 @@ pub static FAMILIES: [Family; 52] = [
         |scrape, out| counted(scrape, out, |counters| &counters.removed)),
     Family::new("jetmesh_attempts", C, &["handler", "module", "outcome"],
         "Attempts that ended, of the newest four modules of the handler.", attempts),
+    Family::new("jetmesh_limits_reached", C, &["handler", "limit"],
+        "Runs that a limit of the sandbox has ended: memory, table, stack, or time.", limits),
     Family::new("jetmesh_retries", C, HANDLER, "Attempts after which the event waits for another one.",
         |scrape, out| counted(scrape, out, |counters| &counters.retried)),
     Family::new("jetmesh_dead", C, &["handler", "cause"], "Events that died.", deaths),
@@ -147,6 +150,8 @@ pub static FAMILIES: [Family; 52] = [
     Family::new("jetmesh_delayed_late_seconds", G, &[],
         "How late the oldest delayed event is, or the timer of a schedule, that is due and not published; 0 if there is none.",
         |scrape, out| out.add_some(&[], scrape.host.map(|_| age(scrape, scrape.backlog.due_ms())))).in_unit("seconds"),
+    Family::new("jetmesh_schedule_lag_seconds", H, &[], "Time from the due time of a schedule to the step that fires it, on this host.",
+        |_, out| out.histogram(&[], schedule::LAG.now(), NANOS)).in_unit("seconds"),
     Family::new("jetmesh_ledger_working", G, LEDGER, "1 while the ledger can decide events, else 0.",
         |scrape, out| buckets(scrape, |bucket| out.add(&[&bucket.name], u8::from(bucket.trouble().is_none())))),
     Family::new("jetmesh_ledger_append_seconds", H, LEDGER, "Time of the append of one group of transactions.",
@@ -251,6 +256,14 @@ fn attempts(scrape: &Scrape<'_>, out: &mut Samples<'_>) {
             for (outcome, count) in one.outcomes() {
                 out.add(&[name(lane), &module, outcome], count);
             }
+        }
+    });
+}
+
+fn limits(scrape: &Scrape<'_>, out: &mut Samples<'_>) {
+    lanes(scrape, |lane| {
+        for (limit, count) in lane.metrics.limits() {
+            out.add(&[name(lane), limit], count);
         }
     });
 }

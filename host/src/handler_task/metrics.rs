@@ -11,6 +11,7 @@ use crate::event::clock::about_ms;
 use crate::event::outcome::Outcome;
 use crate::event::{EventId, Headers, Message};
 use crate::histogram::{Exemplar, Histogram};
+use crate::wasm::sandbox::SandboxLimit;
 use crate::wasm::source::{ModuleDigest, ModuleHash};
 
 /// Modules of which attempts are told apart. Those of older ones are no longer told.
@@ -25,6 +26,8 @@ pub struct HandlerMetrics {
     pub commit: Histogram,
     /// From when the stream stored an event until it was decided.
     pub age: Histogram,
+    /// Runs that a limit of the sandbox has ended, by [`SandboxLimit::NAMES`].
+    limits: [AtomicU64; SandboxLimit::NAMES.len()],
     /// The newest module is the last.
     modules: ArcSwap<Vec<Arc<ModuleAttempts>>>,
 }
@@ -36,6 +39,7 @@ impl Default for HandlerMetrics {
             run: Histogram::times(),
             commit: Histogram::times(),
             age: Histogram::times(),
+            limits: Default::default(),
             modules: ArcSwap::default(),
         }
     }
@@ -81,6 +85,15 @@ impl HandlerMetrics {
         let at_ms = about_ms(at);
         let age_ms = at_ms.saturating_sub(message.time_ms);
         count(&self.age, message, age_ms.saturating_mul(1_000_000), at_ms);
+    }
+
+    pub fn limited(&self, limit: SandboxLimit) {
+        self.limits[limit as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub fn limits(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
+        let counts = self.limits.iter().map(|count| count.load(Ordering::Relaxed));
+        SandboxLimit::NAMES.into_iter().zip(counts)
     }
 
     /// An attempt has ended.

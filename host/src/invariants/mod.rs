@@ -62,7 +62,8 @@ const NATS: [&str; 33] = [
 ];
 
 /// Files whose code names the WebAssembly engine.
-const WASM: [&str; 6] = [
+const WASM: [&str; 7] = [
+    "wasm/ended.rs",
     "wasm/engine.rs",
     "wasm/guest/mod.rs",
     "wasm/guest/random.rs",

@@ -7,10 +7,10 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc};
 
-use super::key;
 use super::open::is_open;
 use super::state::{ActedBy, ConsumerName, ScheduleState, ScheduleStep};
 use super::store::{self, Error, Stepped};
+use super::{LAG, key};
 use crate::broker::Connections;
 use crate::broker::connection::{redial_delay, token};
 use crate::broker::provision::REPLAY;
@@ -197,6 +197,9 @@ impl Keeper {
             Ok(Stepped::Taken(taken)) => {
                 failpoint::point("schedule-fired");
                 let (events, missed) = (taken.events.len(), taken.state.missed);
+                if let Some(last) = taken.events.last() {
+                    LAG.count(now_ms().saturating_sub(last.due).saturating_mul(1_000_000));
+                }
                 tracing::debug!(schedule, timer, events, missed, "schedule has fired");
                 Ok(())
             }

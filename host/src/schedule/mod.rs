@@ -8,7 +8,13 @@ pub mod state;
 pub mod store;
 mod transaction;
 
+use std::sync::LazyLock;
+
+use crate::histogram::Histogram;
 use crate::plan::REDRIVE;
+
+/// From a due time to the step that fires the schedule, on this host.
+pub static LAG: LazyLock<Histogram> = LazyLock::new(Histogram::times);
 
 /// Before the name of a schedule: the key of its state, and the handler that its decisions name.
 pub const PREFIX: &str = "schedule.";

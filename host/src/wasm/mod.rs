@@ -2,10 +2,11 @@
 //! take of the host.
 
 pub mod compile;
+mod ended;
 pub mod engine;
 pub mod guest;
 pub mod library;
 pub mod module;
 mod pool;
-mod sandbox;
+pub mod sandbox;
 pub mod source;

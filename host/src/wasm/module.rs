@@ -15,12 +15,12 @@ use crate::event::effects::Effects;
 use crate::event::outcome::Outcome;
 use crate::plan::Instance;
 use crate::random::Seed;
-use crate::text::display::clean;
-use crate::wasm::engine::trapped;
-use crate::wasm::guest::jetmesh::handler::types::{Event, Failure, HeaderParam};
+use crate::wasm::ended::{instance_failure, is_full, limit_of, out_of_time, outcome_of};
+use crate::wasm::guest::jetmesh::handler::types::{Event, HeaderParam};
 use crate::wasm::guest::{self, Call, EventHandler, Facts, Guest, Line};
 use crate::wasm::library::Compiled;
 use crate::wasm::pool::{Kept, PoolPlace};
+use crate::wasm::sandbox::SandboxLimit;
 use crate::wasm::source::{ModuleDigest, ModuleHash};
 
 /// A compiled module at work for one handler.
@@ -74,6 +74,8 @@ pub struct Run {
     pub ended: Instant,
     /// What its random numbers came from; `None`: it asked for none.
     pub seed: Option<Seed>,
+    /// The limit that has ended it.
+    pub limit: Option<SandboxLimit>,
 }
 
 impl Module {
@@ -128,19 +130,16 @@ impl Module {
             Err(error) => {
                 return Run {
                     outcome: instance_failure(&error, timeout, &[]),
+                    limit: SandboxLimit::of(&error),
                     ..Run::since(asked)
                 };
             }
         };
-        // It may have waited for its instance, which is not its own time.
+        // It may have waited for its instance: not its own time.
         let deadline = live.store.data().until;
         let began = deadline - timeout;
         let id = message.event.to_string();
-        let headers: Vec<HeaderParam> = message
-            .headers
-            .iter()
-            .map(|(name, value)| HeaderParam { name, value })
-            .collect();
+        let headers = header_params(message);
         let event = Event {
             id: &id,
             subject: &message.subject,
@@ -152,6 +151,7 @@ impl Module {
         // The epoch ends a guest that computes; this ends one that waits.
         let answer = before(deadline, handler.call_handle(&mut live.store, event)).await;
         let mut call = live.store.data_mut().end();
+        let limit = limit_of(answer.as_ref());
         let outcome = match answer {
             None => out_of_time(call.waiting(), timeout),
             Some(Err(error)) => instance_failure(&error, timeout, &call.lines),
@@ -172,6 +172,8 @@ impl Module {
             call.effects.only_reads()
         };
         Run {
+            // A fault of the host is not the guest's.
+            limit: limit.filter(|_| !matches!(outcome, Outcome::HostFault { .. })),
             outcome,
             effects,
             seed,
@@ -280,6 +282,15 @@ impl Module {
     }
 }
 
+fn header_params(message: &Message) -> Vec<HeaderParam<'_>> {
+    let param = |(name, value)| HeaderParam { name, value };
+    message
+        .headers
+        .iter()
+        .map(|(name, value)| param((name, value)))
+        .collect()
+}
+
 /// What a future comes to, or nothing at the deadline. The timer is only made for one that has to wait, which most events
 /// never do.
 async fn before<F: Future>(deadline: Instant, future: F) -> Option<F::Output> {
@@ -309,80 +320,7 @@ impl Run {
             took: ended.saturating_duration_since(began),
             ended,
             seed: None,
+            limit: None,
         }
-    }
-}
-
-/// How long a read may take before a run out of time is the host's fault. A read normally takes milliseconds. A guest that
-/// reads too often, or computes until there is no time left for a read, has used up its own time.
-fn read_patience(timeout: Duration) -> Duration {
-    (timeout / 2).min(Duration::from_secs(1))
-}
-
-/// The outcome of a guest that was still running when its time was over. `waiting`: how long it had waited for a read.
-fn out_of_time(waiting: Duration, timeout: Duration) -> Outcome {
-    match waiting > read_patience(timeout) {
-        true => Outcome::HostFault {
-            message: format!("state: a read had not come back when the time limit of {timeout:?} was over"),
-        },
-        false => Outcome::Timeout { limit: timeout },
-    }
-}
-
-fn outcome_of(answer: Result<(), Failure>, lines: &mut Vec<Line>) -> Outcome {
-    match answer {
-        Ok(()) => Outcome::Done,
-        Err(Failure::Retry(retry)) => Outcome::Retry {
-            code: code(&retry.code, lines),
-            message: clean(&retry.message),
-            after: retry.delay_ms.map(Duration::from_millis),
-        },
-        Err(Failure::Reject(reject)) => Outcome::Reject {
-            code: code(&reject.code, lines),
-            message: clean(&reject.message),
-        },
-    }
-}
-
-/// A failure's code, made to fit its rule: it is grouped by, and stands in headers. A change is told.
-fn code(text: &str, lines: &mut Vec<Line>) -> String {
-    let code: String = text
-        .chars()
-        .take(64)
-        .map(|c| match c.to_ascii_lowercase() {
-            c if c.is_ascii_alphanumeric() || "-_.".contains(c) => c,
-            _ => '-',
-        })
-        .collect();
-    let code = if code.is_empty() { "error".to_owned() } else { code };
-    if code != text {
-        let told = format!("the code `{text}` is written as `{code}`: a code has 1 to 64 of a-z 0-9 - _ and .");
-        lines.push(Line {
-            level: tracing::Level::WARN,
-            text: clean(&told),
-            at: Instant::now(),
-        });
-    }
-    code
-}
-
-/// Whether the engine has no place left.
-fn is_full(error: &wasmtime::Error) -> bool {
-    error.downcast_ref::<wasmtime::PoolConcurrencyLimitError>().is_some()
-}
-
-fn instance_failure(error: &wasmtime::Error, timeout: Duration, lines: &[Line]) -> Outcome {
-    if let Some(wasmtime::Trap::Interrupt) = error.downcast_ref::<wasmtime::Trap>() {
-        return Outcome::Timeout { limit: timeout };
-    }
-    if is_full(error) {
-        return Outcome::HostFault {
-            message: "no free instance slot".to_owned(),
-        };
-    }
-    let (message, backtrace) = trapped(error);
-    Outcome::Trap {
-        message: guest::explained(lines, message),
-        backtrace,
     }
 }

@@ -25,6 +25,39 @@ pub struct Limits {
     pub memory_bytes_left: usize,
 }
 
+/// A limit that has ended a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SandboxLimit {
+    Memory,
+    Table,
+    Stack,
+    Time,
+}
+
+impl SandboxLimit {
+    pub const NAMES: [&str; 4] = ["memory", "table", "stack", "time"];
+
+    /// The limit that has made an instance fail; `None`: it was another reason.
+    pub fn of(error: &wasmtime::Error) -> Option<SandboxLimit> {
+        if let Some(over) = error.downcast_ref::<GuestOverLimit>() {
+            return Some(over.limit);
+        }
+        match error.downcast_ref::<wasmtime::Trap>()? {
+            wasmtime::Trap::StackOverflow => Some(SandboxLimit::Stack),
+            wasmtime::Trap::Interrupt => Some(SandboxLimit::Time),
+            _ => None,
+        }
+    }
+}
+
+/// A guest wants more than it may have. It traps with this: a refused growth would only be a failed allocation somewhere in it.
+#[derive(Debug, thiserror::Error)]
+#[error("{told}")]
+pub struct GuestOverLimit {
+    pub limit: SandboxLimit,
+    told: String,
+}
+
 /// Most elements of one table: functions that a guest may call by pointer.
 const TABLE_ELEMENTS_MAX: usize = 20_000;
 
@@ -32,8 +65,10 @@ impl wasmtime::ResourceLimiter for Limits {
     fn memory_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
         let more = desired.saturating_sub(current);
         if more > self.memory_bytes_left {
-            // A trap says what it was; a refused growth would only be a failed allocation somewhere in the guest.
-            wasmtime::bail!("out of memory: {desired} bytes are over the limit of the handler");
+            return Err(wasmtime::Error::new(GuestOverLimit {
+                limit: SandboxLimit::Memory,
+                told: format!("out of memory: {desired} bytes are over the limit of the handler"),
+            }));
         }
         self.memory_bytes_left -= more;
         Ok(true)
@@ -41,7 +76,10 @@ impl wasmtime::ResourceLimiter for Limits {
 
     fn table_growing(&mut self, _: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
         if desired > TABLE_ELEMENTS_MAX {
-            wasmtime::bail!("a table of {desired} elements is over the limit of {TABLE_ELEMENTS_MAX}");
+            return Err(wasmtime::Error::new(GuestOverLimit {
+                limit: SandboxLimit::Table,
+                told: format!("a table of {desired} elements is over the limit of {TABLE_ELEMENTS_MAX}"),
+            }));
         }
         Ok(true)
     }

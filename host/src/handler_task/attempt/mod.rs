@@ -129,6 +129,9 @@ impl ThisAttempt<'_> {
             .saturating_duration_since(self.delivery.at)
             .saturating_sub(run.took);
         self.lane.metrics.ran(message, run.took, run.ended);
+        if let Some(limit) = run.limit {
+            self.lane.metrics.limited(limit);
+        }
         if so_far.reruns == 0 && !so_far.has_read_again {
             self.lane.metrics.waited(message, waited, run.ended);
         }
