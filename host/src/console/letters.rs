@@ -10,7 +10,7 @@ use super::query::Query;
 use super::session::ViewerSession;
 use super::trouble::ConsoleError;
 use crate::broker::provision::DEAD;
-use crate::dlq::group::FaultKey;
+use crate::dlq::group::{FaultKey, HOURS};
 use crate::dlq::select;
 use crate::dlq::survey::survey;
 use crate::event::rfc3339;
@@ -41,6 +41,14 @@ struct LettersLooked {
     unread: Option<String>,
 }
 
+/// A group as the commands tell it, with its last hours.
+#[derive(Debug, Serialize)]
+struct GroupTold<'a> {
+    #[serde(flatten)]
+    group: GroupJson<'a>,
+    hours: [u64; HOURS],
+}
+
 pub async fn groups(session: &ViewerSession, query: &Query) -> Result<Value, ConsoleError> {
     let filter = LetterConditions::of(query)?.filter()?;
     let connection = session.connection().await?;
@@ -58,11 +66,14 @@ pub async fn groups(session: &ViewerSession, query: &Query) -> Result<Value, Con
     let loaded = notes::load(&connection).await;
     let unread = loaded.as_ref().err().map(ToString::to_string);
     let notes = loaded.unwrap_or_default();
-    let told: Vec<GroupJson<'_>> = all
-        .iter()
-        .take(GROUPS_MAX)
-        .map(|group| GroupJson::of(group, &notes))
-        .collect();
+    let mut told = Vec::new();
+    for group in all.iter().take(GROUPS_MAX) {
+        let hours = group.hours;
+        told.push(GroupTold {
+            group: GroupJson::of(group, &notes),
+            hours,
+        });
+    }
     Ok(serde_json::json!({ "groups": told, "groups_in_all": all.len(), "looked": looked, "notes_unread": unread }))
 }
 

@@ -12,6 +12,10 @@ use crate::mesh_streams::dead_letter::{self, Letter};
 /// More different faults than a person can look at; the rest is counted together.
 const GROUPS_MAX: usize = 10_000;
 
+/// Hours that are counted.
+pub const HOURS: usize = 24;
+const HOUR_MS: u64 = 60 * 60 * 1000;
+
 /// What the letters of a group have in common.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct FaultKey {
@@ -57,6 +61,8 @@ pub struct LetterGroup {
     /// When the first and the last of them died, in milliseconds since the Unix epoch.
     pub first_ms: u64,
     pub last_ms: u64,
+    /// How many died in each of the last hours, the newest last; see [`Groups::until`].
+    pub hours: [u64; HOURS],
     /// The newest letter's id and error, word for word.
     pub sample: String,
     pub error: String,
@@ -66,11 +72,21 @@ pub struct LetterGroup {
 #[derive(Debug, Default)]
 pub struct Groups {
     groups: HashMap<FaultKey, LetterGroup>,
+    /// Up to when hours are counted, in milliseconds since the Unix epoch; 0: they are not.
+    until_ms: u64,
     /// Letters of groups beyond the limit.
     pub uncounted: u64,
 }
 
 impl Groups {
+    /// Groups that count the hours before this time.
+    pub fn until(until_ms: u64) -> Groups {
+        Groups {
+            until_ms,
+            ..Groups::default()
+        }
+    }
+
     pub fn add(&mut self, letter: &Letter) {
         let key = FaultKey::of(letter);
         let since_ms = letter.dead_since_ms();
@@ -84,11 +100,18 @@ impl Groups {
             failed_again: 0,
             first_ms: since_ms,
             last_ms: 0,
+            hours: [0; HOURS],
             sample: String::new(),
             error: String::new(),
         });
         group.count += 1;
         group.failed_again += u64::from(history::has_replay(&letter.headers));
+        if let Some(ago_ms) = self.until_ms.checked_sub(since_ms)
+            && let Ok(ago) = usize::try_from(ago_ms / HOUR_MS)
+            && ago < HOURS
+        {
+            group.hours[HOURS - 1 - ago] += 1;
+        }
         group.first_ms = group.first_ms.min(since_ms);
         if since_ms >= group.last_ms {
             group.last_ms = since_ms;
@@ -160,5 +183,16 @@ mod tests {
         assert_eq!(first.key.message, "sku #: # wanted");
         assert_ne!(first.key.id(), groups[1].key.id());
         assert_eq!(first.key.id(), FaultKey::of(&letter(9, "a", "sku s-9: 9 wanted")).id());
+    }
+
+    #[test]
+    fn letters_are_counted_by_the_hours_before_a_time() {
+        let mut groups = Groups::until(30 * HOUR_MS);
+        for hour in [1, 7, 28, 29, 29] {
+            groups.add(&letter(hour * HOUR_MS / 10 + 1, "a", "x"));
+        }
+        let hours = groups.sorted()[0].hours;
+        assert_eq!((hours[23], hours[22], hours[1], hours[0]), (2, 1, 1, 0));
+        assert_eq!(hours.iter().sum::<u64>(), 4, "one died before");
     }
 }

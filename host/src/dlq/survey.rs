@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use super::select::{Unread, backwards};
 use super::{Filter, Groups};
 use crate::broker::{Connection, Error};
+use crate::event::clock::now_ms;
 
 /// The groups of the letters that were looked at.
 #[derive(Debug, Default)]
@@ -23,7 +24,7 @@ pub struct Survey {
 
 /// Looks at no more letters than `most`, and for no longer than `time`, but for the piece at which it is then.
 pub async fn survey(connection: &Connection, filter: &Filter, most: u64, time: Duration) -> Result<Survey, Error> {
-    let (began, mut groups) = (Instant::now(), Groups::default());
+    let (began, mut groups) = (Instant::now(), Groups::until(now_ms()));
     let looked = backwards(
         connection,
         filter,

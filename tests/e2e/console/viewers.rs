@@ -55,6 +55,9 @@ async fn a_broken_order_is_found_and_replayed_in_a_browser_and_others_look_on() 
             .until(page, "document.querySelectorAll('.groups tbody tr').length === 2")
             .await;
     }
+    let told =
+        "document.querySelector('.hours').getAttribute('aria-label') === '1 in the last 24 hours, 1 in the last hour'";
+    browser.until(&anna, told).await;
     // Text of others is text, in the list and in the letter.
     browser
         .click(&anna, ".groups tbody tr:has(td[title*='script']) a", "")

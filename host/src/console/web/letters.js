@@ -1,7 +1,7 @@
 // Dead letters: the faults, and the letters of one.
 
 import { get } from "./api.js";
-import { h, put, text, toast } from "./dom.js";
+import { h, put, s, text, toast } from "./dom.js";
 import { ago, clock, count, digest, plural } from "./format.js";
 import { discard, note, replay } from "./actions.js";
 
@@ -67,11 +67,10 @@ function conditionsForm(query) {
 async function showGroups(list, query) {
   const { groups, groups_in_all, looked: far, notes_unread } = await get("groups", query);
   if (groups.length === 0) return put(list, none(query), h("div", { class: "soft" }, looked(far)));
-  const most = Math.max(...groups.map((one) => one.count));
   const rows = groups.map((one) => h("tr", {},
     h("td", {}, h("a", { class: "mono", href: place({ ...query, group: one.group }) }, one.group)),
     h("td", { class: "num" }, h("strong", {}, count(one.count))),
-    h("td", { class: "c-share" }, share(one.count / most)),
+    h("td", { class: "c-share" }, hours(one)),
     h("td", {}, one.handler),
     h("td", {}, h("span", { class: "tag bad" }, one.cause), " ", one.code ? h("span", { class: "tag" }, one.code) : null),
     h("td", { class: "cut", title: one.error }, one.error, one.note ? h("div", { class: "noted", title: noted(one.note) }, noted(one.note)) : null),
@@ -80,7 +79,7 @@ async function showGroups(list, query) {
     h("td", { class: "num c-again" }, one.failed_again ? count(one.failed_again) : "–"),
     h("td", { class: "mono soft c-module" }, digest(one.module)),
     h("td", { class: "right nowrap" }, h("button", { type: "button", class: "small", onclick: () => replay({ conditions: { ...query, group: one.group } }) }, "Replay"))));
-  const heads = [["Group"], ["Letters", "num"], ["", "c-share"], ["Handler"], ["Why"], ["Newest error"], ["First", "c-first"], ["Last"], ["Failed again", "num c-again"], ["Module", "c-module"], ["", ""]];
+  const heads = [["Group"], ["Letters", "num"], ["Last 24 h", "c-share"], ["Handler"], ["Why"], ["Newest error"], ["First", "c-first"], ["Last"], ["Failed again", "num c-again"], ["Module", "c-module"], ["", ""]];
   put(list, h("section", { class: "card", "aria-label": "Groups of dead letters" },
     h("div", { class: "scroll" }, h("table", { class: "groups" }, h("caption", { class: "sr" }, "Dead letters by fault, the largest first"),
       h("thead", {}, h("tr", {}, heads.map(([name, kind]) => h("th", { scope: "col", class: kind ?? "" }, name || h("span", { class: "sr" }, "more"))))), h("tbody", {}, rows))),
@@ -90,11 +89,12 @@ async function showGroups(list, query) {
 /** A note on a group, on one line. */
 export const noted = (note) => `${[note.owner ? `owner ${note.owner}` : null, note.text].filter(Boolean).join(": ")} (${note.by}, ${ago(note.at)})`;
 
-/** A bar without a figure: which of the rows is large. */
-function share(part) {
-  const bar = h("div", { class: "bar", "aria-hidden": "true" }, h("div", {}));
-  bar.firstChild.style.width = `${Math.max(2, part * 100)}%`;
-  return bar;
+/** How many died in each of the last 24 hours, as bars. */
+function hours(one) {
+  const most = Math.max(1, ...one.hours);
+  const all = one.hours.reduce((sum, n) => sum + n, 0);
+  const bars = one.hours.map((n, at) => s("rect", { class: n ? "" : "none", x: at * 4, width: 3, y: n ? 22 - Math.max(2, (n / most) * 22) : 21, height: n ? Math.max(2, (n / most) * 22) : 1 }));
+  return s("svg", { class: "hours", viewBox: "0 0 96 22", width: 96, height: 22, role: "img", "aria-label": `${count(all)} in the last 24 hours, ${count(one.hours.at(-1))} in the last hour` }, s("title", {}, `${count(all)} in the last 24 hours, ${count(one.hours.at(-1))} in the last hour`), bars);
 }
 
 function none(query) {

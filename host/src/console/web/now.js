@@ -31,6 +31,8 @@ const COLUMNS = [
 
 export function now(main) {
   const tiles = ["Events/s", "Failed attempts/s", "Waiting", "Dead letters"].map(tile);
+  tiles[2].set("–", null, "", "being asked…");
+  tiles[3].set("–", null, "", "being counted…");
   const notes = h("div", { class: "stack notes" });
   const drawing = h("div", { class: "body" }, h("p", { class: "loading" }, "Loading…"));
   const table = handlers();
