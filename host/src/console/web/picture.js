@@ -29,7 +29,7 @@ function graph(mesh) {
   const stream = (name) => node(`s:${name}`, "stream", name, mesh.streams.find((one) => one.stream === name)?.subjects.join(", "));
   const capturing = (subject) => mesh.streams.filter((one) => one.subjects.some((own) => meet(own, subject))).map((one) => one.stream);
   for (const one of mesh.handlers) {
-    const own = node(`h:${one.handler}`, "handler", one.handler, one.subjects.join(", ") || ">");
+    const own = node(`h:${one.handler}`, "handler", one.handler, one.subjects.join(", ") || "all subjects");
     edges.push({ from: stream(one.stream), to: own, handler: one.handler, part: "in" });
     const targets = new Set(one.publish.flatMap((subject) => {
       const found = capturing(subject);
@@ -152,7 +152,8 @@ function drawEdge(edge, place, isBack, height) {
   const way = isBack
     ? `M${x1} ${y1}C${x1 + 46} ${y1} ${x1 + 46} ${height - 8} ${x1 - 20} ${height - 8}L${x2 + 20} ${height - 8}C${x2 - 46} ${height - 8} ${x2 - 46} ${y2} ${x2} ${y2}`
     : `M${x1} ${y1}C${x1 + bend} ${y1} ${x2 - bend} ${y2} ${x2} ${y2}`;
-  const label = s("text", { class: "rate", x: x2 - 8, y: y2 - 5, "text-anchor": "end" });
+  // On the side of the edge where it does not cross it.
+  const label = s("text", { class: "rate", x: x2 - 8, y: y2 > y1 ? y2 + 13 : y2 - 5, "text-anchor": "end" });
   return { edge, path: s("path", { class: "edge", d: way }), label };
 }
 
