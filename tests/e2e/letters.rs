@@ -201,6 +201,8 @@ async fn show_tells_a_person_what_died_when_and_why_and_what_to_do_next() {
     WHAT NEXT
       # see all that died of the same fault
       jetmesh dlq ls --group 01234567
+      # correct its payload
+      jetmesh dlq edit probe.inc123.1
       # see what a fixed module would do with it; changes nothing
       jetmesh dlq rehearse probe.inc123.1 --module FIXED.wasm
       # give it back to handler probe, and to no other

@@ -234,7 +234,8 @@ fn found(program: &str) -> Option<PathBuf> {
 
 #[tokio::test]
 async fn a_real_prometheus_takes_metrics_exemplars_rules_and_every_query() {
-    let (mesh, _host, address) = start(Config::probe_with("max_attempts = 1")).await;
+    let schedule = "[schedules.tick]\nsubject = \"events.tick\"\nevery = \"1s\"";
+    let (mesh, _host, address) = start(Config::probe_with("max_attempts = 1").table(schedule)).await;
     traced(&mesh).await;
     mesh.order(json!({ "op": "reject", "code": "c", "message": "m" })).await;
     mesh.wait_letters(1).await;
@@ -243,7 +244,8 @@ async fn a_real_prometheus_takes_metrics_exemplars_rules_and_every_query() {
     let place = place.replace("\"points\"", "\"probe\"");
     let text = eventually("what waits", SOON, async || {
         let text = plain(address).await;
-        value(&text, &place).map(|_| text)
+        let fired = value(&text, "jetmesh_schedule_lag_seconds_count").is_some();
+        value(&text, &place).filter(|_| fired).map(|_| text)
     })
     .await;
     assert_eq!(value(&text, &place), Some(0.0));
