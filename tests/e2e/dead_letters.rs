@@ -3,7 +3,8 @@
 use async_nats::jetstream::stream::RetentionPolicy;
 use serde_json::{Value, json};
 
-use crate::mesh::{Config, Mesh, says};
+use crate::asked::ask;
+use crate::mesh::{Config, Found, Mesh, says};
 use crate::support::server::Options;
 use crate::support::wait::SOON;
 use crate::support::{NatsServer, cli, eventually, modules};
@@ -233,6 +234,31 @@ async fn without_a_ledger_letters_are_stored_directly_and_a_replay_has_attempts_
     let left = mesh.wait_letters(1).await;
     assert_eq!(left[0].subject, rejected.subject);
     assert_eq!(mesh.attempts().await, Vec::<Value>::new());
+
+    // What is left of resolved letters tells what became of their events, and nothing that is not known.
+    let trace = async |letter: &Found| mesh.jetmesh_ok(&["trace", letter.letter_id()]).await;
+    let state = async |letter: &Found| {
+        let event = json!({ "id": letter.header("Mesh-Event") });
+        let handler = ask(&mesh, &event).await.1["handlers"][0].clone();
+        [&handler["state"], &handler["error"]].map(|text| text.as_str().map(str::to_owned))
+    };
+    let text = |text: &str| Some(text.to_owned());
+    let told = trace(exhausted).await;
+    assert!(
+        told.contains("probe: done at ") && told.contains("by a replay of its dead letter"),
+        "{told}"
+    );
+    assert_eq!(state(exhausted).await, [text("done"), None]);
+    assert!(trace(rejected).await.contains("probe: dead: rejected: no: never"));
+    assert_eq!(state(rejected).await, [text("dead"), text("never")]);
+    let discard = ["dlq", "discard", rejected.letter_id(), "--yes", "--reason", "a test"];
+    mesh.jetmesh_ok(&discard).await;
+    let told = trace(rejected).await;
+    assert!(
+        told.contains("probe: dead\n") && told.contains("its dead letter was resolved at "),
+        "{told}"
+    );
+    assert_eq!(state(rejected).await, [text("dead"), None]);
 }
 
 #[tokio::test]

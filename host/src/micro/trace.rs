@@ -251,6 +251,10 @@ impl HandlerAnswer {
                 let decided = decided.as_deref().map(|decided| HandlerAnswer::decided(state, decided));
                 decided.unwrap_or_else(|| state.into()).with_letter(letter.as_ref())
             }
+            Stand::Replayed { at } => HandlerAnswer {
+                decided: Some(at.clone()),
+                ..EventState::Done.into()
+            },
             Stand::Retrying { record, .. } => HandlerAnswer::retrying(record),
             Stand::Delivered { .. } => EventState::Delivered.into(),
             // Lost events are run again by a host's sweep.
@@ -281,7 +285,11 @@ impl HandlerAnswer {
 
     fn with_letter(mut self, letter: Option<&TracedLetter>) -> HandlerAnswer {
         let Some(letter) = letter else { return self };
-        self.dead_letter = letter.settled.is_none().then(|| letter.id.clone());
+        if letter.settled.is_some() {
+            // It tells no more than that.
+            return self;
+        }
+        self.dead_letter = Some(letter.id.clone());
         if self.decided.is_none() {
             self.decided = Some(letter.since.clone());
             self.attempts = letter.attempts;

@@ -71,15 +71,13 @@ struct PartJson<'a> {
     handler: &'a str,
     /// What it has made of the event.
     stand: StandJson<'a>,
-    /// What it had decided before it was reset, the oldest first: that does not count any more. Not looked for where the record
-    /// of a death says how the event stands.
+    /// What it had decided before it was reset, the oldest first: not looked for where the record of a death tells of the event.
     before_resets: Vec<BeforeResetJson<'a>>,
     /// What it has emitted for the event.
     follows: Vec<FollowJson<'a>>,
     /// The last edit of the payload that a replay gives it; null: the payload is the event's own.
     edited: Option<&'a LetterEdit>,
-    /// Why some events of the handler cannot continue, by reason, as its hosts report it; empty if this event does not wait for a
-    /// host.
+    /// Why some events of the handler cannot continue, as its hosts report it; empty if this event waits for no host.
     #[schemars(with = "Vec<HindranceJson>")]
     hindered: &'a [Value],
     /// The pause of the handler; null: it is not paused, or this event does not wait for a host.
@@ -104,6 +102,8 @@ enum StandJson<'a> {
         /// A replay of it is asked for and not over.
         replay: bool,
     },
+    /// It is done by a replay of its dead letter, at this time; no ledger keeps more of it.
+    Replayed { at: &'a str },
     /// It failed and is tried again, or is being tried again now.
     Retrying { attempts: RetryingJson<'a> },
     /// A host has it, and it is not decided.
@@ -309,6 +309,7 @@ impl<'a> From<&'a Stand> for StandJson<'a> {
                 letter: letter.as_ref(),
                 replay: *replay,
             },
+            Stand::Replayed { at } => StandJson::Replayed { at },
             Stand::Retrying { record, max_attempts } => StandJson::Retrying {
                 attempts: RetryingJson::of(record, Some(*max_attempts)),
             },

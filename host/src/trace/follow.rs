@@ -211,7 +211,8 @@ impl<'a> Tracer<'a> {
             }
         }
         let subject = dead_letter::undeliverable_subject(&kv_stream(ledger), &wanted.id);
-        if let Some(letter) = self.letter_on(&subject).await? {
+        // One that a replay has published is looked for like any other.
+        if let Some(letter) = self.letter_on(&subject).await?.filter(|letter| !letter.is_replayed()) {
             return Ok(Whereabouts::Undeliverable { letter });
         }
         let target = self.reading.connection.captured(&wanted.subject).await?;

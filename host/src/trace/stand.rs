@@ -29,6 +29,10 @@ pub enum Stand {
         /// A replay of it is asked for and not over.
         replay: bool,
     },
+    /// Done by a replay of its dead letter; no ledger keeps more of it.
+    Replayed {
+        at: String,
+    },
     /// It failed, and is tried again; or it is being tried again now.
     Retrying {
         record: Box<AttemptRecord>,
@@ -75,10 +79,11 @@ pub enum Stand {
 pub struct TracedLetter {
     /// What `jetmesh dlq` calls it.
     pub id: String,
-    /// When the event died, RFC 3339.
+    /// When the event died, RFC 3339; if it is settled, when it was.
     #[serde(rename = "dead_since")]
     #[schemars(extend("format" = "date-time"))]
     pub since: String,
+    /// Empty if it is settled, as are code and error.
     pub cause: String,
     pub code: String,
     pub error: String,
@@ -88,12 +93,20 @@ pub struct TracedLetter {
     pub settled: Option<String>,
 }
 
+impl TracedLetter {
+    /// A replay of it has succeeded.
+    pub fn is_replayed(&self) -> bool {
+        self.settled.as_deref() == Some(dead_letter::REPLAYED)
+    }
+}
+
 impl Stand {
     /// Whether something tells of the event.
     pub fn is_known(&self) -> bool {
         match self {
             Stand::Done { .. }
             | Stand::Dead { .. }
+            | Stand::Replayed { .. }
             | Stand::Retrying { .. }
             | Stand::Forgotten { .. }
             | Stand::NotFound { decided: true } => true,
@@ -118,6 +131,7 @@ impl Stand {
             | Stand::Dead { replay: true, .. } => true,
             Stand::Done { .. }
             | Stand::Dead { replay: false, .. }
+            | Stand::Replayed { .. }
             | Stand::BeforeStart { .. }
             | Stand::NoConsumer
             | Stand::Forgotten { .. }
@@ -214,6 +228,13 @@ impl Tracer<'_> {
         decided: Option<Box<TracedDecision>>,
         letter: Option<TracedLetter>,
     ) -> Result<Stand, Error> {
+        if decided.is_none()
+            && let Some(replayed) = letter.as_ref().filter(|letter| letter.is_replayed())
+        {
+            return Ok(Stand::Replayed {
+                at: replayed.since.clone(),
+            });
+        }
         let replay = replay_queue::waits(&self.reading.connection, &handler.name, event).await?;
         Ok(Stand::Dead {
             decided,
@@ -254,7 +275,7 @@ impl Tracer<'_> {
     async fn edited(&self, handler: &Handler, event: &EventId, stand: &Stand) -> Result<Option<LetterEdit>, Error> {
         let died = match stand {
             Stand::Done { decided } => decided.decision.follows_death.is_some(),
-            Stand::Dead { .. } | Stand::Forgotten { .. } => true,
+            Stand::Dead { .. } | Stand::Replayed { .. } | Stand::Forgotten { .. } => true,
             _ => false,
         };
         if !died {

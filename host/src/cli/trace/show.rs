@@ -65,6 +65,9 @@ fn stand(stand: &Stand) -> (String, Vec<Node>) {
             letter,
             replay,
         } => dead(decided.as_deref(), letter.as_ref(), *replay),
+        Stand::Replayed { at } => plain(&format!(
+            "done at {at}, by a replay of its dead letter; no ledger keeps more of it"
+        )),
         Stand::Retrying { record, max_attempts } => (retrying(record, *max_attempts), Vec::new()),
         Stand::Delivered { ledger: true } => plain("delivered to a host, which has not decided it yet"),
         Stand::Delivered { ledger: false } => {
@@ -141,16 +144,16 @@ fn written(written: &WrittenKey) -> Node {
 fn dead(decided: Option<&TracedDecision>, letter: Option<&TracedLetter>, replay: bool) -> (String, Vec<Node>) {
     let (text, when) = match (decided, letter) {
         (Some(decided), _) => died(decided),
-        (None, Some(letter)) => (
+        (None, Some(letter)) if letter.settled.is_none() => (
             format!("dead: {}: {}: {}", letter.cause, letter.code, letter.error),
             format!("at {}", letter.since),
         ),
-        (None, None) => ("dead".to_owned(), "nothing more is known".to_owned()),
+        (None, _) => ("dead".to_owned(), "of what is not known any more".to_owned()),
     };
     let about = match letter {
         None => "its dead letter is not there: not stored yet, or removed".to_owned(),
         Some(letter) => match &letter.settled {
-            Some(why) => format!("its dead letter is not listed any more: {why}"),
+            Some(why) => format!("its dead letter was resolved at {}: {why}", letter.since),
             None => format!("dead letter {}", letter.id),
         },
     };
@@ -206,15 +209,10 @@ fn follow(follow: &Follow) -> Node {
         Whereabouts::CalledOff { due } => leaf(&format!(
             "a timer for {due} that was cancelled or set again, or whose event was removed"
         )),
-        Whereabouts::Undeliverable { letter } => leaf(&format!(
-            "not delivered: {}; dead letter {}{}",
-            letter.error,
-            letter.id,
-            letter
-                .settled
-                .as_deref()
-                .map_or_else(String::new, |why| format!(", {why}"))
-        )),
+        Whereabouts::Undeliverable { letter } => leaf(&match &letter.settled {
+            None => format!("not delivered: {}; dead letter {}", letter.error, letter.id),
+            Some(why) => format!("not delivered; its dead letter was resolved at {}: {why}", letter.since),
+        }),
         Whereabouts::Absent { stream, published } => leaf(&absent(stream.as_deref(), *published)),
         Whereabouts::NotFound => leaf(&format!("not found: {LIMIT}")),
     }
