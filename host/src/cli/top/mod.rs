@@ -30,6 +30,8 @@ const KEYS_EVERY: Duration = Duration::from_millis(50);
 const SAMPLE_EVERY: Duration = Duration::from_secs(1);
 /// How often NATS is asked for all else: that reads more.
 const LOOK_EVERY: Duration = Duration::from_secs(3);
+/// What is older is told as such: a host may take a while to answer.
+const STALE_AFTER: Duration = Duration::from_secs(6);
 /// Handlers that a page goes up or down.
 const PAGE: isize = 10;
 
@@ -55,7 +57,7 @@ pub async fn run(args: &Args, stop: &Stop) -> Result<u8, Error> {
     let (mut choice, mut shown) = (Choice::default(), Vec::new());
     let mut ticks = interval(KEYS_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut looked = Instant::now();
+    let (mut looked, mut heard, mut cut_off) = (Instant::now(), Instant::now(), false);
     let mut asking = Box::pin(ask(&plan, Some(connection), Duration::ZERO, false));
     loop {
         tokio::select! {
@@ -64,21 +66,29 @@ pub async fn run(args: &Args, stop: &Stop) -> Result<u8, Error> {
                 match news {
                     Ok(news) => {
                         rates.take(&news.sample);
+                        if news.status.is_some() || !news.sample.hosts.is_empty() {
+                            (heard, cut_off) = (Instant::now(), false);
+                        }
                         if let Some(whole) = news.status {
                             (status, looked) = (whole, Instant::now());
                         }
                         trouble = news.sample.denied;
                     }
-                    Err(error) => trouble = Some(secret::hide(&error.to_string())),
+                    Err(error) => {
+                        trouble = Some(secret::hide(&error.to_string()));
+                        cut_off = true;
+                    }
                 }
                 let whole = looked.elapsed() + SAMPLE_EVERY >= LOOK_EVERY;
                 asking = Box::pin(ask(&plan, connection, SAMPLE_EVERY, whole));
             }
             _ = ticks.tick() => {}
         }
+        let age = heard.elapsed();
         let seen = TopView {
             status: &status,
             rates: &rates,
+            stale_ms: (cut_off || age > STALE_AFTER).then_some(age.as_millis() as u64),
             trouble: trouble.as_deref(),
             now_ms: now_ms(),
         };
@@ -92,23 +102,31 @@ pub async fn run(args: &Args, stop: &Stop) -> Result<u8, Error> {
             .map_err(failed)?
             .unwrap_or_else(|| vec![TypedKey::Character('q')])
         {
-            match key {
-                TypedKey::Character('q') => return Ok(OK),
-                TypedKey::Interrupt => return Ok(INTERRUPTED),
-                TypedKey::Character('s') => choice.sort = choice.sort.next(),
-                TypedKey::Up | TypedKey::Character('k') => choice.step(&seen, -1),
-                TypedKey::Down | TypedKey::Character('j') => choice.step(&seen, 1),
-                TypedKey::PageUp => choice.step(&seen, -PAGE),
-                TypedKey::PageDown => choice.step(&seen, PAGE),
-                TypedKey::Enter => {
-                    choice.step(&seen, 0);
-                    choice.alone = true;
-                }
-                TypedKey::Escape => choice.alone = false,
-                TypedKey::Character(_) => {}
+            if let Some(code) = obey(key, &mut choice, &seen) {
+                return Ok(code);
             }
         }
     }
+}
+
+/// Does what a person has typed. Returns the exit code if that is to end.
+fn obey(key: TypedKey, choice: &mut Choice, seen: &TopView<'_>) -> Option<u8> {
+    match key {
+        TypedKey::Character('q') => return Some(OK),
+        TypedKey::Interrupt => return Some(INTERRUPTED),
+        TypedKey::Character('s') => choice.sort = choice.sort.next(),
+        TypedKey::Up | TypedKey::Character('k') => choice.step(seen, -1),
+        TypedKey::Down | TypedKey::Character('j') => choice.step(seen, 1),
+        TypedKey::PageUp => choice.step(seen, -PAGE),
+        TypedKey::PageDown => choice.step(seen, PAGE),
+        TypedKey::Enter => {
+            choice.step(seen, 0);
+            choice.alone = true;
+        }
+        TypedKey::Escape => choice.alone = false,
+        TypedKey::Character(_) => {}
+    }
+    None
 }
 
 /// What has come from the hosts and from NATS.

@@ -14,7 +14,9 @@ use crate::text::display::shown;
 pub struct TopView<'a> {
     pub status: &'a MeshStatus,
     pub rates: &'a MeshRates,
-    /// Why it is not news.
+    /// How old it is, if it is not news.
+    pub stale_ms: Option<u64>,
+    /// What keeps news from coming, or a part of it.
     pub trouble: Option<&'a str>,
     pub now_ms: u64,
 }
@@ -111,9 +113,7 @@ impl Choice {
 pub fn page(seen: &TopView<'_>, choice: &Choice, (columns, lines): (usize, usize)) -> Vec<ScreenLine> {
     let all = choice.sorted(seen);
     let mut page = vec![bold(headline(seen))];
-    if let Some(trouble) = seen.trouble {
-        page.push(bold(format!("error: {trouble}")));
-    }
+    page.extend(wrong(seen).map(bold));
     match all.get(choice.at(&all)).filter(|_| choice.alone) {
         Some(one) => alone(seen, one, columns, &mut page),
         None => table(seen, choice, &all, (columns, lines), &mut page),
@@ -134,6 +134,17 @@ pub fn page(seen: &TopView<'_>, choice: &Choice, (columns, lines): (usize, usize
         line.text = cut(&shown(&line.text), columns);
     }
     page
+}
+
+/// That what is shown is not how it is now.
+fn wrong(seen: &TopView<'_>) -> Option<String> {
+    let old = seen.stale_ms.map(|ms| format!("what is shown is {} old", span(ms)));
+    match (old, seen.trouble) {
+        (Some(old), Some(trouble)) => Some(format!("{old}: {trouble}")),
+        (Some(old), None) => Some(format!("{old}: NATS or the hosts have not answered since")),
+        (None, Some(trouble)) => Some(format!("error: {trouble}")),
+        (None, None) => None,
+    }
 }
 
 fn headline(seen: &TopView<'_>) -> String {
@@ -231,22 +242,24 @@ fn alone(seen: &TopView<'_>, one: &HandlerStatus, columns: usize, page: &mut Vec
     let time = |of: fn(&HandlerRates) -> Option<u64>| rates.and_then(of).map_or_else(|| "-".to_owned(), micros);
     page.push(plain(String::new()));
     page.push(bold(format!("{name}: {}", word(&one.state))));
-    let oldest = age_ms(one, seen.now_ms).map(|age| format!(", the oldest for {}", span(age)));
+    let oldest = age_ms(one, seen.now_ms).map(|age| ("oldest", format!("event stored {} ago, not decided", span(age))));
+    let runs = match rates.and_then(|rates| rates.p50_us) {
+        Some(_) => format!("half within {}, 99 % within {}", time(|c| c.p50_us), time(|c| c.p99_us)),
+        None => "-".to_owned(),
+    };
     let facts = [
         ("stream", format!("{}, consumer {}", one.stream, one.consumer)),
         ("module", known(one.module.as_ref())),
         ("done/s", per_second(rates.and_then(HandlerRates::rate))),
         ("failed/s", per_second(rates.and_then(|rates| rates.failing))),
-        (
-            "runs",
-            format!("half within {}, 99 % within {}", time(|c| c.p50_us), time(|c| c.p99_us)),
-        ),
+        ("runs", runs),
         ("in flight", known(one.in_flight)),
-        ("pending", known(one.pending) + &oldest.unwrap_or_default()),
+        ("pending", known(one.pending)),
         ("retrying", known(one.retrying)),
         ("dead", one.dead.to_string()),
         ("decided", known(one.decided.flatten())),
     ];
+    let facts = facts.into_iter().chain(oldest);
     page.extend(facts.map(|(what, fact)| plain(format!("  {what:9}  {fact}"))));
     if let Some(rates) = rates {
         page.push(plain(String::new()));

@@ -87,6 +87,7 @@ fn shown(choice: &Choice, size: (usize, usize)) -> String {
     let seen = TopView {
         status: &status,
         rates: &rates,
+        stale_ms: None,
         trouble: None,
         now_ms: parse_rfc3339(NOW).expect("a time"),
     };
@@ -146,6 +147,7 @@ fn a_screen_of_80_columns_does_without_some_and_a_small_one_shows_the_handler_th
     let seen = TopView {
         status: &status,
         rates: &rates,
+        stale_ms: None,
         trouble: Some("the server does not answer"),
         now_ms: 0,
     };
@@ -194,4 +196,41 @@ fn a_handler_alone_is_shown_with_the_commands_that_follow() {
     |
     | Esc back   ↑↓ another handler   q quit
     "#);
+}
+
+#[test]
+fn what_is_not_news_is_told_to_be_old_whether_or_not_it_is_known_why() {
+    let (mut status, rates) = (status(), rates());
+    status.handlers[0].oldest = Some("2026-05-01T07:57:00Z".to_owned());
+    status.handlers[0].pending = Some(0);
+    let first_lines = |stale_ms: Option<u64>, trouble: Option<&str>| {
+        let seen = TopView {
+            status: &status,
+            rates: &rates,
+            stale_ms,
+            trouble,
+            now_ms: parse_rfc3339(NOW).expect("a time"),
+        };
+        let alone = Choice {
+            alone: true,
+            ..Choice::default()
+        };
+        let lines = page(&seen, &alone, (90, 20));
+        lines.into_iter().map(|line| line.text).collect::<Vec<_>>()
+    };
+    let refused = Some("cannot connect to NATS");
+    assert_eq!(
+        first_lines(Some(8000), refused)[1],
+        "what is shown is 8s old: cannot connect to NATS"
+    );
+    assert_eq!(
+        first_lines(Some(8000), None)[1],
+        "what is shown is 8s old: NATS or the hosts have not answered since"
+    );
+    assert_eq!(first_lines(None, refused)[1], "error: cannot connect to NATS");
+    let news = first_lines(None, None);
+    assert_eq!(news[1], "");
+    let told = |line: &str| news.iter().any(|one| one == line);
+    assert!(told("  pending    0"), "{news:#?}");
+    assert!(told("  oldest     event stored 3m ago, not decided"), "{news:#?}");
 }
