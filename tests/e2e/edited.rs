@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use crate::mesh::{Config, Mesh};
 use crate::schemas::assert_fits;
 use crate::support::cli;
+use crate::support::server::Options;
 
 /// A probe that gives an event up at its first failure, and stores what follows for each event it has done.
 fn config() -> Config {
@@ -197,6 +198,65 @@ async fn an_edit_never_gets_in_the_way_of_a_replay_and_says_so() {
     assert_eq!(status.code(), Some(1));
     assert!(stderr.contains("the payload has 1048476 bytes, and "), "{stderr}");
     drop(host);
+
+    // A payload may be empty. What a person has removed is not said to be there.
+    let empty = file(&mesh, b"");
+    let edit = ["dlq", "edit", id, "--payload", &empty, "--not-json"];
+    mesh.jetmesh_ok(&[&edit[..], &["--reason", "two\nlines"]].concat())
+        .await;
+    let page = mesh.jetmesh_ok(&["dlq", "show", id]).await;
+    assert!(
+        page.contains("\nPAYLOAD, empty\n") && page.contains(&format!("{}.edit.0", letter.subject)),
+        "{page}"
+    );
+    assert!(
+        page.contains(": two lines; "),
+        "a reason is one line of the list: {page}"
+    );
+    let versions = format!("{}.edit.*", letter.subject);
+    let dead = mesh.js.get_stream("MESH_DEAD").await.expect("it is there");
+    dead.purge().filter(versions).await.expect("they are removed");
+    let page = mesh.jetmesh_ok(&["dlq", "show", id]).await;
+    assert!(
+        page.contains("before the first edit; its payload is not kept any more") && !page.contains(".edit."),
+        "{page}"
+    );
+}
+
+#[tokio::test]
+async fn an_event_too_large_for_the_server_is_corrected_and_published_as_the_same_event() {
+    let mut mesh = Mesh::new(config()).await;
+    let without = mesh.config.clone().top("relay = false");
+    let first = mesh.host_of(&without, &mesh.server.url(), &[]).await;
+    mesh.order(json!({ "op": "emit_many", "subject": "events.big", "count": 1, "bytes": 70_000 }))
+        .await;
+    mesh.wait_decisions("probe", 1).await;
+    first.stop().await;
+    mesh.server.stop().await;
+    let small = Options {
+        max_payload: Some(65_536),
+        ..Options::default()
+    };
+    mesh.server.restart_with(&small).await;
+    let _second = mesh.host(&[]).await;
+    let letter = mesh.wait_letters(1).await.remove(0);
+    let id = letter.letter_id();
+
+    let page = mesh.jetmesh_ok(&["dlq", "show", id]).await;
+    assert!(page.contains(&format!("  jetmesh dlq edit {id}\n")), "{page}");
+    let path = file(&mesh, b"small");
+    let edit = ["dlq", "edit", id, "--payload", &path, "--not-json"];
+    let said = mesh.jetmesh_ok(&edit).await;
+    assert!(
+        said.contains(&format!("`jetmesh dlq replay {id}` publishes it")) && !said.contains("rehearse"),
+        "no handler is run: {said}"
+    );
+    mesh.jetmesh_ok(&["dlq", "replay", id]).await;
+    let emitted = mesh.wait_emitted(1).await.remove(0);
+    assert_eq!(
+        (emitted.payload.as_ref(), emitted.header("Mesh-Event-Id")),
+        (&b"small"[..], letter.header("Mesh-Event"))
+    );
 }
 
 #[tokio::test]

@@ -39,7 +39,7 @@ async fn a_handler_that_is_reset_begins_where_its_start_says() {
       consumer probe on stream ORDERS (0 delivered and not answered, 0 to be delivered)
       decisions in ledger probe: 1 done, 1 dead
       advisories in MESH_ADVISORIES: 1
-      dead letters in MESH_DEAD: 1
+      dead letters, resolved ones and versions of payloads included, in MESH_DEAD: 1
       death records in KV_probe: 1
     its bucket keeps its 1 key(s), and the effects are applied to them a second time; --state deletes the keys
     it processes all events from its `start` on again, those that were done and those that are dead

@@ -112,7 +112,11 @@ async fn look(connection: &Connection, plan: &Plan, handler: &Handler) -> Result
     let everywhere = [
         (ADVISORIES, format!("{events}.ADVISORY.CONSUMER.*.{of}"), "advisories"),
         (REPLAY, format!("$MESH.replay.{name}.>"), "waiting replays"),
-        (DEAD, format!("$MESH.dead.{}.{name}.>", handler.stream), "dead letters"),
+        (
+            DEAD,
+            format!("$MESH.dead.{}.{name}.>", handler.stream),
+            "dead letters, resolved ones and versions of payloads included,",
+        ),
     ];
     for (stream, filter, what) in everywhere {
         heaps.push(heap(connection, stream, filter, what).await?);

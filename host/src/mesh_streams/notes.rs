@@ -13,6 +13,7 @@ use crate::broker::kv::{is_tombstone, key_subject, kv_stream};
 use crate::broker::provision::MESH_BUCKET;
 use crate::broker::{By, Connection, Error};
 use crate::event::{Headers, writable};
+use crate::text::display::clean;
 
 /// Keys are this and the id of a group.
 pub const KEY: &str = "note.";
@@ -48,7 +49,7 @@ impl GroupNote {
         let owner = self.owner.as_ref().map(|owner| format!("owner {owner}"));
         let text = self.text.clone();
         let what: Vec<String> = owner.into_iter().chain(text).collect();
-        format!("{} ({}, {})", what.join(": "), self.by, self.at)
+        clean(&format!("{} ({}, {})", what.join(": "), self.by, self.at))
     }
 }
 
@@ -160,6 +161,8 @@ mod tests {
             by: "anna@laptop".to_owned(),
             at: "2026-01-01T00:00:00Z".to_owned(),
         };
+        let lines = note(Some("two\nlines \u{1b}[31m"), Some("a\nb")).told();
+        assert_eq!(lines, "owner a b: two lines  [31m (anna@laptop, 2026-01-01T00:00:00Z)");
         let told = note(Some("ticket 12"), Some("shop team")).told();
         assert_eq!(told, "owner shop team: ticket 12 (anna@laptop, 2026-01-01T00:00:00Z)");
         assert!(note(Some("ticket 12"), None).told().starts_with("ticket 12 ("));

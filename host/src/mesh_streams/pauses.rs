@@ -12,6 +12,7 @@ use crate::broker::kv::{is_tombstone, key_subject, kv_stream};
 use crate::broker::provision::MESH_BUCKET;
 use crate::broker::{By, Connection, Error};
 use crate::event::parse_rfc3339;
+use crate::text::display::clean;
 
 /// The key.
 pub const KEY: &str = "paused";
@@ -59,16 +60,16 @@ impl HandlerPause {
         self.until.as_deref().unwrap_or(FOR_EVER)
     }
 
-    /// By whom, until when and why.
+    /// By whom, until when and why, on one line.
     pub fn told(&self) -> String {
         let until = self.until.as_ref().map(|until| format!(" until {until}"));
         let reason = self.reason.as_ref().map(|reason| format!(": {reason}"));
-        format!(
+        clean(&format!(
             "by {}{}{}",
             self.by,
             until.unwrap_or_default(),
             reason.unwrap_or_default()
-        )
+        ))
     }
 }
 
@@ -178,6 +179,11 @@ mod tests {
             timed.told(),
             "by anna@laptop until 2026-01-01T01:00:00Z: the stock is counted"
         );
+        let lines = HandlerPause {
+            reason: Some("two\nlines".to_owned()),
+            ..pause(None)
+        };
+        assert_eq!(lines.told(), "by anna@laptop: two lines");
     }
 
     #[test]

@@ -13,7 +13,7 @@ use super::show::Show;
 
 #[derive(Debug, Subcommand)]
 pub enum Dlq {
-    /// List dead letters, oldest first; with --group, list groups of dead letters with the same fault
+    /// List dead letters in the order in which they were stored; with --group, list groups of dead letters with the same fault
     Ls(Ls),
     /// Show everything that is known about one dead letter
     Show(Show),

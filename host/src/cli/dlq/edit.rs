@@ -15,6 +15,7 @@ use crate::cli::{Error, OK, pretty};
 use crate::control::person;
 use crate::dlq::edit::{self, EditOrder, Edited};
 use crate::event::clock::now_ms;
+use crate::event::outcome::Cause;
 use crate::mesh_streams::dead_letter::{self, Letter, LetterEdit};
 use crate::plan::Plan;
 
@@ -82,7 +83,11 @@ pub async fn run(connection: &Connection, plan: &Plan, letter: &Letter, asked: &
             "{why}. What you typed is in {}; use it with --payload",
             file.path().display()
         )),
-        (error, _) => error,
+        (error, Some(file)) => {
+            note!("what you typed is in {}; use it with --payload", file.path().display());
+            error
+        }
+        (error, None) => error,
     };
     if let (false, Some(why)) = (asked.not_json, no_json(&letter.payload, &payload)) {
         return Err(kept(Error::Failed(format!(
@@ -186,5 +191,10 @@ fn print(as_json: bool, letter: &Letter, edit: Option<&LetterEdit>, replay: bool
              {id}` tells"
         );
     }
-    println!("`jetmesh dlq rehearse {id}` shows what the handler does with it; `jetmesh dlq replay {id}` has it done");
+    match Cause::parse(letter.header(dead_letter::CAUSE)) {
+        Some(Cause::Undeliverable) => println!("`jetmesh dlq replay {id}` publishes it"),
+        _ => println!(
+            "`jetmesh dlq rehearse {id}` shows what the handler does with it; `jetmesh dlq replay {id}` has it done"
+        ),
+    }
 }

@@ -1,6 +1,6 @@
 //! `jetmesh dlq show`: everything that is known of one dead letter, for a person who was woken up by it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::time::Duration;
 
@@ -48,12 +48,20 @@ pub async fn run(connection: &Connection, letter: &Letter, as_json: bool) -> Res
     if as_json {
         println!("{}", json_page(&ShowJson::of(letter, note)));
     } else {
-        print!("{}", page(letter, note.as_ref(), now_ms(), terminal_columns()));
+        let kept = dead_letter::versions(connection, letter).await?;
+        print!("{}", page(letter, note.as_ref(), &kept, now_ms(), terminal_columns()));
     }
     Ok(OK)
 }
 
-fn page(letter: &Letter, note: Option<&GroupNote>, now_ms: u64, columns: Option<usize>) -> String {
+/// `kept`: where versions of its payload lie.
+fn page(
+    letter: &Letter,
+    note: Option<&GroupNote>,
+    kept: &BTreeSet<String>,
+    now_ms: u64,
+    columns: Option<usize>,
+) -> String {
     let mut page = format!("{}\n\n", letter.id());
     let mut facts = facts(letter, now_ms);
     facts.extend(note.map(|note| ("note", note.told())));
@@ -95,9 +103,13 @@ fn page(letter: &Letter, note: Option<&GroupNote>, now_ms: u64, columns: Option<
             &last.backtrace,
         );
     }
-    section(&mut page, "EDITS of the payload", &edits(letter));
+    section(&mut page, "EDITS of the payload", &edits(letter, kept));
     section(&mut page, "HEADERS", &headers(letter));
-    payload(&mut page, &letter.payload);
+    match letter.payload.is_empty() {
+        true if letter.header(dead_letter::CAUSE) == Cause::Lost.name() => {}
+        true => page.push_str("\nPAYLOAD, empty\n"),
+        false => payload(&mut page, &letter.payload),
+    }
     section(&mut page, "WHAT NEXT", &next(letter));
     page
 }
@@ -243,10 +255,14 @@ fn row(attempt: &Attempt, number: String, died: &str) -> Vec<String> {
     ]
 }
 
-/// Each with the subject on which its version of the payload is kept.
-fn edits(letter: &Letter) -> Vec<String> {
+/// Each with the subject on which its version of the payload is kept, unless a person has removed it.
+fn edits(letter: &Letter, kept: &BTreeSet<String>) -> Vec<String> {
     let edits = dead_letter::edits(&letter.headers);
-    let version = |number| dead_letter::version(&letter.subject, number);
+    let version = |number| {
+        let subject = dead_letter::version(&letter.subject, number);
+        kept.get(&subject)
+            .map_or("its payload is not kept any more", String::as_str)
+    };
     let mut lines: Vec<String> = edits
         .iter()
         .map(|edit| {
@@ -255,7 +271,7 @@ fn edits(letter: &Letter) -> Vec<String> {
         })
         .collect();
     if !lines.is_empty() {
-        lines.push(format!("the first payload is kept too: {}", version(0)));
+        lines.push(format!("before the first edit; {}", version(0)));
     }
     lines
 }
@@ -337,6 +353,8 @@ fn next(letter: &Letter) -> Vec<String> {
     match Cause::parse(letter.header(dead_letter::CAUSE)) {
         Some(Cause::Lost) => lines.push("# its payload is gone, so there is nothing to replay".to_owned()),
         Some(Cause::Undeliverable) => lines.extend([
+            "# correct its payload".to_owned(),
+            format!("jetmesh dlq edit {id}"),
             format!("# publish it on {}", letter.header(dead_letter::SUBJECT)),
             format!("jetmesh dlq replay {id}"),
         ]),

@@ -1,6 +1,8 @@
 //! A letter whose payload a person has corrected. Each version of the payload lies on a subject of its own, `<letter>.edit.<n>`:
 //! 0 is the payload as it was first. They stay there when the letter is resolved.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -10,6 +12,7 @@ use super::{DEAD_SINCE, Letter, PARTS, room, storable, store};
 use crate::broker::provision::DEAD;
 use crate::broker::{By, Connection, Error};
 use crate::event::{Headers, header, rfc3339, writable};
+use crate::text::display::clean;
 
 /// Of a letter: its edits, a JSON list of [`LetterEdit`]s, oldest first.
 pub const EDITS: &str = "Mesh-Edits";
@@ -38,11 +41,20 @@ pub struct LetterEdit {
 }
 
 impl LetterEdit {
-    /// When, by whom and why.
+    /// When, by whom and why, on one line.
     pub fn told(&self) -> String {
         let reason = self.reason.as_ref().map(|reason| format!(": {reason}"));
-        format!("at {} by {}{}", self.at, self.by, reason.unwrap_or_default())
+        clean(&format!("at {} by {}{}", self.at, self.by, reason.unwrap_or_default()))
     }
+}
+
+/// Where versions of a letter's payload lie, if it was edited.
+pub async fn versions(connection: &Connection, letter: &Letter) -> Result<BTreeSet<String>, Error> {
+    if edits(&letter.headers).is_empty() {
+        return Ok(BTreeSet::new());
+    }
+    let all = connection.subjects(DEAD, &format!("{}.edit.*", letter.subject)).await?;
+    Ok(all.into_iter().collect())
 }
 
 /// What has become of a letter that was to get another payload.

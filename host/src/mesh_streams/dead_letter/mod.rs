@@ -19,7 +19,7 @@ mod end;
 mod envelope;
 mod letter;
 
-pub use edit::{EDITED, EDITS_MAX, LetterEdit, Rewritten, edit, edits, is_edited, newest_edit, version};
+pub use edit::{EDITED, EDITS_MAX, LetterEdit, Rewritten, edit, edits, is_edited, newest_edit, version, versions};
 pub use end::{REPLAYED, SETTLED_TTL, discard, resolve, rewrite, settle, settled};
 pub use envelope::{DeathRef, Envelope, glance, glance_all};
 pub use letter::{Letter, handler_of, id_of, read, stored};

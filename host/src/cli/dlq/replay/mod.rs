@@ -129,16 +129,16 @@ fn ask(course: &Course, unserved: &[Unserved], args: &ReplayCommand) -> Result<(
 }
 
 fn told(unserved: &Unserved) -> String {
-    let (handler, what) = (&unserved.handler, letters(unserved.letters as u64));
+    let (handler, count) = (&unserved.handler, unserved.letters);
     match &unserved.why {
         WhyUnserved::Paused(pause) => format!(
-            "handler {handler} is paused {}\n  if its {what} are sent, they wait until `jetmesh resume {handler}`",
+            "handler {handler} is paused {}\n  replays for it wait until `jetmesh resume {handler}`; dead letters of it: {count}",
             since(pause)
         ),
         WhyUnserved::NoHost(why) => {
             let why = why.as_ref().map_or_else(String::new, |why| format!(": {why}"));
             format!(
-                "no host serves handler {handler}{why}\n  if its {what} are sent, they wait until a host serves it; \
+                "no host serves handler {handler}{why}\n  replays for it wait until a host serves it; dead letters of it: {count}. \
                  `jetmesh status` shows more"
             )
         }
