@@ -89,7 +89,7 @@ async fn what_is_down_for_long_makes_few_letters_and_recovery_takes_one_probe_in
     // Ten attempts have opened it, four ran beside them; what has waited was not charged for it.
     let probes = closed
         .split_once("probes=")
-        .map(|(_, count)| count.trim().parse::<u64>());
+        .map(|(_, rest)| rest.split_whitespace().next().unwrap_or_default().parse::<u64>());
     let probes = probes.expect("it says how many").expect("a number");
     let first = done.iter().filter(|one| one["attempt"] == 1).count();
     assert!(
