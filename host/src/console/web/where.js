@@ -5,13 +5,14 @@ import { command, h, put, word } from "./dom.js";
 import { ago, bytes, clock, count, digest, plural, took } from "./format.js";
 import { laidOut } from "./letter.js";
 
-const KINDS = { done: "ok", dead: "bad", lost: "bad", retrying: "warn", delivered: "", waiting: "", answered: "ok", forgotten: "" };
+const KINDS = { done: "ok", replayed: "ok", dead: "bad", lost: "bad", retrying: "warn", delivered: "", waiting: "", answered: "ok", forgotten: "" };
 const STATES = {
   delivered: "a host has it, and it is not decided",
   waiting: "it was given to no host yet",
   "before-start": "it is not this handler's, which began behind it",
   "no-consumer": "the handler's consumer is not there; a running host makes it",
   forgotten: "it is decided, and the ledger has forgotten when and how",
+  replayed: "it is done by a replay of its dead letter; no ledger keeps more of it",
   answered: "the server is through with it; a handler without a ledger leaves nothing else behind",
   lost: "the server is through with it, and the ledger does not have it: a host's sweep has it run again",
   unknown: "nothing of this handler tells of it",
@@ -71,6 +72,7 @@ function partNode(part, began) {
         decided ? h("span", { class: "soft" }, `attempt ${decided.attempt} on ${decided.host}, entry ${decided.entry}`) : null,
         decided?.module ? h("span", { class: "mono soft" }, digest(decided.module)) : null),
       STATES[stand.state] ? h("div", { class: "soft" }, stand.why ?? STATES[stand.state]) : null,
+      part.edited ? h("div", { class: "soft break" }, `its payload was edited at ${part.edited.at} by ${part.edited.by}${part.edited.reason ? `: ${part.edited.reason}` : ""}`) : null,
       decided?.same_as ? h("div", { class: "soft" }, `it repeats ${decided.same_as}: nothing was run`) : null,
       decided?.error ? h("div", { class: "bad break" }, `${decided.code}: ${decided.error}`) : null,
       stand.state === "retrying" ? retrying(stand.attempts) : null,
