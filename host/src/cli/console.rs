@@ -26,7 +26,7 @@ fn local(text: &str) -> Result<SocketAddr, String> {
 
 pub async fn run(args: &Args, asked: &ConsoleCommand) -> Result<u8, Error> {
     let plan = args.look()?.plan;
-    // What is wrong with the way to NATS is said here, and not first in the browser.
+    // The command reports what is wrong with the connection to NATS; the browser would do so too late.
     drop(broker::open_guarded(&plan.nats, "jetmesh console").await?);
     let address = asked.listen.unwrap_or_else(|| (Ipv4Addr::LOCALHOST, 0).into());
     let cannot = |error: std::io::Error| Error::Failed(format!("--listen, {address}: {error}; choose another address"));

@@ -1,4 +1,4 @@
-//! `[spans]`: how spans stand to each other. Where they go is said by the variables of OpenTelemetry.
+//! `[spans]`: how spans stand to each other. The variables of OpenTelemetry tell where they go.
 
 use super::reader::{Reader, Section};
 use crate::plan::{ProducerSpan, Spans};

@@ -5,15 +5,10 @@ use serde_json::{Value, json};
 
 use super::session::ViewerSession;
 use super::trouble::ConsoleError;
-use crate::dlq::edit::{EditOrder, Edited, edit};
+use crate::dlq::edit::{EditOrder, Edited, check_reason, edit, no_json};
+use crate::dlq::note::{self, NoteOrder, OWNER_MAX, TEXT_MAX, is_group};
 use crate::dlq::select;
 use crate::event::clock::now_ms;
-use crate::event::rfc3339;
-use crate::mesh_streams::notes::{self, GroupNote};
-
-/// As long as what the commands take.
-const TEXT_MAX: usize = 500;
-const OWNER_MAX: usize = 100;
 
 /// A note that a viewer writes; what is not given stays as it is.
 #[derive(Debug, Deserialize)]
@@ -25,8 +20,7 @@ pub struct NoteOrdered {
 }
 
 pub async fn note(session: &ViewerSession, order: NoteOrdered) -> Result<Value, ConsoleError> {
-    let is_group = order.group.len() == 8 && order.group.bytes().all(|byte| byte.is_ascii_hexdigit());
-    if !is_group {
+    if !is_group(&order.group) {
         return Err(ConsoleError::wrong("the id of a group has eight hexadecimal digits"));
     }
     let long = |text: &Option<String>, most: usize| text.as_ref().is_some_and(|text| text.chars().count() > most);
@@ -39,18 +33,17 @@ pub async fn note(session: &ViewerSession, order: NoteOrdered) -> Result<Value, 
         return Err(ConsoleError::wrong("write a note, or who takes care of the group"));
     }
     let connection = session.connection().await?;
-    let (by, at) = (session.by(), rfc3339(now_ms()));
-    let written = |before: Option<GroupNote>| {
-        let (text, owner) = before.map_or((None, None), |before| (before.text, before.owner));
-        Some(GroupNote {
-            text: order.text.clone().or(text),
-            owner: order.owner.clone().or(owner),
-            by: by.clone(),
-            at: at.clone(),
-        })
+    let ordered = NoteOrder {
+        text: order.text,
+        owner: order.owner,
+        by: session.by(),
     };
-    let note = notes::change(&connection, &order.group, written).await?;
-    tracing::info!(by, group = order.group, "a viewer of the console has written a note");
+    let note = note::write(&connection, &order.group, &ordered).await?;
+    tracing::info!(
+        by = ordered.by,
+        group = order.group,
+        "a viewer of the console has written a note"
+    );
     Ok(json!({ "note": note }))
 }
 
@@ -72,14 +65,16 @@ pub async fn correct(session: &ViewerSession, order: EditOrdered) -> Result<Valu
             order.id
         )));
     }
+    if let Some(reason) = &order.reason {
+        check_reason(reason).map_err(|why| ConsoleError::wrong(format!("the reason: {why}")))?;
+    }
     let connection = session.connection().await?;
     let changed = || ConsoleError::wrong("the letter was resolved, replayed or corrected meanwhile: load it again");
     let letter = select::find(&connection, &order.id).await?;
     let letter = letter
         .filter(|letter| letter.sequence == order.sequence)
         .ok_or_else(changed)?;
-    let is_json = |bytes: &[u8]| serde_json::from_slice::<serde::de::IgnoredAny>(bytes).map(|_| ());
-    if let (Ok(()), Err(why)) = (is_json(&letter.payload), is_json(order.payload.as_bytes())) {
+    if let Some(why) = no_json(&letter.payload, order.payload.as_bytes()) {
         return Err(ConsoleError::wrong(format!(
             "the payload was JSON, and the new one is not: {why}; `jetmesh dlq edit --not-json` takes it as it is"
         )));

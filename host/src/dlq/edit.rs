@@ -50,6 +50,25 @@ pub enum EditRefusal {
     TooMany,
 }
 
+/// Longest reason, in characters: it is kept in a header.
+const REASON_MAX: usize = 500;
+
+/// `Err` says why a reason is not taken.
+pub fn check_reason(text: &str) -> Result<(), String> {
+    match text.chars().count() {
+        0 => Err("it is empty: leave it out if there is none".to_owned()),
+        count if count > REASON_MAX => Err(format!("it has {count} characters, and {REASON_MAX} are the most")),
+        _ => Ok(()),
+    }
+}
+
+/// Why the new payload is not JSON, if the one before is.
+pub fn no_json(before: &[u8], after: &[u8]) -> Option<String> {
+    let parse = |bytes: &[u8]| serde_json::from_slice::<serde::de::IgnoredAny>(bytes);
+    parse(before).ok()?;
+    parse(after).err().map(|error| error.to_string())
+}
+
 /// Why a letter takes no other payload. `None`: it does.
 pub async fn refusal(connection: &Connection, letter: &Letter) -> Result<Option<EditRefusal>, Error> {
     if letter.header(dead_letter::CAUSE) == Cause::Lost.name() {

@@ -8,6 +8,7 @@ pub mod edit;
 mod filter;
 pub mod group;
 pub mod meant;
+pub mod note;
 pub mod pace;
 pub mod payload;
 pub mod rehearse;

@@ -13,14 +13,11 @@ use crate::cli::editor::{self, EditedFile};
 use crate::cli::text::json_line;
 use crate::cli::{Error, OK, pretty};
 use crate::control::person;
-use crate::dlq::edit::{self, EditOrder, Edited};
+use crate::dlq::edit::{self, EditOrder, Edited, check_reason, no_json};
 use crate::event::clock::now_ms;
 use crate::event::outcome::Cause;
 use crate::mesh_streams::dead_letter::{self, Letter, LetterEdit};
 use crate::plan::Plan;
-
-/// Longest reason, in characters: it is kept in a header.
-const REASON_MAX: usize = 500;
 
 /// Correct the payload of a dead letter. A replay then gives the handler this payload, as the same event
 ///
@@ -61,11 +58,8 @@ pub struct EditJson<'a> {
 }
 
 fn reason(text: &str) -> Result<String, String> {
-    match text.chars().count() {
-        0 => Err("it is empty: leave --reason out if there is none".to_owned()),
-        count if count > REASON_MAX => Err(format!("it has {count} characters, and {REASON_MAX} are the most")),
-        _ => Ok(text.to_owned()),
-    }
+    check_reason(text)?;
+    Ok(text.to_owned())
 }
 
 pub async fn run(connection: &Connection, plan: &Plan, letter: &Letter, asked: &EditCommand) -> Result<u8, Error> {
@@ -153,13 +147,6 @@ fn in_editor(payload: &[u8]) -> Result<(Bytes, Option<EditedFile>), Error> {
         None => typed.to_owned(),
     };
     Ok((payload.into(), Some(file)))
-}
-
-/// Why the new payload is not JSON, if the one before is.
-fn no_json(before: &[u8], after: &[u8]) -> Option<String> {
-    let parse = |bytes: &[u8]| serde_json::from_slice::<serde::de::IgnoredAny>(bytes);
-    parse(before).ok()?;
-    parse(after).err().map(|error| error.to_string())
 }
 
 fn print(as_json: bool, letter: &Letter, edit: Option<&LetterEdit>, replay: bool) {

@@ -10,14 +10,9 @@ use crate::cli::text::json_line;
 use crate::cli::{Error, OK};
 use crate::control::person;
 use crate::dlq::Filter;
-use crate::event::clock::now_ms;
-use crate::event::rfc3339;
+use crate::dlq::note::{self, NoteOrder, OWNER_MAX, TEXT_MAX, is_group};
 use crate::mesh_streams::notes::{self, GroupNote};
 use crate::plan::Plan;
-
-/// Longest text, in characters: a note is read at a glance.
-const TEXT_MAX: usize = 500;
-const OWNER_MAX: usize = 100;
 
 /// Note something about a group of dead letters, for everybody who looks at it; without a text, print the note
 ///
@@ -54,11 +49,7 @@ pub struct NoteJson<'a> {
 }
 
 fn group(text: &str) -> Result<String, String> {
-    let is = text.len() == 8
-        && text
-            .bytes()
-            .all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte));
-    match is {
+    match is_group(text) {
         true => Ok(text.to_owned()),
         false => Err("not the ID of a group, which has eight of the digits 0-9 and a-f".to_owned()),
     }
@@ -93,17 +84,12 @@ pub async fn run(connection: &Connection, plan: &Plan, asked: &NoteCommand) -> R
                 "no dead letter is of group {group}; `jetmesh dlq ls --group` lists the groups"
             )));
         }
-        let (by, at) = (person::name(&plan.nats), rfc3339(now_ms()));
-        let written = |before: Option<GroupNote>| {
-            let (text, owner) = before.map_or((None, None), |before| (before.text, before.owner));
-            Some(GroupNote {
-                text: asked.text.clone().or(text),
-                owner: asked.owner.clone().or(owner),
-                by: by.clone(),
-                at: at.clone(),
-            })
+        let order = NoteOrder {
+            text: asked.text.clone(),
+            owner: asked.owner.clone(),
+            by: person::name(&plan.nats),
         };
-        notes::change(connection, group, written).await?
+        note::write(connection, group, &order).await?
     };
     match (&note, asked.json) {
         (note, true) => println!(

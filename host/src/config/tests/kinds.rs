@@ -153,7 +153,7 @@ fn the_admin_address_is_one_that_other_machines_cannot_reach() {
         ("[::]:9464", "other machines can reach [::]:9464"),
         (
             "10.0.0.7:9464",
-            "use \"127.0.0.1:9464\"; TLS and credentials come with the console",
+            "use \"127.0.0.1:9464\"; from another machine, forward the port",
         ),
     ] {
         let problems = read(listen).unwrap_err().to_string();

@@ -92,7 +92,12 @@ function attempts(history, all) {
 }
 
 function payload({ encoding, data }) {
-  if (encoding === "base64") return h("pre", { class: "code" }, hex(data));
+  return encoding === "base64" ? h("pre", { class: "code" }, hex(data)) : value({ encoding, data });
+}
+
+/** A payload or a value as it is shown among others. */
+export function value({ encoding, data }) {
+  if (encoding === "base64") return h("pre", { class: "code" }, `(no text, base64) ${data}`);
   try {
     // Numbers and order stay as they are: it is laid out by its characters, and not read.
     JSON.parse(data);

@@ -3,7 +3,7 @@
 import { get } from "./api.js";
 import { command, h, put, toast, word } from "./dom.js";
 import { ago, bytes, clock, digest, plural } from "./format.js";
-import { laidOut } from "./letter.js";
+import { value } from "./letter.js";
 
 export function state(main, _path, query) {
   const list = h("div", { class: "stack" }, h("p", { class: "loading" }, "Reading…"));
@@ -62,13 +62,3 @@ const written = (one) => h("li", {}, h("span", { class: "dot ok" }), h("div", { 
   h("div", { class: "line" }, h("span", { class: "mono" }, `revision ${one.revision}`), h("span", { class: "soft" }, `${clock(one.at)}, entry ${one.entry}, host ${one.host}`)),
   one.events.map((event) => h("div", { class: "line" }, h("strong", {}, event.handler), h("a", { class: "mono", href: `#/where?id=${encodeURIComponent(event.event)}` }, event.event), h("span", { class: "soft" }, `attempt ${event.attempt}, module ${digest(event.module)}`))),
   one.bytes === null ? h("div", { class: "soft" }, "deleted") : one.value ? value(one.value) : h("div", { class: "soft" }, `${bytes(one.bytes)}, which the ledger does not repeat`)));
-
-function value({ encoding, data }) {
-  if (encoding === "base64") return h("pre", { class: "code" }, `(no text, base64) ${data}`);
-  try {
-    JSON.parse(data);
-    return h("pre", { class: "code" }, laidOut(data));
-  } catch {
-    return h("pre", { class: "code" }, data || "(empty)");
-  }
-}

@@ -3,7 +3,7 @@
 import { get } from "./api.js";
 import { command, h, put, word } from "./dom.js";
 import { ago, bytes, clock, count, digest, plural, took } from "./format.js";
-import { laidOut } from "./letter.js";
+import { value } from "./letter.js";
 
 const KINDS = { done: "ok", replayed: "ok", dead: "bad", lost: "bad", retrying: "warn", delivered: "", waiting: "", answered: "ok", forgotten: "" };
 const STATES = {
@@ -101,14 +101,4 @@ function followNode(one, began) {
   return h("li", {}, h("span", { class: `dot ${at.state === "undeliverable" ? "bad" : "hold"}` }),
     at.state === "published" ? h("div", { class: "part" }, h("div", { class: "soft" }, "emitted"), eventNode(at.traced, began))
       : h("div", { class: "part" }, h("div", { class: "line" }, h("span", { class: "soft" }, "emitted"), h("strong", { class: "break" }, one.subject), h("span", { class: "soft" }, told?.() ?? at.state))));
-}
-
-function value({ encoding, data }) {
-  if (encoding === "base64") return h("pre", { class: "code" }, `(no text, base64) ${data}`);
-  try {
-    JSON.parse(data);
-    return h("pre", { class: "code" }, laidOut(data));
-  } catch {
-    return h("pre", { class: "code" }, data || "(empty)");
-  }
 }

@@ -1,4 +1,4 @@
-//! How each handler, ledger, relay and outbox stands, as NATS and the hosts tell it. What cannot be asked is said where it
+//! How each handler, ledger, relay and outbox stands, as NATS and the hosts tell it. A question that fails is reported where it
 //! belongs, and hides nothing else.
 
 mod handler;

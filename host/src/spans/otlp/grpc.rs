@@ -1,14 +1,12 @@
 //! OTLP over gRPC: one call, which is one stream of HTTP/2
 //! (<https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md>).
 
-use std::pin::pin;
-
 use bytes::{BufMut as _, Bytes, BytesMut};
 use h2::RecvStream;
 use hyper::header::{CONTENT_TYPE, HeaderMap, TE, USER_AGENT};
 use hyper::{Request, StatusCode};
 
-use super::{AGENT, ANSWER_MAX, CollectorStream, SpansRefused, authority};
+use super::{AGENT, ANSWER_MAX, CollectorStream, SpansRefused, answered, authority};
 use crate::plan::Otlp;
 
 /// Before each message: whether it is compressed, and its length.
@@ -49,15 +47,7 @@ pub async fn send(stream: Box<dyn CollectorStream>, otlp: &Otlp, body: Bytes) ->
         judged(&trailers.unwrap_or(head.headers))?;
         Ok(message)
     };
-    let mut asked = pin!(asked);
-    // The connection works for as long as it is polled.
-    tokio::select! {
-        biased;
-        answer = &mut asked => return answer,
-        _ = connection => {}
-    }
-    // A server may close it at once after its answer, which is there then. Else this says why there is none.
-    asked.await
+    answered(asked, connection).await
 }
 
 async fn read(mut body: RecvStream) -> Result<(Bytes, Option<HeaderMap>), SpansRefused> {

@@ -1,6 +1,5 @@
 //! OTLP over HTTP/1.1, with protobuf.
 
-use std::pin::pin;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -9,7 +8,7 @@ use hyper::header::{CONTENT_TYPE, HOST, HeaderMap, RETRY_AFTER, USER_AGENT};
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 
-use super::{AGENT, ANSWER_MAX, CollectorStream, SpansRefused, authority};
+use super::{AGENT, ANSWER_MAX, CollectorStream, SpansRefused, answered, authority};
 use crate::plan::Otlp;
 
 /// Sends a request; its answer's body.
@@ -38,15 +37,7 @@ pub async fn send(stream: Box<dyn CollectorStream>, otlp: &Otlp, body: Bytes) ->
             .to_bytes();
         judged(&Response::from_parts(head, ()), body)
     };
-    let mut asked = pin!(asked);
-    // The connection works for as long as it is polled.
-    tokio::select! {
-        biased;
-        answer = &mut asked => return answer,
-        _ = connection => {}
-    }
-    // A server may close it at once after its answer, which is there then. Else this says why there is none.
-    asked.await
+    answered(asked, connection).await
 }
 
 fn judged(answer: &Response<()>, body: Bytes) -> Result<Bytes, SpansRefused> {

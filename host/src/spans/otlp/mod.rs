@@ -6,6 +6,7 @@ mod grpc;
 mod http;
 
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -59,6 +60,21 @@ pub struct SpansTaken {
 
 trait CollectorStream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> CollectorStream for T {}
+
+/// What is asked over a connection, which works for as long as it is polled.
+async fn answered<T>(
+    asked: impl Future<Output = Result<T, SpansRefused>>,
+    connection: impl Future,
+) -> Result<T, SpansRefused> {
+    let mut asked = pin!(asked);
+    tokio::select! {
+        biased;
+        answer = &mut asked => return answer,
+        _ = connection => {}
+    }
+    // A server may close it at once after its answer, which is there then. Else this says why there is none.
+    asked.await
+}
 
 impl Collector {
     /// # Errors
