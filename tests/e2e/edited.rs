@@ -295,5 +295,7 @@ async fn a_note_on_a_group_is_seen_by_everybody_who_looks_at_it_until_it_is_remo
     let page = mesh.jetmesh_ok(&["dlq", "show", letter.letter_id()]).await;
     assert!(page.contains("owner shop team: ticket 12"), "{page}");
     assert!(note(&["--remove"]).await.0.success());
+    let (status, said, stderr) = note(&[]).await;
+    assert!(status.success() && said.ends_with("has no note\n"), "{said}{stderr}");
     assert_eq!(groups().await["note"], Value::Null);
 }
