@@ -121,6 +121,8 @@ impl Counts {
 
 #[derive(Debug, Default)]
 pub struct Course {
+    /// Each letter is meant only as it was read: one that was written again meanwhile is left to the run that did it.
+    bound: bool,
     letters: Vec<Meant>,
     by_subject: HashMap<String, usize>,
     kinds: Vec<LetterKind>,
@@ -135,6 +137,19 @@ pub struct Course {
 }
 
 impl Course {
+    /// Of letters that are meant only as they are read. The mesh may begin a run twice, with two hosts: what one of them has
+    /// replayed, the other one does not replay again.
+    pub fn bound() -> Course {
+        Course {
+            bound: true,
+            ..Course::default()
+        }
+    }
+
+    pub fn is_bound(&self) -> bool {
+        self.bound
+    }
+
     /// One more letter is meant; one that cannot be replayed is counted.
     pub fn add(&mut self, letter: &Letter) {
         if letter.header(dead_letter::CAUSE) == Cause::Lost.name() {
@@ -247,8 +262,8 @@ impl Course {
         let was_out = match (letter.state, &fate) {
             (LetterProgress::Over, _) => return None,
             // A replay that another person asked for has failed: this run can still try it.
-            (LetterProgress::Untried, Fate::Failed { .. } | Fate::Silent) => return None,
-            (LetterProgress::Untried, Fate::Succeeded | Fate::Gone) => false,
+            (LetterProgress::Untried, Fate::Failed { .. } | Fate::Silent) if !self.bound => return None,
+            (LetterProgress::Untried, _) => false,
             (LetterProgress::Out { .. }, _) => true,
         };
         letter.state = LetterProgress::Over;

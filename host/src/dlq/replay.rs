@@ -19,7 +19,7 @@ use super::watch::{Watch, fate};
 use crate::broker::provision::DEAD;
 use crate::broker::{By, Connection, Error};
 use crate::event::{MESSAGE_ID, header_map};
-use crate::failpoint::{self, mistake::Mistake};
+use crate::failpoint;
 use crate::mesh_streams::dead_letter::{self, Letter, REPLAYED};
 use crate::mesh_streams::replay_queue::{self, LIST_MAX, LetterRef};
 
@@ -170,8 +170,7 @@ impl ReplayRun<'_> {
     fn ask(&mut self, ats: &[usize]) {
         // By handler. Where no ledger knows what is done, each letter is asked for by itself: twice does nothing then.
         let mut lists: BTreeMap<&str, (Vec<usize>, Vec<LetterMeant>)> = BTreeMap::new();
-        // The mesh may begin a run twice, with two hosts: what one of them has replayed, the other one does not replay again.
-        let bound = replay_queue::is_redrive(self.name) && !failpoint::planted().is(Mistake::RedriveUnbound);
+        let bound = self.course.is_bound();
         let mut asks = Vec::new();
         for &at in ats {
             let connection = self.connection.clone();

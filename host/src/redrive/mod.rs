@@ -19,7 +19,7 @@ use crate::dlq::replay::{self, End};
 use crate::dlq::watch::Watch;
 use crate::dlq::{Filter, select};
 use crate::event::clock::now_ms;
-use crate::failpoint;
+use crate::failpoint::{self, mistake::Mistake};
 use crate::handler_task::replay::order::RedriveOrder;
 use crate::mesh_streams::replay_queue::{self, REDRIVE};
 use crate::plan::{Handler, Plan, Redrive};
@@ -130,7 +130,11 @@ async fn due(connection: &Connection, handler: &Handler, redrive: &Redrive) -> R
         handler: Some(handler.name.clone()),
         ..Filter::default()
     };
-    let (mut course, now) = (Course::default(), now_ms());
+    let mut course = match failpoint::planted().is(Mistake::RedriveUnbound) {
+        false => Course::bound(),
+        true => Course::default(),
+    };
+    let now = now_ms();
     let unread = select::each(connection, &filter, false, |letter| {
         let is_due = turn(redrive, &letter, now) == RedriveTurn::Due && !waiting.contains(letter.id());
         if is_due && course.len() < LETTERS_MAX {

@@ -78,6 +78,23 @@ fn one_that_others_took_away_is_not_tried_and_one_that_failed_for_others_is() {
 }
 
 #[test]
+fn one_that_is_meant_as_it_was_read_is_left_to_the_run_that_wrote_it_again() {
+    let mut course = Course::bound();
+    (1..=2).for_each(|n| course.add(&letter(n, Cause::Exhausted)));
+    let first = "$MESH.dead.ORDERS.inventory.k.1";
+    assert_eq!(course.written(first, 7, (failed("theirs"), Whose::Another)), None);
+    assert_eq!(
+        (course.send(Duration::ZERO), course.send(Duration::ZERO)),
+        (Some(1), None)
+    );
+    let counts = course.counts();
+    assert_eq!(
+        (counts.failed_for_others, counts.untried, counts.out, counts.sent),
+        (1, 0, 1, 1)
+    );
+}
+
+#[test]
 fn one_without_a_word_is_asked_for_once_more_and_then_given_up() {
     let mut course = course(1);
     course.send(Duration::from_secs(1));
