@@ -40,7 +40,7 @@ async fn an_account_that_demands_max_bytes_of_every_stream_is_served() {
     };
     let (code, said) = check(&mesh).await;
     let wanted = "the account has 104857600 bytes of disk (max_file) and has set aside 0; the streams that will be created can \
-                  take 2176843776 by their max_bytes";
+                  take 2181038080 by their max_bytes";
     assert!(code == Some(4) && said.contains(wanted), "{said}");
     mesh.config = config("8MiB");
     let (code, said) = check(&mesh).await;
@@ -67,6 +67,7 @@ async fn an_account_that_demands_max_bytes_of_every_stream_is_served() {
         ("KV_probe", "New"),
         ("MESH_DELAYED", "Old"),
         ("MESH_ADVISORIES", "Old"),
+        ("MESH_AUDIT", "Old"),
     ] {
         let made = mesh.js.get_stream(stream).await.expect("it is made");
         let made = &made.cached_info().config;

@@ -80,6 +80,8 @@ async fn the_help_names_every_command_and_every_exit_code() {
                 error, time of the next attempt
       trace     Show what each handler has made of an event, and what followed from
                 it, as a tree
+      audit     Show what people have changed in the mesh, with commands or in the
+                console: who, what, when, why, and how it ended
       redrive   Show, pause and resume the replays of dead letters that the mesh
                 makes by itself
       schedule  List, pause, resume and run the schedules of the mesh

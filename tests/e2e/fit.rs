@@ -147,7 +147,13 @@ async fn a_subject_transform_on_a_stream_of_the_mesh_is_named_and_a_host_removes
             .expect("JSON");
         assert!(edited["error"].is_null(), "{edited}");
     };
-    let own = ["MESH_DEAD", "MESH_DELAYED", "MESH_REPLAY", "KV_mesh_attempts"];
+    let own = [
+        "MESH_DEAD",
+        "MESH_DELAYED",
+        "MESH_REPLAY",
+        "MESH_AUDIT",
+        "KV_mesh_attempts",
+    ];
     for stream in own {
         transform(stream).await;
     }
@@ -213,7 +219,7 @@ async fn limits_of_the_account_are_named_with_the_figure_that_is_wanted() {
     for (limits, wanted) in [
         (
             "max_streams: 3",
-            "the account may have 3 streams (max_streams) and has 0; 9 will be created",
+            "the account may have 3 streams (max_streams) and has 0; 10 will be created",
         ),
         (
             "max_ack_pending: 100",

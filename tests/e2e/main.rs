@@ -8,6 +8,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod acted;
 mod admin;
 mod ahead;
 mod asked;

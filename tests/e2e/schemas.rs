@@ -162,6 +162,7 @@ async fn what_is_printed_as_json_is_as_the_published_schemas_say() {
     for command in ["pause", "resume"] {
         outputs.push((command, mesh.jetmesh_ok(&[command, "probe", "--json"]).await));
     }
+    outputs.push(("audit", mesh.jetmesh_ok(&["audit", "--json"]).await));
     outputs.push(("redrive", mesh.jetmesh_ok(&["redrive", "status", "--json"]).await));
     outputs.push(("status", status(&mesh).await));
     mesh.config = mesh.config.clone().table(OUTBOX);

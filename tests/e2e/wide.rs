@@ -112,7 +112,7 @@ async fn with_limits(jetstream: &str, config: Config) -> Mesh {
 async fn limits_of_the_account_that_are_nearly_used_up_are_warned_of_before_the_start_and_after() {
     // Ten streams are made.
     let mesh = with_limits("max_streams: 12, max_consumers: 3", many(3)).await;
-    let streams = "the account may have 12 streams and needs 10: raise max_streams";
+    let streams = "the account may have 12 streams and needs 11: raise max_streams";
     let consumers = "stream ORDERS allows 3 consumers and needs 3";
     let (_, said, stderr) = mesh.jetmesh(&["check", "--connect"]).await;
     assert!(said.contains(&format!("warning: {streams}")), "{said}{stderr}");

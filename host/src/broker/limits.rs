@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::connection::Connection;
 use super::error::Error;
-use super::provision::{ADVISORIES, wanted};
+use super::provision::{ADVISORIES, AUDIT, wanted};
 use super::stream::StreamInfo;
 use crate::plan::Plan;
 
@@ -117,8 +117,8 @@ async fn consumers(connection: &Connection, plan: &Plan, account: &Value) -> Res
 async fn room(connection: &Connection, plan: &Plan) -> Result<Vec<String>, Error> {
     let mut near = Vec::new();
     for (name, _) in wanted(plan) {
-        // Advisories that find no room take the place of older ones.
-        if name == ADVISORIES || plan.streams.iter().any(|stream| stream.name == name) {
+        // What finds no room there takes the place of what is older.
+        if [ADVISORIES, AUDIT].contains(&name.as_str()) || plan.streams.iter().any(|stream| stream.name == name) {
             continue;
         }
         let Some(stream) = connection.stream(&name).await? else {

@@ -25,6 +25,8 @@ pub const DEAD: &str = "MESH_DEAD";
 pub const REPLAY: &str = "MESH_REPLAY";
 /// Events that are not due yet, and those that are and lie there until a host has published them.
 pub const DELAYED: &str = "MESH_DELAYED";
+/// What people have changed in the mesh, and why.
+pub const AUDIT: &str = "MESH_AUDIT";
 /// KV bucket of the attempt records.
 pub const ATTEMPTS: &str = "mesh_attempts";
 /// The mesh's own bucket: ledger of handlers that have none of their own, and what the mesh knows of source streams.
@@ -116,6 +118,7 @@ pub async fn restore(connection: &Connection, plan: &Plan, name: &str) -> Result
             REPLAY => "replays that were requested and had not started",
             DELAYED => "delayed events that waited for their time",
             ADVISORIES => "the server's advisories about events that it gave up; the sweep finds these events",
+            AUDIT => "the records of what people have changed",
             _ => "how often events that wait for a retry were tried",
         };
         tracing::warn!(
@@ -148,7 +151,7 @@ pub async fn kept<T>(
     Err(error)
 }
 
-fn mesh_streams(plan: &Plan) -> [(String, Value); 5] {
+fn mesh_streams(plan: &Plan) -> [(String, Value); 6] {
     let events = &plan.nats.js_event_prefix;
     let mut streams = [
         (
@@ -181,19 +184,34 @@ fn mesh_streams(plan: &Plan) -> [(String, Value); 5] {
                 "allow_msg_ttl": true,
             }),
         ),
+        (AUDIT.to_owned(), audit_config()),
         (kv_stream(ATTEMPTS), kv_config(ATTEMPTS)),
     ];
     for (name, config) in &mut streams {
         if let Some(bytes) = plan.mesh_bytes_max {
             config["max_bytes"] = json!(bytes);
             // A full stream refuses new messages, so that nothing that waits for a person is removed. Advisories may be
-            // removed, because they are only hints. For schedules, the relay checks that there is room.
-            if name != ADVISORIES && name != DELAYED {
+            // removed, because they are only hints, and old records of what people did make room for new ones. For schedules,
+            // the relay checks that there is room.
+            if ![ADVISORIES, AUDIT, DELAYED].contains(&name.as_str()) {
                 config["discard"] = json!("new");
             }
         }
     }
     streams
+}
+
+/// A year, and 100,000 messages: an action has two. No message is removed or changed before that. No bytes are reserved for it, which
+/// small accounts would not have.
+fn audit_config() -> Value {
+    json!({
+        "subjects": ["$MESH.audit.>"],
+        "max_age": nanos(std::time::Duration::from_secs(365 * 24 * 3600)),
+        "max_msgs": 100_000,
+        "max_msg_size": 64 * 1024,
+        "deny_delete": true,
+        "deny_purge": true,
+    })
 }
 
 fn source_config(stream: &Stream) -> Value {

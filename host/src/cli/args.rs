@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
+use super::audit::AuditCommand;
 use super::console::ConsoleCommand;
 use super::dlq::Dlq;
 use super::outbox::OutboxCommand;
@@ -104,6 +105,7 @@ pub enum Command {
     Resume(ResumeHandlers),
     Retrying(Retrying),
     Trace(Box<Trace>),
+    Audit(AuditCommand),
     /// Show, pause and resume the replays of dead letters that the mesh makes by itself
     #[command(subcommand)]
     Redrive(RedriveCommand),

@@ -5,6 +5,7 @@ mod text;
 
 mod args;
 mod ask;
+mod audit;
 mod check;
 mod console;
 mod dev;
@@ -223,6 +224,7 @@ fn command(args: &Args) -> ExitCode {
             Command::Dlq(dlq) => dlq::run(args, dlq, &stop).await,
             Command::Retrying(retrying) => retrying::run(args, retrying).await,
             Command::Trace(trace) => trace::run(args, trace, &stop).await,
+            Command::Audit(asked) => audit::run(args, asked).await,
             Command::Outbox(command) => outbox::run(args, command).await,
             Command::Redrive(command) => redrive::run(args, command).await,
             Command::Pause(asked) => pause::pause(args, asked).await,

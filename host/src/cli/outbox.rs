@@ -2,10 +2,12 @@
 
 use clap::Subcommand;
 
+use super::audit::{actor, intent};
 use super::status::outbox::print;
 use super::text::json_line;
 use super::{Args, Error, OK, UNSERVED, ask};
 use crate::broker::{self, Connection};
+use crate::mesh_streams::audit::{AuditAction, AuditEnd};
 use crate::micro;
 use crate::outbox::{self, Skipped};
 use crate::plan::{Outbox, OutboxSource, Plan};
@@ -92,7 +94,15 @@ pub async fn run(args: &Args, command: &OutboxCommand) -> Result<u8, Error> {
         OutboxCommand::Pause(pause) => {
             let outbox = named(plan, &pause.name)?;
             let connection = connect(plan).await?;
-            match outbox::pause(&connection, outbox, PERSON, &pause.reason).await? {
+            let intent = intent(
+                AuditAction::OutboxPause,
+                &[&pause.name],
+                &pause.name,
+                Some(&pause.reason),
+            );
+            let act = outbox::pause(&connection, outbox, PERSON, &pause.reason);
+            let told = |paused: &bool| changed("paused", *paused);
+            match actor(&connection, plan).acts(intent, act, told).await? {
                 true => println!("outbox {} is paused: its rows wait in the table", outbox.name),
                 false => println!("outbox {} is paused already", outbox.name),
             }
@@ -101,7 +111,10 @@ pub async fn run(args: &Args, command: &OutboxCommand) -> Result<u8, Error> {
         OutboxCommand::Resume(resume) => {
             let outbox = named(plan, &resume.name)?;
             let connection = connect(plan).await?;
-            match outbox::resume(&connection, outbox, PERSON, resume.new_database).await? {
+            let intent = intent(AuditAction::OutboxResume, &[&resume.name], &resume.name, None);
+            let act = outbox::resume(&connection, outbox, PERSON, resume.new_database);
+            let told = |resumed: &bool| changed("resumed", *resumed);
+            match actor(&connection, plan).acts(intent, act, told).await? {
                 true => println!(
                     "outbox {} is no longer paused: a host that relays it publishes within about three seconds",
                     outbox.name
@@ -110,34 +123,47 @@ pub async fn run(args: &Args, command: &OutboxCommand) -> Result<u8, Error> {
             }
             Ok(OK)
         }
-        OutboxCommand::Skip(skip) => {
-            let outbox = named(plan, &skip.name)?;
-            let id = outbox
-                .row_id(&skip.id)
-                .map_err(|wanted| Error::Usage(format!("\"{}\" is not {wanted}", skip.id.escape_debug())))?;
-            let row = outbox.row_name(id);
-            if !skip.yes {
-                let question = format!("Make row {row} of outbox {} a dead letter?", outbox.name);
-                ask::confirmed(&question, "nothing is changed")?;
-            }
-            let connection = connect(plan).await?;
-            let what = (PERSON, id, skip.reason.as_str());
-            match outbox::skip(&connection, plan, outbox, what).await? {
-                Skipped::Dead => {
-                    println!("row {row} is a dead letter: `jetmesh dlq ls --handler {}`", outbox.name);
-                    Ok(OK)
-                }
-                Skipped::Noted => {
-                    println!("row {row} becomes a dead letter when a host reads it");
-                    Ok(OK)
-                }
-                Skipped::Gone => Err(Error::Failed(format!(
-                    "table {} has no row {row}: it is published, or was never there",
-                    outbox.table
-                ))),
-            }
-        }
+        OutboxCommand::Skip(one) => skip(plan, one).await,
     }
+}
+
+async fn skip(plan: &Plan, skip: &Skip) -> Result<u8, Error> {
+    let outbox = named(plan, &skip.name)?;
+    let id = outbox
+        .row_id(&skip.id)
+        .map_err(|wanted| Error::Usage(format!("\"{}\" is not {wanted}", skip.id.escape_debug())))?;
+    let row = outbox.row_name(id);
+    if !skip.yes {
+        let question = format!("Make row {row} of outbox {} a dead letter?", outbox.name);
+        ask::confirmed(&question, "nothing is changed")?;
+    }
+    let connection = connect(plan).await?;
+    let what = (PERSON, id, skip.reason.as_str());
+    let intent = intent(
+        AuditAction::OutboxSkip,
+        &[&skip.name],
+        format!("row {row}"),
+        Some(&skip.reason),
+    );
+    let act = outbox::skip(&connection, plan, outbox, what);
+    match actor(&connection, plan).acts(intent, act, Skipped::recorded).await? {
+        Skipped::Dead => {
+            println!("row {row} is a dead letter: `jetmesh dlq ls --handler {}`", outbox.name);
+            Ok(OK)
+        }
+        Skipped::Noted => {
+            println!("row {row} becomes a dead letter when a host reads it");
+            Ok(OK)
+        }
+        Skipped::Gone => Err(Error::Failed(format!(
+            "table {} has no row {row}: it is published, or was never there",
+            outbox.table
+        ))),
+    }
+}
+
+fn changed(what: &str, changed: bool) -> AuditEnd {
+    AuditEnd::done(&[(what, u64::from(changed)), ("unchanged", u64::from(!changed))])
 }
 
 async fn connect(plan: &Plan) -> Result<Connection, Error> {

@@ -4,14 +4,15 @@ use std::time::Duration;
 
 use clap::builder::NonEmptyStringValueParser;
 
+use super::audit::{actor, intent};
 use super::text::{in_time, json_line};
 use super::{Args, Error, OK, handler_named};
 use crate::broker::kv::kv_stream;
 use crate::broker::provision::MESH_BUCKET;
 use crate::broker::{self, Connection};
 use crate::control::pause::{self, PauseOrder, PauseOutcome, Paused, Resumed, lasting};
-use crate::control::person;
 use crate::event::clock::now_ms;
+use crate::mesh_streams::audit::AuditAction;
 use crate::mesh_streams::pauses::HandlerPause;
 use crate::plan::{Handler, Plan};
 
@@ -52,12 +53,16 @@ pub async fn pause(args: &Args, asked: &PauseHandlers) -> Result<u8, Error> {
     let plan = &loaded.plan;
     let handlers = named(plan, &asked.handlers)?;
     let connection = connect(plan, "jetmesh pause").await?;
+    let actor = actor(&connection, plan);
     let order = PauseOrder {
-        by: person::name(&plan.nats),
+        by: actor.by.clone(),
         reason: asked.reason.clone(),
         lasts: asked.lasts,
     };
-    for one in pause::pause(&connection, plan, &handlers, &order).await? {
+    let names = names(&handlers);
+    let intent = intent(AuditAction::Pause, &names, names.join(", "), asked.reason.as_deref());
+    let act = pause::pause(&connection, plan, &handlers, &order);
+    for one in actor.acts(intent, act, |all| pause::recorded_paused(all)).await? {
         if asked.json {
             println!("{}", json_line(&one));
             continue;
@@ -95,7 +100,11 @@ pub async fn resume(args: &Args, asked: &ResumeHandlers) -> Result<u8, Error> {
     let plan = &loaded.plan;
     let handlers = named(plan, &asked.handlers)?;
     let connection = connect(plan, "jetmesh resume").await?;
-    for one in pause::resume(&connection, plan, &handlers).await? {
+    let names = names(&handlers);
+    let intent = intent(AuditAction::Resume, &names, names.join(", "), None);
+    let act = pause::resume(&connection, plan, &handlers);
+    let actor = actor(&connection, plan);
+    for one in actor.acts(intent, act, |all| pause::recorded_resumed(all)).await? {
         if asked.json {
             println!("{}", json_line(&one));
             continue;
@@ -136,6 +145,10 @@ async fn connect(plan: &Plan, name: &str) -> Result<Connection, Error> {
         )));
     }
     Ok(connection)
+}
+
+fn names<'a>(handlers: &[&'a Handler]) -> Vec<&'a str> {
+    handlers.iter().map(|handler| handler.name.as_str()).collect()
 }
 
 fn named<'a>(plan: &'a Plan, names: &[String]) -> Result<Vec<&'a Handler>, Error> {

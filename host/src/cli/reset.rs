@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::args::Reset;
+use super::audit::{actor, intent};
 use super::{Args, Error, OK, ask, handler_named};
 use crate::broker::connection::token;
 use crate::broker::consumer::{ConsumerInfo, Owner, check_owner};
@@ -20,6 +21,7 @@ use crate::event::timer::FIRINGS;
 use crate::ledger::Bucket;
 use crate::ledger::core::entry::{Head, Subjects};
 use crate::ledger::relay::CONSUMER;
+use crate::mesh_streams::audit::{AuditAction, AuditEnd};
 use crate::micro;
 use crate::plan::{Handler, Plan, Start};
 
@@ -55,7 +57,7 @@ pub async fn run(args: &Args, reset: &Reset) -> Result<u8, Error> {
     // A host may have been started while this waited.
     let consumer = connection.consumer(&handler.stream, &handler.consumer).await?;
     served(&connection, plan, handler, consumer.as_ref()).await?;
-    carry_out(&connection, plan, handler, &found, reset.state).await?;
+    recorded(&connection, plan, handler, &found, reset.state).await?;
     println!("handler {} begins again at its next start", handler.name);
     Ok(OK)
 }
@@ -72,7 +74,7 @@ pub async fn before_start(connection: &Connection, plan: &Plan, handler: &str) -
         return Ok(());
     }
     found.print(handler, false);
-    carry_out(connection, plan, handler, &found, false).await
+    recorded(connection, plan, handler, &found, false).await
 }
 
 /// One kind of what goes: how many messages of a stream are on a subject.
@@ -296,6 +298,23 @@ impl Found {
             ),
         }
     }
+}
+
+/// Carries it out, with a record of it.
+async fn recorded(
+    connection: &Connection,
+    plan: &Plan,
+    handler: &Handler,
+    found: &Found,
+    state: bool,
+) -> Result<(), Error> {
+    let what = if state { "with its state" } else { "without its state" };
+    let intent = intent(AuditAction::Reset, &[&handler.name], what, None);
+    let deleted = found.heaps.iter().chain(found.keys.iter().filter(|_| state));
+    let deleted = deleted.map(|heap| heap.count).sum();
+    let act = carry_out(connection, plan, handler, found, state);
+    let told = |(): &()| AuditEnd::done(&[("deleted messages", deleted)]);
+    actor(connection, plan).acts(intent, act, told).await
 }
 
 /// Broken off anywhere, it can be done again: the consumer goes first, so that nothing is delivered meanwhile, and the

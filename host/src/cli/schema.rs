@@ -14,6 +14,7 @@ use crate::control::pause::{Paused, Resumed};
 use crate::control::retrying::RetryingActed;
 use crate::dlq::archive::Archived;
 use crate::dlq::discard::Discarded;
+use crate::mesh_streams::audit::AuditRecord;
 use crate::micro::trace::{TraceAnswer, TraceRequest};
 use crate::report::letters::{GroupJson, LetterJson, ShowJson};
 use crate::report::outbox::OutboxStatus;
@@ -46,9 +47,10 @@ impl Published {
     }
 }
 
-pub static SCHEMAS: [Published; 23] = [
+pub static SCHEMAS: [Published; 24] = [
     Published::of::<MeshStatus>("status", "`status --json`"),
     Published::of::<TraceJson>("trace", "`trace --json`"),
+    Published::of::<AuditRecord>("audit", "a line of `audit --json`"),
     Published::of::<TraceRequest>("trace-request", "a request to `jetmesh.trace`"),
     Published::of::<TraceAnswer>("trace-answer", "the answer of `jetmesh.trace`"),
     Published::of::<Paused>("pause", "a line of `pause --json`"),

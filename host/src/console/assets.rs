@@ -37,6 +37,7 @@ files! {
     "/runs.js": SCRIPT, "runs.js";
     "/modules.js": SCRIPT, "modules.js";
     "/state.js": SCRIPT, "state.js";
+    "/audit.js": SCRIPT, "audit.js";
     "/where.js": SCRIPT, "where.js";
     "/waiting.js": SCRIPT, "waiting.js";
 }

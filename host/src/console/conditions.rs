@@ -9,6 +9,7 @@ use crate::dlq::condition::{digest, handler, pattern, time};
 use crate::dlq::meant::Selected;
 use crate::dlq::select::is_id;
 use crate::event::outcome::Cause;
+use crate::text::shell::quoted;
 
 /// Ids in one order.
 const IDS_MAX: usize = 2_000;
@@ -128,15 +129,6 @@ impl LetterSelection {
         words.extend(self.conditions.flags());
         words.extend(more.iter().cloned());
         words.join(" ")
-    }
-}
-
-/// A word for a shell.
-pub fn quoted(word: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || ".,:/=@%+-_".contains(c);
-    match !word.is_empty() && word.chars().all(plain) {
-        true => word.to_owned(),
-        false => format!("'{}'", word.replace('\'', "'\\''")),
     }
 }
 

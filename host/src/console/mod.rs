@@ -3,6 +3,7 @@
 //! nothing of it is kept here. `decisions/0029-console.md` says why.
 
 mod assets;
+mod audit;
 mod conditions;
 mod letters;
 mod live;

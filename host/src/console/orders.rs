@@ -8,18 +8,22 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::Console;
-use super::conditions::{LetterSelection, quoted};
+use super::audit::{actor, intent};
+use super::conditions::LetterSelection;
 use super::people;
 use super::runs::{self, ReplayOrder};
 use super::session::ViewerSession;
 use super::site::{body, json as answer};
 use super::trouble::ConsoleError;
 use super::waiting::{self, ScheduleAct};
+use crate::broker::Error;
 use crate::dlq::condition::pattern;
 use crate::dlq::discard::{Discarded, discard};
 use crate::dlq::meant;
 use crate::event::header_map;
 use crate::http::Answer;
+use crate::mesh_streams::audit::{AuditAction, AuditEnd};
+use crate::text::shell::quoted;
 
 pub async fn obey(
     console: &Console,
@@ -36,7 +40,17 @@ pub async fn obey(
         }
         "replay-stop" => {
             let order: StopOrder = body(request).await?;
-            console.runs.stop(&order.run)?;
+            let connection = session.connection().await?;
+            let intent = intent(
+                AuditAction::ReplayStop,
+                &[],
+                format!("replay {}", order.run),
+                None,
+                None,
+            );
+            let act = async { console.runs.stop(&order.run) };
+            let actor = actor(&session, &connection);
+            actor.acts(intent, act, |()| AuditEnd::done(&[])).await?;
             tracing::info!(
                 by = session.who,
                 run = order.run,
@@ -95,10 +109,19 @@ async fn discarded(session: &ViewerSession, order: &DiscardOrder) -> Result<Disc
         Some(reason) => format!("{reason} (by {})", session.who),
         None => format!("by {}", session.who),
     };
-    let ended = session.ended.wait();
-    let (mut done, failed) = discard(&connection, &found.letters, Some(&reason), ended).await;
-    done.missing = found.unknown;
-    done.missing.extend(found.resolved.into_iter().map(|(id, _)| id));
+    let mut missing = found.unknown;
+    missing.extend(found.resolved.into_iter().map(|(id, _)| id));
+    let act = async {
+        let ended = session.ended.wait();
+        let (mut done, failed) = discard(&connection, &found.letters, Some(&reason), ended).await;
+        done.missing = missing;
+        Ok::<_, ConsoleError>((done, failed))
+    };
+    let handlers = meant::handlers(&found.letters);
+    let (why, command) = (order.reason.as_deref(), Some(order.command()));
+    let intent = intent(AuditAction::DlqDiscard, &handlers, selected.told(), why, command);
+    let told = |(done, failed): &(Discarded, Option<Error>)| done.recorded(failed.as_ref());
+    let (done, failed) = actor(session, &connection).acts(intent, act, told).await?;
     tracing::info!(
         by = session.who,
         what = selected.told(),

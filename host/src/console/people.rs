@@ -3,12 +3,15 @@
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::audit::{actor, command, intent};
 use super::session::ViewerSession;
 use super::trouble::ConsoleError;
 use crate::dlq::edit::{EditOrder, Edited, check_reason, edit, no_json};
 use crate::dlq::note::{self, NoteOrder, OWNER_MAX, TEXT_MAX, is_group};
 use crate::dlq::select;
 use crate::event::clock::now_ms;
+use crate::mesh_streams::audit::{AuditAction, AuditEnd};
+use crate::mesh_streams::dead_letter;
 
 /// A note that a viewer writes; what is not given stays as it is.
 #[derive(Debug, Deserialize)]
@@ -38,7 +41,14 @@ pub async fn note(session: &ViewerSession, order: NoteOrdered) -> Result<Value, 
         owner: order.owner,
         by: session.by(),
     };
-    let note = note::write(&connection, &order.group, &ordered).await?;
+    let mut words = vec!["dlq", "note", &order.group];
+    words.extend(ordered.text.as_deref());
+    let same = command(&words, &[("--owner", ordered.owner.as_deref())]);
+    let intent = intent(AuditAction::DlqNote, &[&order.group], ordered.told(), None, Some(same));
+    let act = note::write(&connection, &order.group, &ordered);
+    let note = actor(session, &connection)
+        .acts(intent, act, |_| AuditEnd::done(&[]))
+        .await?;
     tracing::info!(
         by = ordered.by,
         group = order.group,
@@ -89,7 +99,12 @@ pub async fn correct(session: &ViewerSession, order: EditOrdered) -> Result<Valu
         letter = order.id,
         "a viewer of the console corrects the payload of a dead letter"
     );
-    match edit(&connection, &letter, order.payload.into(), &by).await? {
+    let reason = by.reason.as_deref();
+    let same = command(&["dlq", "edit", &order.id], &[("--reason", reason)]);
+    let handler = letter.header(dead_letter::HANDLER);
+    let intent = intent(AuditAction::DlqEdit, &[handler], &order.id, reason, Some(same));
+    let act = edit(&connection, &letter, order.payload.into(), &by);
+    match actor(session, &connection).acts(intent, act, Edited::recorded).await? {
         Edited::Refused(why) => Err(ConsoleError::refused(format!("it is not corrected: {why}"))),
         Edited::Unchanged => Ok(json!({ "edited": false, "replay": false })),
         Edited::Done { replay, .. } => Ok(json!({ "edited": true, "replay": replay })),

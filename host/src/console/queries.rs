@@ -5,7 +5,7 @@ use super::query::Query;
 use super::session::ViewerSession;
 use super::site::json;
 use super::trouble::ConsoleError;
-use super::{Console, letters, modules, now, rights, state, waiting, whereabouts};
+use super::{Console, audit, letters, modules, now, rights, state, waiting, whereabouts};
 use crate::http::Answer;
 
 pub async fn answer(
@@ -25,6 +25,7 @@ pub async fn answer(
         "rights" => json(&rights::missing(session).await?),
         "groups" => json(&letters::groups(session, query).await?),
         "letters" => json(&letters::letters(session, query).await?),
+        "audit" => json(&audit::records(session, query).await?),
         "trace" => json(&whereabouts::trace(session, query).await?),
         "modules" => json(&modules::modules(session).await?),
         "buckets" => json(&serde_json::json!({ "buckets": state::buckets(&session.plan) })),

@@ -11,19 +11,22 @@ use serde::Deserialize;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use super::audit::{actor, intent, warn};
 use super::conditions::LetterSelection;
 use super::session::ViewerSession;
 use super::trouble::ConsoleError;
 use crate::broker::Connection;
 use crate::broker::connection::token;
+use crate::control::audit::ended;
 use crate::dlq::course::Course;
-use crate::dlq::meant;
+use crate::dlq::meant::{self, Selected};
 use crate::dlq::pace::PaceLimits;
 use crate::dlq::replay;
-use crate::dlq::telling::Telling;
+use crate::dlq::telling::{Telling, recorded};
 use crate::dlq::unserved::{self, Unserved, WhyUnserved};
 use crate::dlq::watch::Watch;
 use crate::event::clock::now_ms;
+use crate::mesh_streams::audit::{AuditAction, OpenAudit};
 use crate::mesh_streams::pauses;
 use crate::report::replay::{AccountJson, DryRunJson, Ended};
 
@@ -168,12 +171,16 @@ pub async fn begin(runs: &Arc<Runs>, session: Arc<ViewerSession>, order: ReplayO
         }
         running.insert(name.clone(), stop.clone());
     }
+    let begun = recorded_begin(&session, &connection, &course, &selected, order.command()).await;
+    let open = begun.inspect_err(|_| {
+        runs.running.lock().remove(&name);
+    })?;
     let told = (session.who.clone(), selected.told());
     let telling = Telling::new(&connection, &name, told, Some(order.command()));
     telling.saw(&course);
     let (own, run) = (Arc::clone(runs), name.clone());
     let job = async move {
-        replayed(&connection, &session, &telling, watch, course, limits, stop).await;
+        replayed(&connection, &session, (&telling, open), watch, course, limits, stop).await;
         own.running.lock().remove(&run);
     };
     // The receiver is a part of the same.
@@ -181,10 +188,23 @@ pub async fn begin(runs: &Arc<Runs>, session: Arc<ViewerSession>, order: ReplayO
     Ok(name)
 }
 
+async fn recorded_begin(
+    session: &ViewerSession,
+    connection: &Connection,
+    course: &Course,
+    selected: &Selected,
+    command: String,
+) -> Result<OpenAudit, ConsoleError> {
+    let on: Vec<&str> = course.handlers().into_iter().collect();
+    let what = format!("{} dead letter(s): {}", course.len(), selected.told());
+    let intent = intent(AuditAction::DlqReplay, &on, what, None, Some(command));
+    Ok(actor(session, connection).begins(intent).await?)
+}
+
 async fn replayed(
     connection: &Connection,
     session: &ViewerSession,
-    telling: &Telling,
+    (telling, open): (&Telling, OpenAudit),
     watch: Watch,
     mut course: Course,
     limits: PaceLimits,
@@ -211,6 +231,7 @@ async fn replayed(
         () = telling.go_on() => return,
     };
     telling.end(&course, &end).await;
+    ended(open, recorded(course.counts(), &end), warn).await;
     let account = AccountJson::of(&course, Ended::from(&end), telling.took());
     tracing::info!(run = telling.run, by = telling.by, what = telling.what, account = %serde_json::to_string(&account).unwrap_or_default(),
         "a viewer of the console has replayed dead letters");

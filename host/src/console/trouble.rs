@@ -44,6 +44,12 @@ impl ConsoleError {
     }
 }
 
+impl std::fmt::Display for ConsoleError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.told())
+    }
+}
+
 impl From<Error> for ConsoleError {
     fn from(error: Error) -> ConsoleError {
         let status = match &error {

@@ -3,6 +3,7 @@
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::audit::{actor, command, intent};
 use super::query::Query;
 use super::session::ViewerSession;
 use super::trouble::ConsoleError;
@@ -10,11 +11,12 @@ use crate::broker::kv::kv_stream;
 use crate::broker::provision::{ATTEMPTS, MESH_BUCKET};
 use crate::control::pause::{self, PauseOrder, Paused, Resumed};
 use crate::control::retrying::{self, RetryingActed, RetryingChoice, RetryingOrder};
-use crate::control::schedule::stepped;
+use crate::control::schedule::{recorded, stepped};
 use crate::dlq::select::is_id;
 use crate::event::clock::now_ms;
 use crate::event::rfc3339;
 use crate::mesh_streams::attempts::AttemptRecord;
+use crate::mesh_streams::audit::AuditAction;
 use crate::mesh_streams::{delayed, pauses};
 use crate::plan::{Handler, Plan};
 use crate::report::retrying::{NextDue, RetryingJson};
@@ -90,7 +92,8 @@ pub async fn act(
         )));
     }
     let (connection, plan) = (session.connection().await?, &session.plan);
-    let chosen = retrying::choose(&connection, plan, &RetryingChoice::Ids(order.ids)).await?;
+    let ids = RetryingChoice::Ids(order.ids.clone());
+    let chosen = retrying::choose(&connection, plan, &ids).await?;
     let by = session.by();
     tracing::info!(
         by,
@@ -99,6 +102,9 @@ pub async fn act(
         reason = order.reason,
         "a viewer of the console acts on retrying events"
     );
+    let verb = if gives_up { "give-up" } else { "now" };
+    let ids = order.ids.iter().map(String::as_str);
+    let words: Vec<&str> = ["retrying", verb].into_iter().chain(ids).chain(["--yes"]).collect();
     let order = match gives_up {
         true => RetryingOrder::GiveUp {
             by,
@@ -106,7 +112,17 @@ pub async fn act(
         },
         false => RetryingOrder::Now,
     };
-    Ok(retrying::act(&connection, plan, chosen, &order).await?)
+    let same = command(&words, &[("--reason", order.reason())]);
+    let intent = intent(
+        order.action(),
+        &chosen.handlers(),
+        chosen.told(),
+        order.reason(),
+        Some(same),
+    );
+    let act = retrying::act(&connection, plan, chosen, &order);
+    let told = |acted: &RetryingActed| acted.recorded(&order);
+    Ok(actor(session, &connection).acts(intent, act, told).await?)
 }
 
 /// A pause that a viewer wants.
@@ -122,6 +138,10 @@ pub struct PauseOrdered {
 pub async fn pause(session: &ViewerSession, order: PauseOrdered) -> Result<Vec<Paused>, ConsoleError> {
     let handler = of_plan(&session.plan, &order.handler)?;
     let lasts = order.lasts.as_deref().map(pause::lasting).transpose();
+    let same = command(
+        &["pause", &handler.name],
+        &[("--reason", order.reason.as_deref()), ("--for", order.lasts.as_deref())],
+    );
     let order = PauseOrder {
         by: session.by(),
         reason: order.reason,
@@ -135,7 +155,12 @@ pub async fn pause(session: &ViewerSession, order: PauseOrdered) -> Result<Vec<P
         reason = order.reason,
         "a viewer of the console pauses a handler"
     );
-    Ok(pause::pause(&connection, &session.plan, &[handler], &order).await?)
+    let name = handler.name.as_str();
+    let intent = intent(AuditAction::Pause, &[name], name, order.reason.as_deref(), Some(same));
+    let handlers = [handler];
+    let act = pause::pause(&connection, &session.plan, &handlers, &order);
+    let told = |all: &Vec<Paused>| pause::recorded_paused(all);
+    Ok(actor(session, &connection).acts(intent, act, told).await?)
 }
 
 /// A handler that a viewer wants resumed.
@@ -154,7 +179,13 @@ pub async fn resume(session: &ViewerSession, order: ResumeOrdered) -> Result<Vec
         handler = handler.name,
         "a viewer of the console resumes a handler"
     );
-    Ok(pause::resume(&connection, &session.plan, &[handler]).await?)
+    let name = handler.name.as_str();
+    let same = command(&["resume", name], &[]);
+    let intent = intent(AuditAction::Resume, &[name], name, None, Some(same));
+    let handlers = [handler];
+    let act = pause::resume(&connection, &session.plan, &handlers);
+    let told = |all: &Vec<Resumed>| pause::recorded_resumed(all);
+    Ok(actor(session, &connection).acts(intent, act, told).await?)
 }
 
 fn of_plan<'a>(plan: &'a Plan, name: &str) -> Result<&'a Handler, ConsoleError> {
@@ -185,6 +216,17 @@ pub enum ScheduleAct {
     Run,
 }
 
+impl ScheduleAct {
+    /// What it is recorded as, and the word of its command.
+    fn action(self) -> (AuditAction, &'static str) {
+        match self {
+            ScheduleAct::Pause => (AuditAction::SchedulePause, "pause"),
+            ScheduleAct::Resume => (AuditAction::ScheduleResume, "resume"),
+            ScheduleAct::Run => (AuditAction::ScheduleRun, "run"),
+        }
+    }
+}
+
 /// Returns what has become of it, in words.
 pub async fn step(session: &ViewerSession, order: ScheduleOrdered, act: ScheduleAct) -> Result<Value, ConsoleError> {
     let name = &order.schedule;
@@ -200,7 +242,13 @@ pub async fn step(session: &ViewerSession, order: ScheduleOrdered, act: Schedule
         ScheduleAct::Resume => state.resume(by.at),
         ScheduleAct::Run => Some(state.extra(&[due], by.at)),
     });
-    let told = match taken.await? {
+    let (action, verb) = act.action();
+    let same = command(&["schedule", verb, name], &[]);
+    let intent = intent(action, &[name], name, None, Some(same));
+    let connection = session.connection().await?;
+    let actor = actor(session, &connection);
+    let taken = actor.acts(intent, taken, |taken| recorded(taken.as_ref())).await?;
+    let told = match taken {
         None => {
             return Err(ConsoleError::missing(format!(
                 "schedule {name} is not armed: a host arms it when it starts"

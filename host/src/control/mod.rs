@@ -1,6 +1,7 @@
 //! What a person tells the mesh to do, apart from its dead letters (`dlq`): each function does it and returns what has become of it.
 //! Commands print that.
 
+pub mod audit;
 pub mod pause;
 pub mod person;
 pub mod retrying;

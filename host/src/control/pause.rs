@@ -14,6 +14,7 @@ use crate::broker::{Connection, Error};
 use crate::config::duration;
 use crate::event::clock::now_ms;
 use crate::event::rfc3339;
+use crate::mesh_streams::audit::AuditEnd;
 use crate::mesh_streams::pauses::{self, HandlerPause};
 use crate::micro;
 use crate::micro::told::endpoints;
@@ -67,6 +68,22 @@ pub struct Resumed {
     pub pause: Option<HandlerPause>,
     /// Hosts that have not reported yet that they obey.
     pub hosts_behind: Vec<String>,
+}
+
+/// Handlers that were paused, as it is recorded.
+pub fn recorded_paused(all: &[Paused]) -> AuditEnd {
+    let count = |outcome| all.iter().filter(|one| one.outcome == outcome).count() as u64;
+    AuditEnd::done(&[
+        ("paused", count(PauseOutcome::Paused)),
+        ("changed", count(PauseOutcome::Changed)),
+        ("unchanged", count(PauseOutcome::Unchanged)),
+    ])
+}
+
+/// The same of handlers that were resumed.
+pub fn recorded_resumed(all: &[Resumed]) -> AuditEnd {
+    let resumed = all.iter().filter(|one| one.resumed).count() as u64;
+    AuditEnd::done(&[("resumed", resumed), ("unchanged", all.len() as u64 - resumed)])
 }
 
 /// The longest pause with an end.

@@ -18,6 +18,7 @@ use crate::event::clock::now_ms;
 use crate::event::rfc3339;
 use crate::event::subject::subject_matches;
 use crate::mesh_streams::attempts::{self, AttemptRecord, GivenUp};
+use crate::mesh_streams::audit::{AuditAction, AuditEnd};
 use crate::mesh_streams::{pauses, replay_queue};
 use crate::micro;
 use crate::micro::told::endpoints;
@@ -92,6 +93,49 @@ pub struct RetryingActed {
 pub struct RetryingWaits {
     pub handler: String,
     pub why: String,
+}
+
+impl RetryingOrder {
+    pub fn action(&self) -> AuditAction {
+        match self {
+            RetryingOrder::Now => AuditAction::RetryingNow,
+            RetryingOrder::GiveUp { .. } => AuditAction::RetryingGiveUp,
+        }
+    }
+
+    pub fn reason(&self) -> Option<&str> {
+        match self {
+            RetryingOrder::Now => None,
+            RetryingOrder::GiveUp { reason, .. } => reason.as_deref(),
+        }
+    }
+}
+
+impl RetryingActed {
+    /// As it is recorded.
+    pub fn recorded(&self, order: &RetryingOrder) -> AuditEnd {
+        let verb = match order {
+            RetryingOrder::Now => "asked for",
+            RetryingOrder::GiveUp { .. } => "given up",
+        };
+        let (running, missing) = (self.running.len() as u64, self.missing.len() as u64);
+        AuditEnd::done(&[(verb, self.acted), ("running", running), ("missing", missing)])
+    }
+}
+
+impl ChosenEvents {
+    pub fn handlers(&self) -> Vec<&str> {
+        let handlers = self.events.iter().map(|event| event.handler.as_str());
+        handlers.collect::<BTreeSet<_>>().into_iter().collect()
+    }
+
+    /// In a few words.
+    pub fn told(&self) -> String {
+        match self.events.as_slice() {
+            [one] => one.id(),
+            events => format!("{} events", events.len()),
+        }
+    }
 }
 
 impl RetryingFilter {

@@ -7,9 +7,19 @@ use crate::broker::connection::token;
 use crate::broker::provision::MESH_BUCKET;
 use crate::ledger::Bucket;
 use crate::ledger::store::committer;
+use crate::mesh_streams::audit::AuditEnd;
 use crate::plan::Plan;
 use crate::schedule::state::{ActedBy, ScheduleState, ScheduleStep};
 use crate::schedule::store::{self, Stepped};
+
+/// As it is recorded.
+pub fn recorded(stepped: Option<&Stepped>) -> AuditEnd {
+    match stepped {
+        Some(Stepped::Taken(step)) => AuditEnd::done(&[("steps", 1), ("emitted", step.events.len() as u64)]),
+        Some(Stepped::Nothing) => AuditEnd::done(&[("unchanged", 1)]),
+        None => AuditEnd::failed("it is not armed"),
+    }
+}
 
 /// Takes a step of a schedule. `None`: it is not armed.
 pub async fn stepped(

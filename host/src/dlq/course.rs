@@ -1,6 +1,6 @@
 //! The letters of one replay command, and what has become of each. Pure.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
 use super::group;
@@ -201,6 +201,11 @@ impl Course {
         let mut kinds: Vec<&LetterKind> = self.kinds.iter().collect();
         kinds.sort_by_key(|kind| std::cmp::Reverse(kind.count));
         kinds
+    }
+
+    /// The handlers whose letters these are.
+    pub fn handlers(&self) -> BTreeSet<&str> {
+        self.kinds().into_iter().map(|kind| kind.key.handler.as_str()).collect()
     }
 
     pub fn letter(&self, at: usize) -> &Meant {

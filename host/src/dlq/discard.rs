@@ -6,6 +6,7 @@ use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
 use crate::broker::{Connection, Error};
+use crate::mesh_streams::audit::AuditEnd;
 use crate::mesh_streams::dead_letter::{self, Letter};
 
 /// How many requests are on their way at a time.
@@ -25,6 +26,20 @@ pub struct Discarded {
     pub failed: u64,
     /// How many were not tried, because a signal or a refusal ended it before.
     pub left: u64,
+}
+
+impl Discarded {
+    /// As it is recorded. `failed`: the first refusal.
+    pub fn recorded(&self, failed: Option<&Error>) -> AuditEnd {
+        let counts = [
+            ("discarded", self.discarded),
+            ("changed", self.changed.len() as u64),
+            ("missing", self.missing.len() as u64),
+            ("failed", self.failed),
+            ("left", self.left),
+        ];
+        AuditEnd::done(&counts).but(failed.map(ToString::to_string).as_deref())
+    }
 }
 
 /// Resolves letters until `stop` completes, or one is refused: what one is refused for, the others would be as well. The error is the

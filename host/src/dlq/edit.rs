@@ -7,6 +7,7 @@ use crate::broker::{Connection, Error};
 use crate::event::outcome::Cause;
 use crate::event::{EventId, Headers, rfc3339};
 use crate::ledger::identity::{Mark, SEAL, mark, seal};
+use crate::mesh_streams::audit::AuditEnd;
 use crate::mesh_streams::dead_letter::{self, EDITS_MAX, Letter, LetterEdit, Rewritten};
 use crate::mesh_streams::replay_queue;
 
@@ -30,6 +31,17 @@ pub enum Edited {
     Unchanged,
     /// Nothing is edited, because of this.
     Refused(EditRefusal),
+}
+
+impl Edited {
+    /// As it is recorded.
+    pub fn recorded(&self) -> AuditEnd {
+        match self {
+            Edited::Done { .. } => AuditEnd::done(&[("edited", 1)]),
+            Edited::Unchanged => AuditEnd::done(&[("unchanged", 1)]),
+            Edited::Refused(why) => AuditEnd::failed(&why.to_string()),
+        }
+    }
 }
 
 #[derive(Debug, thiserror::Error)]

@@ -1,5 +1,7 @@
 //! Dead letters that a person means, for what is done with them.
 
+use std::collections::BTreeSet;
+
 use super::course::Course;
 use super::{Filter, select};
 use crate::broker::{Connection, Error};
@@ -56,6 +58,12 @@ pub async fn bare(connection: &Connection, selected: &Selected) -> Result<FoundL
     };
     let found = each(connection, selected, keep).await?;
     Ok(found.with(letters))
+}
+
+/// The handlers whose letters these are.
+pub fn handlers(letters: &[Letter]) -> Vec<&str> {
+    let handlers = letters.iter().map(|letter| letter.header(dead_letter::HANDLER));
+    handlers.collect::<BTreeSet<_>>().into_iter().collect()
 }
 
 async fn each(

@@ -17,6 +17,15 @@ pub struct NoteOrder {
     pub by: String,
 }
 
+impl NoteOrder {
+    /// In a few words.
+    pub fn told(&self) -> String {
+        let owner = self.owner.as_ref().map(|owner| format!("owner {owner}"));
+        let all: Vec<String> = owner.into_iter().chain(self.text.clone()).collect();
+        all.join(": ")
+    }
+}
+
 /// Whether a text can be the id of a group: eight of the digits 0-9 and a-f.
 pub fn is_group(text: &str) -> bool {
     let is_digit = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);

@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::course::{Counts, Course};
 use super::replay::End;
 use crate::broker::Connection;
+use crate::mesh_streams::audit::AuditEnd;
 
 /// Where it is told: the run's name follows.
 pub const TOLD: &str = "$MESH.told.replay";
@@ -37,6 +38,29 @@ impl From<&End> for Ended {
             End::Broken(_) => Ended::Broken,
         }
     }
+}
+
+/// Why a run has come to its end before all is decided.
+fn why(end: &End) -> Option<String> {
+    match end {
+        End::Unserved(handler) => Some(format!("no host serves handler {handler}; what was sent waits for one")),
+        End::Broken(error) => Some(error.to_string()),
+        End::TooManyFailures => Some("too many failed again".to_owned()),
+        End::Interrupted => Some("it was stopped; what was sent continues".to_owned()),
+        End::Over => None,
+    }
+}
+
+/// How a run has ended, as it is recorded.
+pub fn recorded(counts: Counts, end: &End) -> AuditEnd {
+    let counts = [
+        ("succeeded", counts.succeeded),
+        ("failed again", counts.failed_in_all()),
+        ("undecided", counts.out),
+        ("not sent", counts.untried),
+        ("resolved otherwise", counts.gone + counts.succeeded_for_others),
+    ];
+    AuditEnd::done(&counts.map(|(name, count)| (name, count as u64))).but(why(end).as_deref())
 }
 
 /// How far a run is, as it is told.
@@ -115,13 +139,7 @@ impl Telling {
 
     async fn tell(&self, end: Option<&End>) {
         let (meant, counts) = *self.now.lock();
-        let why = end.and_then(|end| match end {
-            End::Unserved(handler) => Some(format!("no host serves handler {handler}; what was sent waits for one")),
-            End::Broken(error) => Some(error.to_string()),
-            End::TooManyFailures => Some("too many failed again".to_owned()),
-            End::Interrupted => Some("it was stopped; what was sent continues".to_owned()),
-            End::Over => None,
-        });
+        let why = end.and_then(why);
         let progress = ReplayProgress {
             run: &self.run,
             by: &self.by,

@@ -9,7 +9,9 @@ use crate::broker::bucket::check_ledger_bucket;
 use crate::broker::consumer::{Owner, check_owner, work_queue};
 use crate::broker::error::Code;
 use crate::broker::kv::kv_stream;
-use crate::broker::provision::{ADVISORIES, ATTEMPTS, DEAD, DELAYED, REPLAY, check_mesh_stream, transformed, wanted};
+use crate::broker::provision::{
+    ADVISORIES, ATTEMPTS, AUDIT, DEAD, DELAYED, REPLAY, check_mesh_stream, transformed, wanted,
+};
 use crate::broker::{self, Connection, StreamInfo};
 use crate::event::clock;
 use crate::event::subject::overlap;
@@ -118,7 +120,7 @@ async fn streams(connection: &Connection, plan: &Plan, fit: &mut Fit) -> Result<
 
 /// Whether it is one of the mesh's own streams, which each host makes, and makes again.
 fn is_own(name: &str) -> bool {
-    [ADVISORIES, DEAD, REPLAY, DELAYED].contains(&name) || name == kv_stream(ATTEMPTS)
+    [ADVISORIES, DEAD, REPLAY, DELAYED, AUDIT].contains(&name) || name == kv_stream(ATTEMPTS)
 }
 
 /// Reports which streams are missing. `begun`: other streams of the mesh are there, so these were removed.

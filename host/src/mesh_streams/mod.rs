@@ -1,7 +1,8 @@
 //! What the mesh keeps in streams of its own: dead letters, delayed events, the replays that are asked for, the attempts at an
-//! event, which handlers are paused, and what people note.
+//! event, which handlers are paused, what people note, and what they have done.
 
 pub mod attempts;
+pub mod audit;
 pub mod dead_letter;
 pub mod delayed;
 pub mod notes;

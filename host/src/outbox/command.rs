@@ -13,6 +13,7 @@ use super::stream::{self, BatchRefusal, Marked, refusal};
 use crate::broker::Connection;
 use crate::event::clock::now_ms;
 use crate::event::rfc3339;
+use crate::mesh_streams::audit::AuditEnd;
 use crate::plan::{Outbox, OutboxSource, Plan, lsn_text};
 
 /// How often a command tries while relays publish.
@@ -116,6 +117,16 @@ pub enum Skipped {
     Noted,
     /// It is not in the table.
     Gone,
+}
+
+impl Skipped {
+    /// As it is recorded.
+    pub fn recorded(&self) -> AuditEnd {
+        match self {
+            Skipped::Dead | Skipped::Noted => AuditEnd::done(&[("skipped", 1)]),
+            Skipped::Gone => AuditEnd::failed("there is no such row"),
+        }
+    }
 }
 
 /// Makes a row a dead letter, whatever it is.

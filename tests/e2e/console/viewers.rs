@@ -206,6 +206,13 @@ async fn a_broken_order_is_found_and_replayed_in_a_browser_and_others_look_on() 
             "document.querySelector('[aria-label=\\'Paused handlers\\'] .empty')",
         )
         .await;
+    // What she has done is recorded, with her reason; it is text.
+    browser.value(&anna, "void (location.hash = '#/audit')").await;
+    let recorded = format!(
+        "[...document.querySelectorAll('.audit tbody tr')].some((one) => ['anna', 'at a console', 'pause', '1 paused', {HOSTILE:?}]\
+         .every((part) => one.textContent.includes(part)))"
+    );
+    browser.until(&anna, &recorded).await;
     assert_eq!(browser.value(&anna, "String(window.hacked)").await, "undefined");
     // What cannot be asked is told as a failure, and is asked again when NATS is there again.
     mesh.server.stop().await;

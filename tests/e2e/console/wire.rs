@@ -36,6 +36,11 @@ pub async fn post(address: SocketAddr, path: &str, more: &[&str], body: &Value) 
     .await
 }
 
+/// Asks as a page does.
+pub async fn get(address: SocketAddr, path: &str, cookie: &str) -> Answer {
+    send(address, &format!("GET /api/{path}"), &[cookie], "").await
+}
+
 /// Logs in; returns the header with the cookie, and that with the token.
 pub async fn log_in(address: SocketAddr, form: &Value) -> (String, String) {
     let answer = post(address, "login", &[], form).await;

@@ -2,13 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use crate::broker::Connection;
+use crate::broker::{self, Connection};
+use crate::cli::audit::{actor, intent};
 use crate::cli::dlq::selection::Selection;
 use crate::cli::stop::Stop;
 use crate::cli::{Error, FAILED, OK, ask, text};
 use crate::dlq::discard::{self as dlq, Discarded};
 use crate::dlq::meant;
+use crate::mesh_streams::audit::AuditAction;
 use crate::mesh_streams::dead_letter::{self, Letter};
+use crate::plan::Plan;
 
 #[derive(Debug, clap::Args)]
 pub struct Discard {
@@ -25,8 +28,9 @@ pub struct Discard {
     pub selection: Selection,
 }
 
-pub async fn run(connection: &Connection, discard: &Discard, stop: &Stop) -> Result<u8, Error> {
-    let found = meant::bare(connection, &discard.selection.selected()?).await?;
+pub async fn run(connection: &Connection, plan: &Plan, discard: &Discard, stop: &Stop) -> Result<u8, Error> {
+    let selected = discard.selection.selected()?;
+    let found = meant::bare(connection, &selected).await?;
     if let Some(told) = found.unread {
         note!("warning: {told}");
     }
@@ -46,8 +50,16 @@ pub async fn run(connection: &Connection, discard: &Discard, stop: &Stop) -> Res
         ask::confirmed("Discard?", "nothing is discarded")?;
     }
     stop.heed();
-    let (mut account, failed) = dlq::discard(connection, &letters, discard.reason.as_deref(), stop.asked()).await;
-    account.missing = missing;
+    let reason = discard.reason.as_deref();
+    let act = async {
+        let (mut account, failed) = dlq::discard(connection, &letters, reason, stop.asked()).await;
+        account.missing = missing;
+        Ok::<_, Error>((account, failed))
+    };
+    let handlers = meant::handlers(&letters);
+    let intent = intent(AuditAction::DlqDiscard, &handlers, selected.told(), reason);
+    let told = |(account, failed): &(Discarded, Option<broker::Error>)| account.recorded(failed.as_ref());
+    let (account, failed) = actor(connection, plan).acts(intent, act, told).await?;
     print(&account, discard.json);
     match (failed, stop.code()) {
         (_, Some(code)) => Ok(code),

@@ -9,13 +9,14 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::broker::Connection;
+use crate::cli::audit::{actor, intent};
 use crate::cli::editor::{self, EditedFile};
 use crate::cli::text::json_line;
 use crate::cli::{Error, OK, pretty};
-use crate::control::person;
 use crate::dlq::edit::{self, EditOrder, Edited, check_reason, no_json};
 use crate::event::clock::now_ms;
 use crate::event::outcome::Cause;
+use crate::mesh_streams::audit::AuditAction;
 use crate::mesh_streams::dead_letter::{self, Letter, LetterEdit};
 use crate::plan::Plan;
 
@@ -88,12 +89,16 @@ pub async fn run(connection: &Connection, plan: &Plan, letter: &Letter, asked: &
             "dead letter `{id}` is not edited: its payload is JSON, and the new one is not: {why}; --not-json takes it as it is"
         ))));
     }
+    let actor = actor(connection, plan);
     let order = EditOrder {
-        by: person::name(&plan.nats),
+        by: actor.by.clone(),
         reason: asked.reason.clone(),
         at_ms: now_ms(),
     };
-    let edited = edit::edit(connection, letter, payload, &order).await;
+    let handler = letter.header(dead_letter::HANDLER);
+    let intent = intent(AuditAction::DlqEdit, &[handler], id, order.reason.as_deref());
+    let edited = edit::edit(connection, letter, payload, &order);
+    let edited = actor.acts(intent, edited, Edited::recorded).await;
     match edited.map_err(|error| kept(error.into()))? {
         Edited::Refused(refusal) => return Err(kept(not_edited(id, &refusal))),
         Edited::Unchanged => print(asked.json, letter, None, false),

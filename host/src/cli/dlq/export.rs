@@ -9,13 +9,17 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::broker::{self, Connection};
+use crate::cli::audit::{actor, intent};
 use crate::cli::dlq::selection::Selection;
 use crate::cli::stop::Stop;
 use crate::cli::text::{json_line, letters};
 use crate::cli::{Error, FAILED, OK, UNREAD};
+use crate::control::audit::ended;
 use crate::dlq::meant::Selected;
 use crate::dlq::{archive, select};
+use crate::mesh_streams::audit::{AuditAction, AuditEnd};
 use crate::mesh_streams::dead_letter::{self, Letter};
+use crate::plan::Plan;
 use crate::text::display::shown;
 
 /// How many letters are on their way at a time.
@@ -174,6 +178,18 @@ pub struct Imported {
     malformed: Vec<MalformedLine>,
 }
 
+impl Imported {
+    fn recorded(&self, failed: Option<&Error>) -> AuditEnd {
+        let counts = [
+            ("restored", self.put_back),
+            ("already there", self.there_already),
+            ("resolved", self.settled),
+            ("malformed", self.malformed.len() as u64),
+        ];
+        AuditEnd::done(&counts).but(failed.map(ToString::to_string).as_deref())
+    }
+}
+
 #[derive(Debug, Serialize, JsonSchema)]
 struct MalformedLine {
     #[schemars(range(min = 1))]
@@ -190,7 +206,7 @@ enum LineFate {
 }
 
 /// Puts letters back whose subjects are free.
-pub async fn import(connection: &Connection, import: &Import, stop: &Stop) -> Result<u8, Error> {
+pub async fn import(connection: &Connection, plan: &Plan, import: &Import, stop: &Stop) -> Result<u8, Error> {
     let unreadable = |error: io::Error| Error::Failed(format!("{} cannot be read: {error}", import.file.display()));
     let reader: Box<dyn BufRead> = if import.file.as_os_str() == "-" {
         Box::new(BufReader::new(io::stdin()))
@@ -199,6 +215,9 @@ pub async fn import(connection: &Connection, import: &Import, stop: &Stop) -> Re
     };
     let blank = |line: &io::Result<Vec<u8>>| line.as_ref().is_ok_and(|line| line.trim_ascii().is_empty());
     let lines = reader.split(b'\n').enumerate().filter(|(_, line)| !blank(line));
+    let actor = actor(connection, plan);
+    let what = import.file.display().to_string();
+    let open = actor.begins(intent(AuditAction::DlqImport, &[], what, None)).await?;
     stop.heed();
     let mut fates = stream::iter(lines)
         .take_until(stop.asked())
@@ -225,6 +244,7 @@ pub async fn import(connection: &Connection, import: &Import, stop: &Stop) -> Re
             }
         }
     }
+    ended(open, done.recorded(failed.as_ref()), actor.warn).await;
     if import.json {
         println!("{}", json_line(&done));
     } else {

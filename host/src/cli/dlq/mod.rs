@@ -58,9 +58,9 @@ pub async fn run(args: &Args, dlq: &Dlq, stop: &Stop) -> Result<u8, Error> {
             edit::run(&connection, &loaded.plan, &letter, edit).await
         }
         Dlq::Note(note) => note::run(&connection, &loaded.plan, note).await,
-        Dlq::Discard(discard) => discard::run(&connection, discard, stop).await,
+        Dlq::Discard(discard) => discard::run(&connection, &loaded.plan, discard, stop).await,
         Dlq::Export(export) => export::export(&connection, export, stop).await,
-        Dlq::Import(import) => export::import(&connection, import, stop).await,
+        Dlq::Import(import) => export::import(&connection, &loaded.plan, import, stop).await,
     }
 }
 

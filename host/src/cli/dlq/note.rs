@@ -2,15 +2,17 @@
 
 use std::collections::BTreeMap;
 
+use futures_util::FutureExt as _;
 use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::broker::Connection;
+use crate::cli::audit::{actor, intent};
 use crate::cli::text::json_line;
 use crate::cli::{Error, OK};
-use crate::control::person;
 use crate::dlq::Filter;
 use crate::dlq::note::{self, NoteOrder, OWNER_MAX, TEXT_MAX, is_group};
+use crate::mesh_streams::audit::{AuditAction, AuditEnd};
 use crate::mesh_streams::notes::{self, GroupNote};
 use crate::plan::Plan;
 
@@ -73,8 +75,14 @@ fn within(text: &str, most: usize) -> Result<String, String> {
 
 pub async fn run(connection: &Connection, plan: &Plan, asked: &NoteCommand) -> Result<u8, Error> {
     let group = &asked.group;
+    let actor = actor(connection, plan);
+    let recorded = async |what: String, act| {
+        let intent = intent(AuditAction::DlqNote, &[group], what, None);
+        actor.acts(intent, act, |_| AuditEnd::done(&[])).await
+    };
     let note = if asked.remove {
-        notes::change(connection, group, |_| None).await?
+        let removed = notes::change(connection, group, |_| None);
+        recorded("the note and the owner are removed".to_owned(), removed.boxed()).await?
     } else if asked.text.is_none() && asked.owner.is_none() {
         notes::of(connection, group).await?
     } else {
@@ -87,9 +95,9 @@ pub async fn run(connection: &Connection, plan: &Plan, asked: &NoteCommand) -> R
         let order = NoteOrder {
             text: asked.text.clone(),
             owner: asked.owner.clone(),
-            by: person::name(&plan.nats),
+            by: actor.by.clone(),
         };
-        note::write(connection, group, &order).await?
+        recorded(order.told(), note::write(connection, group, &order).boxed()).await?
     };
     match (&note, asked.json) {
         (note, true) => println!(

@@ -4,15 +4,17 @@ use std::collections::{BTreeMap, HashSet};
 
 use clap::Subcommand;
 
+use super::audit::{actor, intent};
 use super::table;
 use super::text::{in_time, json_line};
 use super::{Args, Error, OK};
 use crate::broker::provision::DEAD;
 use crate::broker::{self, Connection};
-use crate::control::schedule::stepped;
+use crate::control::schedule::{recorded, stepped};
 use crate::dlq::{Filter, select};
 use crate::event::clock::now_ms;
 use crate::event::parse_rfc3339;
+use crate::mesh_streams::audit::AuditAction;
 use crate::mesh_streams::dead_letter::Letter;
 use crate::mesh_streams::pauses;
 use crate::micro;
@@ -53,11 +55,13 @@ pub async fn run(args: &Args, command: &RedriveCommand) -> Result<u8, Error> {
         RedriveCommand::Status(status) => show(plan, status).await,
         RedriveCommand::Pause(named) => {
             let take = |state: &ScheduleState, by: ActedBy| state.pause(by);
-            each(plan, named, take, ("is paused", "is paused already")).await
+            let words = ("is paused", "is paused already");
+            each(plan, named, AuditAction::RedrivePause, take, words).await
         }
         RedriveCommand::Resume(named) => {
             let take = |state: &ScheduleState, by: ActedBy| state.resume(by.at);
-            each(plan, named, take, ("is resumed", "is not paused")).await
+            let words = ("is resumed", "is not paused");
+            each(plan, named, AuditAction::RedriveResume, take, words).await
         }
     }
 }
@@ -66,12 +70,19 @@ pub async fn run(args: &Args, command: &RedriveCommand) -> Result<u8, Error> {
 async fn each(
     plan: &Plan,
     named: &RedriveNamed,
+    action: AuditAction,
     take: impl Fn(&ScheduleState, ActedBy) -> Option<ScheduleStep>,
     (taken, nothing): (&str, &str),
 ) -> Result<u8, Error> {
-    for handler in meant(plan, named)? {
+    let handlers = meant(plan, named)?;
+    let connection = broker::open_guarded(&plan.nats, "jetmesh redrive").await?;
+    let actor = actor(&connection, plan);
+    for handler in handlers {
         let name = &handler.name;
-        match stepped(plan, &handler.redrive_name(), &take).await? {
+        let schedule = handler.redrive_name();
+        let act = async { Ok::<_, Error>(stepped(plan, &schedule, &take).await?) };
+        let told = |stepped: &Option<Stepped>| recorded(stepped.as_ref());
+        match actor.acts(intent(action, &[name], name, None), act, told).await? {
             Some(Stepped::Taken(_)) => println!("the redrive of {name} {taken}"),
             Some(Stepped::Nothing) => println!("the redrive of {name} {nothing}"),
             None => {

@@ -12,11 +12,13 @@ use crate::broker::kv::{key_subject, kv_stream};
 use crate::broker::provision::{ATTEMPTS, DEAD, MESH_BUCKET};
 use crate::broker::scan::{From, Scan};
 use crate::broker::{self, Connection, Connections};
+use crate::cli::audit::{actor, intent};
 use crate::cli::{Error, OK, ask};
 use crate::event::EventId;
 use crate::ledger::Bucket;
 use crate::ledger::core::entry::Subjects;
 use crate::ledger::store::{incarnation, keys, read};
+use crate::mesh_streams::audit::{AuditAction, AuditEnd};
 use crate::mesh_streams::dead_letter::SETTLED;
 use crate::plan::{Handler, Plan};
 
@@ -44,13 +46,20 @@ pub async fn run(connection: &Connection, plan: &Plan, handler: &Handler, yes: b
             "another command has done this since the question".to_owned(),
         ));
     };
-    // The next host takes the handler for one whose ledger begins behind what is decided.
-    let mut config = consumer.config.clone();
-    if let Some(metadata) = config["metadata"].as_object_mut() {
-        metadata.remove(META_LEDGER);
-    }
-    connection.put_consumer(&handler.stream, &config, "update").await?;
-    forget(connection, plan, handler, &former).await?;
+    let what = format!("its ledger moves from bucket {former} to bucket {ledger}");
+    let intent = intent(AuditAction::Reset, &[&handler.name], what, None);
+    let act = async {
+        // The next host takes the handler for one whose ledger begins behind what is decided.
+        let mut config = consumer.config.clone();
+        if let Some(metadata) = config["metadata"].as_object_mut() {
+            metadata.remove(META_LEDGER);
+        }
+        connection.put_consumer(&handler.stream, &config, "update").await?;
+        forget(connection, plan, handler, &former).await
+    };
+    actor(connection, plan)
+        .acts(intent, act, |()| AuditEnd::done(&[("moved", 1)]))
+        .await?;
     println!("handler {} continues at its next start", handler.name);
     Ok(OK)
 }

@@ -6,10 +6,10 @@ use clap::Subcommand;
 use clap::builder::NonEmptyStringValueParser;
 
 use crate::broker::Connection;
+use crate::cli::audit::{actor, intent};
 use crate::cli::dlq::{handler, pattern};
 use crate::cli::text::json_line;
 use crate::cli::{Error, FAILED, OK, ask, handler_named};
-use crate::control::person;
 use crate::control::retrying::{self, ChosenEvents, RetryingActed, RetryingChoice, RetryingFilter, RetryingOrder};
 use crate::dlq::select::is_id;
 use crate::plan::Plan;
@@ -120,10 +120,11 @@ const GIVE_UP: Words = Words {
 };
 
 pub async fn run(connection: &Connection, plan: &Plan, act: &RetryingAct) -> Result<u8, Error> {
+    let actor = actor(connection, plan);
     let (what, order, words) = match act {
         RetryingAct::Now(now) => (&now.what, RetryingOrder::Now, NOW),
         RetryingAct::GiveUp(give_up) => {
-            let by = person::name(&plan.nats);
+            let by = actor.by.clone();
             let reason = give_up.reason.clone();
             (&give_up.what, RetryingOrder::GiveUp { by, reason }, GIVE_UP)
         }
@@ -145,7 +146,9 @@ pub async fn run(connection: &Connection, plan: &Plan, act: &RetryingAct) -> Res
         println!("{}", summary(&chosen));
         ask::confirmed(words.question, words.otherwise)?;
     }
-    let acted = retrying::act(connection, plan, chosen, &order).await?;
+    let intent = intent(order.action(), &chosen.handlers(), chosen.told(), order.reason());
+    let act = retrying::act(connection, plan, chosen, &order);
+    let acted = actor.acts(intent, act, |acted| acted.recorded(&order)).await?;
     match what.json {
         true => println!("{}", json_line(&acted)),
         false => print(&acted, &words),

@@ -102,9 +102,9 @@ pub async fn run(args: &Args, command: &ScheduleCommand, stop: &Stop) -> Result<
         ScheduleCommand::Ls(ls) => list::ls(&connection, plan, ls).await,
         ScheduleCommand::Show(show) => show::show(&connection, plan, show, stop).await,
         ScheduleCommand::Next(next) => list::next(&connection, plan, next).await,
-        ScheduleCommand::Pause(named) => act::pause(plan, &named.name).await,
-        ScheduleCommand::Resume(named) => act::resume(plan, &named.name).await,
-        ScheduleCommand::Run(run) => act::run(plan, run).await,
+        ScheduleCommand::Pause(named) => act::pause(&connection, plan, &named.name).await,
+        ScheduleCommand::Resume(named) => act::resume(&connection, plan, &named.name).await,
+        ScheduleCommand::Run(run) => act::run(&connection, plan, run).await,
         ScheduleCommand::Backfill(backfill) => act::backfill(&connection, plan, backfill).await,
     }
 }

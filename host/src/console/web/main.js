@@ -11,6 +11,7 @@ import { where } from "./where.js";
 import { waiting } from "./waiting.js";
 import { modules } from "./modules.js";
 import { state } from "./state.js";
+import { audit } from "./audit.js";
 import "./runs.js";
 
 const SCREENS = [
@@ -20,6 +21,7 @@ const SCREENS = [
   { path: "waiting", name: "Waiting", show: waiting, icon: "M12 3a9 9 0 1 0 0 18 9 9 0 0 0 0-18zM12 7v5l3 3" },
   { path: "modules", name: "Modules", show: modules, icon: "M12 3l8 4.5v9L12 21l-8-4.5v-9zM4 7.5l8 4.5 8-4.5M12 12v9" },
   { path: "state", name: "State", show: state, icon: "M4 6c0-4 16-4 16 0v12c0 4-16 4-16 0zM4 6c0 4 16 4 16 0M4 12c0 4 16 4 16 0" },
+  { path: "audit", name: "Audit", show: audit, icon: "M7 3h8l4 4v14H7zM15 3v4h4M10 12h6M10 16h6" },
   { path: "letter", of: "letters", name: "Dead letter", show: letter },
 ];
 

@@ -14,7 +14,7 @@ use self::consumer::ConsumerWatch;
 use self::hearing::{Hearing, Then};
 use crate::broker::connection::redial_delay;
 use crate::broker::kv::kv_stream;
-use crate::broker::provision::{DEAD, DELAYED, restore};
+use crate::broker::provision::{AUDIT, DEAD, DELAYED, restore};
 use crate::broker::shared::Shared;
 use crate::broker::{By, Connection, Error};
 use crate::failpoint;
@@ -223,7 +223,7 @@ async fn serve(
 
 /// Makes what it needs in NATS and is not there.
 async fn prepare(connection: &Connection, plan: &Plan, ledger: &str) -> Result<(), Error> {
-    for needed in [DEAD, DELAYED] {
+    for needed in [DEAD, DELAYED, AUDIT] {
         restore(connection, plan, needed).await?;
     }
     consumer::bind(connection, ledger).await

@@ -7,21 +7,23 @@ use std::time::{Duration, Instant};
 
 use crate::broker::Connection;
 use crate::broker::connection::token;
+use crate::cli::audit::{actor, intent};
 use crate::cli::dlq::selection::Selection;
 use crate::cli::pause::since;
 use crate::cli::stop::Stop;
 use crate::cli::text::{json_line, letters};
 use crate::cli::{Error, OK, ask, table};
 use crate::config::rate;
-use crate::control::person;
+use crate::control::audit::ended;
 use crate::dlq::course::Course;
 use crate::dlq::meant::{self, Selected};
 use crate::dlq::pace::PaceLimits;
 use crate::dlq::replay;
-use crate::dlq::telling::Telling;
+use crate::dlq::telling::{Telling, recorded};
 use crate::dlq::unserved::{self, Unserved, WhyUnserved};
 use crate::dlq::watch::Watch;
 use crate::event::clock::now_ms;
+use crate::mesh_streams::audit::AuditAction;
 use crate::mesh_streams::pauses;
 use crate::plan::Plan;
 use crate::report::replay::{AccountJson, DryRunJson, Ended};
@@ -85,10 +87,15 @@ pub async fn run(plan: &Plan, connection: &Connection, args: &ReplayCommand, sto
         failures_max: args.max_failures,
     };
     stop.heed();
+    let on: Vec<&str> = course.handlers().into_iter().collect();
+    let what = format!("{}: {}", letters(course.len() as u64), selected.told());
+    let intent = intent(AuditAction::DlqReplay, &on, what, None);
+    let actor = actor(connection, plan);
+    let open = actor.begins(intent).await?;
     let served = async |handler: &str| unserved::takes_replays(connection, plan, handler).await;
     let mut progress = progress::Progress::default();
     // Those who look on at a console see it as well.
-    let telling = Telling::new(connection, &name, (person::name(&plan.nats), selected.told()), None);
+    let telling = Telling::new(connection, &name, (actor.by.clone(), selected.told()), None);
     telling.saw(&course);
     let seen = |course: &Course, standing| {
         telling.saw(course);
@@ -102,6 +109,7 @@ pub async fn run(plan: &Plan, connection: &Connection, args: &ReplayCommand, sto
         () = telling.go_on() => unreachable!("it tells for as long as it is polled"),
     };
     telling.end(&course, &end).await;
+    ended(open, recorded(course.counts(), &end), actor.warn).await;
     progress.clear();
     Ok(account::tell(&course, &end, began.elapsed(), args, (stop, &pauses)))
 }
