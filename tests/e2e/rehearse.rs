@@ -176,7 +176,7 @@ async fn a_rehearsal_tells_what_would_become_of_each_letter_and_changes_nothing_
         probe::carry_out (probe)
     probe.INC.7  would time out: timeout: still running after 500ms
     probe.INC.8  would be tried again: later: not now
-    probe.INC.9  would be rejected: sold-out: nothing is left of m
+    probe.INC.9  would be rejected as before: sold-out: nothing is left of m
     probe.INC.10  would succeed
       write n: 5 → 4
 
@@ -189,7 +189,7 @@ async fn a_rehearsal_tells_what_would_become_of_each_letter_and_changes_nothing_
     1      retry    later          probe.INC.8  not now
     1      timeout  timeout        probe.INC.7  still running after 500ms
 
-    4 would succeed, 1 would be tried again, 2 would be rejected, 2 would trap, 1 would time out, 1 of them would emit an event that no stream stores; nothing has happened
+    4 would succeed, 1 would be tried again, 2 would be rejected, 2 would trap, 1 would time out, 1 of them as before, 1 of them would emit an event that no stream stores; nothing has happened
     inventory: rehearsed on module [digest]
     probe: rehearsed on module [digest]
     "#);

@@ -69,11 +69,28 @@ pub fn handlers(letters: &[Letter]) -> Vec<&str> {
 async fn each(
     connection: &Connection,
     selected: &Selected,
+    seen: impl FnMut(Letter),
+) -> Result<FoundLetters<()>, Error> {
+    newest(connection, selected, 0, seen).await
+}
+
+/// Calls `seen` for each letter that is meant. `most`: only the newest of those that a filter means; 0: all.
+pub(super) async fn newest(
+    connection: &Connection,
+    selected: &Selected,
+    most: usize,
     mut seen: impl FnMut(Letter),
 ) -> Result<FoundLetters<()>, Error> {
     let mut found = FoundLetters::default();
     match selected {
-        Selected::Filter(filter) => found.unread = select::each(connection, filter, false, seen).await?.told(),
+        Selected::Filter(filter) if most == 0 => {
+            found.unread = select::each(connection, filter, false, seen).await?.told();
+        }
+        Selected::Filter(filter) => {
+            let newest = select::newest(connection, filter, most, None).await?;
+            found.unread = newest.unread.told();
+            newest.letters.into_iter().for_each(seen);
+        }
         Selected::Ids(ids) => {
             for id in ids {
                 if let Some(letter) = select::find(connection, id).await? {
@@ -90,7 +107,7 @@ async fn each(
 }
 
 impl FoundLetters<()> {
-    fn with<T>(self, letters: T) -> FoundLetters<T> {
+    pub(super) fn with<T>(self, letters: T) -> FoundLetters<T> {
         FoundLetters {
             letters,
             resolved: self.resolved,

@@ -3,6 +3,7 @@
 pub mod letters;
 pub mod outbox;
 pub mod redrive;
+pub mod rehearsal;
 pub mod replay;
 pub mod retrying;
 pub mod sample;

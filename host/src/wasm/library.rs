@@ -111,6 +111,22 @@ impl Library {
         Ok(paths.iter().copied().filter_map(good).collect())
     }
 
+    /// A module that did not come from a file here; `name` is for people.
+    ///
+    /// # Cancel safety
+    /// Dropped half-way, nothing is left of it.
+    pub async fn given(&self, name: &Path, bytes: Vec<u8>, priority: Priority) -> Result<Arc<Compiled>, Error> {
+        let fault = |fault| Error {
+            path: name.to_owned(),
+            fault,
+        };
+        // The semaphore is never closed.
+        let turn = self.turns.acquire().await.ok();
+        let source = source::given(bytes).await.map_err(|e| fault(Arc::new(e.into())))?;
+        let read = ModuleRead { source, _turn: turn };
+        self.compile(read, priority).await.map_err(fault)
+    }
+
     async fn load(&self, path: &Path, priority: Priority) -> Result<Arc<Compiled>, Error> {
         let fault = |fault| Error {
             path: path.to_owned(),

@@ -70,7 +70,7 @@ impl fmt::Display for ModuleDigest {
 pub struct Source {
     pub bytes: Vec<u8>,
     pub hash: ModuleHash,
-    /// What it was; `None`: it was written to while it was read.
+    /// What it was; `None`: it was written to while it was read, or is no file.
     pub stamp: Option<Stamp>,
 }
 
@@ -103,6 +103,19 @@ impl From<io::Error> for Error {
 pub async fn read(path: &Path) -> Result<Source, Error> {
     let path = path.to_owned();
     aside(move || read_here(&path)).await?
+}
+
+/// A module that did not come from a file here.
+///
+/// # Cancel safety
+/// Dropped half-way, nothing is left of it.
+pub async fn given(bytes: Vec<u8>) -> Result<Source, Error> {
+    let given = move || Source {
+        hash: ModuleHash::of(&bytes),
+        bytes,
+        stamp: None,
+    };
+    aside(given).await
 }
 
 fn read_here(path: &Path) -> Result<Source, Error> {

@@ -93,10 +93,15 @@ async fn find(connection: &Connection, id: &str) -> Result<Letter, Error> {
     if let Some(letter) = select::find(connection, id).await? {
         return Ok(letter);
     }
-    Err(Error::Failed(match select::settled(connection, id).await? {
-        Some(reason) => format!("no dead letter `{id}`: it is settled, {reason}"),
-        None => unknown(&format!("`{id}`")),
-    }))
+    Err(match select::settled(connection, id).await? {
+        Some(reason) => resolved(id, &reason),
+        None => Error::Failed(unknown(&format!("`{id}`"))),
+    })
+}
+
+/// Of an id whose letter is no longer there.
+fn resolved(id: &str, reason: &str) -> Error {
+    Error::Failed(format!("no dead letter `{id}`: it is resolved, {reason}"))
 }
 
 /// Of one id, or of some.

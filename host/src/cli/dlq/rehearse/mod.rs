@@ -1,34 +1,23 @@
 //! `jetmesh dlq rehearse`: what would become of dead letters with a module, while nothing happens.
 
-mod account;
-mod json;
 mod show;
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use futures_util::StreamExt as _;
 
-use self::account::Account;
-pub use self::json::RehearsalLine;
 use crate::app;
 use crate::broker::Connection;
 use crate::cli::dlq::selection::Selection;
 use crate::cli::stop::Stop;
 use crate::cli::text::json_line;
 use crate::cli::{Error, FAILED, OK, table};
-use crate::dlq::Filter;
-use crate::dlq::meant::Selected;
-use crate::dlq::rehearse::{AT_ONCE, Rehearsal, Rehearsed, unfit};
-use crate::mesh_streams::dead_letter::{self, Letter};
-use crate::plan::{Handler, Plan};
+use crate::dlq::rehearse::AT_ONCE;
+use crate::dlq::rehearse::stage::{self, ChosenLetter, OnTrial, Share, StageError, Stages};
+use crate::plan::Plan;
+use crate::report::rehearsal::RehearsalLine;
+use crate::report::rehearsal::account::RehearsalAccount;
 use crate::wasm::compile::Priority;
-use crate::wasm::engine::Runtime;
-use crate::wasm::library::Library;
-use crate::wasm::module::Module;
-
-/// Instances that end while others start.
-const SPARE_INSTANCES: usize = 8;
 
 /// Run dead letters on a module without effects; nothing in NATS changes
 ///
@@ -55,8 +44,7 @@ pub struct Rehearse {
 
 pub async fn run(connection: &Connection, plan: &Plan, args: &Rehearse, stop: &Stop) -> Result<u8, Error> {
     let chosen = choose(connection, args).await?;
-    let run = chosen.iter().filter(|one| one.unfit.is_none());
-    let handlers: BTreeSet<&str> = run.map(|one| one.handler.as_str()).collect();
+    let handlers = stage::handlers(&chosen);
     if let (Some(module), true) = (&args.module, handlers.len() > 1) {
         let handlers = Vec::from_iter(handlers).join(", ");
         return Err(Error::Usage(format!(
@@ -64,10 +52,19 @@ pub async fn run(connection: &Connection, plan: &Plan, args: &Rehearse, stop: &S
             module.display()
         )));
     }
-    let stages = stages(connection, plan, args, &handlers).await?;
+    let share = Share {
+        at_once: AT_ONCE,
+        compile: Priority::Usual,
+    };
+    let module = args.module.clone().map_or(OnTrial::Configured, OnTrial::File);
+    let stages = Stages::new(connection, plan, &handlers, module, share).await;
+    let stages = stages.map_err(|error| match error {
+        StageError::Engine(error) => app::Error::Engine(error),
+        StageError::Modules(errors) => app::Error::modules(errors, plan),
+    })?;
     stop.heed();
-    let mut account = Account::default();
-    let runs = chosen.iter().map(|one| rehearse(connection, &stages, one));
+    let mut account = RehearsalAccount::default();
+    let runs = chosen.iter().map(|one| stages.rehearse(connection, one));
     let mut runs = futures_util::stream::iter(runs)
         .take_until(stop.asked())
         .buffered(AT_ONCE);
@@ -81,12 +78,10 @@ pub async fn run(connection: &Connection, plan: &Plan, args: &Rehearse, stop: &S
                 .for_each(|line| println!("{line}")),
         }
     }
+    let summary = account.summary(stages.modules());
     match args.json {
-        true => {
-            let summary = account.json(&stages);
-            println!("{}", json_line(&RehearsalLine::Summary { summary }));
-        }
-        false => account.print(&stages),
+        true => println!("{}", json_line(&RehearsalLine::Summary { summary })),
+        false => show::summary(&summary),
     }
     if let Some(code) = stop.code() {
         note!("interrupted: not all of them were rehearsed");
@@ -95,99 +90,14 @@ pub async fn run(connection: &Connection, plan: &Plan, args: &Rehearse, stop: &S
     Ok(if account.all_succeed() { OK } else { FAILED })
 }
 
-/// A letter that is meant, without its payload.
-struct Chosen {
-    subject: String,
-    handler: String,
-    /// Why it cannot be run.
-    unfit: Option<&'static str>,
-}
-
-async fn choose(connection: &Connection, args: &Rehearse) -> Result<Vec<Chosen>, Error> {
-    let chosen = |letter: &Letter| Chosen {
-        subject: letter.subject.clone(),
-        handler: letter.header(dead_letter::HANDLER).to_owned(),
-        unfit: unfit(letter),
-    };
-    let mut newest = VecDeque::new();
-    match args.selection.selected()? {
-        Selected::Ids(ids) => {
-            for id in ids {
-                newest.push_back(chosen(&super::find(connection, &id).await?));
-            }
-        }
-        Selected::Filter(filter) => each(connection, &filter, args.limit, &mut newest, chosen).await?,
+async fn choose(connection: &Connection, args: &Rehearse) -> Result<Vec<ChosenLetter>, Error> {
+    let found = stage::choose(connection, &args.selection.selected()?, args.limit).await?;
+    if let Some(told) = &found.unread {
+        note!("warning: {told}");
     }
-    Ok(newest.into())
-}
-
-async fn each(
-    connection: &Connection,
-    filter: &Filter,
-    limit: usize,
-    newest: &mut VecDeque<Chosen>,
-    chosen: impl Fn(&Letter) -> Chosen,
-) -> Result<(), Error> {
-    match limit {
-        0 => super::each(connection, filter, false, |letter| newest.push_back(chosen(&letter))).await?,
-        limit => newest.extend(
-            super::newest(connection, filter, limit)
-                .await?
-                .letters
-                .iter()
-                .map(chosen),
-        ),
+    match (found.resolved.first(), found.unknown.first()) {
+        (Some((id, reason)), _) => Err(super::resolved(id, reason)),
+        (None, Some(id)) => Err(Error::Failed(super::unknown(&format!("`{id}`")))),
+        (None, None) => Ok(found.letters),
     }
-    Ok(())
-}
-
-/// By handler, its module on trial.
-async fn stages<'a>(
-    connection: &Connection,
-    plan: &'a Plan,
-    args: &Rehearse,
-    handlers: &BTreeSet<&str>,
-) -> Result<HashMap<&'a str, Rehearsal<'a>>, Error> {
-    let memory = plan.handlers.iter().map(|h| h.memory_bytes_max).max().unwrap_or(0);
-    // Reused instances are kept by each of the modules.
-    let instances = AT_ONCE * handlers.len().max(1) + SPARE_INSTANCES;
-    let runtime = Runtime::new(instances, memory).map_err(app::Error::Engine)?;
-    let meant = plan.handlers.iter().filter(|h| handlers.contains(h.name.as_str()));
-    let meant: Vec<&Handler> = meant.collect();
-    let paths: Vec<&Path> = meant
-        .iter()
-        .map(|handler| args.module.as_ref().unwrap_or(&handler.module).as_path())
-        .collect();
-    let compiled = Library::new(runtime).all(&paths, Priority::Usual).await;
-    let compiled = compiled.map_err(|errors| app::Error::modules(errors, plan))?;
-    let stage = |(handler, compiled): (&'a Handler, _)| {
-        let rehearsal = Rehearsal::new(connection, handler, Module::new(compiled));
-        (handler.name.as_str(), rehearsal)
-    };
-    Ok(meant.into_iter().zip(compiled).map(stage).collect())
-}
-
-/// What came of one letter.
-enum Came {
-    Ran(Rehearsed),
-    Skipped(String),
-}
-
-async fn rehearse(
-    connection: &Connection,
-    stages: &HashMap<&str, Rehearsal<'_>>,
-    chosen: &Chosen,
-) -> Result<(String, Came), Error> {
-    let id = dead_letter::id_of(&chosen.subject).to_owned();
-    if let Some(why) = chosen.unfit {
-        return Ok((id, Came::Skipped(why.to_owned())));
-    }
-    let Some(stage) = stages.get(chosen.handler.as_str()) else {
-        let why = format!("handler {} is not in the configuration", chosen.handler);
-        return Ok((id, Came::Skipped(why)));
-    };
-    let Some(letter) = dead_letter::read(connection, &chosen.subject).await? else {
-        return Ok((id, Came::Skipped("it has been settled meanwhile".to_owned())));
-    };
-    Ok((id, Came::Ran(stage.run(letter).await?)))
 }

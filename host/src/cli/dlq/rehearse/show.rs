@@ -1,42 +1,21 @@
-//! One letter's rehearsal, for people.
+//! A rehearsal, for people: each letter, and in the end what it comes to.
 
 use bytes::Bytes;
 
-use super::Came;
-use crate::cli::table::cut;
+use crate::cli::table::{self, cut};
 use crate::cli::text::{fit, in_time, value};
+use crate::dlq::rehearse::stage::Came;
 use crate::dlq::rehearse::{Change, HeldEmit};
 use crate::event::clock::now_ms;
-use crate::event::outcome::Outcome;
 use crate::event::rfc3339;
+use crate::report::rehearsal::account::{VERDICTS, verdict};
+use crate::report::rehearsal::{FaultJson, SummaryJson};
 
 /// How many of a failed run's last log lines are shown.
 const LOG_LINES: usize = 10;
 /// How much of a value is shown at least, and at most where no line ends; with `--json` it is whole.
 const VALUE_COLUMNS_MIN: usize = 8;
 const VALUE_COLUMNS_MAX: usize = 200;
-
-/// Every verdict, the best first.
-pub const VERDICTS: [&str; 6] = [
-    "would succeed",
-    "would be tried again",
-    "would be rejected",
-    "would trap",
-    "would time out",
-    "could not be run",
-];
-
-/// What would become of it, in words.
-pub fn verdict(outcome: &Outcome) -> &'static str {
-    match outcome {
-        Outcome::Done => "would succeed",
-        Outcome::Retry { .. } => "would be tried again",
-        Outcome::Reject { .. } => "would be rejected",
-        Outcome::Trap { .. } => "would trap",
-        Outcome::Timeout { .. } => "would time out",
-        Outcome::Conflict | Outcome::HostFault { .. } => "could not be run",
-    }
-}
 
 pub fn lines(id: &str, came: &Came, columns: Option<usize>) -> Vec<String> {
     let run = match came {
@@ -45,6 +24,9 @@ pub fn lines(id: &str, came: &Came, columns: Option<usize>) -> Vec<String> {
     };
     let mut lines = vec![format!("{id}  {}", verdict(&run.outcome))];
     if let Some(failure) = run.outcome.failure() {
+        if run.as_before {
+            lines[0] += " as before";
+        }
         // Whole, also on a terminal: it is what the rehearsal is for.
         lines[0] = format!("{}: {}: {}", lines[0], failure.code, failure.message);
         let skip = run.log.len().saturating_sub(LOG_LINES);
@@ -92,4 +74,46 @@ fn emitted(held: &HeldEmit) -> String {
         format!("{}, at {}, ", in_time(due, now_ms()), rfc3339(due))
     });
     format!("  emit {when}{} {}", emit.subject, value(&emit.payload))
+}
+
+/// What it comes to.
+pub fn summary(summary: &SummaryJson<'_>) {
+    if summary.rehearsed + summary.skipped == 0 {
+        return println!("no dead letters of this kind");
+    }
+    if !summary.faults.is_empty() {
+        println!("\nwhat would go wrong:");
+        let rows: Vec<Vec<String>> = summary.faults.iter().map(row).collect();
+        table::print(&["COUNT", "OUTCOME", "CODE", "SAMPLE", "ERROR"], &rows);
+    }
+    let counted = |verdict: &&str| Some(format!("{} {verdict}", summary.verdicts.get(verdict)?));
+    let mut parts: Vec<String> = VERDICTS.iter().filter_map(counted).collect();
+    if summary.as_before > 0 {
+        parts.push(format!("{} of them as before", summary.as_before));
+    }
+    if summary.undelivered > 0 {
+        parts.push(format!(
+            "{} of them would emit an event that no stream stores",
+            summary.undelivered
+        ));
+    }
+    if summary.skipped > 0 {
+        parts.push(format!("{} skipped", summary.skipped));
+    }
+    println!("\n{}; nothing has happened", parts.join(", "));
+    for (handler, digest) in &summary.modules {
+        println!("{handler}: rehearsed on module {digest}");
+    }
+}
+
+fn row(fault: &FaultJson<'_>) -> Vec<String> {
+    [
+        &fault.count.to_string(),
+        fault.outcome,
+        fault.code,
+        fault.sample,
+        fault.error,
+    ]
+    .map(str::to_owned)
+    .to_vec()
 }

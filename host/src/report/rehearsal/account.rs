@@ -1,17 +1,37 @@
 //! What a rehearsal comes to: how many of each verdict, and the faults.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
-use super::Came;
-use super::json::{FaultJson, SummaryJson};
-use super::show::{VERDICTS, verdict};
-use crate::cli::table;
-use crate::dlq::rehearse::Rehearsal;
+use super::{FaultJson, SummaryJson};
+use crate::dlq::rehearse::stage::Came;
+use crate::event::outcome::Outcome;
 use crate::text::normalise::normalise;
+
+/// Every verdict, the best first.
+pub const VERDICTS: [&str; 6] = [
+    "would succeed",
+    "would be tried again",
+    "would be rejected",
+    "would trap",
+    "would time out",
+    "could not be run",
+];
+
+/// What would become of it, in words.
+pub fn verdict(outcome: &Outcome) -> &'static str {
+    match outcome {
+        Outcome::Done => "would succeed",
+        Outcome::Retry { .. } => "would be tried again",
+        Outcome::Reject { .. } => "would be rejected",
+        Outcome::Trap { .. } => "would trap",
+        Outcome::Timeout { .. } => "would time out",
+        Outcome::Conflict | Outcome::HostFault { .. } => "could not be run",
+    }
+}
 
 /// What is alike among those that would fail.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-struct Fault {
+struct RehearsedFault {
     handler: String,
     outcome: &'static str,
     code: String,
@@ -27,22 +47,25 @@ struct Alike {
 }
 
 #[derive(Debug, Default)]
-pub struct Account {
+pub struct RehearsalAccount {
     /// By what would become of them, in words.
     verdicts: BTreeMap<&'static str, u64>,
     skipped: u64,
+    /// Would fail with the error that their letters have.
+    as_before: u64,
     /// Would succeed, but for what they emit.
     undelivered: u64,
-    faults: BTreeMap<Fault, Alike>,
+    faults: BTreeMap<RehearsedFault, Alike>,
 }
 
-impl Account {
+impl RehearsalAccount {
     pub fn add(&mut self, id: &str, came: &Came) {
         let Came::Ran(run) = came else {
             self.skipped += 1;
             return;
         };
         *self.verdicts.entry(verdict(&run.outcome)).or_default() += 1;
+        self.as_before += u64::from(run.as_before);
         let undelivered = run.emits.iter().find_map(|held| held.problem.clone());
         self.undelivered += u64::from(undelivered.is_some());
         let (code, error) = match (run.outcome.failure(), undelivered) {
@@ -50,7 +73,7 @@ impl Account {
             (None, Some(problem)) => ("undeliverable".to_owned(), problem),
             (None, None) => return,
         };
-        let fault = Fault {
+        let fault = RehearsedFault {
             handler: id.split('.').next().unwrap_or(id).to_owned(),
             outcome: run.outcome.name(),
             code,
@@ -74,51 +97,14 @@ impl Account {
     }
 
     /// The largest first.
-    fn sorted(&self) -> Vec<(&Fault, &Alike)> {
+    fn sorted(&self) -> Vec<(&RehearsedFault, &Alike)> {
         let mut faults: Vec<_> = self.faults.iter().collect();
         faults.sort_by_key(|(_, alike)| std::cmp::Reverse(alike.count));
         faults
     }
 
-    pub fn print(&self, stages: &HashMap<&str, Rehearsal<'_>>) {
-        if self.ran() + self.skipped == 0 {
-            return println!("no dead letters of this kind");
-        }
-        let faults = self.sorted();
-        if !faults.is_empty() {
-            let row = |(fault, alike): &(&Fault, &Alike)| {
-                let count = alike.count.to_string();
-                let outcome = fault.outcome.to_owned();
-                vec![
-                    count,
-                    outcome,
-                    fault.code.clone(),
-                    alike.sample.clone(),
-                    alike.error.clone(),
-                ]
-            };
-            println!("\nwhat would go wrong:");
-            let rows: Vec<Vec<String>> = faults.iter().map(row).collect();
-            table::print(&["COUNT", "OUTCOME", "CODE", "SAMPLE", "ERROR"], &rows);
-        }
-        let counted = |verdict: &&str| Some(format!("{} {verdict}", self.verdicts.get(verdict)?));
-        let mut parts: Vec<String> = VERDICTS.iter().filter_map(counted).collect();
-        if self.undelivered > 0 {
-            parts.push(format!(
-                "{} of them would emit an event that no stream stores",
-                self.undelivered
-            ));
-        }
-        if self.skipped > 0 {
-            parts.push(format!("{} skipped", self.skipped));
-        }
-        println!("\n{}; nothing has happened", parts.join(", "));
-        for (handler, digest) in modules(stages) {
-            println!("{handler}: rehearsed on module {digest}");
-        }
-    }
-
-    pub fn json(&self, stages: &HashMap<&str, Rehearsal<'_>>) -> SummaryJson<'_> {
+    /// `modules`: by handler, the digest of the module that it was rehearsed on.
+    pub fn summary(&self, modules: BTreeMap<String, String>) -> SummaryJson<'_> {
         let faults = self.sorted().into_iter().map(|(fault, alike)| FaultJson {
             handler: &fault.handler,
             outcome: fault.outcome,
@@ -131,17 +117,12 @@ impl Account {
         SummaryJson {
             rehearsed: self.ran(),
             skipped: self.skipped,
+            as_before: self.as_before,
             undelivered: self.undelivered,
             all_succeed: self.all_succeed(),
             verdicts: &self.verdicts,
             faults: faults.collect(),
-            modules: modules(stages),
+            modules,
         }
     }
-}
-
-/// By handler, the digest of the module that it was rehearsed on.
-fn modules(stages: &HashMap<&str, Rehearsal<'_>>) -> BTreeMap<String, String> {
-    let of = |(handler, stage): (&&str, &Rehearsal<'_>)| ((*handler).to_owned(), stage.module.digest.to_string());
-    stages.iter().map(of).collect()
 }

@@ -1,5 +1,7 @@
 //! What would become of dead letters with a module: each is run as its handler runs events, with every effect held back.
 
+pub mod stage;
+
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -25,6 +27,7 @@ use crate::ledger::store::keys::fetch;
 use crate::mesh_streams::attempts::history;
 use crate::mesh_streams::dead_letter::{self, Letter};
 use crate::plan::Handler;
+use crate::text::normalise::normalise;
 use crate::wasm::guest::{Facts, Line};
 use crate::wasm::module::{Module, Run};
 
@@ -47,6 +50,8 @@ pub struct Rehearsal<'a> {
 #[derive(Debug)]
 pub struct Rehearsed {
     pub outcome: Outcome,
+    /// It would fail with the code and the error that the letter has, but for names and numbers.
+    pub as_before: bool,
     pub writes: Vec<Change>,
     pub emits: Vec<HeldEmit>,
     pub log: Vec<Line>,
@@ -112,6 +117,15 @@ impl<'a> Rehearsal<'a> {
     /// # Cancel safety
     /// Dropped half-way, nothing has happened either.
     pub async fn run(&self, letter: Letter) -> Result<Rehearsed, Error> {
+        let of = |name| letter.header(name).to_owned();
+        let before = (of(dead_letter::CODE), normalise(letter.header(dead_letter::ERROR)));
+        let mut rehearsed = self.run_once(letter).await?;
+        let failure = rehearsed.outcome.failure();
+        rehearsed.as_before = failure.is_some_and(|now| (now.code, normalise(&now.message)) == before);
+        Ok(rehearsed)
+    }
+
+    async fn run_once(&self, letter: Letter) -> Result<Rehearsed, Error> {
         let Some(event) = EventId::parse(letter.header(dead_letter::EVENT)) else {
             return Err(Error::Refused(format!("{}: it names no event", letter.id())));
         };
@@ -133,6 +147,7 @@ impl<'a> Rehearsal<'a> {
         };
         let mut rehearsed = Rehearsed {
             outcome: run.outcome,
+            as_before: false,
             writes: Vec::new(),
             emits: Vec::new(),
             log: run.lines,

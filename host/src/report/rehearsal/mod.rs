@@ -1,4 +1,6 @@
-//! The lines that `jetmesh dlq rehearse --json` prints: the types are also their schema.
+//! Rehearsals: each letter as a line, and in the end the summary.
+
+pub mod account;
 
 use std::collections::BTreeMap;
 
@@ -6,8 +8,8 @@ use bytes::Bytes;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::Came;
 use crate::dlq::payload::{Header, Payload, headers};
+use crate::dlq::rehearse::stage::Came;
 use crate::dlq::rehearse::{Change, HeldEmit};
 use crate::event::outcome::Outcome;
 use crate::event::rfc3339;
@@ -36,6 +38,8 @@ pub struct RanJson<'a> {
     outcome: &'static str,
     /// It would be done, and everything that it emits would arrive.
     succeeds: bool,
+    /// It would fail with the code and the error that the letter has, but for names and numbers.
+    as_before: bool,
     code: Option<String>,
     error: Option<String>,
     took_ms: u64,
@@ -87,6 +91,8 @@ struct EmitJson<'a> {
 pub struct SummaryJson<'a> {
     pub rehearsed: u64,
     pub skipped: u64,
+    /// How many would fail as the letter says that they have failed.
+    pub as_before: u64,
     /// How many would emit what does not arrive.
     pub undelivered: u64,
     pub all_succeed: bool,
@@ -113,7 +119,7 @@ pub struct FaultJson<'a> {
 }
 
 impl<'a> RehearsalLine<'a> {
-    pub(super) fn of(id: &'a str, came: &'a Came) -> RehearsalLine<'a> {
+    pub fn of(id: &'a str, came: &'a Came) -> RehearsalLine<'a> {
         let run = match came {
             Came::Skipped(why) => {
                 let outcome = "skipped";
@@ -127,6 +133,7 @@ impl<'a> RehearsalLine<'a> {
             id,
             outcome: run.outcome.name(),
             succeeds: run.succeeds(),
+            as_before: run.as_before,
             code: failure.as_ref().map(|failure| failure.code.clone()),
             error: failure.map(|failure| failure.message),
             took_ms: u64::try_from(run.took.as_millis()).unwrap_or(u64::MAX),
