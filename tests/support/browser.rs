@@ -142,6 +142,17 @@ impl Browser {
         self.value(page, &fill).await;
     }
 
+    /// Chooses a file in a field for files.
+    pub async fn choose(&mut self, page: &Page, selector: &str, file: &Path) {
+        let field = format!("document.querySelector({selector:?})");
+        self.until(page, &field).await;
+        let found = self
+            .call(Some(page), "Runtime.evaluate", json!({ "expression": field }))
+            .await;
+        let files = json!({ "files": [file], "objectId": found["result"]["objectId"] });
+        self.call(Some(page), "DOM.setFileInputFiles", files).await;
+    }
+
     /// Writes what the page shows to a file.
     pub async fn screenshot(&mut self, page: &Page, file: &Path) {
         let shot = self

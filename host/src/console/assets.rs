@@ -34,6 +34,7 @@ files! {
     "/letters.js": SCRIPT, "letters.js";
     "/letter.js": SCRIPT, "letter.js";
     "/actions.js": SCRIPT, "actions.js";
+    "/rehearse.js": SCRIPT, "rehearse.js";
     "/runs.js": SCRIPT, "runs.js";
     "/modules.js": SCRIPT, "modules.js";
     "/state.js": SCRIPT, "state.js";

@@ -122,6 +122,10 @@ impl LetterSelection {
         }
     }
 
+    pub fn has_ids(&self) -> bool {
+        !self.ids.is_empty()
+    }
+
     /// The command that means the same letters.
     pub fn command(&self, verb: &str, more: &[String]) -> String {
         let mut words = vec!["jetmesh".to_owned(), "dlq".to_owned(), verb.to_owned()];

@@ -125,7 +125,7 @@ pub async fn letter(session: &ViewerSession, id: &str) -> Result<Value, ConsoleE
 }
 
 /// Without the stream there are no letters, and it is not said that there are none.
-async fn there(connection: &crate::broker::Connection) -> Result<(), ConsoleError> {
+pub async fn there(connection: &crate::broker::Connection) -> Result<(), ConsoleError> {
     match connection.stream(DEAD).await? {
         Some(_) => Ok(()),
         None => Err(ConsoleError::missing(format!(

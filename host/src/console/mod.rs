@@ -14,6 +14,7 @@ mod orders;
 mod people;
 mod queries;
 mod query;
+mod rehearsals;
 mod rights;
 mod runs;
 mod session;
@@ -27,6 +28,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+use tokio::sync::Semaphore;
 
 use self::runs::Runs;
 use self::session::ViewerSessions;
@@ -79,6 +81,8 @@ pub struct Console {
     pub(in crate::console) address: SocketAddr,
     pub(in crate::console) sessions: ViewerSessions,
     pub(in crate::console) runs: Arc<Runs>,
+    /// Has the places of rehearsals.
+    pub(in crate::console) rehearsals: Arc<Semaphore>,
 }
 
 impl Console {
@@ -89,6 +93,7 @@ impl Console {
             address,
             sessions: ViewerSessions::default(),
             runs: Arc::default(),
+            rehearsals: Arc::new(Semaphore::new(rehearsals::REHEARSALS_MAX)),
         })
     }
 

@@ -11,6 +11,7 @@ use super::Console;
 use super::audit::{actor, intent};
 use super::conditions::LetterSelection;
 use super::people;
+use super::rehearsals::{self, RehearsalOrder};
 use super::runs::{self, ReplayOrder};
 use super::session::ViewerSession;
 use super::site::{body, json as answer};
@@ -63,6 +64,8 @@ pub async fn obey(
             answer(&json!({ "command": order.command() }))
         }
         "discard" => answer(&discarded(&session, &body::<DiscardOrder>(request).await?).await?),
+        "rehearse-plan" => answer(&json!({ "command": body::<RehearsalOrder>(request).await?.command() })),
+        "rehearse" => rehearsals::begin(console, session, request).await,
         "note" => answer(&people::note(&session, body(request).await?).await?),
         "edit" => answer(&people::correct(&session, body(request).await?).await?),
         "retry-now" => answer(&waiting::act(&session, body(request).await?, false).await?),

@@ -1,4 +1,4 @@
-//! Replays that this console makes. Their progress is told over NATS, so that every viewer sees it, at whatever host.
+//! What viewers have begun and this console does, such as replays. Their progress is told over NATS, so that every viewer sees it, at whatever host.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -64,6 +64,12 @@ impl Runs {
                 Some(job) = taken.recv() => open.push(job),
             }
         }
+    }
+
+    /// Takes a job, to do it beside the others.
+    pub fn take(&self, job: BoxFuture<'static, ()>) {
+        // The receiver is a part of the same.
+        let _ = self.jobs.send(job);
     }
 
     pub fn stop(&self, run: &str) -> Result<(), ConsoleError> {
@@ -183,8 +189,7 @@ pub async fn begin(runs: &Arc<Runs>, session: Arc<ViewerSession>, order: ReplayO
         replayed(&connection, &session, (&telling, open), watch, course, limits, stop).await;
         own.running.lock().remove(&run);
     };
-    // The receiver is a part of the same.
-    let _ = runs.jobs.send(job.boxed());
+    runs.take(job.boxed());
     Ok(name)
 }
 

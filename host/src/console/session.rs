@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use rand::TryRng as _;
 use rand::rngs::SysRng;
 use sha2::{Digest as _, Sha256};
+use tokio::sync::Semaphore;
 
 use super::live::LatestSample;
 use crate::broker::latch::Latch;
@@ -48,6 +49,8 @@ pub struct ViewerSession {
     connection: tokio::sync::Mutex<Connection>,
     lifetime: Lifetime,
     pub latest: LatestSample,
+    /// Has one place: for the session's rehearsal.
+    pub rehearses: Arc<Semaphore>,
     /// Set when the session has ended.
     pub ended: Latch,
 }
@@ -61,6 +64,7 @@ impl ViewerSession {
             connection: tokio::sync::Mutex::new(connection),
             lifetime: Lifetime::from(Instant::now()),
             latest: LatestSample::default(),
+            rehearses: Arc::new(Semaphore::new(1)),
             ended: Latch::default(),
         }
     }

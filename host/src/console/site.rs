@@ -14,11 +14,11 @@ use super::login::{self, LoginForm, SessionJson};
 use super::query::Query;
 use super::session::same;
 use super::trouble::ConsoleError;
-use super::{Console, assets, live, orders, queries};
+use super::{Console, assets, live, orders, queries, rehearsals};
 use crate::http::{self, Answer, Patience, Site};
 
 /// The largest order: a credentials file, or a list of ids.
-const BODY_MAX: usize = 256 * 1024;
+pub(super) const BODY_MAX: usize = 256 * 1024;
 /// How long a query may take, and how long a stream of what is live lasts: the page begins another one then.
 const QUERY_MAX: Duration = Duration::from_secs(60);
 const STREAM_MAX: Duration = Duration::from_secs(60 * 60);
@@ -111,7 +111,11 @@ impl Console {
                 queries::answer(self, &session, call, &query).await
             }
             (call, true) => {
-                patience.raise(QUERY_MAX);
+                patience.raise(if call == "rehearse" {
+                    rehearsals::PATIENCE
+                } else {
+                    QUERY_MAX
+                });
                 orders::obey(self, session, call, request).await
             }
         }
@@ -199,8 +203,12 @@ pub(super) async fn body<T: DeserializeOwned>(request: Request<Incoming>) -> Res
     let read = Limited::new(request.into_body(), BODY_MAX).collect().await;
     let bytes =
         read.map_err(|_| ConsoleError::wrong(format!("the order is longer than {BODY_MAX} bytes, or was cut")))?;
+    of_json(&bytes.to_bytes())
+}
+
+pub(super) fn of_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ConsoleError> {
     // Of what is wrong only the kind is told: credentials may be in it.
-    serde_json::from_slice(&bytes.to_bytes()).map_err(|error| {
+    serde_json::from_slice(bytes).map_err(|error| {
         let kind = format!("{:?}", error.classify()).to_lowercase();
         ConsoleError::wrong(format!("the order cannot be read ({kind} error): load the page again"))
     })

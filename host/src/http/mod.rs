@@ -17,10 +17,12 @@ use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue}
 use hyper::{Request, Response, StatusCode};
 
 pub use self::serve::serve;
-pub use self::stream::{ServerSentEvent, events};
+pub use self::stream::{ServerSentEvent, events, pieces};
 
 pub const TEXT: &str = "text/plain; charset=utf-8";
 pub const JSON: &str = "application/json";
+/// A JSON text on each line.
+pub const JSON_LINES: &str = "application/x-ndjson";
 
 /// What a request is answered with.
 pub type Answer = Response<UnsyncBoxBody<Bytes, Infallible>>;

@@ -1,4 +1,4 @@
-//! Server-sent events (<https://html.spec.whatwg.org/multipage/server-sent-events.html>).
+//! Answers that come piece by piece, such as server-sent events (<https://html.spec.whatwg.org/multipage/server-sent-events.html>).
 
 use std::convert::Infallible;
 
@@ -27,10 +27,15 @@ impl ServerSentEvent {
 
 /// An answer that goes on for as long as there are events.
 pub fn events(events: impl Stream<Item = ServerSentEvent> + Send + 'static) -> Answer {
-    let frames = events.map(|event| Ok::<_, Infallible>(Frame::data(event.bytes())));
+    pieces("text/event-stream", events.map(|event| event.bytes()))
+}
+
+/// An answer that comes piece by piece.
+pub fn pieces(kind: &'static str, pieces: impl Stream<Item = Bytes> + Send + 'static) -> Answer {
+    let frames = pieces.map(|piece| Ok::<_, Infallible>(Frame::data(piece)));
     let mut answer = Response::new(StreamBody::new(frames).boxed_unsync());
     *answer.status_mut() = StatusCode::OK;
-    header(&mut answer, CONTENT_TYPE, "text/event-stream");
+    header(&mut answer, CONTENT_TYPE, kind);
     header(&mut answer, CACHE_CONTROL, "no-store");
     answer
 }

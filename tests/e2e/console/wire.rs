@@ -11,7 +11,7 @@ use crate::support::http::{self, Answer};
 use crate::support::wait::SOON;
 
 /// Sends a request with these header lines and this body.
-async fn send(address: SocketAddr, line: &str, headers: &[&str], body: &str) -> Answer {
+pub async fn send(address: SocketAddr, line: &str, headers: &[&str], body: &str) -> Answer {
     let mut lines: Vec<String> = headers.iter().map(|&header| header.to_owned()).collect();
     if !headers.iter().any(|header| header.starts_with("Host:")) {
         lines.push(format!("Host: {address}"));

@@ -38,3 +38,19 @@ export function post(path, body) {
   if (me.session) headers["X-Jetmesh-Csrf"] = me.session.csrf;
   return ask(path, { method: "POST", headers, body: JSON.stringify(body ?? {}) });
 }
+
+/** An order with content behind it, whose answer is a JSON text a line: `took` is given each. */
+export async function lines(path, parts, took, signal) {
+  const headers = { "Content-Type": "application/octet-stream", "X-Jetmesh-Csrf": me.session.csrf };
+  const answer = await fetch(`/api/${path}`, { method: "POST", credentials: "same-origin", cache: "no-store", headers, body: new Blob(parts), signal });
+  if (!answer.ok) throw new Failed(answer.status, (await answer.json().catch(() => ({}))).error ?? `The console answers ${answer.status}.`);
+  const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
+  let rest = "";
+  for (;;) {
+    const { value, done } = await reader.read();
+    if (done) return;
+    const all = (rest + value).split("\n");
+    rest = all.pop();
+    for (const line of all) if (line) took(JSON.parse(line));
+  }
+}

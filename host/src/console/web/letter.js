@@ -5,6 +5,7 @@ import { command, h, put } from "./dom.js";
 import { ago, bytes, clock, digest, plural } from "./format.js";
 import { correct, discard, replay } from "./actions.js";
 import { noted } from "./letters.js";
+import { rehearse } from "./rehearse.js";
 
 const WHY = {
   exhausted: "all of its attempts failed",
@@ -36,12 +37,14 @@ export function letter(main, [id]) {
 function show({ letter: one, payload_bytes, payload_cut }) {
   const last = one.history.at(-1);
   const canReplay = one.cause !== "lost";
+  const canRehearse = canReplay && one.cause !== "undeliverable";
   return [
     h("div", { class: "title" },
       h("div", {}, h("h1", { class: "mono break" }, one.id), h("div", { class: "line soft" }, h("span", { class: "tag bad" }, one.cause), one.code ? h("span", { class: "tag" }, one.code) : null, `dead since ${ago(one.dead_since)}`)),
       h("span", { class: "space" }),
       h("a", { class: "button-like", href: `#/where?id=${encodeURIComponent(one.event)}` }, "Where is it?"),
       canReplay && !payload_cut && one.payload.encoding === "text" ? h("button", { type: "button", onclick: () => correct(one) }, "Correct…") : null,
+      canRehearse ? h("button", { type: "button", onclick: () => rehearse({ ids: [one.id] }) }, "Rehearse") : null,
       canReplay ? h("button", { type: "button", class: "main", onclick: () => replay({ ids: [one.id] }) }, "Replay") : null,
       h("button", { type: "button", class: "danger", onclick: () => discard({ ids: [one.id] }) }, "Discard")),
     h("p", { class: "error-text break" }, one.error || "no error is known"),
@@ -58,7 +61,7 @@ function show({ letter: one, payload_bytes, payload_cut }) {
     h("section", { class: "card", "aria-label": "Commands" }, h("div", { class: "head" }, h("h2", {}, "The same by command")), h("div", { class: "body stack" },
       command(`jetmesh dlq show ${one.id}`),
       command(`jetmesh dlq edit ${one.id}`),
-      canReplay ? [h("span", { class: "soft" }, "what a fixed module would do with it; changes nothing"), command(`jetmesh dlq rehearse ${one.id} --module FIXED.wasm`)] : null)),
+      canRehearse ? command(`jetmesh dlq rehearse ${one.id} --module FIXED.wasm`) : null)),
   ];
 }
 

@@ -4,6 +4,7 @@ import { get } from "./api.js";
 import { h, put, s, text, toast } from "./dom.js";
 import { ago, clock, count, digest, plural } from "./format.js";
 import { discard, note, replay } from "./actions.js";
+import { rehearse } from "./rehearse.js";
 
 const CAUSES = ["exhausted", "rejected", "max-deliver", "terminated", "lost", "gave-up", "undeliverable"];
 const FIELDS = [
@@ -78,7 +79,7 @@ async function showGroups(list, query) {
     h("td", { class: "nowrap", title: one.last }, ago(one.last)),
     h("td", { class: "num c-again" }, one.failed_again ? count(one.failed_again) : "–"),
     h("td", { class: "mono soft c-module" }, digest(one.module)),
-    h("td", { class: "right nowrap" }, h("button", { type: "button", class: "small", onclick: () => replay({ conditions: { ...query, group: one.group } }) }, "Replay"))));
+    h("td", { class: "right nowrap" }, h("button", { type: "button", class: "small c-rehearse", onclick: () => rehearse({ conditions: { ...query, group: one.group } }) }, "Rehearse"), " ", h("button", { type: "button", class: "small", onclick: () => replay({ conditions: { ...query, group: one.group } }) }, "Replay"))));
   const heads = [["Group"], ["Letters", "num"], ["Last 24 h", "c-share"], ["Handler"], ["Why"], ["Newest error"], ["First", "c-first"], ["Last"], ["Failed again", "num c-again"], ["Module", "c-module"], ["", ""]];
   put(list, h("section", { class: "card", "aria-label": "Groups of dead letters" },
     h("div", { class: "scroll" }, h("table", { class: "groups" }, h("caption", { class: "sr" }, "Dead letters by fault, the largest first"),
@@ -110,7 +111,6 @@ async function showLetters(list, query) {
   const chosen = new Set();
   const body = h("tbody");
   const foot = h("div", { class: "foot" });
-  const status = h("span", { class: "soft" });
   const all = h("input", { type: "checkbox", "aria-label": "Select all that are shown", onchange: () => {
     for (const box of body.querySelectorAll("input")) {
       box.checked = all.checked;
@@ -118,11 +118,16 @@ async function showLetters(list, query) {
     }
     told();
   } });
-  const some = h("button", { type: "button", onclick: () => replay({ ids: [...chosen] }) }, "Replay selected");
-  const less = h("button", { type: "button", class: "danger", onclick: () => discard({ ids: [...chosen] }) }, "Discard selected");
+  // What the buttons are about: the letters that are selected, or all that meet the conditions.
+  const whole = Object.keys(conditions).length > 0;
+  const selection = () => (chosen.size ? { ids: [...chosen] } : { conditions });
+  const acts = [["Rehearse", rehearse], ["Replay", replay, "main"], ["Discard", discard, "danger"]].map(([verb, act, kind]) => ({ verb, node: h("button", { type: "button", class: kind ?? "", onclick: () => act(selection()) }) }));
   const told = () => {
-    some.disabled = less.disabled = chosen.size === 0;
-    text(status, chosen.size ? `${chosen.size} selected` : "");
+    const about = chosen.size ? `${chosen.size} selected` : query.group ? "the group" : "all of these";
+    for (const { verb, node } of acts) {
+      text(node, `${verb} ${about}`);
+      node.disabled = chosen.size === 0 && !whole;
+    }
     all.indeterminate = chosen.size > 0 && chosen.size < body.children.length;
   };
   const row = (one) => h("tr", {},
@@ -153,12 +158,8 @@ async function showLetters(list, query) {
   };
   add();
   told();
-  const whole = Object.keys(conditions).length > 0;
   put(list, h("section", { class: "card", "aria-label": "Dead letters" },
-    h("div", { class: "head" }, some, less, status, h("span", { class: "space" }),
-      query.group ? h("button", { type: "button", onclick: () => note(query.group) }, "Note…") : null,
-      whole ? h("button", { type: "button", class: "main", onclick: () => replay({ conditions }) }, query.group ? "Replay the group" : "Replay all of these") : null,
-      whole ? h("button", { type: "button", class: "danger", onclick: () => discard({ conditions }) }, query.group ? "Discard the group" : "Discard all of these") : null),
+    h("div", { class: "head" }, acts.map((one) => one.node), h("span", { class: "space" }), query.group ? h("button", { type: "button", onclick: () => note(query.group) }, "Note…") : null),
     h("div", { class: "scroll" }, h("table", { class: "letters" }, h("caption", { class: "sr" }, "Dead letters, the newest first"),
       h("thead", {}, h("tr", {}, [h("th", { scope: "col" }, all), ...["Letter", "Dead", "Why"].map((name) => h("th", { scope: "col" }, name)), h("th", { scope: "col", class: "num c-attempts" }, "Attempts"), h("th", { scope: "col", class: "c-subject" }, "Subject"), h("th", { scope: "col" }, "Error")])), body)),
     foot));

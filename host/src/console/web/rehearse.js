@@ -1,0 +1,140 @@
+// Rehearsals: what would become of dead letters with a module, while nothing happens.
+
+import { lines, post } from "./api.js";
+import { replay } from "./actions.js";
+import { command, h, put, text } from "./dom.js";
+import { bytes, count, digest, plural } from "./format.js";
+import { value } from "./letter.js";
+
+const FILE_MAX = 128 * 1024 * 1024;
+/** Ids in one order. */
+const IDS_MAX = 2000;
+const KINDS = { "would succeed": "ok", skipped: "", "could not be run": "warn" };
+
+export function rehearse(selection) {
+  const configured = h("input", { type: "radio", name: "module", id: "h-configured", checked: true });
+  const given = h("input", { type: "radio", name: "module", id: "h-given" });
+  const file = h("input", { type: "file", id: "h-file", accept: ".wasm", "aria-label": "Module file" });
+  const line = h("div");
+  const problem = h("p", { class: "note bad hidden", role: "alert" });
+  const say = (message) => {
+    text(problem, message);
+    problem.classList.toggle("hidden", !message);
+  };
+  const chosen = () => (given.checked ? file.files[0] : null);
+  const order = () => ({ selection, module: chosen()?.name ?? null });
+  const show = () => post("rehearse-plan", order()).then((plan) => put(line, command(plan.command)), (failed) => say(failed.message));
+  file.addEventListener("change", () => {
+    given.checked = true;
+    show();
+  });
+  for (const one of [configured, given]) one.addEventListener("change", show);
+  const body = h("div", { class: "body" },
+    h("p", {}, "Each event runs once, as its replay would at first, with the state as it is now. Writes and emitted events are held back. Two rehearsed events do not see each other's writes."),
+    h("div", { class: "choices" }, h("div", { class: "line" }, configured, h("label", { for: "h-configured" }, "On the modules that the configuration names")), h("div", { class: "line" }, given, h("label", { for: "h-given" }, "On a file of yours:"), file)),
+    h("span", { class: "soft" }, "The same by command:"), line, problem);
+  const foot = h("div", { class: "foot" });
+  const go = h("button", { type: "submit", class: "main" }, "Rehearse");
+  const stop = new AbortController();
+  const close = h("button", { type: "button", onclick: () => dialog.close() }, "Cancel");
+  const form = h("form", { method: "dialog" }, h("div", { class: "head" }, h("h1", {}, "Rehearse dead letters")), body, put(foot, close, go));
+  const dialog = h("dialog", { class: "wide", "aria-label": "Rehearse dead letters", onclose: () => {
+    stop.abort();
+    dialog.remove();
+  } }, form);
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    const own = chosen();
+    if (given.checked && !own) return say("Choose a file, or the modules that the configuration names.");
+    if (own && own.size > FILE_MAX) return say(`${own.name} has ${bytes(own.size)}: a module has ${bytes(FILE_MAX)} at most.`);
+    run(selection, order(), own, { dialog, body, foot, stop });
+  });
+  document.body.append(dialog);
+  dialog.showModal();
+  show();
+}
+
+/** Shows what comes, until it ends or is stopped. */
+async function run(selection, order, file, { dialog, body, foot, stop }) {
+  const bar = h("progress", { max: 1 });
+  const state = h("div", { role: "status" }, file ? "The module is sent and compiled…" : "The modules are compiled…");
+  const notes = h("div", { class: "stack" });
+  const list = h("ol", { class: "rehearsed" });
+  const halt = h("button", { type: "button", onclick: () => stop.abort() }, "Stop");
+  put(body, bar, state, notes, list);
+  put(foot, halt);
+  const [verdicts, good] = [new Map(), []];
+  let [begun, ran, end] = [null, 0, null];
+  const figures = () => [...verdicts].map(([verdict, n]) => `${count(n)} ${verdict}`).join(", ");
+  const took = (one) => {
+    if (one.error && !one.id) throw new Error(one.error);
+    if (one.begun) {
+      begun = one.begun;
+      bar.max = Math.max(1, begun.letters);
+      bar.value = 0;
+      for (const [n, why] of [[begun.resolved, "resolved already"], [begun.unknown.length, "not known"]]) if (n) notes.append(h("p", { class: "note" }, `${plural(n, "letter")} left out: ${why}.`));
+      if (begun.most) notes.append(h("p", { class: "note" }, `At most ${count(begun.most)} letters are rehearsed here: these are the newest that are meant.`));
+      if (begun.unread) notes.append(h("p", { class: "note" }, begun.unread));
+    } else if (one.summary) end = one;
+    else {
+      ran++;
+      bar.value = ran;
+      verdicts.set(one.verdict, (verdicts.get(one.verdict) ?? 0) + 1);
+      if (one.succeeds) good.push(one.id);
+      list.append(letter(one));
+      text(state, `${count(ran)} of ${count(begun?.letters)}: ${figures()}`);
+    }
+  };
+  let broke = null;
+  try {
+    await lines("rehearse", [JSON.stringify(order), "\n", ...(file ? [file] : [])], took, stop.signal);
+    if (!end) broke = "The console has ended before the rehearsal.";
+  } catch (failed) {
+    broke = stop.signal.aborted ? "Stopped." : failed.message;
+  }
+  if (!dialog.isConnected) return;
+  if (broke) notes.prepend(h("p", { class: `note ${stop.signal.aborted ? "" : "bad"}`, role: "alert" }, broke));
+  if (end) told(end, ran, figures(), { state, notes, file });
+  put(foot, h("button", { type: "button", onclick: () => dialog.close() }, "Close"), next(selection, begun, ran, good, dialog));
+}
+
+/** What it comes to. */
+function told({ summary, whole, seconds }, ran, figures, { state, notes, file }) {
+  const more = [[summary.as_before, "would fail as before"], [summary.undelivered, "would emit an event that no stream stores"]].filter(([n]) => n).map(([n, what]) => `${count(n)} of them ${what}`);
+  text(state, ran ? `${[figures, ...more].join(", ")}. Nothing has happened.` : "There is no such dead letter.");
+  if (!whole) notes.append(h("p", { class: "note" }, `The rehearsal has ended after ${seconds} seconds: not all letters were run.`));
+  const modules = Object.entries(summary.modules).map(([handler, module]) => `${handler} on module ${digest(module)}`);
+  if (modules.length) notes.append(h("p", { class: "soft" }, `Rehearsed: ${modules.join(", ")}${file ? ` (${file.name})` : ""}.`));
+  if (file && ran) notes.append(h("p", { class: "note info" }, "A replay runs on the module that the hosts serve: put the file in the place of the old one first."));
+  if (summary.faults.length) notes.append(h("div", {}, h("h3", {}, "What would go wrong"), h("ul", { class: "kinds" }, summary.faults.slice(0, 20).map((one) => h("li", { class: "break" }, h("strong", {}, count(one.count)), ` ${one.handler}, ${one.outcome}, ${one.code}: ${one.error}`)))));
+}
+
+/** The replay of what has succeeded. */
+function next(selection, begun, ran, good, dialog) {
+  if (good.length === 0) return null;
+  const all = good.length === begun?.letters && ran === good.length && !begun.most;
+  const ids = good.slice(0, IDS_MAX);
+  return h("button", { type: "button", class: "main", onclick: () => {
+    dialog.close();
+    replay(all ? selection : { ids });
+  } }, all ? `Replay ${good.length === 1 ? "it" : `all ${count(good.length)}`}…` : `Replay the ${count(ids.length)} that would succeed…`);
+}
+
+function letter(one) {
+  const kind = KINDS[one.verdict] ?? "bad";
+  const why = one.why ?? (one.code ? `${one.code}: ${one.error}` : one.emits?.find((own) => own.problem)?.problem);
+  const head = h("summary", {}, h("span", { class: `tag ${one.succeeds ? "ok" : kind === "ok" ? "warn" : kind}` }, one.verdict, one.as_before ? " as before" : ""), h("span", { class: "mono" }, one.id), why ? h("span", { class: "why break" }, why) : null);
+  return h("li", {}, one.outcome === "skipped" ? h("div", { class: "skipped" }, [...head.childNodes]) : h("details", {}, head, effects(one)));
+}
+
+/** A value before or after; null: there is none. */
+const shown = (own) => (own ? value(own) : h("span", { class: "soft" }, "(no value)"));
+
+function effects(one) {
+  const changes = one.writes.map((own) => h("div", { class: "written" }, h("div", {}, `${own.new ? "write" : "delete"} `, h("span", { class: "mono break" }, own.key)), h("div", { class: "pair" }, h("div", {}, h("span", { class: "soft" }, "now"), shown(own.old)), h("div", {}, h("span", { class: "soft" }, "then"), shown(own.new)))));
+  const emitted = one.emits.map((own) => h("div", { class: "written" }, h("div", {}, "emit ", h("span", { class: "mono break" }, own.subject), own.due ? ` at ${own.due}` : "", own.problem ? h("div", { class: "bad break" }, `it would become a dead letter: ${own.problem}`) : null), shown(own.payload)));
+  return h("div", { class: "effects" }, one.cut ? h("p", { class: "note" }, "What is long is cut or left out: the command tells all.") : null, changes, emitted,
+    one.log.length ? [h("h3", {}, "Log"), h("pre", { class: "code" }, one.log.join("\n"))] : null,
+    one.backtrace.length ? [h("h3", {}, "Functions, innermost first"), h("pre", { class: "code" }, one.backtrace.join("\n"))] : null,
+    one.succeeds && !one.cut && changes.length + emitted.length === 0 ? h("p", { class: "soft" }, "no effects") : null);
+}
