@@ -18,6 +18,8 @@ use crate::event::{DeliveryInfo, rfc3339};
 use crate::plan::Nats;
 
 const BATCH: usize = 500;
+/// Bytes of a request: what has come and is not read yet is in memory. A message larger than this has a request of its own.
+const BATCH_BYTES: usize = 16 * 1024 * 1024;
 /// How long the server keeps the consumer after the last request.
 const INACTIVE: Duration = Duration::from_secs(30);
 
@@ -150,7 +152,8 @@ impl Scan {
                 // No more than can be wanted.
                 let left = self.until.saturating_sub(self.seen);
                 let batch = usize::try_from(left).unwrap_or(BATCH).clamp(1, BATCH);
-                let body = json!({ "batch": batch, "expires": nanos(Duration::from_secs(5)) });
+                let bytes = BATCH_BYTES.max(2 * self.connection.client.max_payload());
+                let body = json!({ "batch": batch, "max_bytes": bytes, "expires": nanos(Duration::from_secs(5)) });
                 self.connection
                     .client
                     .publish_with_reply(self.next.clone(), self.inbox.clone(), body.to_string().into())

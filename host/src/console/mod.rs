@@ -5,6 +5,7 @@
 mod assets;
 mod audit;
 mod conditions;
+mod exports;
 mod letters;
 mod live;
 mod login;
@@ -81,6 +82,8 @@ pub struct Console {
     pub(in crate::console) address: SocketAddr,
     pub(in crate::console) sessions: ViewerSessions,
     pub(in crate::console) runs: Arc<Runs>,
+    /// Has the places of exports.
+    pub(in crate::console) exports: Arc<Semaphore>,
     /// Has the places of rehearsals.
     pub(in crate::console) rehearsals: Arc<Semaphore>,
 }
@@ -93,6 +96,7 @@ impl Console {
             address,
             sessions: ViewerSessions::default(),
             runs: Arc::default(),
+            exports: Arc::new(Semaphore::new(exports::EXPORTS_MAX)),
             rehearsals: Arc::new(Semaphore::new(rehearsals::REHEARSALS_MAX)),
         })
     }

@@ -10,6 +10,7 @@ use serde_json::json;
 use super::Console;
 use super::audit::{actor, intent};
 use super::conditions::LetterSelection;
+use super::exports;
 use super::people;
 use super::rehearsals::{self, RehearsalOrder};
 use super::runs::{self, ReplayOrder};
@@ -64,6 +65,7 @@ pub async fn obey(
             answer(&json!({ "command": order.command() }))
         }
         "discard" => answer(&discarded(&session, &body::<DiscardOrder>(request).await?).await?),
+        "export" => answer(&exports::order(&session, body(request).await?).await?),
         "rehearse-plan" => answer(&json!({ "command": body::<RehearsalOrder>(request).await?.command() })),
         "rehearse" => rehearsals::begin(console, session, request).await,
         "note" => answer(&people::note(&session, body(request).await?).await?),

@@ -129,7 +129,9 @@ pub async fn begin(
         drop((own, place));
     };
     console.runs.take(job.boxed());
-    let lines = stream::unfold(told, |mut told| async { told.recv().await.map(|line| (line, told)) });
+    let lines = stream::unfold(told, |mut told| async {
+        told.recv().await.map(|line| (Ok(line), told))
+    });
     Ok(http::pieces(http::JSON_LINES, lines))
 }
 

@@ -12,14 +12,14 @@ use serde::de::DeserializeOwned;
 
 use super::login::{self, LoginForm, SessionJson};
 use super::query::Query;
-use super::session::same;
+use super::session::{ViewerSession, same};
 use super::trouble::ConsoleError;
-use super::{Console, assets, live, orders, queries, rehearsals};
+use super::{Console, assets, exports, live, orders, queries, rehearsals};
 use crate::http::{self, Answer, Patience, Site};
 
 /// The largest order: a credentials file, or a list of ids.
 pub(super) const BODY_MAX: usize = 256 * 1024;
-/// How long a query may take, and how long a stream of what is live lasts: the page begins another one then.
+/// How long a query may take, and how long a stream of what is live lasts, after which the page begins another one, or an export.
 const QUERY_MAX: Duration = Duration::from_secs(60);
 const STREAM_MAX: Duration = Duration::from_secs(60 * 60);
 
@@ -94,23 +94,14 @@ impl Console {
                 ));
             }
         }
-        match (call, is_order) {
-            ("live", false) => {
-                patience.raise(STREAM_MAX);
-                Ok(http::events(live::stream(session)))
-            }
-            ("logout", true) => {
-                self.sessions.end(&secret);
-                let mut answer = json(&serde_json::json!({}))?;
-                self.set_cookie(&mut answer, "", "; Max-Age=0");
-                Ok(answer)
-            }
-            (call, false) => {
-                patience.raise(QUERY_MAX);
-                let query = Query::of(request.uri().query());
-                queries::answer(self, &session, call, &query).await
-            }
-            (call, true) => {
+        if (call, is_order) == ("logout", true) {
+            self.sessions.end(&secret);
+            let mut answer = json(&serde_json::json!({}))?;
+            self.set_cookie(&mut answer, "", "; Max-Age=0");
+            return Ok(answer);
+        }
+        match is_order {
+            true => {
                 patience.raise(if call == "rehearse" {
                     rehearsals::PATIENCE
                 } else {
@@ -118,7 +109,27 @@ impl Console {
                 });
                 orders::obey(self, session, call, request).await
             }
+            false => self.asked(session, call, request.uri().query(), patience).await,
         }
+    }
+
+    async fn asked(
+        &self,
+        session: Arc<ViewerSession>,
+        call: &str,
+        query: Option<&str>,
+        patience: &Patience,
+    ) -> Result<Answer, ConsoleError> {
+        if call == "live" {
+            patience.raise(STREAM_MAX);
+            return Ok(http::events(live::stream(session)));
+        }
+        if let Some(ticket) = call.strip_prefix("export/") {
+            patience.raise(STREAM_MAX);
+            return exports::file(self, session, ticket).await;
+        }
+        patience.raise(QUERY_MAX);
+        queries::answer(self, &session, call, &Query::of(query)).await
     }
 
     async fn log_in(&self, request: Request<Incoming>) -> Result<Answer, ConsoleError> {

@@ -5,6 +5,7 @@ pub mod condition;
 pub mod course;
 pub mod discard;
 pub mod edit;
+pub mod export;
 mod filter;
 pub mod group;
 pub mod meant;

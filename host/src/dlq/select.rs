@@ -35,27 +35,61 @@ impl Unread {
     }
 }
 
-/// Calls `seen` for each unsettled letter that the filter means, oldest first. Their payloads are there only if
-/// `payloads` is true, or the filter needs them; that of a letter in parts never is (see [`dead_letter::read`]).
-/// `connection`: a guarded one. What cannot be read is passed over, and returned.
+/// Calls `seen` for each letter that the filter means and that is not resolved, oldest first; see [`LetterScan`].
 pub async fn each(
     connection: &Connection,
     filter: &Filter,
     payloads: bool,
     mut seen: impl FnMut(Letter),
 ) -> Result<Unread, broker::Error> {
-    let bare = !payloads && !filter.needs_payload();
-    let mut unread = Unread::default();
-    let mut scan = Scan::start(connection, DEAD, &subjects(filter), begin(filter), u64::MAX, bare).await?;
-    while let Some(scanned) = scan.next().await? {
-        if let Some(letter) = letter(connection, filter, scanned, &mut unread).await?
-            && filter.matches(&letter)
-        {
-            seen(letter);
-        }
+    let mut letters = LetterScan::start(connection, filter, payloads).await?;
+    while let Some(letter) = letters.next().await? {
+        seen(letter);
     }
-    scan.end().await?;
-    Ok(unread)
+    letters.end().await
+}
+
+/// Each letter that a filter means and that is not resolved, oldest first.
+pub struct LetterScan<'a> {
+    connection: &'a Connection,
+    filter: &'a Filter,
+    scan: Scan,
+    unread: Unread,
+}
+
+impl<'a> LetterScan<'a> {
+    /// Their payloads are there only if `payloads` is true, or the filter needs them; that of a letter in parts never is (see
+    /// [`dead_letter::read`]). `connection`: a guarded one.
+    pub async fn start(
+        connection: &'a Connection,
+        filter: &'a Filter,
+        payloads: bool,
+    ) -> Result<LetterScan<'a>, broker::Error> {
+        let bare = !payloads && !filter.needs_payload();
+        Ok(LetterScan {
+            connection,
+            filter,
+            scan: Scan::start(connection, DEAD, &subjects(filter), begin(filter), u64::MAX, bare).await?,
+            unread: Unread::default(),
+        })
+    }
+
+    pub async fn next(&mut self) -> Result<Option<Letter>, broker::Error> {
+        while let Some(scanned) = self.scan.next().await? {
+            if let Some(letter) = letter(self.connection, self.filter, scanned, &mut self.unread).await?
+                && self.filter.matches(&letter)
+            {
+                return Ok(Some(letter));
+            }
+        }
+        Ok(None)
+    }
+
+    /// What could not be read was passed over, and is returned.
+    pub async fn end(self) -> Result<Unread, broker::Error> {
+        self.scan.end().await?;
+        Ok(self.unread)
+    }
 }
 
 /// The newest letters, and how far they were looked for.

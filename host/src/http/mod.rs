@@ -4,7 +4,7 @@
 mod serve;
 mod stream;
 
-use std::convert::Infallible;
+use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -25,7 +25,7 @@ pub const JSON: &str = "application/json";
 pub const JSON_LINES: &str = "application/x-ndjson";
 
 /// What a request is answered with.
-pub type Answer = Response<UnsyncBoxBody<Bytes, Infallible>>;
+pub type Answer = Response<UnsyncBoxBody<Bytes, io::Error>>;
 
 /// What answers requests.
 pub trait Site: Send + Sync {
@@ -63,7 +63,7 @@ pub struct HttpListener {
 impl HttpListener {
     /// # Errors
     /// The address cannot be listened at.
-    pub fn bind(address: SocketAddr) -> std::io::Result<HttpListener> {
+    pub fn bind(address: SocketAddr) -> io::Result<HttpListener> {
         let listener = TcpListener::bind(address)?;
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
@@ -72,14 +72,14 @@ impl HttpListener {
 
     /// # Errors
     /// The runtime does not take it.
-    pub fn listen(self) -> std::io::Result<tokio::net::TcpListener> {
+    pub fn listen(self) -> io::Result<tokio::net::TcpListener> {
         tokio::net::TcpListener::from_std(self.listener)
     }
 }
 
 /// An answer that nothing keeps.
 pub fn answer(status: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> Answer {
-    let mut answer = Response::new(Full::new(body.into()).boxed_unsync());
+    let mut answer = Response::new(Full::new(body.into()).map_err(|never| match never {}).boxed_unsync());
     *answer.status_mut() = status;
     header(&mut answer, CONTENT_TYPE, kind);
     header(&mut answer, CACHE_CONTROL, "no-store");

@@ -1,6 +1,6 @@
 //! Answers that come piece by piece, such as server-sent events (<https://html.spec.whatwg.org/multipage/server-sent-events.html>).
 
-use std::convert::Infallible;
+use std::io;
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _};
@@ -27,12 +27,12 @@ impl ServerSentEvent {
 
 /// An answer that goes on for as long as there are events.
 pub fn events(events: impl Stream<Item = ServerSentEvent> + Send + 'static) -> Answer {
-    pieces("text/event-stream", events.map(|event| event.bytes()))
+    pieces("text/event-stream", events.map(|event| Ok(event.bytes())))
 }
 
-/// An answer that comes piece by piece.
-pub fn pieces(kind: &'static str, pieces: impl Stream<Item = Bytes> + Send + 'static) -> Answer {
-    let frames = pieces.map(|piece| Ok::<_, Infallible>(Frame::data(piece)));
+/// An answer that comes piece by piece. After an error the connection is broken off, so that the client does not take what it has for all.
+pub fn pieces(kind: &'static str, pieces: impl Stream<Item = io::Result<Bytes>> + Send + 'static) -> Answer {
+    let frames = pieces.map(|piece| piece.map(Frame::data));
     let mut answer = Response::new(StreamBody::new(frames).boxed_unsync());
     *answer.status_mut() = StatusCode::OK;
     header(&mut answer, CONTENT_TYPE, kind);

@@ -15,12 +15,12 @@ use crate::cli::stop::Stop;
 use crate::cli::text::{json_line, letters};
 use crate::cli::{Error, FAILED, OK, UNREAD};
 use crate::control::audit::ended;
+use crate::dlq::archive;
+use crate::dlq::export::LetterExport;
 use crate::dlq::meant::Selected;
-use crate::dlq::{archive, select};
 use crate::mesh_streams::audit::{AuditAction, AuditEnd};
-use crate::mesh_streams::dead_letter::{self, Letter};
+use crate::mesh_streams::dead_letter;
 use crate::plan::Plan;
-use crate::text::display::shown;
 
 /// How many letters are on their way at a time.
 const AT_ONCE: usize = 64;
@@ -60,14 +60,8 @@ pub async fn export(connection: &Connection, export: &Export, stop: &Stop) -> Re
     stop.heed();
     let mut count = 0u64;
     let mut failed = None;
-    let write = |letter: &Letter| {
-        if failed.is_none() {
-            failed = writeln!(out, "{}", shown(&archive::line(letter))).err();
-            count += 1;
-        }
-    };
     let ended = tokio::select! {
-        ended = write_all(connection, selected, write) => Some(ended),
+        ended = write_all(connection, &selected, (&mut *out, &mut count, &mut failed)) => Some(ended),
         () = stop.asked() => None,
     };
     let failed = failed.or(out.flush().err());
@@ -106,38 +100,24 @@ pub async fn export(connection: &Connection, export: &Export, stop: &Stop) -> Re
     Ok(if missing.is_empty() { OK } else { FAILED })
 }
 
-/// Writes every letter that is meant; returns the ids of which there are none.
+/// Writes every letter that is meant, until one cannot be written; returns the ids of which there are none.
 async fn write_all(
     connection: &Connection,
-    selected: Selected,
-    mut write: impl FnMut(&Letter),
+    selected: &Selected,
+    (out, count, failed): (&mut dyn Write, &mut u64, &mut Option<io::Error>),
 ) -> Result<Vec<String>, broker::Error> {
-    let mut missing = Vec::new();
-    match selected {
-        Selected::Ids(ids) => {
-            for id in ids {
-                match select::find(connection, &id).await? {
-                    Some(letter) => write(&letter),
-                    None => missing.push(id),
-                }
-            }
+    let mut letters = LetterExport::start(connection, selected).await?;
+    while let Some(line) = letters.next().await? {
+        if let Err(error) = writeln!(out, "{line}") {
+            *failed = Some(error);
+            break;
         }
-        Selected::Filter(filter) => {
-            // A scan does not read what lies in parts.
-            let mut in_parts = Vec::new();
-            let seen = |letter: Letter| match letter.is_in_parts() {
-                false => write(&letter),
-                true => in_parts.push(letter.subject),
-            };
-            super::each(connection, &filter, true, seen).await?;
-            for subject in in_parts {
-                if let Some(letter) = dead_letter::read(connection, &subject).await? {
-                    write(&letter);
-                }
-            }
-        }
+        *count += 1;
     }
-    Ok(missing)
+    if let Some(told) = &letters.unread {
+        note!("warning: {told}");
+    }
+    Ok(letters.missing)
 }
 
 fn not_made(path: &Path, error: &io::Error) -> Error {

@@ -59,7 +59,7 @@ pub async fn run(connection: &Connection, plan: &Plan, ls: &Ls) -> Result<u8, Er
 async fn letters(connection: &Connection, plan: &Plan, filter: &Filter, ls: &Ls) -> Result<u8, Error> {
     let limit = ls.limit.unwrap_or(if ls.json { 0 } else { TABLE_LIMIT });
     if ls.json && limit == 0 {
-        super::each(connection, filter, false, |letter| {
+        super::each(connection, filter, |letter| {
             println!("{}", json_line(&LetterJson::from(&letter)))
         })
         .await?;
@@ -68,7 +68,7 @@ async fn letters(connection: &Connection, plan: &Plan, filter: &Filter, ls: &Ls)
     let newest = match limit {
         0 => {
             let mut all = Newest::default();
-            super::each(connection, filter, false, |letter| all.letters.push_back(letter)).await?;
+            super::each(connection, filter, |letter| all.letters.push_back(letter)).await?;
             all.meant = all.letters.len() as u64;
             all
         }
@@ -145,7 +145,7 @@ fn row(letter: &Letter) -> Vec<String> {
 
 async fn groups(connection: &Connection, filter: &Filter, ls: &Ls) -> Result<u8, Error> {
     let mut groups = Groups::default();
-    super::each(connection, filter, false, |letter| groups.add(&letter)).await?;
+    super::each(connection, filter, |letter| groups.add(&letter)).await?;
     let uncounted = groups.uncounted;
     let groups = groups.sorted();
     let limit = ls.limit.filter(|limit| *limit > 0).unwrap_or(groups.len());

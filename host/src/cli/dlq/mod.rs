@@ -65,13 +65,8 @@ pub async fn run(args: &Args, dlq: &Dlq, stop: &Stop) -> Result<u8, Error> {
 }
 
 /// See [`select::each`]; what cannot be read is said.
-async fn each(
-    connection: &Connection,
-    filter: &Filter,
-    payloads: bool,
-    seen: impl FnMut(Letter),
-) -> Result<(), broker::Error> {
-    let unread = select::each(connection, filter, payloads, seen).await?;
+async fn each(connection: &Connection, filter: &Filter, seen: impl FnMut(Letter)) -> Result<(), broker::Error> {
+    let unread = select::each(connection, filter, false, seen).await?;
     if let Some(told) = unread.told() {
         note!("warning: {told}");
     }

@@ -103,7 +103,7 @@ export function discard(selection) {
   const what = selection.ids ? plural(selection.ids.length, "dead letter") : "All dead letters that meet the conditions";
   const { say } = ask({
     title: "Discard dead letters", verb: "Discard", danger: true, order: "discard",
-    body: [h("p", {}, h("strong", {}, what), ": the events stay dead, and no replay brings them back. `jetmesh dlq export` saves a copy first."),
+    body: [h("p", {}, h("strong", {}, what), ": the events stay dead, and no replay brings them back. Export saves a copy first."),
       h("div", { class: "field" }, h("label", { for: "d-reason" }, "Reason, which is stored"), reason), h("span", { class: "soft" }, "The same by command:"), line],
     act: async () => {
       const done = await post("discard", order());
@@ -114,6 +114,20 @@ export function discard(selection) {
   });
   reason.addEventListener("change", () => show().catch((failed) => say(failed.message)));
   show().catch((failed) => say(failed.message));
+}
+
+/** Downloads letters as a file: the browser writes it as it comes. */
+export async function download(selection) {
+  try {
+    const { ticket, command: same } = await post("export", { selection });
+    const link = h("a", { href: `/api/export/${ticket}`, download: "" });
+    document.body.append(link);
+    link.click();
+    link.remove();
+    toast(`The download begins. The same by command: ${same} --output FILE`);
+  } catch (failed) {
+    toast(`Not exported: ${failed.message}`);
+  }
 }
 
 /** Gives a letter another payload: it stays the same event. */

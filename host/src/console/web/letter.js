@@ -3,7 +3,7 @@
 import { get } from "./api.js";
 import { command, h, put } from "./dom.js";
 import { ago, bytes, clock, digest, plural } from "./format.js";
-import { correct, discard, replay } from "./actions.js";
+import { correct, discard, download, replay } from "./actions.js";
 import { noted } from "./letters.js";
 import { rehearse } from "./rehearse.js";
 
@@ -46,6 +46,7 @@ function show({ letter: one, payload_bytes, payload_cut }) {
       canReplay && !payload_cut && one.payload.encoding === "text" ? h("button", { type: "button", onclick: () => correct(one) }, "Correct…") : null,
       canRehearse ? h("button", { type: "button", onclick: () => rehearse({ ids: [one.id] }) }, "Rehearse") : null,
       canReplay ? h("button", { type: "button", class: "main", onclick: () => replay({ ids: [one.id] }) }, "Replay") : null,
+      h("button", { type: "button", onclick: () => download({ ids: [one.id] }) }, "Export"),
       h("button", { type: "button", class: "danger", onclick: () => discard({ ids: [one.id] }) }, "Discard")),
     h("p", { class: "error-text break" }, one.error || "no error is known"),
     h("div", { class: "two" },

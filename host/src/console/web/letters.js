@@ -3,7 +3,7 @@
 import { get } from "./api.js";
 import { h, put, s, text, toast } from "./dom.js";
 import { ago, clock, count, digest, plural } from "./format.js";
-import { discard, note, replay } from "./actions.js";
+import { discard, download, note, replay } from "./actions.js";
 import { rehearse } from "./rehearse.js";
 
 const CAUSES = ["exhausted", "rejected", "max-deliver", "terminated", "lost", "gave-up", "undeliverable"];
@@ -121,7 +121,7 @@ async function showLetters(list, query) {
   // What the buttons are about: the letters that are selected, or all that meet the conditions.
   const whole = Object.keys(conditions).length > 0;
   const selection = () => (chosen.size ? { ids: [...chosen] } : { conditions });
-  const acts = [["Rehearse", rehearse], ["Replay", replay, "main"], ["Discard", discard, "danger"]].map(([verb, act, kind]) => ({ verb, node: h("button", { type: "button", class: kind ?? "", onclick: () => act(selection()) }) }));
+  const acts = [["Rehearse", rehearse], ["Replay", replay, "main"], ["Export", download], ["Discard", discard, "danger"]].map(([verb, act, kind]) => ({ verb, node: h("button", { type: "button", class: kind ?? "", onclick: () => act(selection()) }) }));
   const told = () => {
     const about = chosen.size ? `${chosen.size} selected` : query.group ? "the group" : "all of these";
     for (const { verb, node } of acts) {
