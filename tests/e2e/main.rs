@@ -105,6 +105,7 @@ mod traced_streams;
 mod troubles;
 mod unable;
 mod undelivered;
+mod unknown;
 mod unread;
 mod whereabouts;
 mod wide;

@@ -205,10 +205,13 @@ async fn show(args: &Args, status: &OutboxStatusArgs) -> Result<u8, Error> {
         None => plan.outboxes.iter().collect(),
     };
     let connection = connect(plan).await?;
-    let hosts = micro::hosts(&connection, &plan.mesh, "STATS").await;
+    let hosts = micro::hosts(&connection, &plan.mesh).await;
+    if let Err(error) = &hosts {
+        note!("warning: which hosts there are is not known: {error}");
+    }
     let mut all = Vec::new();
     for outbox in outboxes {
-        all.push(stand(&connection, outbox, &hosts).await);
+        all.push(stand(&connection, outbox, hosts.as_deref().ok()).await);
     }
     match status.json {
         true => all.iter().for_each(|one| println!("{}", json_line(one))),

@@ -74,7 +74,7 @@ pub async fn pause(args: &Args, asked: &PauseHandlers) -> Result<u8, Error> {
                 one.handler
             );
         }
-        tell_behind(&one.handler, &one.hosts_behind);
+        tell_behind(&one.handler, one.hosts_behind.as_deref());
     }
     Ok(OK)
 }
@@ -115,7 +115,7 @@ pub async fn resume(args: &Args, asked: &ResumeHandlers) -> Result<u8, Error> {
             (true, None) => println!("handler {handler} is resumed: its consumer was paused at the server"),
             (false, _) => println!("handler {handler} is not paused"),
         }
-        tell_behind(handler, &one.hosts_behind);
+        tell_behind(handler, one.hosts_behind.as_deref());
     }
     Ok(OK)
 }
@@ -125,16 +125,17 @@ pub fn since(pause: &HandlerPause) -> String {
     format!("since {} {}", pause.since, pause.told())
 }
 
-fn tell_behind(handler: &str, hosts: &[String]) {
-    if !hosts.is_empty() {
-        note!(
-            "warning: {} not reported that it obeys this for {handler}; `jetmesh status` shows how it stands",
-            match hosts {
-                [host] => format!("host {host} has"),
-                hosts => format!("hosts {} have", hosts.join(", ")),
-            }
-        );
-    }
+fn tell_behind(handler: &str, hosts: Option<&[String]>) {
+    let who = match hosts {
+        Some([]) => return,
+        None => {
+            note!("warning: whether the hosts obey this for {handler} is not known: they cannot be asked");
+            return;
+        }
+        Some([host]) => format!("host {host} has"),
+        Some(hosts) => format!("hosts {} have", hosts.join(", ")),
+    };
+    note!("warning: {who} not reported that it obeys this for {handler}; `jetmesh status` shows how it stands");
 }
 
 async fn connect(plan: &Plan, name: &str) -> Result<Connection, Error> {

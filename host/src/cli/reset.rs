@@ -168,7 +168,7 @@ async fn served(
             .flatten()
             .any(|e| e["name"] == json!(handler.name))
     };
-    let hosts = micro::hosts(connection, &plan.mesh, "STATS").await;
+    let hosts = micro::hosts(connection, &plan.mesh).await?;
     let names: Vec<&str> = hosts.iter().filter(serves).filter_map(|h| h["id"].as_str()).collect();
     if !names.is_empty() {
         let text = format!(

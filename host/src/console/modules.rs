@@ -1,7 +1,6 @@
 //! Modules: which host serves which handler with which, and the hosts themselves.
 
 use std::collections::BTreeMap;
-use std::time::Instant;
 
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -29,9 +28,7 @@ struct ModuleHost {
 /// By handler and digest, and what each host tells of itself.
 pub async fn modules(session: &ViewerSession) -> Result<Value, ConsoleError> {
     let connection = session.connection().await?;
-    let asked = Instant::now();
-    let hosts = micro::hosts(&connection, &session.plan.mesh, "STATS").await;
-    let denied = micro::denied(&connection, &session.plan.mesh, "STATS", asked);
+    let hosts = micro::hosts(&connection, &session.plan.mesh).await?;
     let mut handlers: BTreeMap<&str, BTreeMap<&str, ModuleTold>> = BTreeMap::new();
     for host in &hosts {
         for endpoint in host["endpoints"].as_array().into_iter().flatten() {
@@ -62,5 +59,5 @@ pub async fn modules(session: &ViewerSession) -> Result<Value, ConsoleError> {
     let files: BTreeMap<&str, String> = files
         .map(|handler| (handler.name.as_str(), handler.module.display().to_string()))
         .collect();
-    Ok(json!({ "handlers": handlers, "files": files, "hosts": told, "denied": denied }))
+    Ok(json!({ "handlers": handlers, "files": files, "hosts": told }))
 }

@@ -6,14 +6,13 @@ use serde_json::{Value, json};
 use super::session::ViewerSession;
 use super::trouble::ConsoleError;
 use crate::plan::Plan;
-use crate::report::status::{LetterCounts, dead_letters, look_with};
+use crate::report::status::{Remarks, dead_letters, look_with};
 
 /// As `jetmesh status --json` prints it, but for what the hosts report word for word, which the page has by the second, and for what
 /// takes long with many dead letters: that is asked for by itself.
 pub async fn status(session: &ViewerSession) -> Result<Value, ConsoleError> {
     let connection = session.connection().await?;
-    let mut status = look_with(&connection, &session.plan, LetterCounts::default(), Vec::new()).await;
-    status.hosts.clear();
+    let status = look_with(&connection, &session.plan, None, Remarks::default()).await;
     let mut status = json!(status);
     let handlers = status["handlers"].as_array_mut();
     for handler in handlers.into_iter().flatten().filter_map(Value::as_object_mut) {
@@ -21,6 +20,7 @@ pub async fn status(session: &ViewerSession) -> Result<Value, ConsoleError> {
     }
     if let Some(status) = status.as_object_mut() {
         status.remove("redrives");
+        status.remove("hosts");
     }
     Ok(status)
 }
@@ -28,9 +28,10 @@ pub async fn status(session: &ViewerSession) -> Result<Value, ConsoleError> {
 /// How many dead letters each handler has, and what is to be warned of about them.
 pub async fn dead(session: &ViewerSession) -> Result<Value, ConsoleError> {
     let connection = session.connection().await?;
-    let mut warnings = Vec::new();
-    let (dead, _) = dead_letters(&connection, &session.plan, &mut warnings).await;
-    Ok(json!({ "dead": dead, "warnings": warnings }))
+    let mut remarks = Remarks::default();
+    let dead = dead_letters(&connection, &session.plan, &mut remarks).await;
+    let counts = dead.map(|(counts, _)| counts);
+    Ok(json!({ "dead": counts, "unknown": remarks.unknown, "warnings": remarks.warnings }))
 }
 
 /// What flows where, by the configuration.

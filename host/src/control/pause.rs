@@ -43,8 +43,8 @@ pub struct Paused {
     pub pause: HandlerPause,
     /// Why the server does not hold the consumer as well; null: it does. The hosts obey either way.
     pub consumer_not_paused: Option<String>,
-    /// Hosts that have not reported yet that they obey.
-    pub hosts_behind: Vec<String>,
+    /// Hosts that have not reported yet that they obey; null: the hosts cannot be asked.
+    pub hosts_behind: Option<Vec<String>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
@@ -66,8 +66,8 @@ pub struct Resumed {
     pub resumed: bool,
     /// The pause that has ended; null: there was none, or only one of the consumer.
     pub pause: Option<HandlerPause>,
-    /// Hosts that have not reported yet that they obey.
-    pub hosts_behind: Vec<String>,
+    /// Hosts that have not reported yet that they obey; null: the hosts cannot be asked.
+    pub hosts_behind: Option<Vec<String>>,
 }
 
 /// Handlers that were paused, as it is recorded.
@@ -150,7 +150,7 @@ pub async fn pause(
             outcome,
             pause,
             consumer_not_paused: held.err().map(|error| error.to_string()),
-            hosts_behind: Vec::new(),
+            hosts_behind: None,
         });
     }
     let behind = behind(connection, plan, handlers, true).await;
@@ -200,17 +200,19 @@ async fn hold(connection: &Connection, handler: &Handler, until: Option<&str>) -
     Ok(found.paused)
 }
 
-/// For each handler the hosts that have not taken the order in, after they had time for it.
-async fn behind(connection: &Connection, plan: &Plan, handlers: &[&Handler], paused: bool) -> Vec<Vec<String>> {
+/// For each handler the hosts that have not taken the order in, after they had time for it. `None`: they cannot be asked.
+async fn behind(connection: &Connection, plan: &Plan, handlers: &[&Handler], paused: bool) -> Vec<Option<Vec<String>>> {
     let began = Instant::now();
     loop {
-        let hosts = micro::hosts(connection, &plan.mesh, "STATS").await;
+        let Ok(hosts) = micro::hosts(connection, &plan.mesh).await else {
+            return vec![None; handlers.len()];
+        };
         let behind: Vec<Vec<String>> = handlers
             .iter()
             .map(|handler| of_handler(&hosts, &handler.name, paused))
             .collect();
         if behind.iter().all(Vec::is_empty) || began.elapsed() >= OBEYED_WITHIN {
-            return behind;
+            return behind.into_iter().map(Some).collect();
         }
         sleep(ASK_EVERY).await;
     }

@@ -362,12 +362,17 @@ async fn waits(
     if handlers.is_empty() {
         return Ok(waits);
     }
-    let hosts = micro::hosts(connection, &plan.mesh, "STATS").await;
+    let asked = micro::hosts(connection, &plan.mesh).await;
+    let why = match &asked {
+        Ok(_) => "no host that answers serves it".to_owned(),
+        Err(error) => format!("it is not known whether a host serves it: {error}"),
+    };
+    let hosts = asked.unwrap_or_default();
     let serves = |one: &Value, handler: &str| one["name"] == handler && one["data"]["state"] == "serving";
     handlers.retain(|handler| !endpoints(&hosts).any(|one| serves(one, handler)));
-    waits.extend(handlers.into_iter().map(|handler| RetryingWaits {
-        handler,
-        why: "no host that answers serves it".to_owned(),
+    waits.extend(handlers.into_iter().map(|handler| {
+        let why = why.clone();
+        RetryingWaits { handler, why }
     }));
     Ok(waits)
 }

@@ -1,7 +1,6 @@
 //! Handlers that no host serves, and those that are paused: what is sent to them waits.
 
 use std::collections::BTreeMap;
-use std::time::Instant;
 
 use serde_json::Value;
 
@@ -46,13 +45,10 @@ pub async fn of(connection: &Connection, plan: &Plan, course: &Course, pauses: &
         }));
         pause.is_none()
     });
-    let began = Instant::now();
-    let hosts = micro::hosts(connection, &plan.mesh, "STATS").await;
-    let asked = format!("$SRV.STATS.{}", micro::service(&plan.mesh));
-    if hosts.is_empty() && connection.denials.publish_since(&asked, began) {
-        // This user may not ask, and so does not know.
+    let Ok(hosts) = micro::hosts(connection, &plan.mesh).await else {
+        // Who may not ask them, for instance, does not know.
         return unserved;
-    }
+    };
     let no_host = wanted.into_iter().filter_map(|(handler, letters)| {
         let told: Vec<&Value> = endpoints(&hosts, handler).collect();
         let stopped = told.iter().all(|endpoint| endpoint["data"]["state"] == "stopped");
@@ -71,7 +67,7 @@ pub async fn of(connection: &Connection, plan: &Plan, course: &Course, pauses: &
 
 /// Whether a host serves a handler and takes its replays.
 pub async fn takes_replays(connection: &Connection, plan: &Plan, handler: &str) -> Result<bool, broker::Error> {
-    let hosts = micro::hosts(connection, &plan.mesh, "STATS").await;
+    let hosts = micro::hosts(connection, &plan.mesh).await?;
     if endpoints(&hosts, handler).next().is_none() {
         return Ok(false);
     }

@@ -81,43 +81,53 @@ pub async fn run(host: Arc<Host>) {
     }
 }
 
-/// Why the hosts cannot be asked, if the server does not allow it. To be called after [`hosts`], which began at `asked`.
-pub fn denied(connection: &Connection, mesh: &str, verb: &str, asked: std::time::Instant) -> Option<String> {
-    let subject = format!("$SRV.{verb}.{}", service(mesh));
-    connection
-        .denials
-        .publish_since(&subject, asked)
-        .then(|| format!("the hosts cannot be asked for their status: this user may not publish to {subject}"))
+/// What every running host reports of itself. An error: it is not known which hosts there are.
+pub async fn hosts(connection: &Connection, mesh: &str) -> Result<Vec<Value>, Error> {
+    answers(connection, mesh, "STATS").await
 }
 
 /// What every running host answers to a verb of the protocol.
-pub async fn hosts(connection: &Connection, mesh: &str, verb: &str) -> Vec<Value> {
-    let inbox = connection.client.new_inbox();
-    let Ok(mut answers) = connection.client.subscribe(inbox.clone()).await else {
-        return Vec::new();
+async fn answers(connection: &Connection, mesh: &str, verb: &str) -> Result<Vec<Value>, Error> {
+    let gone = || Error::Gone {
+        what: "what hosts report of themselves".to_owned(),
     };
+    let inbox = connection.client.new_inbox();
+    let answers = connection.client.subscribe(inbox.clone()).await;
+    let mut answers = answers.map_err(|_| gone())?;
     let subject = format!("$SRV.{verb}.{}", service(mesh));
     let began = std::time::Instant::now();
     let asked = connection.client.publish_with_reply(subject.clone(), inbox, "".into());
-    if asked.await.is_err() {
-        return Vec::new();
-    }
+    asked.await.map_err(|_| gone())?;
     let mut hosts = Vec::new();
     loop {
         let wait = if hosts.is_empty() { FIRST_WAIT } else { HOSTS_WAIT };
         let answer = tokio::select! {
             answer = tokio::time::timeout(wait, answers.next()) => answer,
-            () = connection.denials.publish_refused(&subject, began) => break,
+            () = connection.denials.publish_refused(&subject, began) => {
+                let text = format!("the hosts cannot be asked for their status: this user may not publish to {subject}");
+                return Err(Error::Refused(text));
+            }
+            () = connection.closed() => return Err(gone()),
         };
-        let Ok(Some(answer)) = answer else { break };
+        let Ok(answer) = answer else { break };
+        let answer = answer.ok_or_else(gone)?;
+        // The server says that no host listens.
         if answer.status.is_some() {
-            break;
+            return Ok(hosts);
         }
         if let Ok(answer) = serde_json::from_slice(&answer.payload) {
             join(&mut hosts, answer);
         }
     }
-    hosts
+    if hosts.is_empty() {
+        // Hosts listen and are silent, or the server is silent too.
+        let server = connection.api::<Value>("INFO", &json!({})).await;
+        if let Err(Error::Timeout { .. } | Error::Gone { .. }) = server {
+            let what = "the hosts and NATS".to_owned();
+            return Err(Error::Timeout { what });
+        }
+    }
+    Ok(hosts)
 }
 
 async fn answer(connection: &Connection, host: &Host) -> Result<(), Error> {

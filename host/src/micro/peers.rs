@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use crate::broker::Connection;
 use crate::failpoint;
 use crate::micro::settings::{self, SettingsNews, Unlike};
-use crate::micro::{Host, hosts};
+use crate::micro::{Host, answers};
 
 /// How often a host asks the others.
 const LOOK: Duration = Duration::from_secs(60);
@@ -40,7 +40,9 @@ pub async fn watch(connection: &Connection, host: &Host, apart: &mut Apart, unli
             (lane.plan.name.clone(), digest)
         };
         let own: Vec<Served> = host.lanes.iter().map(own).collect();
-        let answers = hosts(connection, &host.plan.mesh, "INFO").await;
+        let Ok(answers) = answers(connection, &host.plan.mesh, "INFO").await else {
+            continue;
+        };
         let others = answers
             .iter()
             .filter(|other| other["id"] != *host.name)

@@ -69,6 +69,8 @@ pub enum OutboxWord {
     Stopped,
     /// No host that answers relays it.
     Unserved,
+    /// It is not known whether a host relays it.
+    Unknown,
 }
 
 impl OutboxStatus {
@@ -76,11 +78,13 @@ impl OutboxStatus {
     pub fn serves(&self) -> bool {
         match self.state {
             OutboxWord::Publishing | OutboxWord::Standby | OutboxWord::Paused => self.stopped.is_empty(),
-            OutboxWord::Starting | OutboxWord::Retrying | OutboxWord::Stopped | OutboxWord::Unserved => false,
+            OutboxWord::Starting | OutboxWord::Retrying | OutboxWord::Stopped => false,
+            OutboxWord::Unserved | OutboxWord::Unknown => false,
         }
     }
 }
 
+/// What hosts tell, the best first.
 const WORDS: [(&str, OutboxWord); 6] = [
     ("publishing", OutboxWord::Publishing),
     ("standby", OutboxWord::Standby),
@@ -90,16 +94,20 @@ const WORDS: [(&str, OutboxWord); 6] = [
     ("stopped", OutboxWord::Stopped),
 ];
 
-/// One outbox. `hosts`: what they answer.
-pub async fn stand(connection: &Connection, outbox: &Outbox, hosts: &[Value]) -> OutboxStatus {
+/// One outbox. `hosts`: what they answer; `None`: not known.
+pub async fn stand(connection: &Connection, outbox: &Outbox, hosts: Option<&[Value]>) -> OutboxStatus {
     let (marked, unread) = match outbox::newest(connection, outbox).await {
         Ok(marked) => (marked, None),
         Err(error) => (None, Some(error.to_string())),
     };
     let pause = marked.as_ref().and_then(|marked| marked.marker.paused.as_ref());
     let pause = pause.map(|pause| (pause.since.as_str(), pause.reason.as_str()));
-    let own = of_hosts(&outbox.name, hosts);
-    let whole = whole(&own, pause, unread);
+    let own = of_hosts(&outbox.name, hosts.unwrap_or_default());
+    let mut whole = whole(&own, pause, unread.clone());
+    if hosts.is_none() && whole.state == OutboxWord::Unserved {
+        whole.state = OutboxWord::Unknown;
+        whole.why = unread.or_else(|| Some("it is not known which hosts there are".to_owned()));
+    }
     let told = || whole.best.into_iter().chain(own.iter().map(|(_, told)| *told));
     let most = |key: &str| told().filter_map(|one| one[key].as_u64()).max();
     let first = |key: &str| told().find_map(|one| one[key].as_str()).map(str::to_owned);
@@ -187,8 +195,14 @@ fn text(value: &Value) -> Option<String> {
 
 /// The state in one word.
 pub fn word(state: OutboxWord) -> &'static str {
-    let known = WORDS.iter().find(|(_, known)| *known == state);
-    known.map_or("unserved", |(word, _)| word)
+    match state {
+        OutboxWord::Unserved => "unserved",
+        OutboxWord::Unknown => "unknown",
+        told => WORDS
+            .iter()
+            .find(|(_, known)| *known == told)
+            .map_or("?", |(word, _)| word),
+    }
 }
 
 #[cfg(test)]

@@ -30,14 +30,14 @@ pub struct RedriveJson {
     /// When they were looked for last.
     #[schemars(extend("format" = "date-time"))]
     pub last: Option<String>,
-    /// Dead letters that are replayed in the next round.
-    pub due: u64,
+    /// Dead letters that are replayed in the next round; null, as the next three: the dead letters could not be counted.
+    pub due: Option<u64>,
     /// Dead letters that are replayed later.
-    pub waiting: u64,
+    pub waiting: Option<u64>,
     /// Dead letters that were replayed `max_times` times and are left to a person.
-    pub left: u64,
+    pub left: Option<u64>,
     /// Dead letters whose cause or code is not named.
-    pub other: u64,
+    pub other: Option<u64>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
@@ -69,18 +69,18 @@ impl RedriveStanding {
     }
 }
 
-/// The redrives of the configuration. `tallies`: of the dead letters, by handler.
+/// The redrives of the configuration. `tallies`: of the dead letters, by handler; `None`: not known.
 pub async fn all(
     connection: &Connection,
     plan: &Plan,
-    tallies: &BTreeMap<String, RedriveTally>,
+    tallies: Option<&BTreeMap<String, RedriveTally>>,
     now: u64,
 ) -> Result<Vec<RedriveJson>, store::Error> {
     let mut all = Vec::new();
     for handler in &plan.handlers {
         let Some(redrive) = &handler.redrive else { continue };
         let state = store::fetch(connection, &handler.redrive_name()).await?;
-        let tally = tallies.get(&handler.name).copied().unwrap_or_default();
+        let tally = tallies.map(|tallies| tallies.get(&handler.name).copied().unwrap_or_default());
         all.push(one((handler, redrive), state.as_ref(), tally, now));
     }
     Ok(all)
@@ -96,7 +96,7 @@ pub fn add(tallies: &mut BTreeMap<String, RedriveTally>, plan: &Plan, letter: &L
 fn one(
     (handler, redrive): (&Handler, &Redrive),
     state: Option<&ScheduleState>,
-    tally: RedriveTally,
+    tally: Option<RedriveTally>,
     now: u64,
 ) -> RedriveJson {
     let (standing, why) = standing(handler, state, now);
@@ -109,10 +109,10 @@ fn one(
         every: format_duration(redrive.every),
         next: next.map(|next| rfc3339(next.due)),
         last: last.map(|last| rfc3339(last.at)),
-        due: tally.due,
-        waiting: tally.waiting,
-        left: tally.left,
-        other: tally.other,
+        due: tally.map(|tally| tally.due),
+        waiting: tally.map(|tally| tally.waiting),
+        left: tally.map(|tally| tally.left),
+        other: tally.map(|tally| tally.other),
     }
 }
 

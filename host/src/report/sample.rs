@@ -7,6 +7,7 @@ use serde_json::Value;
 #[cfg(test)]
 use serde_json::json;
 
+use crate::broker;
 use crate::event::clock::now_ms;
 use crate::micro;
 
@@ -17,8 +18,8 @@ pub struct Sample {
     pub at: u64,
     pub hosts: Vec<HostSample>,
     pub handlers: BTreeMap<String, HandlerSample>,
-    /// Why the hosts cannot be asked.
-    pub denied: Option<String>,
+    /// Why it is not known which hosts there are.
+    pub unknown: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -46,8 +47,10 @@ pub struct HandlerSample {
 const LONGER: u64 = u64::MAX;
 
 impl Sample {
-    /// Of what the hosts answer to `STATS`. `denied`: why they cannot be asked.
-    pub fn of(hosts: &[Value], denied: Option<String>) -> Sample {
+    /// Of what the hosts report.
+    pub fn of(hosts: Result<Vec<Value>, broker::Error>) -> Sample {
+        let unknown = hosts.as_ref().err().map(ToString::to_string);
+        let hosts = &hosts.unwrap_or_default();
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         let mut handlers: BTreeMap<String, HandlerSample> = BTreeMap::new();
         for endpoint in micro::told::endpoints(hosts) {
@@ -65,7 +68,7 @@ impl Sample {
             at: now_ms(),
             hosts: hosts.iter().map(host).collect(),
             handlers,
-            denied,
+            unknown,
         }
     }
 }
@@ -98,7 +101,7 @@ mod tests {
                 { "name": "points", "data": { "state": "serving", "done": done, "runs": runs } },
             ] })
         };
-        let sample = Sample::of(&[host(3), host(4)], None);
+        let sample = Sample::of(Ok(vec![host(3), host(4)]));
         let points = &sample.handlers["points"];
         assert_eq!((points.serving, points.done, sample.hosts.len()), (2, 7, 2));
         assert_eq!(points.runs, BTreeMap::from([(500, 7), (LONGER, 2)]));

@@ -60,10 +60,13 @@ pub async fn explain(connection: &Connection, mesh: &str, events: &mut [Traced])
     if !waits {
         return None;
     }
-    let hosts = micro::hosts(connection, mesh, "STATS").await;
+    let mut unasked = Vec::new();
+    let asked = micro::hosts(connection, mesh).await;
+    unasked.extend(asked.as_ref().err().map(ToString::to_string));
+    let hosts = asked.unwrap_or_default();
     let hindered = told::hindered_by_handler(&hosts);
     let loaded = pauses::load(connection, now_ms()).await;
-    let warning = loaded.as_ref().err().map(ToString::to_string);
+    unasked.extend(loaded.as_ref().err().map(ToString::to_string));
     let pauses = loaded.unwrap_or_default();
     let mut add = |part: &mut Part| {
         let all = hindered.get(part.handler.as_str()).into_iter().flatten();
@@ -77,7 +80,7 @@ pub async fn explain(connection: &Connection, mesh: &str, events: &mut [Traced])
         part.hindered = all.filter(|one| lost || one["events"] != 0).cloned().collect();
     };
     events.iter_mut().for_each(|event| event.each_waiting(&mut add));
-    warning
+    (!unasked.is_empty()).then(|| unasked.join("; "))
 }
 
 async fn named(tracer: &mut Tracer<'_>, outboxes: &[Outbox], id: &str) -> Result<Place, WhereError> {

@@ -95,8 +95,9 @@ async fn a_viewer_is_let_in_with_credentials_of_nats_and_can_do_what_these_can_a
     // One who may do little is told what is missing.
     let (cookie, _) = log_in(address, &json!({ "way": "user", "user": "few", "password": "pw" })).await;
     let status = send(address, "GET /api/status", &[&cookie], "").await.json();
-    let warnings = status["warnings"].to_string();
-    assert!(warnings.contains("not allowed to publish to"), "{status}");
+    let unknown = status["unknown"].to_string();
+    assert!(unknown.contains("not allowed to publish to"), "{status}");
+    assert_eq!(status["handlers"][0]["pending"], json!(null), "{status}");
     let lines = host.lines().join("\n");
     assert!(!lines.contains("hunter2") && !lines.contains("SUNOSEED"), "{lines}");
 }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashSet};
 use clap::Subcommand;
 
 use super::audit::{actor, intent};
+use super::status::known;
 use super::table;
 use super::text::{in_time, json_line};
 use super::{Args, Error, OK};
@@ -123,8 +124,11 @@ fn meant<'a>(plan: &'a Plan, named: &RedriveNamed) -> Result<Vec<&'a Handler>, E
 async fn show(plan: &Plan, status: &RedriveStatusArgs) -> Result<u8, Error> {
     let connection = broker::open_guarded(&plan.nats, "jetmesh redrive").await?;
     let tallies = tallies(&connection, plan).await?;
-    let mut all = crate::report::redrive::all(&connection, plan, &tallies, now_ms()).await?;
-    let hosts = micro::hosts(&connection, &plan.mesh, "STATS").await;
+    let mut all = crate::report::redrive::all(&connection, plan, Some(&tallies), now_ms()).await?;
+    let hosts = micro::hosts(&connection, &plan.mesh).await.unwrap_or_else(|error| {
+        note!("warning: whether a circuit is open is not known: {error}");
+        Vec::new()
+    });
     let open = endpoints(&hosts).filter(|endpoint| endpoint["data"]["circuit"].is_object());
     let open: HashSet<&str> = open.filter_map(|endpoint| endpoint["name"].as_str()).collect();
     for one in all.iter_mut().filter(|one| open.contains(one.handler.as_str())) {
@@ -173,10 +177,10 @@ fn print(all: &[RedriveJson]) {
             one.every.clone(),
             time(&one.next),
             time(&one.last),
-            one.due.to_string(),
-            one.waiting.to_string(),
-            one.left.to_string(),
-            one.other.to_string(),
+            known(one.due),
+            known(one.waiting),
+            known(one.left),
+            known(one.other),
         ]
     };
     let rows: Vec<Vec<String>> = all.iter().map(row).collect();
@@ -193,11 +197,11 @@ pub fn tell(all: &[RedriveJson]) {
         if let Some(why) = &one.why {
             println!("the redrive of {} is {}: {why}", one.handler, one.state.word());
         }
-        if one.left > 0 {
-            let letters = one.due + one.waiting + one.left + one.other;
+        let counts = [one.due, one.waiting, one.left, one.other];
+        if let (Some(left @ 1..), Some(letters)) = (one.left, counts.into_iter().sum::<Option<u64>>()) {
             println!(
-                "{} of {letters} dead letters of {} were replayed as often as `max_times` allows: they wait for a person",
-                one.left, one.handler
+                "{left} of {letters} dead letters of {} were replayed as often as `max_times` allows: they wait for a person",
+                one.handler
             );
         }
     }

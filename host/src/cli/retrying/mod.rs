@@ -116,7 +116,13 @@ pub async fn run(args: &Args, asked: &Retrying) -> Result<u8, Error> {
 
 /// The events that cannot continue as the hosts report them, a line for each handler and reason.
 async fn hindered(connection: &Connection, plan: &Plan, handler: Option<&str>) -> Vec<String> {
-    let hosts = micro::hosts(connection, &plan.mesh, "STATS").await;
+    let hosts = match micro::hosts(connection, &plan.mesh).await {
+        Ok(hosts) => hosts,
+        Err(error) => {
+            note!("warning: what keeps events from continuing is not known: {error}");
+            return Vec::new();
+        }
+    };
     let mut lines = Vec::new();
     for (name, all) in told::hindered_by_handler(&hosts) {
         if handler.is_none_or(|wanted| wanted == name) {

@@ -16,12 +16,12 @@ pub fn print(outboxes: &[OutboxStatus]) {
     let now = now_ms();
     let row = |one: &OutboxStatus| {
         let waiting = match one.waiting {
-            None => "-".to_owned(),
+            None => "?".to_owned(),
             Some(waiting) if waiting > COUNT_MAX => format!(">{COUNT_MAX}"),
             Some(waiting) => waiting.to_string(),
         };
         let lag = match (one.waiting, time(&one.oldest)) {
-            (None, None) => "-".to_owned(),
+            (None, None) => "?".to_owned(),
             (_, oldest) => format!("{} s", oldest.map_or(0, |at| now.saturating_sub(at) / 1000)),
         };
         let last = time(&one.published_at).map_or_else(|| "-".to_owned(), |at| in_time(at, now));

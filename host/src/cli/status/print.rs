@@ -11,7 +11,7 @@ use crate::cli::text::{in_time, span};
 use crate::event::clock::{self, now_ms};
 use crate::event::parse_rfc3339;
 use crate::report::schedule::ScheduleJson;
-use crate::report::status::json::{DelayedStatus, HandlerStatus, LedgerStatus, MeshStatus, Orphan};
+use crate::report::status::json::{DelayedStatus, HandlerStatus, LedgerStatus, MeshStatus, Orphan, UnknownJson};
 
 const NARROW: Narrow<'_> = Narrow {
     leave_out: &[4, 5],
@@ -22,11 +22,16 @@ const NARROW: Narrow<'_> = Narrow {
 const OLD_MS: u64 = 60_000;
 
 pub fn print(status: &MeshStatus) {
-    let names: Vec<&str> = status.hosts.iter().filter_map(|h| h["id"].as_str()).collect();
-    match names.as_slice() {
-        [] => println!("mesh {}: no host answers", status.mesh),
-        names => println!("mesh {}: {} host(s) {}", status.mesh, names.len(), names.join(", ")),
-    }
+    let names = |hosts: &Vec<Value>| {
+        let names: Vec<&str> = hosts.iter().filter_map(|host| host["id"].as_str()).collect();
+        format!("{} host(s) {}", names.len(), names.join(", "))
+    };
+    let hosts = match &status.hosts {
+        None => "it is not known which hosts there are".to_owned(),
+        Some(hosts) if hosts.is_empty() => "no host answers".to_owned(),
+        Some(hosts) => names(hosts),
+    };
+    println!("mesh {}: {hosts}", status.mesh);
     let rows: Vec<Vec<String>> = status.handlers.iter().map(row).collect();
     let header = [
         "HANDLER",
@@ -43,7 +48,7 @@ pub fn print(status: &MeshStatus) {
     print(of_handlers_and_ledgers(status));
     super::outbox::print(&status.outboxes);
     print(of_the_rest(status));
-    redrive::tell(&status.redrives);
+    redrive::tell(status.redrives.as_deref().unwrap_or_default());
 }
 
 /// A line for each thing that a person should know of the handlers and ledgers.
@@ -68,15 +73,19 @@ pub fn of_handler(status: &MeshStatus, one: &HandlerStatus) -> Vec<String> {
 /// The same of hosts, consumers, delayed events and schedules.
 pub fn of_the_rest(status: &MeshStatus) -> Vec<String> {
     let mut out = Vec::new();
-    for one in &status.hosts {
+    for one in status.hosts.iter().flatten() {
         host(one, &mut out);
     }
-    for one in &status.orphans {
+    for one in status.orphans.iter().flatten() {
         orphan(one, &mut out);
     }
+    let unknown = |one: &UnknownJson| format!("{} is not known: {}", one.what, one.why);
+    out.extend(status.unknown.iter().map(unknown));
     out.extend(status.warnings.iter().map(|warning| format!("warning: {warning}")));
-    delayed(&status.delayed, &mut out);
-    schedules(&status.schedules, &mut out);
+    if let Some(status) = &status.delayed {
+        delayed(status, &mut out);
+    }
+    schedules(status.schedules.as_deref().unwrap_or_default(), &mut out);
     out
 }
 
@@ -106,9 +115,9 @@ fn row(status: &HandlerStatus) -> Vec<String> {
         known(status.pending),
         known(status.in_flight),
         known(status.retrying),
-        known(status.decided.flatten()),
-        status.dead.to_string(),
-        known(status.module.as_ref()),
+        decided(status),
+        known(status.dead),
+        status.module.clone().unwrap_or_else(|| "-".to_owned()),
     ]
 }
 
@@ -151,11 +160,11 @@ fn handler(status: &HandlerStatus, ledgers: &[LedgerStatus], out: &mut Vec<Strin
             span(age)
         ));
     }
-    if status.removed > 0 {
+    if let Some(removed @ 1..) = status.removed {
         out.push(format!(
-            "{name}: stream {} has removed {} message(s) before they were delivered, by its limits or by a person; they are \
-             lost without a dead letter",
-            status.stream, status.removed
+            "{name}: stream {} has removed {removed} message(s) before they were delivered, by its limits or by a person; they \
+             are lost without a dead letter",
+            status.stream
         ));
     }
     if let Some(note) = &status.note {
@@ -287,8 +296,14 @@ pub fn word(state: &impl Serialize) -> String {
     text(&serde_json::to_value(state).expect("a state serialises"))
 }
 
+/// What is not known is no number.
 pub fn known(value: Option<impl Display>) -> String {
-    value.map_or_else(|| "-".to_owned(), |value| value.to_string())
+    value.map_or_else(|| "?".to_owned(), |value| value.to_string())
+}
+
+/// Without a ledger nothing counts decisions.
+pub fn decided(status: &HandlerStatus) -> String {
+    status.decided.map_or_else(|| "-".to_owned(), known)
 }
 
 /// What a host has told.

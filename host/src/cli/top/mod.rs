@@ -66,13 +66,14 @@ pub async fn run(args: &Args, stop: &Stop) -> Result<u8, Error> {
                 match news {
                     Ok(news) => {
                         rates.take(&news.sample);
-                        if news.status.is_some() || !news.sample.hosts.is_empty() {
+                        let tells = |status: &MeshStatus| status.handlers.iter().any(|one| one.pending.is_some());
+                        if news.sample.unknown.is_none() || news.status.as_ref().is_some_and(tells) {
                             (heard, cut_off) = (Instant::now(), false);
                         }
                         if let Some(whole) = news.status {
                             (status, looked) = (whole, Instant::now());
                         }
-                        trouble = news.sample.denied;
+                        trouble = news.sample.unknown;
                     }
                     Err(error) => {
                         trouble = Some(secret::hide(&error.to_string()));
@@ -151,10 +152,7 @@ async fn ask(
             Err(error) => return (None, Err(error)),
         },
     };
-    let asked = Instant::now();
-    let hosts = micro::hosts(&connection, &plan.mesh, "STATS").await;
-    let denied = micro::denied(&connection, &plan.mesh, "STATS", asked);
-    let sample = Sample::of(&hosts, denied);
+    let sample = Sample::of(micro::hosts(&connection, &plan.mesh).await);
     let status = match whole {
         true => Some(look_over(&connection, plan).await),
         false => None,

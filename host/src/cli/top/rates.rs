@@ -102,7 +102,7 @@ mod tests {
             at,
             hosts: Vec::new(),
             handlers: BTreeMap::from([("points".to_owned(), one)]),
-            denied: None,
+            unknown: None,
         }
     }
 

@@ -1,8 +1,10 @@
 //! What `jetmesh top` shows, for a screen of a given size.
 
+use std::iter::Sum;
+
 use super::rates::{HandlerRates, MeshRates};
 use super::terminal::{Look, ScreenLine};
-use crate::cli::status::{known, of_handler, of_handlers_and_ledgers, of_the_rest, word};
+use crate::cli::status::{decided, known, of_handler, of_handlers_and_ledgers, of_the_rest, word};
 use crate::cli::table::{Narrow, cut, fit};
 use crate::cli::text::span;
 use crate::event::parse_rfc3339;
@@ -82,7 +84,7 @@ impl Sort {
             Sort::Failing => rates.and_then(|rates| rates.failing).unwrap_or(-1.0),
             Sort::Pending => number(one.pending),
             Sort::Retrying => number(one.retrying.map(|count| count as u64)),
-            Sort::Dead => one.dead as f64,
+            Sort::Dead => number(one.dead),
             Sort::Oldest => number(age_ms(one, seen.now_ms)),
         }
     }
@@ -149,17 +151,28 @@ fn wrong(seen: &TopView<'_>) -> Option<String> {
 
 fn headline(seen: &TopView<'_>) -> String {
     let (status, rates) = (seen.status, &seen.rates.handlers);
-    let rate: f64 = rates.values().filter_map(HandlerRates::rate).sum();
-    let pending: u64 = status.handlers.iter().filter_map(|one| one.pending).sum();
-    let dead: u64 = status.handlers.iter().map(|one| one.dead).sum();
+    let rate = |one: &HandlerStatus| rates.get(&one.handler).and_then(HandlerRates::rate);
     let time = rfc3339(seen.now_ms);
     let time = time.get(11..19).unwrap_or_default();
     format!(
-        "{time}Z  mesh {}  {} host(s)  {} done/s  {pending} pending  {dead} dead",
+        "{time}Z  mesh {}  {} host(s)  {} done/s  {} pending  {} dead",
         status.mesh,
-        status.hosts.len(),
-        per_second(Some(rate))
+        known(status.hosts.as_ref().map(Vec::len)),
+        total(status, rate, |rate| per_second(Some(rate))),
+        total(status, |one| one.pending, |count: u64| count.to_string()),
+        total(status, |one| one.dead, |count: u64| count.to_string())
     )
+}
+
+/// A figure of all handlers: `?` if it is known of none of them, and with a `+` if it is not known of some.
+fn total<T: Sum>(status: &MeshStatus, of: impl Fn(&HandlerStatus) -> Option<T>, text: impl Fn(T) -> String) -> String {
+    let known: Vec<T> = status.handlers.iter().filter_map(of).collect();
+    let (count, all) = (known.len(), status.handlers.len());
+    match text(known.into_iter().sum()) {
+        _ if count == 0 && all > 0 => "?".to_owned(),
+        text if count < all => format!("{text}+"),
+        text => text,
+    }
 }
 
 /// Without module, in flight, median and failing it fits 80 columns.
@@ -218,7 +231,7 @@ fn table(
 
 fn row(seen: &TopView<'_>, one: &HandlerStatus) -> Vec<String> {
     let rates = seen.rates.handlers.get(&one.handler);
-    let time = |of: fn(&HandlerRates) -> Option<u64>| rates.and_then(of).map_or_else(|| "-".to_owned(), micros);
+    let time = |of| took(rates, of);
     vec![
         one.handler.clone(),
         word(&one.state),
@@ -229,8 +242,8 @@ fn row(seen: &TopView<'_>, one: &HandlerStatus) -> Vec<String> {
         known(one.in_flight),
         known(one.pending),
         known(one.retrying),
-        one.dead.to_string(),
-        known(one.module.as_ref()),
+        known(one.dead),
+        one.module.clone().unwrap_or_else(|| "-".to_owned()),
         rates.map_or_else(String::new, |rates| curve(rates, 20)),
     ]
 }
@@ -239,25 +252,25 @@ fn row(seen: &TopView<'_>, one: &HandlerStatus) -> Vec<String> {
 fn alone(seen: &TopView<'_>, one: &HandlerStatus, columns: usize, page: &mut Vec<ScreenLine>) {
     let name = &one.handler;
     let rates = seen.rates.handlers.get(name);
-    let time = |of: fn(&HandlerRates) -> Option<u64>| rates.and_then(of).map_or_else(|| "-".to_owned(), micros);
     page.push(plain(String::new()));
     page.push(bold(format!("{name}: {}", word(&one.state))));
     let oldest = age_ms(one, seen.now_ms).map(|age| ("oldest", format!("event stored {} ago, not decided", span(age))));
-    let runs = match rates.and_then(|rates| rates.p50_us) {
-        Some(_) => format!("half within {}, 99 % within {}", time(|c| c.p50_us), time(|c| c.p99_us)),
-        None => "-".to_owned(),
+    let runs = match rates.map(|rates| (rates.p50_us, rates.p99_us)) {
+        Some((Some(half), Some(most))) => format!("half within {}, 99 % within {}", micros(half), micros(most)),
+        Some(_) => "-".to_owned(),
+        None => known(None::<u64>),
     };
     let facts = [
         ("stream", format!("{}, consumer {}", one.stream, one.consumer)),
-        ("module", known(one.module.as_ref())),
+        ("module", one.module.clone().unwrap_or_else(|| "-".to_owned())),
         ("done/s", per_second(rates.and_then(HandlerRates::rate))),
         ("failed/s", per_second(rates.and_then(|rates| rates.failing))),
         ("runs", runs),
         ("in flight", known(one.in_flight)),
         ("pending", known(one.pending)),
         ("retrying", known(one.retrying)),
-        ("dead", one.dead.to_string()),
-        ("decided", known(one.decided.flatten())),
+        ("dead", known(one.dead)),
+        ("decided", decided(one)),
     ];
     let facts = facts.into_iter().chain(oldest);
     page.extend(facts.map(|(what, fact)| plain(format!("  {what:9}  {fact}"))));
@@ -274,7 +287,7 @@ fn alone(seen: &TopView<'_>, one: &HandlerStatus, columns: usize, page: &mut Vec
         page.extend(told.into_iter().map(plain));
     }
     let mut commands = Vec::new();
-    if one.dead > 0 {
+    if one.dead.is_some_and(|dead| dead > 0) {
         commands.push(format!("jetmesh dlq ls --group --handler {name}"));
     }
     if one.retrying.is_some_and(|count| count > 0) {
@@ -309,11 +322,19 @@ fn curve(rates: &HandlerRates, width: usize) -> String {
 
 fn per_second(rate: Option<f64>) -> String {
     match rate {
-        None => "-".to_owned(),
+        None => "?".to_owned(),
         Some(0.0) => "0".to_owned(),
         Some(rate) if rate < 10.0 => format!("{rate:.1}"),
         Some(rate) => format!("{rate:.0}"),
     }
+}
+
+/// What runs took; `-`: there were none.
+fn took(rates: Option<&HandlerRates>, of: fn(&HandlerRates) -> Option<u64>) -> String {
+    let Some(rates) = rates else {
+        return known(None::<u64>);
+    };
+    of(rates).map_or_else(|| "-".to_owned(), micros)
 }
 
 /// A time in the unit that suits it.

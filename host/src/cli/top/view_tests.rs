@@ -9,7 +9,7 @@ use super::terminal::Look;
 use super::view::{Choice, Sort, TopView, page};
 use crate::event::parse_rfc3339;
 use crate::report::sample::{HandlerSample, Sample};
-use crate::report::status::json::{DelayedStatus, HandlerState, HandlerStatus, MeshStatus};
+use crate::report::status::json::{DelayedStatus, HandlerState, HandlerStatus, MeshStatus, UnknownField};
 
 const NOW: &str = "2026-05-01T08:00:00Z";
 
@@ -31,10 +31,10 @@ fn handler(name: &str, state: HandlerState, pending: u64, dead: u64) -> HandlerS
         pending: Some(pending),
         in_flight: Some(2),
         oldest: None,
-        removed: 0,
+        removed: Some(0),
         retrying: Some(1),
         decided: Some(Some(1234)),
-        dead,
+        dead: Some(dead),
         note: (dead > 10).then(|| "its consumer delivers nothing".to_owned()),
     }
 }
@@ -50,15 +50,16 @@ fn status() -> MeshStatus {
         ],
         ledgers: Vec::new(),
         outboxes: Vec::new(),
-        delayed: DelayedStatus {
+        delayed: Some(DelayedStatus {
             waiting: 0,
             due: 0,
             late_since: None,
-        },
-        schedules: Vec::new(),
-        redrives: Vec::new(),
-        orphans: Vec::new(),
-        hosts: vec![serde_json::json!({ "id": "h1" })],
+        }),
+        schedules: Some(Vec::new()),
+        redrives: Some(Vec::new()),
+        orphans: Some(Vec::new()),
+        hosts: Some(vec![serde_json::json!({ "id": "h1" })]),
+        unknown: Vec::new(),
         warnings: vec!["stream ORDERS is nearly full".to_owned()],
     }
 }
@@ -75,7 +76,7 @@ fn rates() -> MeshRates {
             at: second * 1000,
             hosts: Vec::new(),
             handlers: BTreeMap::from([("inventory".to_owned(), of(100)), ("points".to_owned(), of(1))]),
-            denied: None,
+            unknown: None,
         });
     }
     rates
@@ -107,11 +108,11 @@ fn shown(choice: &Choice, size: (usize, usize)) -> String {
 #[test]
 fn a_wide_screen_shows_all_columns() {
     insta::assert_snapshot!(shown(&Choice::default(), (140, 12)), @r#"
-    | 08:00:00Z  mesh shop  1 host(s)  505 done/s  90012 pending  20 dead
+    | 08:00:00Z  mesh shop  1 host(s)  505+ done/s  90012 pending  20 dead
     | HANDLER       STATE     DONE/S  P50    P99    FAILED/S  IN FLIGHT  PENDING  RETRYING  DEAD  MODULE        DONE, LAST MINUTE
     > inventory     serving   500     500µs  500µs  0         2          12       1         0     64c5412009ee   ▂▅█
     | points        degraded  5.0     500µs  500µs  0         2          90000    1         17    64c5412009ee   ▂▅█
-    | notify\u202e  paused    -       -      -      -         2          0        1         3     64c5412009ee
+    | notify\u202e  paused    ?       ?      ?      ?         2          0        1         3     64c5412009ee
     |
     | points: its consumer delivers nothing
     | warning: stream ORDERS is nearly full
@@ -129,11 +130,11 @@ fn a_screen_of_80_columns_does_without_some_and_a_small_one_shows_the_handler_th
         ..Choice::default()
     };
     insta::assert_snapshot!(shown(&choice, (80, 12)), @r#"
-    | 08:00:00Z  mesh shop  1 host(s)  505 done/s  90012 pending  20 dead
+    | 08:00:00Z  mesh shop  1 host(s)  505+ done/s  90012 pending  20 dead
     | HANDLER      STATE     DONE/S  P99    PENDING  RETRYING  DEAD  DONE, LAST MINUTE
     > points       degraded  5.0     500µs  90000    1         17     ▂▅█
     | inventory    serving   500     500µs  12       1         0      ▂▅█
-    | notify\u20…  paused    -       -      0        1         3
+    | notify\u20…  paused    ?       ?      0        1         3
     |
     | points: its consumer delivers nothing
     | warning: stream ORDERS is nearly full
@@ -169,7 +170,7 @@ fn a_handler_alone_is_shown_with_the_commands_that_follow() {
         alone: true,
     };
     insta::assert_snapshot!(shown(&choice, (80, 26)), @r#"
-    | 08:00:00Z  mesh shop  1 host(s)  505 done/s  90012 pending  20 dead
+    | 08:00:00Z  mesh shop  1 host(s)  505+ done/s  90012 pending  20 dead
     |
     | points: degraded
     |   stream     ORDERS, consumer points
@@ -233,4 +234,51 @@ fn what_is_not_news_is_told_to_be_old_whether_or_not_it_is_known_why() {
     let told = |line: &str| news.iter().any(|one| one == line);
     assert!(told("  pending    0"), "{news:#?}");
     assert!(told("  oldest     event stored 3m ago, not decided"), "{news:#?}");
+}
+
+#[test]
+fn what_is_not_known_is_told_as_such_and_is_not_zero() {
+    let mut status = status();
+    status.hosts = None;
+    for one in &mut status.handlers {
+        (one.pending, one.in_flight, one.retrying, one.dead) = (None, None, None, None);
+        (one.decided, one.state) = (Some(None), HandlerState::Unknown);
+    }
+    status.unknown = vec![UnknownField::Dead.because("no answer within the time limit".to_owned())];
+    let rates = MeshRates::default();
+    let lines = |status: &MeshStatus, alone: bool| {
+        let seen = TopView {
+            status,
+            rates: &rates,
+            stale_ms: None,
+            trouble: None,
+            now_ms: parse_rfc3339(NOW).expect("a time"),
+        };
+        let choice = Choice {
+            alone,
+            ..Choice::default()
+        };
+        let page = page(&seen, &choice, (100, 24));
+        page.into_iter().map(|line| line.text).collect::<Vec<_>>()
+    };
+    let all = lines(&status, false);
+    assert_eq!(
+        all[0],
+        "08:00:00Z  mesh shop  ? host(s)  ? done/s  ? pending  ? dead"
+    );
+    let row: Vec<&str> = all[2].split_whitespace().collect();
+    assert_eq!(row[..10], ["inventory", "unknown", "?", "?", "?", "?", "?", "?", "?", "?"], "{all:#?}");
+    let why = "how many dead letters there are is not known: no answer within the time limit";
+    assert!(all.iter().any(|line| line == why), "{all:#?}");
+    let one = lines(&status, true);
+    for name in ["done/s", "failed/s", "runs", "in flight", "pending", "retrying", "dead", "decided"] {
+        let line = format!("  {name:9}  ?");
+        assert!(one.contains(&line), "{name}: {one:#?}");
+    }
+    // Some are known: it is as many at least.
+    (status.handlers[0].pending, status.handlers[0].dead) = (Some(12), Some(0));
+    assert_eq!(
+        lines(&status, false)[0],
+        "08:00:00Z  mesh shop  ? host(s)  ? done/s  12+ pending  0+ dead"
+    );
 }

@@ -98,10 +98,10 @@ class Live extends EventTarget {
 
   take(sample) {
     this.hosts = sample.hosts;
-    this.state = sample.denied ? "denied" : "live";
-    this.why = sample.denied ?? "";
+    this.state = sample.unknown ? "unknown" : "live";
+    this.why = sample.unknown ?? "";
     for (const name of this.handlers.keys()) if (!(name in sample.handlers)) this.handlers.delete(name);
-    let [rate, failed] = [0, 0];
+    let [rate, failed] = sample.unknown ? [NaN, NaN] : [0, 0];
     for (const [name, one] of Object.entries(sample.handlers)) {
       let handler = this.handlers.get(name);
       if (!handler) this.handlers.set(name, (handler = new Handler()));

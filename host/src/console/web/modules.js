@@ -9,7 +9,7 @@ export function modules(main) {
   const load = async () => {
     try {
       const answer = await get("modules");
-      put(body, answer.denied ? h("p", { class: "note bad" }, answer.denied) : null, handlersCard(answer), hostsCard(answer));
+      put(body, handlersCard(answer), hostsCard(answer));
     } catch (failed) {
       put(body, h("p", { class: "note bad", role: "alert" }, `The hosts could not be asked: ${failed.message}`));
     }

@@ -14,7 +14,7 @@ const EVERY = 5000;
 const SHARE = 10;
 /** Rows that are shown; a filter finds the others. */
 const ROWS_MAX = 200;
-const STATES = { serving: "ok", paused: "hold", degraded: "warn", connecting: "warn", starting: "warn", stopped: "bad", unserved: "bad" };
+const STATES = { serving: "ok", paused: "hold", degraded: "warn", connecting: "warn", starting: "warn", stopped: "bad", unserved: "bad", unknown: "warn" };
 
 const COLUMNS = [
   ["handler", "Handler", (row) => row.name],
@@ -47,8 +47,9 @@ export function now(main) {
   let [status, dead, drawn, mesh] = [null, null, null, null];
   const sampled = () => {
     const unknown = live.state !== "live";
-    tiles[0].set(rate(live.rate.last), live.rate.list());
-    tiles[1].set(rate(live.failed.last), live.failed.list(), live.failed.last > 0 ? "warn" : "");
+    const [done, failed] = unknown ? [NaN, NaN] : [live.rate.last, live.failed.last];
+    tiles[0].set(rate(done), live.rate.list());
+    tiles[1].set(rate(failed), live.failed.list(), failed > 0 ? "warn" : "");
     const hosts = main.querySelector("#hosts");
     if (hosts) text(hosts, unknown ? live.why : live.hosts.length ? `${plural(live.hosts.length, "host")} answer${live.hosts.length === 1 ? "s" : ""}` : "no host answers");
     table.update(status, dead, mesh);
@@ -59,9 +60,9 @@ export function now(main) {
       status = await get("status");
       text(read, `What waits was asked ${new Date().toISOString().slice(11, 19)}Z`);
       look(read, "");
-      const sum = (key) => status.handlers.reduce((all, one) => all + (one[key] ?? 0), 0);
+      const sum = (key) => total(status.handlers.map((one) => one[key]));
       const oldest = status.handlers.map((one) => one.oldest).filter(Boolean).sort()[0];
-      tiles[2].set(count(sum("pending")), null, "", oldest ? `oldest ${span(Date.now() - Date.parse(oldest))}` : `${count(sum("in_flight"))} in flight`);
+      tiles[2].set(sum("pending"), null, "", oldest ? `oldest ${span(Date.now() - Date.parse(oldest))}` : `${sum("in_flight")} in flight`);
       put(notes, attention(status, dead));
     } catch (failed) {
       text(read, `What waits is not known: ${failed.message}`);
@@ -71,6 +72,7 @@ export function now(main) {
   }), rhythm(async () => {
     try {
       dead = await get("dead");
+      if (!dead.dead) throw new Error(dead.unknown[0].why);
       const all = Object.values(dead.dead).reduce((sum, one) => sum + one, 0);
       tiles[3].set(count(all), null, all > 0 ? "bad" : "", `counted ${new Date().toISOString().slice(11, 19)}Z`);
       dispatchEvent(new CustomEvent("dead", { detail: all }));
@@ -93,6 +95,13 @@ export function now(main) {
     for (const end of stop) end();
     live.removeEventListener("sample", sampled);
   };
+}
+
+/** A sum; with a `+` if some of it is not known. */
+function total(all) {
+  const known = all.filter((one) => one !== null);
+  if (known.length === 0 && all.length > 0) return "–";
+  return count(known.reduce((sum, one) => sum + one, 0)) + (known.length < all.length ? "+" : "");
 }
 
 /** Asks every five seconds, or less often where asking takes long; not for a page that is not seen. Returns what ends it. */
@@ -140,7 +149,8 @@ function attention(status, dead) {
     if (one.relay.state !== "works") lines.push(["bad", `the relay of ${one.ledger} is ${one.relay.state}: ${one.relay.why}`]);
   }
   for (const one of status.outboxes) if (one.why) lines.push(["", `outbox ${one.outbox} is ${one.state}: ${one.why}`]);
-  if (status.delayed.late_since) lines.push(["bad", `delayed events are late since ${ago(status.delayed.late_since)}: no host publishes them`]);
+  if (status.delayed?.late_since) lines.push(["bad", `delayed events are late since ${ago(status.delayed.late_since)}: no host publishes them`]);
+  for (const one of status.unknown) lines.push(["bad", `${one.what} is not known: ${one.why}`]);
   for (const one of [...status.warnings, ...(dead?.warnings ?? [])]) lines.push(["", one]);
   return lines.slice(0, 12).map(([kind, line]) => h("p", { class: `note ${kind}` }, line))
     .concat(lines.length > 12 ? [h("p", { class: "note" }, `and ${lines.length - 12} more: jetmesh status shows all`)] : []);

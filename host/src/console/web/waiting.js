@@ -103,10 +103,15 @@ function pause(name, load) {
       h("div", { class: "pair" }, h("div", { class: "field" }, h("label", { for: "p-reason" }, "Reason"), reason), h("div", { class: "field" }, h("label", { for: "p-lasts" }, "For how long"), lasts)), line],
     act: async () => {
       const [done] = await post("pause", { handler: name, reason: reason.value.trim() || null, lasts: lasts.value.trim() || null });
-      toast(`${name} is paused.${done.hosts_behind.length ? ` Hosts that have not reported yet that they obey: ${done.hosts_behind.join(", ")}.` : ""}`);
+      toast(`${name} is paused.${behind(done.hosts_behind)}`);
       load();
     },
   });
+}
+
+function behind(hosts) {
+  if (!hosts) return " It is not known whether the hosts obey already: they cannot be asked.";
+  return hosts.length ? ` Hosts that have not reported yet that they obey: ${hosts.join(", ")}.` : "";
 }
 
 function resume(name, load) {

@@ -2,13 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use serde::Deserialize as _;
 use serde_json::Value;
 
 use super::json::{HandlerState, HandlerStatus, LedgerState, LedgerStatus, ServedModule};
-use crate::broker::kv::kv_stream;
-use crate::broker::{self, By, Connection};
+use crate::broker::{self, Connection};
 use crate::event::{EventId, rfc3339};
-use crate::ledger::core::entry::{Head, Subjects};
 use crate::mesh_streams::pauses::HandlerPause;
 use crate::micro::settings::Difference;
 use crate::micro::told;
@@ -17,7 +16,8 @@ use crate::trace::over::Over;
 
 /// The hosts that answer.
 pub struct Hosts<'a> {
-    pub any: bool,
+    /// `None`: which hosts there are is not known.
+    pub any: Option<bool>,
     /// The handler in the hosts' reports.
     pub endpoints: &'a [&'a Value],
 }
@@ -33,12 +33,12 @@ struct HandlerTold<'a> {
 pub struct Known<'a> {
     /// How its ledger stands.
     pub ledger: Option<&'a LedgerStatus>,
-    /// Letters of it that wait for a person.
-    pub dead: u64,
+    /// Letters of it that wait for a person; `None`: that is not known.
+    pub dead: Option<u64>,
     /// What its hosts do not agree on.
     pub differs: Option<Difference>,
     /// The pause by a person.
-    pub paused: Option<&'a HandlerPause>,
+    pub paused: Option<HandlerPause>,
     /// Events of which there are attempt records; `None`: that is not known.
     pub tried: Option<&'a [EventId]>,
 }
@@ -48,17 +48,23 @@ pub async fn stand(connection: &Connection, handler: &Handler, hosts: &Hosts<'_>
     let modules = modules(hosts.endpoints);
     let digests: Vec<&str> = modules.iter().map(|one| one.module.as_str()).collect();
     let best = best(hosts);
-    let over = Over::of(connection, handler).await.ok();
+    let (over, unread) = match Over::of(connection, handler).await {
+        Ok(over) => (Some(over), None),
+        Err(error) => (None, Some(format!("what is decided of its events is not known: {error}"))),
+    };
     let decided = || over.as_ref().map(|over| over.floor.done + over.floor.dead);
     // As `jetmesh retrying` lists them.
-    let waits = |event: &&EventId| over.as_ref().is_none_or(|over| !over.is(&event.to_string()));
+    let retrying = known.tried.zip(over.as_ref()).map(|(tried, over)| {
+        let waits = |event: &&EventId| !over.is(&event.to_string());
+        tried.iter().filter(waits).count()
+    });
     let mut status = HandlerStatus {
         handler: handler.name.clone(),
         stream: handler.stream.clone(),
         consumer: handler.consumer.clone(),
         state: best.state,
         since: best.since.map(str::to_owned),
-        paused: known.paused.cloned(),
+        paused: known.paused,
         why: best.why.map(str::to_owned),
         hindered: told::hindered(hosts.endpoints),
         circuits: told::circuits(hosts.endpoints),
@@ -69,7 +75,7 @@ pub async fn stand(connection: &Connection, handler: &Handler, hosts: &Hosts<'_>
         in_flight: None,
         oldest: None,
         removed: removed(hosts.endpoints),
-        retrying: known.tried.map(|tried| tried.iter().filter(waits).count()),
+        retrying,
         decided: handler.ledger.is_some().then(decided),
         dead: known.dead,
         note: None,
@@ -88,7 +94,7 @@ pub async fn stand(connection: &Connection, handler: &Handler, hosts: &Hosts<'_>
             status.why.clone_from(&ledger.why);
         }
     }
-    if let Some(pause) = known.paused
+    if let Some(pause) = &status.paused
         && matches!(status.state, HandlerState::Serving | HandlerState::Degraded)
     {
         status.state = HandlerState::Paused;
@@ -104,6 +110,9 @@ pub async fn stand(connection: &Connection, handler: &Handler, hosts: &Hosts<'_>
         }
         Ok(Some(why)) => status.note = Some(why),
         Err(error) => status.note = Some(format!("NATS gives no information on its consumer: {error}")),
+    }
+    if status.note.is_none() {
+        status.note = unread;
     }
     status
 }
@@ -143,21 +152,30 @@ fn best<'a>(hosts: &Hosts<'a>) -> HandlerTold<'a> {
             let data = &endpoint["data"];
             (state, data["why"].as_str(), data["since"].as_str())
         }
-        None if !hosts.any => (HandlerState::Unserved, Some("no host answers"), None),
-        None => {
-            let why = "no host that answers has it in its configuration";
-            (HandlerState::Unserved, Some(why), None)
-        }
+        None => match hosts.any {
+            None => (HandlerState::Unknown, Some("it is not known which hosts there are"), None),
+            Some(false) => (HandlerState::Unserved, Some("no host answers"), None),
+            Some(true) => {
+                let why = "no host that answers has it in its configuration";
+                (HandlerState::Unserved, Some(why), None)
+            }
+        },
     };
     HandlerTold { state, why, since }
 }
 
 /// What the stream has removed before it was delivered. Each host sees all of it, but only since it started.
-fn removed(endpoints: &[&Value]) -> u64 {
+fn removed(endpoints: &[&Value]) -> Option<u64> {
     let counts = endpoints
         .iter()
         .filter_map(|endpoint| endpoint["data"]["removed"].as_u64());
-    counts.max().unwrap_or(0)
+    counts.max()
+}
+
+/// The pause that its hosts obey.
+pub fn obeyed(endpoints: &[&Value]) -> Option<HandlerPause> {
+    let mut told = endpoints.iter().map(|endpoint| &endpoint["data"]["paused"]);
+    told.find_map(|pause| HandlerPause::deserialize(pause).ok())
 }
 
 /// The modules that hosts serve it with: how many do, and since when all of these.
@@ -176,15 +194,6 @@ fn modules(endpoints: &[&Value]) -> Vec<ServedModule> {
         since: since.map(str::to_owned),
     };
     modules.into_iter().map(told).collect()
-}
-
-/// The ledger's head.
-pub(super) async fn head(connection: &Connection, ledger: &str) -> Result<Head, broker::Error> {
-    let subject = Subjects::new(ledger).head();
-    let stored = connection.stored(&kv_stream(ledger), By::Last(&subject)).await?;
-    Ok(stored
-        .and_then(|stored| serde_json::from_slice(&stored.payload).ok())
-        .unwrap_or_default())
 }
 
 /// The counts of its consumer, and what is wrong there.

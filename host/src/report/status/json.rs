@@ -23,21 +23,77 @@ pub struct MeshStatus {
     pub handlers: Vec<HandlerStatus>,
     pub ledgers: Vec<LedgerStatus>,
     pub outboxes: Vec<OutboxStatus>,
-    pub delayed: DelayedStatus,
-    /// What the mesh emits by itself at certain times.
-    pub schedules: Vec<ScheduleJson>,
-    /// Dead letters that the mesh replays by itself, by handler.
-    pub redrives: Vec<RedriveJson>,
-    /// Consumers of this mesh whose handler is not in the configuration.
-    pub orphans: Vec<Orphan>,
-    /// Every host that answers, as `nats micro stats` has it.
-    #[schemars(with = "Vec<Stats>")]
-    pub hosts: Vec<Value>,
-    /// Limits that would remove dead letters, limits that are nearly reached, and what could not be asked.
+    /// null: not known.
+    pub delayed: Option<DelayedStatus>,
+    /// What the mesh emits by itself at certain times; null: not known.
+    pub schedules: Option<Vec<ScheduleJson>>,
+    /// Dead letters that the mesh replays by itself, by handler; null: not known.
+    pub redrives: Option<Vec<RedriveJson>>,
+    /// Consumers of this mesh whose handler is not in the configuration; null: not known.
+    pub orphans: Option<Vec<Orphan>>,
+    /// Every host that answers, as `nats micro stats` has it; null: not known.
+    #[schemars(with = "Option<Vec<Stats>>")]
+    pub hosts: Option<Vec<Value>>,
+    /// What is not known: it is null above, and not zero.
+    pub unknown: Vec<UnknownJson>,
+    /// Limits that would remove dead letters, and limits that are nearly reached.
     pub warnings: Vec<String>,
 }
 
-/// A handler; what counts is absent while its consumer is not there.
+/// What could not be asked, and why.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub struct UnknownJson {
+    pub field: UnknownField,
+    /// The field in words.
+    pub what: &'static str,
+    pub why: String,
+}
+
+/// A field of the status. `limits`: which limits are nearly reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+pub enum UnknownField {
+    #[serde(rename = "hosts")]
+    Hosts,
+    #[serde(rename = "handlers.dead")]
+    Dead,
+    #[serde(rename = "handlers.retrying")]
+    Retrying,
+    #[serde(rename = "handlers.paused")]
+    Paused,
+    #[serde(rename = "delayed")]
+    Delayed,
+    #[serde(rename = "schedules")]
+    Schedules,
+    #[serde(rename = "redrives")]
+    Redrives,
+    #[serde(rename = "orphans")]
+    Orphans,
+    #[serde(rename = "limits")]
+    Limits,
+}
+
+impl UnknownField {
+    fn words(self) -> &'static str {
+        match self {
+            UnknownField::Hosts => "which hosts there are",
+            UnknownField::Dead => "how many dead letters there are",
+            UnknownField::Retrying => "how many events are retried",
+            UnknownField::Paused => "which handlers are paused",
+            UnknownField::Delayed => "how many delayed events there are",
+            UnknownField::Schedules => "how schedules stand",
+            UnknownField::Redrives => "how redrives stand",
+            UnknownField::Orphans => "which consumers have no handler",
+            UnknownField::Limits => "which limits are nearly reached",
+        }
+    }
+
+    pub fn because(self, why: String) -> UnknownJson {
+        let what = self.words();
+        UnknownJson { field: self, what, why }
+    }
+}
+
+/// A handler.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct HandlerStatus {
     pub handler: String,
@@ -49,7 +105,8 @@ pub struct HandlerStatus {
     /// Since when it stands so.
     #[schemars(extend("format" = "date-time"))]
     pub since: Option<String>,
-    /// The pause by a person; null: it is not paused. A handler that does not serve can be paused too.
+    /// The pause by a person; null: it is not paused. A handler that does not serve can be paused too. If the stored pauses
+    /// cannot be read, this is what the hosts obey.
     pub paused: Option<HandlerPause>,
     /// Why it does not serve, or why some of its events cannot go on.
     pub why: Option<String>,
@@ -59,7 +116,7 @@ pub struct HandlerStatus {
     /// Its circuits that are open, one for each host.
     #[schemars(with = "Vec<CircuitJson>")]
     pub circuits: Vec<Value>,
-    /// Digest of the module that the hosts run, several with commas; null: no host answers.
+    /// Digest of the module that the hosts run, several with commas; null: no host has told it.
     pub module: Option<String>,
     /// The modules that the hosts run; more than one outside of a rolling update is a mistake.
     pub modules: Vec<ServedModule>,
@@ -68,27 +125,23 @@ pub struct HandlerStatus {
     pub modules_not_taken: Vec<Value>,
     /// What its hosts do not agree on; null: nothing.
     pub settings_differ: Option<Difference>,
-    /// Not delivered yet.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "u64")]
+    /// Not delivered yet; null: not known, because its consumer is not there or NATS does not tell. `why` or `note` says which.
     pub pending: Option<u64>,
-    /// Delivered and not answered.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "u64")]
+    /// Delivered and not answered; null: not known.
     pub in_flight: Option<u64>,
-    /// When the oldest event was stored that is pending or in flight; null: none is.
+    /// When the oldest event was stored that is pending or in flight; null: none is, or it is not known whether one is.
     #[schemars(extend("format" = "date-time"))]
     pub oldest: Option<String>,
     /// Messages that its stream has removed before they were delivered, as far as the hosts that answer have seen since they
-    /// started.
-    pub removed: u64,
-    /// Events that have failed and are not decided, as `jetmesh retrying` lists them; null: it cannot be known.
+    /// started; null: no host has told it.
+    pub removed: Option<u64>,
+    /// Events that have failed and are not decided, as `jetmesh retrying` lists them; null: not known.
     pub retrying: Option<usize>,
     /// Done or dead, by the ledger; absent without a ledger, null if the ledger cannot be read.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub decided: Option<Option<u64>>,
-    /// Dead letters that wait for a person.
-    pub dead: u64,
+    /// Dead letters that wait for a person; null: not known.
+    pub dead: Option<u64>,
     /// What is out of the ordinary.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String")]
@@ -107,6 +160,8 @@ pub enum HandlerState {
     Starting,
     Stopped,
     Unserved,
+    /// It is not known whether a host serves it.
+    Unknown,
 }
 
 impl HandlerState {
@@ -118,7 +173,8 @@ impl HandlerState {
             | HandlerState::Connecting
             | HandlerState::Starting
             | HandlerState::Stopped
-            | HandlerState::Unserved => false,
+            | HandlerState::Unserved
+            | HandlerState::Unknown => false,
         }
     }
 }
@@ -144,7 +200,7 @@ pub struct LedgerStatus {
     pub state: LedgerState,
     #[schemars(extend("format" = "date-time"))]
     pub since: Option<String>,
-    /// Why it does not work.
+    /// Why it does not work, or why that is not known.
     pub why: Option<String>,
     /// What carries its consequences out.
     pub relay: RelayStatus,
@@ -155,6 +211,7 @@ pub struct LedgerStatus {
 pub enum LedgerState {
     Works,
     Stopped,
+    Unknown,
 }
 
 /// The relay of a ledger.
@@ -162,7 +219,7 @@ pub enum LedgerState {
 pub struct RelayStatus {
     pub state: RelayStanding,
     pub why: Option<String>,
-    /// Messages of consequences that are not confirmed; null: it cannot be known.
+    /// Messages of consequences that are not confirmed; null: not known.
     pub waiting: Option<u64>,
     /// When the oldest of them was stored.
     #[schemars(extend("format" = "date-time"))]

@@ -1,57 +1,71 @@
 //! The state of one ledger, and which of its consequences wait to be published.
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use super::handler::head;
 use super::json::{LedgerState, LedgerStatus, RelayStanding, RelayStatus};
 use crate::broker::error::Code;
 use crate::broker::kv::kv_stream;
 use crate::broker::{self, By, Connection};
 use crate::event::clock::now_ms;
-use crate::event::parse_rfc3339;
+use crate::event::{parse_rfc3339, rfc3339};
 use crate::ledger::core::entry::Subjects;
 use crate::ledger::relay;
+use crate::ledger::store::read::head;
 use crate::plan::Plan;
 
 /// A consequence that has waited for this time is late.
 pub const LATE_MS: u64 = 15_000;
 
-/// One ledger.
-pub async fn stand(connection: &Connection, plan: &Plan, name: &str, hosts: &[Value]) -> LedgerStatus {
+/// One ledger. `hosts`: what they answer; `None`: not known.
+pub async fn stand(connection: &Connection, plan: &Plan, name: &str, hosts: Option<&[Value]>) -> LedgerStatus {
     let trouble = hosts
-        .iter()
+        .into_iter()
+        .flatten()
         .flat_map(|host| host["data"]["ledgers"].as_array().into_iter().flatten())
         .find(|ledger| ledger["ledger"] == name && !ledger["error"].is_null());
-    let at_nats = match connection.stream(&kv_stream(name)).await {
-        Ok(Some(_)) => head(connection, name).await.err().map(|error| error.to_string()),
-        Ok(None) => Some(format!(
-            "its bucket {name} (stream {}) is not there: a host that starts makes it, unless a handler has decided something \
-             there; then restore it from a backup",
-            kv_stream(name)
-        )),
-        Err(error) => Some(error.to_string()),
-    };
     let of = |trouble: &Value, key: &str| trouble["error"][key].as_str().map(str::to_owned);
-    let (since, why) = match trouble {
-        Some(trouble) => (of(trouble, "since"), of(trouble, "why")),
-        None => (None, at_nats),
+    let (state, since, why) = match trouble {
+        Some(trouble) => (LedgerState::Stopped, of(trouble, "since"), of(trouble, "why")),
+        None => {
+            let (state, why) = at_nats(connection, name).await;
+            (state, None, why)
+        }
     };
     LedgerStatus {
         ledger: name.to_owned(),
-        state: if why.is_some() {
-            LedgerState::Stopped
-        } else {
-            LedgerState::Works
-        },
+        state,
         since,
         why,
         relay: relay(connection, plan, name, hosts).await,
     }
 }
 
-async fn relay(connection: &Connection, plan: &Plan, name: &str, hosts: &[Value]) -> RelayStatus {
+/// Whether a ledger can be used, by what is stored of it, and why not.
+async fn at_nats(connection: &Connection, name: &str) -> (LedgerState, Option<String>) {
+    let stream = kv_stream(name);
+    let found = match connection.stream(&stream).await {
+        Ok(Some(_)) => head(connection, &stream, &Subjects::new(name)).await.map(|_| true),
+        Ok(None) => Ok(false),
+        Err(error) => Err(error),
+    };
+    match found {
+        Ok(true) => (LedgerState::Works, None),
+        Ok(false) => {
+            let why = format!(
+                "its bucket {name} (stream {stream}) is not there: a host that starts makes it, unless a handler has decided \
+                 something there; then restore it from a backup"
+            );
+            (LedgerState::Stopped, Some(why))
+        }
+        Err(error @ broker::Error::Unreadable { .. }) => (LedgerState::Stopped, Some(error.to_string())),
+        Err(error) => (LedgerState::Unknown, Some(error.to_string())),
+    }
+}
+
+async fn relay(connection: &Connection, plan: &Plan, name: &str, hosts: Option<&[Value]>) -> RelayStatus {
     let relays: Vec<&Value> = hosts
-        .iter()
+        .into_iter()
+        .flatten()
         .flat_map(|host| host["relays"].as_array().into_iter().flatten())
         .filter(|relay| relay["ledger"] == name)
         .collect();
@@ -90,9 +104,12 @@ async fn relay(connection: &Connection, plan: &Plan, name: &str, hosts: &[Value]
         }
     };
     let oldest = status.oldest.as_deref().and_then(parse_rfc3339);
-    let late = waiting > 0 && oldest.is_none_or(|at| now_ms().saturating_sub(at) > LATE_MS);
+    let late = waiting > 0 && oldest.is_some_and(|at| now_ms().saturating_sub(at) > LATE_MS);
     let error = relays.iter().find_map(|relay| relay["error"]["why"].as_str());
-    let (state, why) = if relays.is_empty() && (waiting > 0 || !hosts.is_empty()) {
+    let (state, why) = if hosts.is_none() {
+        let why = "it is not known which hosts there are".to_owned();
+        (RelayStanding::Unknown, why)
+    } else if relays.is_empty() && (waiting > 0 || hosts.is_some_and(|hosts| !hosts.is_empty())) {
         let why = match plan.relay {
             true => "no host that answers relays it",
             false => "no host relays it: `relay = false` here, and no host that answers has a relay",
@@ -149,12 +166,7 @@ async fn waits(connection: &Connection, name: &str) -> Result<Waits, broker::Err
         Some(_) if waiting > 0 => {}
         Some(_) | None => return Ok(Waits::Known(waiting, None)),
     }
-    let ask = json!({ "seq": floor + 1, "next_by_subj": outs });
     // It may have been published by now.
-    let found = connection
-        .api::<Value>(&format!("STREAM.MSG.GET.{stream}"), &ask)
-        .await
-        .ok();
-    let time = found.and_then(|found| Some(found["message"]["time"].as_str()?.to_owned()));
-    Ok(Waits::Known(waiting, time))
+    let oldest = connection.stored_next(&stream, floor + 1, &outs).await?;
+    Ok(Waits::Known(waiting, oldest.map(|oldest| rfc3339(oldest.time_ms))))
 }

@@ -6,15 +6,17 @@ pub mod json;
 mod ledger;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::fmt::Display;
 
 use serde_json::Value;
 
-use self::json::{DelayedStatus, HandlerStatus, LedgerState, LedgerStatus, MeshStatus, Orphan, RelayStanding};
+use self::json::{
+    DelayedStatus, HandlerStatus, LedgerState, LedgerStatus, MeshStatus, Orphan, RelayStanding, UnknownField, UnknownJson,
+};
 use super::outbox::{self, OutboxStatus};
-use super::redrive::{self, RedriveJson, RedriveStanding};
+use super::redrive::{self, RedriveStanding};
 use super::schedule::{self, ScheduleStanding};
 use crate::broker::consumer::{META_HANDLER, META_MESH};
-use crate::broker::error::Code;
 use crate::broker::provision::DEAD;
 use crate::broker::{self, Connection, limits};
 use crate::dlq::select::{self, Unread};
@@ -37,51 +39,54 @@ pub async fn look(plan: &Plan) -> Result<MeshStatus, broker::Error> {
 
 /// The same over a connection that is there.
 pub async fn look_over(connection: &Connection, plan: &Plan) -> MeshStatus {
-    let mut warnings = Vec::new();
-    let counts = dead_letters(connection, plan, &mut warnings).await;
-    look_with(connection, plan, counts, warnings).await
+    let mut remarks = Remarks::default();
+    let letters = dead_letters(connection, plan, &mut remarks).await;
+    look_with(connection, plan, letters, remarks).await
 }
 
-/// The same with dead letters as they were counted before, and what was to be warned of then.
+/// The same with dead letters as they were counted before, and what was remarked then. `None`: not known.
 pub async fn look_with(
     connection: &Connection,
     plan: &Plan,
-    (dead, tallies): LetterCounts,
-    mut warnings: Vec<String>,
+    letters: Option<LetterCounts>,
+    mut remarks: Remarks,
 ) -> MeshStatus {
-    let asked = std::time::Instant::now();
-    let hosts = micro::hosts(connection, &plan.mesh, "STATS").await;
-    let denied = micro::denied(connection, &plan.mesh, "STATS", asked);
-    warnings.splice(0..0, denied);
+    let (dead, tallies) = letters.unzip();
+    let hosts = remarks.known(UnknownField::Hosts, micro::hosts(connection, &plan.mesh).await);
     let mut ledgers = Vec::new();
     for name in plan.ledgers() {
-        ledgers.push(ledger::stand(connection, plan, name, &hosts).await);
+        ledgers.push(ledger::stand(connection, plan, name, hosts.as_deref()).await);
     }
-    let tried = match attempts::by_handler(connection).await {
-        Err(error) if error.code() == Some(Code::STREAM_NOT_FOUND) => None,
-        tried => or_warning(tried, &mut warnings),
+    let tried = remarks.known(UnknownField::Retrying, attempts::by_handler(connection).await);
+    let pauses = remarks.known(UnknownField::Paused, pauses::load(connection, now_ms()).await);
+    let known = HandlersKnown {
+        hosts: hosts.as_deref(),
+        ledgers: &ledgers,
+        dead: dead.as_ref(),
+        pauses: pauses.as_ref(),
+        tried: tried.as_ref(),
     };
-    let pauses = or_warning(pauses::load(connection, now_ms()).await, &mut warnings).unwrap_or_default();
-    let known = (&dead, &pauses);
-    let handlers = handlers(connection, plan, &hosts, &ledgers, known, tried.as_ref()).await;
-    let near = or_warning(limits::near(connection, plan).await, &mut warnings);
-    warnings.extend(near.unwrap_or_default());
-    let orphans = orphans_without_host(connection, plan, &hosts, &mut warnings).await;
+    let handlers = handlers(connection, plan, &known).await;
+    let near = remarks.known(UnknownField::Limits, limits::near(connection, plan).await);
+    remarks.warnings.extend(near.into_iter().flatten());
+    let orphans = orphans_without_host(connection, plan, hosts.as_deref(), &mut remarks).await;
     let mut outboxes = Vec::new();
     for one in &plan.outboxes {
-        outboxes.push(outbox::stand(connection, one, &hosts).await);
+        outboxes.push(outbox::stand(connection, one, hosts.as_deref()).await);
     }
-    let delayed = delayed_events(connection, &mut warnings).await;
-    let (schedules, unread) = or_warning(schedule::all(connection, plan).await, &mut warnings).unwrap_or_default();
-    let redrives = redrives(connection, plan, &tallies, &mut warnings).await;
-    let late = schedules.iter().any(|one| one.state == ScheduleStanding::Late)
-        || redrives.iter().any(|one| one.state == RedriveStanding::Late);
-    warnings.extend(unread);
+    let delayed = remarks.known(UnknownField::Delayed, delayed_events(connection).await);
+    let schedules = remarks.known(UnknownField::Schedules, schedule::all(connection, plan).await);
+    let (schedules, unread) = schedules.unzip();
+    remarks.warnings.extend(unread.into_iter().flatten());
+    let redrives = redrive::all(connection, plan, tallies.as_ref(), now_ms()).await;
+    let redrives = remarks.known(UnknownField::Redrives, redrives);
     let works =
         |ledger: &LedgerStatus| ledger.state == LedgerState::Works && ledger.relay.state == RelayStanding::Works;
-    let serves = !hosts.is_empty()
-        && delayed.late_since.is_none()
-        && !late
+    // What is not known does not serve.
+    let serves = hosts.as_ref().is_some_and(|hosts| !hosts.is_empty())
+        && delayed.as_ref().is_some_and(|delayed| delayed.late_since.is_none())
+        && none(&schedules, |one| one.state == ScheduleStanding::Late)
+        && none(&redrives, |one| one.state == RedriveStanding::Late)
         && handlers.iter().all(|handler| handler.state.serves())
         && ledgers.iter().all(works)
         && outboxes.iter().all(OutboxStatus::serves);
@@ -96,18 +101,42 @@ pub async fn look_with(
         redrives,
         orphans,
         hosts,
-        warnings,
+        unknown: remarks.unknown,
+        warnings: remarks.warnings,
     }
 }
 
-async fn handlers(
-    connection: &Connection,
-    plan: &Plan,
-    hosts: &[Value],
-    ledgers: &[LedgerStatus],
-    (dead, pauses): (&BTreeMap<String, u64>, &Pauses),
-    tried: Option<&BTreeMap<String, Vec<EventId>>>,
-) -> Vec<HandlerStatus> {
+/// Whether it is known that there is none of these.
+fn none<T>(all: &Option<Vec<T>>, these: impl Fn(&T) -> bool) -> bool {
+    all.as_ref().is_some_and(|all| !all.iter().any(these))
+}
+
+/// What a person should know besides the figures.
+#[derive(Debug, Default)]
+pub struct Remarks {
+    pub unknown: Vec<UnknownJson>,
+    pub warnings: Vec<String>,
+}
+
+impl Remarks {
+    /// What was asked for; an error is remarked.
+    fn known<T>(&mut self, field: UnknownField, asked: Result<T, impl Display>) -> Option<T> {
+        let remark = |error| self.unknown.push(field.because(format!("{error:#}")));
+        asked.map_err(remark).ok()
+    }
+}
+
+/// What is known of all handlers; `None`: it is not known.
+struct HandlersKnown<'a> {
+    hosts: Option<&'a [Value]>,
+    ledgers: &'a [LedgerStatus],
+    dead: Option<&'a BTreeMap<String, u64>>,
+    pauses: Option<&'a Pauses>,
+    tried: Option<&'a BTreeMap<String, Vec<EventId>>>,
+}
+
+async fn handlers(connection: &Connection, plan: &Plan, all: &HandlersKnown<'_>) -> Vec<HandlerStatus> {
+    let hosts = all.hosts.unwrap_or_default();
     let mut by_name: HashMap<&str, Vec<&Value>> = HashMap::new();
     for endpoint in endpoints(hosts) {
         let name = endpoint["name"].as_str().unwrap_or_default();
@@ -118,83 +147,65 @@ async fn handlers(
     for handler in &plan.handlers {
         let name = handler.name.as_str();
         let told = handler::Hosts {
-            any: !hosts.is_empty(),
+            any: all.hosts.map(|hosts| !hosts.is_empty()),
             endpoints: by_name.get(name).map_or(&[], Vec::as_slice),
         };
         let known = handler::Known {
-            ledger: ledgers.iter().find(|l| Some(&l.ledger) == handler.ledger.as_ref()),
+            ledger: all.ledgers.iter().find(|l| Some(&l.ledger) == handler.ledger.as_ref()),
             differs: differences.remove(name),
-            dead: dead.get(name).copied().unwrap_or(0),
-            paused: pauses.get(name),
-            tried: tried.map(|tried| tried.get(name).map_or(&[][..], Vec::as_slice)),
+            dead: all.dead.map(|dead| dead.get(name).copied().unwrap_or(0)),
+            paused: match all.pauses {
+                Some(pauses) => pauses.get(name).cloned(),
+                None => handler::obeyed(told.endpoints),
+            },
+            tried: all.tried.map(|tried| tried.get(name).map_or(&[][..], Vec::as_slice)),
         };
         handlers.push(handler::stand(connection, handler, &told, known).await);
     }
     handlers
 }
 
-async fn redrives(
-    connection: &Connection,
-    plan: &Plan,
-    tallies: &BTreeMap<String, RedriveTally>,
-    warnings: &mut Vec<String>,
-) -> Vec<RedriveJson> {
-    let all = redrive::all(connection, plan, tallies, now_ms()).await;
-    all.unwrap_or_else(|error| {
-        warnings.push(error.to_string());
-        Vec::new()
-    })
-}
-
-/// How many dead letters each handler has, and how they stand with its redrive. What keeps them from being counted is a warning.
-pub async fn dead_letters(connection: &Connection, plan: &Plan, warnings: &mut Vec<String>) -> LetterCounts {
+/// How many dead letters each handler has, and how they stand with its redrive. `None`: what keeps them from being counted is
+/// remarked.
+pub async fn dead_letters(connection: &Connection, plan: &Plan, remarks: &mut Remarks) -> Option<LetterCounts> {
     let dead = connection.stream(DEAD).await;
-    match &dead {
-        Ok(Some(dead)) => warnings.extend(retention::warnings(dead, plan.mesh_bytes_max)),
-        Ok(None) => {}
-        Err(error) => warnings.push(format!("dead letters cannot be counted: {error}")),
-    }
-    match dead {
-        Ok(Some(_)) => {
-            let counted = or_warning(letters(connection, plan).await, warnings);
-            let (counts, unread) = counted.unwrap_or_default();
-            warnings.extend(unread.told());
-            counts
-        }
-        Ok(None) | Err(_) => LetterCounts::default(),
-    }
+    let Some(dead) = remarks.known(UnknownField::Dead, dead)? else {
+        return Some(LetterCounts::default());
+    };
+    remarks.warnings.extend(retention::warnings(&dead, plan.mesh_bytes_max));
+    let counted = letters(connection, plan).await;
+    let (counts, unread) = remarks.known(UnknownField::Dead, counted)?;
+    remarks.warnings.extend(unread.told());
+    Some(counts)
 }
 
 /// Consumers of this mesh whose handler no host serves.
 async fn orphans_without_host(
     connection: &Connection,
     plan: &Plan,
-    hosts: &[Value],
-    warnings: &mut Vec<String>,
-) -> Vec<Orphan> {
-    let mut orphans = or_warning(orphans(connection, plan).await, warnings).unwrap_or_default();
+    hosts: Option<&[Value]>,
+    remarks: &mut Remarks,
+) -> Option<Vec<Orphan>> {
     // Another configuration's handler, which a host serves, is no orphan.
+    let hosts = hosts?;
+    let mut orphans = remarks.known(UnknownField::Orphans, orphans(connection, plan).await)?;
     let served = |orphan: &Orphan| endpoints(hosts).any(|endpoint| endpoint["name"] == orphan.handler.as_str());
     orphans.retain(|orphan| !served(orphan));
-    orphans
+    Some(orphans)
 }
 
-async fn delayed_events(connection: &Connection, warnings: &mut Vec<String>) -> DelayedStatus {
-    let (waiting, due) = or_warning(delayed::waiting(connection).await, warnings).unwrap_or_default();
+async fn delayed_events(connection: &Connection) -> Result<DelayedStatus, broker::Error> {
+    let (waiting, due) = delayed::waiting(connection).await?;
     let oldest_due = match due {
         0 => None,
-        _ => or_warning(delayed::oldest_due(connection).await, warnings).flatten(),
+        _ => delayed::oldest_due(connection).await?,
     };
     let late = oldest_due.filter(|at| now_ms().saturating_sub(*at) > ledger::LATE_MS);
-    DelayedStatus {
+    Ok(DelayedStatus {
         waiting,
         due,
         late_since: late.map(rfc3339),
-    }
-}
-
-fn or_warning<T>(asked: Result<T, broker::Error>, warnings: &mut Vec<String>) -> Option<T> {
-    asked.map_err(|error| warnings.push(error.to_string())).ok()
+    })
 }
 
 /// By handler: how many dead letters it has, and how they stand with its redrive.
