@@ -40,7 +40,6 @@ async fn its_code_tells_scripts_whether_everything_serves() {
     let (code, during) = status(&mesh).await;
     assert_eq!((code, &during["serves"]), (Some(0), &json!(true)), "{during:#}");
     let text = mesh.jetmesh_ok(&["status"]).await;
-    assert!(text.lines().all(|line| line.len() <= 80), "{text}");
     assert_eq!(text.lines().count(), 3, "nothing but its table: {text}");
     host.stop().await;
     let (code, after) = status(&mesh).await;
@@ -128,6 +127,8 @@ async fn consequences_that_nobody_relays_are_counted_with_their_age() {
         "{relay:#}"
     );
     assert!(relay["oldest"].is_string(), "{relay:#}");
+    let lag = relay["lag_ms"].as_u64().expect("it is known how long it waits");
+    assert!((1..60_000).contains(&lag), "{relay:#}");
     let (_, text, _) = mesh.jetmesh(&["status"]).await;
     assert!(
         text.contains("relay of probe is unserved, 1 consequence message(s) wait"),
@@ -267,7 +268,7 @@ async fn status_tells_how_each_handler_stands() {
         .expect("the handler's row")
         .split_whitespace()
         .collect();
-    assert_eq!(row[..3], ["probe", "unserved", "1"], "{text}");
+    assert_eq!(row[..5], ["probe", "unserved", "-", "?", "1"], "{text}");
     let orphan = "orphan: consumer gone on stream ORDERS belongs to handler gone, which is not in the configuration; \
                   remove it with `nats consumer rm ORDERS gone`";
     assert!(text.contains(orphan), "{text}");
@@ -282,26 +283,47 @@ async fn its_table_fits_eighty_columns_with_ordinary_names_and_is_whole_on_a_wid
         mesh.order(json!({ "op": "ok", "note": ten_thousand })).await;
     }
     mesh.wait_decisions("inventory", 3).await;
-    let header = "HANDLER    STATE    PENDING  IN FLIGHT  RETRYING  DECIDED  DEAD  MODULE";
-    let fits = |text: &str| {
+    let whole = "HANDLER    STATE    MODULE        DONE/S  PENDING  OLDEST  IN FLIGHT  RETRYING  DECIDED  DEAD";
+    let narrow = "HANDLER    STATE    DONE/S  PENDING  OLDEST  IN FLIGHT  RETRYING  DECIDED  DEAD";
+    let fits = |text: &str, header: &str, columns: usize| {
         assert!(text.lines().any(|line| line == header), "{text}");
-        assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+        assert!(text.lines().all(|line| line.chars().count() <= columns), "{text}");
     };
-    fits(&mesh.jetmesh_ok(&["status"]).await);
+    fits(&mesh.jetmesh_ok(&["status"]).await, whole, 160);
     let file = mesh.write_config();
     let args = ["status", "--config", file.to_str().expect("UTF-8")];
-    for columns in [80, 160] {
+    for (columns, header) in [(80, narrow), (160, whole)] {
         if let Some((status, shown)) = cli::on_terminal(mesh.dir.path(), columns, &args, "").await {
             assert!(status.success(), "{shown}");
             assert!(!shown.contains('\u{1b}'), "no colour: {shown:?}");
-            fits(&shown);
+            fits(&shown, header, columns.into());
         }
     }
-    host.signal(Signal::KILL);
-    host.wait_exit(SOON).await;
-    let (_, unserved, _) = mesh.jetmesh(&["status"]).await;
-    let table = unserved.lines().skip(1).take(2);
-    assert!(table.into_iter().all(|line| line.chars().count() <= 80), "{unserved}");
+    drop(host);
+}
+
+#[tokio::test]
+async fn one_look_tells_a_rate_that_the_hosts_have_counted_in_the_last_seconds() {
+    let (mesh, _host) = Mesh::start(Config::probe()).await;
+    let none = eventually("the host to have counted for a second", SOON, async || {
+        let (_, status) = status(&mesh).await;
+        status["handlers"][0]["rate"].as_object().cloned()
+    })
+    .await;
+    assert_eq!((&none["done"], &none["failed"]), (&json!(0.0), &json!(0.0)));
+    for _ in 0..20 {
+        mesh.order(json!({ "op": "ok" })).await;
+    }
+    mesh.order(json!({ "op": "reject", "code": "no", "message": "never" }))
+        .await;
+    mesh.wait_decisions("probe", 21).await;
+    let (_, status) = status(&mesh).await;
+    let rate = |name: &str| status["handlers"][0]["rate"][name].as_f64().expect("a number");
+    let (done, seconds) = (rate("done") * rate("seconds"), rate("seconds"));
+    assert!((19.9..20.1).contains(&done), "20 were done in {seconds} s: {done}");
+    assert!((0.9..=12.0).contains(&seconds), "{seconds}");
+    let failed = rate("failed") * seconds;
+    assert!((0.9..1.1).contains(&failed), "{failed}");
 }
 
 #[tokio::test]

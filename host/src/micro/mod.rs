@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use serde_json::{Value, json};
+use tokio::time::MissedTickBehavior;
 
 use crate::broker::connection::redial_delay;
 use crate::broker::{self, Connection, Error};
@@ -14,6 +15,7 @@ use crate::failpoint;
 use crate::handler_task::lane::Lane;
 use crate::ledger::relay::RelayState;
 use crate::micro::peers::Apart;
+use crate::micro::rates::RecentCounts;
 use crate::micro::settings::Unlike;
 use crate::micro::stats::{EndpointMetadata, Stats};
 use crate::outbox::OutboxState;
@@ -24,6 +26,7 @@ use crate::wasm::engine::Runtime;
 pub mod held_back;
 mod outboxes;
 mod peers;
+pub mod rates;
 mod runs;
 pub mod settings;
 pub mod stats;
@@ -61,12 +64,12 @@ pub struct Host {
 /// Answers for as long as it is polled.
 pub async fn run(host: Arc<Host>) {
     let mut attempt = 0;
-    let (mut apart, mut unlike) = (Apart::default(), Unlike::default());
+    let (mut apart, mut unlike, mut recent) = (Apart::default(), Unlike::default(), RecentCounts::default());
     loop {
         let served = async {
             let connection = broker::open_guarded(&host.plan.nats, &format!("jetmesh micro {}", host.name)).await?;
             tokio::select! {
-                served = answer(&connection, &host) => served,
+                served = answer(&connection, &host, &mut recent) => served,
                 served = trace::answer(&connection, &host) => served,
                 () = peers::watch(&connection, &host, &mut apart, &mut unlike) => Ok(()),
             }
@@ -130,7 +133,7 @@ async fn answers(connection: &Connection, mesh: &str, verb: &str) -> Result<Vec<
     Ok(hosts)
 }
 
-async fn answer(connection: &Connection, host: &Host) -> Result<(), Error> {
+async fn answer(connection: &Connection, host: &Host, recent: &mut RecentCounts) -> Result<(), Error> {
     let name = service(&host.plan.mesh);
     let mut requests = futures_util::stream::SelectAll::new();
     for verb in ["PING", "INFO", "STATS"] {
@@ -145,9 +148,15 @@ async fn answer(connection: &Connection, host: &Host) -> Result<(), Error> {
             })?);
         }
     }
+    let mut ticks = tokio::time::interval(rates::EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let request = tokio::select! {
             request = requests.next() => request,
+            _ = ticks.tick() => {
+                recent.take(host);
+                continue;
+            }
             () = connection.closed() => return Ok(()),
         };
         failpoint::point("micro");
@@ -161,7 +170,7 @@ async fn answer(connection: &Connection, host: &Host) -> Result<(), Error> {
         let body = match verb {
             "PING" => named(host, "ping_response"),
             "INFO" => info(host),
-            _ => json!(Stats::of(host)),
+            _ => json!(Stats::of(host, recent)),
         };
         for part in parts(body, connection.client.max_payload().saturating_sub(ENVELOPE_BYTES)) {
             // This fails only when the connection is closed.

@@ -1,5 +1,6 @@
 //! What a host answers to `STATS`. `jetmesh status --json` prints it as it comes, so these types are also its schema.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use schemars::JsonSchema;
@@ -7,6 +8,7 @@ use serde::Serialize;
 
 use super::held_back::{CircuitJson, HindranceJson};
 use super::outboxes::OutboxStats;
+use super::rates::{RateJson, RecentCounts};
 use super::runs::RunsJson;
 use super::{Host, service, settings, subject};
 use crate::event::clock;
@@ -198,6 +200,8 @@ struct EndpointData {
     paused: Option<HandlerPause>,
     /// Events at work on this host.
     in_flight: usize,
+    /// How fast it goes on this host, over the last ten seconds; null: the host has just begun.
+    rate: Option<RateJson>,
     done: u64,
     retried: u64,
     dead: u64,
@@ -229,7 +233,8 @@ pub struct NotTakenJson {
 }
 
 impl<'a> Stats<'a> {
-    pub fn of(host: &'a Host) -> Stats<'a> {
+    pub fn of(host: &'a Host, recent: &RecentCounts) -> Stats<'a> {
+        let endpoint = |(at, lane): (usize, &'a Arc<Lane>)| Endpoint::of(lane, &host.name, recent.rate(at, lane));
         Stats {
             kind: TYPE,
             name: service(&host.plan.mesh),
@@ -240,7 +245,7 @@ impl<'a> Stats<'a> {
             data: HostData::of(host),
             relays: host.relays.iter().map(|relay| RelayStats::of(relay)).collect(),
             outboxes: host.outboxes.iter().map(|outbox| OutboxStats::of(outbox)).collect(),
-            endpoints: host.lanes.iter().map(|lane| Endpoint::of(lane, &host.name)).collect(),
+            endpoints: host.lanes.iter().enumerate().map(endpoint).collect(),
         }
     }
 }
@@ -336,7 +341,7 @@ impl<'a> EndpointMetadata<'a> {
 }
 
 impl<'a> Endpoint<'a> {
-    fn of(lane: &'a Lane, host: &str) -> Endpoint<'a> {
+    fn of(lane: &'a Lane, host: &str, rate: Option<RateJson>) -> Endpoint<'a> {
         let of = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
         let counters = &lane.counters;
         let (done, retried, dead) = (of(&counters.done), of(&counters.retried), counters.dead());
@@ -368,6 +373,7 @@ impl<'a> Endpoint<'a> {
                 circuit: lane.circuit.told().map(|told| CircuitJson::of(host, told)),
                 paused: lane.circuit.paused(),
                 in_flight: lane.in_flight.count(),
+                rate,
                 done,
                 retried,
                 dead,

@@ -4,7 +4,7 @@
 pub mod outbox;
 mod print;
 
-pub use print::{decided, known, of_handler, of_handlers_and_ledgers, of_the_rest, word};
+pub use print::{decided, known, of_handler, of_handlers_and_ledgers, of_the_rest, per_second, word};
 
 use std::io::IsTerminal as _;
 use std::time::Duration;

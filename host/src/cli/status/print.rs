@@ -13,10 +13,13 @@ use crate::event::parse_rfc3339;
 use crate::report::schedule::ScheduleJson;
 use crate::report::status::json::{DelayedStatus, HandlerStatus, LedgerStatus, MeshStatus, Orphan, UnknownJson};
 
+/// Without module and decided it fits 80 columns.
 const NARROW: Narrow<'_> = Narrow {
-    leave_out: &[4, 5],
+    leave_out: &[2, 8, 6],
     cut: &[0],
 };
+/// A relay's lag is told from here on.
+const LAG_MS: u64 = 1000;
 
 /// From this age on, a line tells how old the oldest event of a handler is.
 const OLD_MS: u64 = 60_000;
@@ -36,12 +39,14 @@ pub fn print(status: &MeshStatus) {
     let header = [
         "HANDLER",
         "STATE",
+        "MODULE",
+        "DONE/S",
         "PENDING",
+        "OLDEST",
         "IN FLIGHT",
         "RETRYING",
         "DECIDED",
         "DEAD",
-        "MODULE",
     ];
     table::print_narrow(&header, &rows, &NARROW);
     let print = |lines: Vec<String>| lines.iter().for_each(|line| println!("{line}"));
@@ -112,12 +117,14 @@ fn row(status: &HandlerStatus) -> Vec<String> {
     vec![
         status.handler.clone(),
         word(&status.state),
+        status.module.clone().unwrap_or_else(|| "-".to_owned()),
+        per_second(status.rate.map(|rate| rate.done)),
         known(status.pending),
+        oldest(status),
         known(status.in_flight),
         known(status.retrying),
         decided(status),
         known(status.dead),
-        status.module.clone().unwrap_or_else(|| "-".to_owned()),
     ]
 }
 
@@ -221,6 +228,14 @@ fn ledger(status: &LedgerStatus, out: &mut Vec<String>) {
         };
         out.push(format!("relay of {name} is {}{waits}: {why}", word(&relay.state)));
     }
+    if let (None, Some(waiting), Some(lag)) = (&relay.why, relay.waiting, relay.lag_ms)
+        && lag >= LAG_MS
+    {
+        out.push(format!(
+            "relay of {name}: {waiting} consequence message(s) wait, the oldest for {}",
+            span(lag)
+        ));
+    }
     for one in relay.blocked.iter().filter(|one| one["waiting"] == 0) {
         let (target, since, why) = (text(&one["target"]), since(one["since"].as_str()), text(&one["why"]));
         out.push(format!(
@@ -299,6 +314,25 @@ pub fn word(state: &impl Serialize) -> String {
 /// What is not known is no number.
 pub fn known(value: Option<impl Display>) -> String {
     value.map_or_else(|| "?".to_owned(), |value| value.to_string())
+}
+
+/// A rate, as people read it.
+pub fn per_second(rate: Option<f64>) -> String {
+    match rate {
+        None => known(rate),
+        Some(0.0) => "0".to_owned(),
+        Some(rate) if rate < 10.0 => format!("{rate:.1}"),
+        Some(rate) => format!("{rate:.0}"),
+    }
+}
+
+/// How old the oldest event is that is not settled.
+fn oldest(status: &HandlerStatus) -> String {
+    match (status.oldest.as_deref().and_then(parse_rfc3339), status.pending) {
+        (Some(at), _) => span(now_ms().saturating_sub(at)),
+        (None, Some(_)) => "-".to_owned(),
+        (None, None) => known(None::<u64>),
+    }
 }
 
 /// Without a ledger nothing counts decisions.

@@ -4,7 +4,9 @@ use std::iter::Sum;
 
 use super::rates::{HandlerRates, MeshRates};
 use super::terminal::{Look, ScreenLine};
-use crate::cli::status::{decided, known, of_handler, of_handlers_and_ledgers, of_the_rest, word};
+use crate::cli::status::{
+    decided, known, of_handler, of_handlers_and_ledgers, of_the_rest, per_second, word,
+};
 use crate::cli::table::{Narrow, cut, fit};
 use crate::cli::text::span;
 use crate::event::parse_rfc3339;
@@ -318,15 +320,6 @@ fn curve(rates: &HandlerRates, width: usize) -> String {
         Some(_) => BLOCKS[0],
     };
     rates.done.iter().skip(first).map(block).collect()
-}
-
-fn per_second(rate: Option<f64>) -> String {
-    match rate {
-        None => "?".to_owned(),
-        Some(0.0) => "0".to_owned(),
-        Some(rate) if rate < 10.0 => format!("{rate:.1}"),
-        Some(rate) => format!("{rate:.0}"),
-    }
 }
 
 /// What runs took; `-`: there were none.

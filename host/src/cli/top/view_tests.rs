@@ -28,6 +28,7 @@ fn handler(name: &str, state: HandlerState, pending: u64, dead: u64) -> HandlerS
         modules: Vec::new(),
         modules_not_taken: Vec::new(),
         settings_differ: None,
+        rate: None,
         pending: Some(pending),
         in_flight: Some(2),
         oldest: None,

@@ -9,6 +9,7 @@ use super::json::{HandlerState, HandlerStatus, LedgerState, LedgerStatus, Served
 use crate::broker::{self, Connection};
 use crate::event::{EventId, rfc3339};
 use crate::mesh_streams::pauses::HandlerPause;
+use crate::micro::rates::RateJson;
 use crate::micro::settings::Difference;
 use crate::micro::told;
 use crate::plan::Handler;
@@ -48,16 +49,11 @@ pub async fn stand(connection: &Connection, handler: &Handler, hosts: &Hosts<'_>
     let modules = modules(hosts.endpoints);
     let digests: Vec<&str> = modules.iter().map(|one| one.module.as_str()).collect();
     let best = best(hosts);
-    let (over, unread) = match Over::of(connection, handler).await {
-        Ok(over) => (Some(over), None),
-        Err(error) => (None, Some(format!("what is decided of its events is not known: {error}"))),
-    };
-    let decided = || over.as_ref().map(|over| over.floor.done + over.floor.dead);
-    // As `jetmesh retrying` lists them.
-    let retrying = known.tried.zip(over.as_ref()).map(|(tried, over)| {
-        let waits = |event: &&EventId| !over.is(&event.to_string());
-        tried.iter().filter(waits).count()
-    });
+    let over = Over::of(connection, handler).await;
+    let unread = |error: &broker::Error| format!("what is decided of its events is not known: {error}");
+    let unread = over.as_ref().err().map(unread);
+    let over = over.as_ref().ok();
+    let decided = || over.map(|over| over.floor.done + over.floor.dead);
     let mut status = HandlerStatus {
         handler: handler.name.clone(),
         stream: handler.stream.clone(),
@@ -71,11 +67,12 @@ pub async fn stand(connection: &Connection, handler: &Handler, hosts: &Hosts<'_>
         module: (!digests.is_empty()).then(|| digests.join(",")),
         modules_not_taken: told::said(hosts.endpoints, "module_not_taken"),
         settings_differ: known.differs,
+        rate: rate(hosts.endpoints),
         pending: None,
         in_flight: None,
         oldest: None,
         removed: removed(hosts.endpoints),
-        retrying,
+        retrying: known.tried.zip(over).map(retrying),
         decided: handler.ledger.is_some().then(decided),
         dead: known.dead,
         note: None,
@@ -85,14 +82,7 @@ pub async fn stand(connection: &Connection, handler: &Handler, hosts: &Hosts<'_>
         degraded(&mut status);
     }
     if let Some(ledger) = known.ledger.filter(|ledger| ledger.state == LedgerState::Stopped) {
-        // Its events are delivered, and nothing can be decided.
-        if matches!(status.state, HandlerState::Serving | HandlerState::Degraded) {
-            status.state = HandlerState::Stopped;
-            status.since.clone_from(&ledger.since);
-        }
-        if best.why.is_none() {
-            status.why.clone_from(&ledger.why);
-        }
+        stopped(&mut status, ledger);
     }
     if let Some(pause) = &status.paused
         && matches!(status.state, HandlerState::Serving | HandlerState::Degraded)
@@ -115,6 +105,25 @@ pub async fn stand(connection: &Connection, handler: &Handler, hosts: &Hosts<'_>
         status.note = unread;
     }
     status
+}
+
+/// How many events wait for another attempt, as `jetmesh retrying` lists them.
+fn retrying((tried, over): (&[EventId], &Over)) -> usize {
+    let waits = |event: &&EventId| !over.is(&event.to_string());
+    tried.iter().filter(waits).count()
+}
+
+/// Its events are delivered, and nothing can be decided.
+fn stopped(status: &mut HandlerStatus, ledger: &LedgerStatus) {
+    if matches!(status.state, HandlerState::Serving | HandlerState::Degraded) {
+        // What keeps some of its events matters less.
+        status.why = status.why.take().filter(|_| status.state != HandlerState::Degraded);
+        status.state = HandlerState::Stopped;
+        status.since.clone_from(&ledger.since);
+    }
+    if status.why.is_none() {
+        status.why.clone_from(&ledger.why);
+    }
 }
 
 /// A handler that serves is degraded if some of its events cannot go on.
@@ -153,7 +162,11 @@ fn best<'a>(hosts: &Hosts<'a>) -> HandlerTold<'a> {
             (state, data["why"].as_str(), data["since"].as_str())
         }
         None => match hosts.any {
-            None => (HandlerState::Unknown, Some("it is not known which hosts there are"), None),
+            None => (
+                HandlerState::Unknown,
+                Some("it is not known which hosts there are"),
+                None,
+            ),
             Some(false) => (HandlerState::Unserved, Some("no host answers"), None),
             Some(true) => {
                 let why = "no host that answers has it in its configuration";
@@ -170,6 +183,14 @@ fn removed(endpoints: &[&Value]) -> Option<u64> {
         .iter()
         .filter_map(|endpoint| endpoint["data"]["removed"].as_u64());
     counts.max()
+}
+
+/// How fast all its hosts go together. `None`: one of them does not tell.
+fn rate(endpoints: &[&Value]) -> Option<RateJson> {
+    let rates = endpoints
+        .iter()
+        .map(|endpoint| RateJson::deserialize(&endpoint["data"]["rate"]).ok());
+    rates.reduce(|one, other| Some(one?.and(other?))).flatten()
 }
 
 /// The pause that its hosts obey.

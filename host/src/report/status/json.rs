@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use crate::mesh_streams::pauses::HandlerPause;
 use crate::micro::held_back::{CircuitJson, HindranceJson};
+use crate::micro::rates::RateJson;
 use crate::micro::settings::Difference;
 use crate::micro::stats::{BlockedJson, LeftOutJson, NotTakenJson, Stats};
 use crate::report::outbox::OutboxStatus;
@@ -125,6 +126,8 @@ pub struct HandlerStatus {
     pub modules_not_taken: Vec<Value>,
     /// What its hosts do not agree on; null: nothing.
     pub settings_differ: Option<Difference>,
+    /// How fast its hosts go, all together, over the last ten seconds; null: not known, or one of them has just begun.
+    pub rate: Option<RateJson>,
     /// Not delivered yet; null: not known, because its consumer is not there or NATS does not tell. `why` or `note` says which.
     pub pending: Option<u64>,
     /// Delivered and not answered; null: not known.
@@ -224,6 +227,8 @@ pub struct RelayStatus {
     /// When the oldest of them was stored.
     #[schemars(extend("format" = "date-time"))]
     pub oldest: Option<String>,
+    /// How long the oldest of them has waited, in milliseconds; 0: none waits; null: not known.
+    pub lag_ms: Option<u64>,
     /// Targets that take nothing for now.
     #[schemars(with = "Vec<BlockedJson>")]
     pub blocked: Vec<Value>,

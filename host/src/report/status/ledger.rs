@@ -7,7 +7,7 @@ use crate::broker::error::Code;
 use crate::broker::kv::kv_stream;
 use crate::broker::{self, By, Connection};
 use crate::event::clock::now_ms;
-use crate::event::{parse_rfc3339, rfc3339};
+use crate::event::rfc3339;
 use crate::ledger::core::entry::Subjects;
 use crate::ledger::relay;
 use crate::ledger::store::read::head;
@@ -78,10 +78,11 @@ async fn relay(connection: &Connection, plan: &Plan, name: &str, hosts: Option<&
         why: None,
         waiting: None,
         oldest: None,
+        lag_ms: None,
         blocked: blocked.cloned().collect(),
         left_out: left_out.cloned(),
     };
-    let waiting = match waits(connection, name).await {
+    match waits(connection, name).await {
         Ok(Waits::Lying(sequence)) => {
             status.state = RelayStanding::Late;
             status.why = Some(format!(
@@ -94,23 +95,38 @@ async fn relay(connection: &Connection, plan: &Plan, name: &str, hosts: Option<&
         }
         Ok(Waits::Known(waiting, oldest)) => {
             status.waiting = Some(waiting);
-            status.oldest = oldest;
-            waiting
+            let lag = oldest.map(|at| now_ms().saturating_sub(at));
+            status.lag_ms = if waiting == 0 { Some(0) } else { lag };
+            status.oldest = oldest.map(rfc3339);
         }
         Err(error) => {
             status.state = RelayStanding::Unknown;
             status.why = Some(unknown(name, &error));
             return status;
         }
-    };
-    let oldest = status.oldest.as_deref().and_then(parse_rfc3339);
-    let late = waiting > 0 && oldest.is_some_and(|at| now_ms().saturating_sub(at) > LATE_MS);
+    }
+    if let Some((state, why)) = trouble(plan.relay, &relays, hosts.map(<[Value]>::len), &status) {
+        status.state = state;
+        status.why = Some(why);
+    }
+    status
+}
+
+/// What keeps a relay from its work. `hosts`: how many answer; `None`: not known.
+fn trouble(
+    relays_here: bool,
+    relays: &[&Value],
+    hosts: Option<usize>,
+    status: &RelayStatus,
+) -> Option<(RelayStanding, String)> {
+    let late = status.lag_ms.is_some_and(|lag| lag > LATE_MS);
+    let waits = status.waiting.is_some_and(|waiting| waiting > 0);
     let error = relays.iter().find_map(|relay| relay["error"]["why"].as_str());
-    let (state, why) = if hosts.is_none() {
+    Some(if hosts.is_none() {
         let why = "it is not known which hosts there are".to_owned();
         (RelayStanding::Unknown, why)
-    } else if relays.is_empty() && (waiting > 0 || hosts.is_some_and(|hosts| !hosts.is_empty())) {
-        let why = match plan.relay {
+    } else if relays.is_empty() && (waits || hosts > Some(0)) {
+        let why = match relays_here {
             true => "no host that answers relays it",
             false => "no host relays it: `relay = false` here, and no host that answers has a relay",
         };
@@ -127,11 +143,8 @@ async fn relay(connection: &Connection, plan: &Plan, name: &str, hosts: Option<&
     } else if late {
         (RelayStanding::Late, "the relay has not come to them yet".to_owned())
     } else {
-        return status;
-    };
-    status.state = state;
-    status.why = Some(why);
-    status
+        return None;
+    })
 }
 
 /// Why it is not known what waits. Whether a host makes a missing stream, the ledger's own line says.
@@ -143,8 +156,8 @@ fn unknown(name: &str, error: &broker::Error) -> String {
 }
 
 enum Waits {
-    /// Messages of consequences that are not confirmed, and when the oldest of them was stored, RFC 3339.
-    Known(u64, Option<String>),
+    /// Messages of consequences that are not confirmed, and when the oldest of them was stored, in milliseconds since the Unix epoch.
+    Known(u64, Option<u64>),
     /// The server says that there are none, and this one is stored.
     Lying(u64),
 }
@@ -168,5 +181,5 @@ async fn waits(connection: &Connection, name: &str) -> Result<Waits, broker::Err
     }
     // It may have been published by now.
     let oldest = connection.stored_next(&stream, floor + 1, &outs).await?;
-    Ok(Waits::Known(waiting, oldest.map(|oldest| rfc3339(oldest.time_ms))))
+    Ok(Waits::Known(waiting, oldest.map(|oldest| oldest.time_ms)))
 }

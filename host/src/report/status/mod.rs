@@ -11,7 +11,8 @@ use std::fmt::Display;
 use serde_json::Value;
 
 use self::json::{
-    DelayedStatus, HandlerStatus, LedgerState, LedgerStatus, MeshStatus, Orphan, RelayStanding, UnknownField, UnknownJson,
+    DelayedStatus, HandlerStatus, LedgerState, LedgerStatus, MeshStatus, Orphan, RelayStanding, UnknownField,
+    UnknownJson,
 };
 use super::outbox::{self, OutboxStatus};
 use super::redrive::{self, RedriveStanding};
