@@ -66,6 +66,21 @@ async fn a_collector_sees_one_trace_over_three_handlers_and_what_fails_is_retrie
     let spans = collector.spans();
     let ids: BTreeSet<&str> = spans.iter().map(|span| span.id.as_str()).collect();
     assert_eq!(ids.len(), spans.len(), "each was sent once");
+    another_connection(&mesh, &collector).await;
+}
+
+/// One connection is used for all requests, and another one when that is closed.
+async fn another_connection(mesh: &Mesh, collector: &Collector) {
+    assert!(collector.requests() > 1);
+    assert_eq!(collector.connections(), 1);
+    let before = collector.spans().len();
+    collector.hang_up();
+    mesh.order(json!({ "op": "ok" })).await;
+    eventually("the next span", SOON, async || {
+        (collector.spans().len() > before).then_some(())
+    })
+    .await;
+    assert_eq!(collector.connections(), 2);
 }
 
 /// A producer's trace goes on through three handlers, and the events between them.
@@ -126,6 +141,7 @@ async fn one_trace(mesh: &Mesh, collector: &Collector) {
     let emitted = mesh.wait_emitted(2).await;
     let header = format!("00-{TRACE}-{}-01", to_second.id);
     assert_eq!(emitted[0].header("traceparent"), Some(header.as_str()));
+    assert_eq!(emitted[0].header("Mesh-Cause-Span"), Some(probe.id.as_str()));
     let resource = collector.resource();
     assert_eq!(resource["service.name"], "jetmesh");
     assert_eq!(resource["deployment.environment.name"], "test");
@@ -213,13 +229,14 @@ async fn spans_go_over_grpc_again_when_the_collector_was_not_available_and_the_l
     mesh.publish_with("orders.probe", &[("traceparent", &*parent("00"))], log.to_string())
         .await;
     let [process] = wait_spans(&collector, [&named("process ORDERS")]).await;
-    assert_eq!(collector.requests(), 3);
+    assert_eq!((collector.requests(), collector.connections()), (3, 1));
     assert_eq!(collector.header("authorization").as_deref(), Some("Bearer x"));
     // It begins a trace, which is sampled.
     assert_ne!(process.trace, TRACE);
     assert_eq!((process.parent.as_str(), process.sampled), ("", true));
     assert_eq!(process.links, [PRODUCER]);
     lines_name_it(&host, &process).await;
+    another_connection(&mesh, &collector).await;
     // What has just ended is exported before the host is.
     let waits = ("OTEL_BSP_SCHEDULE_DELAY", "600000");
     host.stop().await;
@@ -228,9 +245,9 @@ async fn spans_go_over_grpc_again_when_the_collector_was_not_available_and_the_l
         .host(&[waits, grpc, ("OTEL_EXPORTER_OTLP_ENDPOINT", &endpoint)])
         .await;
     mesh.order(json!({ "op": "ok" })).await;
-    mesh.wait_decisions("probe", 2).await;
+    mesh.wait_decisions("probe", 3).await;
     host.stop().await;
-    let last = |span: &Span| span.attribute("jetmesh.sequence") == "2";
+    let last = |span: &Span| span.attribute("jetmesh.sequence") == "3";
     assert!(collector.spans().iter().any(last), "{:#?}", collector.spans());
 }
 

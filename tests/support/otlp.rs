@@ -12,6 +12,7 @@ use hyper::service::service_fn;
 use hyper::{HeaderMap, Request, Response};
 use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
 /// A span as the collector has read it. Ids are hex digits.
@@ -46,6 +47,7 @@ struct Taken {
     resource: BTreeMap<String, String>,
     headers: HeaderMap,
     requests: usize,
+    connections: usize,
     /// Statuses to answer with before it takes anything.
     refusals: VecDeque<u16>,
 }
@@ -54,6 +56,7 @@ struct Taken {
 pub struct Collector {
     pub address: SocketAddr,
     taken: Arc<Mutex<Taken>>,
+    hang_up: Arc<Notify>,
     /// They end with it.
     _tasks: JoinSet<()>,
 }
@@ -82,15 +85,24 @@ impl Collector {
             ..Taken::default()
         }));
         let shared = Arc::clone(&taken);
+        let hang_up = Arc::new(Notify::new());
+        let told = Arc::clone(&hang_up);
         let mut tasks = JoinSet::new();
         tasks.spawn(async move {
             let mut connections = JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
-                let taken = Arc::clone(&shared);
+                let (taken, told) = (Arc::clone(&shared), Arc::clone(&told));
+                taken.lock().unwrap_or_else(PoisonError::into_inner).connections += 1;
                 connections.spawn(async move {
-                    match protocol {
-                        Protocol::Http => over_http(stream, taken).await,
-                        Protocol::Grpc => over_grpc(stream, taken).await,
+                    let served = async {
+                        match protocol {
+                            Protocol::Http => over_http(stream, taken).await,
+                            Protocol::Grpc => over_grpc(stream, taken).await,
+                        }
+                    };
+                    tokio::select! {
+                        () = served => {}
+                        () = told.notified() => {}
                     }
                 });
             }
@@ -98,6 +110,7 @@ impl Collector {
         Collector {
             address,
             taken,
+            hang_up,
             _tasks: tasks,
         }
     }
@@ -122,6 +135,16 @@ impl Collector {
     /// Those of the newest request.
     pub fn header(&self, name: &str) -> Option<String> {
         self.with(|taken| Some(taken.headers.get(name)?.to_str().ok()?.to_owned()))
+    }
+
+    /// Closes all connections.
+    pub fn hang_up(&self) {
+        self.hang_up.notify_waiters();
+    }
+
+    /// How many there have been.
+    pub fn connections(&self) -> usize {
+        self.with(|taken| taken.connections)
     }
 
     pub fn requests(&self) -> usize {
@@ -163,12 +186,9 @@ async fn over_http(stream: TcpStream, taken: Arc<Mutex<Taken>>) {
             Ok::<_, Infallible>(answer)
         }
     });
-    let mut server = hyper::server::conn::http1::Builder::new();
-    // It closes the connection with its answer. The client may close it before.
-    let _ = server
-        .keep_alive(false)
-        .serve_connection(TokioIo::new(stream), service)
-        .await;
+    let server = hyper::server::conn::http1::Builder::new();
+    // The client may close it at any time.
+    let _ = server.serve_connection(TokioIo::new(stream), service).await;
 }
 
 async fn over_grpc(stream: TcpStream, taken: Arc<Mutex<Taken>>) {

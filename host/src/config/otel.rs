@@ -21,9 +21,11 @@ pub fn read(variable: impl Fn(&str) -> Option<String>, mesh: &str, reader: &mut 
     if variables.boolean("OTEL_SDK_DISABLED") {
         return None;
     }
-    let asked = variables.of_traces("ENDPOINT")?;
+    let asked = variables.of_traces("ENDPOINT");
+    // To name an exporter is to want spans. The specification has an address for that.
+    let wanted = variables.get("OTEL_TRACES_EXPORTER").is_some() || asked.is_some();
     let exporters = [("otlp", true), ("none", false)];
-    if !variables.word("OTEL_TRACES_EXPORTER", &exporters, true) {
+    if !wanted || !variables.word("OTEL_TRACES_EXPORTER", &exporters, true) {
         return None;
     }
     let protocols = [("grpc", OtlpProtocol::Grpc), ("http/protobuf", OtlpProtocol::Http)];
@@ -39,7 +41,10 @@ pub fn read(variable: impl Fn(&str) -> Option<String>, mesh: &str, reader: &mut 
         None => Duration::from_secs(10),
         Some((name, _)) => variables.milliseconds(&name, 1, 10_000),
     };
-    let endpoint = variables.endpoint(&asked, protocol);
+    let endpoint = match &asked {
+        Some(asked) => variables.endpoint(asked, protocol),
+        None => endpoint(LOCAL, protocol, false).ok(),
+    };
     let ca = variables.certificates();
     let (resource, sampler, batch) = (variables.resource(mesh), variables.sampler(), variables.batch());
     Some(Otlp {
@@ -195,18 +200,28 @@ impl<F: Fn(&str) -> Option<String>> Variables<'_, F> {
     fn endpoint(&mut self, (name, text): &(String, String), protocol: OtlpProtocol) -> Option<OtlpEndpoint> {
         let of_traces = name.contains("_TRACES_");
         let read = endpoint(text.trim(), protocol, of_traces);
-        if read.is_none() {
-            let what = format!(
-                "\"{}\" is not an address of http:// or https:// with a host",
-                crate::text::secret::redact(text).escape_debug()
-            );
-            let hint = match protocol {
-                OtlpProtocol::Http => "for instance http://127.0.0.1:4318",
-                OtlpProtocol::Grpc => "for instance http://127.0.0.1:4317",
-            };
-            self.reader.problem(name, what, hint);
-        }
-        read
+        let shown = crate::text::secret::redact(text);
+        let shown = shown.escape_debug();
+        let (what, hint) = match read {
+            Ok(read) => return Some(read),
+            Err(WrongEndpoint::Login) => (
+                "a user or a password in an address is not sent to a collector".to_owned(),
+                "use OTEL_EXPORTER_OTLP_HEADERS, for instance Authorization=Basic%20…",
+            ),
+            Err(WrongEndpoint::Path) => (
+                format!("\"{shown}\" has a path, which gRPC does not have"),
+                "leave the path out, or use the protocol http/protobuf",
+            ),
+            Err(WrongEndpoint::Address) => (
+                format!("\"{shown}\" is not an address of http:// or https:// with a host"),
+                match protocol {
+                    OtlpProtocol::Http => "for instance http://127.0.0.1:4318",
+                    OtlpProtocol::Grpc => "for instance http://127.0.0.1:4317",
+                },
+            ),
+        };
+        self.reader.problem(name, what, hint);
+        None
     }
 
     fn resource(&mut self, mesh: &str) -> Vec<(String, String)> {
@@ -273,23 +288,49 @@ impl<F: Fn(&str) -> Option<String>> Variables<'_, F> {
 /// No queue is longer, and no time, in milliseconds: about eleven days.
 const MOST: u64 = 1_000_000_000;
 
-fn endpoint(text: &str, protocol: OtlpProtocol, of_traces: bool) -> Option<OtlpEndpoint> {
-    let uri: hyper::Uri = text.parse().ok()?;
-    let tls = match uri.scheme_str()? {
-        "http" => false,
-        "https" => true,
-        _ => return None,
+/// Where the specification expects a collector. The protocol has the port.
+const LOCAL: &str = "http://localhost";
+
+/// What is wrong with an endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum WrongEndpoint {
+    Address,
+    /// It has a user or a password.
+    Login,
+    /// It has a path or a query, and the protocol has none.
+    Path,
+}
+
+fn endpoint(text: &str, protocol: OtlpProtocol, of_traces: bool) -> Result<OtlpEndpoint, WrongEndpoint> {
+    let (_, after_scheme) = text.split_once("://").unwrap_or(("", text));
+    if after_scheme
+        .split(['/', '?'])
+        .next()
+        .is_some_and(|authority| authority.contains('@'))
+    {
+        return Err(WrongEndpoint::Login);
+    }
+    let uri: hyper::Uri = text.parse().map_err(|_| WrongEndpoint::Address)?;
+    let tls = match uri.scheme_str() {
+        Some("http") => false,
+        Some("https") => true,
+        _ => return Err(WrongEndpoint::Address),
     };
-    let host = uri.host()?.trim_matches(['[', ']']).to_owned();
-    let base = uri.path().trim_end_matches('/');
+    let host = uri.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
+    let (base, whole) = (uri.path().trim_end_matches('/'), uri.path_and_query());
+    let query = uri.query().map_or_else(String::new, |query| format!("?{query}"));
     let (path, port) = match (protocol, of_traces) {
-        (OtlpProtocol::Grpc, _) => (GRPC_PATH.to_owned(), 4317),
-        (OtlpProtocol::Http, false) => (format!("{base}/v1/traces"), 4318),
-        (OtlpProtocol::Http, true) => (uri.path_and_query()?.to_string(), 4318),
+        (OtlpProtocol::Grpc, _) if base.is_empty() && query.is_empty() => (GRPC_PATH.to_owned(), 4317),
+        (OtlpProtocol::Grpc, _) => return Err(WrongEndpoint::Path),
+        (OtlpProtocol::Http, false) => (format!("{base}/v1/traces{query}"), 4318),
+        (OtlpProtocol::Http, true) => (whole.map_or_else(|| "/".to_owned(), ToString::to_string), 4318),
     };
+    if host.is_empty() {
+        return Err(WrongEndpoint::Address);
+    }
     // Without a port an address with `https` means the usual one, which is that of a service behind a proxy.
     let usual = if tls { 443 } else { port };
-    (!host.is_empty()).then_some(OtlpEndpoint {
+    Ok(OtlpEndpoint {
         tls,
         host,
         port: uri.port_u16().unwrap_or(usual),

@@ -24,15 +24,18 @@ fn nothing_is_exported_unless_an_endpoint_is_said() {
 fn an_endpoint_is_read_as_the_specification_says() {
     let traces = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT";
     let grpc = ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc");
-    let rows: [(&[(&str, &str)], &str); 6] = [
+    let rows: [(&[(&str, &str)], &str); 9] = [
         (&[HTTP], "http collector 4318 /base/v1/traces"),
         (&[HTTP, (traces, "http://one/v2?x=1")], "http one 4318 /v2?x=1"),
         (&[(traces, "https://one")], "https one 443 /"),
         (&[(HTTP.0, "http://[::1]:9")], "http ::1 9 /v1/traces"),
         (&[(HTTP.0, "http://one"), grpc], &format!("http one 4317 {GRPC_PATH}")),
+        (&[(HTTP.0, "https://one:1/"), grpc], &format!("https one 1 {GRPC_PATH}")),
+        (&[(HTTP.0, "http://one/x?y=1")], "http one 4318 /x/v1/traces?y=1"),
+        (&[("OTEL_TRACES_EXPORTER", "otlp")], "http localhost 4318 /v1/traces"),
         (
-            &[(HTTP.0, "https://one:1/x"), grpc],
-            &format!("https one 1 {GRPC_PATH}"),
+            &[("OTEL_TRACES_EXPORTER", "otlp"), grpc],
+            &format!("http localhost 4317 {GRPC_PATH}"),
         ),
     ];
     for (variables, expected) in rows {
@@ -40,6 +43,38 @@ fn an_endpoint_is_read_as_the_specification_says() {
         let OtlpEndpoint { tls, host, port, path } = otlp.unwrap_or_else(|| panic!("{problems:?}")).endpoint;
         let scheme = if tls { "https" } else { "http" };
         assert_eq!(format!("{scheme} {host} {port} {path}"), expected);
+    }
+}
+
+#[test]
+fn what_a_host_would_pass_over_in_silence_is_refused_and_no_password_is_shown() {
+    let grpc = ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc");
+    let rows: [(&[(&str, &str)], &str); 5] = [
+        (
+            &[("OTEL_TRACES_EXPORTER", "console")],
+            "OTEL_TRACES_EXPORTER: \"console\" is not supported\n    hint: use one of: otlp, none",
+        ),
+        (
+            &[HTTP, ("OTEL_TRACES_EXPORTER", "otlp,console")],
+            "OTEL_TRACES_EXPORTER: \"otlp,console\" is not supported",
+        ),
+        (
+            &[HTTP, grpc],
+            "OTEL_EXPORTER_OTLP_ENDPOINT: \"http://collector:4318/base/\" has a path, which gRPC does not have",
+        ),
+        (
+            &[(HTTP.0, "https://anna:hunter2@collector")],
+            "OTEL_EXPORTER_OTLP_ENDPOINT: a user or a password in an address is not sent",
+        ),
+        (
+            &[(HTTP.0, "anna:hunter2@collector:4318")],
+            "OTEL_EXPORTER_OTLP_ENDPOINT: a user or a password in an address is not sent",
+        ),
+    ];
+    for (variables, expected) in rows {
+        let problems = of(variables).1.join("\n");
+        assert!(problems.contains(expected), "{expected}: {problems}");
+        assert!(!problems.contains("hunter2"), "{problems}");
     }
 }
 

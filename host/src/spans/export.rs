@@ -1,5 +1,6 @@
 //! What exports spans: it collects them to batches, and tries each for a limited time.
 
+use std::convert::Infallible;
 use std::io;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -7,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::time::Instant;
 
-use super::otlp::{Collector, SpansRefused, SpansTaken};
+use super::otlp::{Collector, KeptConnection, SpansRefused, SpansTaken};
 use super::span::SpanRecord;
 use super::{EXPORTED, NO_ROOM, Queued, REFUSED};
 use crate::plan::{Otlp, SpanBatch};
@@ -47,10 +48,14 @@ impl SpanExport {
     /// Exports for as long as it is polled.
     pub async fn run(&self) {
         let mut spans = self.spans.lock().await;
+        let mut kept = None;
         loop {
-            let (batch, flushed) = self.collect(&mut spans.queue).await;
+            let (batch, flushed) = tokio::select! {
+                collected = self.collect(&mut spans.queue) => collected,
+                never = closed(&mut kept) => match never {},
+            };
             if !batch.is_empty() {
-                self.export(batch).await;
+                self.export(&mut kept, batch).await;
             }
             if let Some(flushed) = flushed {
                 let _ = flushed.send(());
@@ -83,14 +88,14 @@ impl SpanExport {
     }
 
     /// Sends a batch until the collector takes it, or for as long as it may take.
-    async fn export(&self, batch: Vec<SpanRecord>) {
+    async fn export(&self, kept: &mut Option<KeptConnection>, batch: Vec<SpanRecord>) {
         let count = batch.len() as u64;
         let body = self.collector.encode(&batch);
         drop(batch);
         let until = Instant::now() + self.batch.timeout;
         let mut pause = PAUSE;
         loop {
-            let sent = tokio::time::timeout_at(until, self.collector.send(body.clone())).await;
+            let sent = tokio::time::timeout_at(until, self.collector.send(kept, body.clone())).await;
             let refused = match sent {
                 Ok(Ok(taken)) => return took(count, &taken),
                 Ok(Err(refused)) => refused,
@@ -105,6 +110,15 @@ impl SpanExport {
             pause = (pause * 2).min(PAUSE_MAX);
         }
     }
+}
+
+/// Keeps a connection alive that is not used, and lets go of one that the collector closes.
+async fn closed(kept: &mut Option<KeptConnection>) -> Infallible {
+    if let Some(connection) = kept {
+        connection.closed().await;
+        *kept = None;
+    }
+    std::future::pending().await
 }
 
 impl SpanQueue {

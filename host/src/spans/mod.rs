@@ -26,7 +26,7 @@ const INSTANCE: &str = "service.instance.id";
 /// Header by which an event belongs to a trace. It is written in small letters, and read in any.
 pub const TRACEPARENT: &str = "traceparent";
 /// Header of an emitted event: the span of the attempt that has emitted it. The span that its `traceparent` names is then the relay's.
-pub const CAUSE_SPAN: &str = "Mesh-Cause-SpanRecord";
+pub const CAUSE_SPAN: &str = "Mesh-Cause-Span";
 
 /// Kinds of spans whose ids several places know.
 pub const COMMIT: &str = "commit";

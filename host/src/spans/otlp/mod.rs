@@ -1,16 +1,16 @@
 //! OTLP: one request with spans, to a collector, over HTTP or gRPC
-//! (<https://opentelemetry.io/docs/specs/otlp/>). Each request has a connection of its own.
+//! (<https://opentelemetry.io/docs/specs/otlp/>). The connection is kept for the next one.
 
 mod encode;
 mod grpc;
 mod http;
 
 use std::io;
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::{BoxFuture, Fuse, FusedFuture as _};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -38,6 +38,8 @@ pub struct SpansRefused {
     pub passes: bool,
     /// Not before this time has passed, if the collector says so.
     pub after: Option<Duration>,
+    /// The collector has answered that, so its connection can be used again.
+    answered: bool,
 }
 
 impl SpansRefused {
@@ -46,6 +48,7 @@ impl SpansRefused {
             why: why.into(),
             passes: true,
             after: None,
+            answered: false,
         }
     }
 }
@@ -61,19 +64,44 @@ pub struct SpansTaken {
 trait CollectorStream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> CollectorStream for T {}
 
-/// What is asked over a connection, which works for as long as it is polled.
-async fn answered<T>(
-    asked: impl Future<Output = Result<T, SpansRefused>>,
-    connection: impl Future,
-) -> Result<T, SpansRefused> {
-    let mut asked = pin!(asked);
-    tokio::select! {
-        biased;
-        answer = &mut asked => return answer,
-        _ = connection => {}
+/// What transports the bytes of a connection, for as long as it is polled; it ends with the connection.
+type Transport = Fuse<BoxFuture<'static, ()>>;
+
+/// A connection to a collector.
+pub struct KeptConnection {
+    sender: SpanSender,
+    transport: Transport,
+}
+
+enum SpanSender {
+    Http(http::HttpSender),
+    Grpc(grpc::GrpcSender),
+}
+
+impl KeptConnection {
+    /// Sends a request; its answer's body.
+    async fn send(&mut self, otlp: &Otlp, body: Bytes) -> Result<Bytes, SpansRefused> {
+        let mut asked: BoxFuture<'_, _> = match &mut self.sender {
+            SpanSender::Http(sender) => Box::pin(http::send(sender, otlp, body)),
+            SpanSender::Grpc(sender) => Box::pin(grpc::send(sender, otlp, body)),
+        };
+        if !self.transport.is_terminated() {
+            tokio::select! {
+                biased;
+                answer = &mut asked => return answer,
+                () = &mut self.transport => {}
+            }
+        }
+        // A server may close it at once after its answer, which is there then. Else this says why there is none.
+        asked.await
     }
-    // A server may close it at once after its answer, which is there then. Else this says why there is none.
-    asked.await
+
+    /// Waits until it is closed.
+    pub async fn closed(&mut self) {
+        if !self.transport.is_terminated() {
+            (&mut self.transport).await;
+        }
+    }
 }
 
 impl Collector {
@@ -104,30 +132,52 @@ impl Collector {
         encode::request(&self.otlp.resource, spans).into()
     }
 
-    /// Sends one request with spans, within its time limit.
+    /// Sends one request with spans, within its time limit. `kept`: the connection of the request before, and then that of this one.
     ///
     /// # Cancel safety
-    /// Dropped half-way, the collector may have taken the spans.
-    pub async fn send(&self, body: Bytes) -> Result<SpansTaken, SpansRefused> {
+    /// Dropped half-way, the collector may have taken the spans, and no connection is kept.
+    pub async fn send(&self, kept: &mut Option<KeptConnection>, body: Bytes) -> Result<SpansTaken, SpansRefused> {
         let limit = self.otlp.timeout;
-        let sent = tokio::time::timeout(limit, self.send_at_length(body)).await;
-        sent.unwrap_or_else(|_| Err(SpansRefused::passes(format!("no answer within {limit:?}"))))
-    }
-
-    async fn send_at_length(&self, body: Bytes) -> Result<SpansTaken, SpansRefused> {
-        let stream = self
-            .connect()
-            .await
-            .map_err(|error| SpansRefused::passes(error.to_string()))?;
-        let answer = match self.otlp.protocol {
-            OtlpProtocol::Http => http::send(stream, &self.otlp, body).await?,
-            OtlpProtocol::Grpc => grpc::send(stream, &self.otlp, body).await?,
-        };
+        let sent = tokio::time::timeout(limit, self.send_at_length(kept, body)).await;
+        let answer = sent.unwrap_or_else(|_| Err(SpansRefused::passes(format!("no answer within {limit:?}"))))?;
         let (rejected, why) = encode::rejected(&answer).unwrap_or_default();
         Ok(SpansTaken { rejected, why })
     }
 
-    async fn connect(&self) -> io::Result<Box<dyn CollectorStream>> {
+    async fn send_at_length(&self, kept: &mut Option<KeptConnection>, body: Bytes) -> Result<Bytes, SpansRefused> {
+        if let Some(mut connection) = kept.take() {
+            let answer = connection.send(&self.otlp, body.clone()).await;
+            if answer.as_ref().err().is_none_or(|refused| refused.answered) {
+                *kept = Some(connection);
+                return answer;
+            }
+            // The collector may have closed it meanwhile.
+        }
+        let mut connection = self.connect().await?;
+        let answer = connection.send(&self.otlp, body).await;
+        if answer.as_ref().err().is_none_or(|refused| refused.answered) {
+            *kept = Some(connection);
+        }
+        answer
+    }
+
+    async fn connect(&self) -> Result<KeptConnection, SpansRefused> {
+        let stream = self.dial().await;
+        let stream = stream.map_err(|error| SpansRefused::passes(error.to_string()))?;
+        let (sender, transport) = match self.otlp.protocol {
+            OtlpProtocol::Http => {
+                let (sender, transport) = http::open(stream).await?;
+                (SpanSender::Http(sender), transport)
+            }
+            OtlpProtocol::Grpc => {
+                let (sender, transport) = grpc::open(stream).await?;
+                (SpanSender::Grpc(sender), transport)
+            }
+        };
+        Ok(KeptConnection { sender, transport })
+    }
+
+    async fn dial(&self) -> io::Result<Box<dyn CollectorStream>> {
         let endpoint = &self.otlp.endpoint;
         let stream = TcpStream::connect((endpoint.host.as_str(), endpoint.port)).await?;
         stream.set_nodelay(true)?;
@@ -149,3 +199,6 @@ fn authority(otlp: &Otlp) -> String {
 }
 
 const AGENT: &str = concat!("jetmesh/", env!("CARGO_PKG_VERSION"));
+
+#[cfg(test)]
+mod tests;
