@@ -8,7 +8,7 @@ export PATH := $(CURDIR)/.tools/bin:$(PATH)
 WASM := wasm32-unknown-unknown
 # The tests' own handler asks for everything that WASI gives.
 WASI := wasm32-wasip2
-BENCH := dispatch transactions letters handlers malformed outbox metrics
+BENCH := dispatch transactions letters handlers malformed outbox metrics spans
 # The tests' build has the points at which they end or freeze the process; what `make build` makes has none.
 TEST := cargo test --locked --features failpoints
 OLDEST := $(shell sed -n 's/^SERVER_OLDEST=//p' tools/install.sh)
@@ -77,7 +77,7 @@ screenshots: handlers ## take the pictures of docs/console.md again, in Chromium
 	@tools/install.sh test-server && tools/install.sh chromium
 	$(TEST) -p jetmesh --test e2e -- --ignored --exact console::pictures::the_pictures_of_the_documentation_are_taken
 
-bench: build ## measure, the tables go to standard output; one of them: make bench BENCH=dispatch, transactions, letters, handlers, malformed, outbox or metrics
+bench: build ## measure, the tables go to standard output; one of them: make bench BENCH=dispatch, transactions, letters, handlers, malformed, outbox, metrics or spans
 	@for bench in $(BENCH); do cargo bench --locked -p jetmesh --bench "$$bench"; done
 
 lint: deny ## check the format, the dependencies, and run clippy; a warning is an error

@@ -38,7 +38,7 @@ mod text;
 mod trace;
 mod wasm;
 
-/// What a test of the wire format, which needs the real client, stands on, and a benchmark of what it costs to count; nothing else
+/// What a test of the wire format, which needs the real client, stands on, and benchmarks of what counting and spans cost; nothing else
 /// is for use from outside.
 pub mod tested {
     pub use crate::broker::error::SERVER_MIN;
@@ -46,4 +46,5 @@ pub mod tested {
     pub use crate::broker::{Malformed, wire};
     pub use crate::event::{Headers, headers_of};
     pub use crate::handler_task::metrics::CountedEvent;
+    pub use crate::handler_task::spanned_event::SpannedEvent;
 }

@@ -6,7 +6,7 @@ use std::time::Instant;
 use crate::event::clock::about_us;
 use crate::event::outcome::{Cause, Failure, Outcome, Verdict};
 use crate::event::subject::subject_matches;
-use crate::event::{EventId, Headers, MESSAGE_ID, header};
+use crate::event::{EventId, Headers, MESSAGE_ID, Message, header};
 use crate::handler_task::dead_lettering::Dead;
 use crate::handler_task::delivery::{Delivery, Ran};
 use crate::ledger::Committed;
@@ -20,6 +20,27 @@ use crate::text::secret::hide;
 /// Most lines of a guest in a span; a span has 128 events, as SDKs limit it.
 const LINES_MAX: usize = 127;
 
+/// What spans need of a delivery.
+#[derive(Clone, Copy)]
+pub struct SpannedDelivery<'a> {
+    pub message: &'a Message,
+    pub delivered: u64,
+    pub at: Instant,
+    /// By what a replay is answered, which no other delivery has. `None`: it is none.
+    pub replay: Option<&'a str>,
+}
+
+impl<'a> From<&'a Delivery> for SpannedDelivery<'a> {
+    fn from(delivery: &'a Delivery) -> SpannedDelivery<'a> {
+        SpannedDelivery {
+            message: &delivery.message,
+            delivered: delivery.delivered,
+            at: delivery.at,
+            replay: delivery.replay.as_ref().map(|_| delivery.acker.reply.as_str()),
+        }
+    }
+}
+
 /// The span of an attempt, as far as it is known when its guest begins.
 #[derive(Debug, Clone, Copy)]
 pub struct AttemptSpan {
@@ -31,14 +52,14 @@ pub struct AttemptSpan {
 
 impl AttemptSpan {
     /// `None`: nothing is exported. Boxed, so that the future of an event stays small.
-    pub fn of(plan: &Handler, delivery: &Delivery, attempt: u32) -> Option<Box<AttemptSpan>> {
+    pub fn of(plan: &Handler, delivery: SpannedDelivery<'_>, attempt: u32) -> Option<Box<AttemptSpan>> {
         let recorder = spans::recorder()?;
         let event = delivery.message.event.to_string();
         let beginning = beginning(recorder, plan, &event, delivery.message.header(TRACEPARENT));
         let own = match delivery.replay {
             None => process(plan, &event, &[&attempt.to_string(), &delivery.delivered.to_string()]),
             // A replay may come more often than once.
-            Some(_) => process(plan, &event, &[&delivery.acker.reply]),
+            Some(reply) => process(plan, &event, &[reply]),
         };
         let (first, own) = (beginning.context(first(plan, &event)), beginning.context(own));
         Some(Box::new(AttemptSpan {
@@ -70,7 +91,7 @@ impl AttemptSpan {
     pub fn ended(
         &self,
         plan: &Handler,
-        delivery: &Delivery,
+        delivery: SpannedDelivery<'_>,
         attempt: u32,
         ran: &Ran,
         committed: bool,
@@ -83,7 +104,7 @@ impl AttemptSpan {
         }
         let mut spans = vec![self.run(ran)];
         spans.extend(self.commit(plan, ran));
-        let message = &delivery.message;
+        let message = delivery.message;
         let mut attributes = about_event(plan, &message.event, Some(&message.subject), &message.headers);
         attributes.extend([
             ("messaging.message.body.size", (message.payload.len() as u64).into()),

@@ -42,7 +42,13 @@ pub async fn conclude(
     }
     let spans = span.and_then(|span| match ending {
         Ending::DecidedBefore(_) => None,
-        _ => span.ended(&lane.plan, &delivery, attempt, &ran, ending.is_of_this_attempt()),
+        _ => span.ended(
+            &lane.plan,
+            (&delivery).into(),
+            attempt,
+            &ran,
+            ending.is_of_this_attempt(),
+        ),
     });
     end(lane, delivery, (record, attempt), &ran, ending).await;
     if let Some(spans) = spans {

@@ -111,7 +111,7 @@ async fn handle_logged(lane: &Lane, delivery: Delivery) {
         return Box::pin(died_before(lane, delivery, record)).await;
     }
     // The guest runs, its outcome becomes a verdict, and the ledger commits what follows from it.
-    let span = AttemptSpan::of(&lane.plan, &delivery, number);
+    let span = AttemptSpan::of(&lane.plan, (&delivery).into(), number);
     logged_event::attempt(logged(&delivery, number, span.as_deref()));
     let ran = attempt::run(lane, &delivery, record.as_ref(), (number, span.as_deref()), instance).await;
     match pass {

@@ -43,6 +43,7 @@ mod runner;
 pub mod serve;
 mod settle;
 mod source;
+pub mod spanned_event;
 pub mod suspicion;
 mod sweep;
 pub mod timers;
