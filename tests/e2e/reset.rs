@@ -77,6 +77,25 @@ async fn a_handler_that_is_reset_begins_where_its_start_says() {
 }
 
 #[tokio::test]
+async fn letters_of_emitted_events_that_no_stream_took_go_as_well() {
+    let config = Config::new().handler(
+        "probe",
+        &modules::handler("probe"),
+        "bucket = \"probe\"\npublish = [\"nowhere.>\"]",
+    );
+    let (mesh, host) = Mesh::start(config).await;
+    mesh.order(json!({ "op": "emit", "subject": "nowhere.1", "payload": 1 }))
+        .await;
+    let letter = mesh.wait_letters(1).await.remove(0);
+    assert!(letter.subject.starts_with("$MESH.dead.KV_probe.probe."), "{letter:?}");
+    host.stop().await;
+    let said = mesh.jetmesh_ok(&["reset", "probe", "--yes"]).await;
+    let line = "  dead letters of events that it emitted and no stream took in MESH_DEAD: 1\n";
+    assert!(said.contains(line), "{said}");
+    assert!(mesh.letters().await.is_empty());
+}
+
+#[tokio::test]
 async fn a_handler_that_never_ran_and_a_stream_that_is_not_there_are_named() {
     let mesh = Mesh::new(Config::probe()).await;
     let refused = async |args: &[&str]| {

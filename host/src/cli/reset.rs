@@ -123,6 +123,11 @@ async fn look(connection: &Connection, plan: &Plan, handler: &Handler) -> Result
     for (stream, filter, what) in everywhere {
         heaps.push(heap(connection, stream, filter, what).await?);
     }
+    if let Some(ledger) = &handler.ledger {
+        let filter = format!("$MESH.dead.{}.{name}.>", kv_stream(ledger));
+        let what = "dead letters of events that it emitted and no stream took";
+        heaps.push(heap(connection, DEAD, filter, what).await?);
+    }
     let attempts = key_subject(ATTEMPTS, &format!("{name}.>"));
     heaps.push(heap(connection, &kv_stream(ATTEMPTS), attempts, "attempt records").await?);
     let mut head = None;
