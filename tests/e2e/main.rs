@@ -99,6 +99,7 @@ mod sweep;
 mod takeover;
 mod ticking;
 mod timers;
+mod top;
 mod torn;
 mod trace;
 mod traced_streams;

@@ -1,5 +1,6 @@
 //! `jetmesh top`: what `jetmesh status` tells, and how fast it goes, live on a terminal.
 
+mod alone;
 mod rates;
 mod terminal;
 mod view;

@@ -77,13 +77,13 @@ impl Terminal {
         let mut text = String::from("\x1b[H");
         for (at, line) in lines.iter().enumerate() {
             let end = if at + 1 == lines.len() { "" } else { "\r\n" };
+            // Erased first: after a line that fills the screen the cursor still stands on its last character.
             let _ = match line.look {
-                Look::Plain => write!(text, "{}\x1b[K{end}", line.text),
-                Look::Bold => write!(text, "\x1b[1m{}\x1b[0m\x1b[K{end}", line.text),
-                Look::Reverse => write!(text, "\x1b[7m{}\x1b[0m\x1b[K{end}", line.text),
+                Look::Plain => write!(text, "\x1b[K{}{end}", line.text),
+                Look::Bold => write!(text, "\x1b[K\x1b[1m{}\x1b[0m{end}", line.text),
+                Look::Reverse => write!(text, "\x1b[K\x1b[7m{}\x1b[0m{end}", line.text),
             };
         }
-        text.push_str("\x1b[J");
         write(&text)
     }
 

@@ -2,11 +2,10 @@
 
 use std::iter::Sum;
 
+use super::alone::alone;
 use super::rates::{HandlerRates, MeshRates};
 use super::terminal::{Look, ScreenLine};
-use crate::cli::status::{
-    decided, known, of_handler, of_handlers_and_ledgers, of_the_rest, per_second, word,
-};
+use crate::cli::status::{known, of_handlers_and_ledgers, of_the_rest, per_second, word};
 use crate::cli::table::{Narrow, cut, fit};
 use crate::cli::text::span;
 use crate::event::parse_rfc3339;
@@ -119,7 +118,10 @@ pub fn page(seen: &TopView<'_>, choice: &Choice, (columns, lines): (usize, usize
     let mut page = vec![bold(headline(seen))];
     page.extend(wrong(seen).map(bold));
     match all.get(choice.at(&all)).filter(|_| choice.alone) {
-        Some(one) => alone(seen, one, columns, &mut page),
+        Some(one) => {
+            let room = lines.saturating_sub(page.len() + 1);
+            page.extend(alone(seen, one, (columns, room)));
+        }
         None => table(seen, choice, &all, (columns, lines), &mut page),
     }
     page.truncate(lines.saturating_sub(1));
@@ -227,8 +229,20 @@ fn table(
     }
     if for_told > 0 {
         page.push(plain(String::new()));
-        page.extend(told.into_iter().take(for_told).map(plain));
+        page.extend(first_of(told, for_told).into_iter().map(plain));
     }
+}
+
+/// The first lines of all, and how many more there are.
+pub fn first_of(mut all: Vec<String>, most: usize) -> Vec<String> {
+    if most < 2 {
+        all.truncate(most);
+    } else if all.len() > most {
+        let more = all.len() - most + 1;
+        all.truncate(most - 1);
+        all.push(format!("and {more} more lines: `jetmesh status` has all"));
+    }
+    all
 }
 
 fn row(seen: &TopView<'_>, one: &HandlerStatus) -> Vec<String> {
@@ -250,67 +264,14 @@ fn row(seen: &TopView<'_>, one: &HandlerStatus) -> Vec<String> {
     ]
 }
 
-/// All of one handler, and the commands that follow from it.
-fn alone(seen: &TopView<'_>, one: &HandlerStatus, columns: usize, page: &mut Vec<ScreenLine>) {
-    let name = &one.handler;
-    let rates = seen.rates.handlers.get(name);
-    page.push(plain(String::new()));
-    page.push(bold(format!("{name}: {}", word(&one.state))));
-    let oldest = age_ms(one, seen.now_ms).map(|age| ("oldest", format!("event stored {} ago, not decided", span(age))));
-    let runs = match rates.map(|rates| (rates.p50_us, rates.p99_us)) {
-        Some((Some(half), Some(most))) => format!("half within {}, 99 % within {}", micros(half), micros(most)),
-        Some(_) => "-".to_owned(),
-        None => known(None::<u64>),
-    };
-    let facts = [
-        ("stream", format!("{}, consumer {}", one.stream, one.consumer)),
-        ("module", one.module.clone().unwrap_or_else(|| "-".to_owned())),
-        ("done/s", per_second(rates.and_then(HandlerRates::rate))),
-        ("failed/s", per_second(rates.and_then(|rates| rates.failing))),
-        ("runs", runs),
-        ("in flight", known(one.in_flight)),
-        ("pending", known(one.pending)),
-        ("retrying", known(one.retrying)),
-        ("dead", known(one.dead)),
-        ("decided", decided(one)),
-    ];
-    let facts = facts.into_iter().chain(oldest);
-    page.extend(facts.map(|(what, fact)| plain(format!("  {what:9}  {fact}"))));
-    if let Some(rates) = rates {
-        page.push(plain(String::new()));
-        page.push(plain(format!(
-            "  {}  done in the last minute",
-            curve(rates, columns.min(60))
-        )));
-    }
-    let told = of_handler(seen.status, one);
-    if !told.is_empty() {
-        page.push(plain(String::new()));
-        page.extend(told.into_iter().map(plain));
-    }
-    let mut commands = Vec::new();
-    if one.dead.is_some_and(|dead| dead > 0) {
-        commands.push(format!("jetmesh dlq ls --group --handler {name}"));
-    }
-    if one.retrying.is_some_and(|count| count > 0) {
-        commands.push(format!("jetmesh retrying --handler {name}"));
-    }
-    commands.push(match &one.paused {
-        Some(_) => format!("jetmesh resume {name}"),
-        None => format!("jetmesh pause {name} --reason WHY"),
-    });
-    page.push(plain(String::new()));
-    page.extend(commands.into_iter().map(|command| plain(format!("  $ {command}"))));
-}
-
 /// How old the oldest event is that is not settled.
-fn age_ms(one: &HandlerStatus, now_ms: u64) -> Option<u64> {
+pub fn age_ms(one: &HandlerStatus, now_ms: u64) -> Option<u64> {
     let at = one.oldest.as_deref().and_then(parse_rfc3339)?;
     Some(now_ms.saturating_sub(at))
 }
 
 /// Rates as blocks of eight heights, the newest last.
-fn curve(rates: &HandlerRates, width: usize) -> String {
+pub fn curve(rates: &HandlerRates, width: usize) -> String {
     const BLOCKS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
     let largest = rates.done.iter().flatten().fold(0.0, |a: f64, b| a.max(*b));
     let first = rates.done.len().saturating_sub(width);
@@ -331,7 +292,7 @@ fn took(rates: Option<&HandlerRates>, of: fn(&HandlerRates) -> Option<u64>) -> S
 }
 
 /// A time in the unit that suits it.
-fn micros(us: u64) -> String {
+pub fn micros(us: u64) -> String {
     match us {
         0..1000 => format!("{us}µs"),
         1000..10_000 => format!("{:.1}ms", us as f64 / 1000.0),
@@ -340,12 +301,12 @@ fn micros(us: u64) -> String {
     }
 }
 
-fn plain(text: String) -> ScreenLine {
+pub fn plain(text: String) -> ScreenLine {
     let look = Look::Plain;
     ScreenLine { text, look }
 }
 
-fn bold(text: String) -> ScreenLine {
+pub fn bold(text: String) -> ScreenLine {
     let look = Look::Bold;
     ScreenLine { text, look }
 }

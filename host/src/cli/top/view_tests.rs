@@ -174,16 +174,16 @@ fn a_handler_alone_is_shown_with_the_commands_that_follow() {
     | 08:00:00Z  mesh shop  1 host(s)  505+ done/s  90012 pending  20 dead
     |
     | points: degraded
-    |   stream     ORDERS, consumer points
-    |   module     64c5412009ee
     |   done/s     5.0
     |   failed/s   0
-    |   runs       half within 500µs, 99 % within 500µs
-    |   in flight  2
     |   pending    90000
+    |   in flight  2
     |   retrying   1
     |   dead       17
+    |   runs       half within 500µs, 99 % within 500µs
     |   decided    1234
+    |   stream     ORDERS, consumer points
+    |   module     64c5412009ee
     |
     |    ▂▅█  done in the last minute
     |
@@ -217,7 +217,7 @@ fn what_is_not_news_is_told_to_be_old_whether_or_not_it_is_known_why() {
             alone: true,
             ..Choice::default()
         };
-        let lines = page(&seen, &alone, (90, 20));
+        let lines = page(&seen, &alone, (90, 30));
         lines.into_iter().map(|line| line.text).collect::<Vec<_>>()
     };
     let refused = Some("cannot connect to NATS");
@@ -259,20 +259,30 @@ fn what_is_not_known_is_told_as_such_and_is_not_zero() {
             alone,
             ..Choice::default()
         };
-        let page = page(&seen, &choice, (100, 24));
+        let page = page(&seen, &choice, (140, 24));
         page.into_iter().map(|line| line.text).collect::<Vec<_>>()
     };
     let all = lines(&status, false);
-    assert_eq!(
-        all[0],
-        "08:00:00Z  mesh shop  ? host(s)  ? done/s  ? pending  ? dead"
-    );
+    assert_eq!(all[0], "08:00:00Z  mesh shop  ? host(s)  ? done/s  ? pending  ? dead");
     let row: Vec<&str> = all[2].split_whitespace().collect();
-    assert_eq!(row[..10], ["inventory", "unknown", "?", "?", "?", "?", "?", "?", "?", "?"], "{all:#?}");
+    assert_eq!(
+        row[..10],
+        ["inventory", "unknown", "?", "?", "?", "?", "?", "?", "?", "?"],
+        "{all:#?}"
+    );
     let why = "how many dead letters there are is not known: no answer within the time limit";
     assert!(all.iter().any(|line| line == why), "{all:#?}");
     let one = lines(&status, true);
-    for name in ["done/s", "failed/s", "runs", "in flight", "pending", "retrying", "dead", "decided"] {
+    for name in [
+        "done/s",
+        "failed/s",
+        "runs",
+        "in flight",
+        "pending",
+        "retrying",
+        "dead",
+        "decided",
+    ] {
         let line = format!("  {name:9}  ?");
         assert!(one.contains(&line), "{name}: {one:#?}");
     }
@@ -282,4 +292,65 @@ fn what_is_not_known_is_told_as_such_and_is_not_zero() {
         lines(&status, false)[0],
         "08:00:00Z  mesh shop  ? host(s)  ? done/s  12+ pending  0+ dead"
     );
+}
+
+#[test]
+fn on_a_low_screen_a_handler_alone_still_has_its_reasons_and_its_commands() {
+    let mut status = status();
+    status.handlers[1].why =
+        Some("its circuit is open; ".to_owned() + &"17 events wait: stream BILLS takes nothing, ".repeat(3));
+    let rates = rates();
+    let lines = |size: (usize, usize)| {
+        let seen = TopView {
+            status: &status,
+            rates: &rates,
+            stale_ms: None,
+            trouble: None,
+            now_ms: parse_rfc3339(NOW).expect("a time"),
+        };
+        let choice = Choice {
+            handler: Some("points".to_owned()),
+            alone: true,
+            ..Choice::default()
+        };
+        let page = page(&seen, &choice, size);
+        assert!(page.iter().all(|line| line.text.width() <= size.0), "{page:#?}");
+        assert_eq!(page.len(), size.1);
+        page.into_iter().map(|line| line.text).collect::<Vec<_>>()
+    };
+    for size in [(80, 24), (80, 12), (50, 10), (160, 50)] {
+        let lines = lines(size);
+        let commands = [
+            "dlq ls --group --handler points",
+            "retrying --handler points",
+            "pause points",
+        ];
+        for command in commands {
+            let command = format!("  $ jetmesh {command}");
+            assert!(
+                lines.iter().any(|line| line.starts_with(&command)),
+                "{size:?} {command}: {lines:#?}"
+            );
+        }
+        let text = lines.join(" ");
+        assert!(text.contains("its circuit is open"), "{size:?}: {lines:#?}");
+        assert!(
+            lines.iter().any(|line| line.contains("done/s     5.0")),
+            "{size:?}: {lines:#?}"
+        );
+    }
+    insta::assert_snapshot!(lines((80, 12)).join("\n"), @r#"
+    08:00:00Z  mesh shop  1 host(s)  505+ done/s  90012 pending  20 dead
+    points: degraded
+      done/s     5.0                          failed/s   0
+      pending    90000                        in flight  2
+      retrying   1                            dead       17
+    points is degraded: its circuit is open; 17 events wait: stream BILLS takes
+    nothing, 17 events wait: stream BILLS takes nothing, 17 events wait: stream
+    and 2 more lines: `jetmesh status` has all
+      $ jetmesh dlq ls --group --handler points
+      $ jetmesh retrying --handler points
+      $ jetmesh pause points --reason WHY
+    Esc back   ↑↓ another handler   q quit
+    "#);
 }
