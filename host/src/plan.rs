@@ -2,12 +2,12 @@
 //! the text, [`Plan`] is what the rest of the program is built from.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
+mod admin;
 mod agree;
 mod circuit;
 mod outbox;
@@ -16,6 +16,7 @@ mod spans;
 pub mod time_text;
 mod timetable;
 
+pub use admin::{AdminPlan, TlsFiles, is_local};
 pub use agree::hex;
 pub use circuit::CircuitPolicy;
 pub use outbox::{Outbox, OutboxDatabase, OutboxSource, Postgres, PostgresTls, lsn, lsn_text};
@@ -30,8 +31,7 @@ pub struct Plan {
     pub mesh: String,
     pub nats: Nats,
     pub log: Log,
-    /// Where a host answers over HTTP. `None`: the configuration does not say.
-    pub admin: Option<SocketAddr>,
+    pub admin: AdminPlan,
     pub spans: Spans,
     /// Replicas of the streams and buckets that the mesh makes for itself.
     pub replicas: usize,

@@ -74,6 +74,7 @@ mod poison;
 mod poisoned;
 mod prometheus;
 mod randomness;
+mod reachable;
 mod readme;
 mod recorded;
 mod redrive;

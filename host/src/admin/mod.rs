@@ -12,6 +12,7 @@ mod proc;
 mod site;
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -24,9 +25,9 @@ use self::site::AdminSite;
 use crate::broker::latch::Latch;
 use crate::console::{Admission, Console};
 use crate::event::clock::now_ms;
-use crate::http::{self, HttpListener};
+use crate::http::{self, HttpListener, TlsIdentity};
 use crate::micro::Host;
-use crate::plan::Plan;
+use crate::plan::{AdminPlan, Plan, is_local};
 use crate::process::drain::Drain;
 use crate::process::service::ServiceManager;
 
@@ -34,8 +35,10 @@ use crate::process::service::ServiceManager;
 ///
 /// # Errors
 /// The address cannot be listened at; the text names it.
-pub fn bind(address: SocketAddr) -> Result<AdminAddress, String> {
-    let listener = HttpListener::bind(address).map_err(|error| {
+pub fn bind(address: SocketAddr, plan: &AdminPlan) -> Result<AdminAddress, String> {
+    let tls = plan.tls.as_ref().map(TlsIdentity::read).transpose();
+    let tls = tls.map_err(|why| format!("[admin]: {why}"))?.map(Arc::new);
+    let listener = HttpListener::bind(address, tls).map_err(|error| {
         format!(
             "admin.listen, {address}: {error}; free this port, or choose another address with --admin, or in [admin]"
         )
@@ -45,7 +48,6 @@ pub fn bind(address: SocketAddr) -> Result<AdminAddress, String> {
 }
 
 /// Where a host answers, and whether a viewer can publish events there, to try things out.
-#[derive(Debug)]
 pub struct AdminAddress {
     pub listener: HttpListener,
     pub publishes: bool,
@@ -131,10 +133,15 @@ impl HostStage {
         }
         let served = address.map(|AdminAddress { listener, publishes }| {
             let admission = Admission::Credentials { publishes };
-            let console = Console::new(Arc::clone(plan), admission, listener.address);
+            let console = Console::new(Arc::clone(plan), admission, &listener);
             (listener, console)
         });
-        Some(answer(Arc::clone(&self.0), served, manager))
+        Some(answer(
+            Arc::clone(&self.0),
+            plan.admin.metrics_token.clone(),
+            served,
+            manager,
+        ))
     }
 }
 
@@ -145,7 +152,12 @@ impl Drop for HostStage {
 }
 
 /// Answers and tells until the host has ended.
-async fn answer(admin: Arc<Admin>, served: Option<(HttpListener, Arc<Console>)>, manager: Option<ServiceManager>) {
+async fn answer(
+    admin: Arc<Admin>,
+    metrics_token: Option<PathBuf>,
+    served: Option<(HttpListener, Arc<Console>)>,
+    manager: Option<ServiceManager>,
+) {
     if let Some(manager) = manager.map(Arc::new) {
         let own = Arc::clone(&admin);
         admin.drain.spawn_beside("service manager", move || {
@@ -164,6 +176,8 @@ async fn answer(admin: Arc<Admin>, served: Option<(HttpListener, Arc<Console>)>,
                 let site = Arc::new(AdminSite {
                     admin: Arc::clone(&admin),
                     console,
+                    metrics_token,
+                    is_local: is_local(address),
                 });
                 admin.drain.spawn_beside("admin address", move || {
                     http::serve(Arc::clone(&listener), Arc::clone(&site))

@@ -39,13 +39,13 @@ pub async fn run(args: &Args, dev: &Dev) -> Result<u8, Error> {
     let drain = Drain::default();
     on_signal(&drain)?;
     // Any free port, unless one is named.
-    if plan.admin.is_none() {
+    if plan.admin.listen.is_none() {
         plan.nats.connections.add_backlog();
     }
-    let address = plan.admin.unwrap_or_else(|| (Ipv4Addr::LOCALHOST, 0).into());
-    let mut admin = admin::bind(address).map_err(Error::Failed)?;
+    let address = plan.admin.listen.unwrap_or_else(|| (Ipv4Addr::LOCALHOST, 0).into());
+    let mut admin = admin::bind(address, &plan.admin).map_err(Error::Failed)?;
     admin.publishes = true;
-    let at = admin.listener.address;
+    let at = admin.listener.url();
     let Some(server) = Server::start(dev, &drain).await? else {
         return Ok(OK);
     };
@@ -56,8 +56,11 @@ pub async fn run(args: &Args, dev: &Dev) -> Result<u8, Error> {
         plan.nats.url,
         server.dir.display()
     );
-    println!("console at http://{}/", at);
-    println!("metrics and health at http://{}: /metrics, /livez and /readyz", at);
+    println!("console at {at}");
+    println!(
+        "metrics and health at {}: /metrics, /livez and /readyz",
+        at.trim_end_matches('/')
+    );
     if let Some(hint) = hints::elsewhere(&plan.nats.url, &configured) {
         println!("{hint}");
     }

@@ -19,7 +19,11 @@ pub async fn run(args: &Args) -> Result<u8, Error> {
     }
     let drain = Drain::default();
     on_signal(&drain)?;
-    let address = loaded.plan.admin.map(admin::bind).transpose();
+    let settings = &loaded.plan.admin;
+    let address = settings
+        .listen
+        .map(|address| admin::bind(address, settings))
+        .transpose();
     let clean = app::run(loaded.plan, address.map_err(Error::Failed)?, drain).await?;
     Ok(if clean { OK } else { UNFINISHED })
 }

@@ -6,8 +6,8 @@ use std::time::Duration;
 use super::values::{format_bytes, format_duration};
 use crate::event::rfc3339;
 use crate::plan::{
-    CatchUp, Dst, Handler, Identity, Instance, LogFormat, Nats, Outbox, OutboxDatabase, OutboxSource, Overlap, Plan,
-    Redrive, Schedule, Start, Stream, When,
+    AdminPlan, CatchUp, Dst, Handler, Identity, Instance, LogFormat, Nats, Outbox, OutboxDatabase, OutboxSource,
+    Overlap, Plan, Redrive, Schedule, Start, Stream, When,
 };
 use crate::text::secret::{HIDDEN, hide, redact};
 
@@ -36,10 +36,7 @@ pub fn effective(plan: &Plan) -> String {
             LogFormat::Json => "json",
         },
     );
-    if let Some(address) = plan.admin {
-        out.table("admin");
-        out.text("listen", &address.to_string());
-    }
+    admin(&mut out, &plan.admin);
     out.table("spans");
     out.text("producer", plan.spans.producer.word());
     out.raw("failures", &plan.spans.failures);
@@ -91,6 +88,26 @@ impl EffectiveText<'_> {
         if let Some(value) = value {
             self.text(key, value);
         }
+    }
+}
+
+fn admin(out: &mut EffectiveText<'_>, admin: &AdminPlan) {
+    if *admin == AdminPlan::default() {
+        return;
+    }
+    out.table("admin");
+    out.optional("listen", admin.listen.map(|address| address.to_string()).as_deref());
+    let tls = admin.tls.as_ref();
+    let files = [
+        ("tls_cert", tls.map(|tls| &tls.cert)),
+        ("tls_key", tls.map(|tls| &tls.key)),
+        ("metrics_token_file", admin.metrics_token.as_ref()),
+    ];
+    for (key, file) in files {
+        out.optional(key, file.map(|file| file.display().to_string()).as_deref());
+    }
+    if !admin.names.is_empty() {
+        out.list("names", &admin.names);
     }
 }
 

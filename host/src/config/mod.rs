@@ -28,7 +28,7 @@ use figment::Figment;
 use figment::providers::{Format as _, Toml};
 use figment::value::Dict;
 
-pub use admin::local as local_address;
+pub use admin::{address as admin_address, safe as safe_address, token as metrics_token};
 pub use effective::effective;
 use layers::Layer;
 pub use reader::Problem;
@@ -259,7 +259,7 @@ fn plan(values: Dict, base: &Path, reader: &mut Reader) -> Plan {
     // That of the rounds of redrives.
     let redrives = handlers.iter().any(|handler| handler.redrive.is_some());
     nats.connections.most += usize::from(redrives);
-    if admin.is_some() {
+    if admin.listen.is_some() {
         nats.connections.add_backlog();
     }
     Plan {

@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use super::Console;
 use super::conditions::LetterSelection;
 use super::letters::there;
-use super::session::{ViewerSession, same, secret};
+use super::session::{ViewerSession, secret};
 use super::trouble::ConsoleError;
 use crate::broker::Connection;
 use crate::dlq::export::LetterExport;
@@ -22,6 +22,7 @@ use crate::dlq::meant::Selected;
 use crate::event::clock::now_ms;
 use crate::event::rfc3339;
 use crate::http::{self, Answer};
+use crate::text::secret::same;
 
 /// Exports at a time.
 pub const EXPORTS_MAX: usize = 4;

@@ -11,10 +11,11 @@ use serde_json::Value;
 use super::session::{self, ViewerSession};
 use super::trouble::ConsoleError;
 use super::{Admission, Console};
-use crate::broker::Error;
+use crate::broker::connection::token;
 use crate::broker::login::{self, addresses};
+use crate::broker::{self, Connection, Error};
 use crate::control::person;
-use crate::plan::{GivenKeys, Nats, Plan};
+use crate::plan::{GivenKeys, Nats, Plan, is_local};
 
 /// What a viewer gives. It is in no log: it has no `Debug`.
 #[derive(Deserialize)]
@@ -94,6 +95,9 @@ pub async fn session(console: &Console, form: LoginForm) -> Result<Arc<ViewerSes
                 "a host takes credentials of NATS, and no invitation",
             ));
         }
+        (LoginForm::Nothing {}, Admission::Credentials { .. }) if !is_local(console.address) => {
+            return Err(ConsoleError::refused(ANONYMOUS));
+        }
         (form, Admission::Credentials { .. }) => of_viewer(nats, form)?,
     };
     let plan = Arc::new(Plan {
@@ -101,7 +105,12 @@ pub async fn session(console: &Console, form: LoginForm) -> Result<Arc<ViewerSes
         ..Plan::clone(&console.plan)
     });
     match session::open(&plan, &who).await {
-        Ok(connection) => Ok(Arc::new(ViewerSession::new(who, plan, connection))),
+        Ok(connection) => {
+            if !is_local(console.address) && takes_any(&plan, &connection).await {
+                return Err(ConsoleError::refused(ANONYMOUS));
+            }
+            Ok(Arc::new(ViewerSession::new(who, plan, connection)))
+        }
         Err(error) => {
             if matches!(error, Error::Unauthorized { .. }) {
                 tokio::time::sleep(REFUSED_PAUSE).await;
@@ -109,6 +118,27 @@ pub async fn session(console: &Console, form: LoginForm) -> Result<Arc<ViewerSes
             Err(error.into())
         }
     }
+}
+
+/// Where other machines can reach the console, that they can reach it is not enough.
+const ANONYMOUS: &str = "other machines can reach this console, and this NATS takes connections without credentials, or with any: so it would \
+                         let in everyone. Give NATS users, or reach the console by a forwarded port of the machine";
+
+/// Whether NATS takes credentials without looking at them: it has no users then.
+async fn takes_any(plan: &Plan, connection: &Connection) -> bool {
+    if connection.client.server_info().auth_required {
+        return false;
+    }
+    let nats = Nats {
+        user: Some(format!("jetmesh-{}", token())),
+        password: Some(token()),
+        token: None,
+        given: None,
+        ..plan.nats.clone()
+    };
+    broker::open_guarded(&nats, "jetmesh console, without a viewer")
+        .await
+        .is_ok()
 }
 
 /// The way to the same server, as another user: nothing of the host's own credentials is in it.

@@ -33,7 +33,9 @@ use tokio::sync::Semaphore;
 
 use self::runs::Runs;
 use self::session::ViewerSessions;
+use crate::http::{HttpListener, TlsIdentity};
 use crate::plan::Plan;
+use crate::text::secret::same;
 
 /// How a viewer is let in.
 pub enum Admission {
@@ -61,7 +63,7 @@ impl Invitation {
     /// Whether this is the token. It is none any more then.
     fn take(&self, given: &str, address: SocketAddr) -> bool {
         let mut token = self.token.lock();
-        if !session::same(&token, given) {
+        if !same(&token, given) {
             return false;
         }
         *token = session::secret();
@@ -80,6 +82,8 @@ pub struct Console {
     pub(in crate::console) plan: Arc<Plan>,
     pub(in crate::console) admission: Admission,
     pub(in crate::console) address: SocketAddr,
+    pub(in crate::console) tls: Option<Arc<TlsIdentity>>,
+    url: String,
     pub(in crate::console) sessions: ViewerSessions,
     pub(in crate::console) runs: Arc<Runs>,
     /// Has the places of exports.
@@ -89,11 +93,13 @@ pub struct Console {
 }
 
 impl Console {
-    pub fn new(plan: Arc<Plan>, admission: Admission, address: SocketAddr) -> Arc<Console> {
+    pub fn new(plan: Arc<Plan>, admission: Admission, listener: &HttpListener) -> Arc<Console> {
         Arc::new(Console {
             plan,
             admission,
-            address,
+            address: listener.address,
+            tls: listener.tls.clone(),
+            url: listener.url(),
             sessions: ViewerSessions::default(),
             runs: Arc::default(),
             exports: Arc::new(Semaphore::new(exports::EXPORTS_MAX)),
@@ -114,7 +120,7 @@ impl Console {
     /// The address for the first viewer.
     pub fn first_address(&self) -> String {
         match &self.admission {
-            Admission::Credentials { .. } => format!("http://{}/", self.address),
+            Admission::Credentials { .. } => self.url.clone(),
             Admission::Invitation(invitation) => invited(self.address, &invitation.token.lock()),
         }
     }

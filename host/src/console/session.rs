@@ -34,11 +34,6 @@ pub fn secret() -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Whether two secrets are the same, in a time that tells nothing of where they differ.
-pub fn same(a: &str, b: &str) -> bool {
-    Sha256::digest(a) == Sha256::digest(b)
-}
-
 /// What one viewer's browser has logged in to.
 pub struct ViewerSession {
     /// How the viewer is named.
@@ -164,6 +159,7 @@ fn end_old(all: &mut HashMap<[u8; 32], Arc<ViewerSession>>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::text::secret::same;
 
     #[test]
     fn a_session_ends_after_half_an_hour_without_a_request_and_after_twelve_hours_in_any_case() {

@@ -12,10 +12,11 @@ use serde::de::DeserializeOwned;
 
 use super::login::{self, LoginForm, SessionJson};
 use super::query::Query;
-use super::session::{ViewerSession, same};
+use super::session::ViewerSession;
 use super::trouble::ConsoleError;
 use super::{Console, assets, exports, live, orders, queries, rehearsals};
 use crate::http::{self, Answer, Patience, Site};
+use crate::text::secret::same;
 
 /// The largest order: a credentials file, or a list of ids.
 pub(super) const BODY_MAX: usize = 256 * 1024;
@@ -57,7 +58,8 @@ impl Console {
             return Err(ConsoleError::new(
                 StatusCode::MISDIRECTED_REQUEST,
                 format!(
-                    "the console answers as {} or as localhost, and not as another name",
+                    "the console answers as {}, as localhost, by the names of its certificate and those of admin.names, and not as \
+                     another name",
                     self.address
                 ),
             ));
@@ -75,7 +77,7 @@ impl Console {
                 None => Err(ConsoleError::missing(format!("there is nothing at {path}"))),
             };
         };
-        from_this_page(&request, host, is_order)?;
+        self.check_origin(&request, host, is_order)?;
         if call == "login" && is_order {
             return self.log_in(request).await;
         }
@@ -148,12 +150,15 @@ impl Console {
 
     /// A browser takes the ports of a machine for one site: the name tells consoles apart.
     fn cookie_name(&self) -> String {
-        format!("jetmesh-{}", self.address.port())
+        // Of such a name a browser takes no cookie that was not set by this machine over an encrypted connection.
+        let prefix = if self.tls.is_some() { "__Host-" } else { "" };
+        format!("{prefix}jetmesh-{}", self.address.port())
     }
 
     fn set_cookie(&self, answer: &mut Answer, secret: &str, more: &str) {
+        let secure = if self.tls.is_some() { "; Secure" } else { "" };
         let cookie = format!(
-            "{}={secret}; Path=/; HttpOnly; SameSite=Strict{more}",
+            "{}={secret}; Path=/; HttpOnly; SameSite=Strict{secure}{more}",
             self.cookie_name()
         );
         if let Ok(cookie) = HeaderValue::from_str(&cookie) {
@@ -185,23 +190,34 @@ impl Console {
             .trim_start_matches('[')
             .trim_end_matches(']')
             .parse::<std::net::IpAddr>();
-        name == "localhost" || ip.is_ok_and(|ip| ip.is_loopback() || ip == self.address.ip())
+        let bare = name.trim_start_matches('[').trim_end_matches(']');
+        name == "localhost"
+            || ip.is_ok_and(|ip| ip.is_loopback() || ip == self.address.ip())
+            || self.tls.as_ref().is_some_and(|tls| tls.is_for(bare))
+            || self.plan.admin.names.iter().any(|own| own.eq_ignore_ascii_case(name))
     }
-}
 
-/// Whether a page of this console asks. A browser says where a request comes from.
-fn from_this_page(request: &Request<Incoming>, host: &str, is_order: bool) -> Result<(), ConsoleError> {
-    let foreign = || ConsoleError::refused("the request comes from another site");
-    let site = header(request, "sec-fetch-site");
-    if site.is_some_and(|site| !matches!(site, "same-origin" | "none")) {
-        return Err(foreign());
-    }
-    match header(request, ORIGIN.as_str()) {
-        Some(origin) if origin.strip_prefix("http://") != Some(host) => Err(foreign()),
-        None if is_order && site != Some("same-origin") => Err(ConsoleError::refused(
-            "an order says where it comes from: the header Origin is missing",
-        )),
-        _ => Ok(()),
+    /// Whether a page of this console asks. A browser says where a request comes from.
+    fn check_origin(&self, request: &Request<Incoming>, host: &str, is_order: bool) -> Result<(), ConsoleError> {
+        let foreign = || ConsoleError::refused("the request comes from another site");
+        let site = header(request, "sec-fetch-site");
+        if site.is_some_and(|site| !matches!(site, "same-origin" | "none")) {
+            return Err(foreign());
+        }
+        // Where it is not encrypted here, a proxy before it can do that.
+        let schemes: &[&str] = if self.tls.is_some() {
+            &["https://"]
+        } else {
+            &["http://", "https://"]
+        };
+        let is_own = |origin: &str| schemes.iter().any(|scheme| origin.strip_prefix(scheme) == Some(host));
+        match header(request, ORIGIN.as_str()) {
+            Some(origin) if !is_own(origin) => Err(foreign()),
+            None if is_order && site != Some("same-origin") => Err(ConsoleError::refused(
+                "an order says where it comes from: the header Origin is missing",
+            )),
+            _ => Ok(()),
+        }
     }
 }
 

@@ -3,9 +3,11 @@
 
 mod serve;
 mod stream;
+mod tls;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -18,6 +20,7 @@ use hyper::{Request, Response, StatusCode};
 
 pub use self::serve::serve;
 pub use self::stream::{ServerSentEvent, events, pieces};
+pub use self::tls::TlsIdentity;
 
 pub const TEXT: &str = "text/plain; charset=utf-8";
 pub const JSON: &str = "application/json";
@@ -54,26 +57,42 @@ impl Patience {
 }
 
 /// An address, before anything is answered there.
-#[derive(Debug)]
 pub struct HttpListener {
     pub address: SocketAddr,
+    /// `None`: it is not encrypted.
+    pub tls: Option<Arc<TlsIdentity>>,
     listener: TcpListener,
+}
+
+/// The same, when it is listened at.
+pub struct OpenListener {
+    tls: Option<Arc<TlsIdentity>>,
+    listener: tokio::net::TcpListener,
 }
 
 impl HttpListener {
     /// # Errors
     /// The address cannot be listened at.
-    pub fn bind(address: SocketAddr) -> io::Result<HttpListener> {
+    pub fn bind(address: SocketAddr, tls: Option<Arc<TlsIdentity>>) -> io::Result<HttpListener> {
         let listener = TcpListener::bind(address)?;
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
-        Ok(HttpListener { address, listener })
+        Ok(HttpListener { address, tls, listener })
+    }
+
+    /// Its address for a browser.
+    pub fn url(&self) -> String {
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        format!("{scheme}://{}/", self.address)
     }
 
     /// # Errors
     /// The runtime does not take it.
-    pub fn listen(self) -> io::Result<tokio::net::TcpListener> {
-        tokio::net::TcpListener::from_std(self.listener)
+    pub fn listen(self) -> io::Result<OpenListener> {
+        Ok(OpenListener {
+            tls: self.tls,
+            listener: tokio::net::TcpListener::from_std(self.listener)?,
+        })
     }
 }
 

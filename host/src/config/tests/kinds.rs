@@ -5,6 +5,7 @@ use std::path::Path;
 use super::layers::with_environment;
 use super::{SMALL, base};
 use crate::config::{Error, Overrides, decoded, load, parse};
+use crate::plan::AdminPlan;
 
 fn problems(text: &str) -> String {
     parse(text, base()).expect_err("it is refused").to_string()
@@ -133,7 +134,7 @@ fn a_missing_module_is_among_all_that_is_wrong() {
 }
 
 #[test]
-fn the_admin_address_is_one_that_other_machines_cannot_reach() {
+fn the_admin_address_is_encrypted_where_other_machines_can_reach_it() {
     let read = |listen: &str| parse(&format!("[admin]\nlisten = {listen:?}\n{SMALL}"), base());
     for (listen, address) in [
         ("127.0.0.1:9464", "127.0.0.1:9464"),
@@ -141,9 +142,9 @@ fn the_admin_address_is_one_that_other_machines_cannot_reach() {
         ("[::1]:80", "[::1]:80"),
         ("127.8.8.8:1", "127.8.8.8:1"),
     ] {
-        assert_eq!(read(listen).unwrap().admin, Some(address.parse().unwrap()));
+        assert_eq!(read(listen).unwrap().admin.listen, Some(address.parse().unwrap()));
     }
-    assert_eq!(parse(SMALL, base()).unwrap().admin, None);
+    assert_eq!(parse(SMALL, base()).unwrap().admin, AdminPlan::default());
     for (listen, why) in [
         ("9464", "no IP address with a port"),
         ("127.0.0.1", "no IP address with a port"),
@@ -153,7 +154,7 @@ fn the_admin_address_is_one_that_other_machines_cannot_reach() {
         ("[::]:9464", "other machines can reach [::]:9464"),
         (
             "10.0.0.7:9464",
-            "use \"127.0.0.1:9464\"; from another machine, forward the port",
+            "set admin.tls_cert and admin.tls_key; or use \"127.0.0.1:9464\", and forward the port",
         ),
     ] {
         let problems = read(listen).unwrap_err().to_string();
@@ -161,5 +162,52 @@ fn the_admin_address_is_one_that_other_machines_cannot_reach() {
             problems.contains("admin.listen: ") && problems.contains(why),
             "{problems}"
         );
+    }
+}
+
+#[test]
+fn an_address_that_others_reach_needs_a_certificate_with_its_key_and_a_token_for_metrics() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, content: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, content).unwrap();
+        path
+    };
+    let cert = file("cert.pem", "-----BEGIN CERTIFICATE-----\n");
+    let key = file("key.pem", "-----BEGIN PRIVATE KEY-----\n");
+    let token = file("token", "0123456789abcdef\n");
+    let read = |lines: &str| parse(&format!("[admin]\nlisten = \"0.0.0.0:9464\"\n{lines}\n{SMALL}"), base());
+    let (cert, key) = (format!("tls_cert = {cert:?}\n"), format!("tls_key = {key:?}\n"));
+    let metrics = format!("metrics_token_file = {token:?}\n");
+    let whole = read(&format!("{cert}{key}{metrics}names = [\"mesh.example.com\"]")).unwrap();
+    assert!(whole.admin.listen.is_some() && whole.admin.tls.is_some() && whole.admin.metrics_token.is_some());
+    let short = format!("metrics_token_file = {:?}\n", file("short", "0123"));
+    let two = format!("metrics_token_file = {:?}\n", file("two", "0123456789 abcdef"));
+    for (lines, told) in [
+        (metrics.clone(), "admin.listen: other machines can reach"),
+        (format!("{cert}{metrics}"), "admin.tls_key: admin.tls_cert needs it"),
+        (format!("{key}{metrics}"), "admin.tls_cert: admin.tls_key needs it"),
+        (
+            format!("{cert}{key}"),
+            "admin.metrics_token_file: other machines can reach",
+        ),
+        (format!("{cert}{key}{short}"), "16 are the least"),
+        (format!("{cert}{key}{two}"), "without spaces"),
+        (
+            format!("{cert}{key}metrics_token_file = \"absent\""),
+            "there is no file absent",
+        ),
+        (
+            format!("tls_cert = {token:?}\n{key}{metrics}"),
+            "it holds no certificate in PEM",
+        ),
+        (
+            format!("{cert}{key}{metrics}names = [\"a:1\"]"),
+            "is no name of a machine",
+        ),
+    ] {
+        let problems = read(&lines).unwrap_err().to_string();
+        assert!(problems.contains(told), "{lines}: {problems}");
+        assert!(!problems.contains("0123456789"), "{problems}");
     }
 }
