@@ -42,9 +42,15 @@ fn config() -> Config {
         )
 }
 
+const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+
 async fn publish_order(mesh: &Mesh, id: &str, qty: u32) -> u64 {
+    publish_order_with(mesh, &[], id, qty).await
+}
+
+async fn publish_order_with(mesh: &Mesh, headers: &[(&str, &str)], id: &str, qty: u32) -> u64 {
     let order = json!({ "order_id": id, "user_id": "u-7", "lines": [{ "sku": "sku-1", "qty": qty }] });
-    mesh.publish("orders.created", order.to_string()).await
+    mesh.publish_with("orders.created", headers, order.to_string()).await
 }
 
 /// What was printed, without what is different each time.
@@ -68,7 +74,8 @@ async fn an_order_is_traced_across_handlers_with_what_it_wrote_and_what_followed
     let mesh = Mesh::new(config()).await;
     let host = mesh.host(&[]).await;
     mesh.put("inventory", "stock.sku-1", "7").await;
-    publish_order(&mesh, "o-42", 5).await;
+    let traceparent = format!("00-{TRACE}-00f067aa0ba902b7-01");
+    publish_order_with(&mesh, &[("traceparent", &traceparent)], "o-42", 5).await;
     mesh.wait_emitted(3).await;
     mesh.wait_decisions("watch", 1).await;
     let second = publish_order(&mesh, "o-43", 5).await;
@@ -98,6 +105,16 @@ async fn an_order_is_traced_across_handlers_with_what_it_wrote_and_what_followed
     searched EVENTS, messages read: 1; everything within the time of --since
     searched ORDERS, messages read: 2; everything within the time of --since
     "#);
+    // What followed from it is of the same trace, and is told with it.
+    let by_trace = mesh.jetmesh_ok(&["trace", "--trace-id", &TRACE.to_uppercase()]).await;
+    assert_eq!(by_trace, done);
+    let by_subject = mesh
+        .jetmesh_ok(&["trace", "--subject", "orders.*", "--limit", "1"])
+        .await;
+    assert!(
+        by_subject.starts_with(&format!("ORDERS:{second}  orders.created")),
+        "{by_subject}"
+    );
     let dead = mesh.jetmesh_ok(&["trace", &format!("ORDERS:{second}")]).await;
     insta::assert_snapshot!(told(&dead).replace(letters[0].header("Mesh-Event").expect("its event"), "[event]"), @r#"
     ORDERS:2  orders.created  at [time]  event [event]
@@ -139,6 +156,9 @@ async fn an_order_is_traced_across_handlers_with_what_it_wrote_and_what_followed
         &["nobody.1"],
         &["o-42"],
         &["--key", "o-42"],
+        &["--trace-id", "4bf9"],
+        &["--trace-id", &"1".repeat(32)],
+        &["--subject", "orders..created"],
     ] {
         let (status, stdout, stderr) = mesh.jetmesh(&[&["trace"], args].concat()).await;
         assert_eq!(stdout, "");
@@ -152,6 +172,15 @@ async fn an_order_is_traced_across_handlers_with_what_it_wrote_and_what_followed
     1: error: no event nobody.1 is known: no stream that a configured handler reads has, or had, this incarnation
     2: error: `o-42` is not INCARNATION.SEQUENCE, STREAM:SEQUENCE or HANDLER.INCARNATION.SEQUENCE; to find an event by its payload: --key field=value
     2: error: invalid value 'o-42' for '--key <FIELD=VALUE>': not field=value, such as order_id=42
+
+    For more information, try '--help'.
+    2: error: invalid value '4bf9' for '--trace-id <ID>': not a trace id, which is 32 hex digits that are not all zero
+
+    For more information, try '--help'.
+    1: error: no event has the trace id 11111111111111111111111111111111
+    searched EVENTS, messages read: 1; everything within the time of --since
+    searched ORDERS, messages read: 2; everything within the time of --since
+    2: error: invalid value 'orders..created' for '--subject <SUBJECT>': not a subject: a part between dots is empty
 
     For more information, try '--help'.
     ");

@@ -28,6 +28,11 @@ impl TraceId {
         id.copy_from_slice(&hash("trace", parts)[..16]);
         TraceId(id)
     }
+
+    /// One that is written out. `None`: it is not valid.
+    pub fn parse(text: &str) -> Option<TraceId> {
+        bytes(text).filter(|id| *id != [0; 16]).map(TraceId)
+    }
 }
 
 impl SpanId {

@@ -8,6 +8,7 @@ pub mod message_id;
 pub mod over;
 pub mod reading;
 pub mod search;
+pub mod sought;
 pub mod stand;
 
 use std::collections::{HashMap, HashSet};

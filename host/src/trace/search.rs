@@ -1,11 +1,11 @@
-//! Finds events by a field of their payloads, the newest first, within a time.
+//! Finds events by what a person knows of them, the newest first, within a time.
 
 use std::ops::ControlFlow;
 
 use super::Tracer;
-use super::field::Json;
 use super::find::Place;
 use super::reading::{Extent, Range};
+use super::sought::Sought;
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -17,41 +17,6 @@ use crate::event::{parse_rfc3339, rfc3339};
 
 /// How many sequences are read at a time, going back.
 const WINDOW: u64 = 10_000;
-
-/// A field of a JSON payload, and its value as text.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Key {
-    field: String,
-    value: String,
-}
-
-impl std::fmt::Display for Key {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}={}", self.field, self.value)
-    }
-}
-
-impl Key {
-    /// Reads `field=value`.
-    pub fn parse(text: &str) -> Result<Key, String> {
-        match text.split_once('=') {
-            Some((field, value)) if !field.is_empty() => Ok(Key {
-                field: field.to_owned(),
-                value: value.to_owned(),
-            }),
-            _ => Err("not field=value, such as order_id=42".to_owned()),
-        }
-    }
-
-    /// The field is one of the object's own or, with dots, a path into it; a number in the path is a place in a list.
-    /// `None`: the payload is no JSON.
-    pub fn is_in(&self, payload: &[u8]) -> Option<bool> {
-        let payload = Json::read(payload)?;
-        let is = |found: Json<'_>| found.is(&self.value);
-        let path = || self.field.split('.').try_fold(payload, Json::step);
-        Some(payload.step(&self.field).is_some_and(is) || path().is_some_and(is))
-    }
-}
 
 /// What was searched of a stream. `jetmesh trace --json` prints it.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -127,16 +92,16 @@ impl Searched {
 }
 
 impl<'a> Tracer<'a> {
-    /// The newest events whose payload has a key, at most this number, each with its time; and what was searched.
+    /// The newest events that are sought, at most this number, each with its time; and what was searched.
     pub async fn search(
         &mut self,
-        key: &Key,
+        sought: &Sought,
         since: Moment,
         most: usize,
     ) -> Result<(Vec<(u64, Place)>, Vec<Searched>), Error> {
         let (mut found, mut searched) = (Vec::new(), Vec::new());
         for stream in self.sources() {
-            let (sequences, how) = self.search_stream(stream, key, since, most).await?;
+            let (sequences, how) = self.search_stream(stream, sought, since, most).await?;
             searched.push(how);
             for (time_ms, sequence) in sequences {
                 found.push((time_ms, self.place(stream, sequence).await?));
@@ -150,7 +115,7 @@ impl<'a> Tracer<'a> {
     async fn search_stream(
         &mut self,
         stream: &str,
-        key: &Key,
+        sought: &Sought,
         since: Moment,
         most: usize,
     ) -> Result<(Vec<(u64, u64)>, Searched), Error> {
@@ -177,7 +142,7 @@ impl<'a> Tracer<'a> {
                 filters: if filters.len() == 1 { &filters } else { &[] },
                 first: begin,
                 last,
-                headers_only: false,
+                headers_only: !sought.is_in_payloads(),
             };
             let mut here: Vec<(u64, u64)> = Vec::new();
             let mut oldest = None;
@@ -188,7 +153,7 @@ impl<'a> Tracer<'a> {
                     if read && seen.time_ms >= since_ms {
                         searched.messages += 1;
                         oldest.get_or_insert(seen.time_ms);
-                        match key.is_in(&seen.payload) {
+                        match sought.is(&seen) {
                             Some(true) => here.push((seen.time_ms, seen.sequence)),
                             Some(false) => {}
                             None => searched.unreadable += 1,
@@ -243,57 +208,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_key_is_a_field_or_a_path_and_its_value_is_what_json_says() {
-        let payload = br#"{"order_id":"42","n":42,"paid":true,"user":{"id":"u-7"},"a.b":"c","lines":[{"sku":"s-1"}]}"#;
-        let has = |text: &str| Key::parse(text).unwrap().is_in(payload).unwrap();
-        for yes in [
-            "order_id=42",
-            "n=42",
-            "paid=true",
-            "user.id=u-7",
-            "a.b=c",
-            "lines.0.sku=s-1",
-        ] {
-            assert!(has(yes), "{yes}");
-        }
-        for no in [
-            "order_id=4",
-            "order=42",
-            "user={}",
-            "user.id=u",
-            "lines.1.sku=s-1",
-            "a.c=c",
-        ] {
-            assert!(!has(no), "{no}");
-        }
-        assert_eq!(Key::parse("n=42").unwrap().is_in(b"no json"), None);
-        assert!(Key::parse("n").is_err() && Key::parse("=1").is_err());
-        assert_eq!(Key::parse("q=a=b").unwrap().is_in(br#"{"q":"a=b"}"#), Some(true));
-    }
-
-    #[test]
-    fn a_number_is_found_as_it_is_written_or_as_it_is_usually_written() {
-        let payload = "\u{feff} { \"price\" : 12.50, \"id\": 98765432109876543210987, \"big\": 18446744073709551616 } ";
-        let has = |text: &str| Key::parse(text).unwrap().is_in(payload.as_bytes()).unwrap();
-        for yes in [
-            "price=12.50",
-            "price=12.5",
-            "id=98765432109876543210987",
-            "big=18446744073709551616",
-        ] {
-            assert!(has(yes), "{yes}");
-        }
-        for no in [
-            "price=12",
-            "price=12.500",
-            "id=98765432109876543210986",
-            "big=18446744073709551615",
-        ] {
-            assert!(!has(no), "{no}");
-        }
-    }
-
-    #[test]
     fn what_a_stream_has_removed_is_told_only_if_it_may_be_within_the_time() {
         let of = |state: Value, since_ms| {
             let config = json!({ "max_msgs": 2, "retention": "workqueue" });
@@ -317,15 +231,5 @@ mod tests {
         assert_eq!((empty.before, empty.oldest), (10, None));
         let new = json!({ "messages": 0, "first_seq": 0, "last_seq": 0 });
         assert_eq!(of(new, 0), None);
-    }
-
-    #[test]
-    fn nothing_is_too_deep() {
-        let (open, close) = ("{\"a\":[".repeat(10_000), "]}".repeat(10_000));
-        let payload = format!("{{\"deep\":{open}7{close},\"id\":\"x\"}}");
-        let key = Key::parse("id=x").unwrap();
-        assert_eq!(key.is_in(payload.as_bytes()), Some(true));
-        let path = format!("deep{}=7", ".a.0".repeat(500));
-        assert_eq!(Key::parse(&path).unwrap().is_in(payload.as_bytes()), Some(false));
     }
 }

@@ -19,6 +19,9 @@ const STATES = {
   "not-found": "its decision was not found: the limit of what is read was reached",
 };
 
+/** What an event is searched by; the option of the command has the same name. */
+const KNOWN = ["key", "subject", "trace_id"];
+
 export function where(main, _path, query) {
   const result = h("div", { class: "stack", "aria-live": "polite" });
   const field = (name, label, hint, wide) => h("div", { class: `field ${wide ? "wide" : ""}` }, h("label", { for: `w-${name}` }, label),
@@ -31,15 +34,17 @@ export function where(main, _path, query) {
   put(main, h("div", { class: "title" }, h("h1", {}, "Where is it?")),
     h("form", { class: "filters", role: "search", onsubmit: go },
       field("id", "Event", "INCARNATION.SEQUENCE, STREAM:SEQUENCE, or the id of a letter", true),
-      field("key", "or a field of its payload", "order_id=42"), field("since", "searched back to", "24h"),
+      field("key", "or a field of its payload", "order_id=42"), field("subject", "or its subject", "orders.*"), field("trace_id", "or its trace", "32 hex digits"), field("since", "searched back to", "24h"),
       h("button", { type: "submit", class: "main" }, "Find")), result);
-  if (!query.id && !query.key) {
-    put(result, h("div", { class: "card empty" }, h("strong", {}, "Find an event"), "Logs and the header Mesh-Event have its id. Or name a field of its JSON payload and its value."));
+  const by = KNOWN.find((one) => query[one]);
+  if (!query.id && !by) {
+    put(result, h("div", { class: "card empty" }, h("strong", {}, "Find an event"), "Logs and the header Mesh-Event have its id. Or name a field of its JSON payload and its value, its subject, or its trace id of OpenTelemetry."));
     return;
   }
   put(result, h("p", { class: "loading" }, "Reading streams and ledgers…"));
-  const same = query.key ? `jetmesh trace --key ${word(query.key)}${query.since ? ` --since ${word(query.since)}` : ""}` : `jetmesh trace ${word(query.id ?? "")}`;
-  get("trace", query.key ? { key: query.key, since: query.since } : { id: query.id, since: query.since }).then(
+  const back = query.since ? ` --since ${word(query.since)}` : "";
+  const same = by ? `jetmesh trace --${by.replace("_", "-")} ${word(query[by])}${back}` : `jetmesh trace ${word(query.id)}${back}`;
+  get("trace", { [by ?? "id"]: query[by ?? "id"], since: query.since }).then(
     ({ trace, searched, warning }) => put(result,
       warning ? h("p", { class: "note" }, warning) : null,
       trace.limit_reached ? h("p", { class: "note" }, `Not everything was read: the limit was reached after ${count(trace.messages_read)} messages. The command reads more.`) : null,
