@@ -46,6 +46,8 @@ pub struct Scan {
     /// The first sequence that it would read.
     first: u64,
     next: String,
+    /// Requests till now: each has a reply subject of its own, so that what ends one is not taken for the end of the next.
+    requests: u64,
     /// Of the open request, those that have not come, and all.
     asked: usize,
     batch: usize,
@@ -104,7 +106,7 @@ impl Scan {
         let inbox = connection.client.new_inbox();
         let messages = connection
             .client
-            .subscribe(inbox.clone())
+            .subscribe(format!("{inbox}.*"))
             .await
             .map_err(|_| Error::Gone {
                 what: format!("reading {stream}"),
@@ -122,6 +124,7 @@ impl Scan {
             seen: info.delivered.stream_seq,
             name: info.name,
             next,
+            requests: 0,
             asked: 0,
             batch: 0,
             until,
@@ -154,9 +157,10 @@ impl Scan {
                 let batch = usize::try_from(left).unwrap_or(BATCH).clamp(1, BATCH);
                 let bytes = BATCH_BYTES.max(2 * self.connection.client.max_payload());
                 let body = json!({ "batch": batch, "max_bytes": bytes, "expires": nanos(Duration::from_secs(5)) });
+                self.requests += 1;
                 self.connection
                     .client
-                    .publish_with_reply(self.next.clone(), self.inbox.clone(), body.to_string().into())
+                    .publish_with_reply(self.next.clone(), self.reply(), body.to_string().into())
                     .await
                     .map_err(|_| gone())?;
                 (self.asked, self.batch) = (batch, batch);
@@ -170,6 +174,9 @@ impl Scan {
                 () = self.connection.closed() => return Err(gone()),
             };
             if message.status.is_some() && message.reply.is_none() {
+                if message.subject.as_str() != self.reply() {
+                    continue;
+                }
                 // What was to come may have been removed meanwhile.
                 let nothing = self.asked == self.batch;
                 self.asked = 0;
@@ -204,6 +211,11 @@ impl Scan {
 }
 
 impl Scan {
+    /// Where the server answers the open request.
+    fn reply(&self) -> String {
+        format!("{}.{}", self.inbox, self.requests)
+    }
+
     /// Leaves nothing of it in the server; one that is only dropped is forgotten there after half a minute.
     pub async fn end(self) -> Result<(), Error> {
         self.connection.remove_consumer(&self.stream, &self.name).await
