@@ -202,7 +202,7 @@ async fn an_export_brings_letters_back_after_a_disaster_and_they_can_be_replayed
             .all(|d| d["verdict"] == "done" && d["follows_death"].is_u64())
     );
 
-    // Neither does an import bring back what is settled; and a bad line says where and why.
+    // Neither does an import bring back what is resolved; and a bad line says where and why.
     let line = whole.lines().next().expect("there are three");
     let text = format!("{line}\n\n{{}}\n{}\n", line.replace("Mesh-Code", "Nats-Rollup"));
     std::fs::write(file, text).expect("the test's folder is writable");

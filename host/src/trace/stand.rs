@@ -79,11 +79,11 @@ pub enum Stand {
 pub struct TracedLetter {
     /// What `jetmesh dlq` calls it.
     pub id: String,
-    /// When the event died, RFC 3339; if it is settled, when it was.
+    /// When the event died, RFC 3339; if it is resolved, when it was.
     #[serde(rename = "dead_since")]
     #[schemars(extend("format" = "date-time"))]
     pub since: String,
-    /// Empty if it is settled, as are code and error.
+    /// Empty if it is resolved, as are code and error.
     pub cause: String,
     pub code: String,
     pub error: String,

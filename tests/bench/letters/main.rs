@@ -58,7 +58,7 @@ async fn main() {
     let exported = timed(run(&dir, &["dlq", "export", "--all", "--output", file])).await.1;
     let (account, discarded) = timed(jetmesh(&dir, &["dlq", "discard", "--all", "--yes", "--json"])).await;
     assert_eq!(account["discarded"], count, "{account}");
-    // What is settled is not imported: the letters come back after a disaster.
+    // What is resolved is not imported: the letters come back after a disaster.
     let dead = js.get_stream("MESH_DEAD").await.expect("it is there");
     dead.purge().await.expect("the stream can be emptied");
     let (account, imported) = timed(jetmesh(&dir, &["dlq", "import", file, "--json"])).await;

@@ -1,4 +1,4 @@
-//! The replays that were done of late. A letter is settled a moment after its replay's `done`, and below the floor only the
+//! The replays that were done of late. A letter is resolved a moment after its replay's `done`, and below the floor only the
 //! death's record tells of it: who asks in between is answered from here. Pure.
 
 use std::collections::VecDeque;

@@ -120,7 +120,7 @@ impl Relay {
         Ok(())
     }
 
-    /// Overwrites a letter that is settled.
+    /// Overwrites a letter that is resolved.
     async fn settle(
         &mut self,
         task: Task,

@@ -9,7 +9,7 @@ use crate::broker::{Connection, Error};
 use crate::event::{Headers, writable};
 use crate::text::display::clean;
 
-/// Why a letter is settled: its replay has succeeded.
+/// Why a letter is resolved: its replay has succeeded.
 pub const REPLAYED: &str = "replayed";
 /// How long a settled letter's subject stays taken: longer than any late copy of the letter can live.
 pub const SETTLED_TTL: &str = "72h";

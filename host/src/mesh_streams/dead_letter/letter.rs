@@ -41,7 +41,7 @@ impl Letter {
         header(&self.headers, PARTS).is_some()
     }
 
-    /// Why it is settled; `None`: it is not.
+    /// Why it is resolved; `None`: it is not.
     pub fn settled(&self) -> Option<&str> {
         header(&self.headers, SETTLED)
     }
@@ -82,7 +82,7 @@ pub async fn stored(connection: &Connection, subject: &str) -> Result<Option<Let
     }))
 }
 
-/// The letter on a subject, whole; `None` if there is none, or it is settled.
+/// The letter on a subject, whole; `None` if there is none, or it is resolved.
 pub async fn read(connection: &Connection, subject: &str) -> Result<Option<Letter>, Error> {
     let letter = stored(connection, subject).await?;
     let Some(mut letter) = letter.filter(|letter| !letter.is_settled()) else {
