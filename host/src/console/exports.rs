@@ -3,17 +3,15 @@
 use std::io;
 use std::sync::Arc;
 
-use bytes::Bytes;
-use futures_util::{FutureExt as _, stream};
 use hyper::header::{CONTENT_DISPOSITION, HeaderValue};
 use parking_lot::Mutex;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tokio::sync::mpsc;
 
 use super::Console;
 use super::conditions::LetterSelection;
 use super::letters::there;
+use super::runs::Lines;
 use super::session::{ViewerSession, secret};
 use super::trouble::ConsoleError;
 use crate::broker::Connection;
@@ -21,13 +19,11 @@ use crate::dlq::export::LetterExport;
 use crate::dlq::meant::Selected;
 use crate::event::clock::now_ms;
 use crate::event::rfc3339;
-use crate::http::{self, Answer};
+use crate::http::Answer;
 use crate::text::secret::same;
 
 /// Exports at a time.
 pub const EXPORTS_MAX: usize = 4;
-/// Lines that wait until the browser takes them.
-const LINES_AHEAD: usize = 4;
 
 /// What a viewer wants to have as a file.
 #[derive(Debug, Deserialize)]
@@ -67,19 +63,13 @@ pub async fn file(console: &Console, session: Arc<ViewerSession>, ticket: &str) 
     let selected = session.export.take(ticket);
     let selected = selected.ok_or_else(|| ConsoleError::missing("this export was fetched before: order it again"))?;
     let connection = session.connection().await?;
-    let (tell, told) = mpsc::channel(LINES_AHEAD);
-    let job = async move {
+    let mut answer = console.runs.lines(async move |tell| {
         tokio::select! {
             () = export(&connection, &session, &selected, &tell) => {}
             () = session.ended.wait() => broken(&tell, "the session has ended").await,
-            // The browser has stopped it, or has gone.
-            () = tell.closed() => {}
         }
         drop(place);
-    };
-    console.runs.take(job.boxed());
-    let lines = stream::unfold(told, |mut told| async { told.recv().await.map(|line| (line, told)) });
-    let mut answer = http::pieces(http::JSON_LINES, lines);
+    });
     let time = rfc3339(now_ms()).replace([':', '.'], "-");
     let name = format!("attachment; filename=\"dead-letters-{time}.jsonl\"");
     if let Ok(name) = HeaderValue::from_str(&name) {
@@ -87,8 +77,6 @@ pub async fn file(console: &Console, session: Arc<ViewerSession>, ticket: &str) 
     }
     Ok(answer)
 }
-
-type Lines = mpsc::Sender<io::Result<Bytes>>;
 
 /// The browser must not take what it has for the whole file.
 async fn broken(tell: &Lines, why: &str) {

@@ -1,25 +1,39 @@
 //! Dead letters: by fault, as a list, and one whole.
 
-use std::time::Duration;
+use std::collections::BTreeMap;
+use std::io;
+use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
+use super::Console;
 use super::conditions::LetterConditions;
 use super::query::Query;
+use super::runs::Lines;
 use super::session::ViewerSession;
 use super::trouble::ConsoleError;
 use crate::broker::provision::DEAD;
+use crate::broker::{Connection, Error};
+use crate::dlq::Filter;
 use crate::dlq::group::{FaultKey, HOURS};
-use crate::dlq::select;
-use crate::dlq::survey::survey;
+use crate::dlq::select::{self, LookedBack, Newest};
+use crate::dlq::survey::{Survey, SurveyLimits};
 use crate::event::rfc3339;
-use crate::mesh_streams::notes;
+use crate::http::Answer;
+use crate::mesh_streams::notes::{self, GroupNote};
 use crate::report::letters::{GroupJson, LetterJson, ShowJson};
 
 /// What one look at the groups reads at most, and for how long.
-const LOOKED_AT_MAX: u64 = 200_000;
-const LOOK_MAX: Duration = Duration::from_secs(10);
+const LOOK_LIMITS: SurveyLimits = SurveyLimits {
+    letters: 1_000_000,
+    time: Duration::from_secs(60),
+};
+/// How often it is told how far a look is.
+const TOLD_EVERY: Duration = Duration::from_millis(700);
+/// How long one answer with letters looks for them.
+const LETTERS_MAX: Duration = Duration::from_millis(700);
 /// Groups that are told: the largest.
 const GROUPS_MAX: usize = 500;
 /// Letters in one answer.
@@ -41,6 +55,18 @@ struct LettersLooked {
     unread: Option<String>,
 }
 
+impl LettersLooked {
+    fn of(looked: &LookedBack, in_stream: Option<u64>) -> LettersLooked {
+        LettersLooked {
+            looked_at: looked.at,
+            meant: looked.meant,
+            back_to: in_stream.map(|_| rfc3339(looked.back_to_ms)),
+            in_stream,
+            unread: looked.unread.told(),
+        }
+    }
+}
+
 /// A group as the commands tell it, with its last hours.
 #[derive(Debug, Serialize)]
 struct GroupTold<'a> {
@@ -49,51 +75,81 @@ struct GroupTold<'a> {
     hours: [u64; HOURS],
 }
 
-pub async fn groups(session: &ViewerSession, query: &Query) -> Result<Value, ConsoleError> {
+/// The groups, as a JSON text a line: soon those of the newest letters, then again and again those of all that were read till then.
+pub async fn groups(console: &Console, session: &ViewerSession, query: &Query) -> Result<Answer, ConsoleError> {
     let filter = LetterConditions::of(query)?.filter()?;
     let connection = session.connection().await?;
     there(&connection).await?;
-    let survey = survey(&connection, &filter, LOOKED_AT_MAX, LOOK_MAX).await?;
-    let looked = LettersLooked {
-        looked_at: survey.looked_at,
-        meant: survey.meant,
-        back_to: survey.in_stream.map(|_| rfc3339(survey.back_to_ms)),
-        in_stream: survey.in_stream,
-        unread: survey.unread.told(),
-    };
-    let all = survey.groups.sorted();
+    Ok(console.runs.lines(async move |tell| {
+        let counted = count(&connection, &filter, &tell).await;
+        if let Err(error) = counted {
+            let _ = tell
+                .send(line(&json!({ "error": ConsoleError::from(error).told() })))
+                .await;
+        }
+    }))
+}
+
+async fn count(connection: &Connection, filter: &Filter, tell: &Lines) -> Result<(), Error> {
+    let mut survey = Survey::start(connection, filter, LOOK_LIMITS).await?;
     // Who may not read them sees the groups all the same.
-    let loaded = notes::load(&connection).await;
+    let loaded = notes::load(connection).await;
     let unread = loaded.as_ref().err().map(ToString::to_string);
     let notes = loaded.unwrap_or_default();
+    let mut told: Option<Instant> = None;
+    loop {
+        let goes_on = survey.go_on().await?;
+        if goes_on && told.is_some_and(|told| told.elapsed() < TOLD_EVERY) {
+            continue;
+        }
+        told = Some(Instant::now());
+        let mut page = groups_told(&survey, &notes);
+        page["notes_unread"] = json!(unread);
+        page["over"] = json!(!goes_on);
+        if tell.send(line(&page)).await.is_err() || !goes_on {
+            return Ok(());
+        }
+    }
+}
+
+fn groups_told(survey: &Survey<'_>, notes: &BTreeMap<String, GroupNote>) -> Value {
+    let all = survey.groups.sorted();
     let mut told = Vec::new();
     for group in all.iter().take(GROUPS_MAX) {
         let hours = group.hours;
         told.push(GroupTold {
-            group: GroupJson::of(group, &notes),
+            group: GroupJson::of(group, notes),
             hours,
         });
     }
-    Ok(serde_json::json!({ "groups": told, "groups_in_all": all.len(), "looked": looked, "notes_unread": unread }))
+    let in_stream = (!survey.is_whole()).then_some(survey.in_stream);
+    let looked = LettersLooked::of(survey.looked(), in_stream);
+    json!({ "groups": told, "groups_in_all": all.len(), "uncounted": survey.groups.uncounted, "looked": looked })
 }
 
+fn line(value: &Value) -> io::Result<Bytes> {
+    Ok(format!("{value}\n").into())
+}
+
+/// A part of the newest letters that are meant: as many as are found in a moment. `before` is from where the next answer goes on.
 pub async fn letters(session: &ViewerSession, query: &Query) -> Result<Value, ConsoleError> {
     let filter = LetterConditions::of(query)?.filter()?;
     let before = query.number("before")?;
     let connection = session.connection().await?;
     there(&connection).await?;
-    let newest = select::newest(&connection, &filter, PAGE, before).await?;
-    let looked = LettersLooked {
-        looked_at: newest.looked_at,
-        meant: newest.meant,
-        back_to: newest.in_stream.map(|_| rfc3339(newest.back_to_ms)),
-        in_stream: newest.in_stream,
-        unread: newest.unread.told(),
+    let newest = select::newest(&connection, &filter, PAGE, (before, Some(LETTERS_MAX))).await?;
+    let Newest {
+        letters,
+        looked,
+        in_stream,
+    } = &newest;
+    let left_out = looked.meant > letters.len() as u64;
+    let next = match letters.front() {
+        Some(oldest) if letters.len() == PAGE && (left_out || in_stream.is_some()) => Some(oldest.sequence),
+        _ => in_stream.map(|_| looked.from),
     };
-    let more = newest.in_stream.is_some() || newest.meant > newest.letters.len() as u64;
-    let next = newest.letters.front().filter(|_| more).map(|letter| letter.sequence);
-    let told: Vec<LetterJson<'_>> = newest.letters.iter().rev().map(LetterJson::from).collect();
-    Ok(serde_json::json!({ "letters": told, "before": next, "looked": looked }))
+    let told: Vec<LetterJson<'_>> = letters.iter().rev().map(LetterJson::from).collect();
+    Ok(json!({ "letters": told, "before": next, "looked": LettersLooked::of(looked, *in_stream) }))
 }
 
 pub async fn letter(session: &ViewerSession, id: &str) -> Result<Value, ConsoleError> {
@@ -119,13 +175,11 @@ pub async fn letter(session: &ViewerSession, id: &str) -> Result<Value, ConsoleE
             std::str::from_utf8(&letter.payload).map_or(PAYLOAD_MAX, |text| text.floor_char_boundary(PAYLOAD_MAX));
         letter.payload.truncate(end);
     }
-    Ok(
-        serde_json::json!({ "letter": ShowJson::of(&letter, note), "payload_bytes": bytes, "payload_cut": bytes > PAYLOAD_MAX }),
-    )
+    Ok(json!({ "letter": ShowJson::of(&letter, note), "payload_bytes": bytes, "payload_cut": bytes > PAYLOAD_MAX }))
 }
 
 /// Without the stream there are no letters, and it is not said that there are none.
-pub async fn there(connection: &crate::broker::Connection) -> Result<(), ConsoleError> {
+pub async fn there(connection: &Connection) -> Result<(), ConsoleError> {
     match connection.stream(DEAD).await? {
         Some(_) => Ok(()),
         None => Err(ConsoleError::missing(format!(

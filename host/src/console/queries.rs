@@ -23,7 +23,7 @@ pub async fn answer(
         "status" => json(&now::status(session).await?),
         "dead" => json(&now::dead(session).await?),
         "rights" => json(&rights::missing(session).await?),
-        "groups" => json(&letters::groups(session, query).await?),
+        "groups" => letters::groups(console, session, query).await,
         "letters" => json(&letters::letters(session, query).await?),
         "audit" => json(&audit::records(session, query).await?),
         "trace" => json(&whereabouts::trace(session, query).await?),

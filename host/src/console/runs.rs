@@ -1,10 +1,12 @@
 //! What viewers have begun and this console does, such as replays. Their progress is told over NATS, so that every viewer sees it, at whatever host.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use futures_util::stream::FuturesUnordered;
+use futures_util::stream::{self, FuturesUnordered};
 use futures_util::{FutureExt as _, StreamExt as _};
 use parking_lot::Mutex;
 use serde::Deserialize;
@@ -26,12 +28,17 @@ use crate::dlq::telling::{Telling, recorded};
 use crate::dlq::unserved::{self, Unserved, WhyUnserved};
 use crate::dlq::watch::Watch;
 use crate::event::clock::now_ms;
+use crate::http::{self, Answer};
 use crate::mesh_streams::audit::{AuditAction, OpenAudit};
 use crate::mesh_streams::pauses;
 use crate::report::replay::{AccountJson, DryRunJson, Ended};
 
 /// Replays at a time. Each remembers the ids of its letters.
 const RUNS_MAX: usize = 8;
+/// What a job tells. After an error, the browser does not take what it has for all.
+pub type Lines = mpsc::Sender<io::Result<Bytes>>;
+/// Lines that wait until the browser takes them.
+const LINES_AHEAD: usize = 4;
 /// As `dlq replay` has them.
 const BATCH: usize = 4_000;
 
@@ -70,6 +77,26 @@ impl Runs {
     pub fn take(&self, job: BoxFuture<'static, ()>) {
         // The receiver is a part of the same.
         let _ = self.jobs.send(job);
+    }
+
+    /// An answer of lines that a job makes. It ends when the one who has asked is gone.
+    pub fn lines<J>(&self, job: impl FnOnce(Lines) -> J) -> Answer
+    where
+        J: Future<Output = ()> + Send + 'static,
+    {
+        let (tell, told) = mpsc::channel(LINES_AHEAD);
+        let (own, job) = (tell.clone(), job(tell));
+        self.take(
+            async move {
+                tokio::select! {
+                    () = job => {}
+                    () = own.closed() => {}
+                }
+            }
+            .boxed(),
+        );
+        let lines = stream::unfold(told, |mut told| async { told.recv().await.map(|line| (line, told)) });
+        http::pieces(http::JSON_LINES, lines)
     }
 
     pub fn stop(&self, run: &str) -> Result<(), ConsoleError> {

@@ -121,8 +121,8 @@ impl Groups {
     }
 
     /// The largest first.
-    pub fn sorted(self) -> Vec<LetterGroup> {
-        let mut groups: Vec<LetterGroup> = self.groups.into_values().collect();
+    pub fn sorted(&self) -> Vec<&LetterGroup> {
+        let mut groups: Vec<&LetterGroup> = self.groups.values().collect();
         groups.sort_by(|a, b| (b.count, b.last_ms, &b.sample).cmp(&(a.count, a.last_ms, &a.sample)));
         groups
     }

@@ -87,8 +87,8 @@ pub(super) async fn newest(
             found.unread = select::each(connection, filter, false, seen).await?.told();
         }
         Selected::Filter(filter) => {
-            let newest = select::newest(connection, filter, most, None).await?;
-            found.unread = newest.unread.told();
+            let newest = select::newest(connection, filter, most, (None, None)).await?;
+            found.unread = newest.looked.unread.told();
             newest.letters.into_iter().for_each(seen);
         }
         Selected::Ids(ids) => {

@@ -1,6 +1,7 @@
 //! Reading dead letters: one by its id, or all that a filter means, once through the stream.
 
 use std::collections::VecDeque;
+use std::time::{Duration, Instant};
 
 use super::Filter;
 use crate::broker::provision::DEAD;
@@ -97,88 +98,117 @@ impl<'a> LetterScan<'a> {
 pub struct Newest {
     /// Those that a filter means, oldest first.
     pub letters: VecDeque<Letter>,
-    /// Letters that were looked at, whatever the filter says of them.
-    pub looked_at: u64,
-    /// When the oldest of them was written, in milliseconds since the Unix epoch.
-    pub back_to_ms: u64,
-    /// `None`: everything was looked at. Else how many letters the stream holds, settled ones among them, of the handler
-    /// that the filter names, or of all.
+    pub looked: LookedBack,
+    /// How many letters the stream holds, resolved ones among them, of the handler that the filter names, or of all. `None`:
+    /// everything was looked at.
     pub in_stream: Option<u64>,
-    /// How many of those that were looked at the filter means.
-    pub meant: u64,
-    /// What was among them that no client can read.
-    pub unread: Unread,
 }
 
 /// The newest letters that a filter means, at most `most`: read from the end of the stream, or from before a sequence, piece by piece,
-/// and no further than needed. Their payloads are there only if the filter needs them.
+/// and no further than needed, nor for longer than `time`, but for the piece at which it is then. Their payloads are there only if the
+/// filter needs them.
 pub async fn newest(
     connection: &Connection,
     filter: &Filter,
     most: usize,
-    before: Option<u64>,
+    (before, time): (Option<u64>, Option<Duration>),
 ) -> Result<Newest, broker::Error> {
+    let began = Instant::now();
     let mut letters = VecDeque::new();
-    let goes_on = |looked: &LookedBack| looked.meant < most as u64;
-    let looked = backwards(connection, filter, before, goes_on, |mut piece| {
+    let mut back = LookBack::start(connection, filter, before).await?;
+    while back.looked.meant < most as u64 && time.is_none_or(|time| began.elapsed() < time) {
+        let Some(mut piece) = back.piece().await? else { break };
         // The newest of a piece are its last.
         piece.drain(..piece.len().saturating_sub(most - letters.len()));
         piece.append(&mut letters);
         letters = piece;
-    })
-    .await?;
+    }
     Ok(Newest {
+        in_stream: if back.is_over() {
+            None
+        } else {
+            Some(back.in_stream().await?)
+        },
+        looked: back.looked,
         letters,
-        meant: looked.meant,
-        looked_at: looked.looked_at,
-        back_to_ms: looked.back_to_ms,
-        in_stream: looked.in_stream,
-        unread: looked.unread,
     })
 }
 
 /// How far it was looked back.
 #[derive(Debug, Default)]
 pub struct LookedBack {
-    /// As in [`Newest`].
-    pub looked_at: u64,
+    /// Letters that were looked at, whatever the filter says of them.
+    pub at: u64,
+    /// How many of them the filter means.
     pub meant: u64,
+    /// When the oldest of them was written, in milliseconds since the Unix epoch.
     pub back_to_ms: u64,
-    pub in_stream: Option<u64>,
+    /// The sequence from which on all was looked at.
+    pub from: u64,
+    /// What was among them that no client can read.
     pub unread: Unread,
 }
 
-/// Reads letters from the end of the stream, or from before a sequence, piece by piece, for as long as `goes_on` says so. `seen` is given
-/// those of a piece that the filter means, oldest first.
-pub async fn backwards(
-    connection: &Connection,
-    filter: &Filter,
-    before: Option<u64>,
-    goes_on: impl Fn(&LookedBack) -> bool,
-    mut seen: impl FnMut(VecDeque<Letter>),
-) -> Result<LookedBack, broker::Error> {
-    let mut looked = LookedBack::default();
-    let Some(info) = connection.stream(DEAD).await? else {
-        return Ok(looked);
-    };
-    let subjects = subjects(filter);
-    let first = match begin(filter) {
-        From::Sequence(_) => info.state.first_seq,
-        since @ From::Time(_) => first_since(connection, DEAD, since).await?,
-    };
-    let end = before.map_or(u64::MAX, |before| before.saturating_sub(1));
-    let (mut last, mut width) = (info.state.last_seq.min(end), PIECE);
-    while last >= first.max(1) && goes_on(&looked) {
-        let from = (last + 1).saturating_sub(width).max(first.max(1));
-        let mut piece: VecDeque<Letter> = VecDeque::new();
-        let mut oldest_ms = None;
-        let bare = !filter.needs_payload();
-        let mut scan = Scan::start(connection, DEAD, &subjects, From::Sequence(from), last, bare).await?;
+/// Letters, read from the end of the stream, or from before a sequence, piece by piece.
+pub struct LookBack<'a> {
+    connection: &'a Connection,
+    filter: &'a Filter,
+    pub looked: LookedBack,
+    /// The sequence at which what the filter means can begin.
+    first: u64,
+    /// Sequences of the next piece.
+    width: u64,
+}
+
+impl<'a> LookBack<'a> {
+    pub async fn start(
+        connection: &'a Connection,
+        filter: &'a Filter,
+        before: Option<u64>,
+    ) -> Result<LookBack<'a>, broker::Error> {
+        let mut back = LookBack {
+            connection,
+            filter,
+            looked: LookedBack::default(),
+            first: 1,
+            width: PIECE,
+        };
+        if let Some(info) = connection.stream(DEAD).await? {
+            back.first = match begin(filter) {
+                From::Sequence(_) => info.state.first_seq.max(1),
+                since @ From::Time(_) => first_since(connection, DEAD, since).await?.max(1),
+            };
+            back.looked.from = before.unwrap_or(u64::MAX).min(info.state.last_seq + 1);
+        }
+        Ok(back)
+    }
+
+    /// Whether everything was looked at.
+    pub fn is_over(&self) -> bool {
+        self.looked.from <= self.first
+    }
+
+    /// How many letters the stream holds, resolved ones among them, of the handler that the filter names, or of all.
+    pub async fn in_stream(&self) -> Result<u64, broker::Error> {
+        count(self.connection, DEAD, &subjects(self.filter)).await
+    }
+
+    /// The letters of the next piece that the filter means, oldest first. `None`: everything was looked at.
+    pub async fn piece(&mut self) -> Result<Option<VecDeque<Letter>>, broker::Error> {
+        if self.is_over() {
+            return Ok(None);
+        }
+        let (connection, filter, looked) = (self.connection, self.filter, &mut self.looked);
+        let from = looked.from.saturating_sub(self.width).max(self.first);
+        let (before, mut oldest_ms, mut piece) = (looked.at, None, VecDeque::new());
+        let (subjects, bare) = (subjects(filter), !filter.needs_payload());
+        let until = looked.from - 1;
+        let mut scan = Scan::start(connection, DEAD, &subjects, From::Sequence(from), until, bare).await?;
         while let Some(scanned) = scan.next().await? {
             let Some(letter) = letter(connection, filter, scanned, &mut looked.unread).await? else {
                 continue;
             };
-            looked.looked_at += 1;
+            looked.at += 1;
             oldest_ms.get_or_insert(letter.time_ms);
             if filter.matches(&letter) {
                 looked.meant += 1;
@@ -186,21 +216,23 @@ pub async fn backwards(
             }
         }
         scan.end().await?;
-        seen(piece);
         looked.back_to_ms = oldest_ms.unwrap_or(looked.back_to_ms);
-        last = from - 1;
-        // Where little is found, or much was overwritten, the next piece is larger.
-        width = (width * 4).min(PIECE_MAX);
+        looked.from = from;
+        // Where much was overwritten, the next piece is larger.
+        let most = if 2 * (looked.at - before) < self.width {
+            PIECE_MAX
+        } else {
+            PIECE_DENSE_MAX
+        };
+        self.width = (self.width * 4).min(most);
+        Ok(Some(piece))
     }
-    if last >= first.max(1) {
-        looked.in_stream = Some(count(connection, DEAD, &subjects).await?);
-    }
-    Ok(looked)
 }
 
-/// Sequences that are looked at first, at least: as many as come with one request.
+/// Sequences that are looked at first: as many as come with one request.
 const PIECE: u64 = 500;
-/// And at most: the headers of so many letters are in memory at a time.
+/// And at most: the headers of so many letters are in memory at a time, and for so long it is not asked whether it goes on.
+const PIECE_DENSE_MAX: u64 = 8_000;
 const PIECE_MAX: u64 = 32_000;
 
 /// Without the parts of large ones, whose subjects go on.
@@ -217,7 +249,7 @@ fn begin(filter: &Filter) -> From {
     }
 }
 
-/// A letter that was read, with its body if the filter needs it. `None`: it is settled, or none.
+/// A letter that was read, with its body if the filter needs it. `None`: it is resolved, or none.
 async fn letter(
     connection: &Connection,
     filter: &Filter,
@@ -249,7 +281,7 @@ async fn letter(
     Ok(Some(letter))
 }
 
-/// One letter, whole. `None`: there is none of this id, or it is settled.
+/// One letter, whole. `None`: there is none of this id, or it is resolved.
 pub async fn find(connection: &Connection, id: &str) -> Result<Option<Letter>, broker::Error> {
     let filter = format!("$MESH.dead.*.{id}");
     for subject in connection.subjects(DEAD, &filter).await? {
@@ -260,7 +292,7 @@ pub async fn find(connection: &Connection, id: &str) -> Result<Option<Letter>, b
     Ok(None)
 }
 
-/// Why the letter of an id is settled; `None` if it is not, or there is none.
+/// Why the letter of an id is resolved; `None` if it is not, or there is none.
 pub async fn settled(connection: &Connection, id: &str) -> Result<Option<String>, broker::Error> {
     for subject in connection.subjects(DEAD, &format!("$MESH.dead.*.{id}")).await? {
         let letter = dead_letter::stored(connection, &subject).await?;

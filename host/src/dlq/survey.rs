@@ -1,48 +1,65 @@
-//! Dead letters by fault, the newest first, as far as a limit allows.
+//! Dead letters by fault, the newest first, as far as a limit allows. It is told how far it is while it goes on.
 
 use std::time::{Duration, Instant};
 
-use super::select::{Unread, backwards};
+use super::select::{LookBack, LookedBack};
 use super::{Filter, Groups};
 use crate::broker::{Connection, Error};
 use crate::event::clock::now_ms;
 
-/// The groups of the letters that were looked at.
-#[derive(Debug, Default)]
-pub struct Survey {
-    pub groups: Groups,
-    /// Letters that were looked at, whatever the filter says of them.
-    pub looked_at: u64,
-    /// How many of them the filter means.
-    pub meant: u64,
-    /// When the oldest of them was written, in milliseconds since the Unix epoch.
-    pub back_to_ms: u64,
-    /// `None`: everything was looked at. Else how many the stream holds, settled ones among them.
-    pub in_stream: Option<u64>,
-    pub unread: Unread,
+/// How far a survey goes: so many letters, and so long, but for the piece at which it is then.
+#[derive(Debug, Clone, Copy)]
+pub struct SurveyLimits {
+    pub letters: u64,
+    pub time: Duration,
 }
 
-/// Looks at no more letters than `most`, and for no longer than `time`, but for the piece at which it is then.
-pub async fn survey(connection: &Connection, filter: &Filter, most: u64, time: Duration) -> Result<Survey, Error> {
-    let (began, mut groups) = (Instant::now(), Groups::until(now_ms()));
-    let looked = backwards(
-        connection,
-        filter,
-        None,
-        |looked| looked.looked_at < most && began.elapsed() < time,
-        |piece| {
-            for letter in piece {
-                groups.add(&letter);
-            }
-        },
-    )
-    .await?;
-    Ok(Survey {
-        groups,
-        meant: looked.meant,
-        looked_at: looked.looked_at,
-        back_to_ms: looked.back_to_ms,
-        in_stream: looked.in_stream,
-        unread: looked.unread,
-    })
+/// The groups of the letters that were looked at.
+pub struct Survey<'a> {
+    pub groups: Groups,
+    back: LookBack<'a>,
+    /// How many letters the stream holds, resolved ones among them.
+    pub in_stream: u64,
+    limits: SurveyLimits,
+    began: Instant,
+}
+
+impl<'a> Survey<'a> {
+    pub async fn start(
+        connection: &'a Connection,
+        filter: &'a Filter,
+        limits: SurveyLimits,
+    ) -> Result<Survey<'a>, Error> {
+        let back = LookBack::start(connection, filter, None).await?;
+        Ok(Survey {
+            groups: Groups::until(now_ms()),
+            in_stream: back.in_stream().await?,
+            back,
+            limits,
+            began: Instant::now(),
+        })
+    }
+
+    pub fn looked(&self) -> &LookedBack {
+        &self.back.looked
+    }
+
+    /// Whether everything was looked at.
+    pub fn is_whole(&self) -> bool {
+        self.back.is_over()
+    }
+
+    /// Looks at the next letters. `false`: there are none, or a limit is reached.
+    pub async fn go_on(&mut self) -> Result<bool, Error> {
+        if self.looked().at >= self.limits.letters || self.began.elapsed() >= self.limits.time {
+            return Ok(false);
+        }
+        let Some(piece) = self.back.piece().await? else {
+            return Ok(false);
+        };
+        for letter in piece {
+            self.groups.add(&letter);
+        }
+        Ok(true)
+    }
 }

@@ -9,6 +9,7 @@ use crate::support::{Host, NatsServer, http};
 
 mod exports;
 mod mends;
+mod paint;
 mod pictures;
 mod viewers;
 pub mod wire;

@@ -7,7 +7,7 @@ use crate::cli::table::{self, Narrow};
 use crate::cli::text::{self, in_time, json_line};
 use crate::cli::{Error, OK};
 use crate::dlq::group::LetterGroup;
-use crate::dlq::select::Newest;
+use crate::dlq::select::{LookedBack, Newest};
 use crate::dlq::{Filter, Groups};
 use crate::event::clock::now_ms;
 use crate::event::rfc3339;
@@ -69,7 +69,7 @@ async fn letters(connection: &Connection, plan: &Plan, filter: &Filter, ls: &Ls)
         0 => {
             let mut all = Newest::default();
             super::each(connection, filter, |letter| all.letters.push_back(letter)).await?;
-            all.meant = all.letters.len() as u64;
+            all.looked.meant = all.letters.len() as u64;
             all
         }
         limit => super::newest(connection, filter, limit).await?,
@@ -103,7 +103,12 @@ fn left_to_person(plan: &Plan, newest: &Newest) {
 
 /// What a table of the newest letters leaves out.
 fn rest(newest: &Newest, filter: &Filter) -> Option<String> {
-    let Newest { looked_at, meant, .. } = newest;
+    let LookedBack {
+        at: looked_at,
+        meant,
+        back_to_ms,
+        ..
+    } = &newest.looked;
     let shown = newest.letters.len();
     let more = "all of them with --limit 0, by fault with --group";
     let only_handler = Filter {
@@ -118,7 +123,7 @@ fn rest(newest: &Newest, filter: &Filter) -> Option<String> {
         )),
         Some(all) => Some(format!(
             "the newest {shown} of this kind: of {all} in the stream {looked_at} were looked at, back to {}; {more}",
-            rfc3339(newest.back_to_ms)
+            rfc3339(*back_to_ms)
         )),
     }
 }
@@ -158,7 +163,7 @@ async fn groups(connection: &Connection, filter: &Filter, ls: &Ls) -> Result<u8,
         none(filter);
     } else {
         let now = now_ms();
-        let row = |group: &LetterGroup| {
+        let row = |group: &&LetterGroup| {
             vec![
                 group.key.id(),
                 group.count.to_string(),

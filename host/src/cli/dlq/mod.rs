@@ -75,8 +75,8 @@ async fn each(connection: &Connection, filter: &Filter, seen: impl FnMut(Letter)
 
 /// See [`select::newest`]; the same.
 async fn newest(connection: &Connection, filter: &Filter, most: usize) -> Result<Newest, broker::Error> {
-    let newest = select::newest(connection, filter, most, None).await?;
-    if let Some(told) = newest.unread.told() {
+    let newest = select::newest(connection, filter, most, (None, None)).await?;
+    if let Some(told) = newest.looked.unread.told() {
         note!("warning: {told}");
     }
     Ok(newest)

@@ -9,28 +9,33 @@ export class Failed extends Error {
   }
 }
 
-async function ask(path, options) {
+async function answered(path, options) {
   let answer;
   try {
     answer = await fetch(`/api/${path}`, { credentials: "same-origin", cache: "no-store", ...options });
   } catch {
     throw new Failed(0, "The console does not answer: the host has ended, or the way to it is interrupted.");
   }
-  const body = await answer.json().catch(() => ({}));
   if (!answer.ok) {
+    const body = await answer.json().catch(() => ({}));
     const failed = new Failed(answer.status, body.error ?? `The console answers ${answer.status}.`);
     if (answer.status === 401 && me.session) dispatchEvent(new Event("logged-out"));
     throw failed;
   }
-  return body;
+  return answer;
 }
 
-/** A query; what is undefined or empty is left out. */
-export function get(path, query) {
+const ask = async (path, options) => (await answered(path, options)).json().catch(() => ({}));
+
+/** A path with a query; what is undefined or empty is left out. */
+function asked(path, query) {
   const given = Object.entries(query ?? {}).filter(([, value]) => value !== undefined && value !== null && value !== "");
   const search = new URLSearchParams(given).toString();
-  return ask(search ? `${path}?${search}` : path, { method: "GET" });
+  return search ? `${path}?${search}` : path;
 }
+
+/** A query. */
+export const get = (path, query, signal) => ask(asked(path, query), { method: "GET", signal });
 
 /** An order. */
 export function post(path, body) {
@@ -40,10 +45,16 @@ export function post(path, body) {
 }
 
 /** An order with content behind it, whose answer is a JSON text a line: `took` is given each. */
-export async function lines(path, parts, took, signal) {
+export function postLines(path, parts, took, signal) {
   const headers = { "Content-Type": "application/octet-stream", "X-Jetmesh-Csrf": me.session.csrf };
-  const answer = await fetch(`/api/${path}`, { method: "POST", credentials: "same-origin", cache: "no-store", headers, body: new Blob(parts), signal });
-  if (!answer.ok) throw new Failed(answer.status, (await answer.json().catch(() => ({}))).error ?? `The console answers ${answer.status}.`);
+  return lines(path, { method: "POST", headers, body: new Blob(parts), signal }, took);
+}
+
+/** The same of a query. */
+export const getLines = (path, query, took, signal) => lines(asked(path, query), { method: "GET", signal }, took);
+
+async function lines(path, options, took) {
+  const answer = await answered(path, options);
   const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
   for (;;) {

@@ -1,10 +1,13 @@
 // Figures and times, as people read them.
 
-const whole = new Intl.NumberFormat("en-US");
+const numbers = new Intl.NumberFormat("en-US");
+
+/** A count with all of its digits. */
+export const whole = (n) => (n === null || n === undefined ? "–" : numbers.format(n));
 
 export function count(n) {
   if (n === null || n === undefined) return "–";
-  if (n < 100000) return whole.format(n);
+  if (n < 100000) return whole(n);
   if (n < 1e6) return `${(n / 1000).toFixed(0)}k`;
   return n < 1e9 ? `${(n / 1e6).toFixed(1)}M` : `${(n / 1e9).toFixed(1)}G`;
 }
@@ -55,7 +58,7 @@ export function clock(time) {
 /** The beginning of a digest. */
 export const digest = (text) => (text ?? "").replace(/^sha256:/, "").slice(0, 12);
 
-export const plural = (n, one, more = `${one}s`) => `${whole.format(n)} ${n === 1 ? one : more}`;
+export const plural = (n, one, more = `${one}s`) => `${whole(n)} ${n === 1 ? one : more}`;
 
 export function bytes(n) {
   if (n < 1024) return `${n} B`;

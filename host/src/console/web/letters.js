@@ -1,8 +1,8 @@
 // Dead letters: the faults, and the letters of one.
 
-import { get } from "./api.js";
+import { get, getLines } from "./api.js";
 import { h, put, s, text, toast } from "./dom.js";
-import { ago, clock, count, digest, plural } from "./format.js";
+import { ago, clock, count, digest, plural, whole } from "./format.js";
 import { discard, download, note, replay } from "./actions.js";
 import { rehearse } from "./rehearse.js";
 
@@ -21,8 +21,8 @@ const place = (conditions) => {
 };
 
 /** How far it was looked, in words. */
-export function looked({ looked_at, in_stream, back_to, unread }, what) {
-  const far = in_stream === null ? `All ${plural(looked_at, "letter")} were read` : `Read ${count(looked_at)} of ${count(in_stream)} (with resolved ones), newest first, back to ${clock(back_to)}`;
+export function looked({ looked_at, in_stream, back_to, unread }, what, goes_on) {
+  const far = in_stream === null && !goes_on ? `All ${plural(looked_at, "letter")} were read` : `${goes_on ? "Reading: " : "Read "}${whole(looked_at)} of ${whole(in_stream)} (with resolved ones), newest first, back to ${clock(back_to)}`;
   return [h("span", {}, `${far}${what ? `; ${what}` : ""}.`), unread ? h("span", { class: "warn" }, unread) : null];
 }
 
@@ -34,11 +34,14 @@ export function letters(main, _path, query) {
       h("button", { type: "button", class: "plain", onclick: () => load() }, "Read again")),
     conditionsForm(query), list);
   const asList = Boolean(query.group || query.list || query.text);
+  let going = new AbortController();
   const load = async () => {
+    going.abort();
+    const own = (going = new AbortController());
     try {
-      if (asList) await showLetters(list, query);
-      else await showGroups(list, query);
+      await (asList ? showLetters : showGroups)(list, query, own.signal);
     } catch (failed) {
+      if (own.signal.aborted) return;
       // A failure is no empty list.
       put(list, h("p", { class: "note bad", role: "alert" }, `The dead letters could not be read: ${failed.message}`));
     }
@@ -47,7 +50,10 @@ export function letters(main, _path, query) {
   // Another viewer, or this one, has changed them.
   const changed = () => load();
   addEventListener("letters-changed", changed);
-  return () => removeEventListener("letters-changed", changed);
+  return () => {
+    going.abort();
+    removeEventListener("letters-changed", changed);
+  };
 }
 
 function conditionsForm(query) {
@@ -65,26 +71,88 @@ function conditionsForm(query) {
     Object.keys(query).length ? h("a", { class: "clear", href: "#/letters" }, "Clear") : null);
 }
 
-async function showGroups(list, query) {
-  const { groups, groups_in_all, looked: far, notes_unread } = await get("groups", query);
-  if (groups.length === 0) return put(list, none(query), h("div", { class: "soft" }, looked(far)));
-  const rows = groups.map((one) => h("tr", {},
-    h("td", {}, h("a", { class: "mono", href: place({ ...query, group: one.group }) }, one.group)),
-    h("td", { class: "num" }, h("strong", {}, count(one.count))),
-    h("td", { class: "c-share" }, hours(one)),
-    h("td", {}, one.handler),
-    h("td", {}, h("span", { class: "tag bad" }, one.cause), " ", one.code ? h("span", { class: "tag" }, one.code) : null),
-    h("td", { class: "cut", title: one.error }, one.error, one.note ? h("div", { class: "noted", title: noted(one.note) }, noted(one.note)) : null),
-    h("td", { class: "nowrap soft c-first", title: one.first }, ago(one.first)),
-    h("td", { class: "nowrap", title: one.last }, ago(one.last)),
-    h("td", { class: "num c-again" }, one.failed_again ? count(one.failed_again) : "–"),
-    h("td", { class: "mono soft c-module" }, digest(one.module)),
-    h("td", { class: "right nowrap" }, h("button", { type: "button", class: "small c-rehearse", onclick: () => rehearse({ conditions: { ...query, group: one.group } }) }, "Rehearse"), " ", h("button", { type: "button", class: "small", onclick: () => replay({ conditions: { ...query, group: one.group } }) }, "Replay"))));
+/** The groups of the newest letters at once, and of all letters while they are being read. */
+async function showGroups(list, query, signal) {
+  const table = groupsTable(query);
+  let [stopped, last] = [false, null];
+  const own = new AbortController();
+  signal.addEventListener("abort", () => own.abort());
+  const stop = h("button", { type: "button", class: "small", onclick: () => {
+    stopped = true;
+    own.abort();
+    show(last);
+  } }, "Stop counting");
+  const show = (page) => {
+    last = page;
+    const { groups, groups_in_all, uncounted, looked: far, notes_unread, over } = page;
+    if (groups.length === 0) return put(list, over ? none(query) : h("p", { class: "loading" }, "Reading dead letters…"), h("div", { class: "foot soft" }, looked(far, null, !over && !stopped)));
+    if (!table.node.isConnected) put(list, table.node);
+    table.update(groups);
+    put(table.foot, looked(far, groups.length < groups_in_all ? `the largest ${groups.length} of ${count(groups_in_all)} groups are shown` : plural(groups.length, "group"), !over && !stopped), over || stopped ? null : stop,
+      uncounted ? h("span", { class: "warn" }, `${plural(uncounted, "letter")} are of further groups.`) : null, notes_unread ? h("span", { class: "warn" }, `Notes could not be read: ${notes_unread}`) : null);
+  };
+  try {
+    await getLines("groups", query, (page) => {
+      if (page.error) throw new Error(page.error);
+      show(page);
+    }, own.signal);
+  } catch (failed) {
+    if (stopped) return;
+    if (signal.aborted || !last) throw failed;
+    // What was read till then stays.
+    table.foot.append(h("span", { class: "bad" }, `The others could not be read: ${failed.message}`));
+  }
+}
+
+/** A row stays the same element while more letters are read, so that a finger or a reader on it keeps its place. */
+function groupsTable(query) {
+  const rows = new Map();
+  const body = h("tbody");
+  const foot = h("div", { class: "foot" });
   const heads = [["Group"], ["Letters", "num"], ["Last 24 h", "c-share"], ["Handler"], ["Why"], ["Newest error"], ["First", "c-first"], ["Last"], ["Failed again", "num c-again"], ["Module", "c-module"], ["", ""]];
-  put(list, h("section", { class: "card", "aria-label": "Groups of dead letters" },
+  const node = h("section", { class: "card", "aria-label": "Groups of dead letters" },
     h("div", { class: "scroll" }, h("table", { class: "groups" }, h("caption", { class: "sr" }, "Dead letters by fault, the largest first"),
-      h("thead", {}, h("tr", {}, heads.map(([name, kind]) => h("th", { scope: "col", class: kind ?? "" }, name || h("span", { class: "sr" }, "more"))))), h("tbody", {}, rows))),
-    h("div", { class: "foot" }, looked(far, groups.length < groups_in_all ? `the largest ${groups.length} of ${count(groups_in_all)} groups are shown` : plural(groups.length, "group")), notes_unread ? h("span", { class: "warn" }, `Notes could not be read: ${notes_unread}`) : null)));
+      h("thead", {}, h("tr", {}, heads.map(([name, kind]) => h("th", { scope: "col", class: kind ?? "" }, name || h("span", { class: "sr" }, "more"))))), body)), foot);
+  const update = (groups) => {
+    const nodes = groups.map((one) => {
+      let row = rows.get(one.group);
+      if (!row) rows.set(one.group, (row = groupRow(one, query)));
+      row.update(one);
+      return row.node;
+    });
+    nodes.forEach((row, at) => {
+      if (body.children[at] !== row) body.insertBefore(row, body.children[at] ?? null);
+    });
+    while (body.children.length > nodes.length) body.lastChild.remove();
+  };
+  return { node, foot, update };
+}
+
+function groupRow(one, query) {
+  const conditions = { ...query, group: one.group };
+  const [letters, share, again] = [h("strong"), h("td", { class: "c-share" }), h("td", { class: "num c-again" })];
+  const [error, first, last] = [h("td", { class: "cut" }), h("td", { class: "nowrap soft c-first" }), h("td", { class: "nowrap" })];
+  const node = h("tr", {},
+    h("td", {}, h("a", { class: "mono", href: place(conditions) }, one.group)), h("td", { class: "num" }, letters), share,
+    h("td", {}, one.handler), h("td", {}, h("span", { class: "tag bad" }, one.cause), " ", one.code ? h("span", { class: "tag" }, one.code) : null),
+    error, first, last, again, h("td", { class: "mono soft c-module" }, digest(one.module)),
+    h("td", { class: "right nowrap" }, h("button", { type: "button", class: "small c-rehearse", onclick: () => rehearse({ conditions }) }, "Rehearse"), " ", h("button", { type: "button", class: "small", onclick: () => replay({ conditions }) }, "Replay")));
+  let known = "";
+  const update = (now) => {
+    const next = JSON.stringify(now);
+    if (known === next) return;
+    known = next;
+    text(letters, count(now.count));
+    put(share, hours(now));
+    error.title = now.error;
+    put(error, now.error, now.note ? h("div", { class: "noted", title: noted(now.note) }, noted(now.note)) : null);
+    first.title = now.first;
+    text(first, ago(now.first));
+    last.title = now.last;
+    text(last, ago(now.last));
+    text(again, now.failed_again ? count(now.failed_again) : "–");
+  };
+  return { node, update };
 }
 
 /** A note on a group, on one line. */
@@ -104,10 +172,11 @@ function none(query) {
     any ? "No letter that was read meets all of the conditions." : "Every event that was decided is done, or was resolved.");
 }
 
-async function showLetters(list, query) {
+/** Letters in one go. */
+const PAGE = 100;
+
+async function showLetters(list, query, signal) {
   const { list: _list, ...conditions } = query;
-  let page = await get("letters", conditions);
-  if (page.letters.length === 0) return put(list, none(query), h("div", { class: "soft" }, looked(page.looked)));
   const chosen = new Set();
   const body = h("tbody");
   const foot = h("div", { class: "foot" });
@@ -119,14 +188,14 @@ async function showLetters(list, query) {
     told();
   } });
   // What the buttons are about: the letters that are selected, or all that meet the conditions.
-  const whole = Object.keys(conditions).length > 0;
+  const named = Object.keys(conditions).length > 0;
   const selection = () => (chosen.size ? { ids: [...chosen] } : { conditions });
   const acts = [["Rehearse", rehearse], ["Replay", replay, "main"], ["Export", download], ["Discard", discard, "danger"]].map(([verb, act, kind]) => ({ verb, node: h("button", { type: "button", class: kind ?? "", onclick: () => act(selection()) }) }));
   const told = () => {
     const about = chosen.size ? `${chosen.size} selected` : query.group ? "the group" : "all of these";
     for (const { verb, node } of acts) {
       text(node, `${verb} ${about}`);
-      node.disabled = chosen.size === 0 && !whole;
+      node.disabled = chosen.size === 0 && !named;
     }
     all.indeterminate = chosen.size > 0 && chosen.size < body.children.length;
   };
@@ -141,26 +210,45 @@ async function showLetters(list, query) {
     h("td", { class: "num c-attempts" }, one.attempts || "–"),
     h("td", { class: "mono soft c-subject" }, one.event_subject),
     h("td", { class: "cut", title: one.error }, one.error));
-  const add = () => {
-    body.append(...page.letters.map(row));
-    const more = page.before === null ? null : h("button", { type: "button", class: "small", onclick: next }, "Show older ones");
-    put(foot, looked(page.looked, `${plural(body.children.length, "letter")} shown`), more);
-  };
-  const next = async (event) => {
-    event.target.disabled = true;
-    try {
-      page = await get("letters", { ...conditions, before: page.before });
-      add();
-    } catch (failed) {
-      event.target.disabled = false;
-      toast(`Older letters could not be read: ${failed.message}`);
-    }
-  };
-  add();
-  told();
-  put(list, h("section", { class: "card", "aria-label": "Dead letters" },
+  const card = h("section", { class: "card", "aria-label": "Dead letters" },
     h("div", { class: "head" }, acts.map((one) => one.node), h("span", { class: "space" }), query.group ? h("button", { type: "button", onclick: () => note(query.group) }, "Note…") : null),
     h("div", { class: "scroll" }, h("table", { class: "letters" }, h("caption", { class: "sr" }, "Dead letters, the newest first"),
       h("thead", {}, h("tr", {}, [h("th", { scope: "col" }, all), ...["Letter", "Dead", "Why"].map((name) => h("th", { scope: "col" }, name)), h("th", { scope: "col", class: "num c-attempts" }, "Attempts"), h("th", { scope: "col", class: "c-subject" }, "Subject"), h("th", { scope: "col" }, "Error")])), body)),
-    foot));
+    foot);
+  told();
+  const far = { looked_at: 0, in_stream: null, back_to: null, unread: null };
+  let [before, going] = [null, null];
+  const show = () => {
+    const shown = body.children.length;
+    if (shown && !card.isConnected) put(list, card);
+    const parts = [looked(far, shown ? `${plural(shown, "letter")} shown` : null, Boolean(going)),
+      going ? h("button", { type: "button", class: "small", onclick: () => going.abort() }, "Stop looking") : before === null ? null : h("button", { type: "button", class: "small", onclick: () => next().catch((failed) => toast(failed.message)) }, shown ? "Show older ones" : "Look further")];
+    if (shown) put(foot, parts);
+    else put(list, going ? h("p", { class: "loading" }, "Looking for letters of this kind…") : none(query), h("div", { class: "foot soft" }, parts));
+  };
+  /** Looks until a page is full, a moment at a time, so that it is seen how far it is and can be stopped. */
+  const next = async () => {
+    const own = (going = new AbortController());
+    const ended = () => own.abort();
+    signal.addEventListener("abort", ended);
+    const full = body.children.length + PAGE;
+    try {
+      do {
+        const page = await get("letters", { ...conditions, before }, own.signal);
+        body.append(...page.letters.map(row));
+        before = page.before;
+        Object.assign(far, page.looked, { looked_at: far.looked_at + page.looked.looked_at, in_stream: before === null ? null : page.looked.in_stream ?? far.in_stream, back_to: page.looked.back_to ?? far.back_to, unread: far.unread ?? page.looked.unread });
+        show();
+      } while (before !== null && body.children.length < full && !own.signal.aborted);
+    } catch (failed) {
+      if (signal.aborted || (!own.signal.aborted && body.children.length === 0)) throw failed;
+      if (!own.signal.aborted) toast(`Older letters could not be read: ${failed.message}`);
+    } finally {
+      signal.removeEventListener("abort", ended);
+      going = null;
+    }
+    show();
+    told();
+  };
+  await next();
 }

@@ -1,6 +1,6 @@
 // Rehearsals: what would become of dead letters with a module, while nothing happens.
 
-import { lines, post } from "./api.js";
+import { post, postLines } from "./api.js";
 import { replay } from "./actions.js";
 import { command, h, put, text } from "./dom.js";
 import { bytes, count, digest, plural } from "./format.js";
@@ -87,7 +87,7 @@ async function run(selection, order, file, { dialog, body, foot, stop }) {
   };
   let broke = null;
   try {
-    await lines("rehearse", [JSON.stringify(order), "\n", ...(file ? [file] : [])], took, stop.signal);
+    await postLines("rehearse", [JSON.stringify(order), "\n", ...(file ? [file] : [])], took, stop.signal);
     if (!end) broke = "The console has ended before the rehearsal.";
   } catch (failed) {
     broke = stop.signal.aborted ? "Stopped." : failed.message;
