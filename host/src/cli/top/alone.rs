@@ -62,9 +62,9 @@ type Fact = (&'static str, String);
 
 /// The most important ones first.
 fn facts(seen: &TopView<'_>, one: &HandlerStatus, rates: Option<&HandlerRates>) -> Vec<Fact> {
-    let oldest = age_ms(one, seen.now_ms).map(|age| ("oldest", format!("event stored {} ago, not decided", span(age))));
+    let oldest = age_ms(one, seen.now_ms).map(|age| ("oldest", format!("stored {} ago", span(age))));
     let runs = match rates.map(|rates| (rates.p50_us, rates.p99_us)) {
-        Some((Some(half), Some(most))) => format!("half within {}, 99 % within {}", micros(half), micros(most)),
+        Some((Some(half), Some(most))) => format!("half {}, 99 % {}", micros(half), micros(most)),
         Some(_) => "-".to_owned(),
         None => known(None::<u64>),
     };
@@ -117,7 +117,7 @@ fn commands(one: &HandlerStatus) -> Vec<String> {
 }
 
 /// A text in lines of at most so many columns, broken between words.
-fn wrapped(text: &str, columns: usize) -> Vec<String> {
+pub fn wrapped(text: &str, columns: usize) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     for word in text.split(' ') {
         match lines.last_mut() {

@@ -2,7 +2,7 @@
 
 use std::iter::Sum;
 
-use super::alone::alone;
+use super::alone::{alone, wrapped};
 use super::rates::{HandlerRates, MeshRates};
 use super::terminal::{Look, ScreenLine};
 use crate::cli::status::{known, of_handlers_and_ledgers, of_the_rest, per_second, word};
@@ -207,11 +207,13 @@ fn table(
     page: &mut Vec<ScreenLine>,
 ) {
     let at = choice.at(all);
-    // What a person should know has a third of the screen, if there is so much.
+    // What a person should know has a third of the screen, and what the handlers leave.
     let mut told = of_handlers_and_ledgers(seen.status);
     told.extend(of_the_rest(seen.status));
+    let told: Vec<String> = told.iter().flat_map(|line| wrapped(line, columns)).collect();
     let room = lines.saturating_sub(page.len() + 2);
-    let for_told = told.len().min(room / 3);
+    let left = room.saturating_sub(all.len() + 1);
+    let for_told = told.len().min(left.max(room / 3));
     let rows_max = room.saturating_sub(for_told + usize::from(for_told > 0)).max(1);
     let first = (at + 1).saturating_sub(rows_max);
     let part = &all[first..all.len().min(first + rows_max)];
