@@ -165,9 +165,9 @@ pub async fn letter(session: &ViewerSession, id: &str) -> Result<Value, ConsoleE
             None => ConsoleError::missing(format!("there is no dead letter {id}")),
         });
     };
-    let note = notes::of(&connection, &FaultKey::of(&letter).id())
-        .await
-        .unwrap_or_default();
+    let loaded = notes::of(&connection, &FaultKey::of(&letter).id()).await;
+    let unread = loaded.as_ref().err().map(ToString::to_string);
+    let note = loaded.unwrap_or_default();
     let bytes = letter.payload.len();
     if bytes > PAYLOAD_MAX {
         // Text is cut between two characters.
@@ -175,7 +175,9 @@ pub async fn letter(session: &ViewerSession, id: &str) -> Result<Value, ConsoleE
             std::str::from_utf8(&letter.payload).map_or(PAYLOAD_MAX, |text| text.floor_char_boundary(PAYLOAD_MAX));
         letter.payload.truncate(end);
     }
-    Ok(json!({ "letter": ShowJson::of(&letter, note), "payload_bytes": bytes, "payload_cut": bytes > PAYLOAD_MAX }))
+    Ok(json!({
+        "letter": ShowJson::of(&letter, note), "note_unread": unread, "payload_bytes": bytes, "payload_cut": bytes > PAYLOAD_MAX,
+    }))
 }
 
 /// Without the stream there are no letters, and it is not said that there are none.

@@ -34,7 +34,7 @@ export function letter(main, [id]) {
   return () => removeEventListener("letters-changed", changed);
 }
 
-function show({ letter: one, payload_bytes, payload_cut }) {
+function show({ letter: one, note_unread, payload_bytes, payload_cut }) {
   const last = one.history.at(-1);
   const canReplay = one.cause !== "lost";
   const canRehearse = canReplay && one.cause !== "undeliverable";
@@ -50,7 +50,7 @@ function show({ letter: one, payload_bytes, payload_cut }) {
       h("button", { type: "button", class: "danger", onclick: () => discard({ ids: [one.id] }) }, "Discard")),
     h("p", { class: "error-text break" }, one.error || "no error is known"),
     h("div", { class: "two" },
-      h("section", { class: "card", "aria-label": "Facts" }, h("div", { class: "head" }, h("h2", {}, "What is known")), h("div", { class: "body" }, facts(one))),
+      h("section", { class: "card", "aria-label": "Facts" }, h("div", { class: "head" }, h("h2", {}, "What is known")), h("div", { class: "body" }, facts(one, note_unread))),
       h("section", { class: "card", "aria-label": "Attempts" }, h("div", { class: "head" }, h("h2", {}, "Attempts"), h("span", { class: "soft" }, `${one.attempts || "none that is known"}`)), attempts(one.history, one.attempts))),
     h("section", { class: "card", "aria-label": "Payload" },
       h("div", { class: "head" }, h("h2", {}, "Payload"), h("span", { class: "soft" }, `${bytes(payload_bytes)}${payload_cut ? `, of which the first ${bytes(262144)} are shown; jetmesh dlq show --json prints all` : ""}`)),
@@ -66,7 +66,7 @@ function show({ letter: one, payload_bytes, payload_cut }) {
   ];
 }
 
-function facts(one) {
+function facts(one, note_unread) {
   const rows = [
     ["Why", `${one.cause}: ${WHY[one.cause] ?? ""}`],
     ["Handler", h("span", {}, one.handler, one.module ? h("span", { class: "mono soft" }, ` module ${digest(one.module)}`) : null)],
@@ -75,7 +75,7 @@ function facts(one) {
     ["Stored", one.event_time ? `${clock(one.event_time)} in ${one.stream}` : one.stream],
     ["Dead since", `${clock(one.dead_since)}, ${ago(one.dead_since)}`],
     ["Group", h("a", { class: "mono", href: `#/letters?group=${one.group}` }, one.group)],
-    ["Note", one.note ? noted(one.note) : null],
+    ["Note", one.note ? noted(one.note) : note_unread ? h("span", { class: "warn" }, `not known: ${note_unread}`) : null],
     ["Corrected", one.edits?.length ? `${plural(one.edits.length, "time")}, the last by ${one.edits.at(-1).by} ${ago(one.edits.at(-1).at)}${one.edits.at(-1).reason ? `: ${one.edits.at(-1).reason}` : ""}` : null],
     ["Decided", one.death ? `by entry ${one.death} of ledger ${one.ledger}` : null],
     ["Redriven", one.redriven ? `${plural(one.redriven, "time")} by the mesh itself` : null],
