@@ -224,6 +224,32 @@ async fn an_edit_never_gets_in_the_way_of_a_replay_and_says_so() {
 }
 
 #[tokio::test]
+async fn the_version_of_another_edit_is_never_overwritten() {
+    let (mesh, _host) = Mesh::start(config()).await;
+    mesh.order(broken()).await;
+    let letter = mesh.wait_letters(1).await.remove(0);
+    // Another person's command has stored its version, and has not put it into the letter yet, or never will.
+    mesh.publish(&format!("{}.edit.1", letter.subject), "of another").await;
+    let path = file(&mesh, corrected().as_bytes());
+    mesh.jetmesh_ok(&["dlq", "edit", letter.letter_id(), "--payload", &path])
+        .await;
+    let mut all = versions(&mesh, &letter.subject).await;
+    all.sort();
+    let first = String::from_utf8_lossy(&letter.payload).into_owned();
+    let version = |number: &str, text: &str| (number.to_owned(), text.to_owned());
+    assert_eq!(
+        all,
+        [
+            version("0", &first),
+            version("1", "of another"),
+            version("2", &corrected())
+        ]
+    );
+    let now = shown(&mesh, letter.letter_id()).await;
+    assert_eq!(now["edits"][0]["number"], 2, "{now:#}");
+}
+
+#[tokio::test]
 async fn an_event_too_large_for_the_server_is_corrected_and_published_as_the_same_event() {
     let mut mesh = Mesh::new(config()).await;
     let without = mesh.config.clone().top("relay = false");

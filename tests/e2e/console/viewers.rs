@@ -221,6 +221,18 @@ async fn a_broken_order_is_found_and_replayed_in_a_browser_and_others_look_on() 
         .await;
     browser.value(&anna, "void (location.hash = '#/letters')").await;
     browser.until(&anna, "document.querySelector('#main .note.bad')?.textContent.includes('could not be read: cannot connect to NATS')").await;
+    browser
+        .until(
+            &anna,
+            "document.querySelector('.pulse').title.includes('cannot connect to NATS')",
+        )
+        .await;
+    assert_eq!(
+        browser
+            .value(&anna, "document.querySelector('.pulse').textContent")
+            .await,
+        "not live"
+    );
     mesh.server.restart().await;
     browser
         .until(&anna, "document.querySelector('.pulse').textContent === 'live'")
