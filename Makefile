@@ -9,6 +9,8 @@ WASM := wasm32-unknown-unknown
 # The tests' own handler asks for everything that WASI gives.
 WASI := wasm32-wasip2
 BENCH := dispatch transactions letters handlers malformed outbox metrics spans
+# The end-to-end tests wait for servers, hosts and clocks for most of their time, so twice as many run as there are cores.
+export RUST_TEST_THREADS ?= $(shell echo $$((2 * $$(nproc))))
 # The tests' build has the points at which they end or freeze the process; what `make build` makes has none.
 TEST := cargo test --locked --features failpoints
 OLDEST := $(shell sed -n 's/^SERVER_OLDEST=//p' tools/install.sh)
