@@ -57,8 +57,15 @@ async fn each_action_leaves_one_record_with_who_what_why_and_how_it_ended() {
     });
     let retrying = retrying.await.as_str().expect("an id").to_owned();
     let (first, second) = (ids[0].as_str(), ids[1].as_str());
+    let emit = json!({ "op": "emit_later", "subject": "events.later", "payload": 1, "after_ms": 3_600_000 });
+    mesh.order(json!([emit, emit])).await;
+    let delayed = eventually("events to be delayed", SOON, async || {
+        let delayed = crate::delayed::listed(&mesh).await;
+        (delayed.len() == 2).then_some(delayed)
+    });
+    let delayed = delayed.await;
     // The command, what of it is recorded as done, and with which exit code it ends.
-    let commands: [(&str, &[&str], Value, i32); 19] = [
+    let commands: [(&str, &[&str], Value, i32); 21] = [
         (
             "pause",
             &["pause", "probe", "--reason", "the stock is counted"],
@@ -101,6 +108,18 @@ async fn each_action_leaves_one_record_with_who_what_why_and_how_it_ended() {
             "retrying-give-up",
             &["retrying", "give-up", "--all", "--yes"],
             json!({}),
+            0,
+        ),
+        (
+            "delayed-now",
+            &["delayed", "now", &delayed[0]],
+            json!({ "due now": 1 }),
+            0,
+        ),
+        (
+            "delayed-cancel",
+            &["delayed", "cancel", &delayed[1], "--reason", "sold", "--yes"],
+            json!({ "cancelled": 1 }),
             0,
         ),
         (

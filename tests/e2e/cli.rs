@@ -78,6 +78,8 @@ async fn the_help_names_every_command_and_every_exit_code() {
       resume    Resume paused handlers on all hosts: their events are taken again
       retrying  List the events that failed and will be tried again: attempt, last
                 error, time of the next attempt
+      delayed   List the events that wait for their time: those that handlers emit
+                for later, and timers of handlers
       trace     Show what each handler has made of an event, and what followed from
                 it, as a tree
       audit     Show what people have changed in the mesh, with commands or in the
@@ -212,6 +214,7 @@ async fn every_command_reads_the_configuration_that_the_variable_names() {
         (&["run", "--wait", "0s"], 3),
         (&["status"], 3),
         (&["retrying"], 3),
+        (&["delayed"], 3),
         (&["trace", "ORDERS:1"], 3),
         (&["dlq", "ls"], 3),
         (&["dlq", "rehearse", "--all"], 3),

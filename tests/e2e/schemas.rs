@@ -157,6 +157,15 @@ async fn what_is_printed_as_json_is_as_the_published_schemas_say() {
         "schedule-next",
         mesh.jetmesh_ok(&["schedule", "next", "tick", "--json"]).await,
     ));
+    mesh.order(json!({ "op": "emit_later", "subject": "events.later", "payload": 1, "after_ms": 3_600_000 }))
+        .await;
+    let delayed = eventually("an event to be delayed", SOON, async || {
+        let list = mesh.jetmesh_ok(&["delayed", "--json"]).await;
+        (!list.is_empty()).then_some(list)
+    });
+    outputs.push(("delayed", delayed.await));
+    let act = ["delayed", "cancel", "probe.k.9.0", "--yes", "--json"];
+    outputs.push(("delayed-acted", mesh.jetmesh(&act).await.1));
     let act = ["retrying", "now", "--handler", "probe", "--yes", "--json"];
     outputs.push(("retrying-acted", mesh.jetmesh_ok(&act).await));
     for command in ["pause", "resume"] {

@@ -8,6 +8,7 @@ use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use super::audit::AuditCommand;
 use super::console::ConsoleCommand;
+use super::delayed::DelayedCommand;
 use super::dlq::Dlq;
 use super::outbox::OutboxCommand;
 use super::pause::{PauseHandlers, ResumeHandlers};
@@ -104,6 +105,7 @@ pub enum Command {
     Pause(PauseHandlers),
     Resume(ResumeHandlers),
     Retrying(Retrying),
+    Delayed(DelayedCommand),
     Trace(Box<Trace>),
     Audit(AuditCommand),
     /// Show, pause and resume the replays of dead letters that the mesh makes by itself

@@ -8,6 +8,7 @@ mod ask;
 mod audit;
 mod check;
 mod console;
+mod delayed;
 mod dev;
 mod dlq;
 #[cfg(test)]
@@ -223,6 +224,7 @@ fn command(args: &Args) -> ExitCode {
             Command::Top(_) => top::run(args, &stop).await,
             Command::Dlq(dlq) => dlq::run(args, dlq, &stop).await,
             Command::Retrying(retrying) => retrying::run(args, retrying).await,
+            Command::Delayed(delayed) => delayed::run(args, delayed).await,
             Command::Trace(trace) => trace::run(args, trace, &stop).await,
             Command::Audit(asked) => audit::run(args, asked).await,
             Command::Outbox(command) => outbox::run(args, command).await,

@@ -9,6 +9,7 @@ use super::dlq::edit::EditJson;
 use super::dlq::export::Imported;
 use super::dlq::note::NoteJson;
 use super::{Error, OK};
+use crate::control::delayed::{DelayedActed, DelayedEvent};
 use crate::control::pause::{Paused, Resumed};
 use crate::control::retrying::RetryingActed;
 use crate::dlq::archive::Archived;
@@ -47,7 +48,7 @@ impl Published {
     }
 }
 
-pub static SCHEMAS: [Published; 24] = [
+pub static SCHEMAS: [Published; 26] = [
     Published::of::<MeshStatus>("status", "`status --json`"),
     Published::of::<TraceJson>("trace", "`trace --json`"),
     Published::of::<AuditRecord>("audit", "a line of `audit --json`"),
@@ -55,6 +56,8 @@ pub static SCHEMAS: [Published; 24] = [
     Published::of::<TraceAnswer>("trace-answer", "the answer of `jetmesh.trace`"),
     Published::of::<Paused>("pause", "a line of `pause --json`"),
     Published::of::<Resumed>("resume", "a line of `resume --json`"),
+    Published::of::<DelayedEvent>("delayed", "a line of `delayed --json`"),
+    Published::of::<DelayedActed>("delayed-acted", "`delayed now --json`, `delayed cancel --json`"),
     Published::of::<RetryingJson>("retrying", "a line of `retrying --json`"),
     Published::of::<RetryingActed>("retrying-acted", "`retrying now --json`, `retrying give-up --json`"),
     Published::of::<ScheduleJson>("schedule", "`schedule show --json`, a line of `schedule ls --json`"),

@@ -72,6 +72,8 @@ pub async fn obey(
         "edit" => answer(&people::correct(&session, body(request).await?).await?),
         "retry-now" => answer(&waiting::act(&session, body(request).await?, false).await?),
         "give-up" => answer(&waiting::act(&session, body(request).await?, true).await?),
+        "delayed-now" => answer(&waiting::act_on_delayed(&session, body(request).await?, false).await?),
+        "delayed-cancel" => answer(&waiting::act_on_delayed(&session, body(request).await?, true).await?),
         "pause" => answer(&waiting::pause(&session, body(request).await?).await?),
         "resume" => answer(&waiting::resume(&session, body(request).await?).await?),
         "schedule-pause" => answer(&waiting::step(&session, body(request).await?, ScheduleAct::Pause).await?),

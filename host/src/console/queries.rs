@@ -32,6 +32,7 @@ pub async fn answer(
         "keys" => json(&state::keys(session, query).await?),
         "key" => json(&state::key(session, query).await?),
         "retrying" => json(&waiting::retrying(session, query).await?),
+        "delayed" => json(&waiting::delayed(session, query).await?),
         "waiting" => json(&waiting::others(session).await?),
         _ => Err(ConsoleError::missing(format!("there is no query {call}"))),
     }

@@ -9,6 +9,7 @@ use super::session::ViewerSession;
 use super::trouble::ConsoleError;
 use crate::broker::kv::kv_stream;
 use crate::broker::provision::{ATTEMPTS, MESH_BUCKET};
+use crate::control::delayed::{self as delayed_events, DelayedActed, DelayedEvent, DelayedOrder, is_delayed_id};
 use crate::control::pause::{self, PauseOrder, Paused, Resumed};
 use crate::control::retrying::{self, RetryingActed, RetryingChoice, RetryingOrder};
 use crate::control::schedule::{recorded, stepped};
@@ -19,12 +20,14 @@ use crate::mesh_streams::attempts::AttemptRecord;
 use crate::mesh_streams::audit::AuditAction;
 use crate::mesh_streams::{delayed, pauses};
 use crate::plan::{Handler, Plan};
-use crate::report::retrying::{NextDue, RetryingJson};
+use crate::report::next_due::NextDue;
+use crate::report::retrying::RetryingJson;
 use crate::report::schedule;
 use crate::schedule::store::{Error as ScheduleError, Stepped};
 
 /// Events that are told: those that are due next.
 const RETRYING_MAX: usize = 200;
+const DELAYED_MAX: usize = 200;
 
 pub async fn retrying(session: &ViewerSession, query: &Query) -> Result<Value, ConsoleError> {
     let (connection, plan) = (session.connection().await?, &session.plan);
@@ -35,7 +38,8 @@ pub async fn retrying(session: &ViewerSession, query: &Query) -> Result<Value, C
     }
     let pauses = pauses::load(&connection, now_ms()).await?;
     let mut next = NextDue::new(RETRYING_MAX);
-    let unreadable = retrying::each(&connection, plan, query.get("handler"), |record| next.add(record)).await?;
+    let see = |record: AttemptRecord| next.add(record.next.clone().as_deref(), record);
+    let unreadable = retrying::each(&connection, plan, query.get("handler"), see).await?;
     let count = next.count;
     let records = next.sorted();
     let told: Vec<RetryingJson<'_>> = records
@@ -47,6 +51,66 @@ pub async fn retrying(session: &ViewerSession, query: &Query) -> Result<Value, C
         })
         .collect();
     Ok(json!({ "retrying": told, "count": count, "unreadable": unreadable }))
+}
+
+pub async fn delayed(session: &ViewerSession, query: &Query) -> Result<Value, ConsoleError> {
+    let connection = session.connection().await?;
+    let mut next = NextDue::new(DELAYED_MAX);
+    let see = |event: DelayedEvent| next.add(Some(&event.due.clone()), event);
+    let more = delayed_events::each(&connection, query.get("handler"), see).await?;
+    let count = next.count;
+    Ok(json!({ "delayed": next.sorted(), "count": count, "unread": more }))
+}
+
+/// What a viewer wants of delayed events.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DelayedOrdered {
+    ids: Vec<String>,
+    reason: Option<String>,
+}
+
+pub async fn act_on_delayed(
+    session: &ViewerSession,
+    order: DelayedOrdered,
+    cancels: bool,
+) -> Result<DelayedActed, ConsoleError> {
+    let DelayedOrdered { ids, reason } = order;
+    if ids.is_empty() || ids.len() > DELAYED_MAX {
+        return Err(ConsoleError::wrong(format!("select 1 to {DELAYED_MAX} events")));
+    }
+    if let Some(wrong) = ids.iter().find(|id| !is_delayed_id(id)) {
+        return Err(ConsoleError::wrong(format!("`{wrong}` is no id of a delayed event")));
+    }
+    let by = session.by();
+    tracing::info!(
+        by,
+        cancels,
+        events = ids.len(),
+        reason,
+        "a viewer of the console acts on delayed events"
+    );
+    let verb = if cancels { "cancel" } else { "now" };
+    let words = ["delayed", verb]
+        .into_iter()
+        .chain(ids.iter().map(String::as_str))
+        .chain(["--yes"]);
+    let words: Vec<&str> = words.collect();
+    let order = match cancels {
+        true => DelayedOrder::Cancel { by, reason },
+        false => DelayedOrder::Now,
+    };
+    let same = command(&words, &[("--reason", order.reason())]);
+    let what = match ids.as_slice() {
+        [one] => one.clone(),
+        ids => format!("{} events", ids.len()),
+    };
+    let handlers = delayed_events::handlers(&ids);
+    let intent = intent(order.action(), &handlers, what, order.reason(), Some(same));
+    let connection = session.connection().await?;
+    let act = delayed_events::act(&connection, &ids, &order);
+    let told = |acted: &DelayedActed| acted.recorded(&order);
+    Ok(actor(session, &connection).acts(intent, act, told).await?)
 }
 
 fn max(plan: &Plan, record: &AttemptRecord) -> Option<u32> {

@@ -2,6 +2,7 @@
 //! Commands print that.
 
 pub mod audit;
+pub mod delayed;
 pub mod pause;
 pub mod person;
 pub mod retrying;

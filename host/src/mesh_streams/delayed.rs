@@ -21,13 +21,14 @@ use crate::broker::provision::DELAYED;
 use crate::broker::{By, Connection, Error, StreamInfo};
 use crate::event::{Headers, header, writable};
 use crate::mesh_streams::dead_letter::{SETTLED, SETTLED_TTL};
+use crate::text::display::clean;
 
 /// Headers of the waiting event that the published one does not have begin with this.
 const WAITING: &str = "Mesh-Delayed-";
 /// Where it is to be published.
 pub const TO: &str = "Mesh-Delayed-To";
 /// When it is due, for a person who looks at the stream: the server removes its own header when the event is due.
-const UNTIL: &str = "Mesh-Delayed-Until";
+pub const UNTIL: &str = "Mesh-Delayed-Until";
 /// Stream of the ledger that it follows from.
 pub const LEDGER: &str = "Mesh-Delayed-Ledger";
 
@@ -47,6 +48,8 @@ pub const TIMER_SUBJECT: &str = "Mesh-Delayed-Subject";
 pub const WAITS: &str = "$MESH.delay.";
 /// Where the server puts what is due.
 pub const DUE: &str = "$MESH.due.";
+/// Where a host notes what it publishes.
+const FIRED: &str = "$MESH.fired.";
 
 /// An event that is not due yet.
 #[derive(Debug, Clone, Copy)]
@@ -71,8 +74,7 @@ pub fn scheduled(event: &Delayed<'_>) -> (String, HeaderMap) {
     map.insert(TO, event.subject);
     map.insert(UNTIL, event.due);
     map.insert(LEDGER, event.ledger);
-    map.insert("Nats-Schedule", format!("@at {}", event.due));
-    map.insert("Nats-Schedule-Target", format!("{DUE}{id}"));
+    schedule(&mut map, id, event.due);
     map.insert("Nats-Expected-Last-Subject-Sequence-Subject", format!("$MESH.*.{id}"));
     map.insert(EXPECTED, "0");
     (format!("{WAITS}{id}"), map)
@@ -131,7 +133,7 @@ pub enum Claim {
 
 /// Notes that a due event is being published: a host that ends in between leaves that much behind.
 pub async fn claim(connection: &Connection, id: &str) -> Result<Claim, Error> {
-    let subject = format!("$MESH.fired.{id}");
+    let subject = format!("{FIRED}{id}");
     let ours = connection.publish_upon(&subject, 0, HeaderMap::new(), Bytes::new());
     if ours.await?.is_some() {
         return Ok(Claim::Ours);
@@ -151,10 +153,62 @@ pub async fn settle(connection: &Connection, id: &str, reason: &str) -> Result<(
     let mut map = HeaderMap::new();
     map.insert(SETTLED, reason);
     map.insert("Nats-TTL", SETTLED_TTL);
-    connection
-        .publish(&format!("$MESH.fired.{id}"), map, Bytes::new())
-        .await?;
+    connection.publish(&format!("{FIRED}{id}"), map, Bytes::new()).await?;
     Ok(())
+}
+
+/// What the note of an event that a person has cancelled begins with.
+const CANCELLED: &str = "cancelled ";
+
+/// Cancels an event that waits: notes first that nothing is to be published, and then removes it. An event that becomes due in between
+/// finds the note. `false`: it is published, or a host has begun to. `why`: by whom, and the reason.
+pub async fn cancel(connection: &Connection, id: &str, why: &str) -> Result<bool, Error> {
+    let subject = format!("{FIRED}{id}");
+    let mut map = HeaderMap::new();
+    map.insert(SETTLED, clean(&format!("{CANCELLED}{why}")).as_str());
+    map.insert("Nats-TTL", SETTLED_TTL);
+    let noted = connection.publish_upon(&subject, 0, map, Bytes::new()).await;
+    // A command that was interrupted may have noted it.
+    if noted.map_err(|error| error.in_stream(DELAYED))?.is_none() && cancelled(connection, id).await?.is_none() {
+        return Ok(false);
+    }
+    let what = json!({ "filter": format!("{WAITS}{id}") });
+    let _: Value = connection.api(&format!("STREAM.PURGE.{DELAYED}"), &what).await?;
+    Ok(true)
+}
+
+/// By whom and why an event was cancelled. `None`: it was not, or that is longer ago than notes are kept.
+pub async fn cancelled(connection: &Connection, id: &str) -> Result<Option<String>, Error> {
+    let Some(found) = connection.stored(DELAYED, By::Last(&format!("{FIRED}{id}"))).await? else {
+        return Ok(None);
+    };
+    let headers = found.headers().unwrap_or_default();
+    let why = header(&headers, SETTLED).and_then(|reason| reason.strip_prefix(CANCELLED));
+    Ok(why.map(str::to_owned))
+}
+
+/// Gives an event that waits another time. `at`: where it lies; `due`: RFC 3339. `false`: it does not lie there any more.
+pub async fn move_to(
+    connection: &Connection,
+    (id, at): (&str, u64),
+    (headers, payload): (&Headers, Bytes),
+    due: &str,
+) -> Result<bool, Error> {
+    let kept = |name: &str| !name.starts_with("Nats-") && name != UNTIL;
+    let kept: Headers = headers.iter().filter(|(name, _)| kept(name)).cloned().collect();
+    let mut map = writable(&kept);
+    map.insert(UNTIL, due);
+    schedule(&mut map, id, due);
+    let moved = connection.publish_upon(&format!("{WAITS}{id}"), at, map, payload).await;
+    moved
+        .map(|moved| moved.is_some())
+        .map_err(|error| error.in_stream(DELAYED))
+}
+
+/// The headers by which the server fires a message.
+fn schedule(map: &mut HeaderMap, id: &str, due: &str) {
+    map.insert("Nats-Schedule", format!("@at {due}"));
+    map.insert("Nats-Schedule-Target", format!("{DUE}{id}"));
 }
 
 /// The headers of the event itself, out of those that it has when it is due.

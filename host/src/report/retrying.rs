@@ -1,11 +1,8 @@
 //! An event between two attempts.
 
-use std::collections::BinaryHeap;
-
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::event::parse_rfc3339;
 use crate::mesh_streams::attempts::{Attempt, AttemptRecord, GivenUp};
 
 /// An event between two attempts.
@@ -71,76 +68,4 @@ impl<'a> RetryingJson<'a> {
 /// The last attempt that failed, and the host of the one that runs.
 pub fn state(record: &AttemptRecord) -> (Option<&Attempt>, Option<&str>) {
     (record.last_ended(), record.running_on())
-}
-
-/// Of many records those that are due next.
-#[derive(Debug)]
-pub struct NextDue {
-    /// At most so many; 0: all.
-    limit: usize,
-    heap: BinaryHeap<DueRecord>,
-    /// How many there were.
-    pub count: u64,
-}
-
-impl NextDue {
-    pub fn new(limit: usize) -> NextDue {
-        NextDue {
-            limit,
-            heap: BinaryHeap::new(),
-            count: 0,
-        }
-    }
-
-    pub fn add(&mut self, record: AttemptRecord) {
-        self.count += 1;
-        let due = record.next.as_deref().and_then(parse_rfc3339).unwrap_or(0);
-        let count = self.count;
-        self.heap.push(DueRecord { due, count, record });
-        if self.limit > 0 && self.heap.len() > self.limit {
-            // The last due goes.
-            self.heap.pop();
-        }
-    }
-
-    /// Those that are due first, first.
-    pub fn sorted(self) -> Vec<AttemptRecord> {
-        let sorted = self.heap.into_sorted_vec();
-        sorted.into_iter().map(|one| one.record).collect()
-    }
-}
-
-/// A record in the order of what is due: those that run first.
-#[derive(Debug)]
-struct DueRecord {
-    due: u64,
-    /// In the order of the bucket.
-    count: u64,
-    record: AttemptRecord,
-}
-
-impl DueRecord {
-    fn key(&self) -> (u64, u64) {
-        (self.due, self.count)
-    }
-}
-
-impl PartialEq for DueRecord {
-    fn eq(&self, other: &DueRecord) -> bool {
-        self.key() == other.key()
-    }
-}
-
-impl Eq for DueRecord {}
-
-impl PartialOrd for DueRecord {
-    fn partial_cmp(&self, other: &DueRecord) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for DueRecord {
-    fn cmp(&self, other: &DueRecord) -> std::cmp::Ordering {
-        self.key().cmp(&other.key())
-    }
 }

@@ -1,9 +1,12 @@
 //! A trace as JSON: the types are also its schema.
 
+mod follow;
+
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
 
+use self::follow::FollowJson;
 use crate::dlq::payload::{Header, Payload, headers};
 use crate::event::outcome::Cause;
 use crate::event::rfc3339;
@@ -12,7 +15,6 @@ use crate::mesh_streams::dead_letter::LetterEdit;
 use crate::mesh_streams::pauses::HandlerPause;
 use crate::micro::held_back::HindranceJson;
 use crate::report::retrying::RetryingJson;
-use crate::trace::follow::{Follow, Whereabouts};
 use crate::trace::ledger::{BeforeReset, TracedDecision, WrittenKey};
 use crate::trace::reading::Reading;
 use crate::trace::search::Searched;
@@ -23,9 +25,9 @@ use crate::trace::{Part, Traced, TracedMessage};
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(title = "Where events are, `jetmesh trace --json`", description = "")]
 pub struct TraceJson<'a> {
-    /// The event that was asked for; of --key those that were found, the newest first.
+    /// The event that was asked for; of a search those that were found, the newest first.
     events: Vec<EventJson<'a>>,
-    /// What --key has searched; else empty.
+    /// What was searched; empty: an id was given.
     searched: &'a [Searched],
     /// For the whole trace, whatever came of them.
     messages_read: u64,
@@ -204,41 +206,6 @@ struct WriteJson<'a> {
     writers: usize,
 }
 
-/// An event that a handler emitted.
-#[derive(Debug, Serialize, JsonSchema)]
-#[schemars(rename = "follow")]
-struct FollowJson<'a> {
-    /// The emitted event's own, HANDLER.INCARNATION.SEQUENCE.INDEX.
-    id: &'a str,
-    subject: &'a str,
-    whereabouts: WhereaboutsJson<'a>,
-}
-
-/// Where an emitted event is.
-#[derive(Debug, Serialize, JsonSchema)]
-#[serde(tag = "state", rename_all = "kebab-case")]
-enum WhereaboutsJson<'a> {
-    /// It is, or was, in its stream.
-    Published { traced: EventJson<'a> },
-    /// It waits for its time.
-    Delayed { due: &'a str },
-    /// Its time has come, and no host has published it yet.
-    Due { due: &'a str },
-    /// A timer that was cancelled or set again before it fired; or it has fired, and its event was removed.
-    CalledOff { due: &'a str },
-    /// Its stream refused it, or there is none.
-    Undeliverable { letter: &'a TracedLetter },
-    /// Its stream does not hold it: not yet, or not any more.
-    Absent {
-        /// The stream that captures its subject; null: none does now.
-        stream: Option<&'a str>,
-        /// A relay has recorded that it was published.
-        published: bool,
-    },
-    /// It was not found: the limit of what is read was reached.
-    NotFound {},
-}
-
 impl<'a> TraceJson<'a> {
     pub fn of(events: &'a [Traced], searched: &'a [Searched], reading: &Reading<'_>) -> TraceJson<'a> {
         TraceJson {
@@ -371,30 +338,6 @@ impl<'a> From<&'a WrittenKey> for WriteJson<'a> {
             bytes: write.bytes,
             base: write.base,
             writers: written.writers,
-        }
-    }
-}
-
-impl<'a> From<&'a Follow> for FollowJson<'a> {
-    fn from(follow: &'a Follow) -> FollowJson<'a> {
-        let whereabouts = match &follow.whereabouts {
-            Whereabouts::Published { traced } => WhereaboutsJson::Published {
-                traced: EventJson::from(&**traced),
-            },
-            Whereabouts::Delayed { due } => WhereaboutsJson::Delayed { due },
-            Whereabouts::Due { due } => WhereaboutsJson::Due { due },
-            Whereabouts::CalledOff { due } => WhereaboutsJson::CalledOff { due },
-            Whereabouts::Undeliverable { letter } => WhereaboutsJson::Undeliverable { letter },
-            Whereabouts::Absent { stream, published } => WhereaboutsJson::Absent {
-                stream: stream.as_deref(),
-                published: *published,
-            },
-            Whereabouts::NotFound => WhereaboutsJson::NotFound {},
-        };
-        FollowJson {
-            id: &follow.id,
-            subject: &follow.subject,
-            whereabouts,
         }
     }
 }

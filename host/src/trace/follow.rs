@@ -38,6 +38,8 @@ pub enum Whereabouts {
     Due { due: String },
     /// A timer that its bucket does not name any more: it was cancelled or set again, or its event was removed.
     CalledOff { due: String },
+    /// A person has cancelled it: by whom, and why.
+    Cancelled { due: String, why: String },
     /// Its stream refused it, or there is none.
     Undeliverable { letter: TracedLetter },
     /// Its stream does not hold it.
@@ -208,6 +210,9 @@ impl<'a> Tracer<'a> {
             }
             if lies(delayed::WAITS).await? {
                 return Ok(Whereabouts::Delayed { due });
+            }
+            if let Some(why) = delayed::cancelled(&self.reading.connection, &wanted.id).await? {
+                return Ok(Whereabouts::Cancelled { due, why });
             }
         }
         let subject = dead_letter::undeliverable_subject(&kv_stream(ledger), &wanted.id);

@@ -20,8 +20,9 @@ use crate::mesh_streams::attempts::AttemptRecord;
 use crate::mesh_streams::pauses::{self, Pauses};
 use crate::micro::{self, told};
 use crate::plan::Plan;
+use crate::report::next_due::NextDue;
+use crate::report::retrying::RetryingJson;
 pub use crate::report::retrying::state;
-use crate::report::retrying::{NextDue, RetryingJson};
 
 /// How many events a table shows if nothing is said.
 const TABLE_LIMIT: usize = 100;
@@ -75,7 +76,7 @@ pub async fn run(args: &Args, asked: &Retrying) -> Result<u8, Error> {
     let unreadable = retrying::each(&connection, plan, asked.handler.as_deref(), |record| {
         match asked.json && limit == 0 {
             true => println!("{}", json_of(plan, &record, &pauses)),
-            false => next.add(record),
+            false => next.add(record.next.clone().as_deref(), record),
         }
     });
     for why in unreadable.await? {

@@ -209,6 +209,7 @@ fn follow(follow: &Follow) -> Node {
         Whereabouts::CalledOff { due } => leaf(&format!(
             "a timer for {due} that was cancelled or set again, or whose event was removed"
         )),
+        Whereabouts::Cancelled { due, why } => leaf(&format!("delayed until {due}, and cancelled {why}")),
         Whereabouts::Undeliverable { letter } => leaf(&match &letter.settled {
             None => format!("not delivered: {}; dead letter {}", letter.error, letter.id),
             Some(why) => format!("not delivered; its dead letter was resolved at {}: {why}", letter.since),

@@ -71,7 +71,9 @@ function acted(done, verb, load) {
 async function showOthers(node, load) {
   try {
     const all = await get("waiting");
-    put(node, h("div", { class: "two" }, pausedCard(all, load), delayedCard(all.delayed)), schedulesCard(all, load));
+    const delayed = h("section", { class: "card", "aria-label": "Delayed events" });
+    put(node, h("div", { class: "two" }, pausedCard(all, load), delayedFacts(all.delayed)), schedulesCard(all, load), delayed);
+    await showDelayed(delayed, load);
   } catch (failed) {
     put(node, failure("Pauses, delayed events and schedules could not be read", failed));
   }
@@ -126,8 +128,36 @@ function resume(name, load) {
   });
 }
 
-const delayedCard = ({ waiting: n, due, oldest_due }) => h("section", { class: "card", "aria-label": "Delayed events" },
-  h("div", { class: "head" }, h("h2", {}, "Delayed events")),
+async function showDelayed(card, load) {
+  try {
+    const { delayed, count: all, unread } = await get("delayed");
+    const act = (one, call, verb, what, fields, reason) => ask({
+      title: `${verb} ${one.id}`, verb, order: "delayed", danger: call === "cancel", body: [h("p", {}, what), ...fields, command(`jetmesh delayed ${call} ${one.id} --yes`)],
+      act: async () => {
+        const done = await post(`delayed-${call}`, { ids: [one.id], reason: reason?.value.trim() || null });
+        toast(done.acted ? (call === "cancel" ? "It is cancelled." : "It is due now.") : "It does not wait any more: it is due, published or cancelled.");
+        setTimeout(load, 800);
+      },
+    });
+    const cancel = (one) => {
+      const reason = h("input", { id: "d-reason", maxlength: "300" });
+      act(one, "cancel", "Cancel", `The event to ${one.subject} is never published.`, [h("div", { class: "field" }, h("label", { for: "d-reason" }, "Reason, which is stored"), reason)], reason);
+    };
+    const row = (one) => h("tr", {},
+      h("td", { class: "mono break" }, one.id), h("td", { class: "nowrap", title: one.due }, ago(one.due)), h("td", { class: "mono soft c-subject" }, one.subject), h("td", {}, one.timer ? h("span", { class: "tag" }, "timer") : null),
+      h("td", { class: "right nowrap" }, h("button", { type: "button", class: "small", onclick: () => act(one, "now", "Publish now", `The event to ${one.subject} is published now, and not when it is due.`, []) }, "Publish now"), " ",
+        one.timer ? null : h("button", { type: "button", class: "small danger", onclick: () => cancel(one) }, "Cancel")));
+    put(card, h("div", { class: "head" }, h("h2", {}, "Delayed events")),
+      delayed.length ? h("div", { class: "scroll" }, h("table", {}, h("thead", {}, h("tr", {}, ["Event", "Due", "Subject", "", ""].map((name, at) => h("th", { scope: "col", class: at === 2 ? "c-subject" : "" }, name || h("span", { class: "sr" }, at === 3 ? "kind" : "actions"))))), h("tbody", {}, delayed.map(row))))
+        : h("div", { class: "empty" }, "No event waits for its time."),
+      h("div", { class: "foot" }, unread ? h("span", { class: "warn" }, `${count(unread)} more were not read.`) : null, delayed.length < all ? `The next ${delayed.length} of ${count(all)} are shown.` : `All ${plural(all, "event")} were read. Timers of schedules are not among them.`));
+  } catch (failed) {
+    put(card, h("div", { class: "head" }, h("h2", {}, "Delayed events")), h("div", { class: "body" }, failure("It is not known which events are delayed", failed)));
+  }
+}
+
+const delayedFacts = ({ waiting: n, due, oldest_due }) => h("section", { class: "card", "aria-label": "Delayed events, counted" },
+  h("div", { class: "head" }, h("h2", {}, "Delayed events, counted")),
   h("div", { class: "body" }, h("dl", { class: "facts" }, h("dt", {}, "Wait for their time"), h("dd", {}, count(n)), h("dt", {}, "Due and not published"), h("dd", { class: due ? "warn" : "" }, due ? `${count(due)}, the oldest ${ago(oldest_due)}` : "0")), h("p", { class: "soft" }, "Timers of handlers and of schedules are among them.")));
 
 function schedulesCard({ schedules, unread }, load) {

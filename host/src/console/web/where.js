@@ -99,6 +99,7 @@ function followNode(one, began) {
     delayed: () => `waits for its time, ${ago(at.due)}`,
     due: () => `its time has come, ${ago(at.due)}, and no host has published it yet`,
     "called-off": () => "a timer that was cancelled or set again, or that has fired",
+    cancelled: () => `was due ${ago(at.due)}, and was cancelled ${at.why}`,
     undeliverable: () => "its stream refused it, or there is none",
     absent: () => (at.published ? `was published${at.stream ? ` to ${at.stream}` : ""}, which does not hold it any more` : at.stream ? `not in ${at.stream} yet` : "no stream captures its subject"),
     "not-found": () => "it was not found: the limit of what is read was reached",

@@ -33,6 +33,8 @@ actions! {
     Resume = "resume",
     RetryingNow = "retrying-now",
     RetryingGiveUp = "retrying-give-up",
+    DelayedNow = "delayed-now",
+    DelayedCancel = "delayed-cancel",
     SchedulePause = "schedule-pause",
     ScheduleResume = "schedule-resume",
     ScheduleRun = "schedule-run",
