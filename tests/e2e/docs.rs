@@ -229,6 +229,16 @@ fn every_make_target_that_the_pages_name_is_there() {
 async fn every_configuration_that_the_pages_show_is_valid() {
     let dir = tempfile::tempdir().expect("a temporary folder");
     let path = dir.path().join("jetmesh.toml");
+    // The files that the pages name.
+    let pem = |what: &str| format!("-----BEGIN {what}-----\nAAAA\n-----END {what}-----\n");
+    let files = [
+        ("tls.crt", pem("CERTIFICATE")),
+        ("tls.key", pem("PRIVATE KEY")),
+        ("metrics-token", "0123456789abcdef".repeat(4)),
+    ];
+    for (name, text) in files {
+        fs::write(dir.path().join(name), text).expect("the folder is writable");
+    }
     let mut valid = 0;
     for page in pages() {
         for block in page.blocks("toml") {
@@ -240,6 +250,7 @@ async fn every_configuration_that_the_pages_show_is_valid() {
                 true => "",
                 false => "[handlers.any]\nmodule = \"any.wasm\"\nstream = \"ANY\"\n",
             };
+            let block = block.replace("/etc/jetmesh/", "");
             fs::write(&path, format!("{block}\n{handler}")).expect("the folder is writable");
             let (status, _, stderr) = cli::jetmesh_in(dir.path(), &["config"]).await;
             assert!(status.success(), "{}: {stderr}\n{block}", page.path);
