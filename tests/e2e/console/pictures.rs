@@ -58,6 +58,23 @@ async fn the_pictures_of_the_documentation_are_taken() {
     browser.until(&page, "document.querySelector('.error-text')").await;
     take(&mut browser, &page, "letter-dark").await;
     browser.dark(&page, false).await;
+    // There is stock again: what would a replay do?
+    mesh.put("inventory", "stock.sku-9", "100000").await;
+    go(&mut browser, &page, "letters?handler=inventory", ".groups tbody tr").await;
+    browser.click(&page, ".groups a", "").await;
+    browser.click(&page, "button", "Rehearse the group").await;
+    browser.click(&page, "dialog button[type=submit]", "Rehearse").await;
+    browser
+        .until(
+            &page,
+            "document.querySelector('dialog [role=status]')?.textContent.includes('Nothing has happened')",
+        )
+        .await;
+    browser
+        .value(&page, "void (document.querySelector('dialog details').open = true)")
+        .await;
+    take(&mut browser, &page, "rehearse").await;
+    browser.click(&page, "dialog button", "Close").await;
     go(&mut browser, &page, "where?key=order_id%3Do-2281", ".trace").await;
     browser
         .value(

@@ -133,8 +133,8 @@ function groupRow(one, query) {
   const [letters, share, again] = [h("strong"), h("td", { class: "c-share" }), h("td", { class: "num c-again" })];
   const [error, first, last] = [h("td", { class: "cut" }), h("td", { class: "nowrap soft c-first" }), h("td", { class: "nowrap" })];
   const node = h("tr", {},
-    h("td", {}, h("a", { class: "mono", href: place(conditions) }, one.group)), h("td", { class: "num" }, letters), share,
-    h("td", {}, one.handler), h("td", {}, h("span", { class: "tag bad" }, one.cause), " ", one.code ? h("span", { class: "tag" }, one.code) : null),
+    h("td", {}, h("a", { class: "mono", href: place(conditions) }, one.group)), h("td", { class: "num c-count" }, letters), share,
+    h("td", {}, one.handler), h("td", { class: "c-why" }, h("span", { class: "tag bad" }, one.cause), " ", one.code ? h("span", { class: "tag" }, one.code) : null),
     error, first, last, again, h("td", { class: "mono soft c-module" }, digest(one.module)),
     h("td", { class: "right nowrap" }, h("button", { type: "button", class: "small c-rehearse", onclick: () => rehearse({ conditions }) }, "Rehearse"), " ", h("button", { type: "button", class: "small", onclick: () => replay({ conditions }) }, "Replay")));
   let known = "";
@@ -206,7 +206,7 @@ async function showLetters(list, query, signal) {
     } })),
     h("td", {}, h("a", { class: "mono", href: `#/letter/${encodeURIComponent(one.id)}` }, one.id)),
     h("td", { class: "nowrap", title: one.dead_since }, ago(one.dead_since)),
-    h("td", {}, h("span", { class: "tag bad" }, one.cause), " ", one.code ? h("span", { class: "tag" }, one.code) : null),
+    h("td", { class: "c-why" }, h("span", { class: "tag bad" }, one.cause), " ", one.code ? h("span", { class: "tag" }, one.code) : null),
     h("td", { class: "num c-attempts" }, one.attempts || "–"),
     h("td", { class: "mono soft c-subject" }, one.event_subject),
     h("td", { class: "cut", title: one.error }, one.error));

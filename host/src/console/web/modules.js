@@ -24,21 +24,21 @@ function handlersCard({ handlers, files, hosts }) {
   const names = [...new Set([...Object.keys(files), ...Object.keys(handlers)])].sort();
   const rows = names.flatMap((name) => {
     const all = Object.entries(handlers[name] ?? {});
-    if (all.length === 0) return [h("tr", {}, h("td", {}, h("strong", {}, name)), h("td", { class: "soft", colspan: 3 }, "no host that answers serves it"), h("td", { class: "mono soft break" }, files[name] ?? ""))];
+    if (all.length === 0) return [h("tr", {}, h("td", {}, h("strong", {}, name)), h("td", { class: "soft", colspan: 3 }, "no host that answers serves it"), h("td", { class: "mono soft break c-file" }, files[name] ?? ""))];
     return all.map(([module, { hosts: on }], at) => h("tr", {},
       h("td", {}, at === 0 ? h("strong", {}, name) : null, at === 0 && all.length > 1 ? h("span", { class: "tag warn" }, `${all.length} modules`) : null),
       h("td", { class: "mono", title: module }, digest(module)),
       h("td", {}, plural(on.length, "host"), h("span", { class: "soft" }, ` of ${hosts.length}`), h("div", { class: "mono soft" }, on.slice(0, 6).map((one) => one.host).join(" "), on.length > 6 ? " …" : ""),
         on.filter((one) => one.not_taken).map((one) => h("div", { class: "warn break" }, `${one.host}: ${one.not_taken}`))),
       h("td", { class: "nowrap" }, ago(on.map((one) => one.since).sort().at(-1))),
-      h("td", { class: "mono soft break" }, at === 0 ? files[name] ?? "not in the configuration here" : "")));
+      h("td", { class: "mono soft break c-file" }, at === 0 ? files[name] ?? "not in the configuration here" : "")));
   });
   return h("section", { class: "card", "aria-label": "Modules by handler" }, h("div", { class: "head" }, h("h2", {}, "By handler"), h("span", { class: "soft" }, "more than one module outside of a rolling update is a mistake")),
     h("div", { class: "scroll" }, h("table", {}, head(["Handler", "Module", "Served by", "Since", "File, by the configuration"]), h("tbody", {}, rows))));
 }
 
 function hostsCard({ hosts }) {
-  const rows = hosts.map((one) => h("tr", {}, h("td", { class: "mono" }, one.host), h("td", {}, one.version), h("td", { title: one.started }, ago(one.started)), h("td", { class: "num" }, count(one.handlers)),
+  const rows = hosts.map((one) => h("tr", {}, h("td", { class: "mono" }, one.host), h("td", {}, one.version), h("td", { class: "nowrap", title: one.started }, ago(one.started)), h("td", { class: "num" }, count(one.handlers)),
     h("td", { class: `num ${Math.abs(one.clock_ahead_ms) >= 1000 ? "warn" : ""}` }, `${one.clock_ahead_ms} ms`), h("td", { class: `num ${one.log_lines_lost ? "warn" : ""}` }, count(one.log_lines_lost)),
     h("td", {}, one.panics.length ? one.panics.map((panic) => h("div", { class: "bad break" }, `${panic.task}, ${plural(panic.count, "time")}, ${ago(panic.at)}: ${panic.last}`)) : "–")));
   return h("section", { class: "card", "aria-label": "Hosts" }, h("div", { class: "head" }, h("h2", {}, "Hosts")),

@@ -94,6 +94,7 @@ async function run(selection, order, file, { dialog, body, foot, stop }) {
   }
   if (!dialog.isConnected) return;
   if (broke) notes.prepend(h("p", { class: `note ${stop.signal.aborted ? "" : "bad"}`, role: "alert" }, broke));
+  bar.remove();
   if (end) told(end, ran, figures(), { state, notes, file });
   put(foot, h("button", { type: "button", onclick: () => dialog.close() }, "Close"), next(selection, begun, ran, good, dialog));
 }
@@ -124,7 +125,9 @@ function letter(one) {
   const kind = KINDS[one.verdict] ?? "bad";
   const why = one.why ?? (one.code ? `${one.code}: ${one.error}` : one.emits?.find((own) => own.problem)?.problem);
   const head = h("summary", {}, h("span", { class: `tag ${one.succeeds ? "ok" : kind === "ok" ? "warn" : kind}` }, one.verdict, one.as_before ? " as before" : ""), h("span", { class: "mono" }, one.id), why ? h("span", { class: "why break" }, why) : null);
-  return h("li", {}, one.outcome === "skipped" ? h("div", { class: "skipped" }, [...head.childNodes]) : h("details", {}, head, effects(one)));
+  // What has neither effects nor a log is not opened.
+  const bare = one.outcome === "skipped" || (!one.succeeds && !one.cut && [one.writes, one.emits, one.log, one.backtrace].every((all) => all.length === 0));
+  return h("li", {}, bare ? h("div", { class: "skipped" }, [...head.childNodes]) : h("details", {}, head, effects(one)));
 }
 
 /** A value before or after; null: there is none. */

@@ -29,7 +29,7 @@ export function tryIt(mesh) {
   return h("section", { class: "card", "aria-label": "Try it" },
     h("div", { class: "head" }, h("h2", {}, "Try it"), h("span", { class: "soft" }, "this mesh is for development"), h("span", { class: "space" }),
       sample ? [quick("An order", () => order("sku-1", 1)), quick("One that is out of stock", () => order("sku-3", 500)), quick("Break all handlers", () => "not an order")] : null),
-    h("div", { class: "body" }, h("form", { onsubmit: (event) => { event.preventDefault(); send(payload.value); } },
+    h("div", { class: "body stack" }, h("p", { class: "soft" }, "An event goes to the handlers below. What none of them can handle becomes a dead letter: find it under Dead letters, rehearse it with a fix, and replay it."), h("form", { onsubmit: (event) => { event.preventDefault(); send(payload.value); } },
       h("div", { class: "field" }, h("label", { for: "t-subject" }, "Subject"), subject),
       h("div", { class: "field" }, h("label", { for: "t-payload" }, "Payload"), payload),
       h("button", { type: "submit", class: "main" }, "Publish"))));
