@@ -115,11 +115,14 @@ pub struct ConnectionsWanted {
     pub most: usize,
 }
 
+/// Sessions of a console at a time. Each has a connection to NATS.
+pub const SESSIONS_MAX: usize = 64;
+
 impl ConnectionsWanted {
-    /// One more, by which a host with an admin address looks up what waits.
-    pub fn add_backlog(&mut self) {
+    /// Those of a host with an admin address: one by which it looks up what waits, and one for each session of its console.
+    pub fn add_admin(&mut self) {
         self.usual += 1;
-        self.most += 1;
+        self.most += 1 + SESSIONS_MAX;
     }
 }
 

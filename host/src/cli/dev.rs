@@ -40,7 +40,7 @@ pub async fn run(args: &Args, dev: &Dev) -> Result<u8, Error> {
     on_signal(&drain)?;
     // Any free port, unless one is named.
     if plan.admin.listen.is_none() {
-        plan.nats.connections.add_backlog();
+        plan.nats.connections.add_admin();
     }
     let address = plan.admin.listen.unwrap_or_else(|| (Ipv4Addr::LOCALHOST, 0).into());
     let mut admin = admin::bind(address, &plan.admin).map_err(Error::Failed)?;

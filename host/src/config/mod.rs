@@ -260,7 +260,7 @@ fn plan(values: Dict, base: &Path, reader: &mut Reader) -> Plan {
     let redrives = handlers.iter().any(|handler| handler.redrive.is_some());
     nats.connections.most += usize::from(redrives);
     if admin.listen.is_some() {
-        nats.connections.add_backlog();
+        nats.connections.add_admin();
     }
     Plan {
         mesh,

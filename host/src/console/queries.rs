@@ -22,7 +22,7 @@ pub async fn answer(
         "mesh" => json(&now::picture(&session.plan)),
         "status" => json(&now::status(session).await?),
         "dead" => json(&now::dead(session).await?),
-        "rights" => json(&rights::missing(session).await?),
+        "rights" => json(&rights::missing(session, query).await?),
         "groups" => letters::groups(console, session, query).await,
         "letters" => json(&letters::letters(session, query).await?),
         "audit" => json(&audit::records(session, query).await?),

@@ -15,10 +15,8 @@ use super::exports::OrderedExport;
 use super::live::LatestSample;
 use crate::broker::latch::Latch;
 use crate::broker::{self, Connection, Error};
-use crate::plan::Plan;
+use crate::plan::{Plan, SESSIONS_MAX};
 
-/// ViewerSessions at a time. Each has a connection to NATS.
-const SESSIONS_MAX: usize = 64;
 /// Without a request for this time, a session ends.
 const IDLE_MAX: Duration = Duration::from_secs(30 * 60);
 /// After this time it ends in any case.

@@ -25,10 +25,12 @@ async fn admin_address(host: &Host) -> SocketAddr {
 async fn with_users() -> (Mesh, Host, SocketAddr) {
     let few = "publish: [\"_INBOX.>\", \"$SRV.>\", \"$JS.API.STREAM.INFO.*\"], subscribe: [\"_INBOX.>\"]";
     let reads = "publish: { allow: \">\", deny: [\"$MESH.>\", \"$KV.>\"] }, subscribe: \">\"";
+    let part = "publish: { allow: \">\", deny: [\"$MESH.replay.other.>\", \"$MESH.audit.pause.>\", \"$KV.mesh.schedule.b\"] }, subscribe: \">\"";
     let users = [
         "{ user: host, password: pw }".to_owned(),
         format!("{{ user: anna, password: {PASSWORD:?} }}"),
         format!("{{ user: few, password: pw, permissions: {{ {few} }} }}"),
+        format!("{{ user: part, password: pw, permissions: {{ {part} }} }}"),
         format!("{{ user: reader, password: pw, permissions: {{ {reads} }} }}"),
     ];
     let options = Options {

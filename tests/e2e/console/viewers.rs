@@ -101,17 +101,12 @@ async fn a_broken_order_is_found_and_replayed_in_a_browser_and_others_look_on() 
     browser.until(&anna, &noted).await;
     // Who may only read is told which permission is missing.
     let need = ".groups tbody tr:not(:has(td[title*='script'])) button";
+    let disabled = "[...document.querySelectorAll('.groups button')].filter((one) => one.getAttribute('aria-disabled') === 'true' \
+                    && one.title.includes('lacks the permission to publish to $MESH.replay.probe')).length === 2";
+    browser.until(&reader, disabled).await;
     browser.click(&reader, need, "Replay").await;
-    browser
-        .until(
-            &reader,
-            "document.querySelector('dialog .note.bad')?.textContent.includes('$MESH.replay.probe')",
-        )
-        .await;
-    browser
-        .until(&reader, "document.querySelector('dialog button[type=submit]').disabled")
-        .await;
-    browser.click(&reader, "dialog button", "Cancel").await;
+    let told = "document.querySelector('#toast').textContent.includes('$MESH.replay.probe') && !document.querySelector('dialog')";
+    browser.until(&reader, told).await;
     // Anna replays, and the reader looks on.
     browser.value(&anna, "void (location.hash = '#/letters')").await;
     browser.click(&anna, need, "Replay").await;

@@ -2,13 +2,16 @@
 
 use std::net::SocketAddr;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 
-use super::{PASSWORD, with_users};
+use super::{PASSWORD, admin_address, with_users};
 use crate::mesh::{Config, Mesh, says};
-use crate::support::Host;
 use crate::support::http::{self, Answer};
+use crate::support::server::Options;
 use crate::support::wait::SOON;
+use crate::support::{Host, NatsServer};
 
 /// Sends a request with these header lines and this body.
 pub async fn send(address: SocketAddr, line: &str, headers: &[&str], body: &str) -> Answer {
@@ -100,6 +103,150 @@ async fn a_viewer_is_let_in_with_credentials_of_nats_and_can_do_what_these_can_a
     assert_eq!(status["handlers"][0]["pending"], json!(null), "{status}");
     let lines = host.lines().join("\n");
     assert!(!lines.contains("hunter2") && !lines.contains("SUNOSEED"), "{lines}");
+}
+
+#[tokio::test]
+async fn what_a_viewer_may_not_order_is_known_by_order_and_handler_before_it_is_ordered() {
+    let (mesh, _host, address) = with_users().await;
+    let rights = async |user: &str, query: &str| {
+        let (cookie, _) = log_in(address, &json!({ "way": "user", "user": user, "password": "pw" })).await;
+        get(address, &format!("rights{query}"), &cookie).await.json()
+    };
+    let nothing = |orders: &[&str]| -> Value { orders.iter().map(|&order| (order.to_owned(), Value::Null)).collect() };
+    let all = ["replay", "discard", "edit", "retry-now", "give-up", "pause", "resume"];
+    assert_eq!(rights("host", "?handler=probe").await, nothing(&all));
+    let mut probe = nothing(&all);
+    probe["pause"] = json!("$MESH.audit.pause.probe.check.begin");
+    assert_eq!(rights("part", "?handler=probe").await, probe);
+    // Of one that the configuration does not have, letters can be there.
+    let mut other = nothing(&all);
+    other["pause"] = json!("$MESH.audit.pause.other.check.begin");
+    other["replay"] = json!("$MESH.replay.other.list.check");
+    assert_eq!(rights("part", "?handler=other").await, other);
+    let steps = ["schedule-pause", "schedule-resume", "schedule-run"];
+    assert_eq!(rights("part", "?schedule=a").await, nothing(&steps));
+    assert_eq!(
+        rights("part", "?schedule=b").await["schedule-run"],
+        "$KV.mesh.schedule.b"
+    );
+    assert_eq!(rights("part", "").await, nothing(&["note"]));
+    let reader = rights("reader", "?handler=probe").await;
+    for order in all.iter().filter(|order| **order != "retry-now") {
+        assert!(reader[order].is_string(), "{order}: {reader}");
+    }
+    assert_eq!(reader["retry-now"], "$MESH.audit.retrying-now.probe.check.begin");
+    // Nothing of that was stored.
+    assert_eq!(mesh.value("mesh", "paused").await, None);
+    for stream in ["MESH_AUDIT", "MESH_DEAD", "MESH_REPLAY", "KV_mesh_attempts"] {
+        assert_eq!(mesh.messages_left(stream).await, 0, "{stream}");
+    }
+}
+
+#[tokio::test]
+async fn a_key_or_a_credentials_file_lets_its_user_in_and_names_it() {
+    let user = nkeys::KeyPair::new_user();
+    let account = nkeys::KeyPair::new_account();
+    let (operator, system) = (nkeys::KeyPair::new_operator(), nkeys::KeyPair::new_account());
+    // By an nkey.
+    let server = NatsServer::start_with(&Options {
+        config: format!(
+            "authorization {{ users: [{{ user: host, password: pw }}, {{ nkey: {} }}] }}",
+            user.public_key()
+        ),
+        ..Options::default()
+    })
+    .await;
+    let login = async_nats::ConnectOptions::with_user_and_password("host".to_owned(), "pw".to_owned());
+    let client = server.client_with(login).await;
+    let config = Config::probe().nats("user = \"host\"").nats("password = \"pw\"");
+    let mesh = Mesh::with_client(server, client, config);
+    let host = mesh.host(&[("JETMESH_ADMIN__LISTEN", "127.0.0.1:0")]).await;
+    let address = admin_address(&host).await;
+    let seed = user.seed().expect("it has one");
+    let answer = post(address, "login", &[], &json!({ "way": "nkey", "seed": seed })).await;
+    assert_eq!(
+        (answer.status, &answer.json()["who"]),
+        (200, &json!(user.public_key())),
+        "{answer:?}"
+    );
+    assert!(!answer.body.contains(&seed), "{answer:?}");
+    let stranger = nkeys::KeyPair::new_user().seed().expect("it has one");
+    let refused = post(address, "login", &[], &json!({ "way": "nkey", "seed": stranger })).await;
+    assert!(
+        refused.status == 422 && !refused.body.contains(&stranger),
+        "{refused:?}"
+    );
+    drop((mesh, host));
+    // By a credentials file, of an account of an operator.
+    let jwt = |signer: &nkeys::KeyPair, subject: &nkeys::KeyPair, name: &str, of: Value| {
+        let claims = json!({ "jti": name, "iat": 1, "iss": signer.public_key(), "name": name, "sub": subject.public_key(), "nats": of });
+        let part = |json: &Value| URL_SAFE_NO_PAD.encode(json.to_string());
+        let head = format!(
+            "{}.{}",
+            part(&json!({ "typ": "JWT", "alg": "ed25519-nkey" })),
+            part(&claims)
+        );
+        let sign = signer.sign(head.as_bytes()).expect("it can sign");
+        format!("{head}.{}", URL_SAFE_NO_PAD.encode(sign))
+    };
+    let unlimited = json!({ "subs": -1, "data": -1, "payload": -1, "imports": -1, "exports": -1, "wildcards": true, "conn": -1, "leaf": -1, "mem_storage": -1, "disk_storage": -1, "streams": -1, "consumer": -1 });
+    // The system's account has no JetStream.
+    let mut without_streams = unlimited.clone();
+    for limit in ["mem_storage", "disk_storage", "streams", "consumer"] {
+        without_streams[limit] = json!(0);
+    }
+    let of_account = json!({ "type": "account", "version": 2, "limits": unlimited });
+    let of_user = json!({ "type": "user", "version": 2, "subs": -1, "data": -1, "payload": -1 });
+    let creds = |pair: &nkeys::KeyPair, name: &str| {
+        let (token, seed) = (
+            jwt(&account, pair, name, of_user.clone()),
+            pair.seed().expect("it has one"),
+        );
+        format!(
+            "-----BEGIN NATS USER JWT-----\n{token}\n------END NATS USER JWT------\n\n-----BEGIN USER NKEY SEED-----\n{seed}\n------END USER NKEY SEED------\n"
+        )
+    };
+    let config = format!(
+        "operator: {}\nsystem_account: {}\nresolver: MEMORY\nresolver_preload: {{ {}: {}, {}: {} }}",
+        jwt(&operator, &operator, "op", json!({ "type": "operator", "version": 2 })),
+        system.public_key(),
+        account.public_key(),
+        jwt(&operator, &account, "mesh", of_account),
+        system.public_key(),
+        jwt(
+            &operator,
+            &system,
+            "SYS",
+            json!({ "type": "account", "version": 2, "limits": without_streams })
+        ),
+    );
+    let server = NatsServer::start_with(&Options {
+        config,
+        ..Options::default()
+    })
+    .await;
+    let own = creds(&nkeys::KeyPair::new_user(), "host");
+    let login = async_nats::ConnectOptions::with_credentials(&own).expect("credentials");
+    let client = server.client_with(login).await;
+    let folder = tempfile::TempDir::new().expect("a temporary folder");
+    let file = folder.path().join("host.creds");
+    std::fs::write(&file, &own).expect("the test's folder is writable");
+    let mesh = Mesh::with_client(server, client, Config::probe().nats(&format!("creds = {file:?}")));
+    let host = mesh.host(&[("JETMESH_ADMIN__LISTEN", "127.0.0.1:0")]).await;
+    let address = admin_address(&host).await;
+    let anna = creds(&user, "anna");
+    let answer = post(address, "login", &[], &json!({ "way": "creds", "creds": anna })).await;
+    assert_eq!(
+        (answer.status, &answer.json()["who"]),
+        (200, &json!("anna")),
+        "{answer:?}"
+    );
+    assert!(!answer.body.contains(&seed), "{answer:?}");
+    // One whose seed is not that of its token is refused.
+    let forged = creds(&user, "anna").replace(&seed, &stranger);
+    let refused = post(address, "login", &[], &json!({ "way": "creds", "creds": forged })).await;
+    assert_eq!(refused.status, 422, "{refused:?}");
+    assert!(!host.lines().join("\n").contains(&seed), "the seed is in the log");
 }
 
 #[tokio::test]

@@ -4,22 +4,59 @@ import { get, me, post } from "./api.js";
 import { command, h, put, text, toast, word } from "./dom.js";
 import { count, plural } from "./format.js";
 
-/** What the viewer may do: the missing permission of each order, or null. */
-let rights = null;
+/** What the viewer may not do: by handler or schedule, the missing permission of each order, or null. */
+const rights = { of: null, answers: new Map() };
+/** Handlers whose rights are asked for, for one order. What is not known is tried. */
+const ASKED_MAX = 8;
+/** Handlers and schedules whose buttons are asked about. The dialog of another one asks by itself. */
+const BUTTONS_MAX = 20;
 
-export async function missing(order) {
-  if (rights?.of !== me.session) rights = { of: me.session, answer: get("rights") };
+async function lacks(order, query) {
+  if (rights.of !== me.session) {
+    rights.of = me.session;
+    rights.answers.clear();
+  }
+  const key = JSON.stringify(query);
+  if (!rights.answers.has(key)) rights.answers.set(key, get("rights", query));
   try {
-    return (await rights.answer)[order] ?? null;
+    return (await rights.answers.get(key))[order] ?? null;
   } catch {
-    // It is not known, so it is tried.
-    rights = null;
+    rights.answers.delete(key);
     return null;
   }
 }
 
+/** The subject that the viewer may not publish to and that an order needs, or null. `on`: `{ handlers }`, `{ schedule }`, or nothing. */
+export async function missing(order, on = {}) {
+  if (!on.handlers) return lacks(order, on);
+  const all = [...new Set(on.handlers)].slice(0, ASKED_MAX);
+  return (await Promise.all(all.map((handler) => lacks(order, { handler })))).find((subject) => subject) ?? null;
+}
+
+const denied = (subject) => `You may not do this: your user of NATS lacks the permission to publish to ${subject}.`;
+
+/** A button for an order; it is disabled, and says what is missing, if the viewer may not give it. */
+export function allowed(button, order, on) {
+  if (rights.answers.size >= BUTTONS_MAX) return button;
+  missing(order, on).then((subject) => {
+    if (!subject) return;
+    // It can still be reached, so that the reason is heard.
+    button.setAttribute("aria-disabled", "true");
+    button.title = denied(subject);
+    button.addEventListener("click", (event) => {
+      event.stopImmediatePropagation();
+      event.preventDefault();
+      toast(denied(subject));
+    }, { capture: true });
+  });
+  return button;
+}
+
+/** The handlers of a selection of letters, as far as it names them. */
+const handlersOf = ({ ids, conditions }) => ids ? ids.map((id) => id.split(".")[0]) : [conditions?.handler].filter(Boolean);
+
 /** A dialog that asks before something is done. `act` returns when it is done, or throws the reason why it is not. */
-export function ask({ title, body, verb, danger, order, act }) {
+export function ask({ title, body, verb, danger, order, on, act }) {
   const problem = h("p", { class: "note bad hidden", role: "alert" });
   const say = (message) => {
     text(problem, message);
@@ -44,10 +81,10 @@ export function ask({ title, body, verb, danger, order, act }) {
   });
   document.body.append(dialog);
   dialog.showModal();
-  if (order) missing(order).then((subject) => {
+  if (order) missing(order, on).then((subject) => {
     if (!subject) return;
     go.disabled = true;
-    say(`You may not do this: your user of NATS lacks the permission to publish to ${subject}.`);
+    say(denied(subject));
   });
   return { dialog, go, say };
 }
@@ -65,7 +102,7 @@ export function replay(selection) {
     h("div", { class: "field" }, h("label", { for: "r-rate" }, "At most this many a second"), rate),
     h("div", { class: "field" }, h("label", { for: "r-failures" }, "Stop if more than this percentage failed again"), failures));
   const { go, say } = ask({
-    title: "Replay dead letters", verb: "Replay", order: "replay",
+    title: "Replay dead letters", verb: "Replay", order: "replay", on: { handlers: handlersOf(selection) },
     body: [info, fields, h("span", { class: "soft" }, "The same by command:"), line],
     act: async () => {
       const { run } = await post("replay", order());
@@ -83,8 +120,9 @@ export function replay(selection) {
         resolved ? h("p", { class: "soft" }, `${resolved} are resolved already.`) : null,
         unserved.map((why) => h("p", { class: "note" }, why)));
       put(line, command(same));
-      if (plan.would_replay && !(await missing("replay"))) go.disabled = false;
-      say((await missing("replay")) ? `You may not do this: your user of NATS lacks the permission to publish to ${await missing("replay")}.` : "");
+      const subject = await missing("replay", { handlers: plan.groups.map((one) => one.handler) });
+      go.disabled = !plan.would_replay || subject !== null;
+      say(subject ? denied(subject) : "");
     } catch (failed) {
       put(info);
       say(failed.message);
@@ -102,7 +140,7 @@ export function discard(selection) {
   const show = async () => put(line, command((await post("discard-plan", order())).command));
   const what = selection.ids ? plural(selection.ids.length, "dead letter") : "All dead letters that meet the conditions";
   const { say } = ask({
-    title: "Discard dead letters", verb: "Discard", danger: true, order: "discard",
+    title: "Discard dead letters", verb: "Discard", danger: true, order: "discard", on: { handlers: handlersOf(selection) },
     body: [h("p", {}, h("strong", {}, what), ": the events stay dead, and no replay brings them back. Export saves a copy first."),
       h("div", { class: "field" }, h("label", { for: "d-reason" }, "Reason, which is stored"), reason), h("span", { class: "soft" }, "The same by command:"), line],
     act: async () => {
@@ -136,7 +174,7 @@ export function correct(letter) {
   payload.value = letter.payload.data;
   const reason = h("input", { id: "e-reason", maxlength: "300" });
   ask({
-    title: "Correct the payload", verb: "Store", order: "discard",
+    title: "Correct the payload", verb: "Store", order: "edit", on: { handlers: [letter.handler] },
     body: [h("p", {}, "The letter keeps both versions, and who has made the new one. A replay then takes the new one, as the same event."),
       h("div", { class: "field" }, h("label", { for: "e-payload" }, "Payload"), payload), h("div", { class: "field" }, h("label", { for: "e-reason" }, "Reason, which is stored"), reason), command(`jetmesh dlq edit ${letter.id}`)],
     act: async () => {

@@ -3,7 +3,7 @@
 import { get } from "./api.js";
 import { command, h, put } from "./dom.js";
 import { ago, bytes, clock, digest, plural } from "./format.js";
-import { correct, discard, download, replay } from "./actions.js";
+import { allowed, correct, discard, download, replay } from "./actions.js";
 import { noted } from "./letters.js";
 import { rehearse } from "./rehearse.js";
 
@@ -36,6 +36,7 @@ export function letter(main, [id]) {
 
 function show({ letter: one, note_unread, payload_bytes, payload_cut }) {
   const last = one.history.at(-1);
+  const on = { handlers: [one.handler] };
   const canReplay = one.cause !== "lost";
   const canRehearse = canReplay && one.cause !== "undeliverable";
   return [
@@ -43,11 +44,11 @@ function show({ letter: one, note_unread, payload_bytes, payload_cut }) {
       h("div", {}, h("h1", { class: "mono break" }, one.id), h("div", { class: "line soft" }, h("span", { class: "tag bad" }, one.cause), one.code ? h("span", { class: "tag" }, one.code) : null, `dead since ${ago(one.dead_since)}`)),
       h("span", { class: "space" }),
       h("a", { class: "button-like", href: `#/where?id=${encodeURIComponent(one.event)}` }, "Where is it?"),
-      canReplay && !payload_cut && one.payload.encoding === "text" ? h("button", { type: "button", onclick: () => correct(one) }, "Correct…") : null,
+      canReplay && !payload_cut && one.payload.encoding === "text" ? allowed(h("button", { type: "button", onclick: () => correct(one) }, "Correct…"), "edit", on) : null,
       canRehearse ? h("button", { type: "button", onclick: () => rehearse({ ids: [one.id] }) }, "Rehearse") : null,
-      canReplay ? h("button", { type: "button", class: "main", onclick: () => replay({ ids: [one.id] }) }, "Replay") : null,
+      canReplay ? allowed(h("button", { type: "button", class: "main", onclick: () => replay({ ids: [one.id] }) }, "Replay"), "replay", on) : null,
       h("button", { type: "button", onclick: () => download({ ids: [one.id] }) }, "Export"),
-      h("button", { type: "button", class: "danger", onclick: () => discard({ ids: [one.id] }) }, "Discard")),
+      allowed(h("button", { type: "button", class: "danger", onclick: () => discard({ ids: [one.id] }) }, "Discard"), "discard", on)),
     h("p", { class: "error-text break" }, one.error || "no error is known"),
     h("div", { class: "two" },
       h("section", { class: "card", "aria-label": "Facts" }, h("div", { class: "head" }, h("h2", {}, "What is known")), h("div", { class: "body" }, facts(one, note_unread))),

@@ -3,7 +3,7 @@
 import { get, getLines } from "./api.js";
 import { h, put, s, text, toast } from "./dom.js";
 import { ago, clock, count, digest, plural, whole } from "./format.js";
-import { discard, download, note, replay } from "./actions.js";
+import { allowed, discard, download, note, replay } from "./actions.js";
 import { rehearse } from "./rehearse.js";
 
 const CAUSES = ["exhausted", "rejected", "max-deliver", "terminated", "lost", "gave-up", "undeliverable"];
@@ -136,7 +136,7 @@ function groupRow(one, query) {
     h("td", {}, h("a", { class: "mono", href: place(conditions) }, one.group)), h("td", { class: "num c-count" }, letters), share,
     h("td", {}, one.handler), h("td", { class: "c-why" }, h("span", { class: "tag bad" }, one.cause), " ", one.code ? h("span", { class: "tag" }, one.code) : null),
     error, first, last, again, h("td", { class: "mono soft c-module" }, digest(one.module)),
-    h("td", { class: "right nowrap" }, h("button", { type: "button", class: "small c-rehearse", onclick: () => rehearse({ conditions }) }, "Rehearse"), " ", h("button", { type: "button", class: "small", onclick: () => replay({ conditions }) }, "Replay")));
+    h("td", { class: "right nowrap" }, h("button", { type: "button", class: "small c-rehearse", onclick: () => rehearse({ conditions }) }, "Rehearse"), " ", allowed(h("button", { type: "button", class: "small", onclick: () => replay({ conditions }) }, "Replay"), "replay", { handlers: [one.handler] })));
   let known = "";
   const update = (now) => {
     const next = JSON.stringify(now);
@@ -191,6 +191,13 @@ async function showLetters(list, query, signal) {
   const named = Object.keys(conditions).length > 0;
   const selection = () => (chosen.size ? { ids: [...chosen] } : { conditions });
   const acts = [["Rehearse", rehearse], ["Replay", replay, "main"], ["Export", download], ["Discard", discard, "danger"]].map(([verb, act, kind]) => ({ verb, node: h("button", { type: "button", class: kind ?? "", onclick: () => act(selection()) }) }));
+  // The letters of a group, or of a handler, are of one handler: the first tells which.
+  let asked = !(query.group || query.handler);
+  const ask = (handlers) => {
+    if (asked) return;
+    asked = true;
+    for (const { verb, node } of acts) if (verb === "Replay" || verb === "Discard") allowed(node, verb.toLowerCase(), { handlers });
+  };
   const told = () => {
     const about = chosen.size ? `${chosen.size} selected` : query.group ? "the group" : "all of these";
     for (const { verb, node } of acts) {
@@ -211,7 +218,7 @@ async function showLetters(list, query, signal) {
     h("td", { class: "mono soft c-subject" }, one.event_subject),
     h("td", { class: "cut", title: one.error }, one.error));
   const card = h("section", { class: "card", "aria-label": "Dead letters" },
-    h("div", { class: "head" }, acts.map((one) => one.node), h("span", { class: "space" }), query.group ? h("button", { type: "button", onclick: () => note(query.group) }, "Note…") : null),
+    h("div", { class: "head" }, acts.map((one) => one.node), h("span", { class: "space" }), query.group ? allowed(h("button", { type: "button", onclick: () => note(query.group) }, "Note…"), "note") : null),
     h("div", { class: "scroll" }, h("table", { class: "letters" }, h("caption", { class: "sr" }, "Dead letters, the newest first"),
       h("thead", {}, h("tr", {}, [h("th", { scope: "col" }, all), ...["Letter", "Dead", "Why"].map((name) => h("th", { scope: "col" }, name)), h("th", { scope: "col", class: "num c-attempts" }, "Attempts"), h("th", { scope: "col", class: "c-subject" }, "Subject"), h("th", { scope: "col" }, "Error")])), body)),
     foot);
@@ -236,6 +243,7 @@ async function showLetters(list, query, signal) {
       do {
         const page = await get("letters", { ...conditions, before }, own.signal);
         body.append(...page.letters.map(row));
+        if (page.letters.length) ask([page.letters[0].id.split(".")[0]]);
         before = page.before;
         Object.assign(far, page.looked, { looked_at: far.looked_at + page.looked.looked_at, in_stream: before === null ? null : page.looked.in_stream ?? far.in_stream, back_to: page.looked.back_to ?? far.back_to, unread: far.unread ?? page.looked.unread });
         show();

@@ -1,7 +1,7 @@
 // Waiting: events between two attempts, delayed events, schedules, paused handlers.
 
 import { get, post } from "./api.js";
-import { ask } from "./actions.js";
+import { allowed, ask } from "./actions.js";
 import { command, h, put, text, toast, word } from "./dom.js";
 import { ago, clock, count, plural } from "./format.js";
 
@@ -47,7 +47,7 @@ async function showRetrying(card, handler, load) {
 
 function retryNow(ids, load) {
   ask({
-    title: "Run now", verb: "Run now", order: "retry-now",
+    title: "Run now", verb: "Run now", order: "retry-now", on: { handlers: ids.map((id) => id.split(".")[0]) },
     body: [h("p", {}, `The next attempt at ${plural(ids.length, "event")} begins now, and not when it is due.`), command(`jetmesh retrying now ${ids.map(word).join(" ")} --yes`)],
     act: async () => acted(await post("retry-now", { ids, reason: null }), "Asked for the next attempt at", load),
   });
@@ -56,7 +56,7 @@ function retryNow(ids, load) {
 function giveUp(ids, load) {
   const reason = h("input", { id: "g-reason", maxlength: "300" });
   ask({
-    title: "Give up", verb: "Give up", danger: true, order: "give-up",
+    title: "Give up", verb: "Give up", danger: true, order: "give-up", on: { handlers: ids.map((id) => id.split(".")[0]) },
     body: [h("p", {}, `No attempt follows at ${plural(ids.length, "event")}: each becomes a dead letter.`), h("div", { class: "field" }, h("label", { for: "g-reason" }, "Reason, which is stored"), reason), command(`jetmesh retrying give-up ${ids.map(word).join(" ")} --yes`)],
     act: async () => acted(await post("give-up", { ids, reason: reason.value.trim() || null }), "Gave up", load),
   });
@@ -85,7 +85,7 @@ function pausedCard({ handlers, paused }, load) {
   const choice = h("select", { "aria-label": "Handler" }, running.map((name) => h("option", { value: name }, name)));
   const rows = names.map((name) => h("li", {}, h("span", { class: "dot hold" }), h("div", { class: "part" },
     h("div", { class: "line" }, h("strong", {}, name), h("span", { class: "soft" }, `since ${ago(paused[name].since)} by ${paused[name].by}${paused[name].until ? `, until ${clock(paused[name].until)}` : ""}`), h("span", { class: "space" }),
-      handlers.includes(name) ? h("button", { type: "button", class: "small", onclick: () => resume(name, load) }, "Resume") : null),
+      handlers.includes(name) ? allowed(h("button", { type: "button", class: "small", onclick: () => resume(name, load) }, "Resume"), "resume", { handlers: [name] }) : null),
     paused[name].reason ? h("div", { class: "break" }, paused[name].reason) : null)));
   return h("section", { class: "card", "aria-label": "Paused handlers" },
     h("div", { class: "head" }, h("h2", {}, "Paused handlers"), h("span", { class: "space" }), running.length ? [choice, h("button", { type: "button", onclick: () => pause(choice.value, load) }, "Pause…")] : null),
@@ -100,7 +100,7 @@ function pause(name, load) {
   for (const one of [reason, lasts]) one.addEventListener("input", show);
   show();
   ask({
-    title: `Pause ${name}`, verb: "Pause", order: "pause",
+    title: `Pause ${name}`, verb: "Pause", order: "pause", on: { handlers: [name] },
     body: [h("p", {}, "No event of it begins on any host, and no attempt is counted, until it is resumed. What runs ends as usual."),
       h("div", { class: "pair" }, h("div", { class: "field" }, h("label", { for: "p-reason" }, "Reason"), reason), h("div", { class: "field" }, h("label", { for: "p-lasts" }, "For how long"), lasts)), line],
     act: async () => {
@@ -118,7 +118,7 @@ function behind(hosts) {
 
 function resume(name, load) {
   ask({
-    title: `Resume ${name}`, verb: "Resume", order: "pause",
+    title: `Resume ${name}`, verb: "Resume", order: "resume", on: { handlers: [name] },
     body: [h("p", {}, "Its events are taken again, on all hosts."), command(`jetmesh resume ${name}`)],
     act: async () => {
       const [done] = await post("resume", { handler: name });
@@ -162,19 +162,19 @@ const delayedFacts = ({ waiting: n, due, oldest_due }) => h("section", { class: 
 
 function schedulesCard({ schedules, unread }, load) {
   const step = (one, call, verb, what) => ask({
-    title: `${verb} ${one.schedule}`, verb, order: "schedule", body: [h("p", {}, what), command(`jetmesh schedule ${call} ${one.schedule}`)],
+    title: `${verb} ${one.schedule}`, verb, order: `schedule-${call}`, on: { schedule: one.schedule }, body: [h("p", {}, what), command(`jetmesh schedule ${call} ${one.schedule}`)],
     act: async () => {
       toast(`${(await post(`schedule-${call}`, { schedule: one.schedule })).told}.`);
       load();
     },
   });
+  const button = (one, call, verb, what) => allowed(h("button", { type: "button", class: "small", onclick: () => step(one, call, verb, what) }, verb), `schedule-${call}`, { schedule: one.schedule });
   const row = (one) => h("tr", {},
     h("td", {}, h("strong", {}, one.schedule)), h("td", {}, h("span", { class: `tag ${SCHEDULES[one.state] ?? ""}` }, one.state), one.why ? h("div", { class: "soft break" }, one.why) : null),
     h("td", { class: "mono" }, one.when), h("td", { class: "mono soft c-subject" }, one.subject), h("td", { class: "nowrap", title: one.next ?? "" }, one.next ? ago(one.next) : "–"), h("td", { class: "nowrap", title: one.last ?? "" }, one.last ? ago(one.last) : "–"),
     h("td", { class: "num" }, count(one.runs)), h("td", { class: `num ${one.missed ? "warn" : ""}` }, count(one.missed)),
-    h("td", { class: "right nowrap" }, h("button", { type: "button", class: "small", onclick: () => step(one, "run", "Run now", "One event of it is emitted now, besides those of its due times.") }, "Run now"), " ",
-      one.state === "paused" ? h("button", { type: "button", class: "small", onclick: () => step(one, "resume", "Resume", "Due times during the pause stay without an event.") }, "Resume")
-        : h("button", { type: "button", class: "small", onclick: () => step(one, "pause", "Pause", "No event comes of it until it is resumed.") }, "Pause")));
+    h("td", { class: "right nowrap" }, button(one, "run", "Run now", "One event of it is emitted now, besides those of its due times."), " ",
+      one.state === "paused" ? button(one, "resume", "Resume", "Due times during the pause stay without an event.") : button(one, "pause", "Pause", "No event comes of it until it is resumed.")));
   return h("section", { class: "card", "aria-label": "Schedules" }, h("div", { class: "head" }, h("h2", {}, "Schedules")),
     schedules.length ? h("div", { class: "scroll" }, h("table", {}, h("thead", {}, h("tr", {}, ["Schedule", "State", "When", "Subject", "Next", "Last", "Runs", "Missed", ""].map((name, at) => h("th", { scope: "col", class: at === 6 || at === 7 ? "num" : at === 3 ? "c-subject" : "" }, name || h("span", { class: "sr" }, "actions"))))), h("tbody", {}, schedules.map(row)))) : h("div", { class: "empty" }, "There is no schedule."),
     unread.length ? h("div", { class: "foot" }, unread.map((why) => h("span", { class: "warn" }, why))) : null);
