@@ -11,6 +11,7 @@ use crate::broker::provision::{ATTEMPTS, MESH_BUCKET};
 use crate::dlq::condition;
 use crate::fit::may_publish;
 use crate::mesh_streams::audit::AuditAction;
+use crate::mesh_streams::delayed::{FIRED, WAITS};
 use crate::plan::Plan;
 
 /// An order of the page, and the subjects that it publishes to.
@@ -75,6 +76,14 @@ fn on_handler(plan: &Plan, name: &str) -> Vec<OrderNeeds> {
                 ack,
                 record(AuditAction::RetryingGiveUp),
             ],
+        ),
+        (
+            "delayed-now",
+            vec![format!("{WAITS}{name}.check.1.0"), record(AuditAction::DelayedNow)],
+        ),
+        (
+            "delayed-cancel",
+            vec![format!("{FIRED}{name}.check.1.0"), record(AuditAction::DelayedCancel)],
         ),
         // Without the right to pause its consumer the hosts hold it all the same.
         ("pause", vec![key("paused"), record(AuditAction::Pause)]),

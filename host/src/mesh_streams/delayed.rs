@@ -49,7 +49,7 @@ pub const WAITS: &str = "$MESH.delay.";
 /// Where the server puts what is due.
 pub const DUE: &str = "$MESH.due.";
 /// Where a host notes what it publishes.
-const FIRED: &str = "$MESH.fired.";
+pub const FIRED: &str = "$MESH.fired.";
 
 /// An event that is not due yet.
 #[derive(Debug, Clone, Copy)]

@@ -7,6 +7,7 @@ use crate::support::server::Options;
 use crate::support::wait::SOON;
 use crate::support::{Host, NatsServer, http};
 
+mod acts;
 mod exports;
 mod mends;
 mod paint;

@@ -132,7 +132,7 @@ async function showDelayed(card, load) {
   try {
     const { delayed, count: all, unread } = await get("delayed");
     const act = (one, call, verb, what, fields, reason) => ask({
-      title: `${verb} ${one.id}`, verb, order: "delayed", danger: call === "cancel", body: [h("p", {}, what), ...fields, command(`jetmesh delayed ${call} ${one.id} --yes`)],
+      title: `${verb} ${one.id}`, verb, order: `delayed-${call}`, on: { handlers: [one.handler] }, danger: call === "cancel", body: [h("p", {}, what), ...fields, command(`jetmesh delayed ${call} ${one.id} --yes`)],
       act: async () => {
         const done = await post(`delayed-${call}`, { ids: [one.id], reason: reason?.value.trim() || null });
         toast(done.acted ? (call === "cancel" ? "It is cancelled." : "It is due now.") : "It does not wait any more: it is due, published or cancelled.");
