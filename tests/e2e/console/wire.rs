@@ -113,7 +113,17 @@ async fn what_a_viewer_may_not_order_is_known_by_order_and_handler_before_it_is_
         get(address, &format!("rights{query}"), &cookie).await.json()
     };
     let nothing = |orders: &[&str]| -> Value { orders.iter().map(|&order| (order.to_owned(), Value::Null)).collect() };
-    let all = ["replay", "discard", "edit", "retry-now", "give-up", "pause", "resume"];
+    let all = [
+        "replay",
+        "discard",
+        "edit",
+        "retry-now",
+        "give-up",
+        "delayed-now",
+        "delayed-cancel",
+        "pause",
+        "resume",
+    ];
     assert_eq!(rights("host", "?handler=probe").await, nothing(&all));
     let mut probe = nothing(&all);
     probe["pause"] = json!("$MESH.audit.pause.probe.check.begin");
