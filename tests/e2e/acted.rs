@@ -60,7 +60,7 @@ async fn each_action_leaves_one_record_with_who_what_why_and_how_it_ended() {
     let emit = json!({ "op": "emit_later", "subject": "events.later", "payload": 1, "after_ms": 3_600_000 });
     mesh.order(json!([emit, emit])).await;
     let delayed = eventually("events to be delayed", SOON, async || {
-        let delayed = crate::delayed::listed(&mesh).await;
+        let delayed = crate::delayed_orders::listed(&mesh).await;
         (delayed.len() == 2).then_some(delayed)
     });
     let delayed = delayed.await;

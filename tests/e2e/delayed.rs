@@ -10,9 +10,9 @@ use crate::support::wait::SOON;
 use crate::support::{Signal, cli, eventually};
 
 /// Longer than any test.
-const HOUR_MS: u64 = 3_600_000;
+pub const HOUR_MS: u64 = 3_600_000;
 
-fn later(after_ms: u64) -> Value {
+pub fn later(after_ms: u64) -> Value {
     json!({ "op": "emit_later", "subject": "events.later", "payload": "it is time", "after_ms": after_ms })
 }
 
@@ -38,7 +38,7 @@ pub async fn lie_there(mesh: &Mesh, word: &str) -> Vec<String> {
 }
 
 #[track_caller]
-fn wait_there(mesh: &Mesh, word: &'static str, count: usize) -> impl Future<Output = Vec<String>> {
+pub fn wait_there(mesh: &Mesh, word: &'static str, count: usize) -> impl Future<Output = Vec<String>> {
     eventually("delayed events to lie there", PATIENT, async move || {
         let subjects = lie_there(mesh, word).await;
         (subjects.len() == count).then_some(subjects)
@@ -46,7 +46,7 @@ fn wait_there(mesh: &Mesh, word: &'static str, count: usize) -> impl Future<Outp
 }
 
 /// Waits until this number of delayed events are published and noted, and none is due.
-async fn wait_fired(mesh: &Mesh, count: usize) {
+pub async fn wait_fired(mesh: &Mesh, count: usize) {
     eventually("delayed events to be fired", PATIENT, async || {
         let info = mesh.consumer("MESH_DELAYED", "mesh-due").await;
         let settled = info["num_pending"] == 0 && info["num_ack_pending"] == 0;
@@ -57,7 +57,7 @@ async fn wait_fired(mesh: &Mesh, count: usize) {
 }
 
 /// Waits until all consequences in the probe's ledger are published and confirmed.
-async fn wait_carried_out(mesh: &Mesh) {
+pub async fn wait_carried_out(mesh: &Mesh) {
     eventually("the relay to have confirmed", PATIENT, async || {
         let info = mesh.consumer("KV_probe", "mesh-relay").await;
         (info["num_pending"] == 0 && info["num_ack_pending"] == 0).then_some(())
@@ -109,70 +109,6 @@ async fn a_delayed_event_comes_at_its_time_as_if_it_had_not_been_delayed() {
     }
     assert_eq!(events[1].json(), "it is time");
     wait_fired(&mesh, 2).await;
-    assert_eq!(lie_there(&mesh, "delay").await, Vec::<String>::new());
-}
-
-/// The ids of what waits, as `jetmesh delayed` lists it.
-pub async fn listed(mesh: &Mesh) -> Vec<String> {
-    let text = mesh.jetmesh_ok(&["delayed", "--json"]).await;
-    let line = |line: &str| serde_json::from_str::<Value>(line).expect("each line is JSON");
-    let id = |line: Value| line["id"].as_str().expect("an id").to_owned();
-    text.lines().map(line).map(id).collect()
-}
-
-#[tokio::test]
-async fn a_delayed_event_comes_now_or_never_if_a_person_says_so() {
-    let (mesh, _host) = Mesh::start(Config::probe()).await;
-    let order = mesh
-        .order(json!([later(HOUR_MS), later(2 * HOUR_MS), later(3 * HOUR_MS)]))
-        .await;
-    wait_there(&mesh, "delay", 3).await;
-    let ids = listed(&mesh).await;
-    assert!(
-        ids.iter().enumerate().all(|(n, id)| id.ends_with(&format!(".1.{n}"))),
-        "due next first: {ids:?}"
-    );
-    assert_eq!(mesh.jetmesh_ok(&["delayed", "now", &ids[0]]).await, "1 event due now\n");
-    mesh.wait_emitted(1).await;
-    assert_eq!(mesh.emitted().await[0].header("Mesh-Event-Id"), Some(&*ids[0]));
-    wait_fired(&mesh, 1).await;
-
-    let cancel = ["delayed", "cancel", &ids[1], "--reason", "sold out", "--yes"];
-    assert_eq!(mesh.jetmesh_ok(&cancel).await, "cancelled 1 event\n");
-    assert_eq!(listed(&mesh).await, [ids[2].clone()]);
-    let traced = mesh.jetmesh_ok(&["trace", &format!("ORDERS:{order}")]).await;
-    let cancelled = traced
-        .lines()
-        .find(|line| line.contains("and cancelled by "))
-        .expect("the trace tells it");
-    assert!(cancelled.ends_with(": sold out"), "{cancelled}");
-    // One that came, one that never comes, and one that a host publishes at this moment.
-    let at_work = format!("$MESH.fired.{}", ids[2]);
-    mesh.publish(&at_work, "").await;
-    for id in &ids {
-        let (status, stdout, stderr) = mesh.jetmesh(&["delayed", "cancel", id, "--yes"]).await;
-        assert_eq!((status.code(), &*stdout), (Some(1), "cancelled 0 events\n"));
-        assert!(stderr.contains(&format!("{id} does not wait: it is due")), "{stderr}");
-    }
-    assert_eq!(listed(&mesh).await, [ids[2].clone()], "it is left to the host");
-    let (status, _, stderr) = mesh.jetmesh(&["delayed", "now", "a.*.1.0"]).await;
-    assert_eq!(status.code(), Some(2));
-    assert!(stderr.contains("not HANDLER.INCARNATION.SEQUENCE.NUMBER"), "{stderr}");
-}
-
-#[cfg(feature = "failpoints")]
-#[tokio::test]
-async fn a_cancelled_event_is_not_scheduled_again_by_a_relay_that_repeats_itself() {
-    let mesh = Mesh::new(Config::probe()).await;
-    let killed = mesh.host_with_fault("event-scheduled:kill").await;
-    mesh.order(later(HOUR_MS)).await;
-    assert_eq!(killed.wait_exit(PATIENT).await.signal(), Some(9));
-    let [id] = &listed(&mesh).await[..] else {
-        panic!("one waits")
-    };
-    mesh.jetmesh_ok(&["delayed", "cancel", id, "--yes"]).await;
-    let _host = mesh.host(&[]).await;
-    wait_carried_out(&mesh).await;
     assert_eq!(lie_there(&mesh, "delay").await, Vec::<String>::new());
 }
 

@@ -29,6 +29,7 @@ mod cut;
 mod dead_letters;
 mod deaths;
 mod delayed;
+mod delayed_orders;
 mod dev;
 mod disasters;
 mod display;

@@ -142,10 +142,7 @@ async fn act(plan: &Plan, act: &DelayedAct) -> Result<u8, Error> {
             (&cancel.what, DelayedOrder::Cancel { by, reason }, question)
         }
     };
-    let told = match what.ids.as_slice() {
-        [one] => one.clone(),
-        ids => format!("{} events", ids.len()),
-    };
+    let told = delayed::told(&what.ids);
     let asks = what.ids.len() > 1 || matches!(order, DelayedOrder::Cancel { .. });
     if asks && !what.yes {
         println!("{told}");

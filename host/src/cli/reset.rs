@@ -305,7 +305,7 @@ impl Found {
     }
 }
 
-/// Carries it out, with a record of it.
+/// Resets the handler, with a record of it.
 async fn recorded(
     connection: &Connection,
     plan: &Plan,

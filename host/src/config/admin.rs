@@ -4,6 +4,7 @@ use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
+use super::files::check_file;
 use super::reader::{Reader, Section};
 use crate::broker::login::check_pem;
 use crate::plan::{AdminPlan, TlsFiles, is_local};
@@ -28,9 +29,9 @@ pub fn read(mut section: Section, reader: &mut Reader) -> AdminPlan {
     }
     let certificate = |path: &Path| check_pem(path, "CERTIFICATE", "certificate");
     let private = |path: &Path| check_pem(path, "PRIVATE KEY", "private key");
-    check_file(reader, "tls_cert", cert.as_deref(), certificate);
-    check_file(reader, "tls_key", key.as_deref(), private);
-    check_file(reader, "metrics_token_file", metrics_token.as_deref(), |path| {
+    check_file(reader, "admin.tls_cert", cert.as_deref(), certificate);
+    check_file(reader, "admin.tls_key", key.as_deref(), private);
+    check_file(reader, "admin.metrics_token_file", metrics_token.as_deref(), |path| {
         token(path).map(|_| ())
     });
     let mut lacks = |lacks: &str, has: &str| {
@@ -70,20 +71,6 @@ pub fn read(mut section: Section, reader: &mut Reader) -> AdminPlan {
         );
     }
     plan
-}
-
-fn check_file(reader: &mut Reader, key: &str, path: Option<&Path>, check: impl Fn(&Path) -> Result<(), String>) {
-    let Some(path) = path else { return };
-    let Err(why) = check(path) else { return };
-    let key = format!("admin.{key}");
-    match path.is_file() {
-        true => reader.problem(key, format!("{}: {why}", path.display()), ""),
-        false => reader.problem(
-            key,
-            format!("there is no file {}", path.display()),
-            "a path, not its content",
-        ),
-    }
 }
 
 /// The token in a file. It is on one line.

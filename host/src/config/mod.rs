@@ -4,6 +4,7 @@ mod admin;
 mod circuit;
 mod context;
 pub mod effective;
+mod files;
 mod handlers;
 mod layers;
 pub mod names;

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::context::{self, Context};
+use super::files::check_file;
 use super::layers::USER_FLAG;
 use super::names::{check_name, check_prefix};
 use super::reader::{Reader, Section};
@@ -138,17 +139,7 @@ fn check_files(nats: &Nats, reader: &mut Reader) {
         ("tls_key", &nats.tls_key, &private),
     ];
     for (key, path, check) in files {
-        let Some(path) = path else { continue };
-        let Err(why) = check(path) else { continue };
-        let key = format!("nats.{key}");
-        match path.is_file() {
-            true => reader.problem(key, format!("{}: {why}", path.display()), ""),
-            false => reader.problem(
-                key,
-                format!("there is no file {}", path.display()),
-                "a path, not its content",
-            ),
-        }
+        check_file(reader, &format!("nats.{key}"), path.as_deref(), check);
     }
 }
 

@@ -101,10 +101,7 @@ pub async fn act_on_delayed(
         false => DelayedOrder::Now,
     };
     let same = command(&words, &[("--reason", order.reason())]);
-    let what = match ids.as_slice() {
-        [one] => one.clone(),
-        ids => format!("{} events", ids.len()),
-    };
+    let what = delayed_events::told(&ids);
     let handlers = delayed_events::handlers(&ids);
     let intent = intent(order.action(), &handlers, what, order.reason(), Some(same));
     let connection = session.connection().await?;

@@ -75,7 +75,7 @@ impl DelayedEvent {
         let published = if timer { header(headers, TIMER_SUBJECT)? } else { to };
         (!to.starts_with(TIMER_TO)).then(|| DelayedEvent {
             id: id.to_owned(),
-            handler: id.split('.').next().unwrap_or_default().to_owned(),
+            handler: handler_of(id).to_owned(),
             subject: published.to_owned(),
             due: header(headers, UNTIL).unwrap_or_default().to_owned(),
             timer,
@@ -113,9 +113,20 @@ impl DelayedActed {
 
 /// The handlers of these events, for a record.
 pub fn handlers(ids: &[String]) -> Vec<&str> {
-    let handler = |id: &'_ String| id.find('.').map_or(id.len(), |end| end);
-    let handlers: BTreeSet<&str> = ids.iter().map(|id| &id[..handler(id)]).collect();
-    handlers.into_iter().collect()
+    let handlers = ids.iter().map(|id| handler_of(id));
+    handlers.collect::<BTreeSet<_>>().into_iter().collect()
+}
+
+fn handler_of(id: &str) -> &str {
+    id.split('.').next().unwrap_or_default()
+}
+
+/// These events, in a few words.
+pub fn told(ids: &[String]) -> String {
+    match ids {
+        [one] => one.clone(),
+        ids => format!("{} events", ids.len()),
+    }
 }
 
 /// Calls `seen` for each event that waits for its time; timers of schedules are left out. Returns how many more there are: at most
