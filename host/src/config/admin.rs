@@ -21,6 +21,8 @@ pub fn read(mut section: Section, reader: &mut Reader) -> AdminPlan {
     let mut file = |name: &'static str| section.text(reader, name).map(PathBuf::from);
     let (cert, key, metrics_token) = (file("tls_cert"), file("tls_key"), file("metrics_token_file"));
     let names = section.list(reader, "names");
+    let says = section.has("uploads");
+    let uploads = section.boolean(reader, "uploads", false);
     section.finish(reader);
     for name in names.iter().filter(|name| !is_name(name)) {
         let what = format!("\"{}\" is no name of a machine", name.escape_debug());
@@ -49,6 +51,7 @@ pub fn read(mut section: Section, reader: &mut Reader) -> AdminPlan {
         tls,
         metrics_token,
         names,
+        uploads: says.then_some(uploads),
     };
     let Some(text) = listen else {
         return plan;

@@ -109,6 +109,9 @@ fn admin(out: &mut EffectiveText<'_>, admin: &AdminPlan) {
     if !admin.names.is_empty() {
         out.list("names", &admin.names);
     }
+    if let Some(uploads) = admin.uploads {
+        out.raw("uploads", &uploads);
+    }
 }
 
 fn outbox(out: &mut EffectiveText<'_>, outbox: &Outbox) {

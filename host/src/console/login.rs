@@ -53,6 +53,8 @@ pub struct SessionJson<'a> {
     pub nats: String,
     /// Whether events can be published here.
     pub publishes: bool,
+    /// Whether a rehearsal can be on a file of the viewer's.
+    pub uploads: bool,
 }
 
 impl<'a> SessionJson<'a> {
@@ -65,6 +67,7 @@ impl<'a> SessionJson<'a> {
             version: env!("CARGO_PKG_VERSION"),
             nats: servers.collect::<Vec<_>>().join(","),
             publishes: console.publishes(),
+            uploads: console.takes_uploads(),
         }
     }
 }

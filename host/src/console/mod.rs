@@ -15,6 +15,7 @@ mod orders;
 mod people;
 mod queries;
 mod query;
+mod rehearsal_order;
 mod rehearsals;
 mod rights;
 mod runs;
@@ -115,6 +116,16 @@ impl Console {
     /// Whether a viewer can publish events.
     fn publishes(&self) -> bool {
         matches!(self.admission, Admission::Credentials { publishes: true })
+    }
+
+    /// Whether a viewer can rehearse on a module of their own. A host that serves events compiles what its configuration names, and
+    /// nothing else, unless the configuration says so.
+    fn takes_uploads(&self) -> bool {
+        let own = match &self.admission {
+            Admission::Credentials { publishes } => *publishes,
+            Admission::Invitation(_) => true,
+        };
+        self.plan.admin.uploads.unwrap_or(own)
     }
 
     /// The address for the first viewer.

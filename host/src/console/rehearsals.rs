@@ -1,41 +1,41 @@
 //! Rehearsals that a viewer makes: what would become of dead letters, told letter by letter while nothing happens. They run on the
 //! thread of the console, so all together take one core from the events at most.
 
-use std::path::PathBuf;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{FutureExt as _, StreamExt as _, stream};
-use http_body_util::BodyExt as _;
 use hyper::Request;
 use hyper::body::Incoming;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::json;
 use tokio::sync::mpsc::{self, UnboundedSender};
 
 use super::Console;
-use super::conditions::LetterSelection;
+use super::audit::{actor, intent, warn};
 use super::letters::there;
+use super::rehearsal_order::{ModuleUpload, RehearsalOrder, read};
+use super::rights;
 use super::session::ViewerSession;
-use super::site::{BODY_MAX, of_json};
 use super::trouble::ConsoleError;
 use crate::broker::Connection;
+use crate::control::audit::ended;
 use crate::dlq::meant::{FoundLetters, Selected};
 use crate::dlq::rehearse::Rehearsed;
 use crate::dlq::rehearse::stage::{self, Came, ChosenLetter, OnTrial, Share, StageError, Stages};
 use crate::http::{self, Answer};
+use crate::mesh_streams::audit::{AuditAction, AuditEnd, OpenAudit};
 use crate::plan::Plan;
 use crate::report::rehearsal::RehearsalLine;
 use crate::report::rehearsal::account::{RehearsalAccount, verdict};
-use crate::text::shell::quoted;
 use crate::wasm::compile::Priority;
-use crate::wasm::source::MODULE_BYTES_MAX;
 
 /// Rehearsals at a time; each can hold a module that a viewer has given.
 pub const REHEARSALS_MAX: usize = 2;
 /// Letters of one: the newest that are meant.
-const LETTERS_MAX: usize = 1_000;
+pub const LETTERS_MAX: usize = 1_000;
 /// Handlers of one: each needs its module compiled.
 const HANDLERS_MAX: usize = 16;
 /// Letters that run at a time.
@@ -51,30 +51,6 @@ const VALUE_MAX: usize = 4 * 1024;
 /// Of one letter, and of all: beyond it, only the verdict is told.
 const LINE_MAX: usize = 128 * 1024;
 const TOLD_MAX: usize = 16 * 1024 * 1024;
-
-/// What a viewer wants rehearsed.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct RehearsalOrder {
-    selection: LetterSelection,
-    /// The name of a file that the viewer gives; its content follows the order. null: the modules of the configuration.
-    module: Option<String>,
-}
-
-impl RehearsalOrder {
-    /// The command that does the same.
-    pub fn command(&self) -> String {
-        let module = self
-            .module
-            .iter()
-            .flat_map(|name| ["--module".to_owned(), quoted(name)]);
-        let limit = ["--limit".to_owned(), LETTERS_MAX.to_string()];
-        // Of ids all are meant.
-        let limit = limit.into_iter().filter(|_| !self.selection.has_ids());
-        self.selection
-            .command("rehearse", &module.chain(limit).collect::<Vec<_>>())
-    }
-}
 
 /// One letter, as a viewer is told of it.
 #[derive(Serialize)]
@@ -101,7 +77,7 @@ pub async fn begin(
             "{REHEARSALS_MAX} rehearsals run at this console: wait until one has ended, or use the command"
         ))
     })?;
-    let (order, module) = read(request).await?;
+    let (order, upload) = read(request, console.takes_uploads()).await?;
     let selected = order.selection.selected()?;
     let connection = session.connection().await?;
     there(&connection).await?;
@@ -111,6 +87,7 @@ pub async fn begin(
             session: &session,
             connection,
             selected,
+            order,
             tell: &tell,
         };
         let signs = async {
@@ -120,10 +97,7 @@ pub async fn begin(
             }
         };
         tokio::select! {
-            () = rehearsal.run(module) => {}
-            () = session.ended.wait() => {}
-            // The viewer has stopped it, or has gone.
-            () = tell.closed() => {}
+            () = rehearsal.run(upload) => {}
             () = signs => {}
         }
         drop((own, place));
@@ -135,59 +109,28 @@ pub async fn begin(
     Ok(http::pieces(http::JSON_LINES, lines))
 }
 
-/// The first line is the order, and the rest the module that it names.
-async fn read(request: Request<Incoming>) -> Result<(RehearsalOrder, OnTrial), ConsoleError> {
-    let mut body = request.into_body();
-    let (mut head, mut rest): (Vec<u8>, Option<Vec<u8>>) = (Vec::new(), None);
-    while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|_| ConsoleError::wrong("the order was cut"))?;
-        let Ok(data) = frame.into_data() else { continue };
-        match &mut rest {
-            Some(rest) => rest.extend_from_slice(&data),
-            None => {
-                let end = data.iter().position(|byte| *byte == b'\n');
-                head.extend_from_slice(&data[..end.unwrap_or(data.len())]);
-                rest = end.map(|end| data[end + 1..].to_vec());
-            }
-        }
-        if head.len() > BODY_MAX {
-            return Err(ConsoleError::wrong(format!(
-                "the order is longer than {BODY_MAX} bytes"
-            )));
-        }
-        if rest.as_ref().is_some_and(|rest| rest.len() as u64 > MODULE_BYTES_MAX) {
-            let most = MODULE_BYTES_MAX / (1024 * 1024);
-            return Err(ConsoleError::wrong(format!(
-                "the module is larger than {most} MiB, which is the most that a module may be"
-            )));
-        }
-    }
-    let order: RehearsalOrder = of_json(&head)?;
-    let module = match (&order.module, rest) {
-        (Some(name), Some(bytes)) if name.len() <= 255 => OnTrial::Given(PathBuf::from(name), bytes),
-        (Some(_), _) => {
-            return Err(ConsoleError::wrong(
-                "the module does not follow the order, or its name is too long",
-            ));
-        }
-        (None, _) => OnTrial::Configured,
-    };
-    Ok((order, module))
-}
-
 struct ViewerRehearsal<'a> {
     session: &'a ViewerSession,
     connection: Connection,
     selected: Selected,
+    order: RehearsalOrder,
     tell: &'a UnboundedSender<Bytes>,
 }
 
 impl ViewerRehearsal<'_> {
-    async fn run(&self, module: OnTrial) {
-        let rehearsed = self.rehearsed(module).await;
-        if let Err(error) = rehearsed {
+    async fn run(&self, upload: Option<ModuleUpload>) {
+        if let Err(error) = self.rehearsed(upload).await {
             self.line(&json!({ "error": error.told() }));
         }
+    }
+
+    /// The viewer has stopped it, or has gone.
+    async fn gone(&self) -> ConsoleError {
+        tokio::select! {
+            () = self.session.ended.wait() => {}
+            () = self.tell.closed() => {}
+        }
+        ConsoleError::refused("its viewer has stopped it, or has gone")
     }
 
     fn line(&self, value: &impl Serialize) {
@@ -200,34 +143,93 @@ impl ViewerRehearsal<'_> {
         let _ = self.tell.send(text.into());
     }
 
-    async fn rehearsed(&self, module: OnTrial) -> Result<(), ConsoleError> {
-        let connection = &self.connection;
-        let found = stage::choose(connection, &self.selected, LETTERS_MAX).await?;
-        let given = match &module {
-            OnTrial::Given(name, _) => Some(name.display().to_string()),
-            OnTrial::Configured | OnTrial::File(_) => None,
+    async fn rehearsed(&self, upload: Option<ModuleUpload>) -> Result<(), ConsoleError> {
+        let (found, open) = tokio::select! {
+            prepared = self.prepared(upload.as_ref()) => prepared?,
+            gone = self.gone() => return Err(gone),
         };
+        let letters = &found.letters[..found.letters.len().min(LETTERS_MAX)];
+        let done = tokio::select! {
+            done = self.on_stage(letters, upload) => done,
+            gone = self.gone() => Err(gone),
+        };
+        if let Some(open) = open {
+            let end = match &done {
+                Ok(verdicts) => AuditEnd::done(&verdicts.iter().map(|(name, n)| (*name, *n)).collect::<Vec<_>>()),
+                Err(error) => AuditEnd::failed(&error.told()),
+            };
+            ended(open, end, warn).await;
+        }
+        done.map(|_| ())
+    }
+
+    /// The letters, and the record of a module that the viewer gives.
+    async fn prepared(
+        &self,
+        upload: Option<&ModuleUpload>,
+    ) -> Result<(FoundLetters<Vec<ChosenLetter>>, Option<OpenAudit>), ConsoleError> {
+        let found = stage::choose(&self.connection, &self.selected, LETTERS_MAX).await?;
         let letters = &found.letters[..found.letters.len().min(LETTERS_MAX)];
         self.line(&json!({ "begun": self.begun(&found, letters.len()) }));
         let handlers = stage::handlers(letters);
-        let most = if given.is_some() { 1 } else { HANDLERS_MAX };
+        let most = if upload.is_some() { 1 } else { HANDLERS_MAX };
         if handlers.len() > most {
             let names: Vec<&str> = handlers.into_iter().take(HANDLERS_MAX).collect();
             return Err(ConsoleError::wrong(format!(
                 "the letters are of {} and more; {}: select letters of one handler",
                 names.join(", "),
-                match given {
+                match upload {
                     Some(_) => "a module is one handler's".to_owned(),
                     None => format!("a rehearsal here is of {HANDLERS_MAX} handlers at most"),
                 }
             )));
         }
+        let open = match (upload, handlers.first()) {
+            (Some(upload), Some(handler)) => Some(self.recorded(upload, handler, letters.len()).await?),
+            _ => None,
+        };
+        Ok((found, open))
+    }
+
+    /// Code of a viewer's runs only for one who may replay the letters, and never without a record.
+    async fn recorded(&self, upload: &ModuleUpload, handler: &str, letters: usize) -> Result<OpenAudit, ConsoleError> {
+        let (session, connection) = (self.session, &self.connection);
+        if let Some(subject) = rights::lacks(connection, &session.plan, rights::UPLOAD, handler).await {
+            return Err(ConsoleError::refused(format!(
+                "a rehearsal on a file of yours needs the right to replay letters of {handler}: your user of NATS is not allowed to \
+                 publish to {subject}"
+            )));
+        }
+        let what = format!(
+            "{letters} dead letter(s): {}; on {}, sha256:{}",
+            self.selected.told(),
+            upload.name.display(),
+            upload.sha256
+        );
+        let intent = intent(
+            AuditAction::DlqRehearse,
+            &[handler],
+            what,
+            None,
+            Some(self.order.command()),
+        );
+        Ok(actor(session, connection).begins(intent).await?)
+    }
+
+    /// Runs the letters; returns how many of each outcome there were.
+    async fn on_stage(
+        &self,
+        letters: &[ChosenLetter],
+        upload: Option<ModuleUpload>,
+    ) -> Result<BTreeMap<&'static str, u64>, ConsoleError> {
+        let given = upload.as_ref().map(|upload| upload.name.display().to_string());
+        let module = upload.map_or(OnTrial::Configured, |upload| OnTrial::Given(upload.name, upload.bytes));
         let share = Share {
             at_once: AT_ONCE,
             compile: Priority::Lowest,
         };
         let plan: &Plan = &self.session.plan;
-        let stages = Stages::new(connection, plan, &handlers, module, share).await;
+        let stages = Stages::new(&self.connection, plan, &stage::handlers(letters), module, share).await;
         let stages = stages.map_err(|error| not_staged(error, plan))?;
         let account = self.letters(letters, &stages).await?;
         let summary = account.summary(stages.modules());
@@ -241,7 +243,7 @@ impl ViewerRehearsal<'_> {
             "a viewer of the console has rehearsed dead letters"
         );
         self.line(&json!({ "summary": summary, "whole": whole, "seconds": RUN_MAX.as_secs() }));
-        Ok(())
+        Ok(summary.verdicts.clone())
     }
 
     fn begun(&self, found: &FoundLetters<Vec<ChosenLetter>>, letters: usize) -> serde_json::Value {

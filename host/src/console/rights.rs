@@ -7,12 +7,16 @@ use futures_util::future::join_all;
 use super::query::Query;
 use super::session::ViewerSession;
 use super::trouble::ConsoleError;
+use crate::broker::Connection;
 use crate::broker::provision::{ATTEMPTS, MESH_BUCKET};
 use crate::dlq::condition;
 use crate::fit::may_publish;
 use crate::mesh_streams::audit::AuditAction;
 use crate::mesh_streams::delayed::{FIRED, WAITS};
 use crate::plan::Plan;
+
+/// The order to rehearse on a module that the viewer gives.
+pub const UPLOAD: &str = "rehearse-upload";
 
 /// An order of the page, and the subjects that it publishes to.
 type OrderNeeds = (&'static str, Vec<String>);
@@ -32,19 +36,27 @@ pub async fn missing(
         (None, Some(schedule)) => on_schedule(&schedule),
         (None, None) => vec![("note", vec![key("note.check"), record(AuditAction::DlqNote, "check")])],
     };
-    let connection = session.connection().await?;
-    let all = needs.into_iter().map(|(order, subjects)| {
-        let connection = &connection;
-        async move {
-            for subject in subjects {
-                if !may_publish(connection, &subject).await {
-                    return (order, Some(subject));
-                }
-            }
-            (order, None)
-        }
-    });
+    let connection = &session.connection().await?;
+    let all = needs
+        .into_iter()
+        .map(async move |(order, subjects)| (order, first_denied(connection, subjects).await));
     Ok(join_all(all).await.into_iter().collect())
+}
+
+/// The subject that an order on a handler needs and the user may not publish to; `None`: none is known.
+pub async fn lacks(connection: &Connection, plan: &Plan, order: &str, handler: &str) -> Option<String> {
+    let mut needs = on_handler(plan, handler).into_iter();
+    let (_, subjects) = needs.find(|(own, _)| *own == order)?;
+    first_denied(connection, subjects).await
+}
+
+async fn first_denied(connection: &Connection, subjects: Vec<String>) -> Option<String> {
+    for subject in subjects {
+        if !may_publish(connection, &subject).await {
+            return Some(subject);
+        }
+    }
+    None
 }
 
 fn on_handler(plan: &Plan, name: &str) -> Vec<OrderNeeds> {
@@ -54,15 +66,17 @@ fn on_handler(plan: &Plan, name: &str) -> Vec<OrderNeeds> {
     let letter = format!("$MESH.dead.{stream}.{name}.check.1");
     let ack = format!("$JS.ACK.{stream}.{consumer}.1.1.1.1.1");
     let record = |action| record(action, name);
+    let replay = |action| {
+        vec![
+            format!("$MESH.replay.{name}.list.check"),
+            format!("$MESH.replay.{name}.check.1"),
+            record(action),
+        ]
+    };
     vec![
-        (
-            "replay",
-            vec![
-                format!("$MESH.replay.{name}.list.check"),
-                format!("$MESH.replay.{name}.check.1"),
-                record(AuditAction::DlqReplay),
-            ],
-        ),
+        ("replay", replay(AuditAction::DlqReplay)),
+        // Its code runs here, and with the state of the handler, which it can tell to its viewer.
+        (UPLOAD, replay(AuditAction::DlqRehearse)),
         ("discard", vec![letter.clone(), record(AuditAction::DlqDiscard)]),
         (
             "edit",

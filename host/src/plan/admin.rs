@@ -14,6 +14,8 @@ pub struct AdminPlan {
     pub metrics_token: Option<PathBuf>,
     /// Names of the console besides those of the certificate.
     pub names: Vec<String>,
+    /// Whether a viewer may rehearse on a module of their own. `None`: the configuration does not say.
+    pub uploads: Option<bool>,
 }
 
 /// Files in PEM.

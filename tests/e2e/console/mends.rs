@@ -4,11 +4,12 @@ use std::fs;
 use std::net::SocketAddr;
 
 use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::admin_address;
-use super::wire::{log_in, post};
+use super::wire::{get, log_in, post};
+use super::{PASSWORD, TAKES_MODULES, admin_address, with_users};
 use crate::mesh::{Config, Mesh};
 use crate::support::browser::{Browser, Page};
 use crate::support::eventually;
@@ -22,7 +23,7 @@ async fn with_a_wrong_module(lines: &str) -> (Mesh, Host, SocketAddr) {
     fs::copy(modules::handler("inventory"), &module).expect("the test's folder is writable");
     let lines = format!("bucket = \"probe\"\npublish = [\"events.>\"]\n{lines}");
     mesh.config = Config::new().handler("probe", &module, &lines);
-    let host = mesh.host(&[("JETMESH_ADMIN__LISTEN", "127.0.0.1:0")]).await;
+    let host = mesh.host(&TAKES_MODULES).await;
     let address = admin_address(&host).await;
     (mesh, host, address)
 }
@@ -144,7 +145,7 @@ async fn a_rehearsal_refuses_what_is_no_module_and_ends_when_its_viewer_goes() {
         .await;
     mesh.wait_letters(2).await;
     host.stop().await;
-    let host = mesh.host(&[("JETMESH_ADMIN__LISTEN", "127.0.0.1:0")]).await;
+    let host = mesh.host(&TAKES_MODULES).await;
     let address = admin_address(&host).await;
     let (cookie, csrf) = log_in(address, &json!({ "way": "nothing" })).await;
     let headers = [cookie.as_str(), csrf.as_str()];
@@ -191,4 +192,74 @@ async fn a_rehearsal_refuses_what_is_no_module_and_ends_when_its_viewer_goes() {
         200
     );
     mesh.wait_letters(2).await;
+}
+
+#[tokio::test]
+async fn a_module_of_a_viewer_needs_the_right_to_replay_is_recorded_with_its_digest_and_can_be_switched_off() {
+    let (mesh, _host, address) = with_users().await;
+    mesh.order(json!({ "op": "reject", "code": "a", "message": "b" })).await;
+    let letters = mesh.wait_letters(1).await;
+    let module = "no module";
+    let selection = json!({ "ids": [letters[0].letter_id()] });
+    let own = json!({ "selection": selection, "module": "fix.wasm" });
+    let order = format!("{own}\n{module}");
+    let session = async |user: &str, password: &str| {
+        let (cookie, csrf) = log_in(address, &json!({ "way": "user", "user": user, "password": password })).await;
+        [cookie, csrf]
+    };
+    // One who may only read rehearses on the module that serves, and on no other.
+    let reader = session("reader", "pw").await;
+    let headers = [reader[0].as_str(), reader[1].as_str()];
+    let (_, lines) = rehearse(
+        address,
+        &headers,
+        &json!({ "selection": selection, "module": null }).to_string(),
+    )
+    .await;
+    assert_eq!(lines.last().expect("a line")["summary"]["rehearsed"], 1, "{lines:?}");
+    let (_, lines) = rehearse(address, &headers, &order).await;
+    let why = lines.last().expect("a line")["error"].to_string();
+    assert!(
+        why.contains("needs the right to replay letters of probe") && why.contains("$MESH.replay.probe.list.check"),
+        "{lines:?}"
+    );
+    assert_eq!(mesh.messages_left("MESH_AUDIT").await, 0);
+    // What one who may replay gives is recorded, also if it is no handler.
+    let anna = session("anna", PASSWORD).await;
+    let headers = [anna[0].as_str(), anna[1].as_str()];
+    let (_, lines) = rehearse(address, &headers, &order).await;
+    let audit = get(address, "audit?action=dlq-rehearse", &anna[0]).await.json();
+    let record = &audit["records"][0];
+    let digest: String = Sha256::digest(module)
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    let what = format!(
+        "1 dead letter(s): {}; on fix.wasm, sha256:{digest}",
+        letters[0].letter_id()
+    );
+    assert_eq!(
+        (&record["by"], &record["on"], &record["what"]),
+        (&json!("anna"), &json!(["probe"]), &json!(what))
+    );
+    let command = format!("jetmesh dlq rehearse {} --module fix.wasm", letters[0].letter_id());
+    assert_eq!(record["command"], command);
+    assert_eq!(
+        record["end"]["error"],
+        lines.last().expect("a line")["error"],
+        "{audit}"
+    );
+    // A host takes none if its configuration does not say that it does.
+    let careful = mesh.host(&[("JETMESH_ADMIN__LISTEN", "127.0.0.1:0")]).await;
+    let address = admin_address(&careful).await;
+    let form = json!({ "way": "user", "user": "anna", "password": PASSWORD });
+    assert_eq!(post(address, "login", &[], &form).await.json()["uploads"], false);
+    let (cookie, csrf) = log_in(address, &form).await;
+    let origin = format!("Origin: http://{address}");
+    let headers = [cookie.as_str(), csrf.as_str(), origin.as_str(), "Connection: close"];
+    let answer = super::wire::send(address, "POST /api/rehearse", &headers, &order).await;
+    assert!(
+        answer.status == 403 && answer.body.contains("`uploads = true` under [admin]"),
+        "{answer:?}"
+    );
 }

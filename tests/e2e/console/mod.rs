@@ -15,6 +15,11 @@ mod pictures;
 mod viewers;
 pub mod wire;
 
+/// A host with an admin address, where a viewer can rehearse on a module of their own.
+const TAKES_MODULES: [(&str, &str); 2] = [
+    ("JETMESH_ADMIN__LISTEN", "127.0.0.1:0"),
+    ("JETMESH_ADMIN__UPLOADS", "true"),
+];
 const PASSWORD: &str = "hunter2-of-anna";
 
 /// The admin address of a host.
@@ -43,7 +48,7 @@ async fn with_users() -> (Mesh, Host, SocketAddr) {
     let client = server.client_with(login).await;
     let config = Config::probe().nats("user = \"host\"").nats("password = \"pw\"");
     let mesh = Mesh::with_client(server, client, config);
-    let host = mesh.host(&[("JETMESH_ADMIN__LISTEN", "127.0.0.1:0")]).await;
+    let host = mesh.host(&TAKES_MODULES).await;
     let address = admin_address(&host).await;
     (mesh, host, address)
 }

@@ -115,6 +115,7 @@ async fn what_a_viewer_may_not_order_is_known_by_order_and_handler_before_it_is_
     let nothing = |orders: &[&str]| -> Value { orders.iter().map(|&order| (order.to_owned(), Value::Null)).collect() };
     let all = [
         "replay",
+        "rehearse-upload",
         "discard",
         "edit",
         "retry-now",
@@ -132,6 +133,7 @@ async fn what_a_viewer_may_not_order_is_known_by_order_and_handler_before_it_is_
     let mut other = nothing(&all);
     other["pause"] = json!("$MESH.audit.pause.other.check.begin");
     other["replay"] = json!("$MESH.replay.other.list.check");
+    other["rehearse-upload"] = other["replay"].clone();
     assert_eq!(rights("part", "?handler=other").await, other);
     let steps = ["schedule-pause", "schedule-resume", "schedule-run"];
     assert_eq!(rights("part", "?schedule=a").await, nothing(&steps));

@@ -33,7 +33,7 @@ export async function missing(order, on = {}) {
   return (await Promise.all(all.map((handler) => lacks(order, { handler })))).find((subject) => subject) ?? null;
 }
 
-const denied = (subject) => `You may not do this: your user of NATS lacks the permission to publish to ${subject}.`;
+export const denied = (subject) => `You may not do this: your user of NATS lacks the permission to publish to ${subject}.`;
 
 /** A button for an order; it is disabled, and says what is missing, if the viewer may not give it. */
 export function allowed(button, order, on) {
@@ -53,7 +53,7 @@ export function allowed(button, order, on) {
 }
 
 /** The handlers of a selection of letters, as far as it names them. */
-const handlersOf = ({ ids, conditions }) => ids ? ids.map((id) => id.split(".")[0]) : [conditions?.handler].filter(Boolean);
+export const handlersOf = ({ ids, conditions }) => ids ? ids.map((id) => id.split(".")[0]) : [conditions?.handler].filter(Boolean);
 
 /** A dialog that asks before something is done. `act` returns when it is done, or throws the reason why it is not. */
 export function ask({ title, body, verb, danger, order, on, act }) {

@@ -1,7 +1,7 @@
 // Rehearsals: what would become of dead letters with a module, while nothing happens.
 
-import { post, postLines } from "./api.js";
-import { replay } from "./actions.js";
+import { me, post, postLines } from "./api.js";
+import { denied, handlersOf, missing, replay } from "./actions.js";
 import { command, h, put, text } from "./dom.js";
 import { bytes, count, digest, plural } from "./format.js";
 import { value } from "./letter.js";
@@ -29,9 +29,17 @@ export function rehearse(selection) {
     show();
   });
   for (const one of [configured, given]) one.addEventListener("change", show);
+  const refuse = (why) => {
+    given.disabled = file.disabled = true;
+    put(reason, why);
+  };
+  const reason = h("p", { class: "soft" });
+  // Before a file is chosen, it is known whether it would be taken.
+  if (!me.session.uploads) refuse("This console takes no file: `uploads = true` under [admin] of its configuration switches it on. `jetmesh console` on your machine takes one.");
+  else missing("rehearse-upload", { handlers: handlersOf(selection) }).then((subject) => subject && refuse(`For a file of yours you need the right to replay these letters. ${denied(subject)}`));
   const body = h("div", { class: "body" },
     h("p", {}, "Each event runs once, as its replay would at first, with the state as it is now. Writes and emitted events are held back. Two rehearsed events do not see each other's writes."),
-    h("div", { class: "choices" }, h("div", { class: "line" }, configured, h("label", { for: "h-configured" }, "On the modules that the configuration names")), h("div", { class: "line" }, given, h("label", { for: "h-given" }, "On a file of yours:"), file)),
+    h("div", { class: "choices" }, h("div", { class: "line" }, configured, h("label", { for: "h-configured" }, "On the modules that the configuration names")), h("div", { class: "line" }, given, h("label", { for: "h-given" }, "On a file of yours:"), file), reason),
     h("span", { class: "soft" }, "The same by command:"), line, problem);
   const foot = h("div", { class: "foot" });
   const go = h("button", { type: "submit", class: "main" }, "Rehearse");

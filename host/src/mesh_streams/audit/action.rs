@@ -26,6 +26,8 @@ actions! {
     // Of a replay that a console makes; of a command it is Ctrl-C, and no order to the mesh.
     ReplayStop = "replay-stop",
     DlqDiscard = "dlq-discard",
+    // Of a rehearsal on a module that a viewer of a console gives; other rehearsals only look.
+    DlqRehearse = "dlq-rehearse",
     DlqEdit = "dlq-edit",
     DlqNote = "dlq-note",
     DlqImport = "dlq-import",
