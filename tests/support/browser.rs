@@ -1,6 +1,7 @@
 //! A real Chromium, driven over its own protocol: <https://chromedevtools.github.io/devtools-protocol/>. It is spoken over two pipes, so
 //! no library and no port is needed.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
 use std::process::Stdio;
@@ -19,12 +20,14 @@ use super::{skipped, tool};
 pub struct Browser {
     _child: Child,
     // Dropped after the process, which writes in it.
-    _dir: TempDir,
+    dir: TempDir,
     input: ChildStdin,
     output: BufReader<ChildStdout>,
     calls: u64,
     /// What pages have said that they should not: errors of scripts, refused loads, and dialogs.
     pub complaints: Vec<String>,
+    /// Answers of the console that are errors, which a browser reports as such.
+    pub refused: Vec<String>,
 }
 
 /// A page of a browser, in a profile of its own: another page has none of its cookies.
@@ -53,17 +56,20 @@ impl Browser {
         let (input, output) = pipes.expect("both are piped");
         Some(Browser {
             _child: child,
-            _dir: dir,
+            dir,
             input,
             output: BufReader::new(output),
             calls: 0,
             complaints: Vec::new(),
+            refused: Vec::new(),
         })
     }
 
     /// A new page with a window of this size.
     pub async fn page(&mut self, width: u32, height: u32) -> Page {
         let context = self.call(None, "Target.createBrowserContext", json!({})).await;
+        let downloads = json!({ "behavior": "allow", "downloadPath": self.dir.path(), "browserContextId": context["browserContextId"] });
+        self.call(None, "Browser.setDownloadBehavior", downloads).await;
         let target = json!({ "url": "about:blank", "browserContextId": context["browserContextId"] });
         let target = self.call(None, "Target.createTarget", target).await;
         let attach = json!({ "targetId": target["targetId"], "flatten": true });
@@ -153,6 +159,14 @@ impl Browser {
         self.call(Some(page), "DOM.setFileInputFiles", files).await;
     }
 
+    /// What the parts of the page are for a screen reader.
+    pub async fn roles(&mut self, page: &Page) -> BTreeSet<String> {
+        let tree = self.call(Some(page), "Accessibility.getFullAXTree", json!({})).await;
+        let nodes = tree["nodes"].as_array().expect("nodes").iter();
+        let role = |node: &Value| node["role"]["value"].as_str().map(str::to_owned);
+        nodes.filter(|node| node["ignored"] != true).filter_map(role).collect()
+    }
+
     /// Writes what the page shows to a file.
     pub async fn screenshot(&mut self, page: &Page, file: &Path) {
         let shot = self
@@ -194,9 +208,13 @@ impl Browser {
         let told = match event["method"].as_str() {
             Some("Runtime.exceptionThrown") => params["exceptionDetails"].to_string(),
             Some("Page.javascriptDialogOpening") => format!("a dialog: {}", params["message"]),
-            // A page asks whether it is logged in, and is told if not.
-            Some("Log.entryAdded") if params["entry"]["level"] == "error" && !params.to_string().contains("/api/") => {
-                params["entry"].to_string()
+            Some("Log.entryAdded") if params["entry"]["level"] == "error" => {
+                let entry = params["entry"].to_string();
+                if entry.contains("/api/") {
+                    self.refused.push(entry);
+                    return;
+                }
+                entry
             }
             _ => return,
         };

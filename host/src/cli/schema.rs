@@ -12,7 +12,7 @@ use super::{Error, OK};
 use crate::control::delayed::{DelayedActed, DelayedEvent};
 use crate::control::pause::{Paused, Resumed};
 use crate::control::retrying::RetryingActed;
-use crate::dlq::archive::Archived;
+use crate::dlq::archive::ExportJson;
 use crate::dlq::discard::Discarded;
 use crate::mesh_streams::audit::AuditRecord;
 use crate::micro::trace::{TraceAnswer, TraceRequest};
@@ -73,7 +73,7 @@ pub static SCHEMAS: [Published; 26] = [
     Published::of::<EditJson>("edit", "`dlq edit --json`"),
     Published::of::<NoteJson>("note", "`dlq note --json`"),
     Published::of::<Discarded>("discard", "`dlq discard --json`"),
-    Published::of::<Archived>("export", "a line of `dlq export`"),
+    Published::of::<ExportJson>("export", "a line of `dlq export`"),
     Published::of::<Imported>("import", "`dlq import --json`"),
 ];
 

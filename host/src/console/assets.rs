@@ -25,6 +25,7 @@ files! {
     "/dom.js": SCRIPT, "dom.js";
     "/api.js": SCRIPT, "api.js";
     "/format.js": SCRIPT, "format.js";
+    "/time.js": SCRIPT, "time.js";
     "/live.js": SCRIPT, "live.js";
     "/charts.js": SCRIPT, "charts.js";
     "/picture.js": SCRIPT, "picture.js";
@@ -34,6 +35,7 @@ files! {
     "/letters.js": SCRIPT, "letters.js";
     "/letter.js": SCRIPT, "letter.js";
     "/actions.js": SCRIPT, "actions.js";
+    "/exports.js": SCRIPT, "exports.js";
     "/rehearse.js": SCRIPT, "rehearse.js";
     "/runs.js": SCRIPT, "runs.js";
     "/modules.js": SCRIPT, "modules.js";

@@ -100,13 +100,18 @@ pub struct LetterSelection {
     ids: Vec<String>,
     #[serde(default)]
     conditions: LetterConditions,
+    /// All letters.
+    #[serde(default)]
+    all: bool,
 }
 
 impl LetterSelection {
-    /// Ids or conditions: never everything by mistake.
+    /// Ids, conditions or all: never everything by mistake.
     pub fn selected(&self) -> Result<Selected, ConsoleError> {
         let filter = self.conditions.filter()?;
         match (self.ids.is_empty(), filter.is_empty()) {
+            (true, true) if self.all => Ok(Selected::Filter(filter)),
+            _ if self.all => Err(ConsoleError::wrong("all cannot be combined with ids or conditions")),
             (true, true) => Err(ConsoleError::wrong("select dead letters, or name a condition")),
             (true, false) => Ok(Selected::Filter(filter)),
             (false, false) => Err(ConsoleError::wrong("ids and conditions cannot be combined")),
@@ -131,6 +136,7 @@ impl LetterSelection {
         let mut words = vec!["jetmesh".to_owned(), "dlq".to_owned(), verb.to_owned()];
         words.extend(self.ids.iter().map(|id| quoted(id)));
         words.extend(self.conditions.flags());
+        words.extend(self.all.then(|| "--all".to_owned()));
         words.extend(more.iter().cloned());
         words.join(" ")
     }
@@ -152,6 +158,12 @@ mod tests {
         );
         let all: LetterSelection = serde_json::from_value(serde_json::json!({})).unwrap();
         assert!(all.selected().is_err(), "nothing was selected");
+        let all: LetterSelection = serde_json::from_value(serde_json::json!({ "all": true })).unwrap();
+        assert!(all.selected().is_ok());
+        assert_eq!(all.command("export", &[]), "jetmesh dlq export --all");
+        let both: LetterSelection =
+            serde_json::from_value(serde_json::json!({ "all": true, "ids": ["a.b.1"] })).unwrap();
+        assert!(both.selected().is_err());
         let wrong: LetterSelection = serde_json::from_value(serde_json::json!({ "ids": ["a.*.b"] })).unwrap();
         assert!(wrong.selected().is_err());
     }

@@ -1,17 +1,15 @@
 //! Dead letters: by fault, as a list, and one whole.
 
 use std::collections::BTreeMap;
-use std::io;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::Console;
 use super::conditions::LetterConditions;
 use super::query::Query;
-use super::runs::Lines;
+use super::runs::{Lines, line};
 use super::session::ViewerSession;
 use super::trouble::ConsoleError;
 use crate::broker::provision::DEAD;
@@ -125,10 +123,6 @@ fn groups_told(survey: &Survey<'_>, notes: &BTreeMap<String, GroupNote>) -> Valu
     let in_stream = (!survey.is_whole()).then_some(survey.in_stream);
     let looked = LettersLooked::of(survey.looked(), in_stream);
     json!({ "groups": told, "groups_in_all": all.len(), "uncounted": survey.groups.uncounted, "looked": looked })
-}
-
-fn line(value: &Value) -> io::Result<Bytes> {
-    Ok(format!("{value}\n").into())
 }
 
 /// A part of the newest letters that are meant: as many as are found in a moment. `before` is from where the next answer goes on.

@@ -1,28 +1,66 @@
 //! The mesh as a whole: how it stands, and what it is made of.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use serde::Serialize;
 use serde_json::{Value, json};
+use tokio::sync::mpsc;
 
+use super::Console;
+use super::runs::line;
 use super::session::ViewerSession;
 use super::trouble::ConsoleError;
+use crate::http::Answer;
 use crate::plan::Plan;
+use crate::report::status::json::HandlerStatus;
 use crate::report::status::{Remarks, dead_letters, look_with};
 
+/// How often handlers are told that are known meanwhile.
+const TOLD_EVERY: Duration = Duration::from_millis(300);
+
 /// As `jetmesh status --json` prints it, but for what the hosts report word for word, which the page has by the second, and for what
-/// takes long with many dead letters: that is asked for by itself.
-pub async fn status(session: &ViewerSession) -> Result<Value, ConsoleError> {
+/// takes long with many dead letters: that is asked for by itself. A JSON text a line: handlers as they are known, and in the end all.
+pub async fn status(console: &Console, session: &ViewerSession) -> Result<Answer, ConsoleError> {
     let connection = session.connection().await?;
-    let status = look_with(&connection, &session.plan, None, Remarks::default()).await;
-    let mut status = json!(status);
-    let handlers = status["handlers"].as_array_mut();
-    for handler in handlers.into_iter().flatten().filter_map(Value::as_object_mut) {
+    let plan = Arc::clone(&session.plan);
+    Ok(console.runs.lines(async move |tell| {
+        let (some, mut come) = mpsc::unbounded_channel();
+        let told = move |handler: &HandlerStatus| {
+            // The receiver waits beside.
+            let _ = some.send(without_dead(json!(handler)));
+        };
+        let looked = look_with(&connection, &plan, (None, Remarks::default()), told);
+        tokio::pin!(looked);
+        let mut ticks = tokio::time::interval(TOLD_EVERY);
+        let status = loop {
+            tokio::select! {
+                status = &mut looked => break status,
+                _ = ticks.tick() => {
+                    let known: Vec<Value> = std::iter::from_fn(|| come.try_recv().ok()).collect();
+                    if !known.is_empty() && tell.send(line(&json!({ "handlers": known }))).await.is_err() {
+                        return;
+                    }
+                }
+            }
+        };
+        let mut status = json!(status);
+        for handler in status["handlers"].as_array_mut().into_iter().flatten() {
+            *handler = without_dead(handler.take());
+        }
+        if let Some(status) = status.as_object_mut() {
+            status.remove("redrives");
+            status.remove("hosts");
+        }
+        let _ = tell.send(line(&json!({ "status": status }))).await;
+    }))
+}
+
+fn without_dead(mut handler: Value) -> Value {
+    if let Some(handler) = handler.as_object_mut() {
         handler.remove("dead");
     }
-    if let Some(status) = status.as_object_mut() {
-        status.remove("redrives");
-        status.remove("hosts");
-    }
-    Ok(status)
+    handler
 }
 
 /// How many dead letters each handler has, and what is to be warned of about them.

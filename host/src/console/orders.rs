@@ -66,6 +66,7 @@ pub async fn obey(
             answer(&json!({ "command": order.command() }))
         }
         "discard" => answer(&discarded(&session, &body::<DiscardOrder>(request).await?).await?),
+        "export-plan" => answer(&exports::plan(&body(request).await?)),
         "export" => answer(&exports::order(&session, body(request).await?).await?),
         "rehearse-plan" => answer(&json!({ "command": body::<RehearsalOrder>(request).await?.command() })),
         "rehearse" => rehearsals::begin(console, session, request).await,

@@ -5,7 +5,7 @@ use super::query::Query;
 use super::session::ViewerSession;
 use super::site::json;
 use super::trouble::ConsoleError;
-use super::{Console, audit, letters, modules, now, rights, state, waiting, whereabouts};
+use super::{Console, audit, exports, letters, modules, now, rights, state, waiting, whereabouts};
 use crate::http::Answer;
 
 pub async fn answer(
@@ -20,10 +20,11 @@ pub async fn answer(
     match call {
         "session" => json(&SessionJson::of(console, session)),
         "mesh" => json(&now::picture(&session.plan)),
-        "status" => json(&now::status(session).await?),
+        "status" => now::status(console, session).await,
         "dead" => json(&now::dead(session).await?),
         "rights" => json(&rights::missing(session, query).await?),
         "groups" => letters::groups(console, session, query).await,
+        "export" => json(&exports::state(session, query)?),
         "letters" => json(&letters::letters(session, query).await?),
         "audit" => json(&audit::records(session, query).await?),
         "trace" => json(&whereabouts::trace(session, query).await?),

@@ -37,6 +37,11 @@ use crate::report::replay::{AccountJson, DryRunJson, Ended};
 const RUNS_MAX: usize = 8;
 /// What a job tells. After an error, the browser does not take what it has for all.
 pub type Lines = mpsc::Sender<io::Result<Bytes>>;
+/// A line.
+pub fn line(value: &serde_json::Value) -> io::Result<Bytes> {
+    Ok(format!("{value}\n").into())
+}
+
 /// Lines that wait until the browser takes them.
 const LINES_AHEAD: usize = 4;
 /// As `dlq replay` has them.
@@ -167,18 +172,22 @@ pub async fn plan(session: &ViewerSession, order: &ReplayOrder) -> Result<serde_
 
 fn waits(one: &Unserved) -> String {
     let Unserved { handler, letters, why } = one;
+    let wait = match letters {
+        1 => "its letter waits".to_owned(),
+        more => format!("its {more} letters wait"),
+    };
     match why {
         WhyUnserved::Paused(pause) => {
             format!(
-                "handler {handler} is paused since {} {}: its {letters} wait until it is resumed",
+                "handler {handler} is paused since {} {}: {wait} until it is resumed",
                 pause.since,
                 pause.told()
             )
         }
         WhyUnserved::NoHost(Some(why)) => {
-            format!("no host serves handler {handler} ({why}): its {letters} wait for one")
+            format!("no host serves handler {handler} ({why}): {wait} for one")
         }
-        WhyUnserved::NoHost(None) => format!("no host serves handler {handler}: its {letters} wait for one"),
+        WhyUnserved::NoHost(None) => format!("no host serves handler {handler}: {wait} for one"),
     }
 }
 

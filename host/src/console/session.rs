@@ -11,7 +11,7 @@ use rand::rngs::SysRng;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::Semaphore;
 
-use super::exports::OrderedExport;
+use super::exports::OrderedExports;
 use super::live::LatestSample;
 use crate::broker::latch::Latch;
 use crate::broker::{self, Connection, Error};
@@ -43,7 +43,7 @@ pub struct ViewerSession {
     connection: tokio::sync::Mutex<Connection>,
     lifetime: Lifetime,
     pub latest: LatestSample,
-    pub export: OrderedExport,
+    pub exports: OrderedExports,
     /// Has one place: for the session's rehearsal.
     pub rehearses: Arc<Semaphore>,
     /// Set when the session has ended.
@@ -59,7 +59,7 @@ impl ViewerSession {
             connection: tokio::sync::Mutex::new(connection),
             lifetime: Lifetime::from(Instant::now()),
             latest: LatestSample::default(),
-            export: OrderedExport::default(),
+            exports: OrderedExports::default(),
             rehearses: Arc::new(Semaphore::new(1)),
             ended: Latch::default(),
         }

@@ -82,6 +82,9 @@ impl Console {
             return self.log_in(request).await;
         }
         let secret = self.cookie(&request).unwrap_or_default();
+        if call == "enter" && is_order {
+            return self.enter(&secret).await;
+        }
         let Some(session) = self.sessions.find(&secret) else {
             return Err(ConsoleError::new(
                 StatusCode::UNAUTHORIZED,
@@ -134,16 +137,35 @@ impl Console {
         queries::answer(self, &session, call, &Query::of(query)).await
     }
 
+    /// What a page asks first: the session of its browser, or one that needs no person. Without any, it is told why, which is no failure.
+    async fn enter(&self, secret: &str) -> Result<Answer, ConsoleError> {
+        if let Some(session) = self.sessions.find(secret) {
+            return json(&serde_json::json!({ "session": SessionJson::of(self, &session) }));
+        }
+        match login::session(self, LoginForm::Nothing {}).await {
+            Ok(session) => self.let_in(session, |session| serde_json::json!({ "session": session })),
+            Err(error) => json(&serde_json::json!({ "session": null, "why": error.told() })),
+        }
+    }
+
     async fn log_in(&self, request: Request<Incoming>) -> Result<Answer, ConsoleError> {
         let form: LoginForm = body(request).await?;
         let session = login::session(self, form).await?;
+        self.let_in(session, |session| serde_json::json!(session))
+    }
+
+    fn let_in(
+        &self,
+        session: Arc<ViewerSession>,
+        told: impl Fn(SessionJson<'_>) -> serde_json::Value,
+    ) -> Result<Answer, ConsoleError> {
         let Some(secret) = self.sessions.add(Arc::clone(&session)) else {
             return Err(ConsoleError::new(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "64 sessions are open here, and no more can be: log out in another browser, or wait until one is idle for 30 minutes",
             ));
         };
-        let mut answer = json(&SessionJson::of(self, &session))?;
+        let mut answer = json(&told(SessionJson::of(self, &session)))?;
         self.set_cookie(&mut answer, &secret, "");
         Ok(answer)
     }

@@ -10,12 +10,9 @@ use crate::event::outcome::Cause;
 use crate::event::{Headers, header_map, parse_rfc3339, rfc3339};
 use crate::mesh_streams::dead_letter::{self, DEAD_SINCE, Letter, PARTS, SETTLED, handler_of, id_of};
 
-/// A line.
+/// A dead letter to put back.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
-#[schemars(
-    title = "A dead letter to put back, a line of `jetmesh dlq export`",
-    description = ""
-)]
+#[schemars(inline)]
 pub struct Archived {
     /// What people call the letter by: HANDLER.INCARNATION.SEQUENCE.
     id: String,
@@ -29,6 +26,61 @@ pub struct Archived {
     payload: Payload,
 }
 
+/// What an export does not have of what was meant.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
+pub struct Lacking {
+    /// Ids of which there is no letter.
+    pub missing: Vec<String>,
+    /// What is among the letters and could not be read.
+    pub unread: Option<String>,
+}
+
+/// A line of an export.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(untagged)]
+#[schemars(
+    title = "A line of `jetmesh dlq export`: a dead letter to put back, or, in the end, what the export lacks",
+    description = ""
+)]
+pub enum ExportJson {
+    Letter(Archived),
+    /// The last line of an export that lacks something.
+    Lacks(LacksJson),
+}
+
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LacksJson {
+    lacks: Lacking,
+}
+
+impl Lacking {
+    pub fn is_nothing(&self) -> bool {
+        self.missing.is_empty() && self.unread.is_none()
+    }
+
+    /// In words.
+    pub fn told(&self) -> Vec<String> {
+        let missing = self
+            .missing
+            .iter()
+            .map(|id| format!("no dead letter `{id}`, or it is resolved"));
+        missing.chain(self.unread.clone()).collect()
+    }
+
+    /// As the last line of an export.
+    pub fn line(&self) -> String {
+        let line = ExportJson::Lacks(LacksJson { lacks: self.clone() });
+        serde_json::to_string(&line).expect("it serialises")
+    }
+
+    /// What a line says that the export lacks. `None`: it is a line of another kind.
+    pub fn parse(text: &str) -> Option<Lacking> {
+        serde_json::from_str::<LacksJson>(text).ok().map(|line| line.lacks)
+    }
+}
+
 /// What a line puts back.
 #[derive(Debug, PartialEq)]
 pub struct Restored {
@@ -40,13 +92,13 @@ pub struct Restored {
 /// A letter, which must be whole, as a line.
 pub fn line(letter: &Letter) -> String {
     let kept = letter.headers.iter().filter(|(name, _)| !is_of_storage(name));
-    let line = Archived {
+    let line = ExportJson::Letter(Archived {
         id: letter.id().to_owned(),
         subject: letter.subject.clone(),
         dead_since: rfc3339(letter.dead_since_ms()),
         headers: headers(&kept.cloned().collect()),
         payload: Payload::of(&letter.payload),
-    };
+    });
     serde_json::to_string(&line).expect("a letter serialises")
 }
 

@@ -1,6 +1,6 @@
 //! An export: every dead letter that is meant, whole, as lines of JSON.
 
-use super::archive;
+use super::archive::{self, Lacking};
 use super::meant::Selected;
 use super::select::{self, LetterScan};
 use crate::broker::{Connection, Error};
@@ -13,10 +13,16 @@ pub struct LetterExport<'a> {
     from: ExportSource<'a>,
     /// Subjects of letters in parts: they are read after the others.
     in_parts: Vec<String>,
-    /// Ids of which there is no letter.
-    pub missing: Vec<String>,
-    /// What is among the letters and cannot be read.
-    pub unread: Option<String>,
+    /// What it does not have so far.
+    pub lacks: Lacking,
+    ended: bool,
+}
+
+/// A line of an export.
+pub enum ExportedLine {
+    Letter(String),
+    /// What the export lacks: the last line, if it lacks something.
+    Lacks(String),
 }
 
 enum ExportSource<'a> {
@@ -37,14 +43,22 @@ impl<'a> LetterExport<'a> {
             connection,
             from,
             in_parts: Vec::new(),
-            missing: Vec::new(),
-            unread: None,
+            lacks: Lacking::default(),
+            ended: false,
         })
     }
 
     /// The next line. `None`: those were all.
-    pub async fn next(&mut self) -> Result<Option<String>, Error> {
-        Ok(self.letter().await?.map(|letter| line(&letter)))
+    pub async fn next(&mut self) -> Result<Option<ExportedLine>, Error> {
+        if self.ended {
+            return Ok(None);
+        }
+        if let Some(letter) = self.letter().await? {
+            return Ok(Some(ExportedLine::Letter(shown(&archive::line(&letter)).to_string())));
+        }
+        self.ended = true;
+        let lacks = (!self.lacks.is_nothing()).then(|| shown(&self.lacks.line()).to_string());
+        Ok(lacks.map(ExportedLine::Lacks))
     }
 
     async fn letter(&mut self) -> Result<Option<Letter>, Error> {
@@ -54,7 +68,7 @@ impl<'a> LetterExport<'a> {
                     let Some(id) = ids.next() else { return Ok(None) };
                     match select::find(self.connection, id).await? {
                         Some(letter) => return Ok(Some(letter)),
-                        None => self.missing.push(id.clone()),
+                        None => self.lacks.missing.push(id.clone()),
                     }
                 }
                 ExportSource::Letters(letters) => match letters.next().await? {
@@ -62,7 +76,7 @@ impl<'a> LetterExport<'a> {
                     Some(letter) => return Ok(Some(letter)),
                     None => {
                         if let ExportSource::Letters(letters) = std::mem::replace(&mut self.from, ExportSource::Parts) {
-                            self.unread = letters.end().await?.told();
+                            self.lacks.unread = letters.end().await?.told();
                         }
                         self.in_parts.reverse();
                     }
@@ -78,8 +92,4 @@ impl<'a> LetterExport<'a> {
             }
         }
     }
-}
-
-fn line(letter: &Letter) -> String {
-    shown(&archive::line(letter)).to_string()
 }

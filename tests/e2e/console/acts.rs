@@ -1,10 +1,12 @@
 //! What a viewer does about what waits, and about a replay that runs, in a real browser.
 
+use async_nats::jetstream::stream::{self, DiscardPolicy};
 use serde_json::json;
 
 use super::admin_address;
 use crate::mesh::{Config, Mesh};
 use crate::support::browser::{Browser, Page};
+use crate::support::modules;
 
 /// The rows of a table.
 async fn rows(browser: &mut Browser, page: &Page, table: &str, wanted: &str) {
@@ -22,7 +24,9 @@ async fn confirm(browser: &mut Browser, page: &Page, command: &str, verb: &str) 
 #[tokio::test]
 async fn what_waits_is_run_or_given_up_a_schedule_is_paused_and_a_replay_is_stopped() {
     let Some(mut browser) = Browser::start() else { return };
-    let config = Config::probe_with("backoff = \"5m\"\nmax_attempts = 5")
+    let lines = "bucket = \"probe\"\npublish = [\"events.>\", \"full.>\"]\nbackoff = \"5m\"\nmax_attempts = 5";
+    let config = Config::new()
+        .handler("probe", &modules::handler("probe"), lines)
         .table("[schedules.nightly]\nevery = \"24h\"\nsubject = \"orders.night\"");
     let mesh = Mesh::new(config).await;
     let host = mesh.host(&[("JETMESH_ADMIN__LISTEN", "127.0.0.1:0")]).await;
@@ -118,5 +122,20 @@ async fn what_waits_is_run_or_given_up_a_schedule_is_paused_and_a_replay_is_stop
     let told = told.as_str().expect("text");
     assert!(told.contains(" not sent"), "{told}");
     mesh.wait_letters(9).await;
+    // A target that takes nothing is named, with how many events wait for it, and what to do.
+    let full = stream::Config {
+        name: "FULL".to_owned(),
+        subjects: vec!["full.>".to_owned()],
+        max_messages: 1,
+        discard: DiscardPolicy::New,
+        ..stream::Config::default()
+    };
+    mesh.js.create_stream(full).await.expect("the stream is made");
+    let emit = json!({ "op": "emit", "subject": "full.a", "payload": 1 });
+    mesh.order(json!([emit, emit])).await;
+    browser.value(&page, "void (location.hash = '#/now')").await;
+    let blocked = "[...document.querySelectorAll('.notes .note')].some((one) => one.textContent.startsWith('FULL has taken nothing from the relay of probe for ') && \
+                   (one.textContent.includes('1 event waits for it') || one.textContent.includes('1 event became a dead letter')) && one.textContent.includes('nats stream edit FULL'))";
+    browser.until(&page, blocked).await;
     assert_eq!(browser.complaints, Vec::<String>::new());
 }

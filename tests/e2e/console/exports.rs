@@ -53,6 +53,48 @@ async fn an_export_is_the_file_of_the_command_and_one_that_breaks_off_is_none() 
     assert_eq!(send(address, &format!("GET {path}"), &[], "").await.status, 401);
     let one = send(address, &format!("GET {path}"), &[&cookie], "").await;
     assert_eq!(lines(&one.body), all[2..]);
+    let state = async |path: &str| {
+        let ticket = path.rsplit('/').next().expect("a ticket");
+        super::wire::get(address, &format!("export?ticket={ticket}"), &cookie)
+            .await
+            .json()
+    };
+    let whole = json!({ "letters": 1, "end": { "broken": null, "missing": 0, "first_missing": [], "unread": null } });
+    assert_eq!(state(&path).await, whole);
+    // What it lacks is said in the file, as the command says it, and to the viewer.
+    let ids = [id["id"].as_str().expect("an id"), "probe.k.77"];
+    let path = order(address, &headers, json!({ "ids": ids })).await;
+    let lacking = send(address, &format!("GET {path}"), &[&cookie], "").await;
+    let lacks = r#"{"lacks":{"missing":["probe.k.77"],"unread":null}}"#;
+    assert_eq!(lines(&lacking.body), [all[2], lacks]);
+    let told = state(&path).await;
+    assert_eq!(
+        (
+            &told["letters"],
+            &told["end"]["missing"],
+            &told["end"]["first_missing"][0]
+        ),
+        (&json!(1), &json!(1), &json!("probe.k.77"))
+    );
+    let (status, by_command, _) = mesh.jetmesh(&["dlq", "export", ids[0], ids[1]]).await;
+    assert_eq!(
+        (status.code(), by_command.lines().collect::<Vec<_>>()),
+        (Some(1), vec![all[2], lacks])
+    );
+    let file = mesh.dir.path().join("lacking.jsonl");
+    std::fs::write(&file, &by_command).expect("the test's folder is writable");
+    let (status, out, stderr) = mesh.jetmesh(&["dlq", "import", file.to_str().expect("UTF-8")]).await;
+    assert!(
+        status.success() && out.contains("1 already there") && out.contains("0 malformed"),
+        "{out}{stderr}"
+    );
+    assert!(
+        stderr.contains("lacks something: no dead letter `probe.k.77`"),
+        "{stderr}"
+    );
+    let path = order(address, &headers, json!({ "all": true })).await;
+    let file = send(address, &format!("GET {path}"), &[&cookie], "").await;
+    assert_eq!(lines(&file.body), all);
     // A browser that takes it slowly holds nothing but its own: what was not sent is not read. One that is not told all must see that.
     let letter = [
         ("Mesh-Handler", "probe"),

@@ -60,7 +60,7 @@ async fn a_broken_order_is_found_rehearsed_with_the_fix_replayed_and_gone() {
     browser
         .until(
             &page,
-            "document.querySelector('dialog [role=status]')?.textContent === '1 would be rejected, 1 of them would fail as before. Nothing has happened.'",
+            "document.querySelector('dialog [role=status]')?.textContent === 'It would be rejected with the same error as before. Nothing has happened.'",
         )
         .await;
     browser.click(&page, "dialog button", "Close").await;
@@ -77,11 +77,15 @@ async fn a_broken_order_is_found_rehearsed_with_the_fix_replayed_and_gone() {
     browser
         .until(
             &page,
-            "document.querySelector('dialog [role=status]')?.textContent === '1 would succeed. Nothing has happened.'",
+            "document.querySelector('dialog [role=status]')?.textContent === 'It would succeed. Nothing has happened.'",
         )
         .await;
+    // What the only letter would do is seen at once.
     let effects = browser
-        .value(&page, "document.querySelector('.effects').textContent")
+        .value(
+            &page,
+            "document.querySelector('.effects').checkVisibility() && document.querySelector('.effects').textContent",
+        )
         .await;
     assert_eq!(effects, "write anow(no value)thennew");
     assert_eq!(mesh.value("probe", "a").await, None);

@@ -27,7 +27,8 @@ async fn log_in(browser: &mut Browser, page: &Page, url: &str, user: &str, passw
 
 /// A letter that no replay helps, full of markup, and one that succeeds when the stock is there.
 async fn letters(mesh: &Mesh) {
-    let reject: Value = json!({ "op": "reject", "code": "no-such-sku", "message": HOSTILE });
+    let log = json!({ "op": "log", "level": "warn", "message": HOSTILE, "times": 1 });
+    let reject: Value = json!({ "do": [log, { "op": "reject", "code": "no-such-sku", "message": HOSTILE }] });
     mesh.publish_with("orders.probe", &[("X-Note", HOSTILE)], reject.to_string())
         .await;
     let needs = json!({ "op": "need", "key": "stock" });
@@ -45,6 +46,8 @@ async fn a_broken_order_is_found_and_replayed_in_a_browser_and_others_look_on() 
     let (anna, reader) = (browser.page(1280, 900).await, browser.page(360, 740).await);
     log_in(&mut browser, &anna, &url, "anna", PASSWORD).await;
     log_in(&mut browser, &reader, &url, "reader", "pw").await;
+    // Nothing of that is an error to a browser.
+    assert_eq!(browser.refused, Vec::<String>::new());
     // Both see what failed, as faults.
     browser
         .until(&anna, "document.querySelector('td.c-dead').textContent === '2'")
@@ -58,6 +61,28 @@ async fn a_broken_order_is_found_and_replayed_in_a_browser_and_others_look_on() 
     let told =
         "document.querySelector('.hours').getAttribute('aria-label') === '1 in the last 24 hours, 1 in the last hour'";
     browser.until(&anna, told).await;
+    // On a telephone a table is still one for a screen reader.
+    let roles = browser.roles(&reader).await;
+    for role in ["table", "row", "columnheader", "cell"] {
+        assert!(roles.contains(role), "{role}: {roles:?}");
+    }
+    // The reader takes all as a file, and is told that it is whole.
+    browser.click(&reader, "button", "Export all…").await;
+    browser
+        .until(
+            &reader,
+            "document.querySelector('dialog code')?.textContent === 'jetmesh dlq export --all --output FILE'",
+        )
+        .await;
+    browser.click(&reader, "dialog button[type=submit]", "Download").await;
+    let whole = "document.querySelector('.run[aria-label=Export]')?.textContent";
+    browser
+        .until(
+            &reader,
+            &format!("{whole}?.startsWith('Exportwhole') && {whole}.includes('2 letters in the file')"),
+        )
+        .await;
+    browser.click(&reader, ".run[aria-label=Export] button", "×").await;
     // Text of others is text, in the list and in the letter.
     browser
         .click(&anna, ".groups tbody tr:has(td[title*='script']) a", "")
@@ -71,7 +96,21 @@ async fn a_broken_order_is_found_and_replayed_in_a_browser_and_others_look_on() 
         .value(&anna, "document.querySelector('[aria-label=Payload] pre').textContent")
         .await;
     let payload: Value = serde_json::from_str(payload.as_str().expect("text")).expect("JSON, laid out");
-    assert_eq!(payload["message"], HOSTILE);
+    assert_eq!(payload["do"][1]["message"], HOSTILE);
+    let logged = format!(
+        "document.querySelector('[aria-label=\\'Log of the last attempt\\'] pre')?.textContent.includes({HOSTILE:?})"
+    );
+    browser.until(&anna, &logged).await;
+    // Each of its actions has its command, and the time goes on without a request.
+    let commands = "['show', 'edit', 'rehearse', 'replay', 'export', 'discard'].every((one) => document.querySelector('[aria-label=Commands]').textContent.includes(`jetmesh dlq ${one} probe.`))";
+    browser.until(&anna, commands).await;
+    let lasts = "document.querySelector('.title .soft').textContent";
+    let before = browser.value(&anna, lasts).await;
+    assert!(
+        before.as_str().is_some_and(|told| told.contains("dead for ")),
+        "{before}"
+    );
+    browser.until(&anna, &format!("{lasts} !== {before}")).await;
     assert_eq!(
         browser
             .value(&anna, "String(window.hacked) + document.images.length")
@@ -176,6 +215,28 @@ async fn a_broken_order_is_found_and_replayed_in_a_browser_and_others_look_on() 
             "document.querySelector('[aria-label=History]').textContent.includes('written by other means')",
         )
         .await;
+    // Keys and values are text, and so are the headers of an event.
+    let key = "<img/src=x/onerror=window.hacked=1>";
+    mesh.publish(&format!("$KV.probe.{key}"), HOSTILE).await;
+    browser
+        .value(&anna, "void (location.hash = '#/state?bucket=probe')")
+        .await;
+    browser.click(&anna, "button.link", "<img/").await;
+    let value = format!(
+        "document.querySelector('[aria-label=Value] h2')?.textContent === {key:?} && document.querySelector('[aria-label=Value] pre').textContent === {HOSTILE:?}"
+    );
+    browser.until(&anna, &value).await;
+    browser
+        .value(&anna, "void (location.hash = '#/where?subject=orders.probe')")
+        .await;
+    let header = format!("[...document.querySelectorAll('.trace dd')].some((one) => one.textContent === {HOSTILE:?})");
+    browser.until(&anna, &header).await;
+    assert_eq!(
+        browser
+            .value(&anna, "String(window.hacked) + document.images.length")
+            .await,
+        "undefined1"
+    );
     browser.value(&anna, "void (location.hash = '#/modules')").await;
     browser
         .until(
@@ -209,6 +270,34 @@ async fn a_broken_order_is_found_and_replayed_in_a_browser_and_others_look_on() 
     );
     browser.until(&anna, &recorded).await;
     assert_eq!(browser.value(&anna, "String(window.hacked)").await, "undefined");
+    // Of many handlers, the buttons that are seen are checked.
+    for number in 10..50 {
+        let handler = format!("h-{number}");
+        let headers = [
+            ("Mesh-Handler", handler.as_str()),
+            ("Mesh-Cause", "rejected"),
+            ("Mesh-Event", "k.1"),
+            ("Mesh-Code", "no"),
+        ];
+        mesh.publish_with(&format!("$MESH.dead.ORDERS.{handler}.k.1"), &headers, "{}")
+            .await;
+    }
+    browser
+        .value(&reader, "void (location.hash = '#/letters?code=no')")
+        .await;
+    let last = "[...document.querySelectorAll('.groups tbody tr')].at(-1)";
+    browser
+        .until(&reader, "document.querySelectorAll('.groups tbody tr').length === 40")
+        .await;
+    let replay = format!("[...{last}.querySelectorAll('button')].find((one) => one.textContent === 'Replay')");
+    assert_eq!(browser.value(&reader, &format!("{replay}.title")).await, "");
+    browser.value(&reader, &format!("void {last}.scrollIntoView()")).await;
+    browser
+        .until(
+            &reader,
+            &format!("{replay}.title.includes('lacks the permission to publish to $MESH.replay.h-')"),
+        )
+        .await;
     // What cannot be asked is told as a failure, and is asked again when NATS is there again.
     mesh.server.stop().await;
     browser

@@ -62,9 +62,32 @@ fn cookie(answer: &Answer) -> String {
     line.unwrap_or_else(|| panic!("no cookie: {answer:?}"))["set-cookie: ".len()..].to_owned()
 }
 
+/// How the mesh stands, which comes in lines.
+async fn status(address: SocketAddr, cookie: &str) -> Value {
+    let answer = get(address, "status", cookie).await;
+    let lines = answer.body.lines().filter(|line| line.starts_with('{'));
+    let last: Value = serde_json::from_str(lines.last().expect("a line")).expect("JSON");
+    last["status"].clone()
+}
+
 #[tokio::test]
 async fn a_viewer_is_let_in_with_credentials_of_nats_and_can_do_what_these_can_and_no_more() {
     let (_mesh, host, address) = with_users().await;
+    // A page asks first who it is. Without a session, and where NATS needs credentials, it is told so, which is no error.
+    let enter = async |headers: &[&str]| post(address, "enter", headers, &json!({})).await;
+    let nobody = enter(&[]).await;
+    assert_eq!(
+        (nobody.status, &nobody.json()["session"]),
+        (200, &Value::Null),
+        "{nobody:?}"
+    );
+    assert!(nobody.body.contains("none are given"), "{nobody:?}");
+    assert!(!nobody.headers.to_lowercase().contains("set-cookie"), "{nobody:?}");
+    assert_eq!(
+        send(address, "POST /api/enter", &[], "{}").await.status,
+        403,
+        "another site's page"
+    );
     // The host's own are not used for a viewer.
     let without = post(address, "login", &[], &json!({ "way": "nothing" })).await;
     assert!(
@@ -88,19 +111,25 @@ async fn a_viewer_is_let_in_with_credentials_of_nats_and_can_do_what_these_can_a
     assert!(cookie.starts_with(&format!("jetmesh-{}=", address.port())), "{cookie}");
     assert!(cookie.ends_with("; Path=/; HttpOnly; SameSite=Strict"), "{cookie}");
     let (cookie, csrf) = log_in(address, &form).await;
+    let own = enter(&[&cookie]).await.json();
+    assert_eq!(own["session"]["who"], "anna");
+    assert!(
+        csrf.ends_with(own["session"]["csrf"].as_str().expect("a token")),
+        "{own}"
+    );
     // Events are published only where a mesh is for trying things out.
     let event = json!({ "subject": "orders.probe", "payload": "{}" });
     assert_eq!(post(address, "publish", &[&cookie, &csrf], &event).await.status, 404);
-    let status = send(address, "GET /api/status", &[&cookie], "").await.json();
-    assert_eq!(status["handlers"][0]["state"], "serving", "{status}");
+    let standing = status(address, &cookie).await;
+    assert_eq!(standing["handlers"][0]["state"], "serving", "{standing}");
     let mesh = send(address, "GET /api/mesh", &[&cookie], "").await.json();
     assert_eq!(mesh["handlers"][0]["publish"], json!(["events.>"]));
     // One who may do little is told what is missing.
     let (cookie, _) = log_in(address, &json!({ "way": "user", "user": "few", "password": "pw" })).await;
-    let status = send(address, "GET /api/status", &[&cookie], "").await.json();
-    let unknown = status["unknown"].to_string();
-    assert!(unknown.contains("not allowed to publish to"), "{status}");
-    assert_eq!(status["handlers"][0]["pending"], json!(null), "{status}");
+    let standing = status(address, &cookie).await;
+    let unknown = standing["unknown"].to_string();
+    assert!(unknown.contains("not allowed to publish to"), "{standing}");
+    assert_eq!(standing["handlers"][0]["pending"], json!(null), "{standing}");
     let lines = host.lines().join("\n");
     assert!(!lines.contains("hunter2") && !lines.contains("SUNOSEED"), "{lines}");
 }
@@ -347,8 +376,8 @@ async fn the_command_lets_in_one_browser_for_each_address_that_it_prints_and_nee
         "{none:?}"
     );
     let (cookie, _) = log_in(address, &json!({ "way": "invitation", "token": token })).await;
-    let status = send(address, "GET /api/status", &[&cookie], "").await.json();
-    assert_eq!(status["handlers"][0]["why"], "no host answers", "{status}");
+    let standing = status(address, &cookie).await;
+    assert_eq!(standing["handlers"][0]["why"], "no host answers", "{standing}");
     assert_eq!(login(&token).await.status, 403);
     let line = console
         .wait_for_line(says(&["for another browser: http://"]), SOON)

@@ -15,8 +15,8 @@ use crate::cli::stop::Stop;
 use crate::cli::text::{json_line, letters};
 use crate::cli::{Error, FAILED, OK, UNREAD};
 use crate::control::audit::ended;
-use crate::dlq::archive;
-use crate::dlq::export::LetterExport;
+use crate::dlq::archive::{self, Lacking};
+use crate::dlq::export::{ExportedLine, LetterExport};
 use crate::dlq::meant::Selected;
 use crate::mesh_streams::audit::{AuditAction, AuditEnd};
 use crate::mesh_streams::dead_letter;
@@ -79,8 +79,8 @@ pub async fn export(connection: &Connection, export: &Export, stop: &Stop) -> Re
     if let Some(error) = failed {
         return Err(Error::Failed(format!("the export is incomplete: {error}{removed}")));
     }
-    let missing = match ended {
-        Some(Ok(missing)) => missing,
+    let lacks = match ended {
+        Some(Ok(lacks)) => lacks,
         Some(Err(error)) => {
             note!("the export is incomplete{removed}");
             return Err(error.into());
@@ -94,30 +94,28 @@ pub async fn export(connection: &Connection, export: &Export, stop: &Stop) -> Re
         }
     };
     note!("exported {}{to}", letters(count));
-    missing
-        .iter()
-        .for_each(|id| note!("no dead letter `{id}`, or it is resolved"));
-    Ok(if missing.is_empty() { OK } else { FAILED })
+    lacks.told().iter().for_each(|told| note!("warning: {told}"));
+    Ok(if lacks.missing.is_empty() { OK } else { FAILED })
 }
 
-/// Writes every letter that is meant, until one cannot be written; returns the ids of which there are none.
+/// Writes every letter that is meant, until one cannot be written; returns what the export lacks.
 async fn write_all(
     connection: &Connection,
     selected: &Selected,
     (out, count, failed): (&mut dyn Write, &mut u64, &mut Option<io::Error>),
-) -> Result<Vec<String>, broker::Error> {
+) -> Result<Lacking, broker::Error> {
     let mut letters = LetterExport::start(connection, selected).await?;
     while let Some(line) = letters.next().await? {
-        if let Err(error) = writeln!(out, "{line}") {
+        let written = match &line {
+            ExportedLine::Letter(line) | ExportedLine::Lacks(line) => writeln!(out, "{line}"),
+        };
+        if let Err(error) = written {
             *failed = Some(error);
             break;
         }
-        *count += 1;
+        *count += u64::from(matches!(line, ExportedLine::Letter(_)));
     }
-    if let Some(told) = &letters.unread {
-        note!("warning: {told}");
-    }
-    Ok(letters.missing)
+    Ok(letters.lacks)
 }
 
 fn not_made(path: &Path, error: &io::Error) -> Error {
@@ -156,6 +154,8 @@ pub struct Imported {
     settled: u64,
     /// Lines that are no letters.
     malformed: Vec<MalformedLine>,
+    /// What the file says that it does not have.
+    lacks: Vec<String>,
 }
 
 impl Imported {
@@ -183,6 +183,7 @@ enum LineFate {
     There,
     Settled,
     Malformed(String),
+    Lacks(Lacking),
 }
 
 /// Puts letters back whose subjects are free.
@@ -217,6 +218,7 @@ pub async fn import(connection: &Connection, plan: &Plan, import: &Import, stop:
             Ok(LineFate::There) => done.there_already += 1,
             Ok(LineFate::Settled) => done.settled += 1,
             Ok(LineFate::Malformed(reason)) => done.malformed.push(MalformedLine { line, reason }),
+            Ok(LineFate::Lacks(lacking)) => done.lacks.extend(lacking.told()),
             Err(error) => {
                 // The lines behind it would fail as well; a second import goes on where this one stopped.
                 failed = Some(error);
@@ -237,6 +239,8 @@ pub async fn import(connection: &Connection, plan: &Plan, import: &Import, stop:
         );
         let malformed = done.malformed.iter();
         malformed.for_each(|MalformedLine { line, reason }| note!("line {line}: {reason}"));
+        let lacks = done.lacks.iter();
+        lacks.for_each(|told| note!("warning: the file is an export that lacks something: {told}"));
     }
     if let Some(code) = stop.code() {
         note!("interrupted: the same command again restores the rest");
@@ -250,6 +254,9 @@ pub async fn import(connection: &Connection, plan: &Plan, import: &Import, stop:
 }
 
 async fn put_back(connection: &Connection, line: &[u8]) -> Result<LineFate, broker::Error> {
+    if let Some(lacking) = std::str::from_utf8(line).ok().and_then(Lacking::parse) {
+        return Ok(LineFate::Lacks(lacking));
+    }
     let parsed = std::str::from_utf8(line)
         .map_err(|_| "it is not UTF-8".to_owned())
         .and_then(archive::parse);

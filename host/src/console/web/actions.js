@@ -2,14 +2,12 @@
 
 import { get, me, post } from "./api.js";
 import { command, h, put, text, toast, word } from "./dom.js";
-import { count, plural } from "./format.js";
+import { count, fits, plural } from "./format.js";
 
 /** What the viewer may not do: by handler or schedule, the missing permission of each order, or null. */
 const rights = { of: null, answers: new Map() };
 /** Handlers whose rights are asked for, for one order. What is not known is tried. */
 const ASKED_MAX = 8;
-/** Handlers and schedules whose buttons are asked about. The dialog of another one asks by itself. */
-const BUTTONS_MAX = 20;
 
 async function lacks(order, query) {
   if (rights.of !== me.session) {
@@ -35,10 +33,20 @@ export async function missing(order, on = {}) {
 
 export const denied = (subject) => `You may not do this: your user of NATS lacks the permission to publish to ${subject}.`;
 
-/** A button for an order; it is disabled, and says what is missing, if the viewer may not give it. */
+/** What is asked about a button when it is seen. */
+const unseen = new WeakMap();
+const seen = new IntersectionObserver((entries) => {
+  for (const { target, isIntersecting } of entries) {
+    if (!isIntersecting) continue;
+    seen.unobserve(target);
+    unseen.get(target)?.();
+    unseen.delete(target);
+  }
+});
+
+/** A button for an order. When it is seen, it is disabled if the viewer may not give the order, and says what is missing. */
 export function allowed(button, order, on) {
-  if (rights.answers.size >= BUTTONS_MAX) return button;
-  missing(order, on).then((subject) => {
+  unseen.set(button, () => missing(order, on).then((subject) => {
     if (!subject) return;
     // It can still be reached, so that the reason is heard.
     button.setAttribute("aria-disabled", "true");
@@ -48,7 +56,8 @@ export function allowed(button, order, on) {
       event.preventDefault();
       toast(denied(subject));
     }, { capture: true });
-  });
+  }));
+  seen.observe(button);
   return button;
 }
 
@@ -113,11 +122,11 @@ export function replay(selection) {
   const look = async () => {
     try {
       const { plan, unserved, command: same, resolved } = await post("replay-plan", order());
-      put(info, h("p", {}, h("strong", {}, plural(plan.would_replay, "dead letter")), " go back to the handlers that failed on them."),
+      put(info, h("p", {}, h("strong", {}, plural(plan.would_replay, "dead letter")), fits(plan.would_replay, " goes back to the handler that failed on it.", " go back to the handlers that failed on them.")),
         h("ul", { class: "kinds" }, plan.groups.slice(0, 8).map((one) => h("li", {}, `${count(one.count)} of ${one.handler}, ${one.cause}${one.code ? `, ${one.code}` : ""}`))),
-        plan.groups.length > 8 ? h("p", { class: "soft" }, `and of ${plan.groups.length - 8} more groups`) : null,
-        plan.lost ? h("p", { class: "note" }, `${plan.lost} are left out: their events were lost with their payloads.`) : null,
-        resolved ? h("p", { class: "soft" }, `${resolved} are resolved already.`) : null,
+        plan.groups.length > 8 ? h("p", { class: "soft" }, `and of ${plural(plan.groups.length - 8, "more group")}`) : null,
+        plan.lost ? h("p", { class: "note" }, `${plural(plan.lost, "letter")} ${fits(plan.lost, "is left out: its event was lost with its payload", "are left out: their events were lost with their payloads")}.`) : null,
+        resolved ? h("p", { class: "soft" }, `${plural(resolved, "letter")} ${fits(resolved, "is", "are")} resolved already.`) : null,
         unserved.map((why) => h("p", { class: "note" }, why)));
       put(line, command(same));
       const subject = await missing("replay", { handlers: plan.groups.map((one) => one.handler) });
@@ -139,33 +148,20 @@ export function discard(selection) {
   const order = () => ({ selection, reason: reason.value.trim() || null });
   const show = async () => put(line, command((await post("discard-plan", order())).command));
   const what = selection.ids ? plural(selection.ids.length, "dead letter") : "All dead letters that meet the conditions";
+  const stays = selection.ids?.length === 1 ? "the event stays dead, and no replay brings it back" : "the events stay dead, and no replay brings them back";
   const { say } = ask({
     title: "Discard dead letters", verb: "Discard", danger: true, order: "discard", on: { handlers: handlersOf(selection) },
-    body: [h("p", {}, h("strong", {}, what), ": the events stay dead, and no replay brings them back. Export saves a copy first."),
+    body: [h("p", {}, h("strong", {}, what), `: ${stays}. Export saves a copy first.`),
       h("div", { class: "field" }, h("label", { for: "d-reason" }, "Reason, which is stored"), reason), h("span", { class: "soft" }, "The same by command:"), line],
     act: async () => {
       const done = await post("discard", order());
-      const left = [[done.changed.length, "have changed meanwhile"], [done.missing.length, "are resolved already"], [done.failed, "were refused"], [done.left, "were not tried"]];
-      toast([`Discarded ${plural(done.discarded, "dead letter")}.`, ...left.filter(([n]) => n).map(([n, why]) => `${n} ${why}.`)].join(" "));
+      const left = [[done.changed.length, "has", "have", "changed meanwhile"], [done.missing.length, "is", "are", "resolved already"], [done.failed, "was", "were", "refused"], [done.left, "was", "were", "not tried"]];
+      toast([`Discarded ${plural(done.discarded, "dead letter")}.`, ...left.filter(([n]) => n).map(([n, one, more, why]) => `${n} ${fits(n, one, more)} ${why}.`)].join(" "));
       changed();
     },
   });
   reason.addEventListener("change", () => show().catch((failed) => say(failed.message)));
   show().catch((failed) => say(failed.message));
-}
-
-/** Downloads letters as a file: the browser writes it as it comes. */
-export async function download(selection) {
-  try {
-    const { ticket, command: same } = await post("export", { selection });
-    const link = h("a", { href: `/api/export/${ticket}`, download: "" });
-    document.body.append(link);
-    link.click();
-    link.remove();
-    toast(`The download begins. The same by command: ${same} --output FILE`);
-  } catch (failed) {
-    toast(`Not exported: ${failed.message}`);
-  }
 }
 
 /** Gives a letter another payload: it stays the same event. */

@@ -2,7 +2,7 @@
 
 import { get } from "./api.js";
 import { command, h, put } from "./dom.js";
-import { clock, plural } from "./format.js";
+import { clock, fits, plural } from "./format.js";
 
 export function audit(main, _path, query) {
   const list = h("section", { class: "card", "aria-label": "Actions" }, h("p", { class: "loading pad" }, "Reading…"));
@@ -46,7 +46,7 @@ function table({ records, ended }) {
 }
 
 const foot = (looked, shown) => h("div", { class: "foot" },
-  looked.back_to ? `${plural(looked.looked_at, "record")} were read, back to ${clock(looked.back_to)}. ` : "There is no record. ",
-  looked.meant > shown ? `The newest ${shown} of ${looked.meant} are shown: use conditions. ` : null,
+  looked.back_to ? `${plural(looked.looked_at, "record")} ${fits(looked.looked_at, "was", "were")} read, back to ${clock(looked.back_to)}. ` : "There is no record. ",
+  looked.meant > shown ? `Shown: the newest ${shown} of ${looked.meant}; use conditions. ` : null,
   looked.more ? "There are older ones: jetmesh audit reads all." : null,
   looked.unreadable ? h("span", { class: "warn" }, `${plural(looked.unreadable, "message")} could not be read.`) : null);

@@ -2,7 +2,11 @@
 
 const SVG = "http://www.w3.org/2000/svg";
 
+/** Tables keep their meaning for a screen reader, whatever a style makes of them, such as cards on a telephone. */
+const ROLES = { TABLE: "table", THEAD: "rowgroup", TBODY: "rowgroup", TR: "row", TH: "columnheader", TD: "cell" };
+
 function fill(node, attributes, children) {
+  if (ROLES[node.tagName]) node.setAttribute("role", ROLES[node.tagName]);
   for (const [name, value] of Object.entries(attributes ?? {})) {
     if (value === undefined || value === null || value === false) continue;
     if (name.startsWith("on")) node.addEventListener(name.slice(2), value);

@@ -60,6 +60,15 @@ export const digest = (text) => (text ?? "").replace(/^sha256:/, "").slice(0, 12
 
 export const plural = (n, one, more = `${one}s`) => `${whole(n)} ${n === 1 ? one : more}`;
 
+/** A word as it fits a count. */
+export const fits = (n, one, more) => (n === 1 ? one : more);
+
+/** That nothing was left out of what was read. */
+export function everything(n, one) {
+  if (n === 0) return `There is no ${one}`;
+  return n === 1 ? `The only ${one} was read` : `All ${plural(n, one)} were read`;
+}
+
 export function bytes(n) {
   if (n < 1024) return `${n} B`;
   return n < 1048576 ? `${(n / 1024).toFixed(1)} KiB` : `${(n / 1048576).toFixed(1)} MiB`;

@@ -2,10 +2,12 @@
 
 import { get } from "./api.js";
 import { command, h, put } from "./dom.js";
-import { ago, bytes, clock, digest, plural } from "./format.js";
-import { allowed, correct, discard, download, replay } from "./actions.js";
+import { bytes, clock, digest, plural } from "./format.js";
+import { allowed, correct, discard, replay } from "./actions.js";
+import { download } from "./exports.js";
 import { noted } from "./letters.js";
 import { rehearse } from "./rehearse.js";
+import { age, lasting } from "./time.js";
 
 const WHY = {
   exhausted: "all of its attempts failed",
@@ -41,7 +43,7 @@ function show({ letter: one, note_unread, payload_bytes, payload_cut }) {
   const canRehearse = canReplay && one.cause !== "undeliverable";
   return [
     h("div", { class: "title" },
-      h("div", {}, h("h1", { class: "mono break" }, one.id), h("div", { class: "line soft" }, h("span", { class: "tag bad" }, one.cause), one.code ? h("span", { class: "tag" }, one.code) : null, `dead since ${ago(one.dead_since)}`)),
+      h("div", {}, h("h1", { class: "mono break" }, one.id), h("div", { class: "line soft" }, h("span", { class: "tag bad" }, one.cause), one.code ? h("span", { class: "tag" }, one.code) : null, h("span", {}, "dead for ", lasting(one.dead_since)))),
       h("span", { class: "space" }),
       h("a", { class: "button-like", href: `#/where?id=${encodeURIComponent(one.event)}` }, "Where is it?"),
       canReplay && !payload_cut && one.payload.encoding === "text" ? allowed(h("button", { type: "button", onclick: () => correct(one) }, "Correct…"), "edit", on) : null,
@@ -62,8 +64,11 @@ function show({ letter: one, note_unread, payload_bytes, payload_cut }) {
     last?.log?.length ? lines("Log of the last attempt", last.log) : null,
     h("section", { class: "card", "aria-label": "Commands" }, h("div", { class: "head" }, h("h2", {}, "The same by command")), h("div", { class: "body stack" },
       command(`jetmesh dlq show ${one.id}`),
-      command(`jetmesh dlq edit ${one.id}`),
-      canRehearse ? command(`jetmesh dlq rehearse ${one.id} --module FIXED.wasm`) : null)),
+      canReplay ? command(`jetmesh dlq edit ${one.id}`) : null,
+      canRehearse ? command(`jetmesh dlq rehearse ${one.id} --module FIXED.wasm`) : null,
+      canReplay ? command(`jetmesh dlq replay ${one.id}`) : null,
+      command(`jetmesh dlq export ${one.id} --output FILE`),
+      command(`jetmesh dlq discard ${one.id} --reason TEXT`))),
   ];
 }
 
@@ -74,10 +79,10 @@ function facts(one, note_unread) {
     ["Event", h("span", { class: "mono break" }, one.event)],
     ["Subject", one.event_subject ? h("span", { class: "mono break" }, one.event_subject) : "it was lost"],
     ["Stored", one.event_time ? `${clock(one.event_time)} in ${one.stream}` : one.stream],
-    ["Dead since", `${clock(one.dead_since)}, ${ago(one.dead_since)}`],
+    ["Dead since", [`${clock(one.dead_since)}, `, age(one.dead_since)]],
     ["Group", h("a", { class: "mono", href: `#/letters?group=${one.group}` }, one.group)],
     ["Note", one.note ? noted(one.note) : note_unread ? h("span", { class: "warn" }, `not known: ${note_unread}`) : null],
-    ["Corrected", one.edits?.length ? `${plural(one.edits.length, "time")}, the last by ${one.edits.at(-1).by} ${ago(one.edits.at(-1).at)}${one.edits.at(-1).reason ? `: ${one.edits.at(-1).reason}` : ""}` : null],
+    ["Corrected", one.edits?.length ? [`${plural(one.edits.length, "time")}, the last by ${one.edits.at(-1).by} `, age(one.edits.at(-1).at), one.edits.at(-1).reason ? `: ${one.edits.at(-1).reason}` : ""] : null],
     ["Decided", one.death ? `by entry ${one.death} of ledger ${one.ledger}` : null],
     ["Redriven", one.redriven ? `${plural(one.redriven, "time")} by the mesh itself` : null],
   ];
@@ -155,7 +160,7 @@ function hex(base64) {
     const signs = row.map((byte) => (byte >= 32 && byte < 127 ? String.fromCharCode(byte) : ".")).join("");
     rows.push(`${at.toString(16).padStart(8, "0")}  ${codes.padEnd(47)}  |${signs}|`);
   }
-  if (all.length > shown.length) rows.push(`… and ${all.length - shown.length} bytes more`);
+  if (all.length > shown.length) rows.push(`… and ${plural(all.length - shown.length, "more byte")}`);
   return rows.join("\n");
 }
 

@@ -2,9 +2,11 @@
 
 import { get, getLines } from "./api.js";
 import { h, put, s, text, toast } from "./dom.js";
-import { ago, clock, count, digest, plural, whole } from "./format.js";
-import { allowed, discard, download, note, replay } from "./actions.js";
+import { clock, count, digest, everything, fits, plural, whole } from "./format.js";
+import { allowed, discard, note, replay } from "./actions.js";
+import { download } from "./exports.js";
 import { rehearse } from "./rehearse.js";
+import { age } from "./time.js";
 
 const CAUSES = ["exhausted", "rejected", "max-deliver", "terminated", "lost", "gave-up", "undeliverable"];
 const FIELDS = [
@@ -22,18 +24,19 @@ const place = (conditions) => {
 
 /** How far it was looked, in words. */
 export function looked({ looked_at, in_stream, back_to, unread }, what, goes_on) {
-  const far = in_stream === null && !goes_on ? `All ${plural(looked_at, "letter")} were read` : `${goes_on ? "Reading: " : "Read "}${whole(looked_at)} of ${whole(in_stream)} (with resolved ones), newest first, back to ${clock(back_to)}`;
+  const far = in_stream === null && !goes_on ? everything(looked_at, "letter") : `${goes_on ? "Reading: " : "Read "}${whole(looked_at)} of ${whole(in_stream)} (with resolved ones), newest first, back to ${clock(back_to)}`;
   return [h("span", {}, `${far}${what ? `; ${what}` : ""}.`), unread ? h("span", { class: "warn" }, unread) : null];
 }
 
 export function letters(main, _path, query) {
   const list = h("div", { class: "stack" }, h("p", { class: "loading" }, "Reading dead letters…"));
+  const asList = Boolean(query.group || query.list || query.text);
   put(main,
     h("div", { class: "title" }, h("h1", {}, query.group ? `Group ${query.group}` : "Dead letters"),
       query.group ? h("a", { href: "#/letters" }, "All groups") : null, h("span", { class: "space" }),
+      asList ? null : h("button", { type: "button", class: "plain", onclick: () => download(Object.keys(query).length ? { conditions: query } : { all: true }) }, "Export all…"),
       h("button", { type: "button", class: "plain", onclick: () => load() }, "Read again")),
     conditionsForm(query), list);
-  const asList = Boolean(query.group || query.list || query.text);
   let going = new AbortController();
   const load = async () => {
     going.abort();
@@ -89,7 +92,7 @@ async function showGroups(list, query, signal) {
     if (!table.node.isConnected) put(list, table.node);
     table.update(groups);
     put(table.foot, looked(far, groups.length < groups_in_all ? `the largest ${groups.length} of ${count(groups_in_all)} groups are shown` : plural(groups.length, "group"), !over && !stopped), over || stopped ? null : stop,
-      uncounted ? h("span", { class: "warn" }, `${plural(uncounted, "letter")} are of further groups.`) : null, notes_unread ? h("span", { class: "warn" }, `Notes could not be read: ${notes_unread}`) : null);
+      uncounted ? h("span", { class: "warn" }, `${plural(uncounted, "letter")} ${fits(uncounted, "is", "are")} of further groups.`) : null, notes_unread ? h("span", { class: "warn" }, `Notes could not be read: ${notes_unread}`) : null);
   };
   try {
     await getLines("groups", query, (page) => {
@@ -130,33 +133,34 @@ function groupsTable(query) {
 
 function groupRow(one, query) {
   const conditions = { ...query, group: one.group };
-  const [letters, share, again] = [h("strong"), h("td", { class: "c-share" }), h("td", { class: "num c-again" })];
+  const [letters, unit, share, again] = [h("strong"), h("span", { class: "unit" }), h("td", { class: "c-share" }), h("td", { class: "num c-again" })];
   const [error, first, last] = [h("td", { class: "cut" }), h("td", { class: "nowrap soft c-first" }), h("td", { class: "nowrap" })];
   const node = h("tr", {},
-    h("td", {}, h("a", { class: "mono", href: place(conditions) }, one.group)), h("td", { class: "num c-count" }, letters), share,
+    h("td", {}, h("a", { class: "mono", href: place(conditions) }, one.group)), h("td", { class: "num c-count" }, letters, unit), share,
     h("td", {}, one.handler), h("td", { class: "c-why" }, h("span", { class: "tag bad" }, one.cause), " ", one.code ? h("span", { class: "tag" }, one.code) : null),
     error, first, last, again, h("td", { class: "mono soft c-module" }, digest(one.module)),
-    h("td", { class: "right nowrap" }, h("button", { type: "button", class: "small c-rehearse", onclick: () => rehearse({ conditions }) }, "Rehearse"), " ", allowed(h("button", { type: "button", class: "small", onclick: () => replay({ conditions }) }, "Replay"), "replay", { handlers: [one.handler] })));
+    h("td", { class: "right nowrap" }, h("button", { type: "button", class: "small c-rehearse", onclick: () => rehearse({ conditions }) }, "Rehearse"), " ", allowed(h("button", { type: "button", class: "small", onclick: () => replay({ conditions }) }, "Replay"), "replay", { handlers: [one.handler] }), " ", h("button", { type: "button", class: "small c-export", onclick: () => download({ conditions }) }, "Export")));
   let known = "";
   const update = (now) => {
     const next = JSON.stringify(now);
     if (known === next) return;
     known = next;
     text(letters, count(now.count));
+    text(unit, fits(now.count, " letter", " letters"));
     put(share, hours(now));
     error.title = now.error;
-    put(error, now.error, now.note ? h("div", { class: "noted", title: noted(now.note) }, noted(now.note)) : null);
-    first.title = now.first;
-    text(first, ago(now.first));
-    last.title = now.last;
-    text(last, ago(now.last));
+    put(error, now.error, now.note ? h("div", { class: "noted", title: `${words(now.note)} (${now.note.by}, ${clock(now.note.at)})` }, noted(now.note)) : null);
+    put(first, age(now.first));
+    put(last, age(now.last));
     text(again, now.failed_again ? count(now.failed_again) : "–");
   };
   return { node, update };
 }
 
 /** A note on a group, on one line. */
-export const noted = (note) => `${[note.owner ? `owner ${note.owner}` : null, note.text].filter(Boolean).join(": ")} (${note.by}, ${ago(note.at)})`;
+export const noted = (note) => [`${words(note)} (${note.by}, `, age(note.at), ")"];
+
+const words = (note) => [note.owner ? `owner ${note.owner}` : null, note.text].filter(Boolean).join(": ");
 
 /** How many died in each of the last 24 hours, as bars. */
 function hours(one) {
@@ -189,7 +193,7 @@ async function showLetters(list, query, signal) {
   } });
   // What the buttons are about: the letters that are selected, or all that meet the conditions.
   const named = Object.keys(conditions).length > 0;
-  const selection = () => (chosen.size ? { ids: [...chosen] } : { conditions });
+  const selection = () => (chosen.size ? { ids: [...chosen] } : named ? { conditions } : { all: true });
   const acts = [["Rehearse", rehearse], ["Replay", replay, "main"], ["Export", download], ["Discard", discard, "danger"]].map(([verb, act, kind]) => ({ verb, node: h("button", { type: "button", class: kind ?? "", onclick: () => act(selection()) }) }));
   // The letters of a group, or of a handler, are of one handler: the first tells which.
   let asked = !(query.group || query.handler);
@@ -202,7 +206,7 @@ async function showLetters(list, query, signal) {
     const about = chosen.size ? `${chosen.size} selected` : query.group ? "the group" : "all of these";
     for (const { verb, node } of acts) {
       text(node, `${verb} ${about}`);
-      node.disabled = chosen.size === 0 && !named;
+      node.disabled = chosen.size === 0 && !named && verb !== "Export";
     }
     all.indeterminate = chosen.size > 0 && chosen.size < body.children.length;
   };
@@ -212,7 +216,7 @@ async function showLetters(list, query, signal) {
       told();
     } })),
     h("td", {}, h("a", { class: "mono", href: `#/letter/${encodeURIComponent(one.id)}` }, one.id)),
-    h("td", { class: "nowrap", title: one.dead_since }, ago(one.dead_since)),
+    h("td", { class: "nowrap" }, age(one.dead_since)),
     h("td", { class: "c-why" }, h("span", { class: "tag bad" }, one.cause), " ", one.code ? h("span", { class: "tag" }, one.code) : null),
     h("td", { class: "num c-attempts" }, one.attempts || "–"),
     h("td", { class: "mono soft c-subject" }, one.event_subject),

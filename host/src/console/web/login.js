@@ -11,16 +11,16 @@ const WAYS = [
   ["nothing", "Without credentials"],
 ];
 
-/** Tries what needs no person: the token of the address, or nothing at all. */
+/** Tries what needs no person: the session of this browser, nothing at all, or the token of the address. Returns why a person is needed. */
 export async function enter() {
+  const { session, why } = await post("enter");
+  me.session = session;
   const given = location.hash.match(/^#\/login\/(\w+)$/);
-  if (given) {
-    // It is in no history of the browser.
-    history.replaceState(null, "", "/#/now");
-    me.session = await post("login", { way: "invitation", token: given[1] });
-  } else {
-    me.session = await post("login", { way: "nothing" });
-  }
+  if (!given) return why;
+  // It is in no history of the browser.
+  history.replaceState(null, "", "/#/now");
+  me.session ??= await post("login", { way: "invitation", token: given[1] });
+  return null;
 }
 
 /** The form; `then` when the viewer is in. */

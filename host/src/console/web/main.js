@@ -1,6 +1,6 @@
 // Where it begins: log in, the frame around all screens, and which one is shown.
 
-import { get, me, post } from "./api.js";
+import { me, post } from "./api.js";
 import { byId, h, put, s, text, look } from "./dom.js";
 import { enter, form } from "./login.js";
 import { live } from "./live.js";
@@ -97,9 +97,4 @@ addEventListener("dead", (event) => {
 });
 byId("skip").addEventListener("click", () => byId("main").focus());
 
-try {
-  me.session = await get("session");
-  begin();
-} catch {
-  await enter().then(begin, (failed) => form(failed.message, begin));
-}
+await enter().then((why) => (me.session ? begin() : form(why, begin)), (failed) => form(failed.message, begin));

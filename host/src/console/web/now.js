@@ -1,11 +1,12 @@
 // Now: how each handler stands, and what flows where.
 
-import { get, me } from "./api.js";
+import { get, getLines, me } from "./api.js";
 import { spark } from "./charts.js";
 import { h, look, put, text } from "./dom.js";
-import { ago, count, digest, plural, rate, span, took } from "./format.js";
+import { count, digest, fits, plural, rate, took } from "./format.js";
 import { live } from "./live.js";
 import { picture } from "./picture.js";
+import { lasting } from "./time.js";
 import { tryIt } from "./tryit.js";
 
 /** How often it is asked what waits. */
@@ -45,6 +46,7 @@ export function now(main) {
     h("section", { class: "card", "aria-label": "Handlers" }, h("div", { class: "head" }, h("h2", {}, "Handlers"), table.filter), h("div", { class: "scroll" }, table.node), h("div", { class: "foot" }, table.foot, h("span", { class: "space" }), read)),
     h("section", { class: "card", "aria-label": "The mesh" }, h("div", { class: "head" }, h("h2", {}, "The mesh"), h("span", { class: "soft" }, "by the configuration: streams, handlers, and where these emit")), drawing));
   let [status, dead, drawn, mesh] = [null, null, null, null];
+  const ending = new AbortController();
   const sampled = () => {
     const unknown = live.state !== "live";
     const [done, failed] = unknown ? [NaN, NaN] : [live.rate.last, live.failed.last];
@@ -57,14 +59,25 @@ export function now(main) {
   };
   const stop = [rhythm(async () => {
     try {
-      status = await get("status");
+      // What waits for each handler comes as it is known; the others keep their figures from before.
+      const part = new Map();
+      await getLines("status", {}, (line) => {
+        if (line.error) throw new Error(line.error);
+        if (line.status) status = line.status;
+        else {
+          for (const one of line.handlers) part.set(one.handler, one);
+          const before = status?.handlers.filter((one) => !part.has(one.handler)) ?? [];
+          table.update({ handlers: [...before, ...part.values()] }, dead, mesh);
+        }
+      }, ending.signal);
       text(read, `What waits was asked ${new Date().toISOString().slice(11, 19)}Z`);
       look(read, "");
       const sum = (key) => total(status.handlers.map((one) => one[key]));
       const oldest = status.handlers.map((one) => one.oldest).filter(Boolean).sort()[0];
-      tiles[2].set(sum("pending"), null, "", oldest ? `oldest ${span(Date.now() - Date.parse(oldest))}` : `${sum("in_flight")} in flight`);
+      tiles[2].set(sum("pending"), null, "", oldest ? ["oldest ", lasting(oldest)] : `${sum("in_flight")} in flight`);
       put(notes, attention(status, dead));
     } catch (failed) {
+      if (ending.signal.aborted) return;
       text(read, `What waits is not known: ${failed.message}`);
       look(read, "bad");
     }
@@ -93,6 +106,7 @@ export function now(main) {
   live.addEventListener("sample", sampled);
   return () => {
     for (const end of stop) end();
+    ending.abort();
     live.removeEventListener("sample", sampled);
   };
 }
@@ -130,7 +144,7 @@ function tile(name) {
     if (values) {
       if (!chart.svg.isConnected) put(more, chart.svg);
       chart.update(values);
-    } else text(more, under);
+    } else put(more, under);
   };
   return { node, set };
 }
@@ -146,14 +160,24 @@ function attention(status, dead) {
   }
   for (const one of status.ledgers) {
     if (one.state !== "works") lines.push(["bad", `ledger ${one.ledger} is ${one.state}: ${one.why}`]);
-    if (one.relay.state !== "works") lines.push(["bad", `the relay of ${one.ledger} is ${one.relay.state}: ${one.relay.why}`]);
+    if (!["works", "blocked"].includes(one.relay.state)) lines.push(["bad", `the relay of ${one.ledger} is ${one.relay.state}: ${one.relay.why}`]);
+    for (const target of one.relay.blocked) lines.push(["bad", blocked(one.ledger, target)]);
   }
   for (const one of status.outboxes) if (one.why) lines.push(["", `outbox ${one.outbox} is ${one.state}: ${one.why}`]);
-  if (status.delayed?.late_since) lines.push(["bad", `delayed events are late since ${ago(status.delayed.late_since)}: no host publishes them`]);
+  if (status.delayed?.late_since) lines.push(["bad", ["delayed events have been late for ", lasting(status.delayed.late_since), ": no host publishes them"]]);
   for (const one of status.unknown) lines.push(["bad", `${one.what} is not known: ${one.why}`]);
   for (const one of [...status.warnings, ...(dead?.warnings ?? [])]) lines.push(["", one]);
-  return lines.slice(0, 12).map(([kind, line]) => h("p", { class: `note ${kind}` }, line))
+  return lines.slice(0, 12).map(([kind, line]) => h("p", { class: `note ${kind}` }, h("span", {}, line)))
     .concat(lines.length > 12 ? [h("p", { class: "note" }, `and ${lines.length - 12} more: jetmesh status shows all`)] : []);
+}
+
+/** A target that takes nothing of what a relay publishes, since when, what waits for it, and what to do. */
+function blocked(ledger, { target, why, since, waiting, letters }) {
+  const what = [];
+  if (waiting) what.push(`${plural(waiting, "event")} ${fits(waiting, "waits", "wait")} for it`);
+  if (letters) what.push(h("span", {}, `${plural(letters, "event")} became `, h("a", { href: "#/letters?cause=undeliverable" }, fits(letters, "a dead letter", "dead letters"))));
+  return [h("strong", {}, target), ` has taken nothing from the relay of ${ledger} for `, lasting(since), `: ${why}. `, what.map((one, at) => [at ? ", and " : "", one]), what.length ? ". " : "",
+    "When it takes events again (", h("code", {}, why.includes("no stream captures") ? "nats stream add" : `nats stream edit ${target} --max-bytes=…`), "), ", h("code", {}, "jetmesh dlq replay --cause undeliverable"), " publishes what became dead letters."];
 }
 
 /** The table. A row stays the same element while it is shown, so that a finger or a reader on it keeps its place. */
@@ -201,6 +225,7 @@ function newRow(name) {
   put(cells.dead, h("a", { href: `#/letters?handler=${encodeURIComponent(name)}` }));
   put(cells.retrying, h("a", { href: `#/waiting?handler=${encodeURIComponent(name)}` }));
   const node = h("tr", {}, Object.values(cells));
+  let oldest = 0;
   const update = ({ live: one, status, dead }) => {
     const word = status?.state ?? (one?.now.serving ? "serving" : "…");
     look(dot, `dot ${STATES[word] ?? ""}`);
@@ -211,7 +236,7 @@ function newRow(name) {
     text(cells.p50, took(one?.p50));
     text(cells.p99, took(one?.p99));
     text(cells.waiting, count(status?.pending));
-    text(cells.oldest, status?.oldest ? span(Date.now() - Date.parse(status.oldest)) : "–");
+    if (oldest !== status?.oldest) put(cells.oldest, (oldest = status?.oldest) ? lasting(oldest) : "–");
     text(cells.retrying.firstChild, count(status?.retrying));
     text(cells.dead.firstChild, count(dead));
     look(cells.dead.firstChild, dead > 0 ? "bad" : "faint");

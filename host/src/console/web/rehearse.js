@@ -3,7 +3,7 @@
 import { me, post, postLines } from "./api.js";
 import { denied, handlersOf, missing, replay } from "./actions.js";
 import { command, h, put, text } from "./dom.js";
-import { bytes, count, digest, plural } from "./format.js";
+import { bytes, count, digest, fits, plural } from "./format.js";
 import { value } from "./letter.js";
 
 const FILE_MAX = 128 * 1024 * 1024;
@@ -68,8 +68,9 @@ async function run(selection, order, file, { dialog, body, foot, stop }) {
   const state = h("div", { role: "status" }, file ? "The module is sent and compiled…" : "The modules are compiled…");
   const notes = h("div", { class: "stack" });
   const list = h("ol", { class: "rehearsed" });
+  const effects = sums();
   const halt = h("button", { type: "button", onclick: () => stop.abort() }, "Stop");
-  put(body, bar, state, notes, list);
+  put(body, bar, state, notes, effects.node, list);
   put(foot, halt);
   const [verdicts, good] = [new Map(), []];
   let [begun, ran, end] = [null, 0, null];
@@ -80,7 +81,7 @@ async function run(selection, order, file, { dialog, body, foot, stop }) {
       begun = one.begun;
       bar.max = Math.max(1, begun.letters);
       bar.value = 0;
-      for (const [n, why] of [[begun.resolved, "resolved already"], [begun.unknown.length, "not known"]]) if (n) notes.append(h("p", { class: "note" }, `${plural(n, "letter")} left out: ${why}.`));
+      for (const [n, why] of [[begun.resolved, "resolved already"], [begun.unknown.length, "not known"]]) if (n) notes.append(h("p", { class: "note" }, `${plural(n, "letter")} ${fits(n, "is", "are")} left out: ${why}.`));
       if (begun.most) notes.append(h("p", { class: "note" }, `At most ${count(begun.most)} letters are rehearsed here: these are the newest that are meant.`));
       if (begun.unread) notes.append(h("p", { class: "note" }, begun.unread));
     } else if (one.summary) end = one;
@@ -89,7 +90,10 @@ async function run(selection, order, file, { dialog, body, foot, stop }) {
       bar.value = ran;
       verdicts.set(one.verdict, (verdicts.get(one.verdict) ?? 0) + 1);
       if (one.succeeds) good.push(one.id);
-      list.append(letter(one));
+      // The effects of the only letter are what its viewer wants to see; those of many are summed up above them.
+      const only = begun?.letters === 1;
+      list.append(letter(one, only));
+      if (!only) effects.add(one);
       text(state, `${count(ran)} of ${count(begun?.letters)}: ${figures()}`);
     }
   };
@@ -103,19 +107,70 @@ async function run(selection, order, file, { dialog, body, foot, stop }) {
   if (!dialog.isConnected) return;
   if (broke) notes.prepend(h("p", { class: `note ${stop.signal.aborted ? "" : "bad"}`, role: "alert" }, broke));
   bar.remove();
-  if (end) told(end, ran, figures(), { state, notes, file });
+  if (end) told(end, ran, [...verdicts], { state, notes, file });
   put(foot, h("button", { type: "button", onclick: () => dialog.close() }, "Close"), next(selection, begun, ran, good, dialog));
 }
 
 /** What it comes to. */
-function told({ summary, whole, seconds }, ran, figures, { state, notes, file }) {
-  const more = [[summary.as_before, "would fail as before"], [summary.undelivered, "would emit an event that no stream stores"]].filter(([n]) => n).map(([n, what]) => `${count(n)} of them ${what}`);
-  text(state, ran ? `${[figures, ...more].join(", ")}. Nothing has happened.` : "There is no such dead letter.");
+function told({ summary, whole, seconds }, ran, verdicts, { state, notes, file }) {
+  text(state, ran ? `${ran === 1 ? one(summary, verdicts[0][0]) : many(summary, verdicts)} Nothing has happened.` : "There is no such dead letter.");
   if (!whole) notes.append(h("p", { class: "note" }, `The rehearsal has ended after ${seconds} seconds: not all letters were run.`));
   const modules = Object.entries(summary.modules).map(([handler, module]) => `${handler} on module ${digest(module)}`);
   if (modules.length) notes.append(h("p", { class: "soft" }, `Rehearsed: ${modules.join(", ")}${file ? ` (${file.name})` : ""}.`));
   if (file && ran) notes.append(h("p", { class: "note info" }, "A replay runs on the module that the hosts serve: put the file in the place of the old one first."));
   if (summary.faults.length) notes.append(h("div", {}, h("h3", {}, "What would go wrong"), h("ul", { class: "kinds" }, summary.faults.slice(0, 20).map((one) => h("li", { class: "break" }, h("strong", {}, count(one.count)), ` ${one.handler}, ${one.outcome}, ${one.code}: ${one.error}`)))));
+}
+
+/** What would become of the only letter, in a sentence. */
+function one(summary, verdict) {
+  if (summary.undelivered) return "It would succeed, but emit an event that no stream stores.";
+  const words = verdict === "skipped" ? "was skipped" : verdict;
+  return `It ${words}${summary.as_before ? " with the same error as before" : ""}.`;
+}
+
+function many(summary, verdicts) {
+  const more = [[summary.as_before, "would fail with the same error as before"], [summary.undelivered, "would emit an event that no stream stores"]].filter(([n]) => n).map(([n, what]) => `${count(n)} of them ${what}.`);
+  return [`${verdicts.map(([verdict, n]) => `${count(n)} ${verdict}`).join(", ")}.`, ...more].join(" ");
+}
+
+/** Names that a sum shows. */
+const NAMES_MAX = 6;
+
+/** What the letters that would succeed would write and emit, added up. */
+function sums() {
+  const [written, emitted] = [new Map(), new Map()];
+  let [deletes, cut] = [0, 0];
+  const list = h("ul", { class: "kinds" });
+  const node = h("section", { class: "sums hidden", "aria-label": "Effects" }, h("h3", {}, "What all of them would do"), list);
+  const more = (map, name) => map.set(name, (map.get(name) ?? 0) + 1);
+  const sum = (map) => [...map.values()].reduce((all, n) => all + n, 0);
+  const named = (map, what) => {
+    const all = [...map].sort(([, a], [, b]) => b - a);
+    const names = all.slice(0, NAMES_MAX).map(([name, n], at) => [at ? ", " : "", h("span", { class: "mono break" }, name), n > 1 ? ` (${count(n)})` : ""]);
+    return [names, all.length > NAMES_MAX ? `, and ${plural(all.length - NAMES_MAX, `more ${what}`)}` : ""];
+  };
+  const show = () => {
+    const writes = sum(written);
+    const emits = sum(emitted);
+    node.classList.remove("hidden");
+    put(list,
+      writes ? h("li", {}, `${plural(writes, "write")} to ${plural(written.size, "key")}${deletes ? `, of which ${plural(deletes, "delete")}` : ""}: `, named(written, "key")) : null,
+      emits ? h("li", {}, `${plural(emits, "event")} emitted to ${plural(emitted.size, "subject")}: `, named(emitted, "subject")) : null,
+      writes + emits === 0 && cut === 0 ? h("li", {}, "Nothing would be written or emitted.") : null,
+      cut ? h("li", {}, `The effects of ${plural(cut, "letter")} are not among them: they are too long to be shown here.`) : null);
+  };
+  const add = (own) => {
+    if (own.outcome !== "done") return;
+    // Of what is long only the verdict is told.
+    if (own.cut && own.writes.length + own.emits.length === 0) cut++;
+    for (const change of own.writes) {
+      more(written, change.key);
+      if (!change.new) deletes++;
+    }
+    for (const emit of own.emits) more(emitted, emit.subject);
+    show();
+  };
+  return { node, add };
 }
 
 /** The replay of what has succeeded. */
@@ -129,14 +184,18 @@ function next(selection, begun, ran, good, dialog) {
   } }, all ? `Replay ${good.length === 1 ? "it" : `all ${count(good.length)}`}…` : `Replay the ${count(ids.length)} that would succeed…`);
 }
 
-function letter(one) {
+/** `open`: its effects are shown at once. */
+function letter(one, open) {
   const kind = KINDS[one.verdict] ?? "bad";
   const why = one.why ?? (one.code ? `${one.code}: ${one.error}` : one.emits?.find((own) => own.problem)?.problem);
-  const head = h("summary", {}, h("span", { class: `tag ${one.succeeds ? "ok" : kind === "ok" ? "warn" : kind}` }, one.verdict, one.as_before ? " as before" : ""), h("span", { class: "mono" }, one.id), why ? h("span", { class: "why break" }, why) : null);
+  const head = h("summary", {}, h("span", { class: `tag ${one.succeeds ? "ok" : kind === "ok" ? "warn" : kind}` }, one.verdict, one.as_before ? " as before" : ""), h("span", { class: "mono" }, one.id), why ? h("span", { class: "why break" }, why) : null, h("span", { class: "soft" }, inShort(one)));
   // What has neither effects nor a log is not opened.
   const bare = one.outcome === "skipped" || (!one.succeeds && !one.cut && [one.writes, one.emits, one.log, one.backtrace].every((all) => all.length === 0));
-  return h("li", {}, bare ? h("div", { class: "skipped" }, [...head.childNodes]) : h("details", {}, head, effects(one)));
+  return h("li", {}, bare ? h("div", { class: "skipped" }, [...head.childNodes]) : h("details", { open }, head, effects(one)));
 }
+
+/** What a letter would do, counted. */
+const inShort = ({ outcome, writes, emits }) => outcome === "done" ? [[writes.length, "write"], [emits.length, "event"]].filter(([n]) => n).map(([n, what]) => plural(n, what)).join(", ") : "";
 
 /** A value before or after; null: there is none. */
 const shown = (own) => (own ? value(own) : h("span", { class: "soft" }, "(no value)"));

@@ -2,8 +2,9 @@
 
 import { get } from "./api.js";
 import { command, h, put, toast, word } from "./dom.js";
-import { ago, bytes, clock, digest, plural } from "./format.js";
+import { bytes, clock, digest, plural } from "./format.js";
 import { value } from "./letter.js";
+import { age } from "./time.js";
 
 export function state(main, _path, query) {
   const list = h("div", { class: "stack" }, h("p", { class: "loading" }, "Reading…"));
@@ -31,7 +32,7 @@ async function start(list, one, query) {
   const foot = h("div", { class: "foot" });
   const more = async (before) => {
     const page = await get("keys", { bucket, keys: query.keys, before });
-    body.append(...page.keys.map((key) => h("tr", {}, h("td", { class: "break" }, h("button", { type: "button", class: "link mono", onclick: () => show(one, bucket, key.key) }, key.key), key.deleted ? h("span", { class: "tag" }, "deleted") : null), h("td", { class: "nowrap soft", title: key.written }, ago(key.written)), h("td", { class: "num mono soft" }, key.revision))));
+    body.append(...page.keys.map((key) => h("tr", {}, h("td", { class: "break" }, h("button", { type: "button", class: "link mono", onclick: () => show(one, bucket, key.key) }, key.key), key.deleted ? h("span", { class: "tag" }, "deleted") : null), h("td", { class: "nowrap soft" }, age(key.written)), h("td", { class: "num mono soft" }, key.revision))));
     put(foot, `${plural(body.children.length, "key")} shown, the newest writes first.`, page.before === null ? null : h("button", { type: "button", class: "small", onclick: () => more(page.before).catch((failed) => toast(failed.message)) }, "Show older ones"));
   };
   try {
@@ -48,7 +49,7 @@ async function show(node, bucket, key) {
   try {
     const one = await get("key", { bucket, key });
     put(node, h("section", { class: "card", "aria-label": "Value" },
-      h("div", { class: "head" }, h("h2", { class: "mono break" }, one.key), h("span", { class: "soft" }, one.deleted ? "deleted" : `${bytes(one.bytes)}, revision ${one.revision}, ${ago(one.written)}`)),
+      h("div", { class: "head" }, h("h2", { class: "mono break" }, one.key), h("span", { class: "soft" }, one.deleted ? "deleted" : [`${bytes(one.bytes)}, revision ${one.revision}, `, age(one.written)])),
       one.deleted ? null : value(one.value), one.cut ? h("p", { class: "note" }, "Only the beginning is shown.") : null),
     h("section", { class: "card", "aria-label": "History" }, h("div", { class: "head" }, h("h2", {}, "How it came to be"), h("span", { class: "soft" }, "by the ledger, the newest first")),
       h("ol", { class: "timeline" }, one.history.map(written)), h("div", { class: "foot" }, h("span", {}, `${one.history_ends}.`))),

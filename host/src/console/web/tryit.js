@@ -1,7 +1,7 @@
 // Try it: publish an event, and break a handler with one. Only where `jetmesh dev` runs the mesh.
 
 import { post } from "./api.js";
-import { h, toast } from "./dom.js";
+import { command, h, put, toast, word } from "./dom.js";
 import { meet } from "./picture.js";
 
 const SAMPLE = "orders.created";
@@ -17,7 +17,12 @@ export function tryIt(mesh) {
   const subject = h("input", { id: "t-subject", value: sample ? SAMPLE : example, spellcheck: "false", required: true });
   const payload = h("textarea", { id: "t-payload", rows: 2, spellcheck: "false" });
   payload.value = sample ? order("sku-1", 1) : "{}";
+  const line = h("div");
+  const show = () => put(line, command(`nats pub ${word(subject.value.trim())} ${word(payload.value)}`));
+  for (const one of [subject, payload]) one.addEventListener("input", show);
+  show();
   const send = async (text) => {
+    show();
     try {
       const { sequence } = await post("publish", { subject: subject.value.trim(), payload: text });
       toast(`Stored as message ${sequence}.`);
@@ -32,5 +37,5 @@ export function tryIt(mesh) {
     h("div", { class: "body stack" }, h("p", { class: "soft" }, "An event goes to the handlers below. What none of them can handle becomes a dead letter: find it under Dead letters, rehearse it with a fix, and replay it."), h("form", { onsubmit: (event) => { event.preventDefault(); send(payload.value); } },
       h("div", { class: "field" }, h("label", { for: "t-subject" }, "Subject"), subject),
       h("div", { class: "field" }, h("label", { for: "t-payload" }, "Payload"), payload),
-      h("button", { type: "submit", class: "main" }, "Publish"))));
+      h("button", { type: "submit", class: "main" }, "Publish")), h("span", { class: "soft" }, "The same by command:"), line));
 }

@@ -3,7 +3,8 @@
 import { get, post } from "./api.js";
 import { allowed, ask } from "./actions.js";
 import { command, h, put, text, toast, word } from "./dom.js";
-import { ago, clock, count, plural } from "./format.js";
+import { clock, count, everything, fits, plural } from "./format.js";
+import { age, lasting } from "./time.js";
 
 const SCHEDULES = { armed: "ok", paused: "", late: "bad", held: "warn", over: "", disarmed: "warn", unarmed: "warn" };
 
@@ -34,12 +35,12 @@ async function showRetrying(card, handler, load) {
       h("td", { class: "c-box" }, h("input", { type: "checkbox", "aria-label": `Select ${one.id}`, onchange: (event) => { (event.target.checked ? chosen.add(one.id) : chosen.delete(one.id)); show(); } })),
       h("td", {}, h("a", { class: "mono", href: `#/where?id=${encodeURIComponent(one.event)}` }, one.id)),
       h("td", { class: "num" }, `${one.attempts} of ${one.max_attempts ?? "?"}`),
-      h("td", { class: "nowrap" }, one.given_up ? "given up" : one.running_on ? `runs on ${one.running_on}` : one.paused ? "when resumed" : ago(one.next)),
+      h("td", { class: "nowrap" }, one.given_up ? "given up" : one.running_on ? `runs on ${one.running_on}` : one.paused ? "when resumed" : age(one.next)),
       h("td", { class: "mono soft c-subject" }, one.subject), h("td", {}, one.code ? h("span", { class: "tag" }, one.code) : null), h("td", { class: "cut", title: one.error ?? "" }, one.error ?? ""));
     put(card, h("div", { class: "head" }, h("h2", {}, `Between two attempts${handler ? ` of ${handler}` : ""}`), told, h("span", { class: "space" }), handler ? h("a", { href: "#/waiting" }, "All handlers") : null, now, give),
       retrying.length ? h("div", { class: "scroll" }, h("table", { class: "retrying" }, h("thead", {}, h("tr", {}, ["", "Event", "Attempt", "Next", "Subject", "Code", "Last error"].map((name, at) => h("th", { scope: "col", class: at === 2 ? "num" : at === 4 ? "c-subject" : "" }, name || h("span", { class: "sr" }, "select"))))), h("tbody", {}, retrying.map(row))))
         : h("div", { class: "empty" }, h("strong", {}, "Nothing is being retried"), "No event has failed and waits for its next attempt."),
-      h("div", { class: "foot" }, retrying.length < all ? `The next ${retrying.length} of ${count(all)} are shown.` : `All ${plural(all, "record")} were read.`, unreadable.map((why) => h("span", { class: "warn" }, why))));
+      h("div", { class: "foot" }, retrying.length < all ? `The next ${retrying.length} of ${count(all)} are shown.` : `${everything(all, "record")}.`, unreadable.map((why) => h("span", { class: "warn" }, why))));
   } catch (failed) {
     put(card, h("div", { class: "head" }, h("h2", {}, "Between two attempts")), h("div", { class: "body" }, failure("It is not known what is being retried", failed)));
   }
@@ -48,7 +49,7 @@ async function showRetrying(card, handler, load) {
 function retryNow(ids, load) {
   ask({
     title: "Run now", verb: "Run now", order: "retry-now", on: { handlers: ids.map((id) => id.split(".")[0]) },
-    body: [h("p", {}, `The next attempt at ${plural(ids.length, "event")} begins now, and not when it is due.`), command(`jetmesh retrying now ${ids.map(word).join(" ")} --yes`)],
+    body: [h("p", {}, ids.length === 1 ? "The next attempt at the event begins now, and not when it is due." : `The next attempts at ${ids.length} events begin now, and not when they are due.`), command(`jetmesh retrying now ${ids.map(word).join(" ")} --yes`)],
     act: async () => acted(await post("retry-now", { ids, reason: null }), "Asked for the next attempt at", load),
   });
 }
@@ -57,13 +58,13 @@ function giveUp(ids, load) {
   const reason = h("input", { id: "g-reason", maxlength: "300" });
   ask({
     title: "Give up", verb: "Give up", danger: true, order: "give-up", on: { handlers: ids.map((id) => id.split(".")[0]) },
-    body: [h("p", {}, `No attempt follows at ${plural(ids.length, "event")}: each becomes a dead letter.`), h("div", { class: "field" }, h("label", { for: "g-reason" }, "Reason, which is stored"), reason), command(`jetmesh retrying give-up ${ids.map(word).join(" ")} --yes`)],
+    body: [h("p", {}, `No attempt follows at ${plural(ids.length, "event")}: ${fits(ids.length, "it", "each")} becomes a dead letter.`), h("div", { class: "field" }, h("label", { for: "g-reason" }, "Reason, which is stored"), reason), command(`jetmesh retrying give-up ${ids.map(word).join(" ")} --yes`)],
     act: async () => acted(await post("give-up", { ids, reason: reason.value.trim() || null }), "Gave up", load),
   });
 }
 
 function acted(done, verb, load) {
-  const more = [[done.running.length, "run at this moment"], [done.missing.length, "are decided already"]].filter(([n]) => n).map(([n, why]) => `${n} ${why}.`);
+  const more = [[done.running.length, "runs at this moment", "run at this moment"], [done.missing.length, "is decided already", "are decided already"]].filter(([n]) => n).map(([n, one, more]) => `${n} ${fits(n, one, more)}.`);
   toast([`${verb} ${plural(done.acted, "event")}.`, ...more, ...done.waits.map((one) => `Events of ${one.handler} wait: ${one.why}.`)].join(" "));
   setTimeout(load, 800);
 }
@@ -84,7 +85,7 @@ function pausedCard({ handlers, paused }, load) {
   const running = handlers.filter((name) => !(name in paused));
   const choice = h("select", { "aria-label": "Handler" }, running.map((name) => h("option", { value: name }, name)));
   const rows = names.map((name) => h("li", {}, h("span", { class: "dot hold" }), h("div", { class: "part" },
-    h("div", { class: "line" }, h("strong", {}, name), h("span", { class: "soft" }, `since ${ago(paused[name].since)} by ${paused[name].by}${paused[name].until ? `, until ${clock(paused[name].until)}` : ""}`), h("span", { class: "space" }),
+    h("div", { class: "line" }, h("strong", {}, name), h("span", { class: "soft" }, "for ", lasting(paused[name].since), ` by ${paused[name].by}${paused[name].until ? `, until ${clock(paused[name].until)}` : ""}`), h("span", { class: "space" }),
       handlers.includes(name) ? allowed(h("button", { type: "button", class: "small", onclick: () => resume(name, load) }, "Resume"), "resume", { handlers: [name] }) : null),
     paused[name].reason ? h("div", { class: "break" }, paused[name].reason) : null)));
   return h("section", { class: "card", "aria-label": "Paused handlers" },
@@ -144,13 +145,13 @@ async function showDelayed(card, load) {
       act(one, "cancel", "Cancel", `The event to ${one.subject} is never published.`, [h("div", { class: "field" }, h("label", { for: "d-reason" }, "Reason, which is stored"), reason)], reason);
     };
     const row = (one) => h("tr", {},
-      h("td", { class: "mono break" }, one.id), h("td", { class: "nowrap", title: one.due }, ago(one.due)), h("td", { class: "mono soft c-subject" }, one.subject), h("td", {}, one.timer ? h("span", { class: "tag" }, "timer") : null),
+      h("td", { class: "mono break" }, one.id), h("td", { class: "nowrap" }, age(one.due)), h("td", { class: "mono soft c-subject" }, one.subject), h("td", {}, one.timer ? h("span", { class: "tag" }, "timer") : null),
       h("td", { class: "right nowrap" }, h("button", { type: "button", class: "small", onclick: () => act(one, "now", "Publish now", `The event to ${one.subject} is published now, and not when it is due.`, []) }, "Publish now"), " ",
         one.timer ? null : h("button", { type: "button", class: "small danger", onclick: () => cancel(one) }, "Cancel")));
     put(card, h("div", { class: "head" }, h("h2", {}, "Delayed events")),
       delayed.length ? h("div", { class: "scroll" }, h("table", {}, h("thead", {}, h("tr", {}, ["Event", "Due", "Subject", "", ""].map((name, at) => h("th", { scope: "col", class: at === 2 ? "c-subject" : "" }, name || h("span", { class: "sr" }, at === 3 ? "kind" : "actions"))))), h("tbody", {}, delayed.map(row))))
         : h("div", { class: "empty" }, "No event waits for its time."),
-      h("div", { class: "foot" }, unread ? h("span", { class: "warn" }, `${count(unread)} more were not read.`) : null, delayed.length < all ? `The next ${delayed.length} of ${count(all)} are shown.` : `All ${plural(all, "event")} were read. Timers of schedules are not among them.`));
+      h("div", { class: "foot" }, unread ? h("span", { class: "warn" }, `${count(unread)} more ${fits(unread, "was", "were")} not read.`) : null, delayed.length < all ? `The next ${delayed.length} of ${count(all)} are shown.` : `${everything(all, "event")}. Timers of schedules are not among them.`));
   } catch (failed) {
     put(card, h("div", { class: "head" }, h("h2", {}, "Delayed events")), h("div", { class: "body" }, failure("It is not known which events are delayed", failed)));
   }
@@ -158,7 +159,7 @@ async function showDelayed(card, load) {
 
 const delayedFacts = ({ waiting: n, due, oldest_due }) => h("section", { class: "card", "aria-label": "Delayed events, counted" },
   h("div", { class: "head" }, h("h2", {}, "Delayed events, counted")),
-  h("div", { class: "body" }, h("dl", { class: "facts" }, h("dt", {}, "Wait for their time"), h("dd", {}, count(n)), h("dt", {}, "Due and not published"), h("dd", { class: due ? "warn" : "" }, due ? `${count(due)}, the oldest ${ago(oldest_due)}` : "0")), h("p", { class: "soft" }, "Timers of handlers and of schedules are among them.")));
+  h("div", { class: "body" }, h("dl", { class: "facts" }, h("dt", {}, "Wait for their time"), h("dd", {}, count(n)), h("dt", {}, "Due and not published"), h("dd", { class: due ? "warn" : "" }, due ? [`${count(due)}, the oldest `, age(oldest_due)] : "0")), h("p", { class: "soft" }, "Timers of handlers and of schedules are among them.")));
 
 function schedulesCard({ schedules, unread }, load) {
   const step = (one, call, verb, what) => ask({
@@ -171,7 +172,7 @@ function schedulesCard({ schedules, unread }, load) {
   const button = (one, call, verb, what) => allowed(h("button", { type: "button", class: "small", onclick: () => step(one, call, verb, what) }, verb), `schedule-${call}`, { schedule: one.schedule });
   const row = (one) => h("tr", {},
     h("td", {}, h("strong", {}, one.schedule)), h("td", {}, h("span", { class: `tag ${SCHEDULES[one.state] ?? ""}` }, one.state), one.why ? h("div", { class: "soft break" }, one.why) : null),
-    h("td", { class: "mono" }, one.when), h("td", { class: "mono soft c-subject" }, one.subject), h("td", { class: "nowrap", title: one.next ?? "" }, one.next ? ago(one.next) : "–"), h("td", { class: "nowrap", title: one.last ?? "" }, one.last ? ago(one.last) : "–"),
+    h("td", { class: "mono" }, one.when), h("td", { class: "mono soft c-subject" }, one.subject), h("td", { class: "nowrap" }, one.next ? age(one.next) : "–"), h("td", { class: "nowrap" }, one.last ? age(one.last) : "–"),
     h("td", { class: "num" }, count(one.runs)), h("td", { class: `num ${one.missed ? "warn" : ""}` }, count(one.missed)),
     h("td", { class: "right nowrap" }, button(one, "run", "Run now", "One event of it is emitted now, besides those of its due times."), " ",
       one.state === "paused" ? button(one, "resume", "Resume", "Due times during the pause stay without an event.") : button(one, "pause", "Pause", "No event comes of it until it is resumed.")));

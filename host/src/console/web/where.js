@@ -2,8 +2,9 @@
 
 import { get } from "./api.js";
 import { command, h, put, word } from "./dom.js";
-import { ago, bytes, clock, count, digest, plural, took } from "./format.js";
+import { bytes, clock, count, digest, plural, took } from "./format.js";
 import { value } from "./letter.js";
+import { age } from "./time.js";
 
 const KINDS = { done: "ok", replayed: "ok", dead: "bad", lost: "bad", retrying: "warn", delivered: "", waiting: "", answered: "ok", forgotten: "" };
 const STATES = {
@@ -62,7 +63,7 @@ function eventNode(one, began) {
   return h("div", { class: "node-event" },
     h("div", { class: "line" }, h("span", { class: "at mono", title: message?.time ?? "" }, message ? later(message.time, began) || "+0" : ""),
       h("strong", { class: "break" }, message?.subject ?? "its stream does not hold it any more"),
-      h("span", { class: "mono soft" }, `${one.stream}:${one.sequence}`), message ? h("span", { class: "soft" }, `${clock(message.time)}, ${ago(message.time)}`) : null),
+      h("span", { class: "mono soft" }, `${one.stream}:${one.sequence}`), message ? h("span", { class: "soft" }, `${clock(message.time)}, `, age(message.time)) : null),
     one.note ? h("p", { class: "soft" }, one.note) : null,
     message ? h("details", {}, h("summary", {}, "Payload and headers"), value(message.payload), message.headers.length ? h("dl", { class: "facts mono" }, message.headers.map((own) => [h("dt", {}, own.name), h("dd", { class: "break" }, own.value)])) : null) : null,
     one.handlers.length ? h("ol", { class: "tree" }, one.handlers.map((part) => partNode(part, began))) : h("p", { class: "soft" }, "No handler reads it."));
@@ -89,17 +90,17 @@ function partNode(part, began) {
       part.follows.length ? h("ol", { class: "tree" }, part.follows.map((one) => followNode(one, began))) : null));
 }
 
-const retrying = (one) => h("div", { class: "warn break" }, `attempt ${one.attempts}${one.max_attempts ? ` of ${one.max_attempts}` : ""}; ${one.running_on ? `one runs on ${one.running_on}` : `next ${ago(one.next)}`}${one.error ? `; ${one.code}: ${one.error}` : ""}`);
+const retrying = (one) => h("div", { class: "warn break" }, `attempt ${one.attempts}${one.max_attempts ? ` of ${one.max_attempts}` : ""}; `, one.running_on ? `one runs on ${one.running_on}` : ["next ", age(one.next)], one.error ? `; ${one.code}: ${one.error}` : "");
 
 const written = (one) => h("div", { class: "written" }, h("span", { class: "mono" }, one.key), h("span", { class: "soft" }, one.bytes === null ? "deleted" : bytes(one.bytes)), one.value ? value(one.value) : null);
 
 function followNode(one, began) {
   const { whereabouts: at } = one;
   const told = {
-    delayed: () => `waits for its time, ${ago(at.due)}`,
-    due: () => `its time has come, ${ago(at.due)}, and no host has published it yet`,
+    delayed: () => ["waits for its time, ", age(at.due)],
+    due: () => ["its time has come, ", age(at.due), ", and no host has published it yet"],
     "called-off": () => "a timer that was cancelled or set again, or that has fired",
-    cancelled: () => `was due ${ago(at.due)}, and was cancelled ${at.why}`,
+    cancelled: () => ["was due ", age(at.due), `, and was cancelled ${at.why}`],
     undeliverable: () => "its stream refused it, or there is none",
     absent: () => (at.published ? `was published${at.stream ? ` to ${at.stream}` : ""}, which does not hold it any more` : at.stream ? `not in ${at.stream} yet` : "no stream captures its subject"),
     "not-found": () => "it was not found: the limit of what is read was reached",

@@ -45,10 +45,10 @@ pub struct Known<'a> {
 }
 
 /// One handler.
-pub async fn stand(connection: &Connection, handler: &Handler, hosts: &Hosts<'_>, known: Known<'_>) -> HandlerStatus {
+pub async fn stand(connection: &Connection, handler: &Handler, hosts: Hosts<'_>, known: Known<'_>) -> HandlerStatus {
     let modules = modules(hosts.endpoints);
     let digests: Vec<&str> = modules.iter().map(|one| one.module.as_str()).collect();
-    let best = best(hosts);
+    let best = best(&hosts);
     let over = Over::of(connection, handler).await;
     let unread = |error: &broker::Error| format!("what is decided of its events is not known: {error}");
     let unread = over.as_ref().err().map(unread);

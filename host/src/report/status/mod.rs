@@ -8,6 +8,7 @@ mod ledger;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt::Display;
 
+use futures_util::{StreamExt as _, stream};
 use serde_json::Value;
 
 use self::json::{
@@ -32,6 +33,9 @@ use crate::micro::told::endpoints;
 use crate::plan::Plan;
 use crate::redrive::rule::RedriveTally;
 
+/// Handlers that are asked about at a time.
+const AT_ONCE: usize = 8;
+
 /// Asks NATS and the hosts.
 pub async fn look(plan: &Plan) -> Result<MeshStatus, broker::Error> {
     let connection = broker::open_guarded(&plan.nats, "jetmesh status").await?;
@@ -42,15 +46,16 @@ pub async fn look(plan: &Plan) -> Result<MeshStatus, broker::Error> {
 pub async fn look_over(connection: &Connection, plan: &Plan) -> MeshStatus {
     let mut remarks = Remarks::default();
     let letters = dead_letters(connection, plan, &mut remarks).await;
-    look_with(connection, plan, letters, remarks).await
+    look_with(connection, plan, (letters, remarks), |_| {}).await
 }
 
-/// The same with dead letters as they were counted before, and what was remarked then. `None`: not known.
+/// The same with dead letters as they were counted before, and what was remarked then. `None`: not known. Each handler is told as soon as
+/// it is known.
 pub async fn look_with(
     connection: &Connection,
     plan: &Plan,
-    letters: Option<LetterCounts>,
-    mut remarks: Remarks,
+    (letters, mut remarks): (Option<LetterCounts>, Remarks),
+    told: impl FnMut(&HandlerStatus) + Send,
 ) -> MeshStatus {
     let (dead, tallies) = letters.unzip();
     let hosts = remarks.known(UnknownField::Hosts, micro::hosts(connection, &plan.mesh).await);
@@ -67,7 +72,7 @@ pub async fn look_with(
         pauses: pauses.as_ref(),
         tried: tried.as_ref(),
     };
-    let handlers = handlers(connection, plan, &known).await;
+    let handlers = handlers(connection, plan, &known, told).await;
     let near = remarks.known(UnknownField::Limits, limits::near(connection, plan).await);
     remarks.warnings.extend(near.into_iter().flatten());
     let orphans = orphans_without_host(connection, plan, hosts.as_deref(), &mut remarks).await;
@@ -136,7 +141,12 @@ struct HandlersKnown<'a> {
     tried: Option<&'a BTreeMap<String, Vec<EventId>>>,
 }
 
-async fn handlers(connection: &Connection, plan: &Plan, all: &HandlersKnown<'_>) -> Vec<HandlerStatus> {
+async fn handlers(
+    connection: &Connection,
+    plan: &Plan,
+    all: &HandlersKnown<'_>,
+    mut told: impl FnMut(&HandlerStatus) + Send,
+) -> Vec<HandlerStatus> {
     let hosts = all.hosts.unwrap_or_default();
     let mut by_name: HashMap<&str, Vec<&Value>> = HashMap::new();
     for endpoint in endpoints(hosts) {
@@ -144,10 +154,10 @@ async fn handlers(connection: &Connection, plan: &Plan, all: &HandlersKnown<'_>)
         by_name.entry(name).or_default().push(endpoint);
     }
     let mut differences = micro::settings::differences(hosts);
-    let mut handlers = Vec::new();
+    let mut asked = Vec::new();
     for handler in &plan.handlers {
         let name = handler.name.as_str();
-        let told = handler::Hosts {
+        let hosts = handler::Hosts {
             any: all.hosts.map(|hosts| !hosts.is_empty()),
             endpoints: by_name.get(name).map_or(&[], Vec::as_slice),
         };
@@ -157,11 +167,17 @@ async fn handlers(connection: &Connection, plan: &Plan, all: &HandlersKnown<'_>)
             dead: all.dead.map(|dead| dead.get(name).copied().unwrap_or(0)),
             paused: match all.pauses {
                 Some(pauses) => pauses.get(name).cloned(),
-                None => handler::obeyed(told.endpoints),
+                None => handler::obeyed(hosts.endpoints),
             },
             tried: all.tried.map(|tried| tried.get(name).map_or(&[][..], Vec::as_slice)),
         };
-        handlers.push(handler::stand(connection, handler, &told, known).await);
+        asked.push(handler::stand(connection, handler, hosts, known));
+    }
+    let mut asked = stream::iter(asked).buffered(AT_ONCE);
+    let mut handlers = Vec::new();
+    while let Some(handler) = asked.next().await {
+        told(&handler);
+        handlers.push(handler);
     }
     handlers
 }
