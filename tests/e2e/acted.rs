@@ -184,6 +184,8 @@ async fn each_action_leaves_one_record_with_who_what_why_and_how_it_ended() {
         let last = all.last().expect("there is a record");
         assert_eq!(last["action"], *action, "{last:#}");
         assert_eq!(last["from"], "cli");
+        // This server asks for no credentials: it would repeat any name.
+        assert_eq!(last["user"], Value::Null, "{last:#}");
         // The name of the machine's user is a part of it.
         assert!(
             last["by"]
@@ -243,6 +245,7 @@ async fn each_action_leaves_one_record_with_who_what_why_and_how_it_ended() {
     assert_eq!(records(&mesh, &["--limit", "2"]).await.len(), 2);
     assert_fits(&mesh, "audit", &mesh.jetmesh_ok(&["audit", "--json"]).await).await;
     let table = mesh.jetmesh_ok(&["audit", "--on", "probe"]).await;
+    assert!(table.contains(", as claimed"), "{table}");
     assert!(
         table.contains("the stock is counted") && table.contains("record(s), back to "),
         "{table}"
@@ -285,10 +288,12 @@ async fn an_action_that_cannot_be_recorded_is_not_taken() {
     let resumed = post(address, "resume", &[&cookie, &csrf], &json!({ "handler": "probe" })).await;
     assert_eq!(resumed.status, 200, "{resumed:?}");
     let all = records(&mesh, &[]).await;
-    let told = (&all[1]["by"], &all[1]["from"], &all[1]["command"]);
+    let told = ["by", "user", "from", "command"].map(|name| all[1][name].as_str());
+    let wanted = ["host", "host", "console", "jetmesh resume probe"];
+    assert_eq!(told, wanted.map(Some));
     assert_eq!(
-        told,
-        (&json!("host"), &json!("console"), &json!("jetmesh resume probe"))
+        all[0]["user"], "host",
+        "the server has authenticated who has paused by command"
     );
     let page = crate::console::wire::get(address, "audit?by=host", &cookie)
         .await

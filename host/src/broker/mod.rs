@@ -25,6 +25,7 @@ mod start;
 pub mod stored;
 pub mod stream;
 pub mod tls;
+pub mod user;
 pub mod wire;
 
 pub use connection::Connection;

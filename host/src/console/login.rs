@@ -11,9 +11,9 @@ use serde_json::Value;
 use super::session::{self, ViewerSession};
 use super::trouble::ConsoleError;
 use super::{Admission, Console};
-use crate::broker::connection::token;
+use crate::broker::Error;
 use crate::broker::login::{self, addresses};
-use crate::broker::{self, Connection, Error};
+use crate::broker::user::looks_at_credentials;
 use crate::control::person;
 use crate::plan::{GivenKeys, Nats, Plan, is_local};
 
@@ -111,7 +111,7 @@ pub async fn session(console: &Console, form: LoginForm) -> Result<Arc<ViewerSes
     });
     match session::open(&plan, &who).await {
         Ok(connection) => {
-            if !is_local(console.address) && takes_any(&plan, &connection).await {
+            if !is_local(console.address) && looks_at_credentials(&connection, &plan.nats).await == Some(false) {
                 return Err(ConsoleError::refused(ANONYMOUS));
             }
             Ok(Arc::new(ViewerSession::new(who, plan, connection)))
@@ -128,23 +128,6 @@ pub async fn session(console: &Console, form: LoginForm) -> Result<Arc<ViewerSes
 /// Where other machines can reach the console, that they can reach it is not enough.
 const ANONYMOUS: &str = "other machines can reach this console, and this NATS takes connections without credentials, or with any: so it would \
                          let in everyone. Give NATS users, or reach the console by a forwarded port of the machine";
-
-/// Whether NATS takes credentials without looking at them: it has no users then.
-async fn takes_any(plan: &Plan, connection: &Connection) -> bool {
-    if connection.client.server_info().auth_required {
-        return false;
-    }
-    let nats = Nats {
-        user: Some(format!("jetmesh-{}", token())),
-        password: Some(token()),
-        token: None,
-        given: None,
-        ..plan.nats.clone()
-    };
-    broker::open_guarded(&nats, "jetmesh console, without a viewer")
-        .await
-        .is_ok()
-}
 
 /// The way to the same server, as another user: nothing of the host's own credentials is in it.
 fn of_viewer(host: &Nats, form: LoginForm) -> Result<(Nats, String), ConsoleError> {

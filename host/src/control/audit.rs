@@ -2,8 +2,9 @@
 
 use std::fmt::Display;
 
+use crate::broker::user::authenticated;
 use crate::broker::{self, Connection};
-use crate::mesh_streams::audit::{self, AuditEnd, AuditFrom, AuditIntent, OpenAudit};
+use crate::mesh_streams::audit::{self, AuditActor, AuditEnd, AuditFrom, AuditIntent, OpenAudit};
 use crate::plan::Plan;
 
 /// A person who acts.
@@ -45,7 +46,13 @@ impl Actor<'_> {
     /// # Errors
     /// It cannot be recorded: then it must not begin.
     pub async fn begins(&self, intent: AuditIntent) -> Result<OpenAudit, broker::Error> {
-        audit::begin(self.connection, self.plan, (&self.by, self.from), intent).await
+        let user = authenticated(self.connection, &self.plan.nats).await;
+        let actor = AuditActor {
+            by: &self.by,
+            user,
+            from: self.from,
+        };
+        audit::begin(self.connection, self.plan, actor, intent).await
     }
 }
 

@@ -215,8 +215,8 @@ async fn a_broken_order_is_found_and_replayed_in_a_browser_and_others_look_on() 
             "document.querySelector('[aria-label=History]').textContent.includes('written by other means')",
         )
         .await;
-    // Keys and values are text, and so are the headers of an event.
-    let key = "<img/src=x/onerror=window.hacked=1>";
+    // Keys and values are text, and so are the headers of an event. A parser ends the tag of this key at the next `>`.
+    let key = "<img/src=x/onerror=window.hacked=1/";
     mesh.publish(&format!("$KV.probe.{key}"), HOSTILE).await;
     browser
         .value(&anna, "void (location.hash = '#/state?bucket=probe')")
@@ -323,10 +323,7 @@ async fn a_broken_order_is_found_and_replayed_in_a_browser_and_others_look_on() 
         .await;
     browser.click(&anna, "button", "Read again").await;
     browser
-        .until(
-            &anna,
-            "document.querySelector('#main .empty')?.textContent.startsWith('No dead letters')",
-        )
+        .until(&anna, "document.querySelectorAll('.groups tbody tr').length === 40")
         .await;
     assert_eq!(browser.complaints, Vec::<String>::new());
 }

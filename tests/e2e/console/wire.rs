@@ -65,8 +65,8 @@ fn cookie(answer: &Answer) -> String {
 /// How the mesh stands, which comes in lines.
 async fn status(address: SocketAddr, cookie: &str) -> Value {
     let answer = get(address, "status", cookie).await;
-    let lines = answer.body.lines().filter(|line| line.starts_with('{'));
-    let last: Value = serde_json::from_str(lines.last().expect("a line")).expect("JSON");
+    let mut lines = answer.body.lines().filter(|line| line.starts_with('{'));
+    let last: Value = serde_json::from_str(lines.next_back().expect("a line")).expect("JSON");
     last["status"].clone()
 }
 
@@ -211,6 +211,7 @@ async fn a_key_or_a_credentials_file_lets_its_user_in_and_names_it() {
         "{answer:?}"
     );
     assert!(!answer.body.contains(&seed), "{answer:?}");
+    assert_eq!(recorded_user(address, &answer).await, json!(user.public_key()));
     let stranger = nkeys::KeyPair::new_user().seed().expect("it has one");
     let refused = post(address, "login", &[], &json!({ "way": "nkey", "seed": stranger })).await;
     assert!(
@@ -283,11 +284,60 @@ async fn a_key_or_a_credentials_file_lets_its_user_in_and_names_it() {
         "{answer:?}"
     );
     assert!(!answer.body.contains(&seed), "{answer:?}");
+    assert_eq!(recorded_user(address, &answer).await, json!(user.public_key()));
     // One whose seed is not that of its token is refused.
     let forged = creds(&user, "anna").replace(&seed, &stranger);
     let refused = post(address, "login", &[], &json!({ "way": "creds", "creds": forged })).await;
     assert_eq!(refused.status, 422, "{refused:?}");
     assert!(!host.lines().join("\n").contains(&seed), "the seed is in the log");
+}
+
+/// The user that the server has authenticated, as the record of an action of a session has it.
+async fn recorded_user(address: SocketAddr, login: &Answer) -> Value {
+    let pair = cookie(login).split(';').next().expect("a pair").to_owned();
+    let csrf = login.json()["csrf"].as_str().expect("a token").to_owned();
+    let (cookie, csrf) = (format!("Cookie: {pair}"), format!("X-Jetmesh-Csrf: {csrf}"));
+    let done = post(address, "resume", &[&cookie, &csrf], &json!({ "handler": "probe" })).await;
+    assert_eq!(done.status, 200, "{done:?}");
+    get(address, "audit", &cookie).await.json()["records"][0]["user"].clone()
+}
+
+#[tokio::test]
+async fn a_token_lets_in_and_names_no_user() {
+    const TOKEN: &str = "t0ken-of-the-mesh";
+    let server = NatsServer::start_with(&Options {
+        config: format!("authorization {{ token: {TOKEN:?} }}"),
+        ..Options::default()
+    })
+    .await;
+    let client = server
+        .client_with(async_nats::ConnectOptions::with_token(TOKEN.to_owned()))
+        .await;
+    let mesh = Mesh::with_client(server, client, Config::probe().nats(&format!("token = {TOKEN:?}")));
+    let host = mesh.host(&[("JETMESH_ADMIN__LISTEN", "127.0.0.1:0")]).await;
+    let address = admin_address(&host).await;
+    let refused = post(address, "login", &[], &json!({ "way": "token", "token": "another" })).await;
+    assert!(
+        refused.status == 422 && !refused.body.contains("another"),
+        "{refused:?}"
+    );
+    // The host's own token is not used for a viewer.
+    let none = post(address, "login", &[], &json!({ "way": "nothing" })).await;
+    assert_eq!(none.status, 422, "{none:?}");
+    let answer = post(address, "login", &[], &json!({ "way": "token", "token": TOKEN })).await;
+    assert_eq!(
+        (answer.status, &answer.json()["who"]),
+        (200, &json!("a viewer with the token")),
+        "{answer:?}"
+    );
+    assert_eq!(recorded_user(address, &answer).await, Value::Null);
+    let records = mesh.messages("MESH_AUDIT", ">").await;
+    let text: String = records
+        .iter()
+        .map(|one| String::from_utf8_lossy(&one.payload).into_owned())
+        .collect();
+    assert!(!text.is_empty() && !text.contains(TOKEN), "{text}");
+    assert!(!host.lines().join("\n").contains(TOKEN), "the token is in the log");
 }
 
 #[tokio::test]

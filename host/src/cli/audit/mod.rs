@@ -24,9 +24,9 @@ const TABLE_LIMIT: usize = 50;
 
 /// Show what people have changed in the mesh, with commands or in the console: who, what, when, why, and how it ended
 ///
-/// Records are kept for a year, and at most 100,000 messages, of which an action has two. They say what the commands and the console
-/// of a person have told of themselves: who may publish to `$MESH.audit.>` can write what is not so, but cannot change or remove a
-/// record.
+/// Records are kept for a year, and at most 100,000 messages, of which an action has two. A name is "as claimed" unless
+/// the server has authenticated the user that acted. Who may publish to `$MESH.audit.>` can write what is not so, but cannot change or
+/// remove a record.
 #[derive(Debug, clap::Args)]
 pub struct AuditCommand {
     /// Only actions since this time: RFC 3339, or a duration before now, such as 90m or 2days
@@ -116,7 +116,7 @@ fn row(record: &AuditRecord) -> Vec<String> {
     };
     vec![
         record.at.clone(),
-        clean(&record.by),
+        clean(&record.who()),
         from.to_owned(),
         record.action.clone(),
         clean(&record.what),

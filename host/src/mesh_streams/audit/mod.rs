@@ -38,6 +38,15 @@ pub enum AuditFrom {
     Console,
 }
 
+/// Who acts.
+pub struct AuditActor<'a> {
+    /// As the command or the console says.
+    pub by: &'a str,
+    /// As the server says.
+    pub user: Option<String>,
+    pub from: AuditFrom,
+}
+
 /// An action that is about to be taken.
 #[derive(Debug)]
 pub struct AuditIntent {
@@ -63,6 +72,9 @@ pub struct AuditRecord {
     pub action: String,
     /// Who: the user of NATS if it has a name, and for a command the user and name of the machine.
     pub by: String,
+    /// The user of NATS that the server has authenticated, a name or a public key; null: the server says none, and `by` is only claimed.
+    #[serde(default)]
+    pub user: Option<String>,
     pub from: AuditFrom,
     /// The command that does the same; null: no command does.
     pub command: Option<String>,
@@ -104,6 +116,16 @@ struct StoredEnd {
 }
 
 impl AuditRecord {
+    /// Who, and how far that is more than what the command or the console says.
+    pub fn who(&self) -> String {
+        let by = &self.by;
+        match &self.user {
+            None => format!("{by}, as claimed"),
+            Some(user) if by == user || by.starts_with(&format!("{user} (")) => by.clone(),
+            Some(user) => format!("{by}, user {user}"),
+        }
+    }
+
     /// How it ended, in a few words.
     pub fn ended(&self) -> String {
         let Some(end) = &self.end else {
@@ -147,13 +169,14 @@ impl AuditEnd {
 }
 
 impl AuditIntent {
-    fn record(self, by: &str, from: AuditFrom) -> AuditRecord {
+    fn record(self, actor: AuditActor<'_>) -> AuditRecord {
         AuditRecord {
             id: token(),
             at: rfc3339(now_ms()),
             action: self.action.name().to_owned(),
-            by: short(by, TEXT_MAX),
-            from,
+            by: short(actor.by, TEXT_MAX),
+            user: actor.user.map(|user| short(&user, TEXT_MAX)),
+            from: actor.from,
             command: self.command.map(|command| short(&command, COMMAND_MAX)),
             on: self
                 .on
@@ -192,10 +215,10 @@ pub struct OpenAudit {
 pub async fn begin(
     connection: &Connection,
     plan: &Plan,
-    (by, from): (&str, AuditFrom),
+    actor: AuditActor<'_>,
     intent: AuditIntent,
 ) -> Result<OpenAudit, Error> {
-    let record = intent.record(by, from);
+    let record = intent.record(actor);
     let open = OpenAudit {
         connection: connection.clone(),
         id: record.id.clone(),
@@ -279,6 +302,27 @@ mod tests {
         }
     }
 
+    fn actor(by: &str) -> AuditActor<'_> {
+        AuditActor {
+            by,
+            user: None,
+            from: AuditFrom::Cli,
+        }
+    }
+
+    #[test]
+    fn who_has_acted_is_told_as_claimed_unless_the_server_says_it() {
+        let who = |by: &str, user: Option<&str>| {
+            let user = user.map(str::to_owned);
+            intent(&[], "").record(AuditActor { user, ..actor(by) }).who()
+        };
+        assert_eq!(who("anna", None), "anna, as claimed");
+        assert_eq!(who("anna", Some("anna")), "anna");
+        assert_eq!(who("anna (me@laptop)", Some("anna")), "anna (me@laptop)");
+        assert_eq!(who("anna (me@laptop)", Some("bob")), "anna (me@laptop), user bob");
+        assert_eq!(who("annabel", Some("anna")), "annabel, user anna");
+    }
+
     #[test]
     fn no_name_of_others_becomes_a_part_of_a_subject() {
         for (on, token) in [
@@ -291,7 +335,7 @@ mod tests {
             (&["a b"], "-"),
             (&[""], "-"),
         ] {
-            let record = intent(on, "").record("anna", AuditFrom::Cli);
+            let record = intent(on, "").record(actor("anna"));
             assert_eq!(
                 subject(&record),
                 format!("$MESH.audit.dlq-discard.{token}.{}", record.id)
@@ -302,7 +346,7 @@ mod tests {
     #[test]
     fn a_record_holds_no_secret_and_fits_a_message_whatever_is_typed() {
         let seed = format!("SU{}", "A".repeat(56));
-        let record = intent(&[], &format!("jetmesh dlq discard --reason {seed}")).record("anna", AuditFrom::Cli);
+        let record = intent(&[], &format!("jetmesh dlq discard --reason {seed}")).record(actor("anna"));
         let text = serde_json::to_string(&record).unwrap();
         assert!(!text.contains(&seed), "{text}");
         let worst = "\u{1}".repeat(100_000);
@@ -311,7 +355,7 @@ mod tests {
         (intent.what, intent.reason, intent.on) = (worst.clone(), Some(worst.clone()), names);
         let begun = StoredBegin {
             format: FORMAT,
-            record: intent.record(&worst, AuditFrom::Console),
+            record: intent.record(actor(&worst)),
         };
         assert!(serde_json::to_vec(&begun).unwrap().len() < 60 * 1024);
         assert!(serde_json::to_vec(&AuditEnd::failed(&worst)).unwrap().len() < 60 * 1024);

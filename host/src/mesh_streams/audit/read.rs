@@ -21,7 +21,10 @@ pub struct AuditFilter {
 
 impl AuditFilter {
     fn takes(&self, record: &AuditRecord) -> bool {
-        let by = |part: &String| record.by.to_lowercase().contains(&part.to_lowercase());
+        let by = |part: &String| {
+            let mut names = [Some(&record.by), record.user.as_ref()].into_iter().flatten();
+            names.any(|name| name.to_lowercase().contains(&part.to_lowercase()))
+        };
         let at = parse_rfc3339(&record.at);
         self.since_ms.is_none_or(|since| at.is_some_and(|at| at >= since))
             && self.by.as_ref().is_none_or(by)
@@ -120,7 +123,7 @@ impl AuditLooked {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{AuditAction, AuditEnd, AuditFrom, AuditIntent};
+    use super::super::{AuditAction, AuditActor, AuditEnd, AuditFrom, AuditIntent};
     use super::*;
 
     fn begin(by: &str, action: AuditAction, on: &str) -> AuditRecord {
@@ -131,7 +134,11 @@ mod tests {
             reason: None,
             command: None,
         };
-        intent.record(by, AuditFrom::Console)
+        intent.record(AuditActor {
+            by,
+            user: Some("UABC".to_owned()),
+            from: AuditFrom::Console,
+        })
     }
 
     fn see(looked: &mut AuditLooked, filter: &AuditFilter, record: &AuditRecord, end: Option<AuditEnd>) {
