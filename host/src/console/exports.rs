@@ -140,7 +140,7 @@ pub async fn file(console: &Console, session: Arc<ViewerSession>, ticket: &str) 
     let connection = session.connection().await?;
     export.fetched.store(true, Ordering::Relaxed);
     let mut answer = console.runs.lines(async move |tell| {
-        let export = Fetched(export);
+        let export = FetchedExport(export);
         let end = tokio::select! {
             written = write(&connection, &export.0, &tell) => ended(&session, &export.0, written),
             () = session.ended.wait() => ExportEnd::broken("the session has ended"),
@@ -160,9 +160,9 @@ pub async fn file(console: &Console, session: Arc<ViewerSession>, ticket: &str) 
 }
 
 /// An export that is written. Where it is dropped without an end, the browser has stopped it.
-struct Fetched(Arc<ViewerExport>);
+struct FetchedExport(Arc<ViewerExport>);
 
-impl Drop for Fetched {
+impl Drop for FetchedExport {
     fn drop(&mut self) {
         let _ = self.0.end.set(ExportEnd::broken("the browser has stopped it"));
     }

@@ -165,6 +165,7 @@ pub fn said(searched: &Searched) -> String {
     }
     let unread = match unreadable {
         0 => String::new(),
+        1 => ", of which 1 is not JSON and was not searched".to_owned(),
         some => format!(", of which {some} are not JSON and were not searched"),
     };
     let read = format!("searched {stream}, messages read: {messages}{unread}");
