@@ -287,9 +287,9 @@ async fn a_key_is_found_by_its_number_as_written_and_payloads_that_are_no_json_a
     for key in ["price=12.50", "price=12.5", "id=98765432109876543210987"] {
         let told = mesh.jetmesh_ok(&["trace", "--key", key]).await;
         assert!(told.starts_with("ORDERS:1 "), "{told}");
-        let searched = "searched ORDERS, messages read: 2, of which 1 are not JSON and were not searched; everything";
+        let searched = "searched ORDERS, messages read: 2, of which 1 is not JSON and was not searched; everything";
         assert!(told.contains(searched), "{told}");
     }
     let (_, _, stderr) = mesh.jetmesh(&["trace", "--key", "price=13"]).await;
-    assert!(stderr.contains("of which 1 are not JSON"), "{stderr}");
+    assert!(stderr.contains("of which 1 is not JSON"), "{stderr}");
 }

@@ -39,10 +39,10 @@ function table({ records, ended }) {
   const kind = (end) => (end === null ? "warn" : end.ok ? "ok" : "bad");
   const row = (one, at) => h("tr", {},
     h("td", { class: "nowrap", title: one.at }, clock(one.at)), h("td", { class: "break" }, one.by, one.user ? null : [" ", h("span", { class: "tag", title: "the server has authenticated no user for it" }, "claimed")], one.user && one.user !== one.by && !one.by.startsWith(`${one.user} (`) ? h("div", { class: "mono soft" }, `user ${one.user}`) : null, h("div", { class: "soft" }, one.from === "cli" ? "by command" : "at a console")),
-    h("td", {}, h("strong", {}, one.action), h("div", { class: "mono soft break" }, one.on.join(" "))), h("td", { class: "break" }, one.what, one.reason ? h("div", { class: "soft" }, one.reason) : null),
+    h("td", {}, h("strong", {}, one.action), h("div", { class: "mono soft break" }, one.on.join(" "))), h("td", { class: "break full" }, one.what, one.reason ? h("div", { class: "soft" }, one.reason) : null),
     h("td", { class: "break" }, h("span", { class: `tag ${kind(one.end)}` }, one.end === null ? "not ended" : one.end.ok ? "done" : "failed"), " ", one.end === null ? "it goes on, or was broken off" : ended[at] === "done" ? "" : ended[at]),
     h("td", { class: "c-subject" }, one.command ? h("details", {}, h("summary", {}, "Command"), command(one.command)) : null));
-  return h("div", { class: "scroll" }, h("table", { class: "audit" }, h("thead", {}, h("tr", {}, ["When", "By", "Action", "What, and why", "Ended"].map((name) => h("th", { scope: "col" }, name)), h("th", { scope: "col", class: "c-subject" }, "The same by command"))), h("tbody", {}, records.map(row))));
+  return h("div", { class: "scroll" }, h("table", { class: "audit cards" }, h("thead", {}, h("tr", {}, ["When", "By", "Action", "What, and why", "Ended"].map((name) => h("th", { scope: "col" }, name)), h("th", { scope: "col", class: "c-subject" }, "The same by command"))), h("tbody", {}, records.map(row))));
 }
 
 const foot = (looked, shown) => h("div", { class: "foot" },

@@ -3,7 +3,7 @@
 import { get } from "./api.js";
 import { h, put } from "./dom.js";
 import { count, digest, plural } from "./format.js";
-import { age } from "./time.js";
+import { age, lasting } from "./time.js";
 
 export function modules(main) {
   const body = h("div", { class: "stack" }, h("p", { class: "loading" }, "Asking the hosts…"));
@@ -31,17 +31,17 @@ function handlersCard({ handlers, files, hosts }) {
       h("td", { class: "mono", title: module }, digest(module)),
       h("td", {}, plural(on.length, "host"), h("span", { class: "soft" }, ` of ${hosts.length}`), h("div", { class: "mono soft" }, on.slice(0, 6).map((one) => one.host).join(" "), on.length > 6 ? " …" : ""),
         on.filter((one) => one.not_taken).map((one) => h("div", { class: "warn break" }, `${one.host}: ${one.not_taken}`))),
-      h("td", { class: "nowrap" }, age(on.map((one) => one.since).sort().at(-1))),
+      h("td", { class: "nowrap", "data-name": "for" }, lasting(on.map((one) => one.since).sort().at(-1))),
       h("td", { class: "mono soft break c-file" }, at === 0 ? files[name] ?? "not in the configuration here" : "")));
   });
   return h("section", { class: "card", "aria-label": "Modules by handler" }, h("div", { class: "head" }, h("h2", {}, "By handler"), h("span", { class: "soft" }, "more than one module outside of a rolling update is a mistake")),
-    h("div", { class: "scroll" }, h("table", {}, head(["Handler", "Module", "Served by", "Since", "File, by the configuration"]), h("tbody", {}, rows))));
+    h("div", { class: "scroll" }, h("table", { class: "cards" }, head(["Handler", "Module", "Served by", "For", "File, by the configuration"]), h("tbody", {}, rows))));
 }
 
 function hostsCard({ hosts }) {
-  const rows = hosts.map((one) => h("tr", {}, h("td", { class: "mono" }, one.host), h("td", {}, one.version), h("td", { class: "nowrap" }, age(one.started)), h("td", { class: "num" }, count(one.handlers)),
-    h("td", { class: `num ${Math.abs(one.clock_ahead_ms) >= 1000 ? "warn" : ""}` }, `${one.clock_ahead_ms} ms`), h("td", { class: `num ${one.log_lines_lost ? "warn" : ""}` }, count(one.log_lines_lost)),
-    h("td", {}, one.panics.length ? one.panics.map((panic) => h("div", { class: "bad break" }, `${panic.task}, ${plural(panic.count, "time")}, `, age(panic.at), `: ${panic.last}`)) : "–")));
+  const rows = hosts.map((one) => h("tr", {}, h("td", { class: "mono" }, one.host), h("td", { "data-name": "version" }, one.version), h("td", { class: "nowrap", "data-name": "started" }, age(one.started)), h("td", { class: "num", "data-name": "handlers" }, count(one.handlers)),
+    h("td", { class: `num ${Math.abs(one.clock_ahead_ms) >= 1000 ? "warn" : ""}`, "data-name": "clock ahead" }, `${one.clock_ahead_ms} ms`), h("td", { class: `num ${one.log_lines_lost ? "warn" : ""}`, "data-name": "log lines lost" }, count(one.log_lines_lost)),
+    h("td", { "data-name": "defects" }, one.panics.length ? one.panics.map((panic) => h("div", { class: "bad break" }, `${panic.task}, ${plural(panic.count, "time")}, `, age(panic.at), `: ${panic.last}`)) : "–")));
   return h("section", { class: "card", "aria-label": "Hosts" }, h("div", { class: "head" }, h("h2", {}, "Hosts")),
-    hosts.length ? h("div", { class: "scroll" }, h("table", {}, h("thead", {}, h("tr", {}, [["Host"], ["Version"], ["Started"], ["Handlers", "num"], ["Clock ahead", "num"], ["Log lines lost", "num"], ["Defects since the start"]].map(([name, kind]) => h("th", { scope: "col", class: kind ?? "" }, name)))), h("tbody", {}, rows))) : h("div", { class: "empty" }, h("strong", {}, "No host answers"), "Figures of hosts are not known."));
+    hosts.length ? h("div", { class: "scroll" }, h("table", { class: "cards" }, h("thead", {}, h("tr", {}, [["Host"], ["Version"], ["Started"], ["Handlers", "num"], ["Clock ahead", "num"], ["Log lines lost", "num"], ["Defects since the start"]].map(([name, kind]) => h("th", { scope: "col", class: kind ?? "" }, name)))), h("tbody", {}, rows))) : h("div", { class: "empty" }, h("strong", {}, "No host answers"), "Figures of hosts are not known."));
 }

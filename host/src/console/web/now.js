@@ -177,7 +177,8 @@ function blocked(ledger, { target, why, since, waiting, letters }) {
   if (waiting) what.push(`${plural(waiting, "event")} ${fits(waiting, "waits", "wait")} for it`);
   if (letters) what.push(h("span", {}, `${plural(letters, "event")} became `, h("a", { href: "#/letters?cause=undeliverable" }, fits(letters, "a dead letter", "dead letters"))));
   return [h("strong", {}, target), ` has taken nothing from the relay of ${ledger} for `, lasting(since), `: ${why}. `, what.map((one, at) => [at ? ", and " : "", one]), what.length ? ". " : "",
-    "When it takes events again (", h("code", {}, why.includes("no stream captures") ? "nats stream add" : `nats stream edit ${target} --max-bytes=…`), "), ", h("code", {}, "jetmesh dlq replay --cause undeliverable"), " publishes what became dead letters."];
+    why.includes("no stream captures") ? ["Add a stream that captures it (", h("code", {}, "nats stream add"), ")"] : ["Make room, or raise its limits (", h("code", {}, `nats stream edit ${target}`), ")"],
+    "; then ", h("code", {}, "jetmesh dlq replay --cause undeliverable"), " publishes what became dead letters."];
 }
 
 /** The table. A row stays the same element while it is shown, so that a finger or a reader on it keeps its place. */

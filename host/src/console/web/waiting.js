@@ -34,11 +34,11 @@ async function showRetrying(card, handler, load) {
     const row = (one) => h("tr", {},
       h("td", { class: "c-box" }, h("input", { type: "checkbox", "aria-label": `Select ${one.id}`, onchange: (event) => { (event.target.checked ? chosen.add(one.id) : chosen.delete(one.id)); show(); } })),
       h("td", {}, h("a", { class: "mono", href: `#/where?id=${encodeURIComponent(one.event)}` }, one.id)),
-      h("td", { class: "num" }, `${one.attempts} of ${one.max_attempts ?? "?"}`),
-      h("td", { class: "nowrap" }, one.given_up ? "given up" : one.running_on ? `runs on ${one.running_on}` : one.paused ? "when resumed" : age(one.next)),
+      h("td", { class: "num", "data-name": "attempt" }, `${one.attempts} of ${one.max_attempts ?? "?"}`),
+      h("td", { class: "nowrap", "data-name": "next" }, one.given_up ? "given up" : one.running_on ? `runs on ${one.running_on}` : one.paused ? "when resumed" : age(one.next)),
       h("td", { class: "mono soft c-subject" }, one.subject), h("td", {}, one.code ? h("span", { class: "tag" }, one.code) : null), h("td", { class: "cut", title: one.error ?? "" }, one.error ?? ""));
     put(card, h("div", { class: "head" }, h("h2", {}, `Between two attempts${handler ? ` of ${handler}` : ""}`), told, h("span", { class: "space" }), handler ? h("a", { href: "#/waiting" }, "All handlers") : null, now, give),
-      retrying.length ? h("div", { class: "scroll" }, h("table", { class: "retrying" }, h("thead", {}, h("tr", {}, ["", "Event", "Attempt", "Next", "Subject", "Code", "Last error"].map((name, at) => h("th", { scope: "col", class: at === 2 ? "num" : at === 4 ? "c-subject" : "" }, name || h("span", { class: "sr" }, "select"))))), h("tbody", {}, retrying.map(row))))
+      retrying.length ? h("div", { class: "scroll" }, h("table", { class: "retrying cards" }, h("thead", {}, h("tr", {}, ["", "Event", "Attempt", "Next", "Subject", "Code", "Last error"].map((name, at) => h("th", { scope: "col", class: at === 2 ? "num" : at === 4 ? "c-subject" : "" }, name || h("span", { class: "sr" }, "select"))))), h("tbody", {}, retrying.map(row))))
         : h("div", { class: "empty" }, h("strong", {}, "Nothing is being retried"), "No event has failed and waits for its next attempt."),
       h("div", { class: "foot" }, retrying.length < all ? `The next ${retrying.length} of ${count(all)} are shown.` : `${everything(all, "record")}.`, unreadable.map((why) => h("span", { class: "warn" }, why))));
   } catch (failed) {
@@ -145,11 +145,11 @@ async function showDelayed(card, load) {
       act(one, "cancel", "Cancel", `The event to ${one.subject} is never published.`, [h("div", { class: "field" }, h("label", { for: "d-reason" }, "Reason, which is stored"), reason)], reason);
     };
     const row = (one) => h("tr", {},
-      h("td", { class: "mono break" }, one.id), h("td", { class: "nowrap" }, age(one.due)), h("td", { class: "mono soft c-subject" }, one.subject), h("td", {}, one.timer ? h("span", { class: "tag" }, "timer") : null),
+      h("td", { class: "mono break" }, one.id), h("td", { class: "nowrap", "data-name": "due" }, age(one.due)), h("td", { class: "mono soft c-subject" }, one.subject), h("td", {}, one.timer ? h("span", { class: "tag" }, "timer") : null),
       h("td", { class: "right nowrap" }, h("button", { type: "button", class: "small", onclick: () => act(one, "now", "Publish now", `The event to ${one.subject} is published now, and not when it is due.`, []) }, "Publish now"), " ",
         one.timer ? null : h("button", { type: "button", class: "small danger", onclick: () => cancel(one) }, "Cancel")));
     put(card, h("div", { class: "head" }, h("h2", {}, "Delayed events")),
-      delayed.length ? h("div", { class: "scroll" }, h("table", {}, h("thead", {}, h("tr", {}, ["Event", "Due", "Subject", "", ""].map((name, at) => h("th", { scope: "col", class: at === 2 ? "c-subject" : "" }, name || h("span", { class: "sr" }, at === 3 ? "kind" : "actions"))))), h("tbody", {}, delayed.map(row))))
+      delayed.length ? h("div", { class: "scroll" }, h("table", { class: "cards" }, h("thead", {}, h("tr", {}, ["Event", "Due", "Subject", "", ""].map((name, at) => h("th", { scope: "col", class: at === 2 ? "c-subject" : "" }, name || h("span", { class: "sr" }, at === 3 ? "kind" : "actions"))))), h("tbody", {}, delayed.map(row))))
         : h("div", { class: "empty" }, "No event waits for its time."),
       h("div", { class: "foot" }, unread ? h("span", { class: "warn" }, `${count(unread)} more ${fits(unread, "was", "were")} not read.`) : null, delayed.length < all ? `The next ${delayed.length} of ${count(all)} are shown.` : `${everything(all, "event")}. Timers of schedules are not among them.`));
   } catch (failed) {
@@ -172,11 +172,11 @@ function schedulesCard({ schedules, unread }, load) {
   const button = (one, call, verb, what) => allowed(h("button", { type: "button", class: "small", onclick: () => step(one, call, verb, what) }, verb), `schedule-${call}`, { schedule: one.schedule });
   const row = (one) => h("tr", {},
     h("td", {}, h("strong", {}, one.schedule)), h("td", {}, h("span", { class: `tag ${SCHEDULES[one.state] ?? ""}` }, one.state), one.why ? h("div", { class: "soft break" }, one.why) : null),
-    h("td", { class: "mono" }, one.when), h("td", { class: "mono soft c-subject" }, one.subject), h("td", { class: "nowrap" }, one.next ? age(one.next) : "–"), h("td", { class: "nowrap" }, one.last ? age(one.last) : "–"),
-    h("td", { class: "num" }, count(one.runs)), h("td", { class: `num ${one.missed ? "warn" : ""}` }, count(one.missed)),
+    h("td", { class: "mono" }, one.when), h("td", { class: "mono soft c-subject" }, one.subject), h("td", { class: "nowrap", "data-name": "next" }, one.next ? age(one.next) : "–"), h("td", { class: "nowrap", "data-name": "last" }, one.last ? age(one.last) : "–"),
+    h("td", { class: "num", "data-name": "runs" }, count(one.runs)), h("td", { class: `num ${one.missed ? "warn" : ""}`, "data-name": "missed" }, count(one.missed)),
     h("td", { class: "right nowrap" }, button(one, "run", "Run now", "One event of it is emitted now, besides those of its due times."), " ",
       one.state === "paused" ? button(one, "resume", "Resume", "Due times during the pause stay without an event.") : button(one, "pause", "Pause", "No event comes of it until it is resumed.")));
   return h("section", { class: "card", "aria-label": "Schedules" }, h("div", { class: "head" }, h("h2", {}, "Schedules")),
-    schedules.length ? h("div", { class: "scroll" }, h("table", {}, h("thead", {}, h("tr", {}, ["Schedule", "State", "When", "Subject", "Next", "Last", "Runs", "Missed", ""].map((name, at) => h("th", { scope: "col", class: at === 6 || at === 7 ? "num" : at === 3 ? "c-subject" : "" }, name || h("span", { class: "sr" }, "actions"))))), h("tbody", {}, schedules.map(row)))) : h("div", { class: "empty" }, "There is no schedule."),
+    schedules.length ? h("div", { class: "scroll" }, h("table", { class: "cards" }, h("thead", {}, h("tr", {}, ["Schedule", "State", "When", "Subject", "Next", "Last", "Runs", "Missed", ""].map((name, at) => h("th", { scope: "col", class: at === 6 || at === 7 ? "num" : at === 3 ? "c-subject" : "" }, name || h("span", { class: "sr" }, "actions"))))), h("tbody", {}, schedules.map(row)))) : h("div", { class: "empty" }, "There is no schedule."),
     unread.length ? h("div", { class: "foot" }, unread.map((why) => h("span", { class: "warn" }, why))) : null);
 }
