@@ -71,9 +71,8 @@ pub async fn read(
                     )));
                 }
                 let Some(end) = end else { continue };
-                if !takes_uploads {
-                    return Err(ConsoleError::refused(OFF));
-                }
+                // Before all of the module comes.
+                of_head(&head, takes_uploads)?;
                 &data[end + 1..]
             }
         };
@@ -87,10 +86,9 @@ pub async fn read(
             )));
         }
     }
-    let order: RehearsalOrder = of_json(&head)?;
+    let order = of_head(&head, takes_uploads)?;
     let upload = match (&order.module, rest) {
         (None, _) => None,
-        (Some(_), _) if !takes_uploads => return Err(ConsoleError::refused(OFF)),
         (Some(name), Some(bytes)) if name.len() <= 255 => {
             let digits = sha256.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
             Some(ModuleUpload {
@@ -106,6 +104,14 @@ pub async fn read(
         }
     };
     Ok((order, upload))
+}
+
+fn of_head(head: &[u8], takes_uploads: bool) -> Result<RehearsalOrder, ConsoleError> {
+    let order: RehearsalOrder = of_json(head)?;
+    match order.module.is_some() && !takes_uploads {
+        true => Err(ConsoleError::refused(OFF)),
+        false => Ok(order),
+    }
 }
 
 const OFF: &str = "this console takes no modules of viewers: `uploads = true` under [admin] of its configuration switches them on; \

@@ -149,6 +149,8 @@ impl ViewerRehearsal<'_> {
             gone = self.gone() => return Err(gone),
         };
         let letters = &found.letters[..found.letters.len().min(LETTERS_MAX)];
+        // Without a record of it, because no letter can be run, it is not even compiled.
+        let upload = upload.filter(|_| open.is_some());
         let done = tokio::select! {
             done = self.on_stage(letters, upload) => done,
             gone = self.gone() => Err(gone),

@@ -253,6 +253,10 @@ async fn a_module_of_a_viewer_needs_the_right_to_replay_is_recorded_with_its_dig
         lines.last().expect("a line")["error"],
         "{audit}"
     );
+    // What no letter needs is not compiled, and so it is no error that it is no module.
+    let none = json!({ "selection": { "ids": ["probe.k.77"] }, "module": "fix.wasm" });
+    let (_, lines) = rehearse(address, &headers, &format!("{none}\n{module}")).await;
+    assert_eq!(lines.last().expect("a line")["summary"]["rehearsed"], 0, "{lines:?}");
     // A host takes none if its configuration does not say that it does.
     let careful = mesh.host(&[("JETMESH_ADMIN__LISTEN", "127.0.0.1:0")]).await;
     let address = admin_address(&careful).await;
@@ -261,6 +265,14 @@ async fn a_module_of_a_viewer_needs_the_right_to_replay_is_recorded_with_its_dig
     let (cookie, csrf) = log_in(address, &form).await;
     let origin = format!("Origin: http://{address}");
     let headers = [cookie.as_str(), csrf.as_str(), origin.as_str(), "Connection: close"];
+    // On the modules of its configuration it rehearses; a page ends the order with a new line in any case.
+    let configured = format!("{}\n", json!({ "selection": selection, "module": null }));
+    assert_eq!(
+        super::wire::send(address, "POST /api/rehearse", &headers, &configured)
+            .await
+            .status,
+        200
+    );
     let answer = super::wire::send(address, "POST /api/rehearse", &headers, &order).await;
     assert!(
         answer.status == 403 && answer.body.contains("`uploads = true` under [admin]"),

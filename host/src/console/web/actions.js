@@ -1,6 +1,6 @@
 // What a viewer does. Each order is shown with the command that does the same, before it is given.
 
-import { get, me, post } from "./api.js";
+import { get, me, newest, post } from "./api.js";
 import { command, h, put, text, toast, word } from "./dom.js";
 import { count, fits, plural } from "./format.js";
 
@@ -119,24 +119,24 @@ export function replay(selection) {
     },
   });
   go.disabled = true;
-  const look = async () => {
-    try {
-      const { plan, unserved, command: same, resolved } = await post("replay-plan", order());
-      put(info, h("p", {}, h("strong", {}, plural(plan.would_replay, "dead letter")), fits(plan.would_replay, " goes back to the handler that failed on it.", " go back to the handlers that failed on them.")),
-        h("ul", { class: "kinds" }, plan.groups.slice(0, 8).map((one) => h("li", {}, `${count(one.count)} of ${one.handler}, ${one.cause}${one.code ? `, ${one.code}` : ""}`))),
-        plan.groups.length > 8 ? h("p", { class: "soft" }, `and of ${plural(plan.groups.length - 8, "more group")}`) : null,
-        plan.lost ? h("p", { class: "note" }, `${plural(plan.lost, "letter")} ${fits(plan.lost, "is left out: its event was lost with its payload", "are left out: their events were lost with their payloads")}.`) : null,
-        resolved ? h("p", { class: "soft" }, `${plural(resolved, "letter")} ${fits(resolved, "is", "are")} resolved already.`) : null,
-        unserved.map((why) => h("p", { class: "note" }, why)));
-      put(line, command(same));
-      const subject = await missing("replay", { handlers: plan.groups.map((one) => one.handler) });
-      go.disabled = !plan.would_replay || subject !== null;
-      say(subject ? denied(subject) : "");
-    } catch (failed) {
-      put(info);
-      say(failed.message);
-    }
+  const plans = async () => {
+    const found = await post("replay-plan", order());
+    return { ...found, subject: await missing("replay", { handlers: found.plan.groups.map((one) => one.handler) }) };
   };
+  const look = newest(plans, ({ plan, unserved, command: same, resolved, subject }) => {
+    put(info, h("p", {}, h("strong", {}, plural(plan.would_replay, "dead letter")), fits(plan.would_replay, " goes back to the handler that failed on it.", " go back to the handlers that failed on them.")),
+      h("ul", { class: "kinds" }, plan.groups.slice(0, 8).map((one) => h("li", {}, `${count(one.count)} of ${one.handler}, ${one.cause}${one.code ? `, ${one.code}` : ""}`))),
+      plan.groups.length > 8 ? h("p", { class: "soft" }, `and of ${plural(plan.groups.length - 8, "more group")}`) : null,
+      plan.lost ? h("p", { class: "note" }, `${plural(plan.lost, "letter")} ${fits(plan.lost, "is left out: its event was lost with its payload", "are left out: their events were lost with their payloads")}.`) : null,
+      resolved ? h("p", { class: "soft" }, `${plural(resolved, "letter")} ${fits(resolved, "is", "are")} resolved already.`) : null,
+      unserved.map((why) => h("p", { class: "note" }, why)));
+    put(line, command(same));
+    go.disabled = !plan.would_replay || subject !== null;
+    say(subject ? denied(subject) : "");
+  }, (failed) => {
+    put(info);
+    say(failed.message);
+  });
   for (const field of [rate, failures]) field.addEventListener("change", look);
   look();
 }
@@ -146,7 +146,6 @@ export function discard(selection) {
   const reason = h("input", { id: "d-reason", placeholder: "why they are not needed any more", maxlength: "300" });
   const line = h("div");
   const order = () => ({ selection, reason: reason.value.trim() || null });
-  const show = async () => put(line, command((await post("discard-plan", order())).command));
   const what = selection.ids ? plural(selection.ids.length, "dead letter") : "All dead letters that meet the conditions";
   const stays = selection.ids?.length === 1 ? "the event stays dead, and no replay brings it back" : "the events stay dead, and no replay brings them back";
   const { say } = ask({
@@ -160,8 +159,9 @@ export function discard(selection) {
       changed();
     },
   });
-  reason.addEventListener("change", () => show().catch((failed) => say(failed.message)));
-  show().catch((failed) => say(failed.message));
+  const show = newest(() => post("discard-plan", order()), (plan) => put(line, command(plan.command)), (failed) => say(failed.message));
+  reason.addEventListener("change", show);
+  show();
 }
 
 /** Gives a letter another payload: it stays the same event. */

@@ -65,3 +65,17 @@ async function lines(path, options, took) {
     for (const line of all) if (line) took(JSON.parse(line));
   }
 }
+
+/** A function that asks, and gives on only the answer to the newest question: one that was asked before can be answered later. */
+export function newest(ask, took, failed) {
+  let number = 0;
+  return async () => {
+    const own = ++number;
+    try {
+      const answer = await ask();
+      if (own === number) took(answer);
+    } catch (why) {
+      if (own === number) failed(why);
+    }
+  };
+}

@@ -1,6 +1,6 @@
 // Rehearsals: what would become of dead letters with a module, while nothing happens.
 
-import { me, post, postLines } from "./api.js";
+import { me, newest, post, postLines } from "./api.js";
 import { denied, handlersOf, missing, replay } from "./actions.js";
 import { command, h, put, text } from "./dom.js";
 import { bytes, count, digest, fits, plural } from "./format.js";
@@ -23,7 +23,7 @@ export function rehearse(selection) {
   };
   const chosen = () => (given.checked ? file.files[0] : null);
   const order = () => ({ selection, module: chosen()?.name ?? null });
-  const show = () => post("rehearse-plan", order()).then((plan) => put(line, command(plan.command)), (failed) => say(failed.message));
+  const show = newest(() => post("rehearse-plan", order()), (plan) => put(line, command(plan.command)), (failed) => say(failed.message));
   file.addEventListener("change", () => {
     given.checked = true;
     show();
