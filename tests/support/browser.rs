@@ -1,7 +1,6 @@
 //! A real Chromium, driven over its own protocol: <https://chromedevtools.github.io/devtools-protocol/>. It is spoken over two pipes, so
 //! no library and no port is needed.
 
-use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
 use std::process::Stdio;
@@ -157,14 +156,6 @@ impl Browser {
             .await;
         let files = json!({ "files": [file], "objectId": found["result"]["objectId"] });
         self.call(Some(page), "DOM.setFileInputFiles", files).await;
-    }
-
-    /// What the parts of the page are for a screen reader.
-    pub async fn roles(&mut self, page: &Page) -> BTreeSet<String> {
-        let tree = self.call(Some(page), "Accessibility.getFullAXTree", json!({})).await;
-        let nodes = tree["nodes"].as_array().expect("nodes").iter();
-        let role = |node: &Value| node["role"]["value"].as_str().map(str::to_owned);
-        nodes.filter(|node| node["ignored"] != true).filter_map(role).collect()
     }
 
     /// Writes what the page shows to a file.

@@ -42,21 +42,15 @@ pub async fn looks_at_credentials(connection: &Connection, nats: &Nats) -> Optio
 /// The user of a connection as the server has authenticated it: a name, or a public key. `None`: the server asks for no credentials, or for
 /// a token, which is no name; or the user may not ask.
 pub async fn authenticated(connection: &Connection, nats: &Nats) -> Option<String> {
-    let logins: Vec<Login> = addresses(nats)
-        .into_iter()
-        .filter_map(|address| address.login)
-        .collect();
-    // A server with a token can answer with the token.
-    if nats.token.is_some() || logins.iter().any(|login| matches!(login, Login::Token(_))) {
-        return None;
-    }
-    let brings_some = nats.user.is_some()
+    let mut logins = addresses(nats).into_iter().filter_map(|address| address.login);
+    // A token is no name, and a server can answer with it.
+    let has_name = nats.user.is_some()
         || nats.creds.is_some()
         || nats.nkey.is_some()
         || nats.given.is_some()
-        || !logins.is_empty();
+        || logins.any(|login| matches!(login, Login::User { .. }));
     // A server without users repeats whatever a client says of itself.
-    if !brings_some || looks_at_credentials(connection, nats).await != Some(true) {
+    if !has_name || looks_at_credentials(connection, nats).await != Some(true) {
         return None;
     }
     let asked = connection.request(INFO, None, Bytes::new());

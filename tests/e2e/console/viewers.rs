@@ -61,11 +61,9 @@ async fn a_broken_order_is_found_and_replayed_in_a_browser_and_others_look_on() 
     let told =
         "document.querySelector('.hours').getAttribute('aria-label') === '1 in the last 24 hours, 1 in the last hour'";
     browser.until(&anna, told).await;
-    // On a telephone a table is still one for a screen reader.
-    let roles = browser.roles(&reader).await;
-    for role in ["table", "row", "columnheader", "cell"] {
-        assert!(roles.contains(role), "{role}: {roles:?}");
-    }
+    // On a telephone a row is a card. Browsers differ in whether it is still a row for a screen reader, so each part says what it is.
+    let parts = "const all = [...document.querySelectorAll('table, thead, tbody, tr, th, td')]; all.length > 20 && all.every((one) => one.getAttribute('role'))";
+    assert_eq!(browser.value(&reader, &format!("{{ {parts} }}")).await, true);
     // The reader takes all as a file, and is told that it is whole.
     browser.click(&reader, "button", "Export all…").await;
     browser
