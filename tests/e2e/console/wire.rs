@@ -75,14 +75,17 @@ async fn a_viewer_is_let_in_with_credentials_of_nats_and_can_do_what_these_can_a
     let (_mesh, host, address) = with_users().await;
     // A page asks first who it is. Without a session, and where NATS needs credentials, it is told so, which is no error.
     let enter = async |headers: &[&str]| post(address, "enter", headers, &json!({})).await;
-    let nobody = enter(&[]).await;
+    let without_session = enter(&[]).await;
     assert_eq!(
-        (nobody.status, &nobody.json()["session"]),
+        (without_session.status, &without_session.json()["session"]),
         (200, &Value::Null),
-        "{nobody:?}"
+        "{without_session:?}"
     );
-    assert!(nobody.body.contains("none are given"), "{nobody:?}");
-    assert!(!nobody.headers.to_lowercase().contains("set-cookie"), "{nobody:?}");
+    assert!(without_session.body.contains("none are given"), "{without_session:?}");
+    assert!(
+        !without_session.headers.to_lowercase().contains("set-cookie"),
+        "{without_session:?}"
+    );
     assert_eq!(
         send(address, "POST /api/enter", &[], "{}").await.status,
         403,
