@@ -1,14 +1,16 @@
 //! The composition root: from a plan to a running host, and to its end.
 
+pub mod modules;
 mod relays;
 mod threads;
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Mutex, mpsc};
+
+use self::modules::OfRegistry;
 
 use crate::admin::{AdminAddress, HostStage, Stage};
 use crate::broker::connection::{redial_delay, token};
@@ -20,7 +22,7 @@ use crate::event::rfc3339;
 use crate::fit;
 use crate::handler_task::lane::Lane;
 use crate::handler_task::replay::order::{RedriveOrder, RedriveOrders};
-use crate::handler_task::{advisory, pauses, reload};
+use crate::handler_task::{advisory, pauses};
 use crate::ledger::Bucket;
 use crate::ledger::store::known;
 use crate::mesh_streams::pauses::Pauses;
@@ -78,7 +80,7 @@ impl Error {
     /// What is wrong with modules, by the handlers that name them.
     pub fn modules(errors: Vec<library::Error>, plan: &Plan) -> Error {
         let unfit = |error: library::Error| {
-            let named = plan.handlers.iter().filter(|h| h.module == error.path);
+            let named = plan.handlers.iter().filter(|h| h.module.file() == Some(&error.path));
             let keys = named.map(|h| format!("handlers.{}.module", h.name)).collect();
             Unfit { keys, error }
         };
@@ -101,19 +103,6 @@ pub fn open_files(plan: &Plan) -> usize {
     limits::open_files_wanted(plan.threads, plan.nats.connections.most)
 }
 
-/// Every module of a plan, compiled and checked; or everything that is wrong with any of them.
-///
-/// # Cancel safety
-/// Dropped half-way, nothing is left of it.
-pub async fn modules(library: &Library, plan: &Plan) -> Result<Vec<Module>, Error> {
-    let paths: Vec<&Path> = plan.handlers.iter().map(|h| h.module.as_path()).collect();
-    let compiled = library
-        .all(&paths, Priority::Usual)
-        .await
-        .map_err(|errors| Error::modules(errors, plan))?;
-    Ok(compiled.into_iter().map(Module::new).collect())
-}
-
 /// Connects, waiting for NATS as long as the plan says. `None`: the drain has begun.
 pub async fn reach(plan: &Plan, drain: &Drain) -> Result<Option<Connection>, broker::Error> {
     patiently(plan, drain, async || broker::open(&plan.nats, "jetmesh start").await).await
@@ -125,15 +114,17 @@ pub async fn make(connection: &Connection, plan: &Plan) -> Result<(), broker::Er
     provision(connection, plan, &lost).await
 }
 
-/// Makes what the mesh needs in NATS, waiting as long. Returns which handlers are paused.
-async fn prepare(plan: &Plan, drain: &Drain) -> Result<Option<Pauses>, broker::Error> {
+/// Makes what the mesh needs in NATS, waiting as long. Returns which handlers are paused, and what the registry has for them.
+async fn prepare(plan: &Plan, library: &Library, drain: &Drain) -> Result<Option<(Pauses, OfRegistry)>, broker::Error> {
     let prepare = async || {
         let connection = broker::open(&plan.nats, "jetmesh start").await?;
         make(&connection, plan).await?;
-        match fit::apart(&connection, plan).await? {
-            Some(why) => Err(broker::Error::Refused(why)),
-            None => pauses::first(&connection).await,
+        if let Some(why) = fit::apart(&connection, plan).await? {
+            return Err(broker::Error::Refused(why));
         }
+        let paused = pauses::first(&connection).await?;
+        let registry = modules::of_registry(&connection, (plan, library), Priority::Usual).await?;
+        Ok((paused, registry))
     };
     patiently(plan, drain, prepare).await
 }
@@ -183,13 +174,8 @@ async fn patiently<T>(
 pub async fn run(plan: Plan, admin: Option<AdminAddress>, drain: Drain) -> Result<bool, Error> {
     let plan = Arc::new(plan);
     let host = token();
-    if let Some(limit) = limits::computing() {
-        tracing::warn!(limit, "this host will be ended by the operating system");
-    }
     let open_files = open_files(&plan);
-    if let Some(short) = limits::open_files_short(open_files) {
-        tracing::warn!("{short}");
-    }
+    warn_of_limits(open_files);
     export_spans(&plan, &host, &drain)?;
     let stage = HostStage::new(&drain);
     let no_thread = |error| Error::Thread(limits::no_thread(&error));
@@ -198,18 +184,20 @@ pub async fn run(plan: Plan, admin: Option<AdminAddress>, drain: Drain) -> Resul
     drain.spawn_beside("heartbeat", || heartbeat::keep("main".to_owned()));
     let runtime = runtime(&plan)?;
     let library = Arc::new(Library::new(runtime.clone()));
-    let modules = tokio::select! {
-        modules = modules(&library, &plan) => modules?,
+    let files = tokio::select! {
+        files = modules::of_files(&library, &plan) => files?,
         () = drain.begun() => return Ok(true),
     };
     stage.is(Stage::Connecting);
-    let Some(paused) = prepare(&plan, &drain).await? else {
+    let Some((paused, registry)) = prepare(&plan, &library, &drain).await? else {
         return Ok(true);
     };
+    let modules = modules::of_handlers(&plan, &files, &registry);
     let places = threads::places(&plan);
     let (redrives, orders) = mpsc::channel(REDRIVES_MAX);
     let lanes = lanes(&plan, (&host, &redrives), modules, &places, &drain);
     pauses::take_in(&lanes, &paused);
+    modules::not_taken(&lanes, &registry);
     let (fired, due) = mpsc::channel(threads::TIMERS_MAX);
     let schedules = threads::Schedules::new(&plan, &host, &lanes, &places, due);
     let (routes, timers) = threads::routes(fired, &lanes);
@@ -218,7 +206,8 @@ pub async fn run(plan: Plan, admin: Option<AdminAddress>, drain: Drain) -> Resul
     threads.extend(admin);
     let relays = relays::start(&plan, &host, &lanes, routes, &drain);
     let outboxes = outboxes(&plan, &host, &lanes, &drain);
-    serve_all(&plan, &lanes, library, orders, &drain);
+    serve_all(&plan, &lanes, orders, &drain);
+    modules::follow(&plan, (library, registry), &host, &lanes, &drain);
     let told = Arc::new(micro::Host {
         plan: Arc::clone(&plan),
         name: host.clone(),
@@ -249,6 +238,16 @@ pub async fn run(plan: Plan, admin: Option<AdminAddress>, drain: Drain) -> Resul
     Ok(clean)
 }
 
+/// Warns of limits of the operating system that a host will feel.
+fn warn_of_limits(open_files: usize) {
+    if let Some(limit) = limits::computing() {
+        tracing::warn!(limit, "this host will be ended by the operating system");
+    }
+    if let Some(short) = limits::open_files_short(open_files) {
+        tracing::warn!("{short}");
+    }
+}
+
 /// Starts the task that exports spans, if they are asked for. It is not waited for: the end of the host flushes what it has.
 fn export_spans(plan: &Plan, host: &str, drain: &Drain) -> Result<(), Error> {
     let Some(otlp) = &plan.spans.otlp else { return Ok(()) };
@@ -266,21 +265,11 @@ fn export_spans(plan: &Plan, host: &str, drain: &Drain) -> Result<(), Error> {
 }
 
 /// Starts the tasks that serve all handlers of the host.
-fn serve_all(
-    plan: &Arc<Plan>,
-    lanes: &[Arc<Lane>],
-    library: Arc<Library>,
-    orders: mpsc::Receiver<RedriveOrder>,
-    drain: &Drain,
-) {
+fn serve_all(plan: &Arc<Plan>, lanes: &[Arc<Lane>], orders: mpsc::Receiver<RedriveOrder>, drain: &Drain) {
     let (whole, orders) = (Arc::clone(plan), Arc::new(Mutex::new(orders)));
     // A round that this host leaves is ordered again.
     drain.spawn_until("redrives", move || {
         redrive::run(Arc::clone(&whole), Arc::clone(&orders))
-    });
-    let runners: Vec<_> = lanes.iter().map(|lane| Arc::clone(&lane.runner)).collect();
-    drain.spawn_until("module files", move || {
-        reload::follow(Arc::clone(&library), runners.clone())
     });
     // What it leaves is delivered again.
     let (whole, heard) = (Arc::clone(plan), lanes.to_vec());

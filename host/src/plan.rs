@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 mod admin;
 mod agree;
 mod circuit;
+mod modules;
 mod outbox;
 mod redrive;
 mod spans;
@@ -19,6 +20,7 @@ mod timetable;
 pub use admin::{AdminPlan, TlsFiles, is_local};
 pub use agree::hex;
 pub use circuit::CircuitPolicy;
+pub use modules::{ModuleOrigin, ModulesPlan};
 pub use outbox::{Outbox, OutboxDatabase, OutboxSource, Postgres, PostgresTls, lsn, lsn_text};
 pub use redrive::{REDRIVE, Redrive};
 pub use spans::{Otlp, OtlpEndpoint, OtlpProtocol, ProducerSpan, Sampler, SpanBatch, Spans};
@@ -32,6 +34,7 @@ pub struct Plan {
     pub nats: Nats,
     pub log: Log,
     pub admin: AdminPlan,
+    pub modules: ModulesPlan,
     pub spans: Spans,
     /// Replicas of the streams and buckets that the mesh makes for itself.
     pub replicas: usize,
@@ -124,6 +127,12 @@ impl ConnectionsWanted {
         self.usual += 1;
         self.most += 1 + SESSIONS_MAX;
     }
+
+    /// The one by which a host follows the registry of modules.
+    pub fn add_registry(&mut self) {
+        self.usual += 1;
+        self.most += 1;
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -202,8 +211,7 @@ pub enum Identity {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Handler {
     pub name: String,
-    /// A component file, absolute or relative to the working directory.
-    pub module: PathBuf,
+    pub module: ModuleOrigin,
     pub stream: String,
     /// Filter subjects; empty: all of the stream's.
     pub subjects: Vec<String>,
@@ -303,7 +311,7 @@ impl Handler {
     pub fn of_test(name: &str) -> Handler {
         Handler {
             name: name.to_owned(),
-            module: PathBuf::new(),
+            module: ModuleOrigin::File(PathBuf::new()),
             stream: "S".to_owned(),
             subjects: Vec::new(),
             consumer: name.to_owned(),
@@ -341,6 +349,14 @@ impl Plan {
         if redrives || self.schedules.as_ref().is_some_and(|schedules| !schedules.is_empty()) {
             names.push("mesh");
         }
+        names.sort_unstable();
+        names.dedup();
+        names
+    }
+
+    /// The names in the registry that its handlers follow, each once.
+    pub fn registered(&self) -> Vec<&str> {
+        let mut names: Vec<&str> = self.handlers.iter().filter_map(|h| h.module.registered()).collect();
         names.sort_unstable();
         names.dedup();
         names

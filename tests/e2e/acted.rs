@@ -64,8 +64,16 @@ async fn each_action_leaves_one_record_with_who_what_why_and_how_it_ended() {
         (delayed.len() == 2).then_some(delayed)
     });
     let delayed = delayed.await;
+    let module = crate::support::modules::handler("probe")
+        .to_str()
+        .expect("UTF-8")
+        .to_owned();
+    let seed = file("seed");
+    std::fs::write(&seed, nkeys::KeyPair::new_user().seed().expect("it has one"))
+        .expect("the test's folder is writable");
+    mesh.jetmesh_ok(&["modules", "push", &module, "--as", "other"]).await;
     // The command, what of it is recorded as done, and with which exit code it ends.
-    let commands: [(&str, &[&str], Value, i32); 21] = [
+    let commands: [(&str, &[&str], Value, i32); 28] = [
         (
             "pause",
             &["pause", "probe", "--reason", "the stock is counted"],
@@ -170,6 +178,48 @@ async fn each_action_leaves_one_record_with_who_what_why_and_how_it_ended() {
             0,
         ),
         ("outbox-skip", &["outbox", "skip", "orders", "7", "--yes"], json!({}), 1),
+        (
+            "modules-push",
+            &["modules", "push", &module, "--as", "probe", "--version", "1"],
+            json!({ "changed": 1 }),
+            0,
+        ),
+        (
+            "modules-sign",
+            &["modules", "sign", "probe", "1", "--key", &seed],
+            json!({ "changed": 1 }),
+            0,
+        ),
+        (
+            "modules-promote",
+            &["modules", "promote", "probe", "1", "--note", "ticket 7"],
+            json!({ "changed": 1 }),
+            0,
+        ),
+        (
+            "modules-hold",
+            &["modules", "hold", "probe"],
+            json!({ "changed": 1 }),
+            0,
+        ),
+        (
+            "modules-resume",
+            &["modules", "resume", "probe"],
+            json!({ "changed": 1 }),
+            0,
+        ),
+        (
+            "modules-rollback",
+            &["modules", "rollback", "probe", "1"],
+            json!({ "unchanged": 1 }),
+            0,
+        ),
+        (
+            "modules-prune",
+            &["modules", "prune", "other", "--keep", "0", "--yes"],
+            json!({ "removed": 1 }),
+            0,
+        ),
         ("reset", &["reset", "probe", "--yes"], json!(null), 0),
     ];
     let url = mesh.server.url();
@@ -208,7 +258,8 @@ async fn each_action_leaves_one_record_with_who_what_why_and_how_it_ended() {
             assert_eq!(ended["counts"], *counts, "{last:#}");
         }
     }
-    assert_eq!(records(&mesh, &[]).await.len(), commands.len(), "each has one");
+    // The first was for what is pruned.
+    assert_eq!(records(&mesh, &[]).await.len(), commands.len() + 1, "each has one");
     // All that a command can do is in this list; stopping a replay and rehearsing on a viewer's module are orders of the console.
     let help = mesh.jetmesh_ok(&["audit", "--help"]).await;
     let help = help.split_whitespace().collect::<Vec<_>>().join(" ");

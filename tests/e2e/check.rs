@@ -103,7 +103,7 @@ async fn check_tells_all_problems_of_a_configuration_at_once() {
       mesh: "my mesh" is not a name
         hint: 1 to 64 characters of A-Z a-z 0-9 - and _
       handlers.notify.module: it is missing
-        hint: the component file, relative to this configuration
+        hint: the component file, relative to this configuration, or "registry"
       handlers.notify.publish: "notifications..x" is not a subject: a part between dots is empty
       handlers.points.concurrency: 0 is not in 1..=10000
         hint: leave it out for the default, 16

@@ -73,6 +73,7 @@ async fn the_help_names_every_command_and_every_exit_code() {
       dlq       Find, inspect, correct, replay and discard dead letters
       outbox    Make, show, pause and resume outboxes, which carry rows of a
                 database into NATS
+      modules   Keep versions of modules in NATS, and choose which of them serve
       pause     Pause handlers on all hosts: no event of theirs begins, and no
                 attempt is counted, until they are resumed
       resume    Resume paused handlers on all hosts: their events are taken again

@@ -80,6 +80,7 @@ mod readme;
 mod recorded;
 mod redrive;
 mod refused;
+mod registry;
 mod rehearse;
 mod remade;
 mod replay;

@@ -128,7 +128,7 @@ async fn a_bad_file_leaves_the_old_module_serving_and_says_so() {
     .await;
     let kept = "probe is served with the module it had (for ";
     assert!(
-        told.contains(kept) && told.contains("what its file has now is not taken up: ") && told.contains("probe.wasm"),
+        told.contains(kept) && told.contains("a newer module is not taken up: ") && told.contains("probe.wasm"),
         "{told}"
     );
     fs::remove_file(&module).expect("the module can be removed");

@@ -54,6 +54,43 @@ async fn status(mesh: &Mesh) -> String {
     status.to_string()
 }
 
+/// What the commands of the registry print.
+async fn registry(mesh: &Mesh) -> Vec<(&'static str, String)> {
+    let module = modules::handler("probe");
+    let module = module.to_str().expect("UTF-8");
+    let push = [
+        "modules",
+        "push",
+        module,
+        "--as",
+        "probe",
+        "--version",
+        "1",
+        "--label",
+        "a=b",
+        "--json",
+    ];
+    let mut outputs = vec![("module-push", mesh.jetmesh_ok(&push).await)];
+    let changes: [&[&str]; 3] = [
+        &["promote", "probe", "1"],
+        &["hold", "probe", "--note", "x"],
+        &["resume", "probe"],
+    ];
+    for change in changes {
+        let args = [&["modules"], change, &["--json"]].concat();
+        outputs.push(("module-change", mesh.jetmesh(&args).await.1));
+    }
+    for command in ["ls", "show"] {
+        let args = ["modules", command, "probe", "--json"];
+        outputs.push(("module-version", object(mesh, &args).await));
+    }
+    let history = ["modules", "history", "probe", "--json"];
+    outputs.push(("module-history", mesh.jetmesh_ok(&history).await));
+    let prune = ["modules", "prune", "probe", "--dry-run", "--json"];
+    outputs.push(("module-prune", mesh.jetmesh_ok(&prune).await));
+    outputs
+}
+
 #[tokio::test]
 async fn what_is_printed_as_json_is_as_the_published_schemas_say() {
     let lines = "bucket = \"probe\"\npublish = [\"events.>\", \"nowhere.*\"]\nmax_attempts = 2";
@@ -177,6 +214,7 @@ async fn what_is_printed_as_json_is_as_the_published_schemas_say() {
     mesh.config = mesh.config.clone().table(OUTBOX);
     outputs.push(("outbox", mesh.jetmesh(&["outbox", "status", "--json"]).await.1));
     outputs.push(("trace", object(&mesh, &["trace", "--key", "op=retry", "--json"]).await));
+    outputs.extend(registry(&mesh).await);
     host.signal(Signal::KILL);
     let waits = mesh.order(json!({ "op": "ok" })).await;
     let waits = format!("ORDERS:{waits}");

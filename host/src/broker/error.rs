@@ -62,6 +62,9 @@ pub enum Error {
     /// A stream or consumer that was there.
     #[error("{what} is gone")]
     Missing { what: String },
+    /// What another person has yet to do; the text says what.
+    #[error("{0}")]
+    NotYet(String),
     #[error("{what}: an answer that cannot be read: {why}")]
     Answer { what: String, why: String },
     /// Something of the mesh's own that is stored and cannot be read; `remedy` is a sentence of its own. What it stands for
@@ -128,6 +131,7 @@ impl Error {
             | Error::Undecided { .. }
             | Error::Gone { .. }
             | Error::Missing { .. }
+            | Error::NotYet(_)
             | Error::NoResponders { .. }
             | Error::NoApi { .. }
             | Error::Answer { .. } => Remedy::TryAgain,

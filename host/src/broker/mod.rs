@@ -15,6 +15,7 @@ pub mod latch;
 pub mod limits;
 pub mod login;
 mod mapped;
+pub mod objects;
 pub mod provision;
 pub mod pull;
 pub mod recreate;

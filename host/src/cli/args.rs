@@ -10,6 +10,7 @@ use super::audit::AuditCommand;
 use super::console::ConsoleCommand;
 use super::delayed::DelayedCommand;
 use super::dlq::Dlq;
+use super::modules::ModulesCommand;
 use super::outbox::OutboxCommand;
 use super::pause::{PauseHandlers, ResumeHandlers};
 use super::redrive::RedriveCommand;
@@ -102,6 +103,8 @@ pub enum Command {
     /// Make, show, pause and resume outboxes, which carry rows of a database into NATS
     #[command(subcommand)]
     Outbox(OutboxCommand),
+    #[command(subcommand)]
+    Modules(Box<ModulesCommand>),
     Pause(PauseHandlers),
     Resume(ResumeHandlers),
     Retrying(Retrying),

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::args::Check;
 use super::{Args, Error, OK, REFUSED};
 use crate::app;
+use crate::app::modules::OfFiles;
 use crate::broker::provision::DEAD;
 use crate::broker::{self, Connection, limits};
 use crate::calendar::Calendar;
@@ -16,10 +17,12 @@ use crate::event::rfc3339;
 use crate::event::subject::covers;
 use crate::fit;
 use crate::ledger::core::ids::{ENTRY_BYTES, ID_BYTES};
+use crate::mesh_streams::modules;
 use crate::outbox;
 use crate::plan::{Handler, Identity, OutboxSource, Plan, Schedule, Stream};
 use crate::process::limits as system;
 use crate::report::schedule::when;
+use crate::wasm::compile::Priority;
 use crate::wasm::engine::INSTANCES_MAX;
 use crate::wasm::library::Library;
 
@@ -33,26 +36,13 @@ pub fn print_config(args: &Args) -> Result<u8, Error> {
 pub async fn run(args: &Args, check: &Check) -> Result<u8, Error> {
     let loaded = args.load()?;
     let plan = &loaded.plan;
-    let modules = app::modules(&Library::new(app::runtime(plan)?), plan).await?;
+    let library = Library::new(app::runtime(plan)?);
+    let files = app::modules::of_files(&library, plan).await?;
     println!("{}: valid", loaded.path.display());
     for warning in &loaded.warnings {
         println!("warning: {warning}");
     }
-    for (handler, module) in plan.handlers.iter().zip(&modules) {
-        println!(
-            "{}: {} is a handler (module {})",
-            handler.name,
-            handler.module.display(),
-            module.digest
-        );
-        let waiting = handler.ack_pending_max.saturating_sub(handler.in_flight);
-        println!(
-            "  up to {} instances, {} events at work, {waiting} waiting for a retry; ledger: {}",
-            handler.concurrency,
-            handler.in_flight,
-            handler.ledger.as_deref().unwrap_or("none: its events are only acked")
-        );
-    }
+    handlers(plan, &files);
     for line in plan.schedules.iter().flatten().map(due_next) {
         println!("{line}");
     }
@@ -85,17 +75,59 @@ pub async fn run(args: &Args, check: &Check) -> Result<u8, Error> {
     for warning in fit.warnings.into_iter().chain(warnings(&connection, plan).await?) {
         println!("warning: {warning}");
     }
-    if fit.problems.is_empty() {
+    let mut problems = fit.problems;
+    problems.extend(registered(&connection, plan, &library).await?);
+    if problems.is_empty() {
         println!(
             "nats-server {}: everything fits",
             connection.client.server_info().version
         );
         return Ok(OK);
     }
-    for problem in &fit.problems {
+    for problem in &problems {
         println!("error: {problem}");
     }
     Ok(REFUSED)
+}
+
+/// Says of each handler what it has and needs.
+fn handlers(plan: &Plan, files: &OfFiles) {
+    for handler in &plan.handlers {
+        let module = handler
+            .module
+            .file()
+            .map(|file| &files[&file.display().to_string()].digest);
+        match module {
+            Some(digest) => println!("{}: {} is a handler (module {digest})", handler.name, handler.module),
+            None => println!("{}: {} is looked at with --connect", handler.name, handler.module),
+        }
+        let waiting = handler.ack_pending_max.saturating_sub(handler.in_flight);
+        println!(
+            "  up to {} instances, {} events at work, {waiting} waiting for a retry; ledger: {}",
+            handler.concurrency,
+            handler.in_flight,
+            handler.ledger.as_deref().unwrap_or("none: its events are only acked")
+        );
+    }
+}
+
+/// Says what the registry has for each name that handlers follow; returns what is wrong.
+async fn registered(connection: &Connection, plan: &Plan, library: &Library) -> Result<Vec<String>, broker::Error> {
+    let mut problems = Vec::new();
+    for name in plan.registered() {
+        match modules::first(connection, (plan, library), name, Priority::Usual).await {
+            Ok(loaded) => {
+                println!(
+                    "registry:{name}: version {} is promoted, and is a handler",
+                    loaded.compiled.digest
+                );
+                problems.extend(loaded.not_taken);
+            }
+            Err(broker::Error::NotYet(why) | broker::Error::Refused(why)) => problems.push(why),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(problems)
 }
 
 /// When a schedule is due next.

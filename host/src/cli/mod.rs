@@ -14,6 +14,7 @@ mod dlq;
 #[cfg(test)]
 mod documented;
 mod editor;
+mod modules;
 mod outbox;
 mod pause;
 mod pretty;
@@ -129,6 +130,7 @@ fn code_of(error: &broker::Error) -> u8 {
         | broker::Error::Timeout { .. }
         | broker::Error::Gone { .. }
         | broker::Error::Missing { .. }
+        | broker::Error::NotYet(_)
         | broker::Error::Answer { .. } => FAILED,
     }
 }
@@ -229,6 +231,7 @@ fn command(args: &Args) -> ExitCode {
             Command::Audit(asked) => audit::run(args, asked).await,
             Command::Outbox(command) => outbox::run(args, command).await,
             Command::Redrive(command) => redrive::run(args, command).await,
+            Command::Modules(command) => modules::run(args, command).await,
             Command::Pause(asked) => pause::pause(args, asked).await,
             Command::Resume(asked) => pause::resume(args, asked).await,
             Command::Schema(schema) => schema::run(schema),

@@ -8,8 +8,10 @@ use serde_json::Value;
 use super::dlq::edit::EditJson;
 use super::dlq::export::Imported;
 use super::dlq::note::NoteJson;
+use super::modules::show::{HistoryLine, NamedVersion};
 use super::{Error, OK};
 use crate::control::delayed::{DelayedActed, DelayedEvent};
+use crate::control::modules::{ModuleChanged, ModulePushed, PrunedModules};
 use crate::control::pause::{Paused, Resumed};
 use crate::control::retrying::RetryingActed;
 use crate::dlq::archive::ExportJson;
@@ -48,7 +50,7 @@ impl Published {
     }
 }
 
-pub static SCHEMAS: [Published; 26] = [
+pub static SCHEMAS: [Published; 31] = [
     Published::of::<MeshStatus>("status", "`status --json`"),
     Published::of::<TraceJson>("trace", "`trace --json`"),
     Published::of::<AuditRecord>("audit", "a line of `audit --json`"),
@@ -58,6 +60,14 @@ pub static SCHEMAS: [Published; 26] = [
     Published::of::<Resumed>("resume", "a line of `resume --json`"),
     Published::of::<DelayedEvent>("delayed", "a line of `delayed --json`"),
     Published::of::<DelayedActed>("delayed-acted", "`delayed now --json`, `delayed cancel --json`"),
+    Published::of::<NamedVersion>("module-version", "a line of `modules ls --json`, `modules show --json`"),
+    Published::of::<HistoryLine>("module-history", "a line of `modules history --json`"),
+    Published::of::<ModulePushed>("module-push", "`modules push --json`, `modules sign --json`"),
+    Published::of::<ModuleChanged>(
+        "module-change",
+        "`modules promote`, `rollback`, `hold`, `resume`, with --json",
+    ),
+    Published::of::<PrunedModules>("module-prune", "`modules prune --json`"),
     Published::of::<RetryingJson>("retrying", "a line of `retrying --json`"),
     Published::of::<RetryingActed>("retrying-acted", "`retrying now --json`, `retrying give-up --json`"),
     Published::of::<ScheduleJson>("schedule", "`schedule show --json`, a line of `schedule ls --json`"),

@@ -84,6 +84,15 @@ pub fn pause(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// A number of bytes, in its largest unit, with one digit after the point.
+pub fn size(bytes: u64) -> String {
+    let units = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
+    match units.into_iter().find(|(_, unit)| bytes >= *unit) {
+        Some((name, unit)) => format!("{}.{} {name}", bytes / unit, bytes % unit * 10 / unit),
+        None => format!("{bytes} B"),
+    }
+}
+
 /// A number of dead letters, in words.
 pub fn letters(count: u64) -> String {
     format!("{count} dead letter{}", if count == 1 { "" } else { "s" })

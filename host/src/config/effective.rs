@@ -6,8 +6,8 @@ use std::time::Duration;
 use super::values::{format_bytes, format_duration};
 use crate::event::rfc3339;
 use crate::plan::{
-    AdminPlan, CatchUp, Dst, Handler, Identity, Instance, LogFormat, Nats, Outbox, OutboxDatabase, OutboxSource,
-    Overlap, Plan, Redrive, Schedule, Start, Stream, When,
+    AdminPlan, CatchUp, Dst, Handler, Identity, Instance, LogFormat, ModulesPlan, Nats, Outbox, OutboxDatabase,
+    OutboxSource, Overlap, Plan, Redrive, Schedule, Start, Stream, When,
 };
 use crate::text::secret::{HIDDEN, hide, redact};
 
@@ -37,6 +37,7 @@ pub fn effective(plan: &Plan) -> String {
         },
     );
     admin(&mut out, &plan.admin);
+    modules(&mut out, &plan.modules);
     out.table("spans");
     out.text("producer", plan.spans.producer.word());
     out.raw("failures", &plan.spans.failures);
@@ -178,6 +179,12 @@ fn nats(out: &mut EffectiveText<'_>, nats: &Nats) {
     }
 }
 
+fn modules(out: &mut EffectiveText<'_>, modules: &ModulesPlan) {
+    out.table("modules");
+    out.list("require", &modules.require);
+    out.duration("rollback_window", modules.rollback_window);
+}
+
 fn stream(out: &mut EffectiveText<'_>, stream: &Stream) {
     out.table(&format!("streams.{}", quote_key(&stream.name)));
     out.list("subjects", &stream.subjects);
@@ -194,7 +201,7 @@ fn stream(out: &mut EffectiveText<'_>, stream: &Stream) {
 
 fn handler(out: &mut EffectiveText<'_>, handler: &Handler) {
     out.table(&format!("handlers.{}", handler.name));
-    out.text("module", &handler.module.display().to_string());
+    out.text("module", &handler.module.to_string());
     out.text("stream", &handler.stream);
     out.list("subjects", &handler.subjects);
     out.text("consumer", &handler.consumer);

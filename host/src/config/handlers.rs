@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use super::circuit::{self, CircuitKeys};
+use super::modules;
 use super::names::{check_name, check_stream, check_subject};
 use super::narrow;
 use super::reader::{Reader, Section};
@@ -205,7 +206,11 @@ fn one(
     let key = format!("handlers.{name}");
     check_name(reader, &key, &name);
     let tuning = Tuning::read(&mut section, defaults, reader);
-    let module = section.needed(reader, "module", "the component file, relative to this configuration");
+    let module = section.needed(
+        reader,
+        "module",
+        "the component file, relative to this configuration, or \"registry\"",
+    );
     let stream = stream(&mut section, &key, reader);
     let subjects = subjects(&mut section, &key, reader);
     let consumer = match section.text(reader, "consumer") {
@@ -225,10 +230,8 @@ fn one(
     let redrive = redrive::of_handler(&mut section, redrive, reader);
     let settings: BTreeMap<String, String> = section.texts(reader, "settings").into_iter().collect();
     section.finish(reader);
-    let ledger = match &bucket {
-        Some(bucket) => Some(bucket.clone()),
-        None => (own_ledger || !publish.is_empty()).then(|| "mesh".to_owned()),
-    };
+    let shared = (own_ledger || !publish.is_empty()).then(|| "mesh".to_owned());
+    let ledger = bucket.clone().or(shared);
     if identity == Identity::MessageId && ledger.is_none() {
         reader.problem(
             format!("{key}.identity"),
@@ -237,7 +240,7 @@ fn one(
         );
     }
     Handler {
-        module: base.join(module),
+        module: modules::origin(&module, &name, base, reader),
         stream,
         subjects,
         consumer,

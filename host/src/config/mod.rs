@@ -7,6 +7,7 @@ pub mod effective;
 mod files;
 mod handlers;
 mod layers;
+mod modules;
 pub mod names;
 mod nats;
 mod otel;
@@ -32,6 +33,7 @@ use figment::value::Dict;
 pub use admin::{address as admin_address, safe as safe_address, token as metrics_token};
 pub use effective::effective;
 use layers::Layer;
+pub use names::{NAME, is_name};
 pub use reader::Problem;
 use reader::{Reader, Section};
 pub use values::{duration, format_duration, rate};
@@ -201,15 +203,15 @@ fn read(name: &str, text: &str, base: &Path, over: impl FnOnce(&Dict) -> Vec<Lay
 
 /// Modules that are not there, so that all that is wrong is said at once.
 fn missing_modules(plan: &Plan, reader: &mut Reader) {
-    for handler in plan
-        .handlers
-        .iter()
-        .filter(|h| h.module.file_name().is_some() && !h.module.exists())
-    {
+    for handler in &plan.handlers {
+        let missing = |file: &&Path| file.file_name().is_some() && !file.exists();
+        let Some(file) = handler.module.file().filter(missing) else {
+            continue;
+        };
         let key = format!("handlers.{}.module", handler.name);
         let said = reader.problems.iter().any(|problem| problem.key == key);
         if !said {
-            reader.problem(key, format!("there is no file {}", handler.module.display()), "");
+            reader.problem(key, format!("there is no file {}", file.display()), "");
         }
     }
 }
@@ -246,6 +248,7 @@ fn plan(values: Dict, base: &Path, reader: &mut Reader) -> Plan {
     let log = log(root.section(reader, "log"), reader);
     let admin = admin::read(root.section(reader, "admin"), reader);
     let spans = spans::read(root.section(reader, "spans"), reader);
+    let modules = modules::read(root.section(reader, "modules"), reader);
     let mut nats = nats::read(root.section(reader, "nats"), reader);
     let mut streams = streams::read(&mut root, reader);
     let redrive = redrive::read(&mut root, reader);
@@ -263,11 +266,15 @@ fn plan(values: Dict, base: &Path, reader: &mut Reader) -> Plan {
     if admin.listen.is_some() {
         nats.connections.add_admin();
     }
+    if handlers.iter().any(|handler| handler.module.registered().is_some()) {
+        nats.connections.add_registry();
+    }
     Plan {
         mesh,
         nats,
         log,
         admin,
+        modules,
         spans,
         replicas: narrow(replicas),
         relay,

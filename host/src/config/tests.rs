@@ -160,7 +160,7 @@ stream = "MESH_DEAD"
       handlers.a b: "a b" is not a name
         hint: 1 to 64 characters of A-Z a-z 0-9 - and _
       handlers.a b.module: it is missing
-        hint: the component file, relative to this configuration
+        hint: the component file, relative to this configuration, or "registry"
       handlers.a b.stream: streams named MESH_… are the mesh's own
         hint: consume one of yours
       handlers.points.concurrency: 0 is not in 1..=10000

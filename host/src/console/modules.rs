@@ -57,7 +57,7 @@ pub async fn modules(session: &ViewerSession) -> Result<Value, ConsoleError> {
         .collect();
     let files = session.plan.handlers.iter();
     let files: BTreeMap<&str, String> = files
-        .map(|handler| (handler.name.as_str(), handler.module.display().to_string()))
+        .map(|handler| (handler.name.as_str(), handler.module.to_string()))
         .collect();
     Ok(json!({ "handlers": handlers, "files": files, "hosts": told }))
 }

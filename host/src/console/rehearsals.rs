@@ -281,7 +281,10 @@ fn not_staged(error: StageError, plan: &Plan) -> ConsoleError {
         StageError::Engine(error) => ConsoleError::wrong(error.to_string()),
         StageError::Modules(errors) => {
             let one = |error: crate::wasm::library::Error| {
-                let named = plan.handlers.iter().filter(|handler| handler.module == error.path);
+                let named = plan
+                    .handlers
+                    .iter()
+                    .filter(|handler| handler.module.file() == Some(&error.path));
                 let keys: String = named
                     .map(|handler| format!("handlers.{}.module: ", handler.name))
                     .collect();
@@ -289,6 +292,7 @@ fn not_staged(error: StageError, plan: &Plan) -> ConsoleError {
             };
             ConsoleError::wrong(errors.into_iter().map(one).collect::<Vec<_>>().join("; "))
         }
+        StageError::Registry(error) => error.into(),
     }
 }
 

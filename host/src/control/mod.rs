@@ -3,6 +3,7 @@
 
 pub mod audit;
 pub mod delayed;
+pub mod modules;
 pub mod pause;
 pub mod person;
 pub mod retrying;

@@ -8,7 +8,8 @@
 //!    `attempt::next` says what follows from that.
 //! 6. `conclude` says how the delivery ends, `settle` answers the server, `report` writes the line of the attempt.
 //!
-//! What comes otherwise: `replay`, `advisory`, `sweep`, `malformed`, and `reload` for a changed module.
+//! What comes otherwise: `replay`, `advisory`, `sweep`, `malformed`; `reload` for a changed module file, and `registry` for a module
+//! that is promoted.
 //!
 //! `lane` is all that a handler has on this host, in parts that each function takes as it needs them: `runner` (its module),
 //! `links` (its connection), `in_flight` (what is worked on), `counters`, `record`, `dead_lettering`.
@@ -36,10 +37,11 @@ pub mod metrics;
 pub mod pauses;
 mod postpone;
 mod record;
+pub mod registry;
 pub mod reload;
 pub mod replay;
 mod report;
-mod runner;
+pub mod runner;
 pub mod serve;
 mod settle;
 mod source;

@@ -5,7 +5,7 @@
 //! on its path was changed, and whatever else goes on beside it.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,7 +16,6 @@ use tokio::time::Instant;
 use crate::handler_task::runner::Runner;
 use crate::wasm::compile::Priority;
 use crate::wasm::library::{Compiled, Error, Library};
-use crate::wasm::module::Module;
 use crate::wasm::source::{self, ModuleDigest, ModuleHash, Stamp};
 
 /// How often the files are looked at. A file that has not changed from one look to the next is whole.
@@ -95,7 +94,9 @@ enum Content {
 fn files(runners: Vec<Arc<Runner>>) -> Vec<File> {
     let mut by_path: BTreeMap<PathBuf, Vec<Arc<Runner>>> = BTreeMap::new();
     for runner in runners {
-        by_path.entry(runner.path.clone()).or_default().push(runner);
+        if let Some(path) = runner.origin.file().map(Path::to_owned) {
+            by_path.entry(path).or_default().push(runner);
+        }
     }
     let file = |(path, runners)| File {
         path,
@@ -229,14 +230,7 @@ impl File {
             Content::New(compiled) => {
                 self.refused = None;
                 self.not_taken(None);
-                for runner in &self.runners {
-                    let (old, new) = (runner.digest(), &compiled.digest);
-                    runner
-                        .module
-                        .swap(Arc::new(Module::new(Arc::clone(&compiled))))
-                        .retire();
-                    tracing::info!(handler = %runner.handler, %old, %new, "module swapped");
-                }
+                self.runners.iter().for_each(|runner| runner.swap(&compiled));
             }
             Content::Refused(hash, error) => {
                 tracing::error!(handler = %self.handlers(), %error, serving = %self.serving(),

@@ -1,6 +1,5 @@
 //! What runs a handler's events: its module, what a guest is told of its handler, and a limited number of instances.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -13,18 +12,19 @@ use crate::event::Message;
 use crate::event::clock::now_ms;
 use crate::event::effects::State;
 use crate::ledger::Bucket;
-use crate::plan::{Handler, Instance};
+use crate::plan::{Handler, Instance, ModuleOrigin};
 use crate::process::drain::Drain;
 use crate::random::Seed;
 use crate::wasm::guest::Facts;
+use crate::wasm::library::Compiled;
 use crate::wasm::module::{Module, Run};
 use crate::wasm::source::ModuleDigest;
 
 /// Runs the events of one handler.
 pub struct Runner {
     pub handler: String,
-    /// The file that the module comes from.
-    pub path: PathBuf,
+    /// Where the module comes from.
+    pub origin: ModuleOrigin,
     pub module: ArcSwap<Module>,
     not_taken: Mutex<Option<NotTaken>>,
     facts: Arc<Facts>,
@@ -33,7 +33,7 @@ pub struct Runner {
     timeout: Duration,
 }
 
-/// The module file has something else than the module that serves, and that is not taken up.
+/// Its file, or the registry, has something else than the module that serves, and that is not taken up.
 #[derive(Debug, Clone)]
 pub struct NotTaken {
     pub why: String,
@@ -46,7 +46,7 @@ impl Runner {
         let state = bucket.map(|bucket| bucket as Arc<dyn State>);
         Runner {
             handler: plan.name.clone(),
-            path: plan.module.clone(),
+            origin: plan.module.clone(),
             module: ArcSwap::from_pointee(module),
             not_taken: Mutex::default(),
             facts: Arc::new(Facts::of(plan, state)),
@@ -60,7 +60,14 @@ impl Runner {
         self.module.load().digest.clone()
     }
 
-    /// Why the module file is not taken up; `None`: it is what serves.
+    /// Serves with another module from the next event on.
+    pub fn swap(&self, compiled: &Arc<Compiled>) {
+        let (old, new) = (self.digest(), &compiled.digest);
+        self.module.swap(Arc::new(Module::new(Arc::clone(compiled)))).retire();
+        tracing::info!(handler = %self.handler, %old, %new, "module swapped");
+    }
+
+    /// Why something newer is not taken up; `None`: the newest serves.
     pub fn set_not_taken(&self, why: Option<String>) {
         let since_ms = now_ms();
         *self.not_taken.lock() = why.map(|why| NotTaken { why, since_ms });

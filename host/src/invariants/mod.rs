@@ -25,7 +25,7 @@ const LONG: [&str; 4] = [
 const OF_THEIR_MODULE: [&str; 1] = ["Error"];
 
 /// Files whose code names the NATS client.
-const NATS: [&str; 33] = [
+const NATS: [&str; 34] = [
     "mesh_streams/attempts/mod.rs",
     "broker/batch.rs",
     "broker/connection.rs",
@@ -34,6 +34,7 @@ const NATS: [&str; 33] = [
     "broker/guard.rs",
     "broker/login.rs",
     "broker/mapped.rs",
+    "broker/objects.rs",
     "broker/pull.rs",
     "broker/scan.rs",
     "broker/stored.rs",

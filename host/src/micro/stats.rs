@@ -187,10 +187,12 @@ struct EndpointData {
     why: Option<String>,
     /// Digest of the module.
     module: String,
+    /// Its file, or `registry:NAME`.
+    module_origin: String,
     /// When this host took it up.
     #[schemars(extend("format" = "date-time"))]
     module_since: String,
-    /// Why it serves another module than its file has now; null: it does not.
+    /// Why it serves another module than its file or the registry has now; null: it does not.
     module_not_taken: Option<NotTakenJson>,
     /// What keeps some of its events from going on, by reason.
     hindered: Vec<HindranceJson>,
@@ -223,7 +225,7 @@ struct EndpointData {
     keys_fetched: u64,
 }
 
-/// Why a host serves another module than its file has now.
+/// Why a host serves another module than its file or the registry has now.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct NotTakenJson {
     why: String,
@@ -364,6 +366,7 @@ impl<'a> Endpoint<'a> {
                 since: rfc3339(standing.since_ms),
                 why: standing.why,
                 module: lane.runner.digest().to_string(),
+                module_origin: lane.runner.origin.to_string(),
                 module_since: rfc3339(lane.runner.module.load().since_ms()),
                 module_not_taken: lane.runner.not_taken().map(|not_taken| NotTakenJson {
                     why: not_taken.why.clone(),

@@ -53,6 +53,8 @@ pub enum ModuleFault {
 pub struct Compiled {
     pub hash: ModuleHash,
     pub digest: ModuleDigest,
+    /// The interfaces that it imports.
+    pub imports: Vec<String>,
     pub(crate) pre: EventHandlerPre<Guest>,
     pub(crate) runtime: Runtime,
 }
@@ -167,6 +169,13 @@ impl Library {
         made.await.clone()
     }
 
+    /// What a content was compiled to, if something still has it.
+    pub fn ready(&self, hash: ModuleHash) -> Option<Arc<Compiled>> {
+        let cells = self.cells.lock();
+        let made = cells.get(&hash)?.get()?;
+        made.as_ref().ok().map(Arc::clone)
+    }
+
     /// The one cell of a content. Contents that no handler uses and no task waits for are removed.
     fn cell(&self, hash: ModuleHash) -> Cell {
         let mut cells = self.cells.lock();
@@ -212,11 +221,13 @@ impl Compiled {
                 exports.join(", ")
             }));
         }
+        let imports = ty.imports(&runtime.engine).map(|(name, _)| name.to_owned()).collect();
         let pre = runtime.linker.instantiate_pre(&component).map_err(|e| unlinked(&e))?;
         let pre = EventHandlerPre::new(pre).map_err(|e| ModuleFault::World(chain(&e)))?;
         Ok(Compiled {
             hash,
             digest: hash.into(),
+            imports,
             pre,
             runtime: runtime.clone(),
         })

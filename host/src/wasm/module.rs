@@ -103,6 +103,10 @@ impl Module {
         self.compiled.runtime.room.is_waited_for()
     }
 
+    pub fn compiled(&self) -> Arc<Compiled> {
+        Arc::clone(&self.compiled)
+    }
+
     /// Which content it is.
     pub fn hash(&self) -> ModuleHash {
         self.compiled.hash

@@ -47,6 +47,24 @@ impl ModuleHash {
     pub fn of(bytes: &[u8]) -> ModuleHash {
         ModuleHash(Sha256::digest(bytes).into())
     }
+
+    /// In 64 small hex digits.
+    pub fn hex(self) -> String {
+        self.0.iter().map(|b| format!("{b:02x}")).collect()
+    }
+
+    /// Of 64 small hex digits.
+    pub fn parse(text: &str) -> Option<ModuleHash> {
+        let digits = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
+        if text.len() != 64 || !text.bytes().all(digits) {
+            return None;
+        }
+        let mut hash = [0; 32];
+        for (i, byte) in hash.iter_mut().enumerate() {
+            *byte = u8::from_str_radix(&text[2 * i..2 * i + 2], 16).ok()?;
+        }
+        Some(ModuleHash(hash))
+    }
 }
 
 /// The first 12 hex digits of it: which version a module was, wherever the mesh writes it down.

@@ -206,7 +206,7 @@ fn modules(status: &HandlerStatus, out: &mut Vec<String>) {
     for one in &status.modules_not_taken {
         let (since, why) = (since(one["since"].as_str()), text(&one["why"]));
         out.push(format!(
-            "{name} is served with the module it had{since}; what its file has now is not taken up: {why}"
+            "{name} is served with the module it had{since}; a newer module is not taken up: {why}"
         ));
     }
 }

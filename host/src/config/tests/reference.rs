@@ -190,6 +190,7 @@ fn the_tables_of_the_reference_are_those_of_the_code() {
             "-",
             "log",
             "admin",
+            "modules",
             "spans",
             "nats",
             "streams.*",

@@ -2,15 +2,17 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::{Rehearsal, Rehearsed, unfit};
 use crate::broker::{Connection, Error};
 use crate::dlq::meant::{self, FoundLetters, Selected};
 use crate::mesh_streams::dead_letter::{self, Letter};
+use crate::mesh_streams::modules;
 use crate::plan::{Handler, Plan};
 use crate::wasm::compile::Priority;
 use crate::wasm::engine::{self, Runtime};
-use crate::wasm::library::{self, Library};
+use crate::wasm::library::{self, Compiled, Library};
 use crate::wasm::module::Module;
 
 /// Instances that end while others start.
@@ -79,6 +81,8 @@ pub struct Share {
 pub enum StageError {
     Engine(engine::Error),
     Modules(Vec<library::Error>),
+    /// What the registry has cannot be had.
+    Registry(Error),
 }
 
 /// By handler, its module on trial.
@@ -103,10 +107,7 @@ impl<'a> Stages<'a> {
         let meant: Vec<&Handler> = meant.collect();
         let library = Library::new(runtime);
         let compiled = match module {
-            OnTrial::Configured => {
-                let paths: Vec<&Path> = meant.iter().map(|handler| handler.module.as_path()).collect();
-                library.all(&paths, share.compile).await
-            }
+            OnTrial::Configured => return configured(connection, plan, &meant, &library, share.compile).await,
             OnTrial::File(path) => library.all(&vec![path.as_path(); meant.len()], share.compile).await,
             OnTrial::Given(name, bytes) => {
                 let compiled = library.given(&name, bytes, share.compile).await;
@@ -116,11 +117,15 @@ impl<'a> Stages<'a> {
             }
         };
         let compiled = compiled.map_err(StageError::Modules)?;
+        Ok(Stages::with(connection, meant.into_iter().zip(compiled)))
+    }
+
+    fn with(connection: &Connection, modules: impl Iterator<Item = (&'a Handler, Arc<Compiled>)>) -> Stages<'a> {
         let stage = |(handler, compiled): (&'a Handler, _)| {
             let rehearsal = Rehearsal::new(connection, handler, Module::new(compiled));
             (handler.name.as_str(), rehearsal)
         };
-        Ok(Stages(meant.into_iter().zip(compiled).map(stage).collect()))
+        Stages(modules.map(stage).collect())
     }
 
     /// By handler, the digest of its module.
@@ -147,6 +152,29 @@ impl<'a> Stages<'a> {
         };
         Ok((id, Came::Ran(stage.run(letter).await?)))
     }
+}
+
+/// The modules that the configuration names: files, and what is promoted in the registry.
+async fn configured<'a>(
+    connection: &Connection,
+    plan: &'a Plan,
+    meant: &[&'a Handler],
+    library: &Library,
+    priority: Priority,
+) -> Result<Stages<'a>, StageError> {
+    let with_file = |handler: &&'a Handler| Some((*handler, handler.module.file()?));
+    let files: Vec<(&'a Handler, &Path)> = meant.iter().filter_map(with_file).collect();
+    let paths: Vec<&Path> = files.iter().map(|(_, path)| *path).collect();
+    let compiled = library.all(&paths, priority).await.map_err(StageError::Modules)?;
+    let mut modules: Vec<(&'a Handler, Arc<Compiled>)> =
+        files.into_iter().map(|(handler, _)| handler).zip(compiled).collect();
+    for handler in meant {
+        if let Some(name) = handler.module.registered() {
+            let loaded = modules::first(connection, (plan, library), name, priority).await;
+            modules.push((handler, loaded.map_err(StageError::Registry)?.compiled));
+        }
+    }
+    Ok(Stages::with(connection, modules.into_iter()))
 }
 
 /// What came of one letter.

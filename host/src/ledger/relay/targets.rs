@@ -123,6 +123,7 @@ pub fn refusal(error: Error) -> Refusal {
             Refusal::Target(Manner::Mute, error.to_string())
         }
         error @ (Error::Gone { .. }
+        | Error::NotYet(_)
         | Error::Unauthorized { .. }
         | Error::Unreadable { .. }
         | Error::Connect { .. }

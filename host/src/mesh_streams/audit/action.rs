@@ -46,5 +46,12 @@ actions! {
     OutboxPause = "outbox-pause",
     OutboxResume = "outbox-resume",
     OutboxSkip = "outbox-skip",
+    ModulesPush = "modules-push",
+    ModulesSign = "modules-sign",
+    ModulesPromote = "modules-promote",
+    ModulesRollback = "modules-rollback",
+    ModulesHold = "modules-hold",
+    ModulesResume = "modules-resume",
+    ModulesPrune = "modules-prune",
     Reset = "reset",
 }

@@ -61,6 +61,7 @@ pub async fn run(connection: &Connection, plan: &Plan, args: &Rehearse, stop: &S
     let stages = stages.map_err(|error| match error {
         StageError::Engine(error) => app::Error::Engine(error),
         StageError::Modules(errors) => app::Error::modules(errors, plan),
+        StageError::Registry(error) => app::Error::Broker(error),
     })?;
     stop.heed();
     let mut account = RehearsalAccount::default();

@@ -1,0 +1,237 @@
+//! A version that is promoted in the registry is taken up while its handlers serve: fetched, checked and compiled aside, and then one
+//! pointer moves. One that may not serve, or cannot, leaves the old module where it is.
+//!
+//! The registry is looked at, not watched: one request for all names tells more than a consumer of each host would, and a host that
+//! was cut off needs no other way (0034).
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
+use tokio::time::Instant;
+
+use crate::broker::shared::Shared;
+use crate::broker::{Connection, Error};
+use crate::handler_task::runner::Runner;
+use crate::mesh_streams::modules::{self, LoadError, PromotedRecord};
+use crate::plan::Plan;
+use crate::wasm::compile::Priority;
+use crate::wasm::library::{Compiled, Library};
+
+/// How often the registry is looked at.
+const LOOK: Duration = Duration::from_millis(250);
+/// How many names are asked for at a time, which one request has room for.
+const NAMES_MAX: usize = 256;
+/// How long after a failure a version is tried again that another look may find in order.
+const AGAIN: Duration = Duration::from_secs(5);
+/// How many modules that serve no more stay compiled at most.
+const KEPT_MAX: usize = 16;
+
+/// What follows the registry, and for whom.
+pub struct RegistryFollower {
+    pub plan: Arc<Plan>,
+    pub library: Arc<Library>,
+    pub connections: Arc<Shared>,
+    pub runners: Vec<Arc<Runner>>,
+    /// By name, the revision that was taken in at start.
+    pub revisions: BTreeMap<String, u64>,
+}
+
+/// A name and who serves with it.
+struct Followed {
+    runners: Vec<Arc<Runner>>,
+    /// Of what was looked at last.
+    revision: u64,
+    busy: bool,
+    /// Not looked at before.
+    not_before: Option<Instant>,
+}
+
+/// What came of a new revision.
+struct RevisionRead {
+    revision: u64,
+    came: FoundModule,
+}
+
+enum FoundModule {
+    /// The key was removed.
+    Nothing,
+    Ready(PromotedRecord, Arc<Compiled>),
+    /// `true`: another look may find it in order.
+    Unfit(String, bool),
+}
+
+/// Modules that served lately, so that a rollback needs no compiler.
+struct KeptModules {
+    window: Duration,
+    modules: VecDeque<(Instant, Arc<Compiled>)>,
+}
+
+impl RegistryFollower {
+    /// Follows it, for as long as this is polled.
+    pub async fn run(&self) {
+        let mut followed = self.followed();
+        let names: Vec<&str> = self.plan.registered();
+        let mut kept = KeptModules {
+            window: self.plan.modules.rollback_window,
+            modules: VecDeque::new(),
+        };
+        let mut jobs = FuturesUnordered::new();
+        let mut next = Instant::now();
+        let mut failed: Option<Connection> = None;
+        loop {
+            tokio::select! {
+                Some((name, taken)) = jobs.next() => {
+                    let name: &str = name;
+                    if let Some(one) = followed.get_mut(name) {
+                        one.take(name, taken, &mut kept);
+                    }
+                }
+                () = tokio::time::sleep_until(next) => {
+                    next = Instant::now() + LOOK;
+                    kept.let_go();
+                    let Ok(connection) = self.connections.connection(failed.as_ref()).await else { continue };
+                    failed = None;
+                    for names in names.chunks(NAMES_MAX) {
+                        for (name, revision) in modules::glance(&connection, names).await {
+                            let Some((name, one)) = names.iter().find(|own| **own == name).zip(followed.get_mut(&*name)) else {
+                                continue;
+                            };
+                            if one.is_due(revision) {
+                                one.busy = true;
+                                let connection = connection.clone();
+                                jobs.push(async move { (*name, self.take(&connection, name).await) });
+                            }
+                        }
+                    }
+                    if connection.is_closed() {
+                        failed = Some(connection);
+                    }
+                }
+            }
+        }
+    }
+
+    fn followed(&self) -> BTreeMap<String, Followed> {
+        let mut followed: BTreeMap<String, Followed> = BTreeMap::new();
+        for runner in &self.runners {
+            let Some(name) = runner.origin.registered() else {
+                continue;
+            };
+            let one = followed.entry(name.to_owned()).or_insert_with(|| Followed {
+                runners: Vec::new(),
+                revision: self.revisions.get(name).copied().unwrap_or_default(),
+                busy: false,
+                not_before: None,
+            });
+            one.runners.push(Arc::clone(runner));
+        }
+        followed
+    }
+
+    /// Reads what is promoted now, from the leader, and makes it ready.
+    async fn take(&self, connection: &Connection, name: &str) -> Result<RevisionRead, Error> {
+        let (record, revision) = modules::promoted(connection, name).await?;
+        let Some(record) = record else {
+            return Ok(RevisionRead {
+                revision,
+                came: FoundModule::Nothing,
+            });
+        };
+        let of = (&*self.plan, &*self.library);
+        let loaded = modules::load(connection, of, (name, &record.digest), Priority::Lowest).await;
+        let came = match loaded {
+            Ok(compiled) => FoundModule::Ready(record, compiled),
+            Err(LoadError::Unfit(why)) => FoundModule::Unfit(why, false),
+            Err(LoadError::Refused(why)) => FoundModule::Unfit(why, true),
+            Err(LoadError::Broker(error)) => return Err(error),
+        };
+        Ok(RevisionRead { revision, came })
+    }
+}
+
+impl Followed {
+    /// Whether what a look has found is to be read. A replica that is behind may tell an old revision; what is read decides.
+    fn is_due(&self, revision: u64) -> bool {
+        let now = Instant::now();
+        !self.busy && revision != self.revision && self.not_before.is_none_or(|at| at <= now)
+    }
+
+    fn take(&mut self, name: &str, taken: Result<RevisionRead, Error>, kept: &mut KeptModules) {
+        self.busy = false;
+        let taken = match taken {
+            Ok(taken) => taken,
+            Err(error) => {
+                self.not_before = Some(Instant::now() + AGAIN);
+                if !error.passes() {
+                    self.not_taken(name, &error.to_string());
+                }
+                return;
+            }
+        };
+        let again = matches!(taken.came, FoundModule::Unfit(_, true));
+        self.not_before = again.then(|| Instant::now() + AGAIN);
+        if !again {
+            self.revision = taken.revision;
+        }
+        match taken.came {
+            FoundModule::Nothing => self.not_taken(name, "what is promoted was removed from the registry"),
+            FoundModule::Unfit(why, _) => self.not_taken(name, &why),
+            FoundModule::Ready(record, compiled) => {
+                for runner in &self.runners {
+                    runner.set_not_taken(None);
+                    let old = runner.module.load().compiled();
+                    if old.hash != compiled.hash {
+                        kept.keep(old);
+                        runner.swap(&compiled);
+                    }
+                }
+                tracing::debug!(
+                    name,
+                    by = record.by,
+                    at = record.at,
+                    act = record.act.word(),
+                    "taken in from the registry"
+                );
+            }
+        }
+    }
+
+    fn not_taken(&self, name: &str, why: &str) {
+        let Some(first) = self.runners.first() else { return };
+        let handlers: Vec<&str> = self.runners.iter().map(|runner| runner.handler.as_str()).collect();
+        // Told once, however often it is tried.
+        if first.not_taken().is_none_or(|before| before.why != why) {
+            tracing::error!(handler = %handlers.join(","), name, error = why, serving = %first.digest(),
+                "what the registry has cannot serve; the old module continues to serve");
+            self.runners
+                .iter()
+                .for_each(|runner| runner.set_not_taken(Some(why.to_owned())));
+        }
+    }
+}
+
+impl KeptModules {
+    fn keep(&mut self, module: Arc<Compiled>) {
+        if self.window.is_zero() {
+            return;
+        }
+        self.modules.retain(|(_, other)| other.hash != module.hash);
+        self.modules.push_back((Instant::now(), module));
+        if self.modules.len() > KEPT_MAX {
+            self.modules.pop_front();
+        }
+    }
+
+    fn let_go(&mut self) {
+        while self
+            .modules
+            .front()
+            .is_some_and(|(since, _)| since.elapsed() >= self.window)
+        {
+            self.modules.pop_front();
+        }
+    }
+}
