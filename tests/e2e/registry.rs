@@ -94,7 +94,10 @@ async fn what_is_promoted_serves_and_a_rollback_returns_to_what_served_before() 
     let (status, back, error) = change(&mesh, &["rollback", "probe", "--note", "it is slow"]).await;
     assert_eq!((status.code(), &back["digest"]), (Some(0), &json!(first)), "{error}");
     assert_eq!(version(&mesh, 2).await, "1");
-    // A second rollback goes on to what served before that, which is the second version.
+    // Nothing has served before that: the version that was left is not returned to.
+    let (status, _, error) = change(&mesh, &["rollback", "probe"]).await;
+    assert_eq!(status.code(), Some(1));
+    assert!(error.contains("no earlier version of probe has served"), "{error}");
     let history = mesh.jetmesh_ok(&["modules", "history", "probe", "--json"]).await;
     let told: Vec<Value> = history
         .lines()

@@ -10,7 +10,7 @@ use crate::event::clock::now_ms;
 use crate::event::rfc3339;
 use crate::failpoint;
 use crate::mesh_streams::audit::AuditEnd;
-use crate::mesh_streams::modules::{self, ModuleAct, ModuleHold, ModuleVersion, PromotedRecord};
+use crate::mesh_streams::modules::{self, ModuleAct, ModuleHold, ModuleVersion, Promoted, PromotedRecord};
 use crate::plan::Plan;
 
 /// What shall become of a name.
@@ -131,6 +131,18 @@ fn faster(name: &str, now: Option<&PromotedRecord>, revision: u64) -> Error {
     ))
 }
 
+/// What served before the present version was promoted, the newest first: not what it was rolled back from.
+fn before<'a>(history: &'a [Promoted], now: Option<&'a PromotedRecord>) -> impl Iterator<Item = &'a str> {
+    let present = now.map(|now| now.digest.as_str());
+    let promoted =
+        |one: &&Promoted| one.record.act == ModuleAct::Promoted && Some(one.record.digest.as_str()) == present;
+    let later = history.iter().take_while(|one| !promoted(one)).count();
+    // Its promotion may be older than all that is kept.
+    let later = if later == history.len() { 0 } else { later };
+    let digests = history[later..].iter().map(|one| one.record.digest.as_str());
+    digests.filter(move |digest| Some(*digest) != present)
+}
+
 type NextPromoted = (PromotedRecord, Option<ModuleVersion>);
 
 fn record(version: &ModuleVersion, act: ModuleAct, order: &ChangeOrder) -> PromotedRecord {
@@ -206,8 +218,7 @@ async fn back(
             version
         }
         None => {
-            let present = now.map(|now| now.digest.as_str());
-            let earlier = served.into_iter().filter(|digest| Some(*digest) != present);
+            let earlier = before(&history, now);
             let fit = |version: &&ModuleVersion| unfit(plan, name, version).is_none();
             earlier.filter_map(there).find(fit).ok_or_else(|| {
                 Error::Person(format!(
@@ -260,4 +271,45 @@ async fn held(
         _ => None,
     };
     Ok((next, version))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rollback_after_a_rollback_goes_further_back_and_not_to_what_was_bad() {
+        let one = |digest: &str, act: ModuleAct| Promoted {
+            record: PromotedRecord {
+                digest: digest.to_owned(),
+                act,
+                by: String::new(),
+                at: String::new(),
+                note: None,
+                hold: None,
+            },
+            revision: 0,
+        };
+        let (promoted, back) = (ModuleAct::Promoted, ModuleAct::RolledBack);
+        let goes = |history: &[Promoted]| {
+            before(history, history.first().map(|one| &one.record))
+                .next()
+                .map(str::to_owned)
+        };
+        let mut history = vec![one("c", promoted), one("b", promoted), one("a", promoted)];
+        assert_eq!(goes(&history).as_deref(), Some("b"));
+        history.insert(0, one("b", back));
+        history.insert(0, one("b", ModuleAct::Held));
+        assert_eq!(goes(&history).as_deref(), Some("a"));
+        history.insert(0, one("a", back));
+        assert_eq!(goes(&history), None, "nothing served before it");
+        // It is promoted again: what it was promoted over served before it.
+        history.insert(0, one("c", promoted));
+        assert_eq!(goes(&history).as_deref(), Some("a"));
+        assert_eq!(
+            goes(&[one("a", back), one("b", promoted)]).as_deref(),
+            Some("b"),
+            "its promotion is forgotten"
+        );
+    }
 }
