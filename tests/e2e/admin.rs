@@ -81,7 +81,9 @@ async fn a_host_is_alive_from_its_start_to_its_end_and_ready_while_its_handlers_
     // It waits for NATS.
     eventually("what the start waits for", SOON, async || {
         let waits = until(address, "/readyz", 503).await.json();
-        (waits["reasons"][0]["why"] == "it waits for NATS, or prepares its streams").then_some(())
+        (waits["reasons"][0]["why"]
+            == "it waits for NATS, prepares its streams, or waits for the first version of a module in the registry")
+            .then_some(())
     })
     .await;
     assert_eq!(alive().await.json(), json!({ "ok": true, "reasons": [] }));

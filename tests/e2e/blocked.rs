@@ -8,9 +8,10 @@ use futures_util::{FutureExt, StreamExt};
 use serde_json::{Value, json};
 
 use crate::mesh::{Config, Found, Mesh, PATIENT, says};
+use crate::metrics;
 use crate::support::server::{Options, round_trip};
 use crate::support::wait::SOON;
-use crate::support::{NatsServer, Signal, eventually, modules};
+use crate::support::{NatsServer, Signal, eventually, http, modules};
 
 fn probe() -> Config {
     let lines = "bucket = \"probe\"\npublish = [\"events.>\", \"full.>\", \"nowhere.>\"]";
@@ -186,6 +187,57 @@ async fn a_full_target_stops_nothing_else_and_its_events_become_letters_once() {
 }
 
 #[tokio::test]
+async fn events_that_a_full_target_refused_are_counted_and_the_status_names_it_until_it_has_room() {
+    let mesh = Mesh::new(probe()).await;
+    let config = full(&mesh, 5).await;
+    let host = mesh.host(&[("JETMESH_ADMIN__LISTEN", "127.0.0.1:0")]).await;
+    let address = host.wait_for_line(says(&["the admin address answers"]), SOON).await;
+    let address = http::address(&address);
+    mesh.order(json!([
+        emit("full.a", 1),
+        emit("full.b", 2),
+        emit("full.c", 3),
+        emit("full.d", 4)
+    ]))
+    .await;
+    let near = eventually("the status to warn", SOON, async || {
+        let (status, text, _) = mesh.jetmesh(&["status"]).await;
+        text.contains("may hold 5 messages and holds 4")
+            .then_some((status, text))
+    });
+    let (status, text) = near.await;
+    assert_eq!(status.code(), Some(0), "{text}");
+    let later = json!({ "op": "emit_later", "subject": "full.later", "payload": 5, "after_ms": 100 });
+    mesh.order(json!([emit("full.e", 5), emit("full.f", 6), emit("full.g", 7), later]))
+        .await;
+    wait_undeliverable(&mesh, 3).await;
+    let text = metrics::plain(address).await;
+    assert_eq!(
+        metrics::value(&text, "jetmesh_undeliverable_total{ledger=\"probe\"}"),
+        Some(3.0),
+        "{text}"
+    );
+    assert_eq!(
+        metrics::value(&text, "jetmesh_relay_blocked_targets{ledger=\"probe\"}"),
+        Some(1.0)
+    );
+    // Nothing waits any more, and the next event would be refused all the same.
+    let (status, text, _) = mesh.jetmesh(&["status"]).await;
+    assert_eq!(status.code(), Some(6), "{text}");
+    assert!(text.contains("may hold 5 messages and holds 5"), "{text}");
+    let open = stream::Config {
+        max_messages: -1,
+        ..config
+    };
+    mesh.js.update_stream(open).await.expect("the stream takes more");
+    eventually("the status to find room", SOON, async || {
+        let (status, _, _) = mesh.jetmesh(&["status"]).await;
+        (status.code() == Some(0)).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn what_waits_for_a_full_target_is_published_when_it_takes_events_again() {
     let mesh = Mesh::new(probe()).await;
     let config = full(&mesh, 1).await;
@@ -356,9 +408,9 @@ async fn neighbours_of_a_full_target_are_as_fast_as_without_it() {
         took_at(&with, 50),
         took_at(&with, 99)
     );
-    // A tenth of a second for the noise of a busy machine: a relay that breaks off costs half a second at least.
-    assert!(took_at(&with, 50) <= 2 * p50 + 20, "{told}");
-    assert!(took_at(&with, 99) <= 2 * p99 + 100, "{told}");
+    // A relay that breaks off costs everything half a second at least, again and again. A busy machine costs a few of them that much.
+    assert!(took_at(&with, 50) <= 2 * p50 + 100, "{told}");
+    assert!(took_at(&with, 90) <= 2 * took_at(&without, 90) + 400, "{told}");
     eprintln!("{told}");
 }
 

@@ -98,7 +98,7 @@ const LEDGER: &[&str] = &["ledger"];
 const OUTBOX: &[&str] = &["outbox"];
 
 #[rustfmt::skip]
-pub static FAMILIES: [Family; 54] = [
+pub static FAMILIES: [Family; 55] = [
     Family::new("jetmesh_build_info", G, &["version"], "1; the version of the host.",
         |_, out| out.add(&[env!("CARGO_PKG_VERSION")], 1)),
     Family::new("jetmesh_handler_serving", G, HANDLER, "1 while the handler takes events on this host, else 0.",
@@ -170,8 +170,10 @@ pub static FAMILIES: [Family; 54] = [
         |scrape, out| relays(scrape, |ledger, now| out.add(&[ledger], now.unconfirmed))),
     Family::new("jetmesh_relay_oldest_seconds", G, LEDGER, "Age of the oldest of them; 0 if there is none.",
         |scrape, out| relays(scrape, |ledger, now| out.add(&[ledger], age(scrape, now.oldest_ms)))).in_unit("seconds"),
-    Family::new("jetmesh_relay_blocked_targets", G, LEDGER, "Targets that accept nothing for now.",
-        |scrape, out| relays(scrape, |ledger, now| out.add(&[ledger], now.blocked.len()))),
+    Family::new("jetmesh_relay_blocked_targets", G, LEDGER, "Targets that accept nothing: something waits for them, or they refused something within the last minute.",
+        |scrape, out| relays(scrape, |ledger, now| out.add(&[ledger], now.blocked_now(scrape.now_ms)))),
+    Family::new("jetmesh_undeliverable", C, LEDGER, "Emitted events that this host has made dead letters, because their targets refused them.",
+        undeliverable),
     Family::new("jetmesh_relay_failing", G, LEDGER, "1 while the relay is broken off by an error and tries again, else 0.",
         |scrape, out| relays(scrape, |ledger, now| out.add(&[ledger], u8::from(now.error.is_some())))),
     Family::new("jetmesh_relay_seconds", H, LEDGER, "Time from the commit of consequences to their publication; those of one group are counted together.", relayed).in_unit("seconds"),
@@ -315,6 +317,12 @@ fn buckets<'a>(scrape: &Scrape<'a>, mut each: impl FnMut(&'a Bucket)) {
 fn relays(scrape: &Scrape<'_>, mut each: impl FnMut(&str, &Snapshot)) {
     for relay in scrape.host.into_iter().flat_map(|host| &host.relays) {
         each(relay.ledger(), &relay.snapshot());
+    }
+}
+
+fn undeliverable(scrape: &Scrape<'_>, out: &mut Samples<'_>) {
+    for relay in scrape.host.into_iter().flat_map(|host| &host.relays) {
+        out.add(&[relay.ledger()], relay.undeliverable());
     }
 }
 

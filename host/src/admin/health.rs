@@ -55,7 +55,9 @@ pub fn ready(admin: &Admin) -> Health {
     }
     match admin.stage() {
         Stage::Compiling => Health::not_yet("its modules are being compiled"),
-        Stage::Connecting => Health::not_yet("it waits for NATS, or prepares its streams"),
+        Stage::Connecting => Health::not_yet(
+            "it waits for NATS, prepares its streams, or waits for the first version of a module in the registry",
+        ),
         Stage::Running(host) => Health::of(host.lanes.iter().filter_map(|lane| unserved(lane)).collect()),
     }
 }

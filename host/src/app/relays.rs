@@ -50,8 +50,10 @@ pub fn start(
         });
     }
     // An event that this host leaves is delivered to another one, and still published once.
-    let whole = Arc::clone(plan);
-    drain.spawn_until("due events", move || due::run(Arc::clone(&whole), timers.clone()));
+    let (whole, relays) = (Arc::clone(plan), states.clone());
+    drain.spawn_until("due events", move || {
+        due::run(Arc::clone(&whole), timers.clone(), relays.clone())
+    });
     states
 }
 

@@ -25,6 +25,7 @@ mod rights;
 mod targets;
 
 pub use rights::{apart, may_publish};
+pub use targets::room;
 
 /// What was found.
 #[derive(Debug, Default)]

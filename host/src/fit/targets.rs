@@ -1,5 +1,7 @@
 //! Whether what handlers and schedules may publish goes anywhere, and is taken there.
 
+use std::collections::BTreeSet;
+
 use super::Fit;
 use crate::broker::{self, Connection, StreamInfo};
 use crate::event::subject::overlap;
@@ -48,6 +50,24 @@ pub async fn look(
         }
     }
     Ok(())
+}
+
+/// How the streams stand that handlers publish into: `problems` names those that take nothing, `warnings` those that are nearly full. A stream
+/// that is not there is none of them.
+pub async fn room(connection: &Connection, plan: &Plan) -> Result<Fit, broker::Error> {
+    let mut fit = Fit::default();
+    let mut looked = BTreeSet::new();
+    for handler in &plan.handlers {
+        let who = format!("handler {}", handler.name);
+        for subject in handler.publish.iter().filter(|subject| looked.insert(subject.as_str())) {
+            for stream in connection.streams_of(subject).await? {
+                if let Some(info) = connection.stream(&stream).await? {
+                    takes(&who, subject, &stream, &info, &mut fit);
+                }
+            }
+        }
+    }
+    Ok(fit)
 }
 
 /// Some subject of a pattern.

@@ -353,6 +353,6 @@ fn text(value: &Value) -> String {
 fn since(at: Option<&str>) -> String {
     let at = at.and_then(parse_rfc3339);
     at.map_or_else(String::new, |at| {
-        format!(" (for {})", span(now_ms().saturating_sub(at)))
+        format!(" (for {} so far)", span(now_ms().saturating_sub(at)))
     })
 }

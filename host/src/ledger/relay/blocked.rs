@@ -309,6 +309,7 @@ impl Blocked {
             target: name.clone(),
             why: target.why.clone(),
             since_ms: target.since_ms,
+            refused_ms: now_ms().saturating_sub(u64::try_from(target.last.elapsed().as_millis()).unwrap_or(u64::MAX)),
             waiting: target.line.len(),
             letters: target.letters,
         });

@@ -18,11 +18,13 @@ use tokio::time::Instant;
 
 use crate::broker::connection::redial_delay;
 use crate::broker::consumer::{META_MESH, nak, nanos};
+use crate::broker::kv::kv_stream;
 use crate::broker::provision::{DELAYED, restore};
 use crate::broker::pull::{Inlet, Pulled};
 use crate::broker::{self, Connection, Error};
 use crate::event::{DeliveryInfo, Headers, MESSAGE_ID, header, headers_of, writable};
 use crate::failpoint;
+use crate::ledger::relay::RelayState;
 use crate::ledger::relay::blocked::Manner;
 use crate::ledger::relay::lookback::holds;
 use crate::ledger::relay::targets::{Refusal, Targets, refusal};
@@ -81,10 +83,10 @@ pub struct TimerRoutes {
 ///
 /// # Cancel safety
 /// What is dropped half-way is delivered again, here or elsewhere, and published once.
-pub async fn run(plan: Arc<Plan>, timers: TimerRoutes) {
+pub async fn run(plan: Arc<Plan>, timers: TimerRoutes, relays: Vec<Arc<RelayState>>) {
     let mut attempt = 0;
     loop {
-        let Err(error) = serve(&plan, &timers, &mut attempt).await;
+        let Err(error) = serve(&plan, (&timers, &relays), &mut attempt).await;
         attempt += 1;
         if !error.passes() || attempt == 5 {
             trouble!(Weight::Person, "", error, { %error }, "delayed events that are due cannot be published");
@@ -93,7 +95,11 @@ pub async fn run(plan: Arc<Plan>, timers: TimerRoutes) {
     }
 }
 
-async fn serve(plan: &Plan, timers: &TimerRoutes, attempt: &mut u32) -> Result<std::convert::Infallible, Error> {
+async fn serve(
+    plan: &Plan,
+    (timers, relays): (&TimerRoutes, &[Arc<RelayState>]),
+    attempt: &mut u32,
+) -> Result<std::convert::Infallible, Error> {
     let nats = &plan.nats;
     let connection = broker::open_guarded(nats, "jetmesh due").await?;
     restore(&connection, plan, DELAYED).await?;
@@ -115,6 +121,7 @@ async fn serve(plan: &Plan, timers: &TimerRoutes, attempt: &mut u32) -> Result<s
         nats: nats.clone(),
         connection: connection.clone(),
         timers: timers.clone(),
+        relays: relays.to_vec(),
         targets: Mutex::default(),
         mute: Mutex::default(),
     };
@@ -163,6 +170,8 @@ struct Carrier {
     nats: Nats,
     connection: Connection,
     timers: TimerRoutes,
+    /// They count what becomes a dead letter here.
+    relays: Vec<Arc<RelayState>>,
     targets: Mutex<Targets>,
     /// Targets that did not answer, and when: nothing else waits there meanwhile, so that what is for others has room.
     mute: Mutex<HashMap<Arc<str>, Instant>>,
@@ -344,9 +353,12 @@ impl Carrier {
         );
         let ledger = ledger.unwrap_or(DELAYED);
         let (letter, headers) = dead_letter::undeliverable(ledger, id, to, event, why);
-        dead_letter::store(&self.connection, &letter, &headers, payload)
-            .await
-            .map(|_| ())
+        dead_letter::store(&self.connection, &letter, &headers, payload).await?;
+        let of_ledger = self.relays.iter().find(|relay| kv_stream(relay.ledger()) == ledger);
+        if let Some(relay) = of_ledger {
+            relay.count_undeliverable();
+        }
+        Ok(())
     }
 
     async fn answer(&self, reply: Subject, answer: &str) -> Result<(), Error> {

@@ -50,8 +50,10 @@ pub enum What {
     Event(String),
     /// An event that is handed to the server until it is due.
     Delayed,
-    /// A dead letter; also that of an event whose target refuses it.
+    /// A dead letter.
     Letter,
+    /// That of an event whose target refuses it.
+    Undeliverable,
     /// The settled message of one.
     Settled,
 }

@@ -58,7 +58,8 @@ impl Relay {
                 }
                 let payload = self.payload(task.entry, body).await?;
                 failpoint::point("before-letter");
-                self.store(task, subject.into_owned(), headers, payload).await
+                self.store(task, What::Letter, subject.into_owned(), headers, payload)
+                    .await
             }
             Consequence::Settle {
                 subject,
@@ -192,13 +193,20 @@ impl Relay {
         payload: Bytes,
     ) -> Result<(), Error> {
         let (subject, headers) = dead_letter::undeliverable(&self.stream, id, to, headers, why);
-        self.store(task, subject, headers, payload).await
+        self.store(task, What::Undeliverable, subject, headers, payload).await
     }
 
     /// Stores a letter, without waiting: nothing happens if its subject is taken.
-    async fn store(&mut self, task: Task, subject: String, headers: Headers, payload: Bytes) -> Result<(), Error> {
+    async fn store(
+        &mut self,
+        task: Task,
+        what: What,
+        subject: String,
+        headers: Headers,
+        payload: Bytes,
+    ) -> Result<(), Error> {
         self.make_room().await?;
-        let cargo = task.cargo(What::Letter, subject.clone(), Some(DEAD.into()));
+        let cargo = task.cargo(what, subject.clone(), Some(DEAD.into()));
         let headers = dead_letter::storable(&headers, &self.connection);
         if dead_letter::fits(&self.connection, &headers, &payload) {
             let mut map = writable(&headers);

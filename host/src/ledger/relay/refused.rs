@@ -23,9 +23,14 @@ impl Relay {
     pub fn answered(&mut self, answered: Answered) -> Result<(), Error> {
         let Answered { cargo, answer } = answered;
         // Stored upon nothing: something that is there is as good.
-        let there = matches!(cargo.what, What::Letter | What::Delayed);
+        let there = matches!(cargo.what, What::Letter | What::Undeliverable | What::Delayed);
         match answer {
-            Ok(()) => self.taken(cargo),
+            Ok(()) => {
+                if matches!(cargo.what, What::Undeliverable) {
+                    self.state.count_undeliverable();
+                }
+                self.taken(cargo);
+            }
             Err(error) if there && error.code() == Some(Code::STREAM_WRONG_LAST_SEQUENCE) => self.taken(cargo),
             Err(_) if failpoint::planted().is(Mistake::BlockedIsPublished) => self.taken(cargo),
             Err(error) => return self.refused(cargo, error),
@@ -43,7 +48,7 @@ impl Relay {
                 failpoint::point("relay-confirmed");
             }
             What::Delayed => failpoint::point("event-scheduled"),
-            What::Letter => failpoint::point("letter-stored"),
+            What::Letter | What::Undeliverable => failpoint::point("letter-stored"),
             What::Settled => {}
         }
         if self.blocked.has_targets() {

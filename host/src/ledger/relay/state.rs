@@ -1,6 +1,8 @@
 //! The state of a ledger's relay on this host, for output (`micro`, `status`, metrics). The relay writes it; others take
 //! snapshots.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::event::clock::now_ms;
@@ -16,6 +18,8 @@ pub struct RelayState {
     now: Mutex<Snapshot>,
     /// How long consequences took from their commit to their publication, in nanoseconds.
     pub published: Histogram,
+    /// Events that this host has made dead letters because their targets refuse them.
+    undeliverable: AtomicU64,
 }
 
 /// How it stood at a moment. Times are milliseconds since the Unix epoch, by this host's clock unless they say otherwise.
@@ -70,10 +74,25 @@ pub struct BlockedTarget {
     pub target: String,
     pub why: String,
     pub since_ms: u64,
+    /// When it refused something last, by the server's clock.
+    pub refused_ms: u64,
     /// How many events, letters or delayed events wait for it; 0: whether it takes something shows when something comes.
     pub waiting: usize,
     /// How many events have become dead letters since it takes nothing.
     pub letters: u64,
+}
+
+/// For how long a refusal says how a target stands, if nothing else comes for it.
+const REFUSAL_COUNTS_MS: u64 = 60_000;
+
+impl Snapshot {
+    /// Targets that take nothing: something waits for them, or they have refused something within the last minute. Of the others it is
+    /// not known any more.
+    pub fn blocked_now(&self, now_ms: u64) -> usize {
+        let counts =
+            |one: &&BlockedTarget| one.waiting > 0 || now_ms.saturating_sub(one.refused_ms) < REFUSAL_COUNTS_MS;
+        self.blocked.iter().filter(counts).count()
+    }
 }
 
 impl RelayState {
@@ -86,12 +105,22 @@ impl RelayState {
             ledger: ledger.to_owned(),
             now: Mutex::new(now),
             published: Histogram::times(),
+            undeliverable: AtomicU64::new(0),
         }
     }
 
     /// The bucket that the ledger is of.
     pub fn ledger(&self) -> &str {
         &self.ledger
+    }
+
+    /// An event has become a dead letter because its target refuses it.
+    pub fn count_undeliverable(&self) {
+        self.undeliverable.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub fn undeliverable(&self) -> u64 {
+        self.undeliverable.load(Ordering::Relaxed)
     }
 
     pub fn snapshot(&self) -> Snapshot {

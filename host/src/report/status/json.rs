@@ -50,7 +50,7 @@ pub struct UnknownJson {
     pub why: String,
 }
 
-/// A field of the status. `limits`: which limits are nearly reached.
+/// A field of the status. `limits`: which limits are nearly reached. `targets`: whether the streams that handlers publish into have room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 pub enum UnknownField {
     #[serde(rename = "hosts")]
@@ -71,6 +71,8 @@ pub enum UnknownField {
     Orphans,
     #[serde(rename = "limits")]
     Limits,
+    #[serde(rename = "targets")]
+    Targets,
 }
 
 impl UnknownField {
@@ -85,6 +87,7 @@ impl UnknownField {
             UnknownField::Redrives => "how redrives stand",
             UnknownField::Orphans => "which consumers have no handler",
             UnknownField::Limits => "which limits are nearly reached",
+            UnknownField::Targets => "whether the streams that handlers publish into have room",
         }
     }
 

@@ -25,6 +25,7 @@ use crate::dlq::select::{self, Unread};
 use crate::dlq::{Filter, retention};
 use crate::event::clock::now_ms;
 use crate::event::{EventId, rfc3339};
+use crate::fit;
 use crate::mesh_streams::attempts;
 use crate::mesh_streams::delayed;
 use crate::mesh_streams::pauses::{self, Pauses};
@@ -75,6 +76,12 @@ pub async fn look_with(
     let handlers = handlers(connection, plan, &known, told).await;
     let near = remarks.known(UnknownField::Limits, limits::near(connection, plan).await);
     remarks.warnings.extend(near.into_iter().flatten());
+    let targets = remarks.known(UnknownField::Targets, fit::room(connection, plan).await);
+    let takes = targets.as_ref().is_some_and(|targets| targets.problems.is_empty());
+    let targets = targets
+        .into_iter()
+        .flat_map(|targets| targets.problems.into_iter().chain(targets.warnings));
+    remarks.warnings.extend(targets);
     let orphans = orphans_without_host(connection, plan, hosts.as_deref(), &mut remarks).await;
     let mut outboxes = Vec::new();
     for one in &plan.outboxes {
@@ -93,6 +100,7 @@ pub async fn look_with(
         && delayed.as_ref().is_some_and(|delayed| delayed.late_since.is_none())
         && none(&schedules, |one| one.state == ScheduleStanding::Late)
         && none(&redrives, |one| one.state == RedriveStanding::Late)
+        && takes
         && handlers.iter().all(|handler| handler.state.serves())
         && ledgers.iter().all(works)
         && outboxes.iter().all(OutboxStatus::serves);
