@@ -2,12 +2,13 @@
 
 use std::io::Write as _;
 
+use async_nats::jetstream::stream::RetentionPolicy;
 use serde_json::{Value, json};
 
-use crate::mesh::{Config, Mesh};
+use crate::mesh::{Config, Mesh, PATIENT};
 use crate::schemas::assert_fits;
-use crate::support::cli;
 use crate::support::server::Options;
+use crate::support::{cli, eventually, modules};
 
 /// A probe that gives an event up at its first failure, and stores what follows for each event it has done.
 fn config() -> Config {
@@ -134,6 +135,11 @@ async fn a_corrected_payload_is_replayed_as_the_same_event_and_every_version_and
     assert!(
         traced.contains("its payload was edited at ") && traced.contains("the shop sent no quantity"),
         "the payload of the stream is not what was done: {traced}"
+    );
+    assert_eq!(
+        traced.matches("its payload was edited at ").count(),
+        2,
+        "each edit is told: {traced}"
     );
     let traced = mesh.jetmesh_ok(&["trace", id, "--json"]).await;
     let traced: Value = serde_json::from_str(&traced).expect("JSON");
@@ -324,4 +330,43 @@ async fn a_note_on_a_group_is_seen_by_everybody_who_looks_at_it_until_it_is_remo
     let (status, said, stderr) = note(&[]).await;
     assert!(status.success() && said.ends_with("has no note\n"), "{said}{stderr}");
     assert_eq!(groups().await["note"], Value::Null);
+}
+
+#[tokio::test]
+async fn the_edit_of_an_event_that_no_stream_took_is_told_by_its_trace_before_and_after_its_replay() {
+    let lines = "bucket = \"probe\"\npublish = [\"events.>\", \"nowhere.>\"]";
+    let (mesh, _host) = Mesh::start(Config::new().handler("probe", &modules::handler("probe"), lines)).await;
+    let emit = |subject: &str| json!({ "op": "emit", "subject": subject, "payload": 1 });
+    let order = mesh.order(json!([emit("nowhere.a"), emit("nowhere.b")])).await;
+    let letters = eventually("undeliverable letters", PATIENT, async || {
+        let letters = mesh.letters().await;
+        (letters.len() == 2).then_some(letters)
+    })
+    .await;
+    let file = mesh.dir.path().join("payload");
+    std::fs::write(&file, "2").expect("the test's folder is writable");
+    let payload = file.to_str().expect("UTF-8");
+    mesh.jetmesh_ok(&[
+        "dlq",
+        "edit",
+        letters[0].letter_id(),
+        "--payload",
+        payload,
+        "--reason",
+        "one too few",
+    ])
+    .await;
+    let traced = async || mesh.jetmesh_ok(&["trace", &format!("ORDERS:{order}")]).await;
+    let before = traced().await;
+    assert_eq!(before.matches("one too few").count(), 1, "{before}");
+    mesh.add_stream("NOWHERE", &["nowhere.>"], RetentionPolicy::Limits)
+        .await;
+    mesh.jetmesh_ok(&["dlq", "replay", "--all", "--yes"]).await;
+    let there = mesh.messages("NOWHERE", ">").await;
+    assert_eq!(there.len(), 2);
+    let after = traced().await;
+    assert_eq!(after.matches("one too few").count(), 1, "{after}");
+    let json = mesh.jetmesh_ok(&["trace", &format!("ORDERS:{order}"), "--json"]).await;
+    let json: Value = serde_json::from_str(&json).expect("JSON");
+    assert_fits(&mesh, "trace", &json.to_string()).await;
 }

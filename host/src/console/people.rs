@@ -44,7 +44,13 @@ pub async fn note(session: &ViewerSession, order: NoteOrdered) -> Result<Value, 
     let mut words = vec!["dlq", "note", &order.group];
     words.extend(ordered.text.as_deref());
     let same = command(&words, &[("--owner", ordered.owner.as_deref())]);
-    let intent = intent(AuditAction::DlqNote, &[&order.group], ordered.told(), None, Some(same));
+    let intent = intent(
+        AuditAction::DlqNote,
+        &[&order.group],
+        format!("group {}: {}", order.group, ordered.told()),
+        None,
+        Some(same),
+    );
     let act = note::write(&connection, &order.group, &ordered);
     let note = actor(session, &connection)
         .acts(intent, act, |_| AuditEnd::done(&[]))

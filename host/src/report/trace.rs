@@ -77,8 +77,8 @@ struct PartJson<'a> {
     before_resets: Vec<BeforeResetJson<'a>>,
     /// What it has emitted for the event.
     follows: Vec<FollowJson<'a>>,
-    /// The last edit of the payload that a replay gives it; null: the payload is the event's own.
-    edited: Option<&'a LetterEdit>,
+    /// The edits of its dead letter's payload, oldest first; a replay gives it the last one. None: the payload is the event's own.
+    edits: &'a [LetterEdit],
     /// Why some events of the handler cannot continue, as its hosts report it; empty if this event waits for no host.
     #[schemars(with = "Vec<HindranceJson>")]
     hindered: &'a [Value],
@@ -253,7 +253,7 @@ impl<'a> From<&'a Part> for PartJson<'a> {
             stand,
             before_resets: part.before_resets.iter().map(BeforeResetJson::from).collect(),
             follows: part.follows.iter().map(FollowJson::from).collect(),
-            edited: part.edited.as_ref(),
+            edits: &part.edits,
             hindered: &part.hindered,
             paused: part.paused.as_ref(),
             note: part.note,

@@ -15,7 +15,7 @@ use crate::ledger::core::entry::{Consequence, DecisionKind};
 use crate::ledger::identity::EVENT_ID;
 use crate::ledger::relay::CONSUMER;
 use crate::ledger::store::keys;
-use crate::mesh_streams::dead_letter;
+use crate::mesh_streams::dead_letter::{self, LetterEdit};
 use crate::mesh_streams::delayed::{self, TIMER_KEY, TIMER_SUBJECT};
 use crate::plan::Handler;
 
@@ -26,6 +26,8 @@ pub struct Follow {
     pub id: String,
     pub subject: String,
     pub whereabouts: Whereabouts,
+    /// The edits of its dead letter's payload, oldest first, if its stream has refused it.
+    pub edits: Vec<LetterEdit>,
 }
 
 #[derive(Debug)]
@@ -99,19 +101,36 @@ impl<'a> Tracer<'a> {
             return self.by_cause(handler, event, since_ms, part, depth).await;
         };
         let wanted: Vec<Wanted> = consequences.into_iter().filter_map(Wanted::of).collect();
+        let mut edits = match wanted.is_empty() {
+            true => BTreeMap::new(),
+            false => self.edits_of_emitted(ledger, handler, event).await?,
+        };
         let (mut found, extent) = self.published(&wanted, since_ms).await?;
         for wanted in wanted {
             let whereabouts = match found.remove(&wanted.id) {
                 Some((stream, sequence)) => self.published_at(&stream, sequence, depth).await?,
                 None => self.elsewhere(&wanted, ledger, (since_ms, extent), depth).await?,
             };
+            let letter = dead_letter::undeliverable_subject(&kv_stream(ledger), &wanted.id);
             part.follows.push(Follow {
                 id: wanted.id,
                 subject: wanted.subject,
                 whereabouts,
+                edits: edits.remove(&letter).unwrap_or_default(),
             });
         }
         Ok(())
+    }
+
+    /// By the subject of the letter: the edits of events that this one has emitted and that were refused. One request, because hardly any is.
+    async fn edits_of_emitted(
+        &self,
+        ledger: &str,
+        handler: &Handler,
+        event: &EventId,
+    ) -> Result<BTreeMap<String, Vec<LetterEdit>>, Error> {
+        let letters = dead_letter::undeliverable_letters(&kv_stream(ledger), &handler.name, event);
+        dead_letter::edits_of(&self.reading.connection, &letters).await
     }
 
     async fn published_at(&mut self, stream: &str, sequence: u64, depth: u32) -> Result<Whereabouts, Error> {
@@ -290,6 +309,7 @@ impl<'a> Tracer<'a> {
                 id,
                 subject,
                 whereabouts,
+                edits: Vec::new(),
             });
         }
         Ok(())

@@ -82,8 +82,8 @@ pub struct Part {
     /// What it had decided before it was reset, the oldest first.
     pub before_resets: Vec<BeforeReset>,
     pub follows: Vec<Follow>,
-    /// The last edit of the payload that a replay has given it, or would give it; `None`: it is the event's own.
-    pub edited: Option<LetterEdit>,
+    /// The edits of its dead letter's payload, oldest first; none: the payload is the event's own.
+    pub edits: Vec<LetterEdit>,
     /// Why some events of the handler cannot continue, as its hosts report it: `why`, `since` and `events`. Filled by the caller
     /// of the trace, for an event that is not decided.
     pub hindered: Vec<Value>,

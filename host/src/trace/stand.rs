@@ -179,7 +179,7 @@ impl Tracer<'_> {
         let stand = self.stand_by(word, handler, event, message).await?;
         Ok(Part {
             handler: handler.name.clone(),
-            edited: self.edited(handler, event, &stand).await?,
+            edits: self.edits(handler, event, &stand).await?,
             stand,
             before_resets,
             follows: Vec::new(),
@@ -272,20 +272,18 @@ impl Tracer<'_> {
     }
 
     /// Only of what has died there is a letter, and only letters are edited.
-    async fn edited(&self, handler: &Handler, event: &EventId, stand: &Stand) -> Result<Option<LetterEdit>, Error> {
+    async fn edits(&self, handler: &Handler, event: &EventId, stand: &Stand) -> Result<Vec<LetterEdit>, Error> {
         let died = match stand {
             Stand::Done { decided } => decided.decision.follows_death.is_some(),
             Stand::Dead { .. } | Stand::Replayed { .. } | Stand::Forgotten { .. } => true,
             _ => false,
         };
         if !died {
-            return Ok(None);
+            return Ok(Vec::new());
         }
         let letter = dead_letter::subject(&handler.stream, &handler.name, event);
-        match dead_letter::newest_edit(&self.reading.connection, &letter).await {
-            Err(error) if error.code() == Some(Code::STREAM_NOT_FOUND) => Ok(None),
-            edit => edit,
-        }
+        let mut edits = dead_letter::edits_of(&self.reading.connection, &letter).await?;
+        Ok(edits.remove(&letter).unwrap_or_default())
     }
 
     /// What the attempts and the consumer tell.

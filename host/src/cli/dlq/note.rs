@@ -77,6 +77,7 @@ pub async fn run(connection: &Connection, plan: &Plan, asked: &NoteCommand) -> R
     let group = &asked.group;
     let actor = actor(connection, plan);
     let recorded = async |what: String, act| {
+        let what = format!("group {group}: {what}");
         let intent = intent(AuditAction::DlqNote, &[group], what, None);
         actor.acts(intent, act, |_| AuditEnd::done(&[])).await
     };

@@ -8,6 +8,7 @@ use crate::event::clock::now_ms;
 use crate::event::rfc3339;
 use crate::ledger::core::entry::{DecisionKind, Text};
 use crate::mesh_streams::attempts::AttemptRecord;
+use crate::mesh_streams::dead_letter::LetterEdit;
 use crate::trace::follow::{Follow, Whereabouts};
 use crate::trace::ledger::{BeforeReset, TracedDecision, WrittenKey};
 use crate::trace::stand::{Stand, TracedLetter};
@@ -43,8 +44,7 @@ pub fn event(traced: &Traced) -> Node {
 fn part(part: &Part) -> Node {
     let (text, mut below) = stand(&part.stand);
     below.extend(part.before_resets.iter().map(before_reset));
-    let edit = part.edited.as_ref();
-    below.extend(edit.map(|edit| Node::leaf(format!("its payload was edited {}", edit.told()))));
+    below.extend(part.edits.iter().map(edited));
     below.extend(part.follows.iter().map(follow));
     below.extend(part.note.map(Node::leaf));
     let pause = part.paused.as_ref();
@@ -193,7 +193,18 @@ fn due(next: &str) -> String {
     }
 }
 
+fn edited(edit: &LetterEdit) -> Node {
+    Node::leaf(format!("its payload was edited {}", edit.told()))
+}
+
 fn follow(follow: &Follow) -> Node {
+    let mut node = emitted(follow);
+    // Before what came of it.
+    node.below.splice(0..0, follow.edits.iter().map(edited));
+    node
+}
+
+fn emitted(follow: &Follow) -> Node {
     let subject = &follow.subject;
     let leaf = |text: &str| Node::leaf(format!("emitted {subject}: {text}"));
     match &follow.whereabouts {

@@ -78,7 +78,7 @@ function partNode(part, began) {
         decided ? h("span", { class: "soft" }, `attempt ${decided.attempt} on ${decided.host}, entry ${decided.entry}`) : null,
         decided?.module ? h("span", { class: "mono soft" }, digest(decided.module)) : null),
       STATES[stand.state] ? h("div", { class: "soft" }, stand.why ?? STATES[stand.state]) : null,
-      part.edited ? h("div", { class: "soft break" }, `its payload was edited at ${part.edited.at} by ${part.edited.by}${part.edited.reason ? `: ${part.edited.reason}` : ""}`) : null,
+      part.edits.map(edited),
       decided?.same_as ? h("div", { class: "soft" }, `it repeats ${decided.same_as}: nothing was run`) : null,
       decided?.error ? h("div", { class: "bad break" }, `${decided.code}: ${decided.error}`) : null,
       stand.state === "retrying" ? retrying(stand.attempts) : null,
@@ -89,6 +89,8 @@ function partNode(part, began) {
       decided?.writes?.length ? h("details", {}, h("summary", {}, `Wrote ${plural(decided.writes.length, "key")}`), decided.writes.map(written)) : null,
       part.follows.length ? h("ol", { class: "tree" }, part.follows.map((one) => followNode(one, began))) : null));
 }
+
+const edited = (edit) => h("div", { class: "soft break" }, `its payload was edited at ${edit.at} by ${edit.by}${edit.reason ? `: ${edit.reason}` : ""}`);
 
 const retrying = (one) => h("div", { class: "warn break" }, `attempt ${one.attempts}${one.max_attempts ? ` of ${one.max_attempts}` : ""}; `, one.running_on ? `one runs on ${one.running_on}` : ["next ", age(one.next)], one.error ? `; ${one.code}: ${one.error}` : "");
 

@@ -1,7 +1,7 @@
 //! A letter whose payload a person has corrected. Each version of the payload lies on a subject of its own, `<letter>.edit.<n>`:
 //! 0 is the payload as it was first. They stay there when the letter is resolved.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use schemars::JsonSchema;
@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::end::purge;
 use super::{DEAD_SINCE, Letter, PARTS, room, storable, store};
+use crate::broker::error::Code;
 use crate::broker::provision::DEAD;
 use crate::broker::{By, Connection, Error};
 use crate::event::{Headers, header, rfc3339, writable};
@@ -86,16 +87,34 @@ pub fn is_edited(headers: &Headers) -> bool {
     header(headers, EDITED).is_some()
 }
 
-/// The edit that made the newest version of a letter's payload, also if the letter is resolved. `None`: it was never edited.
-pub async fn newest_edit(connection: &Connection, letter: &str) -> Result<Option<LetterEdit>, Error> {
-    let number = |subject: &String| subject.rsplit('.').next().and_then(|number| number.parse::<u32>().ok());
-    let versions = connection.subjects(DEAD, &format!("{letter}.edit.*")).await?;
-    let Some(newest) = versions.iter().filter_map(number).max().filter(|number| *number > 0) else {
-        return Ok(None);
+/// The edits of letters, by the subject of the letter, oldest first; also if a letter is resolved. `letters`: a subject, with or without
+/// wildcards. A stream that is not there has none.
+pub async fn edits_of(connection: &Connection, letters: &str) -> Result<BTreeMap<String, Vec<LetterEdit>>, Error> {
+    let versions = match connection.subjects(DEAD, &format!("{letters}.edit.*")).await {
+        Err(error) if error.code() == Some(Code::STREAM_NOT_FOUND) => return Ok(BTreeMap::new()),
+        versions => versions?,
     };
-    let stored = connection.stored(DEAD, By::Last(&version(letter, newest))).await?;
-    let headers = stored.and_then(|stored| stored.headers().ok()).unwrap_or_default();
-    Ok(header(&headers, EDIT).and_then(|text| serde_json::from_str(text).ok()))
+    let mut found: BTreeMap<String, Vec<LetterEdit>> = BTreeMap::new();
+    for version in versions {
+        // 0 is the payload as it was first.
+        let Some((letter, number)) = version.rsplit_once(".edit.").filter(|(_, number)| *number != "0") else {
+            continue;
+        };
+        let stored = connection.stored(DEAD, By::Last(&version)).await?;
+        let headers = stored.and_then(|stored| stored.headers().ok()).unwrap_or_default();
+        if let Some(edit) = header(&headers, EDIT).and_then(|text| serde_json::from_str::<LetterEdit>(text).ok()) {
+            // An edit that began when another one ended here has a later number than its record says.
+            let number = number.parse().unwrap_or(edit.number);
+            found
+                .entry(letter.to_owned())
+                .or_default()
+                .push(LetterEdit { number, ..edit });
+        }
+    }
+    found
+        .values_mut()
+        .for_each(|edits| edits.sort_by_key(|edit| edit.number));
+    Ok(found)
 }
 
 /// Gives a letter, which must be whole, another payload, if it is still the one that was read. `headers`: the letter's, with what

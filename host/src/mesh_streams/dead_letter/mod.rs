@@ -19,7 +19,7 @@ mod end;
 mod envelope;
 mod letter;
 
-pub use edit::{EDITED, EDITS_MAX, LetterEdit, Rewritten, edit, edits, is_edited, newest_edit, version, versions};
+pub use edit::{EDITED, EDITS_MAX, LetterEdit, Rewritten, edit, edits, edits_of, is_edited, version, versions};
 pub use end::{REPLAYED, SETTLED_TTL, discard, resolve, rewrite, settle, settled};
 pub use envelope::{DeathRef, Envelope, glance, glance_all};
 pub use letter::{Letter, handler_of, id_of, read, stored};
@@ -171,6 +171,11 @@ pub fn undeliverable(stream: &str, id: &str, to: &str, originals: &Headers, why:
 pub fn undeliverable_subject(stream: &str, id: &str) -> String {
     let (event, emit) = id.rsplit_once('.').unwrap_or((id, "0"));
     format!("$MESH.dead.{stream}.{event}-{emit}")
+}
+
+/// The subjects of such letters of all events that a handler has emitted in an incarnation of its source.
+pub fn undeliverable_letters(stream: &str, handler: &str, event: &EventId) -> String {
+    format!("$MESH.dead.{stream}.{handler}.{}.*", event.incarnation)
 }
 
 /// Puts the original headers into a letter, as far as they fit.

@@ -4,6 +4,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::EventJson;
+use crate::mesh_streams::dead_letter::LetterEdit;
 use crate::trace::follow::{Follow, Whereabouts};
 use crate::trace::stand::TracedLetter;
 
@@ -15,6 +16,8 @@ pub(super) struct FollowJson<'a> {
     id: &'a str,
     subject: &'a str,
     whereabouts: WhereaboutsJson<'a>,
+    /// The edits of its payload, oldest first, after its stream had refused it.
+    edits: &'a [LetterEdit],
 }
 
 /// Where an emitted event is.
@@ -69,6 +72,7 @@ impl<'a> From<&'a Follow> for FollowJson<'a> {
             id: &follow.id,
             subject: &follow.subject,
             whereabouts,
+            edits: &follow.edits,
         }
     }
 }
