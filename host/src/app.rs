@@ -23,6 +23,7 @@ use crate::fit;
 use crate::handler_task::lane::Lane;
 use crate::handler_task::replay::order::{RedriveOrder, RedriveOrders};
 use crate::handler_task::{advisory, pauses};
+use crate::http;
 use crate::ledger::Bucket;
 use crate::ledger::store::known;
 use crate::mesh_streams::pauses::Pauses;
@@ -100,7 +101,12 @@ pub fn runtime(plan: &Plan) -> Result<Runtime, Error> {
 
 /// How many files a host has open at most.
 pub fn open_files(plan: &Plan) -> usize {
-    limits::open_files_wanted(plan.threads, plan.nats.connections.most)
+    let clients = if plan.admin.listen.is_some() {
+        http::CONNECTIONS_MAX
+    } else {
+        0
+    };
+    limits::open_files_wanted(plan.threads, plan.nats.connections.most) + clients
 }
 
 /// Connects, waiting for NATS as long as the plan says. `None`: the drain has begun.

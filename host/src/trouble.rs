@@ -79,6 +79,8 @@ pub fn tell_all() {
 
 fn log(lines: Vec<TroubleLine>) {
     for TroubleLine { what, about, met, now } in lines {
+        // What concerns nothing in particular has no such field.
+        let about = (!about.is_empty()).then_some(about.as_str());
         let TroubleMet { why, times, .. } = met;
         let since = jiff::Timestamp::try_from(met.since).map_or_else(|_| "?".to_owned(), |since| format!("{since:.3}"));
         match (now, met.weight) {

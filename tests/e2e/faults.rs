@@ -316,3 +316,21 @@ async fn a_commit_whose_answer_is_cut_happens_once() {
     proxy.resume(Direction::FromServer);
     judge(&mesh, 6, 6).await;
 }
+
+#[tokio::test]
+async fn a_server_that_does_not_answer_is_told_of_within_seconds_and_so_is_its_return() {
+    let (mesh, host) = Mesh::start(Config::probe()).await;
+    mesh.server.pause();
+    let line = host
+        .wait_for_line(says(&["WARN", "NATS does not answer: no events come"]), SOON)
+        .await;
+    let silent = line.split("silent=").nth(1).expect("it says for how long");
+    // Before a time limit of five seconds, or the heartbeat of a pull, could have told.
+    assert!(silent.starts_with("3."), "{line}");
+    assert!(line.contains(&mesh.server.url()) && !line.contains("about="), "{line}");
+    mesh.server.resume();
+    host.wait_for_line(says(&["INFO", "NATS answers again"]), SOON).await;
+    mesh.order(serde_json::json!({ "op": "emit", "subject": "events.a", "payload": 1 }))
+        .await;
+    mesh.wait_emitted(1).await;
+}

@@ -22,6 +22,7 @@ pub mod recreate;
 pub mod scan;
 pub mod screen;
 pub mod shared;
+pub mod silence;
 mod start;
 pub mod stored;
 pub mod stream;

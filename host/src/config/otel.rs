@@ -22,12 +22,17 @@ pub fn read(variable: impl Fn(&str) -> Option<String>, mesh: &str, reader: &mut 
         return None;
     }
     let asked = variables.of_traces("ENDPOINT");
-    // To name an exporter is to want spans. The specification has an address for that.
-    let wanted = variables.get("OTEL_TRACES_EXPORTER").is_some() || asked.is_some();
     let exporters = [("otlp", true), ("none", false)];
-    if !wanted || !variables.word("OTEL_TRACES_EXPORTER", &exporters, true) {
+    let exporter = variables.get("OTEL_TRACES_EXPORTER").is_some();
+    if !(exporter || asked.is_some()) || !variables.word("OTEL_TRACES_EXPORTER", &exporters, true) {
         return None;
     }
+    // The specification would export to this machine. Where the variable is set for all programs alike, spans would be lost there unseen.
+    let Some(asked) = asked else {
+        let what = "spans are asked for, and none are exported, because there is no endpoint: set OTEL_EXPORTER_OTLP_ENDPOINT, such as http://127.0.0.1:4318";
+        variables.reader.warning("OTEL_TRACES_EXPORTER", what);
+        return None;
+    };
     let protocols = [("grpc", OtlpProtocol::Grpc), ("http/protobuf", OtlpProtocol::Http)];
     let protocol = match variables.of_traces("PROTOCOL") {
         None => OtlpProtocol::Http,
@@ -41,10 +46,7 @@ pub fn read(variable: impl Fn(&str) -> Option<String>, mesh: &str, reader: &mut 
         None => Duration::from_secs(10),
         Some((name, _)) => variables.milliseconds(&name, 1, 10_000),
     };
-    let endpoint = match &asked {
-        Some(asked) => variables.endpoint(asked, protocol),
-        None => endpoint(LOCAL, protocol, false).ok(),
-    };
+    let endpoint = variables.endpoint(&asked, protocol);
     let ca = variables.certificates();
     let (resource, sampler, batch) = (variables.resource(mesh), variables.sampler(), variables.batch());
     Some(Otlp {
@@ -287,9 +289,6 @@ impl<F: Fn(&str) -> Option<String>> Variables<'_, F> {
 
 /// No queue is longer, and no time, in milliseconds: about eleven days.
 const MOST: u64 = 1_000_000_000;
-
-/// Where the specification expects a collector. The protocol has the port.
-const LOCAL: &str = "http://localhost";
 
 /// What is wrong with an endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -24,7 +24,7 @@ fn nothing_is_exported_unless_an_endpoint_is_said() {
 fn an_endpoint_is_read_as_the_specification_says() {
     let traces = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT";
     let grpc = ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc");
-    let rows: [(&[(&str, &str)], &str); 9] = [
+    let rows: [(&[(&str, &str)], &str); 7] = [
         (&[HTTP], "http collector 4318 /base/v1/traces"),
         (&[HTTP, (traces, "http://one/v2?x=1")], "http one 4318 /v2?x=1"),
         (&[(traces, "https://one")], "https one 443 /"),
@@ -32,11 +32,6 @@ fn an_endpoint_is_read_as_the_specification_says() {
         (&[(HTTP.0, "http://one"), grpc], &format!("http one 4317 {GRPC_PATH}")),
         (&[(HTTP.0, "https://one:1/"), grpc], &format!("https one 1 {GRPC_PATH}")),
         (&[(HTTP.0, "http://one/x?y=1")], "http one 4318 /x/v1/traces?y=1"),
-        (&[("OTEL_TRACES_EXPORTER", "otlp")], "http localhost 4318 /v1/traces"),
-        (
-            &[("OTEL_TRACES_EXPORTER", "otlp"), grpc],
-            &format!("http localhost 4317 {GRPC_PATH}"),
-        ),
     ];
     for (variables, expected) in rows {
         let (otlp, problems) = of(variables);

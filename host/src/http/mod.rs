@@ -18,7 +18,7 @@ use hyper::body::Incoming;
 use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue};
 use hyper::{Request, Response, StatusCode};
 
-pub use self::serve::serve;
+pub use self::serve::{CONNECTIONS_MAX, serve};
 pub use self::stream::{ServerSentEvent, events, pieces};
 pub use self::tls::TlsIdentity;
 

@@ -23,7 +23,7 @@ use crate::process::limits;
 use crate::trouble::{self, Weight};
 
 /// Connections that are open at a time. A further one waits until another ends.
-const CONNECTIONS_MAX: usize = 128;
+pub const CONNECTIONS_MAX: usize = 128;
 /// Of another machine: one that holds all of its own leaves room for the others, such as a health check.
 const OF_ONE_MAX: usize = 48;
 /// For the begin of an encrypted connection.

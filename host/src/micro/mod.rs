@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tokio::time::MissedTickBehavior;
 
 use crate::broker::connection::redial_delay;
-use crate::broker::{self, Connection, Error};
+use crate::broker::{self, Connection, Error, silence};
 use crate::failpoint;
 use crate::handler_task::lane::Lane;
 use crate::ledger::relay::RelayState;
@@ -21,6 +21,7 @@ use crate::micro::stats::{EndpointMetadata, Stats};
 use crate::outbox::OutboxState;
 use crate::plan::Plan;
 use crate::process::panics::Panics;
+use crate::text::secret::redact;
 use crate::wasm::engine::Runtime;
 
 pub mod held_back;
@@ -63,6 +64,7 @@ pub struct Host {
 
 /// Answers for as long as it is polled.
 pub async fn run(host: Arc<Host>) {
+    let (url, mut silent) = (redact(&host.plan.nats.url), None);
     let mut attempt = 0;
     let (mut apart, mut unlike, mut recent) = (Apart::default(), Unlike::default(), RecentCounts::default());
     loop {
@@ -72,6 +74,7 @@ pub async fn run(host: Arc<Host>) {
                 served = answer(&connection, &host, &mut recent) => served,
                 served = trace::answer(&connection, &host) => served,
                 () = peers::watch(&connection, &host, &mut apart, &mut unlike) => Ok(()),
+                () = silence::watch(&connection, &url, &mut silent) => Ok(()),
             }
         };
         let error = match served.await {

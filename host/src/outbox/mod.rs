@@ -18,6 +18,7 @@ mod stream;
 mod table;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::broker::shared::Shared;
 use crate::broker::{self, Connection};
@@ -39,6 +40,9 @@ use relay::OutboxRelay;
 
 /// What is told of an outbox that does not publish.
 const STOPPED: &str = "an outbox does not publish; its rows wait";
+
+/// How often an outbox looks whether a person has corrected what stops it. Each look opens a connection to the database.
+const STOPPED_LOOK: Duration = Duration::from_secs(5);
 
 /// Relays an outbox until the drain begins.
 pub async fn run(
@@ -113,8 +117,9 @@ async fn relay(
         state.waits(waiting(outbox, &error).await);
         let name = &outbox.name;
         trouble!(Weight::of(error.passes()), name, error, { outbox = name, %error }, "an outbox does not publish; its rows wait");
+        let pause = if error.passes() { relay::IDLE } else { STOPPED_LOOK };
         tokio::select! {
-            () = tokio::time::sleep(relay::IDLE) => {}
+            () = tokio::time::sleep(pause) => {}
             () = drain.begun() => {}
         }
     }
