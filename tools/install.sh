@@ -31,7 +31,8 @@ TOOLCHAIN=$(sed -n 's/^channel *= *"\(.*\)"/\1/p' rust-toolchain.toml)
 # What is missing, a line for each, each with the way to get it.
 MISSING=()
 lacks() { MISSING+=("$1"); }
-have() { command -v "$1" >/dev/null 2>&1; }
+# A program: not one of the functions below, some of which have the name of what they install.
+have() { type -P "$1" >/dev/null; }
 
 # Whether the program $1 exists and is at least version $2.
 at_least() {
