@@ -54,11 +54,17 @@ async fn change(mesh: &Mesh, args: &[&str]) -> (ExitStatus, Value, String) {
 
 /// A mesh that serves with the first version, and the digests of both.
 async fn serving() -> (Mesh, Host, [String; 2]) {
-    let mesh = Mesh::new(config()).await;
+    serving_with(&[], "").await
+}
+
+/// The same with variables of the host, and more lines of its handler.
+pub async fn serving_with(env: &[(&str, &str)], lines: &str) -> (Mesh, Host, [String; 2]) {
+    let lines = format!("{LINES}\n{lines}");
+    let mesh = Mesh::new(Config::new().handler("probe", Path::new("registry"), &lines)).await;
     let first = push(&mesh, &first_version(), &["--version", "1.0.0"]).await;
     let (status, promoted, error) = change(&mesh, &["promote", "probe", &first]).await;
     assert!(status.success(), "{promoted} {error}");
-    let host = mesh.host(&[]).await;
+    let host = mesh.host(env).await;
     let second = push(
         &mesh,
         &second_version(),

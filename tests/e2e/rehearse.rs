@@ -264,7 +264,7 @@ async fn a_rehearsal_is_of_one_module_and_ends_with_success_only_if_all_would_su
     }
     insta::assert_snapshot!(said, @r"
     2: error: garbage.wasm: not a WebAssembly file (it does not begin with \0asm); a handler is a component that exports jetmesh:handler/handler@0.1.0
-    2: error: --module new.wasm: a module is one handler's, and the letters are of inventory, probe: add --handler
+    2: error: a module is one handler's, and the letters are of inventory, probe: add --handler
     2: error: select dead letters: with an ID, --group, a condition such as --handler, or --all
     2: error: `probe.x` is not HANDLER.INCARNATION.SEQUENCE, as `jetmesh dlq ls` prints it
     1: error: no dead letter `probe.none.9`; `jetmesh dlq ls` lists them

@@ -39,6 +39,7 @@ files! {
     "/rehearse.js": SCRIPT, "rehearse.js";
     "/runs.js": SCRIPT, "runs.js";
     "/modules.js": SCRIPT, "modules.js";
+    "/registry.js": SCRIPT, "registry.js";
     "/state.js": SCRIPT, "state.js";
     "/audit.js": SCRIPT, "audit.js";
     "/where.js": SCRIPT, "where.js";

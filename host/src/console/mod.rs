@@ -15,6 +15,7 @@ mod orders;
 mod people;
 mod queries;
 mod query;
+mod registry;
 mod rehearsal_order;
 mod rehearsals;
 mod rights;

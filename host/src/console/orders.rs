@@ -12,6 +12,7 @@ use super::audit::{actor, intent};
 use super::conditions::LetterSelection;
 use super::exports;
 use super::people;
+use super::registry;
 use super::rehearsal_order::RehearsalOrder;
 use super::rehearsals;
 use super::runs::{self, ReplayOrder};
@@ -78,6 +79,9 @@ pub async fn obey(
         "delayed-cancel" => answer(&waiting::act_on_delayed(&session, body(request).await?, true).await?),
         "pause" => answer(&waiting::pause(&session, body(request).await?).await?),
         "resume" => answer(&waiting::resume(&session, body(request).await?).await?),
+        "modules-promote" | "modules-rollback" | "modules-hold" | "modules-resume" => {
+            answer(&registry::change(&session, call, body(request).await?).await?)
+        }
         "schedule-pause" => answer(&waiting::step(&session, body(request).await?, ScheduleAct::Pause).await?),
         "schedule-resume" => answer(&waiting::step(&session, body(request).await?, ScheduleAct::Resume).await?),
         "schedule-run" => answer(&waiting::step(&session, body(request).await?, ScheduleAct::Run).await?),

@@ -5,7 +5,7 @@ use super::query::Query;
 use super::session::ViewerSession;
 use super::site::json;
 use super::trouble::ConsoleError;
-use super::{Console, audit, exports, letters, modules, now, rights, state, waiting, whereabouts};
+use super::{Console, audit, exports, letters, modules, now, registry, rights, state, waiting, whereabouts};
 use crate::http::Answer;
 
 pub async fn answer(
@@ -29,6 +29,7 @@ pub async fn answer(
         "audit" => json(&audit::records(session, query).await?),
         "trace" => json(&whereabouts::trace(session, query).await?),
         "modules" => json(&modules::modules(session).await?),
+        "registry" => json(&registry::registry(session, query).await?),
         "buckets" => json(&serde_json::json!({ "buckets": state::buckets(&session.plan) })),
         "keys" => json(&state::keys(session, query).await?),
         "key" => json(&state::key(session, query).await?),

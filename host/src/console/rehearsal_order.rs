@@ -22,15 +22,21 @@ pub struct RehearsalOrder {
     pub selection: LetterSelection,
     /// The name of a file that the viewer gives; its content follows the order. null: the modules of the configuration.
     module: Option<String>,
+    /// A version of the registry, by digest or by what its author calls it, for letters of one handler that follows the registry.
+    #[serde(default)]
+    pub version: Option<String>,
 }
 
 impl RehearsalOrder {
     /// The command that does the same.
     pub fn command(&self) -> String {
-        let module = self
-            .module
-            .iter()
-            .flat_map(|name| ["--module".to_owned(), quoted(name)]);
+        let option = |name: &str, value: &Option<String>| {
+            let value = value.iter().flat_map(|value| [name.to_owned(), quoted(value)]);
+            value.collect::<Vec<_>>()
+        };
+        let module = option("--module", &self.module)
+            .into_iter()
+            .chain(option("--version", &self.version));
         let limit = ["--limit".to_owned(), LETTERS_MAX.to_string()];
         // Of ids all are meant.
         let limit = limit.into_iter().filter(|_| !self.selection.has_ids());
@@ -108,6 +114,9 @@ pub async fn read(
 
 fn of_head(head: &[u8], takes_uploads: bool) -> Result<RehearsalOrder, ConsoleError> {
     let order: RehearsalOrder = of_json(head)?;
+    if order.module.is_some() && order.version.is_some() {
+        return Err(ConsoleError::wrong("a file or a version of the registry, not both"));
+    }
     match order.module.is_some() && !takes_uploads {
         true => Err(ConsoleError::refused(OFF)),
         false => Ok(order),

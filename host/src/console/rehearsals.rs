@@ -27,6 +27,7 @@ use crate::dlq::rehearse::Rehearsed;
 use crate::dlq::rehearse::stage::{self, Came, ChosenLetter, OnTrial, Share, StageError, Stages};
 use crate::http::{self, Answer};
 use crate::mesh_streams::audit::{AuditAction, AuditEnd, OpenAudit};
+use crate::mesh_streams::modules::named;
 use crate::plan::Plan;
 use crate::report::rehearsal::RehearsalLine;
 use crate::report::rehearsal::account::{RehearsalAccount, verdict};
@@ -174,15 +175,16 @@ impl ViewerRehearsal<'_> {
         let letters = &found.letters[..found.letters.len().min(LETTERS_MAX)];
         self.line(&json!({ "begun": self.begun(&found, letters.len()) }));
         let handlers = stage::handlers(letters);
-        let most = if upload.is_some() { 1 } else { HANDLERS_MAX };
+        let own = upload.is_some() || self.order.version.is_some();
+        let most = if own { 1 } else { HANDLERS_MAX };
         if handlers.len() > most {
             let names: Vec<&str> = handlers.into_iter().take(HANDLERS_MAX).collect();
             return Err(ConsoleError::wrong(format!(
                 "the letters are of {} and more; {}: select letters of one handler",
                 names.join(", "),
-                match upload {
-                    Some(_) => "a module is one handler's".to_owned(),
-                    None => format!("a rehearsal here is of {HANDLERS_MAX} handlers at most"),
+                match own {
+                    true => "a module is one handler's".to_owned(),
+                    false => format!("a rehearsal here is of {HANDLERS_MAX} handlers at most"),
                 }
             )));
         }
@@ -225,7 +227,7 @@ impl ViewerRehearsal<'_> {
         upload: Option<ModuleUpload>,
     ) -> Result<BTreeMap<&'static str, u64>, ConsoleError> {
         let given = upload.as_ref().map(|upload| upload.name.display().to_string());
-        let module = upload.map_or(OnTrial::Configured, |upload| OnTrial::Given(upload.name, upload.bytes));
+        let module = self.module(letters, upload).await?;
         let share = Share {
             at_once: AT_ONCE,
             compile: Priority::Lowest,
@@ -246,6 +248,20 @@ impl ViewerRehearsal<'_> {
         );
         self.line(&json!({ "summary": summary, "whole": whole, "seconds": RUN_MAX.as_secs() }));
         Ok(summary.verdicts.clone())
+    }
+
+    /// What the letters run on.
+    async fn module(&self, letters: &[ChosenLetter], upload: Option<ModuleUpload>) -> Result<OnTrial, ConsoleError> {
+        let handlers = stage::handlers(letters);
+        let (text, handler) = match (upload, &self.order.version, handlers.first()) {
+            (Some(upload), ..) => return Ok(OnTrial::Given(upload.name, upload.bytes)),
+            (None, Some(text), Some(handler)) => (text, handler),
+            (None, ..) => return Ok(OnTrial::Configured),
+        };
+        let versions = stage::versions(&self.connection, &self.session.plan, handler).await?;
+        let (name, versions) = versions.map_err(ConsoleError::wrong)?;
+        let version = named(&versions, &name, text).map_err(ConsoleError::wrong)?;
+        Ok(OnTrial::Registered(name, version.digest.clone()))
     }
 
     fn begun(&self, found: &FoundLetters<Vec<ChosenLetter>>, letters: usize) -> serde_json::Value {

@@ -8,7 +8,8 @@ use super::query::Query;
 use super::session::ViewerSession;
 use super::trouble::ConsoleError;
 use crate::broker::Connection;
-use crate::broker::provision::{ATTEMPTS, MESH_BUCKET};
+use crate::broker::provision::{ATTEMPTS, MESH_BUCKET, MODULES};
+use crate::config::is_name;
 use crate::dlq::condition;
 use crate::fit::may_publish;
 use crate::mesh_streams::audit::AuditAction;
@@ -34,6 +35,7 @@ pub async fn missing(
     let needs = match (named("handler")?, named("schedule")?) {
         (Some(handler), _) => on_handler(&session.plan, &handler),
         (None, Some(schedule)) => on_schedule(&schedule),
+        (None, None) if query.get("module").is_some() => on_module(query.get("module").unwrap_or_default()),
         (None, None) => vec![("note", vec![key("note.check"), record(AuditAction::DlqNote, "check")])],
     };
     let connection = &session.connection().await?;
@@ -114,6 +116,17 @@ fn on_schedule(name: &str) -> Vec<OrderNeeds> {
         ("schedule-pause", step(AuditAction::SchedulePause)),
         ("schedule-resume", step(AuditAction::ScheduleResume)),
         ("schedule-run", step(AuditAction::ScheduleRun)),
+    ]
+}
+
+fn on_module(name: &str) -> Vec<OrderNeeds> {
+    let name = if is_name(name) { name } else { "check" };
+    let change = |action| vec![format!("$KV.{MODULES}.serving.{name}"), record(action, name)];
+    vec![
+        ("modules-promote", change(AuditAction::ModulesPromote)),
+        ("modules-rollback", change(AuditAction::ModulesRollback)),
+        ("modules-hold", change(AuditAction::ModulesHold)),
+        ("modules-resume", change(AuditAction::ModulesResume)),
     ]
 }
 

@@ -12,6 +12,7 @@ mod exports;
 mod mends;
 mod paint;
 mod pictures;
+mod registry;
 mod viewers;
 pub mod wire;
 

@@ -10,8 +10,7 @@ use crate::broker::Connection;
 use crate::cli::table::{self, Narrow};
 use crate::cli::text::{json_line, json_page, size};
 use crate::cli::{Error, OK};
-use crate::control::modules::{named, versions_of};
-use crate::mesh_streams::modules::{self, ModuleVersion, Promoted, PromotedRecord};
+use crate::mesh_streams::modules::{self, ModuleVersion, Promoted, PromotedRecord, named, versions_of};
 use crate::plan::Plan;
 use crate::text::display::clean;
 
@@ -211,7 +210,11 @@ async fn chosen(
             )));
         }
     };
-    Ok((named(&versions, name, &text)?.clone(), promoted, revision))
+    Ok((
+        named(&versions, name, &text).map_err(Error::Failed)?.clone(),
+        promoted,
+        revision,
+    ))
 }
 
 pub async fn show(connection: &Connection, asked: &ModulesShow) -> Result<u8, Error> {

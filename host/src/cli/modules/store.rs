@@ -14,9 +14,9 @@ use crate::broker::{self, Connection};
 use crate::cli::audit::{actor, intent};
 use crate::cli::text::{json_line, size};
 use crate::cli::{Error, OK, ask};
-use crate::control::modules::{self, ModulePushed, PushOrder, named, recorded_prune, recorded_push, versions_of};
+use crate::control::modules::{self, ModulePushed, PushOrder, recorded_prune, recorded_push};
 use crate::mesh_streams::audit::AuditAction;
-use crate::mesh_streams::modules::{ModuleVersion, check_want, content, key_of_seed};
+use crate::mesh_streams::modules::{ModuleVersion, check_want, content, key_of_seed, named, versions_of};
 use crate::plan::{Handler, Plan};
 use crate::text::display::clean;
 use crate::wasm::compile::Priority;
@@ -254,7 +254,10 @@ pub async fn pull(connection: &Connection, asked: &ModulesPull) -> Result<u8, Er
     let digest = match &asked.digest {
         Some(text) => {
             let versions = versions_of(connection, &asked.name).await?;
-            named(&versions, &asked.name, text)?.digest.clone()
+            named(&versions, &asked.name, text)
+                .map_err(Error::Failed)?
+                .digest
+                .clone()
         }
         None => {
             let (promoted, _) = crate::mesh_streams::modules::promoted(connection, &asked.name).await?;

@@ -3,6 +3,7 @@
 import { get } from "./api.js";
 import { h, put } from "./dom.js";
 import { count, digest, plural } from "./format.js";
+import { registryCards } from "./registry.js";
 import { age, lasting } from "./time.js";
 
 export function modules(main) {
@@ -10,7 +11,7 @@ export function modules(main) {
   const load = async () => {
     try {
       const answer = await get("modules");
-      put(body, handlersCard(answer), hostsCard(answer));
+      put(body, handlersCard(answer), registryCards(load), hostsCard(answer));
     } catch (failed) {
       put(body, h("p", { class: "note bad", role: "alert" }, `The hosts could not be asked: ${failed.message}`));
     }
@@ -35,7 +36,7 @@ function handlersCard({ handlers, files, hosts }) {
       h("td", { class: "mono soft break c-file" }, at === 0 ? files[name] ?? "not in the configuration here" : "")));
   });
   return h("section", { class: "card", "aria-label": "Modules by handler" }, h("div", { class: "head" }, h("h2", {}, "By handler"), h("span", { class: "soft" }, "more than one module outside of a rolling update is a mistake")),
-    h("div", { class: "scroll" }, h("table", { class: "cards" }, head(["Handler", "Module", "Served by", "For", "File, by the configuration"]), h("tbody", {}, rows))));
+    h("div", { class: "scroll" }, h("table", { class: "cards" }, head(["Handler", "Module", "Served by", "For", "From, by the configuration"]), h("tbody", {}, rows))));
 }
 
 function hostsCard({ hosts }) {

@@ -21,14 +21,20 @@ export function rehearse(selection) {
     text(problem, message);
     problem.classList.toggle("hidden", !message);
   };
+  const registered = h("input", { type: "radio", name: "module", id: "h-registered" });
+  const version = h("input", { type: "text", id: "h-version", size: 16, autocomplete: "off", "aria-label": "Version of the registry", placeholder: "digest or version" });
   const chosen = () => (given.checked ? file.files[0] : null);
-  const order = () => ({ selection, module: chosen()?.name ?? null });
+  const order = () => ({ selection, module: chosen()?.name ?? null, version: registered.checked ? version.value.trim() || null : null });
   const show = newest(() => post("rehearse-plan", order()), (plan) => put(line, command(plan.command)), (failed) => say(failed.message));
   file.addEventListener("change", () => {
     given.checked = true;
     show();
   });
-  for (const one of [configured, given]) one.addEventListener("change", show);
+  version.addEventListener("input", () => {
+    registered.checked = true;
+    show();
+  });
+  for (const one of [configured, registered, given]) one.addEventListener("change", show);
   const refuse = (why) => {
     given.disabled = file.disabled = true;
     put(reason, why);
@@ -39,7 +45,7 @@ export function rehearse(selection) {
   else missing("rehearse-upload", { handlers: handlersOf(selection) }).then((subject) => subject && refuse(`For a file of yours you need the right to replay these letters. ${denied(subject)}`));
   const body = h("div", { class: "body" },
     h("p", {}, "Each event runs once, as its replay would at first, with the state as it is now. Writes and emitted events are held back. Two rehearsed events do not see each other's writes."),
-    h("div", { class: "choices" }, h("div", { class: "line" }, configured, h("label", { for: "h-configured" }, "On the modules that the configuration names")), h("div", { class: "line" }, given, h("label", { for: "h-given" }, "On a file of yours:"), file), reason),
+    h("div", { class: "choices" }, h("div", { class: "line" }, configured, h("label", { for: "h-configured" }, "On the modules that the configuration names")), h("div", { class: "line" }, registered, h("label", { for: "h-registered" }, "On a version of the registry:"), version), h("div", { class: "line" }, given, h("label", { for: "h-given" }, "On a file of yours:"), file), reason),
     h("span", { class: "soft" }, "The same by command:"), line, problem);
   const foot = h("div", { class: "foot" });
   const go = h("button", { type: "submit", class: "main" }, "Rehearse");
@@ -54,6 +60,7 @@ export function rehearse(selection) {
     event.preventDefault();
     const own = chosen();
     if (given.checked && !own) return say("Choose a file, or the modules that the configuration names.");
+    if (registered.checked && !version.value.trim()) return say("Name a version: 6 or more digits of its digest, or what its author calls it.");
     if (own && own.size > FILE_MAX) return say(`${own.name} has ${bytes(own.size)}: a module has ${bytes(FILE_MAX)} at most.`);
     run(selection, order(), own, { dialog, body, foot, stop });
   });

@@ -3,14 +3,16 @@
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use super::Error;
 use super::hosts::{HostBehind, taken};
-use super::{Error, named, versions_of};
 use crate::broker::Connection;
 use crate::event::clock::now_ms;
 use crate::event::rfc3339;
 use crate::failpoint;
 use crate::mesh_streams::audit::AuditEnd;
-use crate::mesh_streams::modules::{self, ModuleAct, ModuleHold, ModuleVersion, Promoted, PromotedRecord};
+use crate::mesh_streams::modules::{
+    self, ModuleAct, ModuleHold, ModuleVersion, Promoted, PromotedRecord, named, versions_of,
+};
 use crate::plan::Plan;
 
 /// What shall become of a name.
@@ -174,7 +176,7 @@ async fn promoting(
     order: &ChangeOrder,
 ) -> Result<NextPromoted, Error> {
     let versions = versions_of(connection, name).await?;
-    let version = named(&versions, name, text)?;
+    let version = named(&versions, name, text).map_err(Error::Person)?;
     if let Some(hold) = now.and_then(|now| now.hold.as_ref()) {
         let reason = hold
             .reason
@@ -207,7 +209,7 @@ async fn back(
     let there = |digest: &str| versions.iter().find(|one| one.digest == digest);
     let version = match to {
         Some(text) => {
-            let version = named(&versions, name, text)?;
+            let version = named(&versions, name, text).map_err(Error::Person)?;
             if !served.contains(&version.digest.as_str()) {
                 return Err(Error::Person(format!(
                     "version {} of {name} has not served, as far as its history is kept: `jetmesh modules promote {name} {}` promotes it",

@@ -6,13 +6,13 @@ use bytes::Bytes;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::{Error, named, versions_of};
+use super::Error;
 use crate::broker::Connection;
 use crate::broker::provision::registry;
 use crate::event::clock::now_ms;
 use crate::event::rfc3339;
 use crate::mesh_streams::audit::AuditEnd;
-use crate::mesh_streams::modules::{self, ModuleVersion};
+use crate::mesh_streams::modules::{self, ModuleVersion, named, versions_of};
 use crate::plan::Plan;
 use crate::wasm::library::{Compiled, WIT_PACKAGE};
 
@@ -138,7 +138,7 @@ pub async fn sign(
     by: &str,
 ) -> Result<ModulePushed, Error> {
     let versions = versions_of(connection, name).await?;
-    let digest = named(&versions, name, text)?.digest.clone();
+    let digest = named(&versions, name, text).map_err(Error::Person)?.digest.clone();
     let key = modules::key_of_seed(seed).map_err(Error::Person)?;
     for _ in 0..TRIES_MAX {
         let (version, revision) = modules::version(connection, name, &digest).await?;

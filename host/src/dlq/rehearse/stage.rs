@@ -8,7 +8,7 @@ use super::{Rehearsal, Rehearsed, unfit};
 use crate::broker::{Connection, Error};
 use crate::dlq::meant::{self, FoundLetters, Selected};
 use crate::mesh_streams::dead_letter::{self, Letter};
-use crate::mesh_streams::modules;
+use crate::mesh_streams::modules::{self, ModuleVersion};
 use crate::plan::{Handler, Plan};
 use crate::wasm::compile::Priority;
 use crate::wasm::engine::{self, Runtime};
@@ -64,6 +64,8 @@ pub enum OnTrial {
     Configured,
     /// This one.
     File(PathBuf),
+    /// A version of the registry: its name there, and its digest.
+    Registered(String, String),
     /// A file of a viewer's, with its name.
     Given(PathBuf, Vec<u8>),
 }
@@ -108,6 +110,14 @@ impl<'a> Stages<'a> {
         let library = Library::new(runtime);
         let compiled = match module {
             OnTrial::Configured => return configured(connection, plan, &meant, &library, share.compile).await,
+            OnTrial::Registered(name, digest) => {
+                let loaded = modules::load(connection, (plan, &library), (&name, &digest), share.compile).await;
+                let compiled = loaded.map_err(|error| StageError::Registry(error.into()))?;
+                return Ok(Stages::with(
+                    connection,
+                    meant.into_iter().map(|handler| (handler, Arc::clone(&compiled))),
+                ));
+            }
             OnTrial::File(path) => library.all(&vec![path.as_path(); meant.len()], share.compile).await,
             OnTrial::Given(name, bytes) => {
                 let compiled = library.given(&name, bytes, share.compile).await;
@@ -152,6 +162,21 @@ impl<'a> Stages<'a> {
         };
         Ok((id, Came::Ran(stage.run(letter).await?)))
     }
+}
+
+/// The name in the registry that a handler follows, with its versions; or why it has none.
+pub async fn versions(
+    connection: &Connection,
+    plan: &Plan,
+    handler: &str,
+) -> Result<Result<(String, Vec<ModuleVersion>), String>, Error> {
+    let configured = plan.handlers.iter().find(|one| one.name == handler);
+    let Some(name) = configured.and_then(|one| one.module.registered()) else {
+        return Ok(Err(format!(
+            "handler {handler} does not follow the registry: its `module` is no `registry` in the configuration; give a file"
+        )));
+    };
+    Ok(Ok((name.to_owned(), modules::versions_of(connection, name).await?)))
 }
 
 /// The modules that the configuration names: files, and what is promoted in the registry.

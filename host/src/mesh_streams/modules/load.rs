@@ -23,6 +23,16 @@ pub enum LoadError {
     Broker(#[from] Error),
 }
 
+/// As an error of what lies in NATS.
+impl From<LoadError> for Error {
+    fn from(error: LoadError) -> Error {
+        match error {
+            LoadError::Unfit(why) | LoadError::Refused(why) => Error::Refused(why),
+            LoadError::Broker(error) => error,
+        }
+    }
+}
+
 /// The module that a name is promoted to.
 pub struct LoadedModule {
     pub compiled: Arc<Compiled>,

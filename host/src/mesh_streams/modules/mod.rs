@@ -1,6 +1,7 @@
 //! The registry of modules: in a KV bucket, for each name its versions and which of them is promoted; in an object store the content
 //! of each version, named by its SHA-256. `decisions/0034-registry.md` says why it is so.
 
+mod find;
 mod load;
 mod promoted;
 mod signature;
@@ -8,6 +9,7 @@ mod version;
 
 use bytes::Bytes;
 
+pub use self::find::{named, versions_of};
 pub use self::load::{LoadError, LoadedModule, first, load};
 pub use self::promoted::{ModuleAct, ModuleHold, Promoted, PromotedRecord, glance, history, promoted, serve};
 pub use self::signature::{key_of_seed, sign};

@@ -14,6 +14,7 @@ use crate::cli::text::json_line;
 use crate::cli::{Error, FAILED, OK, table};
 use crate::dlq::rehearse::AT_ONCE;
 use crate::dlq::rehearse::stage::{self, ChosenLetter, OnTrial, Share, StageError, Stages};
+use crate::mesh_streams::modules::named;
 use crate::plan::Plan;
 use crate::report::rehearsal::RehearsalLine;
 use crate::report::rehearsal::account::RehearsalAccount;
@@ -32,6 +33,9 @@ pub struct Rehearse {
     /// Module to run them on [default: the module in the handler's configuration]
     #[arg(long, value_name = "FILE")]
     pub module: Option<PathBuf>,
+    /// Version of the registry to run them on, by digest or by what its author calls it; the handler must follow the registry
+    #[arg(long, value_name = "VERSION", conflicts_with = "module")]
+    pub version: Option<String>,
     /// Rehearse only the newest NUMBER; 0: all
     #[arg(long, value_name = "NUMBER", default_value_t = 0)]
     pub limit: usize,
@@ -45,18 +49,27 @@ pub struct Rehearse {
 pub async fn run(connection: &Connection, plan: &Plan, args: &Rehearse, stop: &Stop) -> Result<u8, Error> {
     let chosen = choose(connection, args).await?;
     let handlers = stage::handlers(&chosen);
-    if let (Some(module), true) = (&args.module, handlers.len() > 1) {
+    let given = args.module.is_some() || args.version.is_some();
+    if given && handlers.len() > 1 {
         let handlers = Vec::from_iter(handlers).join(", ");
         return Err(Error::Usage(format!(
-            "--module {}: a module is one handler's, and the letters are of {handlers}: add --handler",
-            module.display()
+            "a module is one handler's, and the letters are of {handlers}: add --handler"
         )));
     }
     let share = Share {
         at_once: AT_ONCE,
         compile: Priority::Usual,
     };
-    let module = args.module.clone().map_or(OnTrial::Configured, OnTrial::File);
+    let module = match (&args.module, &args.version, handlers.first()) {
+        (Some(file), _, _) => OnTrial::File(file.clone()),
+        (None, Some(text), Some(handler)) => {
+            let versions = stage::versions(connection, plan, handler).await?;
+            let (name, versions) = versions.map_err(Error::Usage)?;
+            let version = named(&versions, &name, text).map_err(Error::Failed)?;
+            OnTrial::Registered(name, version.digest.clone())
+        }
+        _ => OnTrial::Configured,
+    };
     let stages = Stages::new(connection, plan, &handlers, module, share).await;
     let stages = stages.map_err(|error| match error {
         StageError::Engine(error) => app::Error::Engine(error),
