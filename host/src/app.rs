@@ -37,6 +37,7 @@ use crate::spans;
 use crate::text::secret::redact;
 use crate::trouble;
 use crate::trouble::Weight;
+use crate::wasm::cache::CompiledCache;
 use crate::wasm::compile::Priority;
 use crate::wasm::engine;
 use crate::wasm::engine::Runtime;
@@ -189,7 +190,7 @@ pub async fn run(plan: Plan, admin: Option<AdminAddress>, drain: Drain) -> Resul
     let admin = threads::admin(&stage, &plan, admin).map_err(no_thread)?;
     drain.spawn_beside("heartbeat", || heartbeat::keep("main".to_owned()));
     let runtime = runtime(&plan)?;
-    let library = Arc::new(Library::new(runtime.clone()));
+    let library = Arc::new(Library::with_cache(runtime.clone(), cache(&plan, &runtime)));
     let files = tokio::select! {
         files = modules::of_files(&library, &plan) => files?,
         () = drain.begun() => return Ok(true),
@@ -242,6 +243,21 @@ pub async fn run(plan: Plan, admin: Option<AdminAddress>, drain: Drain) -> Resul
     trouble::tell_all();
     tracing::info!(clean, "host ended");
     Ok(clean)
+}
+
+/// The folder of compiled modules, if one is configured and can be used.
+fn cache(plan: &Plan, runtime: &Runtime) -> Option<CompiledCache> {
+    let folder = plan.modules.cache.as_ref()?;
+    match runtime.cache(folder) {
+        Ok(cache) => Some(cache),
+        Err(error) => {
+            tracing::warn!(
+                error,
+                "modules are compiled at each start, because their folder cannot be used"
+            );
+            None
+        }
+    }
 }
 
 /// Warns of limits of the operating system that a host will feel.

@@ -146,3 +146,40 @@ async fn no_compiler_outlives_its_host() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_start_with_a_cache_compiles_nothing_that_is_whole_in_it_and_everything_else() {
+    let config = Config::probe().table("[modules]\ncache = \"cache\"");
+    let (mesh, host) = Mesh::start(config).await;
+    let compiled = says(&["module compiled"]);
+    host.wait_for_line(&compiled, SOON).await;
+    host.stop().await;
+    let folder = mesh.dir.path().join("cache");
+    let entry = std::fs::read_dir(&folder)
+        .expect("it was made")
+        .next()
+        .expect("an entry")
+        .expect("readable")
+        .path();
+    let host = mesh.host(&[]).await;
+    mesh.order(json!({ "op": "version", "subject": "events.version" }))
+        .await;
+    mesh.wait_emitted(1).await;
+    assert!(!host.lines().iter().any(|line| compiled(line)), "it was there");
+    host.stop().await;
+    let mut bytes = std::fs::read(&entry).expect("it is this user's");
+    *bytes.last_mut().expect("not empty") ^= 1;
+    std::fs::write(&entry, bytes).expect("it is this user's");
+    let host = mesh.host(&[]).await;
+    host.wait_for_line(says(&["WARN", "was changed in its cache, and is compiled again"]), SOON)
+        .await;
+    host.wait_for_line(&compiled, SOON).await;
+    host.stop().await;
+    std::fs::set_permissions(&folder, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("it is this user's");
+    let host = mesh.host(&[]).await;
+    host.wait_for_line(says(&["WARN", "modules are compiled at each start", "mode 0755"]), SOON)
+        .await;
+    mesh.order(json!({ "op": "version", "subject": "events.version" }))
+        .await;
+    mesh.wait_emitted(2).await;
+}

@@ -183,6 +183,14 @@ fn modules(out: &mut EffectiveText<'_>, modules: &ModulesPlan) {
     out.table("modules");
     out.list("require", &modules.require);
     out.duration("rollback_window", modules.rollback_window);
+    out.optional(
+        "cache",
+        modules
+            .cache
+            .as_ref()
+            .map(|folder| folder.display().to_string())
+            .as_deref(),
+    );
 }
 
 fn stream(out: &mut EffectiveText<'_>, stream: &Stream) {

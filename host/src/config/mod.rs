@@ -248,7 +248,7 @@ fn plan(values: Dict, base: &Path, reader: &mut Reader) -> Plan {
     let log = log(root.section(reader, "log"), reader);
     let admin = admin::read(root.section(reader, "admin"), reader);
     let spans = spans::read(root.section(reader, "spans"), reader);
-    let modules = modules::read(root.section(reader, "modules"), reader);
+    let modules = modules::read(root.section(reader, "modules"), base, reader);
     let mut nats = nats::read(root.section(reader, "nats"), reader);
     let mut streams = streams::read(&mut root, reader);
     let redrive = redrive::read(&mut root, reader);

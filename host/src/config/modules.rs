@@ -8,11 +8,18 @@ use super::names::{NAME, is_name};
 use super::reader::{Reader, Section};
 use crate::plan::{ModuleOrigin, ModulesPlan};
 
+/// No folder for compiled modules; also the default.
+const NO_CACHE: &str = "none";
+
 /// For how long a module that serves no more stays compiled, by default.
 const ROLLBACK_WINDOW: Duration = Duration::from_secs(3600);
 
-pub fn read(mut section: Section, reader: &mut Reader) -> ModulesPlan {
+pub fn read(mut section: Section, base: &Path, reader: &mut Reader) -> ModulesPlan {
     let require = section.list(reader, "require");
+    let cache = match section.text(reader, "cache").as_deref() {
+        None | Some(NO_CACHE) => None,
+        Some(folder) => Some(base.join(folder)),
+    };
     let rollback_window = section.duration(reader, "rollback_window", Duration::ZERO, ROLLBACK_WINDOW);
     section.finish(reader);
     for (i, key) in require.iter().enumerate() {
@@ -35,6 +42,7 @@ pub fn read(mut section: Section, reader: &mut Reader) -> ModulesPlan {
     ModulesPlan {
         require,
         rollback_window,
+        cache,
     }
 }
 

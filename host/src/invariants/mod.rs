@@ -63,7 +63,8 @@ const NATS: [&str; 34] = [
 ];
 
 /// Files whose code names the WebAssembly engine.
-const WASM: [&str; 7] = [
+const WASM: [&str; 8] = [
+    "wasm/cache.rs",
     "wasm/ended.rs",
     "wasm/engine.rs",
     "wasm/guest/mod.rs",
@@ -252,7 +253,10 @@ fn threads_are_started_only_for_lanes_for_the_tick_and_for_what_blocks() {
             "wasm/engine.rs"
         ])
     );
-    assert_eq!(naming("spawn_blocking"), set(&["app.rs", "wasm/source.rs"]));
+    assert_eq!(
+        naming("spawn_blocking"),
+        set(&["app.rs", "wasm/cache.rs", "wasm/source.rs"])
+    );
     assert_eq!(naming("thread::spawn"), set(&[]));
 }
 

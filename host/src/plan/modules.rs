@@ -47,4 +47,6 @@ pub struct ModulesPlan {
     pub require: Vec<String>,
     /// How long a module that serves no more stays compiled.
     pub rollback_window: Duration,
+    /// The folder of compiled modules. `None`: each start compiles.
+    pub cache: Option<PathBuf>,
 }

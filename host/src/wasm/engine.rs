@@ -1,6 +1,7 @@
 //! The WebAssembly engine: which features exist, how instances get their memory, and the tick that ends what runs too
 //! long. One per process.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use crate::process::heartbeat::Heartbeat;
 use crate::process::limits;
 use crate::random::Seeds;
 use crate::text::display::clean;
+use crate::wasm::cache::CompiledCache;
 use crate::wasm::guest::{self, Guest};
 use crate::wasm::pool::Room;
 use crate::wasm::sandbox::{INSTANCES_OF_ONE, MEMORIES_MAX, TABLES_OF_ONE};
@@ -69,6 +71,14 @@ impl Runtime {
             seeds,
             room: Arc::default(),
         })
+    }
+
+    /// A folder for what this engine's modules are compiled to.
+    ///
+    /// # Errors
+    /// It cannot be used: says what to change.
+    pub fn cache(&self, folder: &Path) -> Result<CompiledCache, String> {
+        CompiledCache::open(folder, &self.engine)
     }
 
     /// Instances that live, those that are kept for reuse included.

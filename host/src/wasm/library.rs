@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use tokio::sync::{OnceCell, Semaphore, SemaphorePermit};
 use wasmtime::component::Component;
 
+use crate::wasm::cache::CompiledCache;
 use crate::wasm::compile::{self, Priority};
 use crate::wasm::engine::{Runtime, chain};
 use crate::wasm::guest::{EventHandlerPre, Guest};
@@ -68,6 +69,8 @@ pub struct Library {
     cells: Mutex<HashMap<ModuleHash, Cell>>,
     /// How many modules are read and compiled at a time.
     turns: Semaphore,
+    /// `None`: what was compiled is forgotten with the process.
+    cache: Option<CompiledCache>,
 }
 
 /// A module's content, and a turn to compile it.
@@ -78,11 +81,16 @@ pub struct ModuleRead<'a> {
 
 impl Library {
     pub fn new(runtime: Runtime) -> Library {
+        Library::with_cache(runtime, None)
+    }
+
+    pub fn with_cache(runtime: Runtime, cache: Option<CompiledCache>) -> Library {
         let at_once = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         Library {
             runtime,
             cells: Mutex::default(),
             turns: Semaphore::new(at_once),
+            cache,
         }
     }
 
@@ -159,11 +167,7 @@ impl Library {
         let hash = read.source.hash;
         let compiled = self.cell(hash);
         let made = compiled.get_or_init(async || {
-            let began = Instant::now();
             let made = self.make(&read.source, priority).await;
-            if made.is_ok() {
-                tracing::debug!(module = %ModuleDigest::from(hash), took = ?began.elapsed(), "module compiled");
-            }
             made.map(Arc::new).map_err(Arc::new)
         });
         made.await.clone()
@@ -188,16 +192,33 @@ impl Library {
 
     async fn make(&self, source: &Source, priority: Priority) -> Result<Compiled, ModuleFault> {
         preamble(&source.bytes)?;
+        if let Some(cache) = &self.cache
+            && let Some(compiled) = cache.get(source.hash).await
+        {
+            // One that does not fit is not of this engine, whatever its name says.
+            let linked = Compiled::link(&self.runtime, source.hash, &compiled);
+            if !matches!(linked, Err(ModuleFault::Unfit(_))) {
+                tracing::debug!(module = %ModuleDigest::from(source.hash), "module found in the cache");
+                return linked;
+            }
+        }
+        let began = Instant::now();
         let compiled = compile::component(&source.bytes, priority).await?;
-        Compiled::link(&self.runtime, source.hash, &compiled)
+        let linked = Compiled::link(&self.runtime, source.hash, &compiled)?;
+        tracing::debug!(module = %linked.digest, took = ?began.elapsed(), "module compiled");
+        if let Some(cache) = &self.cache {
+            cache.put(source.hash, compiled).await;
+        }
+        Ok(linked)
     }
 }
 
 impl Compiled {
-    /// `compiled` is what this program's own compiler has just made.
+    /// `compiled` is what this program's own compiler has made.
     fn link(runtime: &Runtime, hash: ModuleHash, compiled: &[u8]) -> Result<Compiled, ModuleFault> {
-        // SAFETY: the engine runs these bytes as they are. They were made a moment ago by this same executable and came over a
-        // pipe that only the two processes have; they were never in a file that another process could write.
+        // SAFETY: the engine runs these bytes as they are. They were made by this same executable and came over a pipe that only the two
+        // processes have; or they come from a folder that only this user can use, and are as they were written there (`cache`). A
+        // process of this user could as well replace the executable.
         #[expect(unsafe_code, reason = "the compiler is in another process")]
         let component = unsafe { Component::deserialize(&runtime.engine, compiled) };
         let component = component.map_err(|e| ModuleFault::Unfit(chain(&e)))?;

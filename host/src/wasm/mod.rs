@@ -1,6 +1,7 @@
 //! WebAssembly: compiling modules, the engine and its places for instances, one run of a handler, and what a guest sees and may
 //! take of the host.
 
+pub mod cache;
 pub mod compile;
 mod ended;
 pub mod engine;
