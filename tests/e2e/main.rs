@@ -30,6 +30,7 @@ mod dead_letters;
 mod deaths;
 mod delayed;
 mod delayed_orders;
+mod deploy;
 mod dev;
 mod disasters;
 mod display;

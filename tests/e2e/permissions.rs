@@ -10,7 +10,7 @@ use crate::support::wait::SOON;
 use crate::support::{NatsServer, Signal};
 
 /// The block under the page's heading.
-fn listed() -> &'static str {
+pub fn listed() -> &'static str {
     let page = include_str!("../../docs/nats.md");
     let (_, rest) = page
         .split_once("## Permissions of a host's NATS user")

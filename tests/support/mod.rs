@@ -26,7 +26,7 @@ pub use server::NatsServer;
 pub use wait::eventually;
 
 /// The root of the repository.
-fn root() -> &'static Path {
+pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .parent()
         .expect("the host's crate is in a folder of the repository")

@@ -218,7 +218,11 @@ impl Scan {
 
     /// Leaves nothing of it in the server; one that is only dropped is forgotten there after half a minute.
     pub async fn end(self) -> Result<(), Error> {
-        self.connection.remove_consumer(&self.stream, &self.name).await
+        match self.connection.remove_consumer(&self.stream, &self.name).await {
+            // One who may only look may not remove consumers.
+            Err(Error::Denied { .. }) => Ok(()),
+            removed => removed,
+        }
     }
 }
 
