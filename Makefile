@@ -8,7 +8,7 @@ export PATH := $(CURDIR)/.tools/bin:$(PATH)
 WASM := wasm32-unknown-unknown
 # The tests' own handler asks for everything that WASI gives.
 WASI := wasm32-wasip2
-BENCH := dispatch transactions letters handlers malformed outbox metrics spans
+BENCH := dispatch transactions letters handlers malformed outbox metrics spans swap
 # The end-to-end tests wait for servers, hosts and clocks for most of their time, so twice as many run as there are cores.
 export RUST_TEST_THREADS ?= $(shell echo $$((2 * $$(nproc))))
 # The tests' build has the points at which they end or freeze the process; what `make build` makes has none.
@@ -83,7 +83,7 @@ paint: handlers ## measure how soon the console shows something, with 100,000 de
 	@tools/install.sh test-server && tools/install.sh chromium
 	$(TEST) -p jetmesh --test e2e -- --ignored --exact --nocapture console::paint::the_first_paint_takes_a_second_at_most
 
-bench: build ## measure, the tables go to standard output; one of them: make bench BENCH=dispatch, transactions, letters, handlers, malformed, outbox, metrics or spans
+bench: build ## measure, the tables go to standard output; one of them: make bench BENCH=dispatch, transactions, letters, handlers, malformed, outbox, metrics, spans or swap
 	@for bench in $(BENCH); do cargo bench --locked -p jetmesh --bench "$$bench"; done
 
 lint: deny ## check the format, the dependencies, and run clippy; a warning is an error
