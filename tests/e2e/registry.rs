@@ -15,8 +15,9 @@ use sha2::{Digest as _, Sha256};
 
 use crate::mesh::{Config, Mesh, PATIENT, says};
 use crate::modules::{second_version, version};
+use crate::permissions::all_but;
 use crate::support::wait::SOON;
-use crate::support::{Host, cli, eventually, modules};
+use crate::support::{Host, NatsServer, cli, eventually, modules};
 
 const LINES: &str = "bucket = \"probe\"\npublish = [\"events.>\"]";
 
@@ -534,4 +535,20 @@ async fn prune_keeps_what_serves_what_a_rollback_needs_and_contents_of_other_nam
     assert_eq!(push(&mesh, &bytes, &[]).await, others[0]);
     let (status, _, error) = change(&mesh, &["promote", "probe", &others[0]]).await;
     assert!(status.success(), "{error}");
+}
+
+#[tokio::test]
+async fn a_host_that_may_not_look_at_the_registry_learns_of_a_promotion_all_the_same_and_says_what_it_lacks() {
+    let server = NatsServer::start_with(&all_but("$JS.API.DIRECT.GET.KV_mesh_modules")).await;
+    let mesh = Mesh::over(server, config().nats("user = \"host\"").nats("password = \"pw\"")).await;
+    let first = push(&mesh, &first_version(), &[]).await;
+    change(&mesh, &["promote", "probe", &first]).await;
+    let host = mesh.host(&[]).await;
+    let second = push(&mesh, &second_version(), &[]).await;
+    let (status, promoted, error) = change(&mesh, &["promote", "probe", &second]).await;
+    assert!(status.success(), "{promoted}{error}");
+    let grant = "grant `$JS.API.DIRECT.GET.KV_mesh_modules`";
+    host.wait_for_line(says(&["WARN", "what is promoted is learned late", grant]), SOON)
+        .await;
+    assert_eq!(version(&mesh, 0).await, "2");
 }

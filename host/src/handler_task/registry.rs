@@ -17,6 +17,7 @@ use crate::broker::{Connection, Error};
 use crate::handler_task::runner::Runner;
 use crate::mesh_streams::modules::{self, LoadError, PromotedRecord};
 use crate::plan::Plan;
+use crate::trouble::{self, Weight};
 use crate::wasm::compile::Priority;
 use crate::wasm::library::{Compiled, Library};
 
@@ -26,6 +27,9 @@ const LOOK: Duration = Duration::from_millis(250);
 const NAMES_MAX: usize = 256;
 /// How long after a failure a version is tried again that another look may find in order.
 const AGAIN: Duration = Duration::from_secs(5);
+/// So long after a replica has told of the registry, its leader is asked.
+const UNHEARD_MAX: Duration = Duration::from_secs(5);
+const UNHEARD: &str = "what is promoted is learned late, because the registry must be read from its leader";
 /// How many modules that serve no more stay compiled at most.
 const KEPT_MAX: usize = 16;
 
@@ -81,6 +85,7 @@ impl RegistryFollower {
         let mut jobs = FuturesUnordered::new();
         let mut next = Instant::now();
         let mut failed: Option<Connection> = None;
+        let mut heard = Instant::now();
         loop {
             tokio::select! {
                 Some((name, taken)) = jobs.next() => {
@@ -94,16 +99,14 @@ impl RegistryFollower {
                     kept.let_go();
                     let Ok(connection) = self.connections.connection(failed.as_ref()).await else { continue };
                     failed = None;
-                    for names in names.chunks(NAMES_MAX) {
-                        for (name, revision) in modules::glance(&connection, names).await {
-                            let Some((name, one)) = names.iter().find(|own| **own == name).zip(followed.get_mut(&*name)) else {
-                                continue;
-                            };
-                            if one.is_due(revision) {
-                                one.busy = true;
-                                let connection = connection.clone();
-                                jobs.push(async move { (*name, self.take(&connection, name).await) });
-                            }
+                    for (name, revision) in look(&connection, &names, &mut heard).await {
+                        let Some((name, one)) = names.iter().find(|own| **own == name).zip(followed.get_mut(&*name)) else {
+                            continue;
+                        };
+                        if one.is_due(revision) {
+                            one.busy = true;
+                            let connection = connection.clone();
+                            jobs.push(async move { (*name, self.take(&connection, name).await) });
                         }
                     }
                     if connection.is_closed() {
@@ -150,6 +153,36 @@ impl RegistryFollower {
         };
         Ok(RevisionRead { revision, came })
     }
+}
+
+/// The revision of what is promoted under each name, as some replica tells it. If none tells of any for a while, the leader is asked.
+async fn look(connection: &Connection, names: &[&str], heard: &mut Instant) -> Vec<(String, u64)> {
+    let mut looked = Vec::new();
+    for names in names.chunks(NAMES_MAX) {
+        looked.extend(modules::glance(connection, names).await);
+    }
+    if !looked.is_empty() {
+        *heard = Instant::now();
+        trouble::over(UNHEARD, "");
+        return looked;
+    }
+    if heard.elapsed() < UNHEARD_MAX {
+        return looked;
+    }
+    *heard = Instant::now();
+    for name in names {
+        let Ok((record, revision)) = modules::promoted(connection, name).await else {
+            break;
+        };
+        looked.push(((*name).to_owned(), revision));
+        if record.is_some() {
+            let why = "no replica answers a direct get of stream KV_mesh_modules";
+            let mend =
+                "grant `$JS.API.DIRECT.GET.KV_mesh_modules` to this user, and see that the stream has allow_direct";
+            trouble!(Weight::Delay, "", why, { why, mend }, "what is promoted is learned late, because the registry must be read from its leader");
+        }
+    }
+    looked
 }
 
 impl Followed {

@@ -1,6 +1,6 @@
 //! What swaps of a module cost the events that flow meanwhile. A handler follows the registry, and emits one event for each order, which says
-//! by which version. Orders come at a steady pace: first while nothing else happens, then while two versions are promoted in turn,
-//! as often as a host looks. Each order must have exactly one event; a lost or a doubled one ends the benchmark with a panic.
+//! by which version. Orders come at a steady pace: first while nothing else happens, then for as long while two versions are promoted
+//! in turn, as often as a host looks. Each order must have exactly one event; a lost or a doubled one ends the benchmark with a panic.
 //!
 //! `cargo bench -p jetmesh --bench swap`. `BENCH_SWAPS`: how many, 1000 unless said; `BENCH_RATE`: orders a second, 1000 unless
 //! said. The table goes to standard output, progress to standard error.
@@ -107,8 +107,11 @@ async fn main() {
     let warm = orders.settled(PATIENT).await;
     let before = memory(host.pid());
     eprintln!("without swaps");
-    orders.for_some_time(Duration::from_secs(30)).await;
+    orders
+        .for_some_time(EVERY * u32::try_from(swaps).expect("it fits"))
+        .await;
     let quiet = orders.settled(PATIENT).await;
+    let between = memory(host.pid());
     eprintln!("{swaps} swaps");
     let promotions = async {
         for n in 0..swaps {
@@ -125,7 +128,7 @@ async fn main() {
         &all.part(warm, quiet),
         &all.part(quiet, busy),
         (swaps, rate, &version),
-        (before, after),
+        [before, between, after],
     );
     eventually("the host to end", PATIENT, async || {
         host.ended().or_else(|| {
@@ -136,7 +139,7 @@ async fn main() {
     .await;
 }
 
-fn report(quiet: &Run, busy: &Run, (swaps, rate, version): (usize, u64, &str), (before, after): (u64, u64)) {
+fn report(quiet: &Run, busy: &Run, (swaps, rate, version): (usize, u64, &str), memory: [u64; 3]) {
     let ms = |times: &[u64], p: usize| percentile(times, p) as f64 / 1e6;
     println!("## Swaps\n\n{}, nats-server {version}\n", machine());
     println!("| {rate} orders/s | orders | p50 ms | p99 ms | most ms |\n|---|---:|---:|---:|---:|");
@@ -152,13 +155,14 @@ fn report(quiet: &Run, busy: &Run, (swaps, rate, version): (usize, u64, &str), (
     }
     let first = &busy.first_after;
     println!(
-        "\n| swaps | seen by events | from promotion to the first event on it, p50 ms | p99 ms | most ms | memory before MiB | after MiB |\n\
-         |---:|---:|---:|---:|---:|---:|---:|\n| {swaps} | {} | {:.0} | {:.0} | {:.0} | {:.1} | {:.1} |",
+        "\n| swaps | seen by events | from promotion to the first event on it, p50 ms | p99 ms | most ms | memory MiB before both | after the part without | after the swaps |\n\
+         |---:|---:|---:|---:|---:|---:|---:|---:|\n| {swaps} | {} | {:.0} | {:.0} | {:.0} | {:.1} | {:.1} | {:.1} |",
         first.len(),
         ms(first, 50),
         ms(first, 99),
         ms(first, 100),
-        before as f64 / 1024.0,
-        after as f64 / 1024.0
+        memory[0] as f64 / 1024.0,
+        memory[1] as f64 / 1024.0,
+        memory[2] as f64 / 1024.0
     );
 }
