@@ -95,11 +95,17 @@ impl RegistryFollower {
                     }
                 }
                 () = tokio::time::sleep_until(next) => {
-                    next = Instant::now() + LOOK;
                     kept.let_go();
-                    let Ok(connection) = self.connections.connection(failed.as_ref()).await else { continue };
+                    let connection = self.connections.connection(failed.as_ref()).await;
+                    let looked = match &connection {
+                        Ok(connection) => look(connection, &names, &mut heard).await,
+                        Err(_) => Vec::new(),
+                    };
+                    // Between two looks there is time for what they have found, however long a look takes.
+                    next = Instant::now() + LOOK;
+                    let Ok(connection) = connection else { continue };
                     failed = None;
-                    for (name, revision) in look(&connection, &names, &mut heard).await {
+                    for (name, revision) in looked {
                         let Some((name, one)) = names.iter().find(|own| **own == name).zip(followed.get_mut(&*name)) else {
                             continue;
                         };
