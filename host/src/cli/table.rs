@@ -26,7 +26,8 @@ fn written_out(rows: &[Vec<String>]) -> Vec<Vec<String>> {
     rows.iter().map(|row| row.iter().map(cell).collect()).collect()
 }
 
-/// What a wide table does on a terminal that is too narrow for it. Columns are named by their places.
+/// What a wide table does on a terminal that is too narrow for it. Columns are named by their places. The last one has what the others leave, and
+/// is not named.
 pub struct Narrow<'a> {
     /// Are left out until the rest fits, the first of these first.
     pub leave_out: &'a [usize],
@@ -50,8 +51,9 @@ pub fn fit(header: &[&str], rows: &[Vec<String>], narrow: &Narrow<'_>, columns: 
     let mut over = (widths.iter().map(|width| width + 2).sum::<usize>() + last).saturating_sub(columns);
     let cut_to = |widths: &mut Vec<usize>, over: &mut usize, least: usize| {
         for &at in narrow.cut {
-            let less = (*over).min(widths[at].saturating_sub(least));
-            widths[at] -= less;
+            let Some(width) = widths.get_mut(at) else { continue };
+            let less = (*over).min(width.saturating_sub(least));
+            *width -= less;
             *over -= less;
         }
     };
@@ -60,7 +62,8 @@ pub fn fit(header: &[&str], rows: &[Vec<String>], narrow: &Narrow<'_>, columns: 
     let mut left_out = Vec::new();
     for &at in narrow.leave_out {
         if over > 0 {
-            over = over.saturating_sub(widths[at] + 2);
+            let width = widths.get(at).copied().unwrap_or(LAST_MIN);
+            over = over.saturating_sub(width + 2);
             left_out.push(at);
         }
     }
@@ -203,6 +206,22 @@ mod tests {
         for columns in 40..100 {
             let text = shown(Some(columns));
             assert!(text.lines().all(|line| line.width() <= columns), "{columns}: {text}");
+        }
+    }
+
+    #[test]
+    fn the_last_column_may_be_named_as_well() {
+        let header = ["NAME", "WHAT", "NOTE"];
+        let row = |note: &str| vec!["a-long-name".to_owned(), "something".to_owned(), note.to_owned()];
+        let rows = [row("a note that is longer than any terminal is wide"), row("-")];
+        let narrow = Narrow {
+            leave_out: &[2],
+            cut: &[2, 0],
+        };
+        for columns in [22, 30, 80] {
+            let text = fit(&header, &rows, &narrow, Some(columns));
+            assert!(text.contains("some"), "{columns}: {text}");
+            assert_eq!(text.contains("(no room for NOTE"), columns < 80, "{columns}: {text}");
         }
     }
 }

@@ -128,18 +128,18 @@ pub async fn ls(connection: &Connection, plan: &Plan, asked: &ModulesLs) -> Resu
             rows.push(of_name(name, &versions, promoted.as_ref(), plan));
         }
     }
-    let cut = |cut: &'static [usize]| Narrow { leave_out: &[], cut };
+    let narrow = |leave_out: &'static [usize]| Narrow { leave_out, cut: &[] };
     match (asked.json, &asked.name) {
         (true, _) => {}
         (_, Some(_)) => {
             let header = [
                 "DIGEST", "VERSION", "PROMOTED", "SIZE", "SIGNED", "PUSHED", "BY", "NOTE",
             ];
-            table::print_narrow(&header, &rows, &cut(&[6, 7]));
+            table::print_narrow(&header, &rows, &narrow(&[6, 3]));
         }
         (_, None) => {
             let header = ["NAME", "SERVES", "SINCE", "BY", "VERSIONS", "HANDLERS", "HOLD"];
-            table::print_narrow(&header, &rows, &cut(&[3, 5, 6]));
+            table::print_narrow(&header, &rows, &narrow(&[4, 3]));
         }
     }
     Ok(OK)
@@ -303,8 +303,8 @@ pub async fn history(connection: &Connection, asked: &ModulesHistory) -> Result<
     }
     let rows: Vec<Vec<String>> = history.iter().map(of_change).collect();
     let narrow = Narrow {
-        leave_out: &[],
-        cut: &[3, 5],
+        leave_out: &[0],
+        cut: &[3],
     };
     table::print_narrow(&["REVISION", "AT", "WHAT", "BY", "DIGEST", "NOTE"], &rows, &narrow);
     Ok(OK)
