@@ -197,7 +197,10 @@ async fn a_leader_that_dies_while_schedules_wait_neither_loses_a_due_time_nor_do
         wait_dues(&mesh, "events.tick", before + 5).await;
         cluster.server(&mut mesh, killed).restart().await;
     }
-    assert_eq!(audit(&mesh, "events.tick", 1).await, Vec::<String>::new());
+    // A target without a leader takes nothing for a moment. What waits for it is tried one by one, so a later event can be first (0014).
+    let mut dues = dues(&mesh, "events.tick").await;
+    dues.sort_unstable();
+    assert_whole(&dues, 1);
     assert_eq!(state(&mesh, "tick").await["missed"], 0);
 }
 
