@@ -128,8 +128,7 @@ async fn a_relay_whose_consumer_is_removed_publishes_nothing_twice() {
     crate::hosts::wait_forgotten(&mesh).await;
     mesh.remove_consumer("KV_probe", "mesh-relay").await;
     eventually("another one that has come to the end", PATIENT, async || {
-        let found = mesh.consumer("KV_probe", "mesh-relay").await;
-        (found["num_pending"] == 0 && found["num_ack_pending"] == 0).then_some(())
+        mesh.settled("KV_probe", "mesh-relay").await
     })
     .await;
     assert_eq!(mesh.emitted().await.len(), 40);

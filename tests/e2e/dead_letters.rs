@@ -103,8 +103,8 @@ async fn a_rejected_event_is_dead_lettered_at_once_with_everything_that_is_known
     eventually("the advisory to be dealt with", SOON, async || {
         let advisories = mesh.js.get_stream("MESH_ADVISORIES").await.expect("it is there");
         let count = advisories.cached_info().state.messages;
-        let info = mesh.consumer("MESH_ADVISORIES", "mesh-advisories").await;
-        (count == 1 && info["num_pending"] == 0 && info["num_ack_pending"] == 0).then_some(())
+        let settled = mesh.settled("MESH_ADVISORIES", "mesh-advisories").await;
+        (count == 1).then_some(()).and(settled)
     })
     .await;
     assert_eq!(mesh.decisions("probe").await.len(), 1);

@@ -48,8 +48,7 @@ pub fn wait_there(mesh: &Mesh, word: &'static str, count: usize) -> impl Future<
 /// Waits until this number of delayed events are published and noted, and none is due.
 pub async fn wait_fired(mesh: &Mesh, count: usize) {
     eventually("delayed events to be fired", PATIENT, async || {
-        let info = mesh.consumer("MESH_DELAYED", "mesh-due").await;
-        let settled = info["num_pending"] == 0 && info["num_ack_pending"] == 0;
+        let settled = mesh.settled("MESH_DELAYED", "mesh-due").await.is_some();
         let fired = lie_there(mesh, "fired").await.len();
         (settled && fired == count && lie_there(mesh, "due").await.is_empty()).then_some(())
     })
@@ -59,8 +58,7 @@ pub async fn wait_fired(mesh: &Mesh, count: usize) {
 /// Waits until all consequences in the probe's ledger are published and confirmed.
 pub async fn wait_carried_out(mesh: &Mesh) {
     eventually("the relay to have confirmed", PATIENT, async || {
-        let info = mesh.consumer("KV_probe", "mesh-relay").await;
-        (info["num_pending"] == 0 && info["num_ack_pending"] == 0).then_some(())
+        mesh.settled("KV_probe", "mesh-relay").await
     })
     .await;
 }

@@ -224,10 +224,7 @@ async fn decided(mesh: &Mesh, minutes: u64) -> Duration {
     eventually(
         "everything to be decided",
         Duration::from_secs(60 * minutes),
-        async || {
-            let info = mesh.consumer("ORDERS", "probe").await;
-            (info["num_pending"] == 0 && info["num_ack_pending"] == 0).then_some(())
-        },
+        async || mesh.settled("ORDERS", "probe").await,
     )
     .await;
     let took = began.elapsed();

@@ -241,9 +241,22 @@ impl Mesh {
     #[track_caller]
     pub fn wait_settled(&self, stream: &str, name: &str) -> impl Future<Output = Value> {
         eventually("every event to be settled", SOON, async move || {
-            let info = self.consumer(stream, name).await;
-            (info["num_pending"] == 0 && info["num_ack_pending"] == 0).then_some(info)
+            self.settled(stream, name).await
         })
+    }
+
+    /// A consumer's information, if it has nothing to deliver and nothing to wait for.
+    pub async fn settled(&self, stream: &str, name: &str) -> Option<Value> {
+        let info = self.consumer(stream, name).await;
+        if info["num_pending"] != 0 || info["num_ack_pending"] != 0 {
+            return None;
+        }
+        // The server confirms a message some time before it counts it as pending (`sigq` in nats-server's `server/stream.go`).
+        let (given, filter) = (&info["delivered"]["stream_seq"], &info["config"]["filter_subject"]);
+        let body = json!({ "last_by_subj": filter.as_str().unwrap_or(">") });
+        let subject = format!("STREAM.MSG.GET.{stream}");
+        let last: Value = self.js.request(subject, &body).await.map_err(told).ok()?;
+        (last["message"]["seq"].as_u64() <= given.as_u64()).then_some(info)
     }
 
     /// Waits until nothing is to be replayed any more.

@@ -100,8 +100,7 @@ async fn judge_stored(mesh: &Mesh) {
     }
     // An answer that went down with the server costs a redelivery, after the ack wait.
     eventually("every event to be settled", PATIENT, async || {
-        let info = mesh.consumer("ORDERS", "probe").await;
-        (info["num_pending"] == 0 && info["num_ack_pending"] == 0).then_some(())
+        mesh.settled("ORDERS", "probe").await
     })
     .await;
     eventually("every event to be decided and emitted", PATIENT, async || {

@@ -31,8 +31,7 @@ async fn fired(mesh: &Mesh) -> Vec<String> {
 #[track_caller]
 fn wait_fired<'a>(mesh: &'a Mesh, wanted: &'a [&'a str]) -> impl Future<Output = ()> + 'a {
     eventually("timers to fire and nothing to be due", PATIENT, async move || {
-        let info = mesh.consumer("MESH_DELAYED", "mesh-due").await;
-        let settled = info["num_pending"] == 0 && info["num_ack_pending"] == 0;
+        let settled = mesh.settled("MESH_DELAYED", "mesh-due").await.is_some();
         let fired = fired(mesh).await;
         assert!(fired.len() <= wanted.len(), "{fired:?}");
         (settled && fired == wanted && lie_there(mesh, "due").await.is_empty()).then_some(())

@@ -114,7 +114,7 @@ pub async fn reconcile(
 
 /// Whether the server leaves consequences lying: it has nothing to give and waits for nothing, and one is stored that was
 /// not confirmed. Its sequence.
-pub async fn left_lying(connection: &Connection, ledger: &str) -> Result<Option<u64>, Error> {
+async fn left_lying(connection: &Connection, ledger: &str) -> Result<Option<u64>, Error> {
     let (stream, outs) = (kv_stream(ledger), Subjects::new(ledger).outs());
     // First the newest: what is stored afterwards makes no difference.
     let Some(last) = connection.stored(&stream, By::Last(&outs)).await? else {

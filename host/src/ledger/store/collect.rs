@@ -13,7 +13,6 @@ use crate::failpoint;
 use crate::failpoint::mistake::Mistake;
 use crate::ledger::core::entry::Head;
 use crate::ledger::relay::CONSUMER;
-use crate::ledger::relay::consumer::left_lying;
 
 /// Any of the handlers of a ledger collects it, but not sooner after the last time.
 const EVERY: Duration = Duration::from_secs(40);
@@ -57,12 +56,13 @@ impl Bucket {
                 None => return Ok(0),
             }
         }
+        let last = connection.stored(&self.stream, By::Last(&self.subjects.outs())).await?;
         let Some(relay) = connection.consumer(&self.stream, CONSUMER).await? else {
             return Ok(0);
         };
-        // Its figures say nothing of what the server leaves lying.
-        let lies = left_lying(&connection, &self.name).await?.is_some();
-        if lies || relay.num_pending + relay.num_ack_pending > 0 {
+        // Its count of what is pending will not do: the server counts a message some time after it has confirmed it, and not at all
+        // what it leaves lying.
+        if last.is_some_and(|last| relay.ack_floor.stream_seq < last.sequence) {
             until = until.min(relay.ack_floor.stream_seq + 1);
         }
         let keep = u64::try_from(keep.as_millis()).unwrap_or(u64::MAX);
