@@ -90,6 +90,7 @@ mod replay_told;
 mod reset;
 mod retry;
 mod retrying;
+mod rollout;
 mod schedule_commands;
 mod schedules;
 mod schemas;

@@ -21,7 +21,7 @@ use crate::support::{Host, NatsServer, cli, eventually, modules};
 
 const LINES: &str = "bucket = \"probe\"\npublish = [\"events.>\"]";
 
-fn config() -> Config {
+pub fn config() -> Config {
     Config::new().handler("probe", Path::new("registry"), LINES)
 }
 
@@ -62,17 +62,18 @@ async fn serving() -> (Mesh, Host, [String; 2]) {
 pub async fn serving_with(env: &[(&str, &str)], lines: &str) -> (Mesh, Host, [String; 2]) {
     let lines = format!("{LINES}\n{lines}");
     let mesh = Mesh::new(Config::new().handler("probe", Path::new("registry"), &lines)).await;
-    let first = push(&mesh, &first_version(), &["--version", "1.0.0"]).await;
-    let (status, promoted, error) = change(&mesh, &["promote", "probe", &first]).await;
-    assert!(status.success(), "{promoted} {error}");
+    let versions = pushed_to(&mesh).await;
     let host = mesh.host(env).await;
-    let second = push(
-        &mesh,
-        &second_version(),
-        &["--version", "2.0.0", "--note", "a newer one"],
-    )
-    .await;
-    (mesh, host, [first, second])
+    (mesh, host, versions)
+}
+
+/// Pushes both versions, and promotes the first.
+pub async fn pushed_to(mesh: &Mesh) -> [String; 2] {
+    let first = push(mesh, &first_version(), &["--version", "1.0.0"]).await;
+    let (status, promoted, error) = change(mesh, &["promote", "probe", &first]).await;
+    assert!(status.success(), "{promoted} {error}");
+    let newer = ["--version", "2.0.0", "--note", "a newer one"];
+    [first, push(mesh, &second_version(), &newer).await]
 }
 
 #[tokio::test]

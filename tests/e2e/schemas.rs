@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use crate::asked::ask;
 use crate::mesh::{Config, Mesh};
+use crate::rollout;
 use crate::shop::OUTBOX;
 use crate::support::wait::SOON;
 use crate::support::{Signal, eventually, modules};
@@ -215,6 +216,7 @@ async fn what_is_printed_as_json_is_as_the_published_schemas_say() {
     outputs.push(("outbox", mesh.jetmesh(&["outbox", "status", "--json"]).await.1));
     outputs.push(("trace", object(&mesh, &["trace", "--key", "op=retry", "--json"]).await));
     outputs.extend(registry(&mesh).await);
+    outputs.push(("module-why", rollout::told_as_json().await));
     host.signal(Signal::KILL);
     let waits = mesh.order(json!({ "op": "ok" })).await;
     let waits = format!("ORDERS:{waits}");

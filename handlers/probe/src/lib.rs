@@ -132,6 +132,13 @@ fn carry_out(step: Step, event: &Event, held: &mut Vec<Vec<u8>>) -> Result<(), E
                 }
             }
         }
+        Step::InVersion { version: wanted, steps } => {
+            if wanted == version() {
+                for step in steps {
+                    carry_out(step, event, held)?;
+                }
+            }
+        }
         Step::Emit {
             subject,
             payload,

@@ -89,6 +89,12 @@ pub enum Step {
         #[serde(rename = "do")]
         steps: Vec<Step>,
     },
+    /// Steps of one version only.
+    InVersion {
+        version: String,
+        #[serde(rename = "do")]
+        steps: Vec<Step>,
+    },
     Emit {
         subject: String,
         payload: Value,

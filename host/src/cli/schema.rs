@@ -9,6 +9,7 @@ use super::dlq::edit::EditJson;
 use super::dlq::export::Imported;
 use super::dlq::note::NoteJson;
 use super::modules::show::{HistoryLine, NamedVersion};
+use super::modules::why::ModulesWhyPage;
 use super::{Error, OK};
 use crate::control::delayed::{DelayedActed, DelayedEvent};
 use crate::control::modules::{ModuleChanged, ModulePushed, PrunedModules};
@@ -50,7 +51,7 @@ impl Published {
     }
 }
 
-pub static SCHEMAS: [Published; 31] = [
+pub static SCHEMAS: [Published; 32] = [
     Published::of::<MeshStatus>("status", "`status --json`"),
     Published::of::<TraceJson>("trace", "`trace --json`"),
     Published::of::<AuditRecord>("audit", "a line of `audit --json`"),
@@ -67,6 +68,7 @@ pub static SCHEMAS: [Published; 31] = [
         "module-change",
         "`modules promote`, `rollback`, `hold`, `resume`, with --json",
     ),
+    Published::of::<ModulesWhyPage>("module-why", "`modules why --json`"),
     Published::of::<PrunedModules>("module-prune", "`modules prune --json`"),
     Published::of::<RetryingJson>("retrying", "a line of `retrying --json`"),
     Published::of::<RetryingActed>("retrying-acted", "`retrying now --json`, `retrying give-up --json`"),

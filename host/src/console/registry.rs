@@ -88,7 +88,10 @@ pub struct ModuleOrdered {
 pub async fn change(session: &ViewerSession, call: &str, order: ModuleOrdered) -> Result<ModuleChanged, ConsoleError> {
     let name = checked(&order.name)?;
     let (action, change) = match (call, &order.version) {
-        ("modules-promote", Some(version)) => (AuditAction::ModulesPromote, ModuleChange::Promote(version.clone())),
+        ("modules-promote", Some(version)) => (
+            AuditAction::ModulesPromote,
+            ModuleChange::Promote(version.clone(), None),
+        ),
         ("modules-rollback", version) => (AuditAction::ModulesRollback, ModuleChange::Rollback(version.clone())),
         ("modules-hold", None) => (AuditAction::ModulesHold, ModuleChange::Hold),
         ("modules-resume", None) => (AuditAction::ModulesResume, ModuleChange::Resume),

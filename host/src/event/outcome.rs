@@ -94,7 +94,7 @@ impl fmt::Display for Cause {
 }
 
 /// Why an event could not be handled: a code to group by, a text to read.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Failure {
     pub code: String,
     pub message: String,

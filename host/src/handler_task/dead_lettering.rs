@@ -160,6 +160,7 @@ impl DeadLetters {
             writes: std::collections::BTreeMap::new(),
             consequences: vec![letter],
             death: None,
+            trial: None,
         }
     }
 

@@ -41,6 +41,7 @@ pub mod registry;
 pub mod reload;
 pub mod replay;
 mod report;
+pub mod rollout;
 pub mod runner;
 pub mod serve;
 mod settle;

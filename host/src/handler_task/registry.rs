@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use crate::broker::shared::Shared;
 use crate::broker::{Connection, Error};
+use crate::handler_task::rollout;
 use crate::handler_task::runner::Runner;
 use crate::mesh_streams::modules::{self, LoadError, PromotedRecord};
 use crate::plan::Plan;
@@ -30,6 +31,7 @@ const AGAIN: Duration = Duration::from_secs(5);
 /// So long after a replica has told of the registry, its leader is asked.
 const UNHEARD_MAX: Duration = Duration::from_secs(5);
 const UNHEARD: &str = "what is promoted is learned late, because the registry must be read from its leader";
+const UNWRITTEN: &str = "the end of a rollout could not be written into the registry";
 /// How many modules that serve no more stay compiled at most.
 const KEPT_MAX: usize = 16;
 
@@ -51,6 +53,8 @@ struct Followed {
     busy: bool,
     /// Not looked at before.
     not_before: Option<Instant>,
+    /// The number of the rollout whose end is written.
+    ended: u64,
 }
 
 /// What came of a new revision.
@@ -62,10 +66,13 @@ struct RevisionRead {
 enum FoundModule {
     /// The key was removed.
     Nothing,
-    Ready(PromotedRecord, Arc<Compiled>),
+    Ready(Box<PromotedRecord>, Arc<Compiled>, Option<CanaryFound>),
     /// `true`: another look may find it in order.
     Unfit(String, bool),
 }
+
+/// The module that takes over step by step; or why it cannot.
+type CanaryFound = Result<Arc<Compiled>, String>;
 
 /// Modules that served lately, so that a rollback needs no compiler.
 struct KeptModules {
@@ -105,6 +112,7 @@ impl RegistryFollower {
                     next = Instant::now() + LOOK;
                     let Ok(connection) = connection else { continue };
                     failed = None;
+                    self.end_rollouts(&connection, &mut followed).await;
                     for (name, revision) in looked {
                         let Some((name, one)) = names.iter().find(|own| **own == name).zip(followed.get_mut(&*name)) else {
                             continue;
@@ -123,6 +131,31 @@ impl RegistryFollower {
         }
     }
 
+    /// Writes into the registry what rollouts have come to; what cannot be written is tried again with the next look.
+    async fn end_rollouts(&self, connection: &Connection, followed: &mut BTreeMap<String, Followed>) {
+        for one in followed.values_mut() {
+            let canary = one.runners.first().and_then(|runner| runner.canary.load_full());
+            let Some((canary, ended)) = canary.zip(rollout::end::ended(&one.runners)) else {
+                continue;
+            };
+            if one.ended == canary.spec.number {
+                continue;
+            }
+            let name = &canary.spec.name;
+            match rollout::end::write(connection, &canary.spec, ended).await {
+                Ok(()) => {
+                    one.ended = canary.spec.number;
+                    trouble::over(UNWRITTEN, name);
+                }
+                Err(error) => {
+                    let mend =
+                        "grant `$KV.mesh_modules.serving.*` to this user; the hosts act by the ledgers meanwhile";
+                    trouble!(Weight::Delay, name, error, { name, error = %error, mend }, "the end of a rollout could not be written into the registry");
+                }
+            }
+        }
+    }
+
     fn followed(&self) -> BTreeMap<String, Followed> {
         let mut followed: BTreeMap<String, Followed> = BTreeMap::new();
         for runner in &self.runners {
@@ -134,6 +167,7 @@ impl RegistryFollower {
                 revision: self.revisions.get(name).copied().unwrap_or_default(),
                 busy: false,
                 not_before: None,
+                ended: 0,
             });
             one.runners.push(Arc::clone(runner));
         }
@@ -150,9 +184,19 @@ impl RegistryFollower {
             });
         };
         let of = (&*self.plan, &*self.library);
-        let loaded = modules::load(connection, of, (name, &record.digest), Priority::Lowest).await;
-        let came = match loaded {
-            Ok(compiled) => FoundModule::Ready(record, compiled),
+        let load = async |digest: &str| modules::load(connection, of, (name, digest), Priority::Lowest).await;
+        let came = match load(&record.digest).await {
+            Ok(compiled) => {
+                let canary = match &record.rollout {
+                    None => None,
+                    Some(rollout) => match load(&rollout.canary).await {
+                        Ok(canary) => Some(Ok(canary)),
+                        Err(LoadError::Broker(error)) => return Err(error),
+                        Err(LoadError::Unfit(why) | LoadError::Refused(why)) => Some(Err(why)),
+                    },
+                };
+                FoundModule::Ready(Box::new(record), compiled, canary)
+            }
             Err(LoadError::Unfit(why)) => FoundModule::Unfit(why, false),
             Err(LoadError::Refused(why)) => FoundModule::Unfit(why, true),
             Err(LoadError::Broker(error)) => return Err(error),
@@ -210,7 +254,10 @@ impl Followed {
                 return;
             }
         };
-        let again = matches!(taken.came, FoundModule::Unfit(_, true));
+        let again = matches!(
+            taken.came,
+            FoundModule::Unfit(_, true) | FoundModule::Ready(_, _, Some(Err(_)))
+        );
         self.not_before = again.then(|| Instant::now() + AGAIN);
         if !again {
             self.revision = taken.revision;
@@ -218,14 +265,24 @@ impl Followed {
         match taken.came {
             FoundModule::Nothing => self.not_taken(name, "what is promoted was removed from the registry"),
             FoundModule::Unfit(why, _) => self.not_taken(name, &why),
-            FoundModule::Ready(record, compiled) => {
+            FoundModule::Ready(record, compiled, canary) => {
+                let spec = record.rollout.as_ref();
+                let found = canary.as_ref().and_then(|canary| canary.as_ref().ok()).zip(spec);
                 for runner in &self.runners {
-                    runner.set_not_taken(None);
                     let old = runner.module.load().compiled();
                     if old.hash != compiled.hash {
                         kept.keep(old);
                         runner.swap(&compiled);
                     }
+                    // A canary that is promoted serves already.
+                    if let Some(over) = runner.canary.load_full().filter(|_| found.is_none()) {
+                        kept.keep(over.module.compiled());
+                    }
+                    runner.set_canary(found);
+                }
+                match canary {
+                    Some(Err(why)) => self.not_taken(name, &format!("the canary cannot serve: {why}")),
+                    _ => self.runners.iter().for_each(|runner| runner.set_not_taken(None)),
                 }
                 tracing::debug!(
                     name,

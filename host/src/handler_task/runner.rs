@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
@@ -12,6 +12,8 @@ use crate::event::Message;
 use crate::event::clock::now_ms;
 use crate::event::effects::State;
 use crate::ledger::Bucket;
+use crate::ledger::core::rollout::RolloutState;
+use crate::mesh_streams::modules::RolloutSpec;
 use crate::plan::{Handler, Instance, ModuleOrigin};
 use crate::process::drain::Drain;
 use crate::random::Seed;
@@ -26,6 +28,10 @@ pub struct Runner {
     /// Where the module comes from.
     pub origin: ModuleOrigin,
     pub module: ArcSwap<Module>,
+    /// The module that takes over step by step, while a rollout is under way.
+    pub canary: ArcSwapOption<CanaryModule>,
+    /// Where its decisions stand, if it has a ledger.
+    pub ledger: Option<Arc<Bucket>>,
     not_taken: Mutex<Option<NotTaken>>,
     facts: Arc<Facts>,
     instances: Semaphore,
@@ -40,14 +46,23 @@ pub struct NotTaken {
     pub since_ms: u64,
 }
 
+/// A module that takes over from the one that serves, and how.
+pub struct CanaryModule {
+    pub module: Arc<Module>,
+    pub spec: Arc<RolloutSpec>,
+}
+
 impl Runner {
     pub fn new(plan: &Handler, module: Module, bucket: Option<&Arc<Bucket>>) -> Runner {
+        let ledger = bucket.cloned();
         let bucket = bucket.filter(|_| plan.bucket.is_some()).cloned();
         let state = bucket.map(|bucket| bucket as Arc<dyn State>);
         Runner {
             handler: plan.name.clone(),
             origin: plan.module.clone(),
             module: ArcSwap::from_pointee(module),
+            canary: ArcSwapOption::empty(),
+            ledger,
             not_taken: Mutex::default(),
             facts: Arc::new(Facts::of(plan, state)),
             instances: Semaphore::new(plan.concurrency),
@@ -65,6 +80,35 @@ impl Runner {
         let (old, new) = (self.digest(), &compiled.digest);
         self.module.swap(Arc::new(Module::new(Arc::clone(compiled)))).retire();
         tracing::info!(handler = %self.handler, %old, %new, "module swapped");
+    }
+
+    /// Another module takes over step by step; `None`: none does any more.
+    pub fn set_canary(&self, canary: Option<(&Arc<Compiled>, &RolloutSpec)>) {
+        let known = self.canary.load();
+        if known.as_ref().map(|known| known.spec.number) == canary.map(|(_, spec)| spec.number) {
+            return;
+        }
+        match canary {
+            Some((compiled, spec)) => {
+                let (digest, number) = (&compiled.digest, spec.number);
+                tracing::info!(handler = %self.handler, canary = %digest, rollout = number, "a canary takes over step by step");
+            }
+            None => tracing::info!(handler = %self.handler, serving = %self.digest(), "the rollout is over"),
+        }
+        let canary = canary.map(|(compiled, spec)| CanaryModule {
+            module: Arc::new(Module::new(Arc::clone(compiled))),
+            spec: Arc::new(spec.clone()),
+        });
+        if let Some(old) = self.canary.swap(canary.map(Arc::new)) {
+            old.module.retire();
+        }
+    }
+
+    /// How far the rollout is, as the handler's ledger has it here. `None`: no rollout, no ledger, or nothing is counted yet.
+    pub fn rollout(&self) -> Option<RolloutState> {
+        let canary = self.canary.load_full()?;
+        let state = self.ledger.as_ref()?.rollout(&self.handler)?;
+        (state.spec.number == canary.spec.number).then_some(state)
     }
 
     /// Why something newer is not taken up; `None`: the newest serves.

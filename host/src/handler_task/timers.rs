@@ -137,5 +137,6 @@ fn transaction(due: &HandlerTimerDue, firing: &Firings, reads: BTreeMap<String, 
             payload: due.payload.clone(),
         }],
         death: None,
+        trial: None,
     }
 }

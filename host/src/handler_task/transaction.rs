@@ -90,6 +90,7 @@ pub fn of(
         writes,
         consequences,
         death: None,
+        trial: None,
     }
 }
 
@@ -173,5 +174,6 @@ pub fn waits(handler: &str, message: &Message, effects: &Effects) -> Transaction
         writes: std::collections::BTreeMap::new(),
         consequences: Vec::new(),
         death: None,
+        trial: None,
     }
 }

@@ -50,6 +50,7 @@ pub fn transaction(taken: &ScheduleStep, read: Version, session: u64) -> Transac
         writes: BTreeMap::from([(handler, Some(value.into()))]),
         consequences,
         death: None,
+        trial: None,
     }
 }
 

@@ -3,6 +3,7 @@
 use clap::builder::NonEmptyStringValueParser;
 
 use super::name;
+use super::rollout::RolloutFlags;
 use crate::broker::Connection;
 use crate::cli::audit::{actor, intent};
 use crate::cli::text::json_line;
@@ -21,6 +22,8 @@ pub struct ModulesPromote {
     /// Digest or version
     #[arg(value_name = "DIGEST")]
     digest: String,
+    #[command(flatten)]
+    rollout: RolloutFlags,
     #[command(flatten)]
     how: ModulesHow,
 }
@@ -72,7 +75,8 @@ struct ModulesHow {
 }
 
 pub async fn promote(connection: &Connection, plan: &Plan, asked: &ModulesPromote) -> Result<u8, Error> {
-    let change = ModuleChange::Promote(asked.digest.clone());
+    let rollout = asked.rollout.order().map_err(Error::Usage)?;
+    let change = ModuleChange::Promote(asked.digest.clone(), rollout);
     act(
         connection,
         plan,
@@ -131,7 +135,7 @@ async fn act(
         upon: how.upon,
     };
     let what = match &change {
-        ModuleChange::Promote(text) | ModuleChange::Rollback(Some(text)) => format!("{name} to {text}"),
+        ModuleChange::Promote(text, _) | ModuleChange::Rollback(Some(text)) => format!("{name} to {text}"),
         ModuleChange::Rollback(None) | ModuleChange::Hold | ModuleChange::Resume => name.to_owned(),
     };
     let intent = intent(action, &[name], what, how.note.as_deref());
@@ -158,9 +162,17 @@ fn print(changed: &ModuleChanged, change: &ModuleChange) {
         None => String::new(),
     };
     match (change, changed.changed) {
-        (ModuleChange::Promote(_), true) => println!("{name} is promoted to {told}{was}"),
+        (ModuleChange::Promote(..), _) if let Some(canary) = &changed.canary => {
+            println!(
+                "{name} takes version {} up step by step, and serves {} meanwhile; `jetmesh modules why {name}` shows how far it is",
+                &canary[..12],
+                &digest[..12]
+            );
+            return;
+        }
+        (ModuleChange::Promote(..), true) => println!("{name} is promoted to {told}{was}"),
         (ModuleChange::Rollback(_), true) => println!("{name} is rolled back to {told}{was}"),
-        (ModuleChange::Promote(_) | ModuleChange::Rollback(_), false) => println!("{name} serves {told} already"),
+        (ModuleChange::Promote(..) | ModuleChange::Rollback(_), false) => println!("{name} serves {told} already"),
         (ModuleChange::Hold, true) => {
             println!("{name} is held at {told} until `jetmesh modules resume {name}`; a rollback is possible");
         }

@@ -1,8 +1,10 @@
 //! `jetmesh modules`: the registry of modules, which versions it has, and which of them serve.
 
 mod change;
+mod rollout;
 pub mod show;
 mod store;
+pub mod why;
 
 use clap::Subcommand;
 
@@ -35,6 +37,7 @@ pub enum ModulesCommand {
     Pull(store::ModulesPull),
     Promote(change::ModulesPromote),
     Rollback(change::ModulesRollback),
+    Why(why::ModulesWhy),
     Hold(change::ModulesHold),
     Resume(change::ModulesResume),
     Prune(store::ModulesPrune),
@@ -57,6 +60,7 @@ pub async fn run(args: &Args, command: &ModulesCommand) -> Result<u8, Error> {
         ModulesCommand::Pull(pull) => store::pull(connection, pull).await,
         ModulesCommand::Promote(promote) => change::promote(connection, plan, promote).await,
         ModulesCommand::Rollback(rollback) => change::rollback(connection, plan, rollback).await,
+        ModulesCommand::Why(why) => why::why(connection, plan, why).await,
         ModulesCommand::Hold(hold) => change::hold(connection, plan, hold).await,
         ModulesCommand::Resume(resume) => change::resume(connection, plan, resume).await,
         ModulesCommand::Prune(prune) => store::prune(connection, plan, prune).await,

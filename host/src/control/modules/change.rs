@@ -5,6 +5,7 @@ use serde::Serialize;
 
 use super::Error;
 use super::hosts::{HostBehind, taken};
+use super::rollout::{self, RolloutOrder};
 use crate::broker::Connection;
 use crate::event::clock::now_ms;
 use crate::event::rfc3339;
@@ -18,8 +19,8 @@ use crate::plan::Plan;
 /// What shall become of a name.
 #[derive(Debug, Clone)]
 pub enum ModuleChange {
-    /// This version, by its digest or its version, serves.
-    Promote(String),
+    /// This version, by its digest or its version, serves; with an order for it, step by step.
+    Promote(String, Option<RolloutOrder>),
     /// This one that served before serves again; `None`: the one that served last before the present one.
     Rollback(Option<String>),
     Hold,
@@ -55,6 +56,8 @@ pub struct ModuleChanged {
     pub revision: u64,
     /// Null: nothing keeps another version from being promoted.
     pub hold: Option<ModuleHold>,
+    /// Digest of the version that takes over step by step; null: none does.
+    pub canary: Option<String>,
     /// Hosts that serve with it; null: they cannot be asked.
     pub hosts: Option<usize>,
     /// Handlers that hosts serve with another version.
@@ -83,11 +86,15 @@ pub async fn change(
     }
     failpoint::point("module-change");
     let (record, version) = match what {
-        ModuleChange::Promote(text) => promoting(connection, plan, (name, text), now.as_ref(), order).await?,
+        ModuleChange::Promote(text, rollout) => {
+            let wanted = (name, text.as_str(), rollout.as_ref());
+            promoting(connection, plan, wanted, (now.as_ref(), revision), order).await?
+        }
         ModuleChange::Rollback(to) => back(connection, plan, (name, to.as_deref()), now.as_ref(), order).await?,
         ModuleChange::Hold | ModuleChange::Resume => held(connection, name, now.as_ref(), what, order).await?,
     };
-    let same = |now: &PromotedRecord| now.digest == record.digest && now.hold == record.hold;
+    let same =
+        |now: &PromotedRecord| now.digest == record.digest && now.hold == record.hold && now.rollout == record.rollout;
     let changed = !now.as_ref().is_some_and(same);
     let revision = match changed {
         false => revision,
@@ -99,7 +106,10 @@ pub async fn change(
             }
         },
     };
-    let taken = taken(connection, &plan.mesh, name, record.short()).await;
+    let taken = match record.rollout {
+        Some(_) => None,
+        None => taken(connection, &plan.mesh, name, record.short()).await,
+    };
     let previous = now.map(|now| now.digest).filter(|digest| *digest != record.digest);
     Ok(ModuleChanged {
         name: name.to_owned(),
@@ -109,6 +119,7 @@ pub async fn change(
         previous,
         revision,
         hold: record.hold,
+        canary: record.rollout.map(|rollout| rollout.canary),
         hosts: taken.as_ref().map(|taken| taken.hosts),
         behind: taken.map(|taken| taken.behind).unwrap_or_default(),
     })
@@ -145,9 +156,9 @@ fn before<'a>(history: &'a [Promoted], now: Option<&'a PromotedRecord>) -> impl 
     digests.filter(move |digest| Some(*digest) != present)
 }
 
-type NextPromoted = (PromotedRecord, Option<ModuleVersion>);
+pub type NextPromoted = (PromotedRecord, Option<ModuleVersion>);
 
-fn record(version: &ModuleVersion, act: ModuleAct, order: &ChangeOrder) -> PromotedRecord {
+pub fn record(version: &ModuleVersion, act: ModuleAct, order: &ChangeOrder) -> PromotedRecord {
     PromotedRecord {
         digest: version.digest.clone(),
         act,
@@ -155,6 +166,7 @@ fn record(version: &ModuleVersion, act: ModuleAct, order: &ChangeOrder) -> Promo
         at: rfc3339(now_ms()),
         note: order.note.clone(),
         hold: None,
+        rollout: None,
     }
 }
 
@@ -171,8 +183,8 @@ fn unfit(plan: &Plan, name: &str, version: &ModuleVersion) -> Option<String> {
 async fn promoting(
     connection: &Connection,
     plan: &Plan,
-    (name, text): (&str, &str),
-    now: Option<&PromotedRecord>,
+    (name, text, rollout): (&str, &str, Option<&RolloutOrder>),
+    (now, revision): (Option<&PromotedRecord>, u64),
     order: &ChangeOrder,
 ) -> Result<NextPromoted, Error> {
     let versions = versions_of(connection, name).await?;
@@ -191,9 +203,29 @@ async fn promoting(
     if let Some(why) = unfit(plan, name, version) {
         return Err(Error::Person(format!("{why}; nothing is changed")));
     }
+    if let Some(running) = now.and_then(|now| now.rollout.as_ref())
+        && (rollout.is_some() || running.canary != version.digest)
+    {
+        return Err(rollout::is_running(name, running));
+    }
     // It is read as a host reads it: what a host could not have is not promoted.
     modules::content(connection, &version.digest).await?;
-    Ok((record(version, ModuleAct::Promoted, order), Some(version.clone())))
+    match (rollout, now) {
+        (Some(rollout), Some(now)) if now.digest != version.digest => {
+            rollout::check(plan, name)?;
+            let begun = record(version, ModuleAct::RolloutBegun, order);
+            let next = PromotedRecord {
+                digest: now.digest.clone(),
+                rollout: Some(rollout.spec(name, now, &version.digest, revision)),
+                ..begun
+            };
+            Ok((next, Some(version.clone())))
+        }
+        (Some(_), None) => Err(Error::Person(format!(
+            "nothing is promoted as {name}: there is no version to compare a canary with; promote this one without steps"
+        ))),
+        _ => Ok((record(version, ModuleAct::Promoted, order), Some(version.clone()))),
+    }
 }
 
 async fn back(
@@ -203,6 +235,9 @@ async fn back(
     now: Option<&PromotedRecord>,
     order: &ChangeOrder,
 ) -> Result<NextPromoted, Error> {
+    if let Some((now, running)) = now.and_then(|now| now.rollout.as_ref().map(|running| (now, running))) {
+        return rollout::given_up(connection, (name, to), (now, running), order).await;
+    }
     let (history, _) = modules::history(connection, name).await?;
     let served: Vec<&str> = history.iter().map(|one| one.record.digest.as_str()).collect();
     let versions = versions_of(connection, name).await?;
@@ -251,6 +286,9 @@ async fn held(
             "nothing is promoted as {name}: there is nothing to hold; `jetmesh modules promote {name} DIGEST` promotes a version"
         )));
     };
+    if let Some(running) = &now.rollout {
+        return Err(rollout::is_running(name, running));
+    }
     let (version, _) = modules::version(connection, name, &now.digest).await?;
     let mut next = PromotedRecord {
         act: if matches!(what, ModuleChange::Hold) {
@@ -289,6 +327,7 @@ mod tests {
                 at: String::new(),
                 note: None,
                 hold: None,
+                rollout: None,
             },
             revision: 0,
         };

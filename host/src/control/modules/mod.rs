@@ -3,9 +3,11 @@
 mod change;
 mod hosts;
 mod push;
+mod rollout;
 
 pub use self::change::{ChangeOrder, ModuleChange, ModuleChanged, change, recorded_change};
 pub use self::push::{ModulePushed, PrunedModules, PushOrder, prune, push, recorded_prune, recorded_push, sign};
+pub use self::rollout::RolloutOrder;
 use crate::broker;
 
 /// Why nothing was done.

@@ -180,7 +180,8 @@ pub fn recorded_prune(pruned: &PrunedModules) -> AuditEnd {
     AuditEnd::done(&[("removed", pruned.removed.len() as u64)])
 }
 
-/// Removes the versions of a name but the newest ones, the promoted one, and the one that a rollback returns to.
+/// Removes the versions of a name but the newest ones, the promoted one, the one that takes over from it, and the one
+/// that a rollback returns to.
 pub async fn prune(connection: &Connection, name: &str, keep: usize, dry_run: bool) -> Result<PrunedModules, Error> {
     let versions = versions_of(connection, name).await?;
     let (history, _) = modules::history(connection, name).await?;
@@ -197,6 +198,8 @@ pub async fn prune(connection: &Connection, name: &str, keep: usize, dry_run: bo
         .find(|digest| Some(*digest) != promoted);
     stay.extend(promoted);
     stay.extend(before);
+    let canary = history.first().and_then(|one| one.record.rollout.as_ref());
+    stay.extend(canary.map(|rollout| rollout.canary.as_str()));
     let old: Vec<&ModuleVersion> = versions
         .iter()
         .filter(|one| !stay.contains(one.digest.as_str()))

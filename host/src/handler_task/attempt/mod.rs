@@ -17,6 +17,7 @@ use crate::handler_task::counters::Counters;
 use crate::handler_task::dead_lettering::{self, Dead};
 use crate::handler_task::delivery::{Delivery, Ran};
 use crate::handler_task::lane::Lane;
+use crate::handler_task::rollout::{self, TriedEvent};
 use crate::handler_task::transaction;
 use crate::ledger::Bucket;
 use crate::ledger::core::fate::CommitResult;
@@ -41,8 +42,8 @@ pub async fn run(
     (number, span): (u32, Option<&AttemptSpan>),
     instance: SemaphorePermit<'_>,
 ) -> Ran {
-    let module = lane.runner.module.load_full();
-    let attempt = ThisAttempt {
+    let (module, mut tried) = rollout::choose(lane, delivery);
+    let mut attempt = ThisAttempt {
         lane,
         delivery,
         record,
@@ -61,11 +62,14 @@ pub async fn run(
     loop {
         let session = lane.bucket.as_ref().map_or(0, |b| b.session_number());
         let (mut ran, mut effects) = attempt.guest(seed, so_far).await;
+        if let Some(tried) = &mut tried {
+            Box::pin(attempt.tried(tried, (&mut ran, &mut effects), so_far)).await;
+        }
         // What waits for its commit holds no instance.
         instance.take();
         seed = ran.seed;
         let Some(bucket) = &lane.bucket else { return ran };
-        let Some(mut tx) = attempt.transaction(&ran, &mut effects) else {
+        let Some(mut tx) = attempt.transaction(&ran, &mut effects, tried.as_ref()) else {
             return ran;
         };
         tx.session = session;
@@ -109,7 +113,7 @@ struct ThisAttempt<'a> {
     record: Option<&'a Held>,
     number: u32,
     span: Option<&'a AttemptSpan>,
-    /// The same for all of its runs.
+    /// The same for all of its runs, unless it has failed on a canary.
     module: Arc<Module>,
 }
 
@@ -150,8 +154,41 @@ impl ThisAttempt<'_> {
         (ran, run.effects)
     }
 
+    /// Does what a rollout asks for after a run: what has failed on the canary runs on the serving version, and what has failed there
+    /// is tried on the canary.
+    async fn tried(&mut self, tried: &mut TriedEvent, (ran, effects): (&mut Ran, &mut Effects), so_far: SoFar) {
+        if tried.ran(self.lane, self.delivery, &self.module, &ran.outcome) {
+            self.module = self.lane.runner.module.load_full();
+            (*ran, *effects) = self.guest(ran.seed, so_far).await;
+            tried.ran(self.lane, self.delivery, &self.module, &ran.outcome);
+        }
+        let served = (&ran.outcome, &*effects);
+        tried.compare(self.lane, &self.delivery.message, served, ran.seed).await;
+    }
+
     /// What is to be committed after a run. `None`: nothing.
-    fn transaction(&self, ran: &Ran, effects: &mut Effects) -> Option<Transaction> {
+    fn transaction(&self, ran: &Ran, effects: &mut Effects, tried: Option<&TriedEvent>) -> Option<Transaction> {
+        let trial = tried.and_then(|tried| tried.trial(&self.lane.plan.name, &self.delivery.message));
+        let tx = self.decision(ran, effects);
+        match trial {
+            None => tx,
+            Some(trial) => {
+                let tx = tx.or_else(|| {
+                    Some(transaction::waits(
+                        &self.lane.plan.name,
+                        &self.delivery.message,
+                        effects,
+                    ))
+                });
+                tx.map(|tx| Transaction {
+                    trial: Some(trial),
+                    ..tx
+                })
+            }
+        }
+    }
+
+    fn decision(&self, ran: &Ran, effects: &mut Effects) -> Option<Transaction> {
         let (plan, message) = (&self.lane.plan, &self.delivery.message);
         let reads = !effects.reads.is_empty();
         match (asks(&ran.verdict, self.delivery.is_of_letter(), reads), &ran.verdict) {

@@ -2,18 +2,20 @@
 //! what decides whether effects happen once, so it can be run without a server.
 
 use super::record::{Expect, Record, RecordMark, json};
-use super::transaction::Transaction;
+use super::rollout::Trial;
+use super::transaction::{PlannedTrial, Transaction};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::entry::{Death, Decision, DecisionKind, Entry, Floor, Head, Incarnation, READER, Subjects, Write};
+use super::entry::{Death, Decision, DecisionKind, Entry, Floor, Head, Incarnation, Subjects, Write};
 use super::group::{Group, Member, room};
 use super::outs::outs;
 use crate::broker::error::{Code, Remedy, remedy};
 use crate::broker::kv::key_subject;
 use crate::event::effects::Version;
+use crate::mesh_streams::modules::RolloutSpec;
 
 /// What an entry contains besides its decisions and writes.
 #[derive(Debug, Clone, Default)]
@@ -67,7 +69,7 @@ pub fn batch<W>(
         member.tx.consequences.iter().map(move |planned| (planned, place))
     });
     records.extend(outs(&subjects, n, by.append, planned, payload_max));
-    let (entry, body) = entry(n, group, said, by, payload_max);
+    let (entry, body) = entry(head, group, said, by, payload_max);
     let record = |subject, expect, body| Record {
         subject,
         expect,
@@ -99,30 +101,50 @@ pub fn batch<W>(
 }
 
 /// The group's entry, and how it is stored. What it repeats of the values is left out if it does not fit a message.
-fn entry<W>(n: u64, group: &Group<W>, said: EntryExtras, by: Author<'_>, payload_max: usize) -> (Entry, Bytes) {
+fn entry<W>(head: &Head, group: &Group<W>, said: EntryExtras, by: Author<'_>, payload_max: usize) -> (Entry, Bytes) {
     let writes: Vec<Write> = written(group)
         .map(|(key, base, value)| Write::new(key, base, value.as_ref()))
         .collect();
     let decisions = group.members.iter().filter_map(|member| decision(&member.tx, &writes));
+    let (rollouts, trials) = counted(head, group);
     let mut entry = Entry {
-        n,
+        n: head.n + 1,
         append: by.append.to_owned(),
         host: by.host.to_owned(),
         at: by.at.to_owned(),
-        min_reader: READER,
+        min_reader: 0,
         decisions: decisions.collect(),
         writes,
         floors: said.floors,
         index_from: said.index_from,
         incarnations: said.incarnations,
         reset: said.reset,
+        rollouts,
+        trials,
     };
+    entry.min_reader = entry.reader(head);
     let mut body = json(&entry);
     if body.len() + HEADER_ROOM > payload_max {
         entry.writes.iter_mut().for_each(|write| write.value = None);
         body = json(&entry);
     }
     (entry, body)
+}
+
+/// The first attempts that a group counts, and the rollouts of them that the head does not know.
+fn counted<W>(head: &Head, group: &Group<W>) -> (BTreeMap<String, RolloutSpec>, Vec<Trial>) {
+    let mut rollouts: BTreeMap<String, RolloutSpec> = BTreeMap::new();
+    let planned = group.members.iter().filter_map(|member| member.tx.trial.as_deref());
+    let mut trials = Vec::new();
+    for PlannedTrial { trial, spec } in planned {
+        let of_head = head.rollouts.get(&trial.handler).map_or(0, |known| known.spec.number);
+        let of_group = rollouts.get(&trial.handler).map_or(0, |known| known.number);
+        if spec.number > of_head.max(of_group) {
+            rollouts.insert(trial.handler.clone(), RolloutSpec::clone(spec));
+        }
+        trials.push(trial.clone());
+    }
+    (rollouts, trials)
 }
 
 /// Whether the server takes a batch of these.

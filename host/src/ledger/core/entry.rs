@@ -14,11 +14,15 @@ use serde::{Deserialize, Serialize};
 pub use super::consequence::{Consequence, Out, PART, StoredBody};
 pub use super::id::{Hash, Id};
 pub use super::incarnation::Incarnation;
+use super::rollout::{self, RolloutState, Trial};
 use crate::event::EventId;
 use crate::event::outcome::Cause;
+use crate::mesh_streams::modules::RolloutSpec;
 
-/// The format that this host writes, and the newest that it can read.
-pub const READER: u32 = 2;
+/// The newest format that this host can read.
+pub const READER: u32 = 3;
+/// The format that it writes while no rollout was counted in the ledger: hosts of before read that.
+pub const WITHOUT_ROLLOUTS: u32 = 2;
 /// Values above this are not repeated in the entry.
 pub const VALUE_IN_ENTRY_MAX: usize = 16 * 1024;
 
@@ -89,9 +93,23 @@ pub struct Entry {
     /// Handlers of which everything is forgotten that entries before this one have decided.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub reset: Vec<String>,
+    /// Rollouts that begin with this entry, by handler.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub rollouts: BTreeMap<String, RolloutSpec>,
+    /// First attempts during a rollout, also of events that are not decided yet.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub trials: Vec<Trial>,
 }
 
 impl Entry {
+    /// Which format a host must read for this entry upon a head.
+    pub fn reader(&self, head: &Head) -> u32 {
+        match self.rollouts.is_empty() && head.rollouts.is_empty() {
+            true => WITHOUT_ROLLOUTS,
+            false => READER,
+        }
+    }
+
     /// Its deaths, and the deaths that a replay's `done` overwrites: each has a record in the batch.
     pub fn deaths(&self) -> usize {
         let recorded = |d: &&Decision| d.verdict == DecisionKind::Dead || d.follows_death.is_some();
@@ -263,6 +281,9 @@ pub struct Head {
     pub index_from: u64,
     /// By source stream.
     pub incarnations: BTreeMap<String, Incarnation>,
+    /// The last rollout of each handler.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub rollouts: BTreeMap<String, RolloutState>,
 }
 
 impl Head {
@@ -271,7 +292,10 @@ impl Head {
         let mut head = self.clone();
         head.n = entry.n;
         head.min_reader = entry.min_reader;
-        entry.reset.iter().for_each(|handler| drop(head.floors.remove(handler)));
+        for handler in &entry.reset {
+            head.floors.remove(handler);
+            head.rollouts.remove(handler);
+        }
         for (handler, risen) in &entry.floors {
             head.floors.entry(handler.clone()).or_default().merge(risen);
         }
@@ -292,6 +316,7 @@ impl Head {
         }
         head.index_from = entry.index_from.unwrap_or(head.index_from);
         head.incarnations.extend(entry.incarnations.clone());
+        rollout::count(&mut head.rollouts, entry);
         head
     }
 }

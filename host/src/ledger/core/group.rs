@@ -59,6 +59,8 @@ const DECISION_BYTES: usize = 192;
 const WRITE_BYTES: usize = 96;
 /// What an event is known by, in the entry.
 const ID_BYTES: usize = 160;
+/// A counted attempt in the entry, beside its handler's name.
+const TRIAL_BYTES: usize = 192;
 
 impl<W> Default for Group<W> {
     fn default() -> Group<W> {
@@ -123,7 +125,7 @@ impl<W> Group<W> {
 
     /// Only transactions that wait for others: nothing is to be sent.
     pub fn decides_nothing(&self) -> bool {
-        self.members.iter().all(|member| member.tx.decision.is_none())
+        self.members.iter().all(|member| member.tx.only_waits())
     }
 }
 
@@ -139,15 +141,23 @@ impl GroupRoom {
 
 /// At most what a transaction adds to an append.
 pub fn room(tx: &Transaction) -> GroupRoom {
+    let trial = tx
+        .trial
+        .as_ref()
+        .map_or(0, |planned| TRIAL_BYTES + planned.trial.handler.len());
     let Some(decision) = &tx.decision else {
-        return GroupRoom::default();
+        return GroupRoom {
+            messages: tx.reads.len() * usize::from(trial > 0),
+            entry: trial,
+            bytes: trial,
+        };
     };
     let message = decision.message.as_ref().map_or(0, |text| in_json(text.as_bytes()));
     let same_as = decision.same_as.as_ref().map_or(0, String::len);
     let id = decision.id.as_ref().map_or(0, |_| ID_BYTES) + same_as;
     let mut room = GroupRoom {
         messages: usize::from(decision.verdict == DecisionKind::Dead || tx.death.is_some()),
-        entry: DECISION_BYTES + decision.handler.len() + decision.event.len() + message + id,
+        entry: DECISION_BYTES + decision.handler.len() + decision.event.len() + message + id + trial,
         bytes: 0,
     };
     let only_read = tx.reads.keys().filter(|key| !tx.writes.contains_key(*key)).count();

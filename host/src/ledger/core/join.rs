@@ -57,7 +57,7 @@ impl<W> Book<W> {
         {
             return Join::Over(waiter, Err(CommitError::Conflict));
         }
-        if tx.decision.is_none() && !self.rests_on_pending(&tx) {
+        if tx.only_waits() && !self.rests_on_pending(&tx) {
             return Join::Over(waiter, Ok(Committed::Here { entry: self.head.n }));
         }
         // What was pending when it was read may be committed by now.
@@ -182,6 +182,7 @@ mod tests {
             writes: BTreeMap::from([("key".to_owned(), Some("1".into()))]),
             consequences: vec![],
             death: None,
+            trial: None,
         }
     }
 

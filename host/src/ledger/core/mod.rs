@@ -19,6 +19,7 @@ pub mod opening;
 pub mod outs;
 pub mod record;
 mod replayed;
+pub mod rollout;
 #[cfg(any(feature = "failpoints", test))]
 mod spoilt;
 mod standing;

@@ -138,6 +138,8 @@ mod tests {
             index_from: None,
             incarnations: std::collections::BTreeMap::default(),
             reset: vec![],
+            rollouts: std::collections::BTreeMap::default(),
+            trials: Vec::new(),
         }
     }
 

@@ -1,14 +1,17 @@
 //! A decision that is to be appended, with everything that must happen together with it. Pure.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
 use super::entry::{Decision, DecisionKind};
 use super::index::Decided;
+use super::rollout::Trial;
 use crate::event::EventId;
 use crate::event::effects::Version;
 use crate::mesh_streams::dead_letter::DeathRef;
+use crate::mesh_streams::modules::RolloutSpec;
 
 /// A decision that wants to be appended, with all that must happen together with it.
 #[derive(Debug, Clone, PartialEq)]
@@ -25,14 +28,29 @@ pub struct Transaction {
     pub consequences: Vec<Planned>,
     /// Of a replay: the death that its `done` follows.
     pub death: Option<DeathRef>,
+    /// Its attempt is counted for a rollout.
+    pub trial: Option<Box<PlannedTrial>>,
+}
+
+/// An attempt that is to be counted, and the rollout that it belongs to.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PlannedTrial {
+    pub trial: Trial,
+    pub spec: Arc<RolloutSpec>,
 }
 
 impl Transaction {
+    /// Whether it only waits until what it has read is committed: it appends nothing.
+    pub fn only_waits(&self) -> bool {
+        self.decision.is_none() && self.trial.is_none()
+    }
+
     /// Its event repeats another: that is decided, and nothing of what it wanted happens.
     pub fn repeats(&mut self, first: &EventId) {
         self.reads.clear();
         self.writes.clear();
         self.consequences.clear();
+        self.trial = None;
         if let Some(decision) = &mut self.decision {
             decision.verdict = DecisionKind::Done;
             decision.same_as = Some(first.to_string());

@@ -343,5 +343,6 @@ fn transaction(
         writes: BTreeMap::new(),
         consequences,
         death,
+        trial: None,
     }
 }

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use super::program::{KEYS, Values, bytes, value};
 use crate::broker::kv::key_subject;
 use crate::ledger::core::append::Batch;
-use crate::ledger::core::entry::{Death, DecisionKind, Entry, Head, Out, READER, Subjects};
+use crate::ledger::core::entry::{Death, DecisionKind, Entry, Head, Out, Subjects, WITHOUT_ROLLOUTS};
 use crate::ledger::core::record::{Expect, Record, RecordMark};
 use crate::mesh_streams::dead_letter::DeathRef;
 
@@ -85,7 +85,7 @@ impl ModelServer {
     /// A bucket that already holds values, with its first head.
     pub fn new(start: Values) -> ModelServer {
         let head = Head {
-            min_reader: READER,
+            min_reader: WITHOUT_ROLLOUTS,
             bucket: "incarnation".to_owned(),
             index_from: 1,
             ..Head::default()

@@ -12,6 +12,7 @@ pub mod known;
 pub mod read;
 mod repair;
 mod reset;
+mod rollout;
 mod send;
 mod session;
 mod torn;

@@ -6,7 +6,7 @@ use crate::broker::connection::token;
 use crate::broker::kv::kv_stream;
 use crate::broker::scan::{From, Scan};
 use crate::broker::{By, Connection, Error, Stored};
-use crate::ledger::core::entry::{Entry, Head, READER, Subjects};
+use crate::ledger::core::entry::{Entry, Head, Subjects, WITHOUT_ROLLOUTS};
 
 /// From here on a missing range of entries is read in one go, not one by one.
 const SCAN_FROM: u64 = 32;
@@ -39,7 +39,7 @@ pub async fn bucket_of(connection: &Connection, incarnation: &str) -> Result<Opt
 /// Stores the first head of a bucket, with a new token for this incarnation.
 pub async fn begin(connection: &Connection, stream: &str, subjects: &Subjects) -> Result<(Head, u64), Error> {
     let head = Head {
-        min_reader: READER,
+        min_reader: WITHOUT_ROLLOUTS,
         bucket: token(),
         index_from: 1,
         ..Head::default()
@@ -83,6 +83,23 @@ pub async fn few(
         see(&entry(&subject, &stored.payload)?, stored.sequence);
     }
     Ok(true)
+}
+
+/// Every entry that is stored, in their order.
+pub async fn stored(
+    connection: &Connection,
+    stream: &str,
+    subjects: &Subjects,
+    see: &mut impl FnMut(&Entry),
+) -> Result<(), Error> {
+    let filter = [subjects.entries()];
+    let mut scan = Scan::start(connection, stream, &filter, From::Sequence(1), u64::MAX, false).await?;
+    while let Some(scanned) = scan.next().await? {
+        if let Ok(entry) = entry(&scanned.message.subject, &scanned.message.payload) {
+            see(&entry);
+        }
+    }
+    scan.end().await
 }
 
 /// The entries `from..=to`, which must all exist according to a head; each with its stream sequence, in their order. Other

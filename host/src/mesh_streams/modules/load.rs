@@ -36,7 +36,7 @@ impl From<LoadError> for Error {
 /// The module that a name is promoted to.
 pub struct LoadedModule {
     pub compiled: Arc<Compiled>,
-    /// Of the key of what is promoted.
+    /// Of the key of what is promoted; 0: it is to be looked at again.
     pub revision: u64,
     /// Why it is not the newest that was promoted; `None`: it is.
     pub not_taken: Option<String>,
@@ -103,7 +103,8 @@ pub async fn first(
         Ok(compiled) => {
             return Ok(LoadedModule {
                 compiled,
-                revision,
+                // A canary is taken up with the first look.
+                revision: if record.rollout.is_some() { 0 } else { revision },
                 not_taken: None,
             });
         }

@@ -4,6 +4,7 @@
 mod find;
 mod load;
 mod promoted;
+mod rollout;
 mod signature;
 mod version;
 
@@ -12,6 +13,9 @@ use bytes::Bytes;
 pub use self::find::{named, versions_of};
 pub use self::load::{LoadError, LoadedModule, first, load};
 pub use self::promoted::{ModuleAct, ModuleHold, Promoted, PromotedRecord, glance, history, promoted, serve};
+#[cfg(test)]
+pub use self::rollout::tests::spec;
+pub use self::rollout::{MILLION, RolloutSpec, RolloutStep};
 pub use self::signature::{key_of_seed, sign};
 pub use self::version::{ModuleVersion, check_want, put_version, remove_version, version, versions};
 use crate::broker::provision::MODULES;

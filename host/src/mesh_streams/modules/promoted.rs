@@ -3,6 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::rollout::RolloutSpec;
 use super::{FORMAT, unreadable};
 use crate::broker::error::Code;
 use crate::broker::kv::{is_tombstone, key_subject, kv_stream};
@@ -18,6 +19,10 @@ use crate::wasm::source::ModuleHash;
 pub enum ModuleAct {
     Promoted,
     RolledBack,
+    /// The version is the same, and another one takes over step by step.
+    RolloutBegun,
+    /// The version is the same, and the one that was to take over does not.
+    CanaryFailed,
     /// The version is the same, and no other is promoted until it is resumed.
     Held,
     Resumed,
@@ -28,6 +33,8 @@ impl ModuleAct {
         match self {
             ModuleAct::Promoted => "promoted",
             ModuleAct::RolledBack => "rolled back",
+            ModuleAct::RolloutBegun => "kept beside a canary",
+            ModuleAct::CanaryFailed => "kept, as the canary failed",
             ModuleAct::Held => "held",
             ModuleAct::Resumed => "resumed",
         }
@@ -58,6 +65,9 @@ pub struct PromotedRecord {
     pub note: Option<String>,
     /// Null: nothing keeps another version from being promoted.
     pub hold: Option<ModuleHold>,
+    /// Another version that takes over step by step; null: none does.
+    #[serde(default)]
+    pub rollout: Option<RolloutSpec>,
 }
 
 impl PromotedRecord {

@@ -22,6 +22,8 @@ fn entry(n: u64, sequence: u64, verdict: DecisionKind) -> Entry {
         index_from: None,
         incarnations: BTreeMap::new(),
         reset: vec![],
+        rollouts: BTreeMap::new(),
+        trials: Vec::new(),
     }
 }
 
