@@ -66,6 +66,8 @@ async fn the_help_names_every_command_and_every_exit_code() {
       config    Print the effective configuration; secrets are hidden
       status    Show whether each handler, ledger, relay and outbox serves, and how
                 many events wait
+      health    Ask the host on this machine, at its admin address, whether it is
+                well
       top       Show the handlers live on a terminal: rates, times, what waits, and
                 what is wrong
       console   Show the mesh in a browser: how it stands, its dead letters, where
@@ -120,7 +122,7 @@ async fn the_help_names_every_command_and_every_exit_code() {
         3  NATS not reached in time
         4  NATS cannot be used as it is
         5  a shutdown left work unfinished; the server delivers it again
-        6  handler, ledger, relay or outbox does not serve (`status`, `dlq replay`)
+        6  what was asked about does not serve (`status`, `health`, `dlq replay`)
       130  ended by Ctrl-C (SIGINT); a host only by a second signal
       141  the reader of its output closed the pipe
       143  ended by SIGTERM; a host shuts down instead
@@ -134,6 +136,7 @@ async fn help_fits_its_terminal_and_eighty_columns_where_there_is_none() {
         &["run", "--help"],
         &["check", "--help"],
         &["status", "--help"],
+        &["health", "--help"],
         &["trace", "--help"],
         &["reset", "--help"],
         &["dlq", "--help"],

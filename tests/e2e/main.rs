@@ -44,6 +44,7 @@ mod faults;
 mod fit;
 mod foreign;
 mod guests;
+mod health;
 mod hosts;
 mod identity;
 mod interrupted;

@@ -10,6 +10,7 @@ use super::audit::AuditCommand;
 use super::console::ConsoleCommand;
 use super::delayed::DelayedCommand;
 use super::dlq::Dlq;
+use super::health::HealthCommand;
 use super::modules::ModulesCommand;
 use super::outbox::OutboxCommand;
 use super::pause::{PauseHandlers, ResumeHandlers};
@@ -30,7 +31,7 @@ const EXIT_CODES: &str = "Exit codes:
     3  NATS not reached in time
     4  NATS cannot be used as it is
     5  a shutdown left work unfinished; the server delivers it again
-    6  handler, ledger, relay or outbox does not serve (`status`, `dlq replay`)
+    6  what was asked about does not serve (`status`, `health`, `dlq replay`)
   130  ended by Ctrl-C (SIGINT); a host only by a second signal
   141  the reader of its output closed the pipe
   143  ended by SIGTERM; a host shuts down instead";
@@ -94,6 +95,7 @@ pub enum Command {
     Config,
     /// Show whether each handler, ledger, relay and outbox serves, and how many events wait
     Status(Status),
+    Health(HealthCommand),
     // Its help is with its arguments; so is that of others below.
     Top(Top),
     Console(ConsoleCommand),
@@ -244,6 +246,7 @@ impl Args {
             log_format: self.log_format.clone(),
             admin: match &self.command {
                 Command::Run(admin) | Command::Dev(Dev { admin, .. }) => admin.listen.clone(),
+                Command::Health(health) => health.listen.clone(),
                 _ => None,
             },
         }

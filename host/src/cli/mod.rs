@@ -14,6 +14,7 @@ mod dlq;
 #[cfg(test)]
 mod documented;
 mod editor;
+mod health;
 mod modules;
 mod outbox;
 mod pause;
@@ -222,6 +223,7 @@ fn command(args: &Args) -> ExitCode {
             Command::Check(check) => check::run(args, check).await,
             Command::Config => check::print_config(args),
             Command::Console(console) => console::run(args, console).await,
+            Command::Health(asked) => health::run(args, asked).await,
             Command::Status(status) => status::run(args, status).await,
             Command::Top(_) => top::run(args, &stop).await,
             Command::Dlq(dlq) => dlq::run(args, dlq, &stop).await,

@@ -1,6 +1,7 @@
 //! A server of HTTP: what the admin address and the console have in common. A client that is slow or silent holds one of its
-//! connections for a while, and nothing else.
+//! connections for a while, and nothing else. And a client for one request, for checks of health.
 
+mod ask;
 mod serve;
 mod stream;
 mod tls;
@@ -18,6 +19,7 @@ use hyper::body::Incoming;
 use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue};
 use hyper::{Request, Response, StatusCode};
 
+pub use self::ask::{ask, reached_from_here};
 pub use self::serve::{CONNECTIONS_MAX, serve};
 pub use self::stream::{ServerSentEvent, events, pieces};
 pub use self::tls::TlsIdentity;
