@@ -13,6 +13,7 @@ use crate::histogram::Histogram;
 use crate::ledger::Bucket;
 use crate::ledger::relay::state::Snapshot;
 use crate::micro::Host;
+use crate::micro::rollout::RolloutJson;
 use crate::outbox::OutboxNow;
 use crate::process::telemetry;
 use crate::schedule;
@@ -98,7 +99,7 @@ const LEDGER: &[&str] = &["ledger"];
 const OUTBOX: &[&str] = &["outbox"];
 
 #[rustfmt::skip]
-pub static FAMILIES: [Family; 55] = [
+pub static FAMILIES: [Family; 57] = [
     Family::new("jetmesh_build_info", G, &["version"], "1; the version of the host.",
         |_, out| out.add(&[env!("CARGO_PKG_VERSION")], 1)),
     Family::new("jetmesh_handler_serving", G, HANDLER, "1 while the handler takes events on this host, else 0.",
@@ -115,6 +116,12 @@ pub static FAMILIES: [Family; 55] = [
     Family::new("jetmesh_handler_module_not_taken", G, HANDLER,
         "1 while the module file has something else than the module that serves, and it cannot be taken up, else 0.",
         |scrape, out| lanes(scrape, |lane| out.add(&[name(lane)], u8::from(lane.runner.not_taken().is_some())))),
+    Family::new("jetmesh_rollout_share", G, HANDLER,
+        "Part of the events that run on the version which takes over step by step, from 0 to 1; absent: none does.",
+        |scrape, out| rollouts(scrape, out, |rollout| rollout.share)),
+    Family::new("jetmesh_rollout_evidence", G, HANDLER,
+        "Evidence against the version that takes over step by step; it goes back at 1 / alpha, which is 100 unless said otherwise.",
+        |scrape, out| rollouts(scrape, out, |rollout| rollout.evidence)),
     Family::new("jetmesh_events", C, &["handler", "result"],
         "Events that this host has answered for good: done, dead, or repeated, which were decided before.", events),
     Family::new("jetmesh_event_duplicates", C, HANDLER, "Repeated events that were recognised by their id.",
@@ -217,6 +224,15 @@ fn lanes<'a>(scrape: &Scrape<'a>, each: impl FnMut(&'a Lane)) {
     let host = scrape.host.into_iter();
     host.flat_map(|host| host.lanes.iter().map(AsRef::as_ref))
         .for_each(each);
+}
+
+/// Of handlers with a version that takes over step by step.
+fn rollouts(scrape: &Scrape<'_>, out: &mut Samples<'_>, of: fn(&RolloutJson) -> f64) {
+    lanes(scrape, |lane| {
+        if let Some(rollout) = RolloutJson::of(&lane.runner) {
+            out.add(&[name(lane)], of(&rollout));
+        }
+    });
 }
 
 fn name(lane: &Lane) -> &str {

@@ -23,6 +23,8 @@ struct ModuleHost {
     state: Value,
     /// Why its file has another one that is not taken.
     not_taken: Value,
+    /// What takes over from it step by step.
+    rollout: Value,
 }
 
 /// By handler and digest, and what each host tells of itself.
@@ -40,6 +42,7 @@ pub async fn modules(session: &ViewerSession) -> Result<Value, ConsoleError> {
                 since: data["module_since"].clone(),
                 state: data["state"].clone(),
                 not_taken: data["module_not_taken"]["why"].clone(),
+                rollout: data["rollout"].clone(),
             });
         }
     }

@@ -28,6 +28,7 @@ pub mod held_back;
 mod outboxes;
 mod peers;
 pub mod rates;
+pub mod rollout;
 mod runs;
 pub mod settings;
 pub mod stats;

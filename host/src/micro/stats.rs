@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::held_back::{CircuitJson, HindranceJson};
 use super::outboxes::OutboxStats;
 use super::rates::{RateJson, RecentCounts};
+use super::rollout::RolloutJson;
 use super::runs::RunsJson;
 use super::{Host, service, settings, subject};
 use crate::event::clock;
@@ -194,6 +195,8 @@ struct EndpointData {
     module_since: String,
     /// Why it serves another module than its file or the registry has now; null: it does not.
     module_not_taken: Option<NotTakenJson>,
+    /// The version that takes over step by step; null: none does.
+    rollout: Option<RolloutJson>,
     /// What keeps some of its events from going on, by reason.
     hindered: Vec<HindranceJson>,
     /// Its circuit, while that is open.
@@ -372,6 +375,7 @@ impl<'a> Endpoint<'a> {
                     why: not_taken.why.clone(),
                     since: rfc3339(not_taken.since_ms),
                 }),
+                rollout: RolloutJson::of(&lane.runner),
                 hindered: lane.hindered.now().into_iter().map(HindranceJson::from).collect(),
                 circuit: lane.circuit.told().map(|told| CircuitJson::of(host, told)),
                 paused: lane.circuit.paused(),

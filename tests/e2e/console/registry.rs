@@ -4,11 +4,12 @@ use serde_json::{Value, json};
 
 use super::wire::{get, log_in, post};
 use super::{TAKES_MODULES, admin_address};
+use crate::mesh::says;
 use crate::modules::version;
 use crate::registry::serving_with;
 use crate::support::browser::Browser;
-use crate::support::eventually;
 use crate::support::wait::SOON;
+use crate::support::{eventually, http};
 
 #[tokio::test]
 async fn a_version_is_promoted_and_rolled_back_in_a_browser_with_its_history_and_a_record() {
@@ -124,4 +125,68 @@ async fn a_page_that_is_out_of_date_changes_nothing_and_letters_are_rehearsed_on
     let told = eventually("a rehearsal", SOON, async || Some(mesh.jetmesh(&args).await.1)).await;
     assert!(told.contains(&second[..12]), "{told}");
     assert_eq!(version(&mesh, 0).await, "1");
+}
+
+#[tokio::test]
+async fn a_rollout_is_seen_by_status_metrics_and_browser_and_ended_there() {
+    let Some(mut browser) = Browser::start() else { return };
+    let (mesh, host, [first, second]) = serving_with(&TAKES_MODULES, "").await;
+    let address = admin_address(&host).await;
+    let promote = ["modules", "promote", "probe", &second, "--canary", "50%"];
+    mesh.jetmesh_ok(&promote).await;
+    host.wait_for_line(says(&["a canary takes over step by step"]), SOON)
+        .await;
+    for _ in 0..20 {
+        mesh.order(json!({ "op": "ok" })).await;
+    }
+    mesh.wait_settled("ORDERS", "probe").await;
+    let status = mesh.jetmesh_ok(&["status"]).await;
+    let line = format!(
+        "probe: version {} takes over step by step: it has 50 % of the events",
+        &second[..12]
+    );
+    assert!(status.contains(&line), "{status}");
+    let metrics = http::get(address, "/metrics").await.body;
+    assert!(
+        metrics.contains("jetmesh_rollout_share{handler=\"probe\"} 0.5\n"),
+        "{metrics}"
+    );
+    assert!(
+        metrics.contains("jetmesh_rollout_evidence{handler=\"probe\"} 1\n"),
+        "{metrics}"
+    );
+    let page = browser.page(1280, 900).await;
+    browser.open(&page, &format!("http://{address}/")).await;
+    browser.value(&page, "void (location.hash = '#/modules')").await;
+    let card = "document.querySelector('[aria-label=\"Registry: probe\"]')";
+    browser
+        .until(
+            &page,
+            &format!("{card}?.textContent.includes('takes over step by step')"),
+        )
+        .await;
+    let handlers = "document.querySelector('[aria-label=\"Modules by handler\"]').textContent";
+    browser
+        .until(
+            &page,
+            &format!("{handlers}.includes('canary 50 %') && {handlers}.includes('evidence 1.0 of 100')"),
+        )
+        .await;
+    browser
+        .click(&page, "[aria-label=\"Registry: probe\"] .head button", "Roll back")
+        .await;
+    browser.click(&page, "dialog button[type=submit]", "Roll back").await;
+    host.wait_for_line(says(&["the rollout is over"]), SOON).await;
+    let record = mesh.messages("KV_mesh_modules", "$KV.mesh_modules.serving.probe").await;
+    let record = record.last().expect("something is promoted").json();
+    assert_eq!(
+        (&record["digest"], &record["act"]),
+        (&json!(first), &json!("rolled-back"))
+    );
+    assert!(
+        !http::get(address, "/metrics")
+            .await
+            .body
+            .contains("jetmesh_rollout_share{")
+    );
 }

@@ -203,6 +203,7 @@ fn modules(status: &HandlerStatus, out: &mut Vec<String>) {
             list(&differ.keys)
         ));
     }
+    out.extend(status.rollout.as_ref().map(|rollout| rollout.told(name)));
     for one in &status.modules_not_taken {
         let (since, why) = (since(one["since"].as_str()), text(&one["why"]));
         out.push(format!(

@@ -27,6 +27,7 @@ fn handler(name: &str, state: HandlerState, pending: u64, dead: u64) -> HandlerS
         module: Some("64c5412009ee".to_owned()),
         modules: Vec::new(),
         modules_not_taken: Vec::new(),
+        rollout: None,
         settings_differ: None,
         rate: None,
         pending: Some(pending),

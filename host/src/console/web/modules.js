@@ -31,12 +31,21 @@ function handlersCard({ handlers, files, hosts }) {
       h("td", {}, at === 0 ? h("strong", {}, name) : null, at === 0 && all.length > 1 ? h("span", { class: "tag warn" }, `${all.length} modules`) : null),
       h("td", { class: "mono", title: module }, digest(module)),
       h("td", {}, plural(on.length, "host"), h("span", { class: "soft" }, ` of ${hosts.length}`), h("div", { class: "mono soft" }, on.slice(0, 6).map((one) => one.host).join(" "), on.length > 6 ? " …" : ""),
-        on.filter((one) => one.not_taken).map((one) => h("div", { class: "warn break" }, `${one.host}: ${one.not_taken}`))),
+        on.filter((one) => one.not_taken).map((one) => h("div", { class: "warn break" }, `${one.host}: ${one.not_taken}`)),
+        canary(on.map((one) => one.rollout).filter(Boolean))),
       h("td", { class: "nowrap", "data-name": "for" }, lasting(on.map((one) => one.since).sort().at(-1))),
       h("td", { class: "mono soft break c-file" }, at === 0 ? files[name] ?? "not in the configuration here" : "")));
   });
   return h("section", { class: "card", "aria-label": "Modules by handler" }, h("div", { class: "head" }, h("h2", {}, "By handler"), h("span", { class: "soft" }, "more than one module outside of a rolling update is a mistake")),
     h("div", { class: "scroll" }, h("table", { class: "cards" }, head(["Handler", "Module", "Served by", "For", "From, by the configuration"]), h("tbody", {}, rows))));
+}
+
+/** What takes over step by step, by the host that knows most of it. */
+function canary(told) {
+  const newest = told.sort((a, b) => b.on_canary + b.on_serving - a.on_canary - a.on_serving)[0];
+  if (!newest) return null;
+  const failed = (failed, all) => `${count(failed)} of ${count(all)}`;
+  return h("div", { class: "break" }, h("span", { class: "tag warn" }, newest.stage === "shadow" ? "shadow" : `canary ${newest.share * 100} %`), ` ${digest(newest.canary)}: ${failed(newest.canary_failed, newest.on_canary)} failed on it, ${failed(newest.serving_failed, newest.on_serving)} on this one; evidence ${newest.evidence.toFixed(1)} of ${newest.evidence_needed.toFixed(0)}`);
 }
 
 function hostsCard({ hosts }) {

@@ -6,7 +6,7 @@ import { command, h, put, toast, word } from "./dom.js";
 import { bytes, digest, plural } from "./format.js";
 import { age } from "./time.js";
 
-const ACTS = { promoted: "promoted", "rolled-back": "rolled back", held: "held", resumed: "resumed" };
+const ACTS = { promoted: "promoted", "rollout-begun": "kept beside a canary", "canary-failed": "kept, as the canary failed", "rolled-back": "rolled back", held: "held", resumed: "resumed" };
 
 /** `reload`: reads the whole page again, when something was changed. */
 export function registryCards(reload) {
@@ -30,8 +30,8 @@ function card(one, load) {
   const serves = versions.find((version) => version.digest === promoted?.digest);
   const act = (order, verb, version, hint) => allowed(h("button", { type: "button", onclick: () => change({ order, verb, name, version, hint, upon: one.revision }, load) }, `${verb}…`), order, { module: name });
   const buttons = promoted ? [
-    act("modules-rollback", "Roll back", null, "The version that served before serves again, on all hosts."),
-    promoted.hold ? act("modules-resume", "End the hold", null, "Versions can be promoted again.") : act("modules-hold", "Hold", null, "No version is promoted until the hold ends. A rollback is possible."),
+    act("modules-rollback", "Roll back", null, promoted.rollout ? "The rollout ends, and the version that serves now serves all events." : "The version that served before serves again, on all hosts."),
+    promoted.rollout ? null : promoted.hold ? act("modules-resume", "End the hold", null, "Versions can be promoted again.") : act("modules-hold", "Hold", null, "No version is promoted until the hold ends. A rollback is possible."),
   ] : [];
   const rows = versions.map((version) => h("tr", {},
     h("td", { class: "mono", title: version.digest }, digest(version.digest)),
@@ -40,12 +40,13 @@ function card(one, load) {
     h("td", { "data-name": "pushed" }, age(version.at), h("div", { class: "soft break" }, `by ${version.by}`)),
     h("td", { "data-name": "signatures" }, String(version.signatures.length)),
     h("td", { class: "break", "data-name": "note" }, version.note ?? "–"),
-    h("td", {}, version.digest === promoted?.digest ? h("span", { class: "tag ok" }, "serves") : act("modules-promote", "Promote", version, "It serves on all hosts that follow the name. Running events finish on the old module."))));
+    h("td", {}, version.digest === promoted?.digest ? h("span", { class: "tag ok" }, "serves") : promoted?.rollout && version.digest !== promoted.rollout.canary ? null : act("modules-promote", "Promote", version, "It serves on all hosts that follow the name. Running events finish on the old module."))));
   const history = h("details", { ontoggle: (event) => event.target.open && shown(name, history) }, h("summary", {}, "What it has served"), h("div", { class: "loading" }, "Reading…"));
   return h("section", { class: "card", "aria-label": `Registry: ${name}` },
     h("div", { class: "head" }, h("h2", {}, name), h("span", { class: "soft" }, "in the registry", one.handlers?.length ? `, followed by ${one.handlers.join(", ")}` : ", followed by no handler of this configuration"), h("span", { class: "space" }), buttons),
     one.unreadable?.length ? one.unreadable.map((why) => h("p", { class: "pad bad break" }, why)) : null,
     promoted ? h("p", { class: "pad soft break" }, `${ACTS[promoted.act] ?? promoted.act} to ${serves ? told(serves) : digest(promoted.digest)} `, age(promoted.at), ` by ${promoted.by}${promoted.note ? `: ${promoted.note}` : ""}`) : h("p", { class: "pad warn" }, "Nothing is promoted: hosts that follow this name wait."),
+    promoted?.rollout ? h("p", { class: "pad warn break" }, `Version ${digest(promoted.rollout.canary)} takes over step by step. `, command(`jetmesh modules why ${name}`)) : null,
     promoted?.hold ? h("p", { class: "pad warn break" }, `Held by ${promoted.hold.by} `, age(promoted.hold.at), promoted.hold.reason ? `: ${promoted.hold.reason}` : "") : null,
     rows.length ? h("div", { class: "scroll" }, h("table", { class: "cards" }, h("thead", {}, h("tr", {}, ["Digest", "Version", "Size", "Pushed", "Signatures", "Note", ""].map((title) => h("th", { scope: "col" }, title)))), h("tbody", {}, rows))) : null,
     one.count > versions.length ? h("p", { class: "pad soft" }, `The newest ${versions.length} of ${plural(one.count, "version")}.`) : null,
@@ -56,7 +57,7 @@ async function shown(name, node) {
   const list = node.lastElementChild;
   try {
     const { names: [one] } = await get("registry", { name });
-    put(list, h("ul", { class: "timeline" }, one.history.map(({ revision, record }) => h("li", {}, h("span", { class: `dot ${record.act === "rolled-back" ? "warn" : record.act === "held" ? "hold" : "ok"}` }), h("div", {}, h("div", { class: "line" }, h("strong", {}, ACTS[record.act] ?? record.act), h("span", { class: "mono" }, digest(record.digest)), h("span", { class: "soft" }, age(record.at), ` by ${record.by}, revision ${revision}`)), record.note ? h("div", { class: "break" }, record.note) : null)))));
+    put(list, h("ul", { class: "timeline" }, one.history.map(({ revision, record }) => h("li", {}, h("span", { class: `dot ${["rolled-back", "canary-failed"].includes(record.act) ? "warn" : record.act === "held" ? "hold" : "ok"}` }), h("div", {}, h("div", { class: "line" }, h("strong", {}, ACTS[record.act] ?? record.act), h("span", { class: "mono" }, digest(record.digest)), h("span", { class: "soft" }, age(record.at), ` by ${record.by}, revision ${revision}`)), record.note ? h("div", { class: "break" }, record.note) : null)))));
     list.className = "";
   } catch (failed) {
     put(list, h("p", { class: "note bad", role: "alert" }, failed.message));

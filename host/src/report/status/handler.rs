@@ -10,6 +10,7 @@ use crate::broker::{self, Connection};
 use crate::event::{EventId, rfc3339};
 use crate::mesh_streams::pauses::HandlerPause;
 use crate::micro::rates::RateJson;
+use crate::micro::rollout::RolloutJson;
 use crate::micro::settings::Difference;
 use crate::micro::told;
 use crate::plan::Handler;
@@ -66,6 +67,7 @@ pub async fn stand(connection: &Connection, handler: &Handler, hosts: Hosts<'_>,
         circuits: told::circuits(hosts.endpoints),
         module: (!digests.is_empty()).then(|| digests.join(",")),
         modules_not_taken: told::said(hosts.endpoints, "module_not_taken"),
+        rollout: rollout(hosts.endpoints),
         settings_differ: known.differs,
         rate: rate(hosts.endpoints),
         pending: None,
@@ -191,6 +193,11 @@ fn rate(endpoints: &[&Value]) -> Option<RateJson> {
         .iter()
         .map(|endpoint| RateJson::deserialize(&endpoint["data"]["rate"]).ok());
     rates.reduce(|one, other| Some(one?.and(other?))).flatten()
+}
+
+fn rollout(endpoints: &[&Value]) -> Option<RolloutJson> {
+    let told = endpoints.iter().map(|endpoint| &endpoint["data"]["rollout"]);
+    RolloutJson::newest(told.filter_map(|rollout| RolloutJson::deserialize(rollout).ok()))
 }
 
 /// The pause that its hosts obey.

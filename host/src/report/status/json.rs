@@ -7,6 +7,7 @@ use serde_json::Value;
 use crate::mesh_streams::pauses::HandlerPause;
 use crate::micro::held_back::{CircuitJson, HindranceJson};
 use crate::micro::rates::RateJson;
+use crate::micro::rollout::RolloutJson;
 use crate::micro::settings::Difference;
 use crate::micro::stats::{BlockedJson, LeftOutJson, NotTakenJson, Stats};
 use crate::report::outbox::OutboxStatus;
@@ -127,6 +128,8 @@ pub struct HandlerStatus {
     /// Why hosts serve another module than their file has now; empty: they do not.
     #[schemars(with = "Vec<NotTakenJson>")]
     pub modules_not_taken: Vec<Value>,
+    /// The version that takes over step by step, by the host that knows most of it; null: none does.
+    pub rollout: Option<RolloutJson>,
     /// What its hosts do not agree on; null: nothing.
     pub settings_differ: Option<Difference>,
     /// How fast its hosts go, all together, over the last ten seconds; null: not known, or one of them has just begun.
