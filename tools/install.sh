@@ -2,7 +2,7 @@
 # Puts what a build and the tests need in place; quick when nothing is missing. Looks for everything first and names all
 # that is missing at once.
 #
-#   tools/install.sh rust|server|test-server|oldest|cli|postgres|prometheus|chromium|deny|run|all
+#   tools/install.sh rust|server|test-server|oldest|cli|postgres|prometheus|registry|chromium|deny|run|all
 #
 #   rust         the pinned toolchain with the targets of the handlers, and a C linker
 #   server       nats-server, at least the oldest that the host takes, on PATH or in .tools/bin
@@ -11,10 +11,11 @@
 #   cli          the nats command line, on PATH or in .tools/bin; only some tests use it, so its absence is a warning
 #   postgres     PostgreSQL 14 or newer from the packages of Debian or Ubuntu; only some tests use it, so its absence is a warning
 #   prometheus   Prometheus and promtool, likewise, in .tools/bin; only some tests use them
+#   registry     an OCI registry (docker-registry), likewise, or built with Go; only some tests use it
 #   chromium     Chromium from the packages of Debian; only some tests use it, so its absence is a warning
 #   deny         cargo-deny, which `make lint` needs, on PATH or in .tools/bin
 #   run          rust, server, cli: what `make run` needs, and curl
-#   all          rust, test-server, cli, postgres, prometheus, chromium: what `make test` needs
+#   all          rust, test-server, cli, postgres, prometheus, registry, chromium: what `make test` needs
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -23,6 +24,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 SERVER_VERSION=2.15.3
 SERVER_OLDEST=2.12.5
 CLI_VERSION=0.5.1
+REGISTRY_VERSION=3.1.2
 DENY_VERSION=0.20.2
 TARGETS=(wasm32-unknown-unknown wasm32-wasip2)
 BIN=$PWD/.tools/bin
@@ -173,21 +175,44 @@ postgres() {
     echo "warning: no PostgreSQL, and it could not be installed: the tests that use it will skip" >&2
 }
 
-# The package is taken apart and not installed: nothing of it starts by itself, and no right of root is needed.
+# Puts program "$2" of package $1 into .tools/bin, and those that follow. The package is taken apart and not installed: nothing of it
+# starts by itself, and no right of root is needed.
+from_package() {
+    have apt-get && have dpkg || return 1
+    local package=$1 dir
+    shift
+    dir=$(mktemp -d)
+    chmod 755 "$dir"
+    (cd "$dir" && apt-get download -qq "$package" >/dev/null 2>&1 && dpkg -x "$package"_*.deb .) \
+        && mkdir -p "$BIN" && install -m 755 "${@/#/$dir/usr/bin/}" "$BIN"
+    local result=$?
+    rm -rf "$dir"
+    return $result
+}
+
 prometheus() {
     have prometheus && have promtool && return
     [ -x "$BIN/prometheus" ] && [ -x "$BIN/promtool" ] && return
-    if have apt-get && have dpkg; then
-        echo "fetching prometheus (5 s) …"
+    echo "fetching prometheus (5 s) …"
+    from_package prometheus prometheus promtool && return
+    echo "warning: no Prometheus, and it could not be fetched: the test that uses it will skip" >&2
+}
+
+registry() {
+    have docker-registry && return
+    [ -x "$BIN/docker-registry" ] && return
+    echo "fetching docker-registry (2 s) …"
+    from_package docker-registry docker-registry && return
+    if have go; then
+        echo "building registry $REGISTRY_VERSION (60 s) …"
+        # Go calls it `registry`.
         local dir
         dir=$(mktemp -d)
-        chmod 755 "$dir"
-        (cd "$dir" && apt-get download -qq prometheus >/dev/null 2>&1 && dpkg -x prometheus_*.deb .) \
-            && mkdir -p "$BIN" && install -m 755 "$dir"/usr/bin/prometheus "$dir"/usr/bin/promtool "$BIN" \
-            && rm -rf "$dir" && return
+        from_go github.com/distribution/distribution/v3/cmd/registry "$REGISTRY_VERSION" "$dir" \
+            && mkdir -p "$BIN" && install -m 755 "$dir/registry" "$BIN/docker-registry" && rm -rf "$dir" && return
         rm -rf "$dir"
     fi
-    echo "warning: no Prometheus, and it could not be fetched: the test that uses it will skip" >&2
+    echo "warning: no docker-registry, and it could not be fetched or built: the tests that use it will skip" >&2
 }
 
 chromium() {
@@ -218,8 +243,8 @@ case "$what" in
     run) look_rust; look_server "$SERVER_OLDEST"; look_curl ;;
     all) look_rust; look_server "$SERVER_VERSION" ;;
     deny) look_rust ;;
-    oldest | cli | postgres | prometheus | chromium) ;;
-    *) echo "usage: tools/install.sh rust|server|test-server|oldest|cli|postgres|prometheus|chromium|deny|run|all" >&2; exit 2 ;;
+    oldest | cli | postgres | prometheus | registry | chromium) ;;
+    *) echo "usage: tools/install.sh rust|server|test-server|oldest|cli|postgres|prometheus|registry|chromium|deny|run|all" >&2; exit 2 ;;
 esac
 if [ ${#MISSING[@]} -gt 0 ]; then
     echo "error: this machine lacks:" >&2
@@ -234,8 +259,9 @@ case "$what" in
     cli) cli ;;
     postgres) postgres ;;
     prometheus) prometheus ;;
+    registry) registry ;;
     chromium) chromium ;;
     deny) rust; deny ;;
     run) rust; server "$SERVER_OLDEST"; cli ;;
-    all) rust; server "$SERVER_VERSION"; cli; postgres; prometheus; chromium ;;
+    all) rust; server "$SERVER_VERSION"; cli; postgres; prometheus; registry; chromium ;;
 esac

@@ -29,7 +29,7 @@ use crate::ledger::store::known;
 use crate::mesh_streams::pauses::Pauses;
 use crate::micro;
 use crate::outbox::{self, OutboxState};
-use crate::plan::{Handler, Plan};
+use crate::plan::{Handler, MEMORY_BYTES_USUAL, Plan};
 use crate::process::drain::Drain;
 use crate::process::{heartbeat, limits, telemetry};
 use crate::redrive;
@@ -93,7 +93,9 @@ impl Error {
 /// The engine for a plan.
 pub fn runtime(plan: &Plan) -> Result<Runtime, Error> {
     let instances: usize = plan.handlers.iter().map(|h| h.concurrency).sum();
-    let memory = plan.handlers.iter().map(|h| h.memory_bytes_max).max().unwrap_or(0);
+    let memory = plan.handlers.iter().map(|h| h.memory_bytes_max).max();
+    // Without a handler, a module may still be checked.
+    let memory = memory.unwrap_or(MEMORY_BYTES_USUAL);
     Ok(Runtime::new(
         instances + plan.ledgers().len() + SPARE_INSTANCES,
         memory,

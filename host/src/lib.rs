@@ -26,6 +26,7 @@ mod invariants;
 mod ledger;
 mod mesh_streams;
 mod micro;
+mod oci;
 mod outbox;
 mod plan;
 mod process;

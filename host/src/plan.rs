@@ -118,6 +118,9 @@ pub struct ConnectionsWanted {
     pub most: usize,
 }
 
+/// The memory of an instance, in bytes, if the configuration does not say another.
+pub const MEMORY_BYTES_USUAL: usize = 64 << 20;
+
 /// Sessions of a console at a time. Each has a connection to NATS.
 pub const SESSIONS_MAX: usize = 64;
 

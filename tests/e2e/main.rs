@@ -59,6 +59,8 @@ mod mapped;
 mod mesh;
 mod metrics;
 mod modules;
+mod oci;
+mod oci_login;
 mod opening;
 mod order_service;
 mod outbox;

@@ -6,6 +6,7 @@ pub mod cli;
 pub mod host;
 pub mod http;
 pub mod modules;
+pub mod oci;
 pub mod otlp;
 pub mod postgres;
 pub mod process;

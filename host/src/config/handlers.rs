@@ -12,7 +12,7 @@ use super::reader::{Reader, Section};
 use super::redrive::{self, RedriveKeys};
 use crate::event::parse_rfc3339;
 use crate::event::subject::overlap;
-use crate::plan::{Handler, Identity, Instance, RetryPolicy, Start, Stream};
+use crate::plan::{Handler, Identity, Instance, MEMORY_BYTES_USUAL, RetryPolicy, Start, Stream};
 
 /// Buckets that are the mesh's own.
 const RESERVED: [&str; 3] = ["mesh", "mesh_attempts", "mesh_modules"];
@@ -47,7 +47,7 @@ const BUILT_IN: Tuning = Tuning {
     concurrency: 16,
     in_flight: None,
     timeout: Duration::from_secs(10),
-    memory_max: 64 << 20,
+    memory_max: MEMORY_BYTES_USUAL as u64,
     ack_wait: Duration::from_secs(30),
     max_attempts: 5,
     backoff: Duration::from_secs(1),

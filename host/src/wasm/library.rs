@@ -22,6 +22,9 @@ pub const WIT_PACKAGE: &str = "jetmesh:handler@0.1.0";
 /// The interface that a module must export.
 pub const WIT_EXPORT: &str = "jetmesh:handler/handler@0.1.0";
 
+/// The world that a module is built for.
+pub const WIT_WORLD: &str = "jetmesh:handler/event-handler@0.1.0";
+
 /// Why a module cannot serve: names the file, what is wrong, and what is wanted.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{}: {fault}", path.display())]
@@ -56,6 +59,7 @@ pub struct Compiled {
     pub digest: ModuleDigest,
     /// The interfaces that it imports.
     pub imports: Vec<String>,
+    pub exports: Vec<String>,
     pub(crate) pre: EventHandlerPre<Guest>,
     pub(crate) runtime: Runtime,
 }
@@ -243,12 +247,14 @@ impl Compiled {
             }));
         }
         let imports = ty.imports(&runtime.engine).map(|(name, _)| name.to_owned()).collect();
+        let exports = ty.exports(&runtime.engine).map(|(name, _)| name.to_owned()).collect();
         let pre = runtime.linker.instantiate_pre(&component).map_err(|e| unlinked(&e))?;
         let pre = EventHandlerPre::new(pre).map_err(|e| ModuleFault::World(chain(&e)))?;
         Ok(Compiled {
             hash,
             digest: hash.into(),
             imports,
+            exports,
             pre,
             runtime: runtime.clone(),
         })

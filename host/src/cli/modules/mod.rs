@@ -1,6 +1,7 @@
 //! `jetmesh modules`: the registry of modules, which versions it has, and which of them serve.
 
 mod change;
+mod place;
 mod rollout;
 pub mod show;
 mod store;
@@ -12,6 +13,7 @@ use super::{Args, Error};
 use crate::broker;
 use crate::config;
 use crate::control::modules as registry;
+use crate::oci;
 
 impl From<registry::Error> for Error {
     fn from(error: registry::Error) -> Error {
@@ -19,6 +21,12 @@ impl From<registry::Error> for Error {
             registry::Error::Person(why) => Error::Failed(why),
             registry::Error::Broker(error) => Error::Broker(error),
         }
+    }
+}
+
+impl From<oci::Error> for Error {
+    fn from(error: oci::Error) -> Error {
+        Error::Failed(error.to_string())
     }
 }
 
@@ -34,7 +42,7 @@ pub enum ModulesCommand {
     Diff(show::ModulesDiff),
     Push(store::ModulesPush),
     Sign(store::ModulesSign),
-    Pull(store::ModulesPull),
+    Pull(place::ModulesPull),
     Promote(change::ModulesPromote),
     Rollback(change::ModulesRollback),
     Why(why::ModulesWhy),
@@ -57,7 +65,7 @@ pub async fn run(args: &Args, command: &ModulesCommand) -> Result<u8, Error> {
         ModulesCommand::Diff(diff) => show::diff(connection, diff).await,
         ModulesCommand::Push(_) => unreachable!("it was done above"),
         ModulesCommand::Sign(sign) => store::sign(connection, plan, sign).await,
-        ModulesCommand::Pull(pull) => store::pull(connection, pull).await,
+        ModulesCommand::Pull(pull) => place::pull(connection, plan, pull).await,
         ModulesCommand::Promote(promote) => change::promote(connection, plan, promote).await,
         ModulesCommand::Rollback(rollback) => change::rollback(connection, plan, rollback).await,
         ModulesCommand::Why(why) => why::why(connection, plan, why).await,

@@ -1,27 +1,25 @@
-//! Versions come into the registry, are signed, leave it, and are had back as files.
+//! Versions come into the registry, are signed, and leave it.
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use bytes::Bytes;
-use clap::builder::NonEmptyStringValueParser;
+use clap::builder::{NonEmptyStringValueParser, OsStringValueParser, TypedValueParser as _};
 
 use super::name;
+use super::place::{ModulePlace, fetched, pinned, place};
 use crate::app;
 use crate::broker::{self, Connection};
 use crate::cli::audit::{actor, intent};
 use crate::cli::text::{json_line, size};
 use crate::cli::{Error, OK, ask};
-use crate::control::modules::{self, ModulePushed, PushOrder, recorded_prune, recorded_push};
+use crate::control::modules::{self, ModulePushed, ORIGIN_LABELS, PushOrder, recorded_prune, recorded_push};
 use crate::mesh_streams::audit::AuditAction;
-use crate::mesh_streams::modules::{ModuleVersion, check_want, content, key_of_seed, named, versions_of};
+use crate::mesh_streams::modules::{ModuleVersion, check_want, key_of_seed};
 use crate::plan::{Handler, Plan};
 use crate::text::display::clean;
 use crate::wasm::compile::Priority;
 use crate::wasm::library::Library;
-use crate::wasm::source;
 
 /// The import of a module that uses the state of its handler.
 const STATE: &str = "jetmesh:handler/state";
@@ -33,9 +31,12 @@ const TEXT_MAX: usize = 128;
 /// Check a module and push it as a version of a name; nothing serves with it before it is promoted
 #[derive(Debug, clap::Args)]
 pub struct ModulesPush {
-    /// The component file
-    #[arg(value_name = "FILE")]
-    file: PathBuf,
+    /// The component file, or where it is in an OCI registry: oci://HOST/REPOSITORY:TAG, or @sha256:DIGEST
+    #[arg(value_name = "FILE", value_parser = OsStringValueParser::new().try_map(place))]
+    from: ModulePlace,
+    /// Of several modules at a place in an OCI registry, the one with this title
+    #[arg(long, value_name = "TITLE")]
+    layer: Option<String>,
     /// The name in the registry
     #[arg(long = "as", value_name = "NAME", value_parser = name)]
     name: String,
@@ -76,20 +77,6 @@ pub struct ModulesSign {
     json: bool,
 }
 
-/// Write the module of a version into a file
-#[derive(Debug, clap::Args)]
-pub struct ModulesPull {
-    /// The name in the registry
-    #[arg(value_parser = name)]
-    name: String,
-    /// Digest or version [default: what is promoted]
-    #[arg(value_name = "DIGEST")]
-    digest: Option<String>,
-    /// The file [default: NAME.wasm]; it must not exist
-    #[arg(short, long, value_name = "FILE")]
-    output: Option<PathBuf>,
-}
-
 /// Remove old versions of a name: not the newest, not what serves, and not what a rollback returns to
 #[derive(Debug, clap::Args)]
 pub struct ModulesPrune {
@@ -122,6 +109,11 @@ fn label(text: &str) -> Result<String, String> {
 
 fn key_value(text: &str) -> Result<(String, String), String> {
     let parts = text.split_once('=').ok_or("KEY=VALUE, such as commit=1a2b3c")?;
+    if parts.0.starts_with(ORIGIN_LABELS) {
+        return Err(format!(
+            "labels that begin with {ORIGIN_LABELS} say where a version came from, and are given by `push` itself"
+        ));
+    }
     Ok((label(parts.0)?, label(parts.1)?))
 }
 
@@ -139,12 +131,8 @@ fn seed(path: &Path) -> Result<String, Error> {
 pub async fn push(plan: &Plan, push: &ModulesPush) -> Result<u8, Error> {
     let seed = push.key.as_deref().map(seed).transpose()?;
     let library = Library::new(app::runtime(plan)?);
-    let unfit = |why: String| Error::Usage(format!("{}: {why}", push.file.display()));
-    let read = source::read(&push.file)
-        .await
-        .map_err(|error| unfit(error.to_string()))?;
-    let bytes = Bytes::from(read.bytes);
-    let compiled = library.given(&push.file, bytes.to_vec(), Priority::Usual).await;
+    let (bytes, origin) = fetched(&push.from, push.layer.as_deref()).await?;
+    let compiled = library.given(&push.from.path(), bytes.to_vec(), Priority::Usual).await;
     let compiled = compiled.map_err(|error| Error::Usage(error.to_string()))?;
     let connection = &broker::open(&plan.nats, "jetmesh modules").await?;
     let actor = actor(connection, plan);
@@ -158,8 +146,11 @@ pub async fn push(plan: &Plan, push: &ModulesPush) -> Result<u8, Error> {
         labels: BTreeMap::from_iter(push.labels.clone()),
         note: push.note.clone(),
         by: actor.by.clone(),
+        origin,
     };
-    let what = format!("{} as {}", &compiled.hash.hex()[..12], push.name);
+    let from = order.origin.as_ref().map(|origin| format!(" from {}", pinned(origin)));
+    let from = from.unwrap_or_default();
+    let what = format!("{} as {}{from}", &compiled.hash.hex()[..12], push.name);
     let intent_push = intent(
         AuditAction::ModulesPush,
         &[&push.name],
@@ -176,14 +167,19 @@ pub async fn push(plan: &Plan, push: &ModulesPush) -> Result<u8, Error> {
         pushed = actor.acts(intent_sign, act, recorded_push).await?;
         pushed.changed |= !was_there;
     }
-    if push.json {
-        println!("{}", json_line(&pushed));
-        return Ok(OK);
+    match push.json {
+        true => println!("{}", json_line(&pushed)),
+        false => print(plan, &pushed, &from),
     }
-    let ModulePushed { name, version, changed } = &pushed;
+    Ok(OK)
+}
+
+/// `from`: empty, or where it came from.
+fn print(plan: &Plan, pushed: &ModulePushed, from: &str) {
+    let ModulePushed { name, version, changed } = pushed;
     let told = version.told();
     match changed {
-        true => println!("pushed {told} as {name}, {}", size(version.size)),
+        true => println!("pushed {told} as {name}{from}, {}", size(version.size)),
         false => println!(
             "{name} has {told} already: {} pushed it at {}",
             clean(&version.by),
@@ -200,7 +196,6 @@ pub async fn push(plan: &Plan, push: &ModulesPush) -> Result<u8, Error> {
         "promote it with `jetmesh modules promote {name} {}`",
         &version.digest[..12]
     );
-    Ok(OK)
 }
 
 /// What a version imports and wants, against what a handler is granted.
@@ -247,43 +242,6 @@ pub async fn sign(connection: &Connection, plan: &Plan, asked: &ModulesSign) -> 
             signed.name
         ),
     }
-    Ok(OK)
-}
-
-pub async fn pull(connection: &Connection, asked: &ModulesPull) -> Result<u8, Error> {
-    let digest = match &asked.digest {
-        Some(text) => {
-            let versions = versions_of(connection, &asked.name).await?;
-            named(&versions, &asked.name, text)
-                .map_err(Error::Failed)?
-                .digest
-                .clone()
-        }
-        None => {
-            let (promoted, _) = crate::mesh_streams::modules::promoted(connection, &asked.name).await?;
-            let none = || Error::Failed(format!("nothing is promoted as {}: name a version", asked.name));
-            promoted.ok_or_else(none)?.digest
-        }
-    };
-    let bytes = content(connection, &digest).await?;
-    let path = asked
-        .output
-        .clone()
-        .unwrap_or_else(|| format!("{}.wasm", asked.name).into());
-    let mut options = fs::OpenOptions::new();
-    let file = options.write(true).create_new(true).open(&path);
-    let written = file.and_then(|mut file| std::io::Write::write_all(&mut file, &bytes));
-    written.map_err(|error| match error.kind() {
-        ErrorKind::AlreadyExists => Error::Usage(format!("{} exists: name another file with --output", path.display())),
-        _ => Error::Failed(format!("{}: {error}", path.display())),
-    })?;
-    println!(
-        "{} of {} is in {}, {}",
-        &digest[..12],
-        asked.name,
-        path.display(),
-        size(bytes.len() as u64)
-    );
     Ok(OK)
 }
 

@@ -6,7 +6,9 @@ mod push;
 mod rollout;
 
 pub use self::change::{ChangeOrder, ModuleChange, ModuleChanged, change, recorded_change};
-pub use self::push::{ModulePushed, PrunedModules, PushOrder, prune, push, recorded_prune, recorded_push, sign};
+pub use self::push::{
+    ModulePushed, ORIGIN_LABELS, PrunedModules, PushOrder, PushedFrom, prune, push, recorded_prune, recorded_push, sign,
+};
 pub use self::rollout::RolloutOrder;
 use crate::broker;
 

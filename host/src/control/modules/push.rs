@@ -28,6 +28,27 @@ pub struct PushOrder {
     pub labels: BTreeMap<String, String>,
     pub note: Option<String>,
     pub by: String,
+    /// `None`: it came from a file.
+    pub origin: Option<PushedFrom>,
+}
+
+/// Where in an OCI registry a module came from.
+#[derive(Debug, Clone)]
+pub struct PushedFrom {
+    /// As a person has named it.
+    pub reference: String,
+    /// The digest of the manifest that was there, `sha256:…`.
+    pub manifest: String,
+}
+
+/// Begins the labels that say where a version came from; people give no such labels.
+pub const ORIGIN_LABELS: &str = "oci.";
+
+impl PushedFrom {
+    fn labels(&self) -> [(String, String); 2] {
+        [("reference", &self.reference), ("manifest", &self.manifest)]
+            .map(|(key, value)| (format!("{ORIGIN_LABELS}{key}"), value.clone()))
+    }
 }
 
 /// What has become of a module that was pushed or signed.
@@ -76,6 +97,8 @@ pub async fn push(
         )));
     }
     modules::put_content(connection, &digest, bytes).await?;
+    let origin = order.origin.iter().flat_map(PushedFrom::labels);
+    let labels = order.labels.clone().into_iter().chain(origin);
     let version = ModuleVersion {
         digest: digest.clone(),
         size: bytes.len() as u64,
@@ -83,7 +106,7 @@ pub async fn push(
         version: order.version.clone(),
         imports: compiled.imports.clone(),
         wants: order.wants.clone(),
-        labels: order.labels.clone(),
+        labels: labels.collect(),
         by: order.by.clone(),
         at: rfc3339(now_ms()),
         note: order.note.clone(),
@@ -112,8 +135,11 @@ fn busy(name: &str) -> Error {
 
 fn unchanged(order: &PushOrder, there: ModuleVersion) -> Result<ModulePushed, Error> {
     let asked = (&order.version, &order.wants, &order.labels);
+    // The same module may come from several places; the first one stays.
+    let labels = there.labels.iter().filter(|(key, _)| !key.starts_with(ORIGIN_LABELS));
+    let labels: BTreeMap<String, String> = labels.map(|(key, value)| (key.clone(), value.clone())).collect();
     let says = order.version.is_some() || !order.wants.is_empty() || !order.labels.is_empty();
-    if says && asked != (&there.version, &there.wants, &there.labels) {
+    if says && asked != (&there.version, &there.wants, &labels) {
         return Err(Error::Person(format!(
             "this module was pushed as {} of {} by {} at {}, with another --version, --want or --label: a version is pushed once; \
              build it again, or push it as another name",
