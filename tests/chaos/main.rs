@@ -21,6 +21,7 @@ mod orders;
 mod points;
 mod redrives;
 mod report;
+mod rollouts;
 mod round;
 mod rows;
 mod run;

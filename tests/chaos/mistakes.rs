@@ -31,6 +31,8 @@ enum Shows {
     RedriveFreezes,
     /// Handlers set and cancel timers.
     Timers,
+    /// A version of a module takes over step by step.
+    Rollouts,
     /// A host that is about to publish rows goes on when another one has published them. That of a log has the slot until then.
     OutboxFreezes,
 }
@@ -38,7 +40,7 @@ enum Shows {
 /// `stale-reopen` is not among them: every commit rests on revisions that the server checks, so that what is remembered
 /// over a reconnect costs a refusal and does no harm. Nor is `head-blind`: as long as no entry is removed, that an entry
 /// is new says the same as the head's expectation.
-pub const MISTAKES: [Mistake; 14] = [
+pub const MISTAKES: [Mistake; 16] = [
     mistake("ack-before-commit", 6, Shows::Anywhere, true),
     mistake("head-and-entry-blind", 6, Shows::TwoHosts, false),
     mistake("key-blind", 6, Shows::PersonWrites, false),
@@ -52,6 +54,8 @@ pub const MISTAKES: [Mistake; 14] = [
     mistake("blocked-is-published", 2, Shows::TargetIsFull, false),
     mistake("redrive-unbound", 8, Shows::RedriveFreezes, false),
     mistake("timer-key-blind", 2, Shows::Timers, false),
+    mistake("canary-again", 6, Shows::Rollouts, false),
+    mistake("shares-move-back", 3, Shows::Rollouts, false),
     mistake("outbox-unfenced", 2, Shows::OutboxFreezes, false),
     mistake("relay-acks-early", 36, Shows::AnotherRelay, false),
 ];
@@ -82,6 +86,7 @@ impl Mistake {
                     && round.redrives_max == Some(1)
             }
             Shows::Timers => point.work == Work::Timers,
+            Shows::Rollouts => point.work == Work::Rollout,
             Shows::OutboxFreezes => {
                 let log = Work::Outbox(Database::Postgres(Source::Log));
                 point.name == "outbox-before"

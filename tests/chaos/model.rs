@@ -106,7 +106,7 @@ pub fn run(
             Step::Retry { .. } | Step::Trap => return Err(Failure::Retry),
             Step::FailUntil { attempt: first } if attempt < *first => return Err(Failure::Retry),
             Step::Need { key } if get(key).is_none() => return Err(Failure::Retry),
-            Step::FailUntil { .. } | Step::Need { .. } | Step::Sleep { .. } => continue,
+            Step::FailUntil { .. } | Step::Need { .. } | Step::Sleep { .. } | Step::InVersion { .. } => continue,
         };
         effects.writes.insert(key.clone(), value);
     }

@@ -80,6 +80,12 @@ pub enum Step {
         key: String,
     },
     Trap,
+    /// Steps of one version of the module: they say nothing of what must happen.
+    InVersion {
+        version: String,
+        #[serde(rename = "do")]
+        steps: Vec<Step>,
+    },
 }
 
 impl Step {

@@ -27,6 +27,8 @@ pub enum Work {
     Redrive,
     /// Timers that handlers set and cancel.
     Timers,
+    /// A version of a module that takes over step by step.
+    Rollout,
     /// A service with an outbox.
     Outbox(Database),
 }
@@ -66,7 +68,7 @@ const fn point(name: &'static str, passes: u32, work: Work) -> Point {
 }
 
 /// Some are passed once per event, some once per append, some only when an event fails.
-pub const POINTS: [Point; 39] = [
+pub const POINTS: [Point; 42] = [
     point("after-pull", 40, Work::Orders),
     point("attempt-written", 3, Work::Orders),
     point("before-run", 40, Work::Orders),
@@ -94,6 +96,9 @@ pub const POINTS: [Point; 39] = [
     point("redrive-over", 2, Work::Redrive),
     point("timer-due", 12, Work::Timers),
     point("timer-fired", 12, Work::Timers),
+    point("canary-run", 8, Work::Rollout),
+    point("canary-failed", 2, Work::Rollout),
+    point("rollout-end", 1, Work::Rollout),
     point("outbox-before", 20, SQLITE),
     point("outbox-stored", 20, SQLITE),
     point("outbox-lettered", 3, SQLITE),

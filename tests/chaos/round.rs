@@ -10,6 +10,7 @@ use crate::blocked;
 use crate::orders::{self, Order};
 use crate::points::{Database, POINTS, Point, Work};
 use crate::redrives;
+use crate::rollouts;
 use crate::rows::DatabaseTrouble;
 use crate::timers;
 
@@ -111,7 +112,7 @@ impl Round {
             orders: orders::draw(rng.random(), rng.random_range(60..150)),
             person: rng.random(),
             // A target that is full takes ten seconds, which says nothing of redrives and timers.
-            blocked: rng.random_ratio(1, 4) && !matches!(point.work, Work::Redrive | Work::Timers),
+            blocked: rng.random_ratio(1, 4) && !matches!(point.work, Work::Redrive | Work::Timers | Work::Rollout),
         };
         if round.blocked {
             blocked::spoil(&mut round.orders);
@@ -122,6 +123,7 @@ impl Round {
                 round.redrives_max = Some(rng.random_range(redrives::TIMES_MAX));
             }
             Work::Timers => timers::spoil(&mut round.orders, round.person),
+            Work::Rollout => rollouts::spoil(&mut round.orders, round.person),
             Work::Orders | Work::Relay | Work::Schedule | Work::Outbox(Database::Sqlite) => {}
             Work::Outbox(Database::Postgres(_)) => round.database = database_trouble(&mut rng),
         }
@@ -138,7 +140,7 @@ impl Round {
         Duration::from_millis(match self.point.work {
             Work::Orders | Work::Relay => 8,
             Work::Timers => 25,
-            Work::Redrive => 40,
+            Work::Redrive | Work::Rollout => 40,
             Work::Schedule | Work::Outbox(_) => 60,
         })
     }

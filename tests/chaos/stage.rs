@@ -14,10 +14,11 @@ use crate::mesh::{Mesh, PATIENT};
 use crate::orders::{HANDLERS, SHARED};
 use crate::points::Work;
 use crate::redrives;
+use crate::rollouts;
 use crate::round::{Round, Trouble, Way};
 use crate::rows::{self, Service, Written};
 use crate::support::wait::SOON;
-use crate::support::{Direction, Host, NatsServer, Proxy, Signal, eventually, modules};
+use crate::support::{Direction, Host, NatsServer, Proxy, Signal, eventually};
 use crate::ticks;
 use crate::timers;
 use crate::world::{self, World};
@@ -60,6 +61,9 @@ pub async fn play(round: &Round, mistake: Option<&str>) -> Played {
     if let Some(service) = service.as_mut() {
         service.open(&mesh).await;
     }
+    if round.point.work == Work::Rollout {
+        rollouts::begin(&mesh).await;
+    }
     let looks = world.look(&js);
     let stage = async {
         let acted = act(round, mistake, &mut mesh, &proxy, &world, service.as_mut()).await;
@@ -76,6 +80,9 @@ pub async fn play(round: &Round, mistake: Option<&str>) -> Played {
     }
     if round.point.work == Work::Schedule {
         problems.extend(ticks::judge(&mesh).await);
+    }
+    if round.point.work == Work::Rollout {
+        problems.extend(rollouts::judge(&mesh).await);
     }
     if let Some(written) = &acted.written {
         problems.extend(rows::judge(&mesh, written).await);
@@ -105,7 +112,7 @@ fn config(round: &Round, service: Option<&Service>) -> Config {
     let mut config = Config::new().nats("timeout = \"1s\"");
     // To arm it is a commit: in other rounds that would be the first to come to the point, before the host serves.
     config = match round.point.work {
-        Work::Orders | Work::Relay | Work::Timers | Work::Redrive => config,
+        Work::Orders | Work::Relay | Work::Timers | Work::Redrive | Work::Rollout => config,
         Work::Schedule => config.table(ticks::STREAM).table(ticks::SCHEDULE),
         Work::Outbox(_) => config.table(rows::STREAM),
     };
@@ -126,7 +133,7 @@ fn config(round: &Round, service: Option<&Service>) -> Config {
             "{bucket}publish = [\"events.>\", \"full.>\", \"small.>\"]\nack_wait = \"{ack_wait}s\"\nmax_attempts = {ATTEMPTS}\n\
              concurrency = {concurrency}\ninstance = {instance:?}"
         );
-        config = config.handler(name, &modules::handler("probe"), &lines);
+        config = config.handler(name, &rollouts::module(round, name), &lines);
     }
     config
 }
@@ -182,6 +189,7 @@ async fn act(
     if leads {
         second = Some(mesh.host(&planted).await);
     }
+    rollouts::wait_taken(round, &first).await;
     let publish = async {
         world.publish(&js, &round.orders[before..], round.order_every()).await;
         world.all_published.store(true, Ordering::Relaxed);
@@ -347,7 +355,7 @@ async fn is_over(mesh: &Mesh, round: &Round) -> bool {
         Work::Redrive => redrives::are_over(mesh, round.redrives_max.unwrap_or(0)).await,
         Work::Timers => timers::are_over(mesh).await,
         // The service writes until all else is over; the schedule goes on.
-        Work::Orders | Work::Relay | Work::Schedule | Work::Outbox(_) => return settled,
+        Work::Orders | Work::Relay | Work::Schedule | Work::Rollout | Work::Outbox(_) => return settled,
     };
     // What these have done meanwhile is to be settled as well.
     settled && over && is_settled(&mesh.js).await

@@ -48,6 +48,10 @@ pub enum Mistake {
     RedriveUnbound,
     /// A timer of a handler fires whatever its key says: also if it was cancelled or set again.
     TimerKeyBlind,
+    /// What has failed on a canary runs on it again.
+    CanaryAgain,
+    /// Each step of a rollout draws other events.
+    SharesMoveBack,
     /// The marker of an outbox's batch expects no marker before it: the stream refuses no relay.
     OutboxUnfenced,
 }
@@ -55,7 +59,7 @@ pub enum Mistake {
 #[cfg(feature = "failpoints")]
 impl Mistake {
     /// Every mistake with the name by which a test asks for it.
-    pub const ALL: [(&'static str, Mistake); 20] = [
+    pub const ALL: [(&'static str, Mistake); 22] = [
         ("ack-before-commit", Mistake::AckBeforeCommit),
         ("head-blind", Mistake::HeadBlind),
         ("head-and-entry-blind", Mistake::HeadAndEntryBlind),
@@ -75,6 +79,8 @@ impl Mistake {
         ("armed-twice", Mistake::ArmedTwice),
         ("redrive-unbound", Mistake::RedriveUnbound),
         ("timer-key-blind", Mistake::TimerKeyBlind),
+        ("canary-again", Mistake::CanaryAgain),
+        ("shares-move-back", Mistake::SharesMoveBack),
         ("outbox-unfenced", Mistake::OutboxUnfenced),
     ];
 }

@@ -12,6 +12,7 @@ use crate::broker::consumer::nanos;
 use crate::event::effects::Effects;
 use crate::event::outcome::{Cause, Failure, Outcome, Verdict, circles, decide};
 use crate::failpoint;
+use crate::failpoint::mistake::Mistake;
 use crate::handler_task::attempt_span::AttemptSpan;
 use crate::handler_task::counters::Counters;
 use crate::handler_task::dead_lettering::{self, Dead};
@@ -21,6 +22,7 @@ use crate::handler_task::rollout::{self, TriedEvent};
 use crate::handler_task::transaction;
 use crate::ledger::Bucket;
 use crate::ledger::core::fate::CommitResult;
+use crate::ledger::core::rollout::TrialSide;
 use crate::ledger::core::transaction::Transaction;
 use crate::ledger::identity;
 use crate::ledger::store::bucket::Alone;
@@ -158,9 +160,14 @@ impl ThisAttempt<'_> {
     /// is tried on the canary.
     async fn tried(&mut self, tried: &mut TriedEvent, (ran, effects): (&mut Ran, &mut Effects), so_far: SoFar) {
         if tried.ran(self.lane, self.delivery, &self.module, &ran.outcome) {
-            self.module = self.lane.runner.module.load_full();
+            failpoint::point("canary-failed");
+            if !failpoint::planted().is(Mistake::CanaryAgain) {
+                self.module = self.lane.runner.module.load_full();
+            }
             (*ran, *effects) = self.guest(ran.seed, so_far).await;
             tried.ran(self.lane, self.delivery, &self.module, &ran.outcome);
+        } else if tried.on == TrialSide::Canary {
+            failpoint::point("canary-run");
         }
         let served = (&ran.outcome, &*effects);
         tried.compare(self.lane, &self.delivery.message, served, ran.seed).await;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::broker::{Connection, Error};
 use crate::event::clock::now_ms;
 use crate::event::rfc3339;
+use crate::failpoint;
 use crate::handler_task::runner::Runner;
 use crate::ledger::core::rollout::{RolloutEnd, RolloutState, StepCounts};
 use crate::mesh_streams::modules::{self, ModuleAct, PromotedRecord, RolloutSpec};
@@ -61,6 +62,7 @@ fn why(handler: &str, state: &RolloutState) -> String {
 
 /// Writes the end of a rollout into the registry, unless another host or a person was faster.
 pub async fn write(connection: &Connection, spec: &RolloutSpec, (end, why): (RolloutEnd, String)) -> Result<(), Error> {
+    failpoint::point("rollout-end");
     let (now, revision) = modules::promoted(connection, &spec.name).await?;
     let same = |now: &PromotedRecord| now.rollout.as_ref().is_some_and(|known| known.number == spec.number);
     let Some(now) = now.filter(same) else {

@@ -7,11 +7,14 @@
 mod compare;
 pub mod end;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
-use crate::event::Message;
 use crate::event::effects::Effects;
 use crate::event::outcome::Outcome;
+use crate::event::{EventId, Message};
+use crate::failpoint;
+use crate::failpoint::mistake::Mistake;
 use crate::handler_task::delivery::Delivery;
 use crate::handler_task::lane::Lane;
 use crate::handler_task::runner::CanaryModule;
@@ -48,6 +51,9 @@ pub fn choose(lane: &Lane, delivery: &Delivery) -> (Arc<Module>, Option<TriedEve
     }
     // Only first attempts are compared; another one goes to the serving version.
     let first = delivery.delivered == 1 && delivery.replay.is_none();
+    if !first && failpoint::planted().is(Mistake::CanaryAgain) {
+        return (Arc::clone(&canary.module), None);
+    }
     if !first || serving.hash().hex() != canary.spec.serving {
         return (serving, None);
     }
@@ -71,14 +77,25 @@ pub fn choose(lane: &Lane, delivery: &Delivery) -> (Arc<Module>, Option<TriedEve
 
 /// Where an event runs in a step. `None`: it is not counted.
 fn side(spec: &RolloutSpec, step: usize, message: &Message) -> Option<TrialSide> {
-    let step = spec.steps.get(step)?;
+    let (at, step) = (step, spec.steps.get(step)?);
     let meant = |(name, value): &(String, String)| message.header(name) == Some(value);
-    let chosen = spec.only.as_ref().is_none_or(meant) && spec.holds(&message.event, step.share);
+    let chosen = spec.only.as_ref().is_none_or(meant) && spec.holds(&drawn(&message.event, at), step.share);
     match (step.shadow, chosen) {
         (true, true) => Some(TrialSide::Shadow),
         (true, false) => None,
         (false, true) => Some(TrialSide::Canary),
         (false, false) => Some(TrialSide::Serving),
+    }
+}
+
+/// The event by which a step draws: the same in all steps.
+fn drawn(event: &EventId, step: usize) -> Cow<'_, EventId> {
+    match failpoint::planted().is(Mistake::SharesMoveBack) {
+        true => Cow::Owned(EventId {
+            sequence: event.sequence + 1000 * (step as u64 + 1),
+            ..event.clone()
+        }),
+        false => Cow::Borrowed(event),
     }
 }
 
