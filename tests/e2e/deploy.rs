@@ -22,7 +22,7 @@ fn users() -> Options {
     let mut users =
         format!("authorization {{{users}").replace("users: [", "users: [\n    { user: test, password: pw }");
     for role in ["HOST", "PUBLISHER", "OPERATOR", "VIEWER"] {
-        users = users.replace(&format!("$JETMESH_{role}_PASSWORD"), "pw");
+        users = users.replace(&format!("$MESH_{role}_PASSWORD"), "pw");
     }
     Options {
         config: format!("no_auth_user: test\n{users}"),
@@ -55,7 +55,7 @@ async fn a_server_takes_the_file_of_users_as_it_is() {
     let mut command = Command::new(server);
     command.arg("-t").arg("-c").arg(root().join("config/nats/jetmesh.conf"));
     for role in ["HOST", "PUBLISHER", "OPERATOR", "VIEWER"] {
-        command.env(format!("JETMESH_{role}_PASSWORD"), "pw");
+        command.env(format!("MESH_{role}_PASSWORD"), "pw");
     }
     let checked = command.output().await.expect("it starts");
     assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
