@@ -370,3 +370,64 @@ async fn hosts_that_may_not_write_the_end_of_a_rollout_act_by_the_ledger_and_say
     judge(&mesh, 130).await;
     assert_eq!(trials(&mesh).await.len(), before, "the canary meets no event any more");
 }
+
+#[tokio::test]
+async fn a_rehearsal_compares_the_newest_events_on_two_versions_and_changes_nothing() {
+    let (mesh, _host, [first, second]) = serving_with(&[], "max_attempts = 1").await;
+    let only = |version: &str, step: Value| json!({ "op": "in_version", "version": version, "do": [step] });
+    let trap = json!({ "op": "trap" });
+    let orders = [
+        json!({ "op": "ok" }),
+        json!({ "op": "add", "key": "n", "by": 1 }),
+        only("2", trap.clone()),
+        only("1", trap.clone()),
+        trap,
+        only("2", json!({ "op": "set", "key": "other", "value": "x" })),
+    ];
+    // Older events are not among the newest.
+    for _ in 0..20 {
+        mesh.order(only("2", json!({ "op": "trap" }))).await;
+    }
+    for order in &orders {
+        mesh.order(order.clone()).await;
+    }
+    mesh.wait_settled("ORDERS", "probe").await;
+    let before = mesh.messages("KV_probe", ">").await.len();
+    let (status, text, error) = mesh
+        .jetmesh(&["modules", "rehearse", "probe", "2.0.0", "--last", "6", "--json"])
+        .await;
+    let told: Value = serde_json::from_str(&text).unwrap_or_else(|_| panic!("{text}{error}"));
+    assert_eq!(status.code(), Some(1), "an event fails on the version only");
+    let counts = ["events", "failed", "serving_failed", "both_failed", "differ"].map(|key| told[key].as_u64());
+    assert_eq!(counts, [6, 1, 1, 1, 1].map(Some), "{told}");
+    assert_eq!((&told["digest"], &told["serving"]), (&json!(second), &json!(first)));
+    let differences: Vec<&str> = told["differences"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .filter_map(|one| one["difference"].as_str())
+        .collect();
+    let wanted = [
+        "it ended with trap instead of done",
+        "it ended with done instead of trap",
+        "it writes key other",
+    ];
+    assert_eq!(differences, wanted, "{told}");
+    assert_eq!(
+        mesh.messages("KV_probe", ">").await.len(),
+        before,
+        "nothing was written"
+    );
+    // The same for people, and one that has nothing against it.
+    let (status, text, _) = mesh.jetmesh(&["modules", "rehearse", "probe", "1.0.0"]).await;
+    assert_eq!(status.code(), Some(0), "{text}");
+    assert!(text.contains("26 event(s) on"), "{text}");
+}
+
+/// What `modules rehearse --json` prints.
+pub async fn rehearsal_as_json() -> String {
+    let (mesh, _host, _) = serving_with(&[], "").await;
+    publish(&mesh, 0..3, NOTHING).await;
+    judge(&mesh, 3).await;
+    object(&mesh, &["modules", "rehearse", "probe", "2.0.0", "--json"]).await
+}

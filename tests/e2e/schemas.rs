@@ -217,6 +217,7 @@ async fn what_is_printed_as_json_is_as_the_published_schemas_say() {
     outputs.push(("trace", object(&mesh, &["trace", "--key", "op=retry", "--json"]).await));
     outputs.extend(registry(&mesh).await);
     outputs.push(("module-why", rollout::told_as_json().await));
+    outputs.push(("module-rehearse", rollout::rehearsal_as_json().await));
     host.signal(Signal::KILL);
     let waits = mesh.order(json!({ "op": "ok" })).await;
     let waits = format!("ORDERS:{waits}");

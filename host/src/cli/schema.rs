@@ -12,7 +12,7 @@ use super::modules::show::{HistoryLine, NamedVersion};
 use super::modules::why::ModulesWhyPage;
 use super::{Error, OK};
 use crate::control::delayed::{DelayedActed, DelayedEvent};
-use crate::control::modules::{ModuleChanged, ModulePushed, PrunedModules};
+use crate::control::modules::{ModuleChanged, ModulePushed, ModuleRehearsed, PrunedModules};
 use crate::control::pause::{Paused, Resumed};
 use crate::control::retrying::RetryingActed;
 use crate::dlq::archive::ExportJson;
@@ -51,7 +51,7 @@ impl Published {
     }
 }
 
-pub static SCHEMAS: [Published; 32] = [
+pub static SCHEMAS: [Published; 33] = [
     Published::of::<MeshStatus>("status", "`status --json`"),
     Published::of::<TraceJson>("trace", "`trace --json`"),
     Published::of::<AuditRecord>("audit", "a line of `audit --json`"),
@@ -68,6 +68,7 @@ pub static SCHEMAS: [Published; 32] = [
         "module-change",
         "`modules promote`, `rollback`, `hold`, `resume`, with --json",
     ),
+    Published::of::<ModuleRehearsed>("module-rehearse", "`modules rehearse --json`"),
     Published::of::<ModulesWhyPage>("module-why", "`modules why --json`"),
     Published::of::<PrunedModules>("module-prune", "`modules prune --json`"),
     Published::of::<RetryingJson>("retrying", "a line of `retrying --json`"),

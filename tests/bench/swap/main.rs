@@ -3,8 +3,9 @@
 //! in turn, as often as a host looks. Each order must have exactly one event; a lost or a doubled one ends the benchmark with a panic.
 //!
 //! `cargo bench -p jetmesh --bench swap`. `BENCH_SWAPS`: how many, 1000 unless said; `BENCH_RATE`: orders a second, 1000 unless
-//! said. The table goes to standard output, progress to standard error.
+//! said. Then, on a fleet of three hosts, how soon a rollback is obeyed. `BENCH_ROLLBACKS`: how many, 20 unless said. The tables go to standard output, progress to standard error.
 
+mod fleet;
 mod orders;
 mod read;
 #[path = "../shared.rs"]
@@ -137,6 +138,7 @@ async fn main() {
         })
     })
     .await;
+    fleet::run(variable("BENCH_ROLLBACKS", 20_usize), rate).await;
 }
 
 fn report(quiet: &Run, busy: &Run, (swaps, rate, version): (usize, u64, &str), memory: [u64; 3]) {

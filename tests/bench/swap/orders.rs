@@ -4,12 +4,18 @@ use std::cell::Cell;
 use std::time::Duration;
 
 use async_nats::jetstream::Context;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::support::eventually;
 
 const TICK: Duration = Duration::from_millis(10);
+
+fn body(more: &[Value]) -> String {
+    let tells = [json!({ "op": "version", "subject": "events.version" })];
+    let steps = [&tells, more].concat();
+    json!({ "do": steps }).to_string()
+}
 
 pub struct Orders {
     js: Context,
@@ -25,9 +31,16 @@ impl Orders {
         Orders {
             js,
             each: (rate / 100).max(1),
-            body: json!({ "do": [{ "op": "version", "subject": "events.version" }] }).to_string(),
+            body: body(&[]),
             published: Cell::new(0),
         }
+    }
+
+    /// The second version fails on each of them from now on.
+    pub fn spoilt(self) -> Orders {
+        let fails = json!({ "op": "reject", "code": "bad", "message": "as ordered" });
+        let body = body(&[json!({ "op": "in_version", "version": "2", "do": [fails] })]);
+        Orders { body, ..self }
     }
 
     pub async fn for_some_time(&self, time: Duration) {

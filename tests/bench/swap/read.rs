@@ -23,15 +23,15 @@ pub struct Run {
 }
 
 /// One message, as it is read.
-struct Read {
-    at: u64,
+pub struct Read {
+    pub at: u64,
     /// Of the order that caused it.
     cause: Option<u64>,
     id: Option<String>,
-    payload: Vec<u8>,
+    pub payload: Vec<u8>,
 }
 
-async fn messages(js: &Context, stream: &str) -> Vec<Read> {
+pub async fn messages(js: &Context, stream: &str) -> Vec<Read> {
     let stream = js.get_stream(stream).await.expect("the stream is there");
     let config = pull::Config {
         ack_policy: AckPolicy::None,

@@ -2,6 +2,7 @@
 
 mod change;
 mod place;
+mod rehearse;
 mod rollout;
 pub mod show;
 mod store;
@@ -43,6 +44,7 @@ pub enum ModulesCommand {
     Push(store::ModulesPush),
     Sign(store::ModulesSign),
     Pull(place::ModulesPull),
+    Rehearse(rehearse::ModulesRehearse),
     Promote(change::ModulesPromote),
     Rollback(change::ModulesRollback),
     Why(why::ModulesWhy),
@@ -66,6 +68,7 @@ pub async fn run(args: &Args, command: &ModulesCommand) -> Result<u8, Error> {
         ModulesCommand::Push(_) => unreachable!("it was done above"),
         ModulesCommand::Sign(sign) => store::sign(connection, plan, sign).await,
         ModulesCommand::Pull(pull) => place::pull(connection, plan, pull).await,
+        ModulesCommand::Rehearse(rehearse) => rehearse::rehearse(connection, plan, rehearse).await,
         ModulesCommand::Promote(promote) => change::promote(connection, plan, promote).await,
         ModulesCommand::Rollback(rollback) => change::rollback(connection, plan, rollback).await,
         ModulesCommand::Why(why) => why::why(connection, plan, why).await,

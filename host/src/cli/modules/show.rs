@@ -25,7 +25,7 @@ pub struct ModulesLs {
     json: bool,
 }
 
-/// ModulesShow a version: what it imports and wants, who has pushed it, and who has signed it
+/// Show a version: what it imports and wants, who has pushed it, and who has signed it
 #[derive(Debug, clap::Args)]
 pub struct ModulesShow {
     /// The name in the registry
@@ -39,7 +39,7 @@ pub struct ModulesShow {
     json: bool,
 }
 
-/// ModulesShow what a name has served, the newest first: who has changed it, when and why
+/// Show what a name has served, the newest first: who has changed it, when and why
 #[derive(Debug, clap::Args)]
 pub struct ModulesHistory {
     /// The name in the registry
@@ -50,7 +50,7 @@ pub struct ModulesHistory {
     json: bool,
 }
 
-/// ModulesShow how two versions of a name differ
+/// Show how two versions of a name differ
 #[derive(Debug, clap::Args)]
 pub struct ModulesDiff {
     /// The name in the registry

@@ -60,7 +60,7 @@ pub struct ModulesPush {
     json: bool,
 }
 
-/// ModulesSign a version with an nkey, for hosts that want signatures (`modules.require`)
+/// Sign a version with an nkey, for hosts that want signatures (`modules.require`)
 #[derive(Debug, clap::Args)]
 pub struct ModulesSign {
     /// The name in the registry

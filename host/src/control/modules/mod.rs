@@ -3,12 +3,14 @@
 mod change;
 mod hosts;
 mod push;
+mod rehearse;
 mod rollout;
 
 pub use self::change::{ChangeOrder, ModuleChange, ModuleChanged, change, recorded_change};
 pub use self::push::{
     ModulePushed, ORIGIN_LABELS, PrunedModules, PushOrder, PushedFrom, prune, push, recorded_prune, recorded_push, sign,
 };
+pub use self::rehearse::{ModuleRehearsed, rehearse};
 pub use self::rollout::RolloutOrder;
 use crate::broker;
 

@@ -14,10 +14,10 @@ use tokio::sync::Mutex;
 
 use crate::broker::error::Code;
 use crate::broker::{Connection, Error};
-use crate::event::EventId;
 use crate::event::effects::State;
 use crate::event::effects::{Emit, Version};
 use crate::event::outcome::{Cause, Outcome, circles};
+use crate::event::{EventId, Message};
 use crate::handler_task::transaction;
 use crate::ledger::core::append::{BatchTooLarge, fits_alone};
 use crate::ledger::core::entry::Head;
@@ -27,6 +27,7 @@ use crate::ledger::store::keys::fetch;
 use crate::mesh_streams::attempts::history;
 use crate::mesh_streams::dead_letter::{self, Letter};
 use crate::plan::Handler;
+use crate::random::Seed;
 use crate::text::normalise::normalise;
 use crate::wasm::guest::{Facts, Line};
 use crate::wasm::module::{Module, Run};
@@ -125,6 +126,17 @@ impl<'a> Rehearsal<'a> {
         Ok(rehearsed)
     }
 
+    /// Runs an event at its first attempt, and nothing of it happens. `seed`: that of another run that it is compared with.
+    pub async fn run_event(&self, message: &Message, seed: Option<Seed>) -> Run {
+        match circles(identity::hops(message)) {
+            Some(outcome) => Run::without(outcome),
+            None => {
+                let (instance, timeout) = (self.handler.instance, self.handler.timeout);
+                self.module.run(&self.facts, message, 1, instance, timeout, seed).await
+            }
+        }
+    }
+
     async fn run_once(&self, letter: Letter) -> Result<Rehearsed, Error> {
         let Some(event) = EventId::parse(letter.header(dead_letter::EVENT)) else {
             return Err(Error::Refused(format!("{}: it names no event", letter.id())));
@@ -135,16 +147,7 @@ impl<'a> Rehearsal<'a> {
             .rev()
             .find_map(|attempt| attempt.seed);
         let (_, message) = letter.open(event);
-        let (plan, attempt) = (self.handler, 1);
-        let run = match circles(identity::hops(&message)) {
-            Some(outcome) => Run::without(outcome),
-            None => {
-                let (instance, timeout) = (plan.instance, plan.timeout);
-                self.module
-                    .run(&self.facts, &message, attempt, instance, timeout, seed)
-                    .await
-            }
-        };
+        let run = self.run_event(&message, seed).await;
         let mut rehearsed = Rehearsed {
             outcome: run.outcome,
             as_before: false,

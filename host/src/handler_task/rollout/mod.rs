@@ -4,7 +4,7 @@
 //! counts for the event. What fails on the serving version is tried on the canary, with its effects held back, so that an event which
 //! fails on both counts for neither.
 
-mod compare;
+pub mod compare;
 pub mod end;
 
 use std::borrow::Cow;
