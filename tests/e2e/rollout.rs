@@ -374,7 +374,7 @@ async fn hosts_that_may_not_write_the_end_of_a_rollout_act_by_the_ledger_and_say
 #[tokio::test]
 async fn a_rehearsal_compares_the_newest_events_on_two_versions_and_changes_nothing() {
     let (mesh, _host, [first, second]) = serving_with(&[], "max_attempts = 1").await;
-    let only = |version: &str, step: Value| json!({ "op": "in_version", "version": version, "do": [step] });
+    let only = |version: &str, step: Value| json!([{ "op": "in_version", "version": version, "do": [step] }]);
     let trap = json!({ "op": "trap" });
     let orders = [
         json!({ "op": "ok" }),
@@ -397,7 +397,7 @@ async fn a_rehearsal_compares_the_newest_events_on_two_versions_and_changes_noth
         .jetmesh(&["modules", "rehearse", "probe", "2.0.0", "--last", "6", "--json"])
         .await;
     let told: Value = serde_json::from_str(&text).unwrap_or_else(|_| panic!("{text}{error}"));
-    assert_eq!(status.code(), Some(1), "an event fails on the version only");
+    assert_eq!(status.code(), Some(1), "an event fails on the version only: {told}");
     let counts = ["events", "failed", "serving_failed", "both_failed", "differ"].map(|key| told[key].as_u64());
     assert_eq!(counts, [6, 1, 1, 1, 1].map(Some), "{told}");
     assert_eq!((&told["digest"], &told["serving"]), (&json!(second), &json!(first)));
