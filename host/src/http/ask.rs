@@ -89,7 +89,7 @@ fn connector(own: CertificateDer<'static>) -> io::Result<TlsConnector> {
     Ok(TlsConnector::from(Arc::new(config.with_no_client_auth())))
 }
 
-/// A server is the one whose certificate is known, whatever names are in it and whoever has signed it.
+/// A server is the one whose certificate is known. Its names, and who has signed it, do not matter.
 #[derive(Debug)]
 struct OwnCertificate {
     own: CertificateDer<'static>,
