@@ -147,7 +147,7 @@ async fn a_canary_that_fails_goes_back_by_itself_and_no_event_is_worse_off() {
 #[tokio::test]
 async fn a_canary_that_is_no_worse_takes_over_step_by_step() {
     let (mesh, host, [_, second]) = serving_with(&[], "").await;
-    let how = ["--canary", "20%,60%", "--each", "40 events, 1s", "--margin", "10%"];
+    let how = ["--canary", "20%,60%", "--each", "40 events", "--margin", "10%"];
     let (status, _, error) = promote(&mesh, &second, &how).await;
     assert!(status.success(), "{error}");
     wait_canary(&[&host]).await;
@@ -211,12 +211,12 @@ async fn what_only_the_serving_version_fails_speaks_for_the_canary_before_it_is_
     let (mesh, host, [_, second]) = serving_with(&[], "backoff = \"30s\"").await;
     promote(&mesh, &second, &["--canary", "10%"]).await;
     wait_canary(&[&host]).await;
-    publish(
-        &mesh,
-        0..30,
-        |_| json!({ "op": "in_version", "version": "1", "do": [{ "op": "fail_until", "attempt": 2 }] }),
-    )
-    .await;
+    // Half of them read nothing, so that their attempt has nothing else to wait for.
+    let fails = json!({ "op": "in_version", "version": "1", "do": [{ "op": "fail_until", "attempt": 2 }] });
+    publish(&mesh, 0..15, |_| fails.clone()).await;
+    for _ in 0..15 {
+        mesh.order(json!([fails])).await;
+    }
     let why = eventually("all first attempts to be counted", PATIENT, async || {
         let why = why(&mesh).await;
         let step = &why["steps"][0];
